@@ -192,18 +192,23 @@ struct rl_lane_counters {
     uint64_t heartbeat;
 };
 
-/* What the lane is about to do with a batch. Written before the first of its
- * effects and cleared after the last, so that a killed driver leaves books
- * from which the truth can be told. */
+/* What the lane is about to do with a batch of one kind. Written before the
+ * first effect and cleared after the last, so that a killed driver leaves books
+ * from which the truth can be told by doing the whole again: every buffer
+ * listed gets `word` in the ledger, and each counter named (a byte offset in
+ * this segment; 0 = none) becomes its `before` plus `count`. */
 struct rl_intent {
     uint32_t operation; /* RL_INTENT_*; 0 = none */
     uint32_t count;
-    uint32_t queue;
-    uint32_t port;
-    uint64_t before; /* value of the one counter that the operation adds to */
-    struct rl_reference references[64];
+    uint32_t word;
+    uint32_t padding;
+    uint64_t counter[2];
+    uint64_t before[2];
+    uint32_t buffers[64];             /* of RL_INTENT_RELEASE */
+    struct rl_reference references[64]; /* of RL_INTENT_HARVEST: the buffers are in them */
 };
 #define RL_INTENT_HARVEST 1
+#define RL_INTENT_RELEASE 2
 
 /* The books as counted between two batches; `sequence` is odd while written. */
 struct rl_balance {

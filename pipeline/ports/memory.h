@@ -32,14 +32,80 @@ static inline struct rl_queue_counters *rl_counters(const struct rl_memory *memo
                                   (queue & (RL_QUEUES_MAX - 1))];
 }
 
-/* A packet left for good: book it where it came in, then free its buffer. */
-static inline void rl_buffer_sent(struct rl_memory *memory, uint32_t buffer)
+/* Say what is about to happen to `count` buffers; rl_intent_done ends it. */
+static inline void rl_intend(struct rl_lane_segment *books, uint32_t operation, uint32_t count,
+                             uint32_t word, uint64_t *counter, uint64_t *also)
 {
-    uint32_t word = memory->ledger[buffer];
-    if (rl_ledger_input(word) == RL_INPUT_BLANK)
-        memory->books->slots[rl_ledger_queue(word) & (RL_QUEUES_MAX - 1)].blanks_transmitted++;
-    else
-        rl_counters(memory, rl_ledger_input(word), rl_ledger_queue(word))->transmitted++;
-    rl_buffer_free(memory, buffer);
+    struct rl_intent *intent = &books->intent;
+    intent->count = count;
+    intent->word = word;
+    intent->counter[0] = (uint64_t)((uint8_t *)counter - (uint8_t *)books);
+    intent->before[0] = *counter;
+    intent->counter[1] = also ? (uint64_t)((uint8_t *)also - (uint8_t *)books) : 0;
+    intent->before[1] = also ? *also : 0;
+    /* A killed process stops between two instructions: only the compiler
+     * could bring the stores out of order. */
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    *(volatile uint32_t *)&intent->operation = operation;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static inline void rl_intent_done(struct rl_lane_segment *books)
+{
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    *(volatile uint32_t *)&books->intent.operation = 0;
+}
+
+/* Which counters a release adds to: of the queue where the packet came in, or,
+ * for a packet that a plugin made, of the worker slot. */
+struct rl_outcome {
+    uint32_t packet; /* byte offset in struct rl_queue_counters */
+    uint32_t blank;  /* byte offset in struct rl_slot_counters */
+};
+#define RL_OUTCOME(packet, blank)                                                                  \
+    ((struct rl_outcome){offsetof(struct rl_queue_counters, packet),                               \
+                         offsetof(struct rl_slot_counters, blank)})
+
+/* Packets left for good: book each where it came in and free its buffer. `also`
+ * is one more counter for all of them, or NULL. Buffers that came in together
+ * leave together: the loop over runs is nearly always one turn. */
+static inline void rl_release(struct rl_memory *memory, const uint32_t *buffers, uint32_t n,
+                              struct rl_outcome outcome, uint64_t *also)
+{
+    struct rl_lane_segment *books = memory->books;
+    uint32_t *ledger = memory->ledger;
+    while (n > 0) {
+        uint32_t origin = ledger[buffers[0]] & 0xffff;
+        uint32_t run = 0;
+        while (run < n && run < RL_BATCH_MAX && (ledger[buffers[run]] & 0xffff) == origin) {
+            books->intent.buffers[run] = buffers[run];
+            run++;
+        }
+        uint64_t *counter;
+        uint32_t queue = rl_ledger_queue(origin);
+        if (rl_ledger_input(origin) == RL_INPUT_BLANK)
+            counter = (uint64_t *)((uint8_t *)&books->slots[queue & (RL_QUEUES_MAX - 1)] +
+                                   outcome.blank);
+        else
+            counter = (uint64_t *)((uint8_t *)rl_counters(memory, rl_ledger_input(origin), queue) +
+                                   outcome.packet);
+        rl_intend(books, RL_INTENT_RELEASE, run, RL_LEDGER_FREE, counter, also);
+        for (uint32_t i = 0; i < run; i++)
+            rl_buffer_free(memory, buffers[i]);
+        *counter += run;
+        if (also)
+            *also += run;
+        rl_intent_done(books);
+        buffers += run;
+        n -= run;
+    }
+}
+
+/* The card has sent these: the outcome that every port's reclaim books. */
+static inline void rl_buffers_sent(struct rl_memory *memory, const uint32_t *buffers, uint32_t n,
+                                   struct rl_queue_counters *output)
+{
+    rl_release(memory, buffers, n, RL_OUTCOME(transmitted, blanks_transmitted),
+               &output->tx_packets);
 }
 #endif

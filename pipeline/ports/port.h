@@ -27,11 +27,12 @@ struct rl_port {
      * reference. Reposts descriptors from the free list. */
     uint32_t (*rx_burst)(struct rl_port *port, uint32_t queue, struct rl_reference *refs,
                          uint32_t n);
-    /* Post up to `n` packets; returns how many found a descriptor. Writes the
-     * ledger words of those; rings the doorbell once. */
+    /* Post up to `n` packets, whose ledger words say already that they are on
+     * this port's TX ring; returns how many found a descriptor (the caller takes
+     * the words of the others back). Rings the doorbell once. */
     uint32_t (*tx_burst)(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
                          uint32_t n);
-    /* Free what the card has sent; returns how many. Books the completion. */
+    /* Free what the card has sent, through rl_buffers_sent; returns how many. */
     uint32_t (*reclaim)(struct rl_port *port, uint32_t queue);
     struct rl_memory *memory;
     uint32_t index;     /* of this port in the instance */
