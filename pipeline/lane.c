@@ -1,0 +1,199 @@
+/* The driver's packet loop. Per pass and queue: what the worker returned is
+ * checked and sent or freed, what the card received is booked and handed over.
+ * Settlement and balances, which run between passes, are in books.c. */
+#define _GNU_SOURCE
+#include "lane.h"
+
+#include "../shm/clock.h"
+#include "../shm/wait.h"
+#include "lane_inline.h"
+
+#include <sched.h>
+
+#define PAUSES_PER_PASS 32
+
+/* Top up the worker's blank buffers; they travel on `in` like packets. */
+static void grant_blanks(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
+{
+    struct rl_memory *memory = &lane->memory;
+    struct rl_slot_counters *count = &lane->books->slots[queue];
+    uint64_t held = count->blanks_granted - count->blanks_transmitted - count->blanks_returned -
+                    count->blanks_lost;
+    while (held < slot->blanks && memory->free_count > 0 && rl_ring_room(&slot->in, 1) == 1) {
+        uint32_t buffer = memory->free[--memory->free_count];
+        struct rl_reference blank = {.buffer = buffer,
+                                     .offset = (uint16_t)memory->headroom,
+                                     .port = RL_INPUT_BLANK,
+                                     .flags = RL_FLAG_BLANK};
+        uint32_t word = rl_ledger_worker(slot->generation, queue, RL_INPUT_BLANK);
+        lane->books->intent.buffers[0] = buffer;
+        rl_intend(lane->books, RL_INTENT_RELEASE, 1, word, &count->blanks_granted, &count->pushed);
+        memory->ledger[buffer] = word;
+        count->blanks_granted++;
+        count->pushed++;
+        rl_intent_done(lane->books);
+        held++;
+        rl_ring_put(&slot->in, &blank, 1);
+    }
+}
+
+static void wake_worker(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
+                        uint64_t now)
+{
+    /* A worker that lies about sleeping could cost a system call per batch:
+     * hence the interval. The due flag makes up for what was held back. */
+    if (!rl_ring_is_asleep(slot->in.ring)) {
+        slot->wake_due = 0;
+    } else if (now < slot->may_wake_at) {
+        slot->wake_due = 1;
+    } else {
+        slot->wake_due = 0;
+        slot->may_wake_at = now + lane->wake_interval;
+        lane->books->slots[queue].wakeups++;
+        rl_ring_wake(slot->in.ring);
+    }
+}
+
+/* Card to worker: never more than `in` has room for; the rest waits in
+ * descriptors, and what finds none is dropped and counted by the card. */
+static uint32_t harvest(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
+                        struct rl_port *port, uint64_t now)
+{
+    struct rl_lane_segment *books = lane->books;
+    struct rl_queue_counters *count = rl_counters(&lane->memory, port->index, queue);
+    struct rl_reference *refs = books->intent.references;
+    int room = RL_BATCH_MAX;
+    if (slot->attached) {
+        if (slot->faulty)
+            return 0;
+        room = rl_ring_room(&slot->in, RL_BATCH_MAX);
+        if (room <= 0) {
+            if (room == RL_RING_FAULT)
+                rl_slot_fault(lane, slot, queue);
+            else
+                count->rx_waits++;
+            return 0;
+        }
+    }
+    uint32_t n = port->rx_burst(port, queue, refs, (uint32_t)room);
+    if (n == 0)
+        return 0;
+    struct rl_slot_counters *pushed = &books->slots[queue];
+    uint32_t word = rl_ledger_worker(slot->generation, queue, port->index);
+    rl_intend(books, RL_INTENT_HARVEST, n, word, &count->rx_packets,
+              slot->attached ? &pushed->pushed : NULL);
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        lane->memory.ledger[refs[i].buffer] = word;
+        bytes += refs[i].length;
+    }
+    count->rx_packets += n;
+    count->rx_bytes += bytes;
+    count->rx_bursts++;
+    if (slot->attached) {
+        if (slot->sampled == RL_NO_BUFFER) {
+            slot->sampled = refs[0].buffer;
+            slot->sampled_at = now;
+        }
+        pushed->pushed += n;
+        rl_ring_put(&slot->in, refs, n);
+    }
+    rl_intent_done(books);
+    if (!slot->attached) {
+        uint32_t buffers[RL_BATCH_MAX];
+        for (uint32_t i = 0; i < n; i++)
+            buffers[i] = refs[i].buffer;
+        rl_release(&lane->memory, buffers, n, RL_OUTCOME(drop_no_worker, blanks_lost), NULL);
+    } else if (lane->adaptive) {
+        wake_worker(lane, slot, queue, now);
+    }
+    return n;
+}
+
+uint32_t rl_lane_pass(struct rl_lane *lane)
+{
+    uint64_t now = rl_clock();
+    struct rl_lane_counters *count = &lane->books->lane;
+    if (lane->pass_at) {
+        if (lane->moved)
+            count->busy_ticks += now - lane->pass_at;
+        else
+            count->idle_ticks += now - lane->pass_at;
+    }
+    lane->pass_at = now;
+    uint32_t modelled = 0;
+    if (lane->step_count) {
+        for (uint32_t i = 0; i < lane->step_count; i++)
+            modelled += lane->steps[i].step(lane->steps[i].context);
+        uint64_t stepped = rl_clock();
+        count->model_ticks += stepped - now;
+        now = stepped;
+    }
+    uint32_t moved = 0;
+    for (uint32_t i = 0; i < lane->queue_count; i++) {
+        uint32_t queue = lane->queues[i];
+        struct rl_lane_slot *slot = &lane->slots[queue];
+        if (slot->attached)
+            moved += rl_lane_take_back(lane, slot, queue, now);
+        for (uint32_t p = 0; p < lane->port_count; p++) {
+            struct rl_port *port = lane->ports[p];
+            if (queue < port->tx_queues)
+                moved += port->reclaim(port, queue);
+            if (lane->harvesting && queue < port->rx_queues)
+                moved += harvest(lane, slot, queue, port, now);
+        }
+        if (slot->attached && !slot->faulty) {
+            if (slot->blanks && lane->harvesting)
+                grant_blanks(lane, slot, queue);
+            if (slot->wake_due)
+                wake_worker(lane, slot, queue, now);
+        }
+    }
+    count->passes++;
+    count->heartbeat = now;
+    lane->moved = moved;
+    if (moved || modelled)
+        lane->progress_at = now;
+    return moved;
+}
+
+/* Spin, then pause, then sleep: a sleep costs a packet its latency and this
+ * process some microseconds, so the longer nothing came the longer it may be. */
+static void wait_for_work(struct rl_lane *lane)
+{
+    uint64_t idle = lane->pass_at - lane->progress_at;
+    if (lane->yielding)
+        sched_yield();
+    if (!lane->adaptive || idle < lane->pause_after) {
+        rl_pause();
+    } else if (idle < lane->sleep_after) {
+        for (int i = 0; i < PAUSES_PER_PASS; i++)
+            rl_pause();
+    } else {
+        uint32_t limit = lane->sleep_ns;
+        if (lane->deep_sleep_ns > limit && idle >= lane->deep_after)
+            limit = lane->deep_sleep_ns;
+        struct timespec nap = {0, (long)limit};
+        lane->books->lane.sleeps++;
+        nanosleep(&nap, NULL);
+    }
+}
+
+uint64_t rl_lane_run(struct rl_lane *lane, uint64_t until)
+{
+    uint64_t moved = 0;
+    if (lane->progress_at == 0)
+        lane->progress_at = rl_clock();
+    do {
+        uint32_t request = __atomic_load_n(&lane->books->request, __ATOMIC_ACQUIRE);
+        if (request != lane->request_seen) {
+            lane->request_seen = request;
+            break;
+        }
+        uint32_t now_moved = rl_lane_pass(lane);
+        if (now_moved == 0)
+            wait_for_work(lane);
+        moved += now_moved;
+    } while (lane->pass_at < until);
+    return moved;
+}
