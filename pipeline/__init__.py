@@ -1,0 +1,1 @@
+"""The driver process, the supervisor, configuration, metrics and the command line."""

@@ -1,0 +1,28 @@
+"""Builds `ringline.pipeline._pipeline`: the lane, the ports and the bare limits of the bench."""
+
+import runpy
+from pathlib import Path
+
+DECLARATIONS = [
+    "pipeline/ports/port.h",
+    "pipeline/lane.h",
+    "pipeline/ports/ixgbe/ixgbe.h",
+    "pipeline/ports/sim82599/sim82599.h",
+    "pipeline/bench/limits.h",
+]
+SOURCES = [
+    "pipeline/lane.c",
+    "pipeline/ports/ixgbe/ixgbe.c",
+    "pipeline/ports/sim82599/sim82599.c",
+    "pipeline/bench/limits.c",
+]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+shm = runpy.run_path(str(ROOT / "shm" / "_build.py"))
+ffibuilder = shm["builder"](
+    "ringline.pipeline._pipeline",
+    [path for path in DECLARATIONS if (ROOT / path).exists()],
+    [path for path in SOURCES if (ROOT / path).exists()],
+    includes=shm["ffibuilder"],
+)

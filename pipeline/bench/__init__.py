@@ -1,0 +1,1 @@
+"""Measurements, each beside the limit of a bare loop in the same run."""

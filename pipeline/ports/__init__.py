@@ -1,0 +1,1 @@
+"""Network interfaces, one folder per kind of card, behind one small interface."""

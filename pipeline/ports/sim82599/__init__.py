@@ -1,0 +1,1 @@
+"""A device model of the Intel 82599: registers, descriptors and a wire."""

@@ -1,0 +1,28 @@
+"""What pyproject.toml cannot say: where the packages lie, and their C modules.
+
+The three packages stand at the root of the repository and install under the namespace
+`ringline`; which folders below them are packages is found, not listed.
+
+RINGLINE_MODULE=shm|workers|pipeline builds that package's C alone (`make build` does so, so
+that one which does not compile does not hold back the others).
+"""
+
+import os
+
+from setuptools import find_packages, setup
+
+PACKAGES = ("shm", "workers", "pipeline")
+
+setup(
+    package_dir={f"ringline.{name}": name for name in PACKAGES},
+    packages=[
+        f"ringline.{package}"
+        for name in PACKAGES
+        for package in (name, *(f"{name}.{inner}" for inner in find_packages(name)))
+    ],
+    cffi_modules=[
+        f"{name}/_build.py:ffibuilder"
+        for name in PACKAGES
+        if os.environ.get("RINGLINE_MODULE", name) == name
+    ],
+)

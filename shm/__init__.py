@@ -1,0 +1,1 @@
+"""Memory that several processes map: segments, packet memory, rings, the ledger, counters."""

@@ -1,0 +1,1 @@
+"""The worker process: its loop, the plugin API, captures and packet headers."""

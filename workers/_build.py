@@ -1,0 +1,12 @@
+"""Builds `ringline.workers._workers`: the worker loop and the plugins written in C."""
+
+import runpy
+from pathlib import Path
+
+DECLARATIONS = ["workers/loop.h"]
+SOURCES = ["workers/loop.c"]
+
+shm = runpy.run_path(str(Path(__file__).resolve().parent.parent / "shm" / "_build.py"))
+ffibuilder = shm["builder"](
+    "ringline.workers._workers", DECLARATIONS, SOURCES, includes=shm["ffibuilder"]
+)
