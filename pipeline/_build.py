@@ -12,6 +12,7 @@ DECLARATIONS = [
 ]
 SOURCES = [
     "pipeline/lane.c",
+    "pipeline/books.c",
     "pipeline/ports/ixgbe/ixgbe.c",
     "pipeline/ports/sim82599/sim82599.c",
     "pipeline/bench/limits.c",

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+_Static_assert(RL_LEDGER_FREE == RL_LEDGER_FREE_WORD, "declared twice, for Python and for C");
+
 /* A TX ring that does not move for this long is not waited for: what is still
  * on `out` then counts as lost with the worker. */
 #define SETTLE_PASSES_WITHOUT_PROGRESS 200000

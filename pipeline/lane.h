@@ -7,6 +7,10 @@
 
 #define RL_NO_BUFFER 0xffffffff
 
+/* Ledger words that Python writes when the lane is put together. */
+#define RL_LEDGER_UNUSABLE_WORD 0x00000000
+#define RL_LEDGER_FREE_WORD 0x10000000
+
 /* A worker slot as the lane sees it; private memory. */
 struct rl_lane_slot {
     struct rl_ring_end in;
