@@ -18,7 +18,9 @@ and which exit code the command ends with; nothing else is decided by it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this package
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class RinglineError(Exception):
@@ -87,5 +89,8 @@ class Bug(RinglineError):
     exit_code = 1
     whose = "ringline"
 
-    def __str__(self) -> str:
-        return f"{super().__str__()} (this is a bug in ringline)"
+    confession = " (this is a bug in ringline)"
+
+    def __init__(self, message: str) -> None:
+        # Told once, though the message may have come from a child as a Bug.
+        super().__init__(message.removesuffix(self.confession) + self.confession)

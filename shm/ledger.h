@@ -20,14 +20,6 @@
 #define RINGLINE_SHM_LEDGER_H
 #include "types.h"
 
-#define RL_HOLDER_UNUSABLE 0u
-#define RL_HOLDER_FREE 1u
-#define RL_HOLDER_CARD_RX 2u /* posted for receiving; port in bits 7:0 */
-#define RL_HOLDER_CARD_TX 3u /* posted for sending; input port in bits 7:0 */
-#define RL_HOLDER_WORKER 4u
-
-#define RL_INPUT_BLANK 255u /* "input port" of a packet that a plugin made */
-
 #define RL_LEDGER_FREE (RL_HOLDER_FREE << 28)
 
 static inline uint32_t rl_ledger_card_rx(uint32_t port)

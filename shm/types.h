@@ -230,6 +230,15 @@ struct rl_balance {
     uint64_t scan_duplicates; /* full scan: indices found more than once */
 };
 
+/* Who holds a buffer, and the "input port" of a packet that a plugin made: what
+ * the words of the ledger say (ledger.h). */
+#define RL_HOLDER_UNUSABLE 0u
+#define RL_HOLDER_FREE 1u
+#define RL_HOLDER_CARD_RX 2u /* posted for receiving; port in bits 7:0 */
+#define RL_HOLDER_CARD_TX 3u /* posted for sending; input port in bits 7:0 */
+#define RL_HOLDER_WORKER 4u
+#define RL_INPUT_BLANK 255u
+
 /* The segment `.lane.<n>`: mapped by the driver and the supervisor only. The
  * ledger follows, one word per buffer, at `ledger_offset`. */
 struct rl_lane_segment {
