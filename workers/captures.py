@@ -1,0 +1,181 @@
+"""Capture files: read pcap and pcapng, write pcap.
+
+Plugins are tried on them, wires replay and record them. Whatever bytes a file
+holds, reading it gives a Capture or a CaptureError that says what is wrong and
+where; it takes memory and time in proportion to the size of the file, because a
+length is believed only after it has been compared with the bytes that are there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterable
+from types import TracebackType
+
+from ringline.shm.errors import EnvironmentLacks
+from ringline.workers import pcap, pcapng
+from ringline.workers.capture_table import Capture, CaptureError, Frames
+
+__all__ = ["Capture", "CaptureError", "CaptureWriter", "Frames", "read_capture", "write_capture"]
+
+Bytes = bytes | bytearray | memoryview
+
+# The file is held in memory whole. More than this is a mistake or a job for editcap.
+CAPTURE_BYTES_MAX = 4 << 30
+
+# First bytes of what is often given in place of a capture -> what to do.
+_NOT_CAPTURES = {
+    b"\x1f\x8b": "is compressed with gzip; decompress it first: gunzip {path}",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd; decompress it first: unzstd {path}",
+    b"\xfd7zXZ": "is compressed with xz; decompress it first: unxz {path}",
+    b"BZh": "is compressed with bzip2; decompress it first: bunzip2 {path}",
+    b"\x04\x22\x4d\x18": "is compressed with lz4; decompress it first: unlz4 {path}",
+    b"PK\x03\x04": "is a zip archive; take the capture out of it first",
+    b"\x34\xcd\xb2\xa1": "is in Kuznetzov's variant of pcap; "
+    "convert it with editcap -F pcap {path} NEW",
+    b"\xa1\xb2\xcd\x34": "is in Kuznetzov's variant of pcap; "
+    "convert it with editcap -F pcap {path} NEW",
+    b"snoop\0": "is a snoop capture; convert it with editcap -F pcap {path} NEW",
+}
+
+
+def read_capture(path: str | os.PathLike[str]) -> Capture:
+    """Read the pcap or pcapng file at `path`; which of them, its first bytes say.
+
+    Raises CaptureError when there is no such file, it cannot be read, or it is not a whole
+    capture of Ethernet frames. Frames that the snapshot length cut are no error: see
+    `Capture.remark`. Nor is a capture without a packet.
+    """
+    name = os.fspath(path)
+    data = _read(name)
+    capture = Capture(name, data)
+    if data[:4] in pcap.MAGICS:
+        pcap.read_pcap(capture)
+    elif data[:4] == pcapng.MAGIC:
+        pcapng.read_pcapng(capture)
+    else:
+        raise CaptureError(_what_it_is_instead(name, data))
+    return capture
+
+
+def _read(path: str) -> bytes:
+    """The whole file. Looked at before it is opened: opening a FIFO waits for its writer."""
+    try:
+        found = os.stat(path)
+        if stat.S_ISDIR(found.st_mode):
+            raise CaptureError(f"{path}: is a directory; name a capture file in it")
+        if not stat.S_ISREG(found.st_mode):
+            raise CaptureError(f"{path}: is not a regular file; a capture must be one")
+        if found.st_size > CAPTURE_BYTES_MAX:
+            raise CaptureError(
+                f"{path}: has {found.st_size >> 20} MiB, and at most {CAPTURE_BYTES_MAX >> 20} "
+                f"are read; split it with editcap -c 1000000 {path} PART"
+            )
+        with open(path, "rb") as file:
+            return file.read(found.st_size)
+    except ValueError as error:  # a zero byte in the name
+        raise CaptureError(f"{path!r}: is not a file name") from error
+    except MemoryError as error:
+        raise CaptureError(
+            f"{path}: does not fit into memory; split it with editcap -c 1000000 {path} PART"
+        ) from error
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise CaptureError(
+                f"{path}: there is no such capture file (looked from {_folder()})"
+            ) from error
+        raise CaptureError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return "a folder that is gone"
+
+
+def _what_it_is_instead(path: str, data: bytes) -> str:
+    if not data:
+        return f"{path}: is empty; a capture has at least a header"
+    for start, what in _NOT_CAPTURES.items():
+        if data.startswith(start):
+            return f"{path}: {what.format(path=path)}"
+    if len(data) < 4 and any(magic.startswith(data) for magic in (*pcap.MAGICS, pcapng.MAGIC)):
+        return f"{path}: ends after {len(data)} bytes, in the middle of its header; copy it again"
+    return f"{path}: is not a capture: it begins neither like pcap nor like pcapng"
+
+
+class CaptureWriter:
+    """Writes frames to a pcap file with time stamps in nanoseconds. A context manager.
+
+    Raises CaptureError when the file cannot be made and EnvironmentLacks when it cannot grow.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self.frames = 0
+        try:
+            self._file = open(self.path, "wb", buffering=1 << 16)  # noqa: SIM115 - closed in close
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise CaptureError(f"{self.path}: cannot be written: {reason}") from error
+        self._guarded(pcap.file_header())
+
+    def write(self, frame: Bytes, nanoseconds: int | None = None) -> None:
+        """Append one frame, captured at `nanoseconds` since 1970; None: now."""
+        view = memoryview(frame)
+        when = time.time_ns() if nanoseconds is None else nanoseconds
+        self._guarded(pcap.packet_header(view.nbytes, when))
+        self._guarded(view)
+        self.frames += 1
+
+    def _guarded(self, data: Bytes) -> None:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise self._full(error) from error
+
+    def _full(self, error: OSError) -> EnvironmentLacks:
+        return EnvironmentLacks(
+            f"{self.path}: recording stopped after {self.frames} frames: {error.strerror}; "
+            f"make room or record elsewhere"
+        )
+
+    def close(self) -> None:
+        """Write out what is buffered and close the file."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise self._full(error) from error
+
+    def __enter__(self) -> CaptureWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def write_capture(
+    path: str | os.PathLike[str], frames: Iterable[Bytes], times: Iterable[int] | None = None
+) -> int:
+    """Write `frames` as a pcap file; returns how many. `times` are nanoseconds since 1970, one
+    per frame; without them the frames are a microsecond apart, from 1970 on.
+
+    Raises CaptureError and EnvironmentLacks as CaptureWriter does.
+    """
+    with CaptureWriter(path) as writer:
+        if times is None:
+            for number, frame in enumerate(frames):
+                writer.write(frame, number * 1000)
+        else:
+            for frame, nanoseconds in zip(frames, times, strict=True):
+                writer.write(frame, nanoseconds)
+    return writer.frames

@@ -1,0 +1,193 @@
+"""The pcapng format: blocks, of which those that hold packets are read.
+
+Section header, interface description, enhanced and simple packet blocks, and
+the packet block that they replaced; in both byte orders, with any number of
+sections and of interfaces. Other blocks are skipped by their length, and so are
+options other than if_tsresol, if_tsoffset and if_fcslen. Facts:
+draft-ietf-opsawg-pcapng.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from ringline.workers.capture_table import (
+    LINK_TYPE_ETHERNET,
+    Capture,
+    CaptureError,
+    link_type_name,
+)
+
+MAGIC = b"\x0a\x0d\x0d\x0a"  # type of a section header block: the same in both byte orders
+
+_SECTION = 0x0A0D0D0A
+_INTERFACE = 1
+_PACKET = 2  # obsolete; files from before 2009 have it
+_SIMPLE = 3
+_ENHANCED = 6
+
+_BYTE_ORDER_MAGIC = 0x1A2B3C4D
+_BLOCK_OVERHEAD = 12  # type and length, and the length again at the end
+
+_OPTION_END = 0
+_OPTION_TSRESOL = 9
+_OPTION_FCSLEN = 13
+_OPTION_TSOFFSET = 14
+
+
+@dataclass(frozen=True, slots=True)
+class _Interface:
+    link_type: int
+    snap_length: int  # 0: no limit
+    units: int  # time stamps count 1 / units of a second
+    offset: int  # seconds to add to every time stamp
+    fcs: int  # bytes of frame check sequence at the end of every frame
+
+
+class _Reader:
+    """Where in the file we are, and what the current section has declared."""
+
+    def __init__(self, capture: Capture) -> None:
+        self.capture = capture
+        self.order = "<"
+        self.interfaces: list[_Interface] = []
+
+    def unpack(self, layout: str, at: int) -> tuple[int, ...]:
+        return struct.unpack_from(self.order + layout, self.capture.data, at)
+
+    def broken(self, at: int, what: str) -> CaptureError:
+        return CaptureError(
+            f"{self.capture.path}: the block at byte {at}, after {len(self.capture)} good packets, "
+            f"{what}. The file is damaged or was not written to its end: copy it again"
+        )
+
+    def read(self) -> None:
+        data = self.capture.data
+        at = 0
+        while at < len(data):
+            if data[at : at + 4] == MAGIC:
+                self.byte_order(at)
+            length = self.block_length(at)
+            (kind,) = self.unpack("I", at)
+            body, end = at + 8, at + length - 4
+            if kind == _SECTION:
+                self.section(at, body, end)
+            elif kind == _INTERFACE:
+                self.interface(at, body, end)
+            elif kind in (_ENHANCED, _PACKET):
+                self.packet(kind, at, body, end)
+            elif kind == _SIMPLE:
+                self.simple_packet(at, body, end)
+            at += length
+
+    def byte_order(self, at: int) -> None:
+        """A section header says the byte order of itself and all that follows."""
+        magic = self.capture.data[at + 8 : at + 12]
+        for order in "<>":
+            if magic == struct.pack(order + "I", _BYTE_ORDER_MAGIC):
+                self.order = order
+                return
+        raise self.broken(at, "begins a section and has no byte-order mark")
+
+    def block_length(self, at: int) -> int:
+        """Of the whole block, checked against its copy at the end and against the file."""
+        size = len(self.capture.data)
+        if at + 8 > size:
+            raise self.broken(at, f"ends after {size - at} bytes")
+        (length,) = self.unpack("I", at + 4)
+        if length < _BLOCK_OVERHEAD or length % 4:
+            raise self.broken(at, f"has a length of {length}, which no block can have")
+        if at + length > size:
+            raise self.broken(at, f"ends after {size - at} of its {length} bytes")
+        (again,) = self.unpack("I", at + length - 4)
+        if again != length:
+            raise self.broken(at, f"has two lengths, {length} at its start and {again} at its end")
+        return length
+
+    def section(self, at: int, body: int, end: int) -> None:
+        if end - body < 16:
+            raise self.broken(at, "is too short for a section header")
+        (major,) = self.unpack("H", body + 4)
+        if major != 1:
+            raise CaptureError(
+                f"{self.capture.path}: is pcapng version {major}, and only 1 is read; "
+                f"convert it with editcap -F pcap {self.capture.path} NEW"
+            )
+        self.interfaces = []
+
+    def interface(self, at: int, body: int, end: int) -> None:
+        if end - body < 8:
+            raise self.broken(at, "is too short for an interface description")
+        link_type, _, snap_length = self.unpack("HHI", body)
+        units, offset, fcs = 1_000_000, 0, 0
+        option = body + 8
+        while option + 4 <= end:
+            code, length = self.unpack("HH", option)
+            value = option + 4
+            if code == _OPTION_END:
+                break
+            if value + length > end:
+                raise self.broken(at, f"has an option {code} that reaches beyond its end")
+            if code == _OPTION_TSRESOL and length == 1:
+                exponent = self.capture.data[value]
+                units = 1 << (exponent & 0x7F) if exponent & 0x80 else 10**exponent
+            elif code == _OPTION_TSOFFSET and length == 8:
+                (offset,) = self.unpack("q", value)
+            elif code == _OPTION_FCSLEN and length == 1:
+                # The draft counts bits; most writers, and Wireshark, mean bytes.
+                count = self.capture.data[value]
+                fcs = count // 8 if count >= 8 else count
+            option = value + (length + 3 & ~3)
+        self.interfaces.append(_Interface(link_type, snap_length, units, offset, fcs))
+
+    def ethernet(self, number: int, at: int) -> _Interface:
+        """The interface of a packet, if it is one whose frames can be used."""
+        if number >= len(self.interfaces):
+            raise self.capture.damaged(
+                at, f"names interface {number}, and the section has {len(self.interfaces)}"
+            )
+        interface = self.interfaces[number]
+        if interface.link_type != LINK_TYPE_ETHERNET:
+            raise CaptureError(
+                f"{self.capture.path}: packet {len(self.capture) + 1} comes from interface "
+                f"{number}, which has link type {link_type_name(interface.link_type)}, and only "
+                f"Ethernet (1) can be played to a network card; capture on an Ethernet interface"
+            )
+        return interface
+
+    def packet(self, kind: int, at: int, body: int, end: int) -> None:
+        """An enhanced packet block or its predecessor; they differ in the first word."""
+        if end - body < 20:
+            raise self.broken(at, "is too short for a packet")
+        (number,) = self.unpack("I" if kind == _ENHANCED else "H", body)
+        high, low, captured, original = self.unpack("IIII", body + 4)
+        interface = self.ethernet(number, at)
+        if captured > end - body - 20:
+            raise self.capture.damaged(
+                at, f"claims {captured} bytes in a block with room for {end - body - 20}"
+            )
+        time = (high << 32 | low) * 1_000_000_000 // interface.units
+        time += interface.offset * 1_000_000_000
+        self.capture.add(at, body + 20, captured, original, time, interface.fcs)
+
+    def simple_packet(self, at: int, body: int, end: int) -> None:
+        """No time stamp, no captured length: that is what the snapshot length left."""
+        if end - body < 4:
+            raise self.broken(at, "is too short for a packet")
+        (original,) = self.unpack("I", body)
+        interface = self.ethernet(0, at)
+        captured = min(original, interface.snap_length or original)
+        if captured > end - body - 4:
+            raise self.capture.damaged(
+                at, f"claims {captured} bytes in a block with room for {end - body - 4}"
+            )
+        self.capture.add(at, body + 4, captured, original, 0, interface.fcs)
+
+
+def read_pcapng(capture: Capture) -> None:
+    """Fill `capture` from its data, which begins with MAGIC.
+
+    Raises CaptureError: blocks cut short or inconsistent, a packet of another link type.
+    """
+    _Reader(capture).read()
