@@ -9,6 +9,7 @@ DECLARATIONS = [
     "pipeline/ports/ixgbe/ixgbe.h",
     "pipeline/ports/sim82599/sim82599.h",
     "pipeline/bench/limits.h",
+    "pipeline/bench/measure.h",
 ]
 SOURCES = [
     "pipeline/lane.c",
@@ -16,6 +17,7 @@ SOURCES = [
     "pipeline/ports/ixgbe/ixgbe.c",
     "pipeline/ports/sim82599/sim82599.c",
     "pipeline/bench/limits.c",
+    "pipeline/bench/measure.c",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent

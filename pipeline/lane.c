@@ -115,19 +115,21 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
     uint64_t now = rl_clock();
     struct rl_lane_counters *count = &lane->books->lane;
     if (lane->pass_at) {
+        uint64_t own = now - lane->pass_at - lane->modelled_for;
         if (lane->moved)
-            count->busy_ticks += now - lane->pass_at;
+            count->busy_ticks += own;
         else
-            count->idle_ticks += now - lane->pass_at;
+            count->idle_ticks += own;
     }
     lane->pass_at = now;
+    lane->modelled_for = 0;
     uint32_t modelled = 0;
     if (lane->step_count) {
         for (uint32_t i = 0; i < lane->step_count; i++)
             modelled += lane->steps[i].step(lane->steps[i].context);
-        uint64_t stepped = rl_clock();
-        count->model_ticks += stepped - now;
-        now = stepped;
+        lane->modelled_for = rl_clock() - now;
+        count->model_ticks += lane->modelled_for;
+        now += lane->modelled_for;
     }
     uint32_t moved = 0;
     for (uint32_t i = 0; i < lane->queue_count; i++) {

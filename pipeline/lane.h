@@ -53,6 +53,7 @@ struct rl_lane {
     uint64_t ticks_per_64ns_shifted; /* ticks in 64 ns, times 2^16: latency buckets */
     uint64_t progress_at;   /* private from here: of the last pass that moved something */
     uint64_t pass_at;
+    uint64_t modelled_for; /* ticks of the last pass that were the models' */
     uint32_t request_seen;
     uint32_t moved;
 };

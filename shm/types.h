@@ -61,6 +61,7 @@ struct rl_segment_header {
     uint32_t kind;
     uint64_t layout_hash;
     uint64_t size;
+    uint64_t used; /* bytes asked for, the header included; `size` is in whole pages */
     uint32_t owner_pid; /* for messages only: alive means holds the flock */
     uint32_t generation;
     char instance[64];
@@ -185,9 +186,9 @@ struct rl_slot_counters {
 
 struct rl_lane_counters {
     uint64_t passes;
-    uint64_t busy_ticks;
-    uint64_t idle_ticks;
-    uint64_t model_ticks; /* inside in-process device models, part of the above */
+    uint64_t busy_ticks;  /* passes that moved packets, without the models' part */
+    uint64_t idle_ticks;  /* passes that moved none, sleep included, models not */
+    uint64_t model_ticks; /* inside in-process device models */
     uint64_t sleeps;
     uint64_t heartbeat;
 };

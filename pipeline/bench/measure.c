@@ -1,0 +1,159 @@
+#include "measure.h"
+
+#include "../../shm/clock.h"
+#include "../../shm/wait.h"
+#include "../ports/memory.h"
+
+#define BULK_MAX 64
+#define FRAME_BYTES 60
+#define ROUND_MAX 4096
+
+uint64_t rl_measure_produce(struct rl_ring *ring, uint64_t count, uint32_t bulk,
+                            uint64_t patience)
+{
+    struct rl_ring_end end = rl_ring_end_new(ring);
+    struct rl_reference batch[BULK_MAX] = {{0}};
+    uint64_t start = rl_clock(), since = start;
+    for (uint64_t done = 0; done < count;) {
+        batch[0].buffer = end.own;
+        int pushed = rl_ring_push(&end, batch, bulk);
+        if (pushed < 0)
+            return 0;
+        done += (uint64_t)pushed;
+        if (pushed && (end.own & 0xffff) == 0)
+            since = rl_clock();
+        else if (!pushed && rl_clock() - since > patience)
+            return 0;
+    }
+    return rl_clock() - start;
+}
+
+uint64_t rl_measure_consume(struct rl_ring *ring, uint64_t count, uint32_t bulk,
+                            uint64_t patience)
+{
+    struct rl_ring_end end = rl_ring_end_new(ring);
+    struct rl_reference batch[BULK_MAX];
+    uint64_t start = rl_clock(), since = start;
+    for (uint64_t done = 0; done < count;) {
+        int popped = rl_ring_pop(&end, batch, bulk);
+        if (popped < 0)
+            return 0;
+        __asm__ volatile("" ::"r"(batch) : "memory");
+        done += (uint64_t)popped;
+        if (popped && (end.own & 0xffff) == 0)
+            since = rl_clock();
+        else if (!popped && rl_clock() - since > patience)
+            return 0;
+    }
+    return rl_clock() - start;
+}
+
+/* Step until the card has nothing to do: its rings are full or empty. */
+static void settle(struct rl_step *model)
+{
+    while (model->step(model->context))
+        ;
+}
+
+void rl_measure_receive(struct rl_port *port, struct rl_step *model, uint64_t count,
+                        uint32_t batch, struct rl_measured *result)
+{
+    static struct rl_reference refs[ROUND_MAX + BULK_MAX];
+    *result = (struct rl_measured){0};
+    while (result->packets < count) {
+        uint32_t n = 0, got;
+        settle(model);
+        uint64_t start = rl_clock();
+        while (n < ROUND_MAX && (got = port->rx_burst(port, 0, refs + n, batch)) > 0)
+            n += got;
+        result->ticks += rl_clock() - start;
+        if (n == 0)
+            return;
+        for (uint32_t i = 0; i < n; i++)
+            rl_buffer_free(port->memory, refs[i].buffer);
+        result->packets += n;
+    }
+}
+
+void rl_measure_transmit(struct rl_port *port, struct rl_step *model, uint64_t count,
+                         uint32_t batch, struct rl_measured *result)
+{
+    struct rl_memory *memory = port->memory;
+    struct rl_reference refs[BULK_MAX] = {{0}};
+    *result = (struct rl_measured){0};
+    while (result->packets < count) {
+        uint32_t n = 0, sent;
+        uint64_t start = rl_clock();
+        do {
+            for (uint32_t i = 0; i < batch; i++) {
+                uint32_t buffer = memory->free[--memory->free_count];
+                memory->ledger[buffer] = rl_ledger_card_tx(port->index, port->index);
+                refs[i].buffer = buffer;
+                refs[i].offset = (uint16_t)memory->headroom;
+                refs[i].length = FRAME_BYTES;
+            }
+            sent = port->tx_burst(port, 0, refs, batch);
+            for (uint32_t i = sent; i < batch; i++)
+                rl_buffer_free(memory, refs[i].buffer);
+            n += sent;
+        } while (sent == batch && n < ROUND_MAX);
+        result->ticks += rl_clock() - start;
+        settle(model);
+        start = rl_clock();
+        while (port->reclaim(port, 0))
+            ;
+        result->ticks += rl_clock() - start;
+        if (n == 0)
+            return;
+        result->packets += n;
+    }
+}
+
+void rl_measure_forward(struct rl_port *port, struct rl_step *model, uint64_t count,
+                        uint32_t batch, struct rl_measured *result)
+{
+    struct rl_reference refs[BULK_MAX];
+    *result = (struct rl_measured){0};
+    while (result->packets < count) {
+        uint32_t n = 0, got;
+        settle(model);
+        uint64_t start = rl_clock();
+        while ((got = port->rx_burst(port, 0, refs, batch)) > 0) {
+            uint32_t sent = port->tx_burst(port, 0, refs, got);
+            for (uint32_t i = sent; i < got; i++)
+                rl_buffer_free(port->memory, refs[i].buffer);
+            n += sent;
+            if (sent < got)
+                break;
+        }
+        while (port->reclaim(port, 0))
+            ;
+        result->ticks += rl_clock() - start;
+        if (n == 0)
+            return;
+        result->packets += n;
+    }
+}
+
+uint32_t rl_measure_round_trips(struct rl_rings_segment *rings, struct rl_ring_end *in,
+                                struct rl_ring_end *out, const struct rl_reference *ref,
+                                uint64_t *trips, uint32_t n, uint64_t gap, uint32_t wake,
+                                uint64_t patience)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        struct rl_reference answer;
+        uint64_t begin = rl_clock() + gap;
+        while (rl_clock() < begin)
+            rl_pause();
+        uint64_t start = rl_clock();
+        if (rl_ring_push(in, ref, 1) != 1)
+            return i;
+        if (wake && rl_ring_is_asleep(&rings->in))
+            rl_ring_wake(&rings->in);
+        while (rl_ring_pop(out, &answer, 1) != 1)
+            if (rl_clock() - start > patience)
+                return i;
+        trips[i] = rl_clock() - start;
+    }
+    return n;
+}
