@@ -3,7 +3,7 @@
 import runpy
 from pathlib import Path
 
-DECLARATIONS = ["workers/loop.h"]
+DECLARATIONS = ["workers/batch.h", "workers/loop.h"]
 SOURCES = ["workers/loop.c"]
 
 shm = runpy.run_path(str(Path(__file__).resolve().parent.parent / "shm" / "_build.py"))

@@ -1,6 +1,265 @@
+/* The worker's packet loop: pop, plugin, push, and how it waits.
+ *
+ * Guarantees (tests in tests/workers/test_loop.py):
+ *  W1  everything that was popped is pushed on `out`, once and in order
+ *      (test_everything_comes_back_in_order)
+ *  W2  at most RL_BATCH_MAX packets are popped and not yet on `out`
+ *      (test_at_most_one_batch_is_in_the_worker)
+ *  W3  a verdict leaves as a port of this instance, a drop or an error, whatever
+ *      the plugin answered (test_every_tier_keeps_the_contract)
+ *  W4  it comes back to Python every `turn_ticks`, be `in` empty or `out` full
+ *      (test_turns_come_when_the_peer_is_silent)
+ *
+ * Assumption: the driver is trusted. It may hang or die, but what it puts on
+ * `in` lies in packet memory; a worker checks only its indices. */
 #include "loop.h"
+#include "plugin.h"
 
 #include "../shm/clock.h"
+#include "../shm/wait.h"
+
+#include <sched.h>
+
+#define SLEEP_NANOSECONDS 20000000u
+#define ROOM_NANOSECONDS 50000
+
+void rl_worker_begin(struct rl_worker *worker, struct rl_ring *in, struct rl_ring *out,
+                     uint8_t *memory)
+{
+    worker->in = rl_ring_end_new(in);
+    worker->out = rl_ring_end_new(out);
+    worker->batch.memory = memory;
+    worker->batch.packets = worker->packets;
+    worker->batch.blanks = worker->blanks;
+    worker->last = rl_clock();
+}
+
+/* Book the time since the last pass as busy or idle, by what that pass found. */
+static uint64_t pass(struct rl_worker *worker, uint32_t working)
+{
+    struct rl_worker_counters *counters = worker->counters;
+    uint64_t now = rl_clock();
+    if (now > worker->last) /* unpinned, the next core's clock may lag behind */
+        *(worker->working ? &counters->busy_ticks : &counters->idle_ticks) += now - worker->last;
+    if (!working && worker->working)
+        worker->idle_from = now;
+    worker->working = working;
+    worker->last = now;
+    counters->heartbeat = now;
+    return now;
+}
+
+/* `in` is empty. A driver that has to wake us pays 9 us, a glance at the ring
+ * costs nothing: watch it for a while, ever less eagerly, before sleeping. */
+static void wait_for_packets(struct rl_worker *worker, uint64_t now)
+{
+    uint64_t idle = now - worker->idle_from;
+    if (worker->yield) {
+        sched_yield();
+    } else {
+        for (int pauses = idle < worker->spin_ticks / 4 ? 1 : 8; pauses; pauses--)
+            rl_pause();
+    }
+    if (worker->busy || idle < worker->spin_ticks)
+        return;
+    worker->counters->sleeps++;
+    rl_ring_sleep(&worker->in, SLEEP_NANOSECONDS);
+}
+
+/* `out` is full: the driver is behind, or gone, and never wakes anybody. */
+static void wait_for_room(struct rl_worker *worker, uint64_t now)
+{
+    uint64_t idle = now - worker->idle_from;
+    if (worker->yield || (idle > worker->spin_ticks && worker->busy)) {
+        sched_yield();
+    } else if (idle < worker->spin_ticks) {
+        rl_pause();
+    } else {
+        struct timespec nap = {0, ROOM_NANOSECONDS};
+        nanosleep(&nap, NULL);
+    }
+}
+
+/* Blanks go on the stash; what does not fit there goes straight back. */
+static void keep_blanks(struct rl_worker *worker)
+{
+    struct rl_batch *batch = &worker->batch;
+    struct rl_reference back[RL_BATCH_MAX];
+    uint32_t packets = 0;
+    for (uint32_t i = 0; i < batch->count; i++) {
+        struct rl_reference *packet = batch->packets + i;
+        if (!(packet->flags & RL_FLAG_BLANK))
+            batch->packets[packets++] = *packet;
+        else if (batch->blank_count < RL_BLANKS_MAX)
+            batch->blanks[batch->blank_count++] = *packet;
+        else
+            back[batch->created++] = *packet;
+    }
+    batch->count = packets;
+    for (uint32_t i = 0; i < batch->created; i++) {
+        back[i].port = RL_VERDICT_DROP;
+        batch->packets[packets + i] = back[i];
+    }
+}
+
+/* Make a batch of what was popped. */
+static void begin(struct rl_worker *worker, uint32_t popped)
+{
+    struct rl_batch *batch = &worker->batch;
+    uint32_t bytes = 0, flags = 0;
+    batch->count = popped;
+    batch->created = 0;
+    for (uint32_t i = 0; i < popped; i++) {
+        /* The card or its model wrote these lines: have them under way together. */
+        __builtin_prefetch(rl_frame(batch, batch->packets + i), 1);
+        bytes += batch->packets[i].length;
+        flags |= batch->packets[i].flags;
+    }
+    if (flags & RL_FLAG_BLANK) {
+        keep_blanks(worker);
+        bytes = 0;
+        for (uint32_t i = 0; i < batch->count; i++)
+            bytes += batch->packets[i].length;
+    }
+    worker->counters->packets += batch->count;
+    worker->counters->bytes += bytes;
+    worker->counters->batches += batch->count != 0;
+}
+
+/* Check and count the verdicts; from here on the batch is to be sent. */
+static void finish(struct rl_worker *worker)
+{
+    struct rl_batch *batch = &worker->batch;
+    struct rl_worker_counters *counters = worker->counters;
+    uint32_t forwarded = 0, dropped = 0, errors = 0, created = 0;
+    for (uint32_t i = 0; i < batch->count; i++) {
+        uint8_t verdict = batch->packets[i].port;
+        forwarded += verdict < batch->ports;
+        dropped += verdict == RL_VERDICT_DROP;
+        errors += verdict == RL_VERDICT_ERROR;
+    }
+    uint32_t invalid = batch->count - forwarded - dropped - errors;
+    worker->total = batch->count + batch->created;
+    worker->sent = 0;
+    for (uint32_t i = 0; i < worker->total && invalid; i++) {
+        uint8_t *verdict = &batch->packets[i].port;
+        if (*verdict >= batch->ports && *verdict != RL_VERDICT_DROP)
+            *verdict = RL_VERDICT_ERROR;
+    }
+    for (uint32_t i = batch->count; i < worker->total; i++)
+        created += batch->packets[i].port < batch->ports;
+    counters->forwarded += forwarded;
+    counters->dropped += dropped;
+    counters->plugin_errors += errors;
+    counters->verdict_errors += invalid;
+    counters->created += created;
+}
+
+/* Python is done with its batch: its verdicts are checked and narrowed. */
+static void take_back(struct rl_worker *worker)
+{
+    struct rl_batch *batch = &worker->batch;
+    int failed = worker->python == RL_PYTHON_FAILED;
+    uint64_t now = rl_clock();
+    if (now > worker->plugin_from)
+        worker->counters->plugin_ticks += now - worker->plugin_from;
+    for (uint32_t i = 0; i < batch->count; i++)
+        batch->packets[i].port =
+            failed ? RL_VERDICT_ERROR : rl_verdict(worker->verdicts[i], batch->ports);
+    for (uint32_t i = batch->count; i < batch->count + batch->created && failed; i++)
+        batch->packets[i].port = RL_VERDICT_DROP;
+    worker->python = RL_PYTHON_NONE;
+    finish(worker);
+}
+
+/* Put blanks on their way back to the driver; how many. */
+static uint32_t return_blanks(struct rl_worker *worker)
+{
+    struct rl_batch *batch = &worker->batch;
+    uint32_t n = batch->blank_count < RL_BATCH_MAX ? batch->blank_count : RL_BATCH_MAX;
+    batch->blank_count -= n;
+    for (uint32_t i = 0; i < n; i++) {
+        worker->packets[i] = batch->blanks[batch->blank_count + i];
+        worker->packets[i].port = RL_VERDICT_DROP;
+    }
+    worker->total = n;
+    worker->sent = 0;
+    return n;
+}
+
+int rl_worker_run(struct rl_worker *worker)
+{
+    struct rl_worker_counters *counters = worker->counters;
+    if (worker->python)
+        take_back(worker);
+    if (!worker->turn_at)
+        worker->turn_at = rl_clock() + worker->turn_ticks;
+    for (;;) {
+        if (worker->last >= worker->turn_at) {
+            worker->turn_at = 0;
+            return RL_WORKER_TURN;
+        }
+        if (worker->sent < worker->total) {
+            int pushed = rl_ring_push(&worker->out, worker->packets + worker->sent,
+                                      worker->total - worker->sent);
+            if (pushed < 0)
+                return RL_WORKER_FAULT;
+            worker->sent += (uint32_t)pushed;
+        }
+        int full = worker->sent < worker->total, popped = 0;
+        counters->out_waits += full && worker->working;
+        if (!full)
+            popped = rl_ring_pop(&worker->in, worker->packets, RL_BATCH_MAX);
+        if (popped < 0)
+            return RL_WORKER_FAULT;
+        uint64_t now = pass(worker, popped > 0);
+        if (popped) {
+            begin(worker, (uint32_t)popped);
+            if (worker->function) {
+                worker->function(&worker->batch);
+                counters->plugin_ticks += rl_clock() - now;
+                finish(worker);
+            } else if (worker->batch.count) {
+                for (uint32_t i = 0; i < worker->batch.count; i++)
+                    worker->verdicts[i] = RL_VERDICT_DROP;
+                worker->plugin_from = now;
+                worker->python = RL_PYTHON_BATCH;
+                return RL_WORKER_BATCH;
+            } else {
+                finish(worker);
+            }
+        } else if (full) {
+            wait_for_room(worker, now);
+        } else if (!worker->stopping) {
+            wait_for_packets(worker, now);
+        } else if (!return_blanks(worker)) {
+            return RL_WORKER_DRAINED;
+        }
+    }
+}
+
+void rl_batch_gather(const struct rl_batch *batch, uint32_t offset, uint32_t bytes, uint8_t *rows)
+{
+    for (uint32_t i = 0; i < batch->count; i++, rows += bytes) {
+        const struct rl_reference *packet = batch->packets + i;
+        uint32_t there = packet->length > offset ? packet->length - offset : 0;
+        if (there < bytes)
+            memset(rows + there, 0, bytes - there);
+        else
+            there = bytes;
+        memcpy(rows, rl_frame(batch, packet) + offset, there);
+    }
+}
+
+void rl_batch_scatter(const struct rl_batch *batch, uint32_t offset, uint32_t bytes,
+                      const uint8_t *rows)
+{
+    for (uint32_t i = 0; i < batch->count; i++, rows += bytes) {
+        const struct rl_reference *packet = batch->packets + i;
+        uint32_t there = packet->length > offset ? packet->length - offset : 0;
+        memcpy(rl_frame(batch, packet) + offset, rows, there < bytes ? there : bytes);
+    }
+}
 
 uint64_t rl_worker_clock(void)
 {
