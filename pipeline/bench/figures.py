@@ -1,0 +1,107 @@
+"""What a benchmark comes to: figures beside the limit of the same minute, as table or JSON."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure: the median of `runs`, with what a bare loop reached beside it.
+
+    `limit` is in the same unit, measured by a loop with nothing of ours around
+    it; None where there is no such loop. `goal` is what we promise on a machine
+    of two cores, and `more` says whether more is better.
+    """
+
+    what: str
+    unit: str
+    runs: tuple[float, ...]
+    limits: tuple[float, ...] = ()
+    goal: float | None = None
+    more: bool = False
+    note: str = ""
+
+    @property
+    def value(self) -> float:
+        """The median."""
+        return statistics.median(self.runs)
+
+    @property
+    def limit(self) -> float | None:
+        """The median of the bare loop's runs."""
+        return statistics.median(self.limits) if self.limits else None
+
+    @property
+    def of_limit(self) -> float | None:
+        """How much of the bare limit was reached: 1.0 is all of it."""
+        if self.limit is None or self.value == 0 or self.limit == 0:
+            return None
+        return self.value / self.limit if self.more else self.limit / self.value
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal was reached; None without a goal."""
+        if self.goal is None:
+            return None
+        return self.value >= self.goal if self.more else self.value <= self.goal
+
+    def to_json(self) -> dict[str, Any]:
+        """With the derived values, for scripts."""
+        return asdict(self) | {
+            "value": self.value,
+            "limit": self.limit,
+            "of_limit": self.of_limit,
+            "met": self.met,
+        }
+
+
+@dataclass
+class Progress:
+    """Says what runs now, where somebody looks on; silent otherwise."""
+
+    say: Callable[[str], None] = field(default=lambda text: None)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, without an exponent."""
+    if value is None:
+        return "-"
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{value:.{digits}f}"
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """The figures in columns, with the spread of the runs and the goal."""
+    rows = [("", "median", "unit", "lowest", "highest", "bare limit", "of limit", "goal", "")]
+    for figure in figures:
+        share = figure.of_limit
+        goal = "-"
+        if figure.goal is not None:
+            goal = f"{'>=' if figure.more else '<='} {number(figure.goal)}"
+        rows.append(
+            (
+                figure.what,
+                number(figure.value),
+                figure.unit,
+                number(min(figure.runs)),
+                number(max(figure.runs)),
+                number(figure.limit),
+                "-" if share is None else f"{share:.2f}",
+                goal,
+                {True: "met", False: "missed", None: ""}[figure.met],
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if i in (0, 2, 8) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    notes = [f"{figure.what}: {figure.note}" for figure in figures if figure.note]
+    return "\n".join(lines + notes)

@@ -1,0 +1,112 @@
+"""Two loops in two processes over shared memory, each on a processor of its own.
+
+The other side is a process of its own, started anew (never forked), and gets the
+memory as a descriptor. Either side gives up when the other stands still.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import subprocess
+import sys
+from typing import Any
+
+from ringline.pipeline._pipeline import ffi, lib
+from ringline.shm.clock import ticks_per_second
+from ringline.shm.errors import EnvironmentLacks
+
+PATIENCE = 5.0  # seconds that one side waits for the other
+
+Loops = dict[str, tuple[Any, Any]]
+
+
+def _loops(memory: Any, given: dict[str, int]) -> Loops:
+    """Per name: what this side does, and what the other does, as functions without arguments."""
+    patience = int(PATIENCE * ticks_per_second())
+    bare = ffi.cast("struct rl_bare_ring *", memory)
+    back = ffi.cast("struct rl_bare_ring *", memory + ffi.sizeof("struct rl_bare_ring"))
+    frames = memory + 2 * ffi.sizeof("struct rl_bare_ring")
+    ours = ffi.cast("struct rl_ring *", memory)
+    line = ffi.cast("uint32_t *", memory)
+    count, bulk = given.get("count", 0), given.get("bulk", 0)
+    rounds, buffers = given.get("rounds", 0), given.get("buffers", 0)
+    return {
+        "ping": (
+            lambda: lib.rl_limit_ping(line, 0, rounds, patience),
+            lambda: lib.rl_limit_ping(line, 1, rounds, patience),
+        ),
+        "bare ring": (
+            lambda: lib.rl_limit_consume(bare, count, bulk, patience),
+            lambda: lib.rl_limit_produce(bare, count, bulk, patience),
+        ),
+        "our ring": (
+            lambda: lib.rl_measure_consume(ours, count, bulk, patience),
+            lambda: lib.rl_measure_produce(ours, count, bulk, patience),
+        ),
+        "bare pipeline": (
+            lambda: lib.rl_limit_here(bare, back, count, buffers, patience),
+            lambda: lib.rl_limit_there(bare, back, frames, count, patience),
+        ),
+    }
+
+
+def run_pair(
+    cpus: tuple[int, ...], name: str, given: dict[str, int], size: int
+) -> tuple[int, int]:
+    """Run the pair `name` over `size` bytes; returns the ticks of either side.
+
+    Raises EnvironmentLacks when a side stood still: something else holds the processor.
+    """
+    fd = os.memfd_create("ringline-bench")
+    try:
+        os.ftruncate(fd, size)
+        with mmap.mmap(fd, size) as memory:
+            there = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(fd), str(size), str(cpus[1]), name]
+                + [json.dumps(given)],
+                pass_fds=[fd],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            try:
+                assert there.stdin is not None and there.stdout is not None
+                there.stdout.readline()  # it is ready to run
+                os.sched_setaffinity(0, {cpus[0]})
+                start = ffi.from_buffer(memory)
+                ours, _ = _loops(ffi.cast("uint8_t *", start), given)[name]
+                there.stdin.write(b"go\n")
+                there.stdin.close()
+                ticks = ours()
+                their_ticks = int(there.stdout.readline() or 0)
+            finally:
+                ffi.release(start)
+                there.kill()
+                there.wait()
+                there.stdout.close()
+    finally:
+        os.close(fd)
+    if not ticks or not their_ticks:
+        raise EnvironmentLacks(
+            f"the two sides of `{name}` did not run at the same time: processors "
+            f"{cpus[0]} and {cpus[1]} are held by something else"
+        )
+    return ticks, their_ticks
+
+
+def main() -> None:
+    """The other side."""
+    fd, size, cpu, name, given = sys.argv[1:]
+    os.sched_setaffinity(0, {int(cpu)})
+    with mmap.mmap(int(fd), int(size)) as memory:
+        start = ffi.from_buffer(memory)
+        _, theirs = _loops(ffi.cast("uint8_t *", start), json.loads(given))[name]
+        print("ready", flush=True)
+        sys.stdin.readline()
+        print(theirs(), flush=True)
+        ffi.release(start)
+
+
+if __name__ == "__main__":
+    main()
