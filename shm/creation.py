@@ -1,0 +1,106 @@
+"""Making the file of a segment, so that nobody else can have it.
+
+Create, lock, and look whether the file is still the one at its path: a process
+that clears up may have found it without a lock and removed it in between.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+
+from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.owners import SHARED_MEMORY, already_runs, is_file_at, owner_of
+
+# Two processes may look at one new file in the same moment; for as long as one
+# of them needs to see that it is not its own, the other tries again.
+_ATTEMPTS = 100
+_BETWEEN_ATTEMPTS = 0.005  # seconds
+
+
+def create_locked(instance: str, path: str) -> int:
+    """The descriptor of a new, empty file at `path`, mode 0600, locked by this process.
+
+    Raises EnvironmentLacks when a live process holds it or when it is not allowed.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            fd = _create(path)
+        except FileExistsError:
+            pid = owner_of(path)
+            if pid is not None:
+                raise already_runs(instance, path, pid) from None
+            time.sleep(_BETWEEN_ATTEMPTS)
+        else:
+            if _take(path, fd):
+                return fd
+            os.close(fd)
+    raise EnvironmentLacks(
+        f"{path} is in the way: it was left by a run that has ended; remove it and start again"
+    )
+
+
+def _take(path: str, fd: int) -> bool:
+    """Lock a file just created; False when somebody removed it first."""
+    for _ in range(_ATTEMPTS):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_BETWEEN_ATTEMPTS)
+        else:
+            return is_file_at(path, os.fstat(fd))
+    return False
+
+
+def no_room(error: OSError, path: str, size: int) -> EnvironmentLacks:
+    """The sentence for memory that could not be had."""
+    directory = os.path.dirname(path)
+    status = os.statvfs(directory)
+    free = status.f_bavail * status.f_frsize
+    if error.errno == errno.ENOSPC:
+        return EnvironmentLacks(
+            f"{directory} is too full for {path}: {size} bytes are needed, {free} are free; "
+            f"free some or enlarge it (mount -o remount,size=... {directory})"
+        )
+    return EnvironmentLacks(
+        f"{size} bytes of shared memory for {path} cannot be had ({free} are free in "
+        f"{directory}): {error.strerror}"
+    )
+
+
+def _create(path: str) -> int:
+    """A new file; FileExistsError is the caller's to judge."""
+    directory, name = os.path.split(path)
+    try:
+        if directory == SHARED_MEMORY:
+            fd = _create_posix("/" + name)
+        else:
+            flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+            fd = os.open(path, flags, 0o600)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise EnvironmentLacks(
+                f"{directory} is not writable for user {os.geteuid()}, so {path} cannot be "
+                f"created: {error.strerror}"
+            ) from None
+        raise EnvironmentLacks(f"{path} cannot be created: {error.strerror}") from None
+    os.fchmod(fd, 0o600)  # the umask may have taken bits away
+    return fd
+
+
+def _create_posix(name: str) -> int:
+    # Only the supervisor creates segments; a worker does without this import.
+    import posix_ipc
+
+    try:
+        shared = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600, size=0)
+    except posix_ipc.ExistentialError:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
+    except posix_ipc.PermissionsError:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name) from None
+    fd: int = shared.fd
+    return fd

@@ -1,0 +1,87 @@
+"""The first page of every segment: what it is and whose.
+
+`magic`, the one field that says the rest can be believed, is written last. A
+header is read into private memory before it is looked at, since whoever maps
+the segment can change it at any time.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ringline.shm._shm import ffi, lib
+from ringline.shm.errors import Bug, UsageError
+from ringline.shm.layout import layout_hash
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+MAGIC = int.from_bytes(b"ringline", "little")
+
+_SIZE: int = ffi.sizeof("struct rl_segment_header")
+_NAME_LENGTH = 48
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+
+
+def check_instance(instance: str) -> None:
+    """Raise UsageError unless `instance` can be part of a segment's name.
+
+    A dot is not allowed, so that the names of two instances never meet.
+    """
+    if not 0 < len(instance) <= _NAME_LENGTH or not _NAME_CHARACTERS.issuperset(instance):
+        raise UsageError(
+            f"{instance!r} cannot be the name of an instance: use 1 to {_NAME_LENGTH} "
+            "letters, digits, '-' and '_'"
+        )
+
+
+def write_header(
+    address: int, instance: str, what: str, *, kind: int, size: int, used: int, generation: int
+) -> None:
+    """Fill the header at `address`, all zeros until now, its magic last."""
+    header = ffi.cast("struct rl_segment_header *", address)
+    header.layout_version = lib.RL_LAYOUT_VERSION
+    header.kind = kind
+    header.layout_hash = layout_hash()
+    header.size = size
+    header.used = used
+    header.owner_pid = os.getpid()
+    header.generation = generation
+    header.instance = instance.encode()
+    header.what = what.encode()
+    lib.rl_publish64(address, MAGIC)
+
+
+def read_header(fd: int) -> Any:
+    """A private copy of the header behind `fd`, or None when there is no whole one."""
+    try:
+        data = os.pread(fd, _SIZE, 0)
+    except OSError:
+        return None
+    if len(data) < _SIZE:
+        return None
+    header = ffi.new("struct rl_segment_header *")
+    ffi.memmove(header, data, _SIZE)
+    return header if header.magic == MAGIC else None
+
+
+def set_addresses(header: Any, addresses: Sequence[str]) -> None:
+    """Note PCI addresses; Bug when they do not fit."""
+    text = " ".join(addresses).encode()
+    if len(text) >= ffi.sizeof(header.pci):
+        raise Bug(f"{len(addresses)} PCI addresses do not fit the header of a segment")
+    header.pci = text
+
+
+def addresses_in(header: Any) -> list[str]:
+    """The PCI addresses of a header; what does not look like one is left out."""
+    text = ffi.string(header.pci).decode("ascii", "replace")
+    return [word for word in text.split() if _is_pci_address(word)]
+
+
+def _is_pci_address(word: str) -> bool:
+    """Whether `word` is like 0000:03:00.0."""
+    form = "".join("h" if c in "0123456789abcdef" else c for c in word)
+    return form == "hhhh:hh:hh.h"

@@ -1,0 +1,59 @@
+"""What the kernel says of its hugepages: where they are mounted, how many are free."""
+
+from __future__ import annotations
+
+import os
+
+MOUNTS = "/proc/self/mounts"
+POOLS = "/sys/kernel/mm/hugepages"
+
+_UNITS = {"K": 1 << 10, "M": 1 << 20}
+
+
+def mounts() -> list[tuple[str, int]]:
+    """Every mounted hugetlbfs as (path, page size in bytes)."""
+    found = []
+    with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            _, path, kind, options, *_ = line.split(" ")
+            if kind != "hugetlbfs":
+                continue
+            # A blank in a path is written as an octal escape.
+            path = path.replace("\\040", " ")
+            for option in options.split(","):
+                key, _, value = option.partition("=")
+                if key == "pagesize":
+                    found.append((path, int(value[:-1]) * _UNITS[value[-1]]))
+    return found
+
+
+def pool(page_size: int, what: str) -> int:
+    """A number of the pool of pages of this size: `nr_hugepages`, `free_hugepages`,
+    `resv_hugepages`. 0 where the kernel has no such pool."""
+    try:
+        with open(f"{POOLS}/hugepages-{page_size >> 10}kB/{what}", encoding="ascii") as file:
+            return int(file.read())
+    except FileNotFoundError:
+        return 0
+
+
+def available(page_size: int) -> int:
+    """Pages of this size that are neither used nor promised to another mapping."""
+    return pool(page_size, "free_hugepages") - pool(page_size, "resv_hugepages")
+
+
+def page_sizes() -> list[int]:
+    """Sizes in bytes of hugepages that this kernel knows, smallest first."""
+    try:
+        names = os.listdir(POOLS)
+    except FileNotFoundError:
+        return []
+    return sorted(int(name.removeprefix("hugepages-").removesuffix("kB")) << 10 for name in names)
+
+
+def size_text(size: int) -> str:
+    """A page size as people say it: 2 MiB, 1 GiB."""
+    for unit, shift in (("GiB", 30), ("MiB", 20)):
+        if size >> shift:
+            return f"{size >> shift} {unit}"
+    return f"{size >> 10} KiB"
