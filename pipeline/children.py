@@ -1,0 +1,107 @@
+"""The supervisor's children: started by exec, spoken to by a control socket, watched by pidfd.
+
+A child is never made by forking a process that has threads or DMA memory:
+subprocess calls vfork and exec in C, and no Python runs in between.
+
+Guarantees (tests in tests/pipeline/test_children.py):
+ - a child has a session of its own: no key of a terminal reaches it, and its
+   whole family is ended with it (test_the_family_ends_with_the_child)
+ - it inherits its control socket and nothing else
+   (test_nothing_but_the_control_socket_is_inherited)
+ - its exit is reported once, and only when its memory is gone
+   (test_exit_is_told_with_its_reason)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+
+from ringline.shm.control import ENVIRONMENT, Closed, Control, Message
+from ringline.shm.errors import EnvironmentLacks
+
+
+class Child:
+    """A running child. `name` is for messages: "worker 2", "driver".
+
+    `pidfd` becomes readable when it has ended; `control` speaks to it.
+    """
+
+    def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start the program `arguments`; its output goes where our error output goes.
+
+        Raises EnvironmentLacks when there are no processes or descriptors left.
+        """
+        self.name = name
+        self.started = time.monotonic()
+        self.control, theirs = Control.pair()
+        try:
+            self._process = subprocess.Popen(
+                arguments,
+                env={**environment, ENVIRONMENT: str(theirs.fileno())},
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self.control.close()
+            raise EnvironmentLacks(
+                f"{name} could not be started ({arguments[0]}): {error.strerror}"
+            ) from None
+        finally:
+            theirs.close()
+        self.pid = self._process.pid
+        # It cannot have been reaped yet, so this is still the same process.
+        self.pidfd = os.pidfd_open(self.pid)
+
+    def tell(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
+        """Send a message; False when it is gone or does not read, which its exit or
+        its heartbeat will tell soon enough."""
+        try:
+            self.control.send(message, descriptors)
+        except (Closed, TimeoutError):
+            return False
+        return True
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to this process, never to a later one with its number."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def ended(self) -> bool:
+        """Whether it has ended; it may still have to be reaped."""
+        return os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def reap(self) -> str:
+        """After its end: end what it left behind, free everything, say how it ended.
+
+        Its process group keeps its number until it is reaped, so that the signal
+        finds only processes which it started itself.
+        """
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        os.close(self.pidfd)
+        self.control.close()
+        return how_it_ended(self._process.returncode)
+
+    def kill(self) -> str:
+        """End it at once and reap it; for the ways out that must not wait."""
+        self.signal(signal.SIGKILL)
+        return self.reap()
+
+
+def how_it_ended(status: int) -> str:
+    """A return code of subprocess in words: "was ended by SIGKILL", "exited with status 1"."""
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"was ended by {name}"

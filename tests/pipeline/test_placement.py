@@ -1,0 +1,65 @@
+"""Promises about who runs where."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringline.pipeline.placement import Place, place, usable_cpus
+from ringline.shm.errors import EnvironmentLacks
+
+
+def test_driver_and_workers_are_kept_apart_as_far_as_cpus_go() -> None:
+    assert place({"driver": None, "worker 0": None}, [0, 1]) == {
+        "driver": Place(0, shared=False),
+        "worker 0": Place(1, shared=False),
+    }
+
+
+def test_whoever_shares_a_cpu_yields_and_nobody_else() -> None:
+    places = place({"driver": None, "worker 0": None, "worker 1": None}, [0, 1])
+    assert places["worker 1"].cpu == places["driver"].cpu
+    assert [place_.shared for place_ in places.values()] == [True, False, True]
+
+
+def test_with_one_cpu_all_yield_and_nobody_is_pinned() -> None:
+    places = place({"driver": None, "worker 0": None}, [3])
+    assert set(places.values()) == {Place(None, shared=True)}
+
+
+def test_wishes_are_kept_and_the_others_go_around_them() -> None:
+    places = place({"driver": 1, "worker 0": None, "worker 1": None}, [0, 1, 2])
+    assert [places[name].cpu for name in places] == [1, 0, 2]
+
+
+def test_a_cpu_that_may_not_be_used_is_named() -> None:
+    with pytest.raises(EnvironmentLacks, match=r"worker 0 is to run on CPU 9.*only CPU 0, 1"):
+        place({"driver": None, "worker 0": 9}, [0, 1])
+
+
+@given(
+    st.integers(1, 8).flatmap(
+        lambda cpus: st.tuples(
+            st.just(cpus), st.lists(st.none() | st.integers(0, cpus - 1), min_size=1, max_size=17)
+        )
+    )
+)
+def test_no_cpu_is_shared_while_another_is_free(case: tuple[int, list[int | None]]) -> None:
+    cpus, wishes = case
+    places = place({f"process {i}": wish for i, wish in enumerate(wishes)}, range(cpus))
+    used = [place_.cpu for place_ in places.values()]
+    for i, wish in enumerate(wishes):
+        if wish is not None:
+            assert used[i] == wish
+    if cpus > 1:
+        for place_ in places.values():
+            assert place_.shared == (used.count(place_.cpu) > 1)
+        if all(wish is None for wish in wishes) and len(wishes) <= cpus:
+            assert len(set(used)) == len(wishes)
+
+
+def test_usable_cpus_are_those_of_this_process() -> None:
+    assert sorted(usable_cpus()) == sorted(os.sched_getaffinity(0))
