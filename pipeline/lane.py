@@ -169,6 +169,11 @@ class Lane:
         self._lane.harvesting = on
 
     @property
+    def moving(self) -> bool:
+        """Whether the last pass moved anything."""
+        return bool(self._lane.moved)
+
+    @property
     def in_flight(self) -> int:
         """Packets with workers and on TX descriptor rings, by the ledger."""
         count: int = lib.rl_lane_in_flight(self._lane)
