@@ -1,0 +1,400 @@
+"""The lane's promises: whatever a worker does, the books balance and no buffer is held twice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.lane import Idle, Lane
+from ringline.shm.packets import PacketMemory
+from ringline.shm.rings import RingPair
+from ringline.shm.segments import Segment
+
+from .fake_port import FakePort
+
+DROP, ERROR = 255, 254
+BUFFERS = 400
+QUEUES = 2
+PROOF = os.environ.get("RINGLINE_PROOF") == "1"
+
+
+class Worker:
+    """A worker without a process: it works on the rings by hand, so it can also lie."""
+
+    def __init__(self, rings: RingPair) -> None:
+        segment = ffi.cast("struct rl_rings_segment *", rings.segment.address)
+        self.in_, self.out = ffi.addressof(segment, "in"), ffi.addressof(segment, "out")
+        self.held: list[dict[str, int]] = []
+
+    def pop(self, limit: int = 64) -> int:
+        count = 0
+        while count < limit and self.in_.consumer != self.in_.producer:
+            ref = self.in_.slots[self.in_.consumer % lib.RL_RING_CAPACITY]
+            self.held.append({name: getattr(ref, name) for name, _ in REFERENCE_FIELDS})
+            self.in_.consumer = (self.in_.consumer + 1) & 0xFFFFFFFF
+            count += 1
+        return count
+
+    def push(self, **fields: int) -> None:
+        ref = self.out.slots[self.out.producer % lib.RL_RING_CAPACITY]
+        for name, value in fields.items():
+            setattr(ref, name, value)
+        self.out.producer = (self.out.producer + 1) & 0xFFFFFFFF
+
+    def answer(self, verdict: int, count: int | None = None) -> None:
+        for _ in range(len(self.held) if count is None else min(count, len(self.held))):
+            if (self.out.producer - self.out.consumer) & 0xFFFFFFFF >= lib.RL_RING_CAPACITY:
+                return
+            ref = self.held.pop(0)
+            if ref["flags"] & lib.RL_FLAG_BLANK:
+                ref["length"] = 64
+            self.push(**{**ref, "port": verdict})
+
+
+REFERENCE_FIELDS = ffi.typeof("struct rl_reference").fields
+made = 0
+
+
+class Bench:
+    """A lane with two fake ports, its memory, and a hand-worked worker per queue."""
+
+    def __init__(self, blanks: int = 0) -> None:
+        global made
+        made += 1
+        self.instance = f"t{os.getpid()}-lane{made}"
+        self.packets = PacketMemory.create(self.instance, BUFFERS, hugepages="off")
+        size = ffi.sizeof("struct rl_lane_segment") + 4 * BUFFERS
+        self.books_segment = Segment.create(
+            self.instance, "lane.0", size, kind=lib.RL_SEGMENT_LANE
+        )
+        self.books = ffi.cast("struct rl_lane_segment *", self.books_segment.address)
+        self.books.ledger_offset = ffi.sizeof("struct rl_lane_segment")
+        self.books.buffers = BUFFERS
+        self.lane = Lane(
+            self.books_segment,
+            self.packets,
+            self.packets.device_addresses("offset"),
+            range(QUEUES),
+            Idle(adaptive=True),
+        )
+        self.ports = [FakePort(0, QUEUES), FakePort(1, QUEUES)]
+        for port in self.ports:
+            port.open(self.lane.memory, None, None)
+            self.lane.add_port(port)
+        self.lane.harvesting = True
+        self.generation = 0
+        self.blanks = blanks
+        self.workers: list[Worker | None] = [None] * QUEUES
+        for queue in range(QUEUES):
+            self.renew(queue)
+
+    def renew(self, queue: int, give_up: bool = False):
+        rings = None
+        if not give_up:
+            self.generation += 1
+            rings = RingPair.create(self.instance, queue, self.generation)
+            rings.segment.unlink()
+        settled = self.lane.renew(queue, rings, self.generation, self.blanks)
+        self.workers[queue] = Worker(rings) if rings else None
+        return settled
+
+    def run_pass(self, times: int = 1) -> None:
+        for _ in range(times):
+            lib.rl_lane_pass(self.lane._lane)
+
+    def problems(self) -> list[str]:
+        """Every equation that does not hold, in words; none when the books balance."""
+        self.lane.balance(complete=True)
+        balance = self.books.balance
+        found = []
+        for name in ("packets_residual", "worker_residual", "descriptor_residual"):
+            for i, value in enumerate(getattr(balance, name)):
+                if value:
+                    found.append(f"{name}[{i}] = {value}")
+        for name in ("buffers_residual", "blanks_residual", "scan_missing", "scan_duplicates"):
+            if getattr(balance, name):
+                found.append(f"{name} = {getattr(balance, name)}")
+        return found
+
+    def queue(self, port: int, queue: int):
+        return self.books.queues[port * lib.RL_QUEUES_MAX + queue]
+
+    def close(self) -> None:
+        self.lane.close()
+        self.packets.segment.unlink()
+        self.packets.segment.close()
+        self.books_segment.unlink()
+        self.books_segment.close()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    assert bench.problems() == []
+    bench.close()
+
+
+def test_packets_go_to_the_port_that_the_plugin_named(bench: Bench) -> None:
+    bench.ports[0].arrive(0, 10)
+    bench.run_pass()
+    worker = bench.workers[0]
+    assert worker.pop() == 10
+    worker.answer(1, 7)
+    worker.answer(DROP, 2)
+    worker.answer(ERROR)
+    bench.run_pass(2)
+    assert len(bench.ports[1].sent) == 7 and not bench.ports[0].sent
+    count = bench.queue(0, 0)
+    assert (count.rx_packets, count.transmitted) == (10, 7)
+    assert (count.drop_plugin, count.drop_plugin_error) == (2, 1)
+    assert bench.queue(1, 0).tx_packets == 7
+    assert bench.lane.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "freed"),
+    [
+        ({"buffer": BUFFERS}, False),
+        ({"buffer": 0xFFFFFFFF}, False),
+        ({"offset": 2240, "length": 64}, True),
+        ({"offset": 2200, "length": 64}, True),
+        ({"offset": 0xFFFF, "length": 0xFFFF}, True),
+        ({"length": 0}, True),
+        ({"length": 16}, True),
+        ({"length": 1519, "offset": 192}, True),
+        ({"port": 2}, True),
+        ({"port": 253}, True),
+    ],
+)
+def test_a_reference_that_is_not_right_is_counted_and_refused(
+    bench: Bench, change: dict[str, int], freed: bool
+) -> None:
+    bench.ports[0].arrive(0, 1)
+    bench.run_pass()
+    worker = bench.workers[0]
+    worker.pop()
+    worker.push(**{**worker.held[0], "port": 1, **change})
+    bench.run_pass(2)
+    assert bench.books.slots[0].bad_reference == 1
+    assert bench.queue(0, 0).drop_bad_reference == int(freed)
+    assert bench.lane.in_flight == int(not freed)
+    assert not bench.ports[1].sent
+
+
+def test_a_buffer_cannot_be_returned_twice(bench: Bench) -> None:
+    bench.ports[0].arrive(0, 1)
+    bench.run_pass()
+    worker = bench.workers[0]
+    worker.pop()
+    for _ in range(3):
+        worker.push(**{**worker.held[0], "port": 1})
+    bench.run_pass(2)
+    worker.push(**{**worker.held[0], "port": DROP})
+    bench.run_pass(2)
+    assert len(bench.ports[1].sent) == 1
+    assert bench.books.slots[0].bad_reference == 3
+
+
+def test_a_worker_cannot_return_what_another_holds(bench: Bench) -> None:
+    bench.ports[0].arrive(0, 1)
+    bench.run_pass()
+    holder, thief = bench.workers
+    holder.pop()
+    thief.push(**{**holder.held[0], "port": 1})
+    bench.run_pass(2)
+    assert bench.books.slots[1].bad_reference == 1 and not bench.ports[1].sent
+    holder.answer(1)
+    bench.run_pass(2)
+    assert len(bench.ports[1].sent) == 1
+
+
+@pytest.mark.parametrize("side", ["in_.consumer", "out.producer"])
+def test_an_index_out_of_range_marks_the_worker_faulty(bench: Bench, side: str) -> None:
+    ring, index = side.split(".")
+    bench.ports[0].arrive(0, 2000)
+    bench.run_pass()
+    setattr(getattr(bench.workers[0], ring), index, 0x80000000)
+    bench.run_pass(40)
+    assert bench.books.slots[0].ring_faults == 1
+    assert bench.books.slots[1].ring_faults == 0
+    bench.renew(0)
+    assert bench.lane.in_flight <= 1024
+
+
+def test_a_full_tx_ring_holds_the_worker_up_and_loses_nothing(bench: Bench) -> None:
+    bench.ports[1].tx_room = 5
+    bench.ports[0].arrive(0, 30)
+    bench.run_pass()
+    worker = bench.workers[0]
+    worker.pop()
+    worker.answer(1)
+    bench.run_pass(3)
+    assert len(bench.ports[1].sent) == 5
+    assert bench.problems() == []
+    bench.ports[1].tx_room = 100
+    bench.run_pass(3)
+    assert len(bench.ports[1].sent) == 30
+    sent = [buffer for buffer, _, _ in bench.ports[1].sent]
+    assert len(set(sent)) == 30
+
+
+def test_packets_for_a_port_whose_link_is_down_are_dropped_by_that_name(bench: Bench) -> None:
+    bench.ports[1].c_port.ready = 0
+    bench.ports[0].arrive(0, 3)
+    bench.run_pass()
+    bench.workers[0].pop()
+    bench.workers[0].answer(1)
+    bench.run_pass(2)
+    assert bench.queue(0, 0).drop_tx_down == 3
+
+
+def test_settlement_sends_the_complete_frees_the_lost_and_carries_the_rest(bench: Bench) -> None:
+    bench.ports[0].arrive(0, 200)
+    bench.run_pass(4)
+    worker = bench.workers[0]
+    order = [
+        worker.in_.slots[i].buffer for i in range(worker.in_.consumer, worker.in_.producer)
+    ]
+    worker.pop(64)
+    worker.answer(1, 10)
+    settled = bench.renew(0)
+    assert (settled.returned, settled.lost, settled.carried) == (10, 54, 136)
+    assert bench.queue(0, 0).drop_worker_lost == 54
+    successor = bench.workers[0]
+    assert successor.pop(1000) == 136
+    assert [ref["buffer"] for ref in successor.held] == order[64:]
+    assert all(ref["port"] == 0 for ref in successor.held)
+    successor.answer(1)
+    bench.run_pass(10)
+    assert bench.lane.in_flight == 0
+
+
+def test_a_queue_that_is_given_up_is_dropped_by_name(bench: Bench) -> None:
+    bench.ports[0].arrive(1, 100)
+    bench.run_pass(2)
+    bench.workers[1].pop(10)
+    settled = bench.renew(1, give_up=True)
+    assert (settled.lost, settled.refused) == (10, 90)
+    bench.ports[0].arrive(1, 100)
+    bench.run_pass(2)
+    assert bench.queue(0, 1).drop_no_worker == 190
+    assert bench.queue(0, 1).drop_worker_lost == 10
+    bench.ports[0].arrive(0, 5)
+    bench.run_pass()
+    assert bench.workers[0].pop() == 5
+
+
+def test_blanks_are_granted_sent_returned_and_lost_in_books_of_their_own() -> None:
+    bench = Bench(blanks=8)
+    bench.run_pass()
+    worker = bench.workers[0]
+    assert worker.pop() == 8
+    worker.answer(1, 3)
+    worker.answer(DROP, 2)
+    bench.run_pass(2)
+    slot = bench.books.slots[0]
+    assert (slot.blanks_transmitted, slot.blanks_returned) == (3, 2)
+    assert len(bench.ports[1].sent) == 3
+    bench.renew(0)
+    assert slot.blanks_lost == 3
+    assert bench.queue(0, 0).rx_packets == 0
+    assert bench.problems() == []
+    bench.close()
+
+
+class AnyWorker(RuleBasedStateMachine):
+    """Traffic, honest and hostile workers, deaths and full rings in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bench = Bench(blanks=4)
+
+    ports = st.integers(0, 1)
+    queues = st.integers(0, QUEUES - 1)
+    counts = st.integers(1, 200)
+
+    @rule(port=ports, queue=queues, count=counts, length=st.integers(60, 1518))
+    def arrive(self, port: int, queue: int, count: int, length: int) -> None:
+        self.bench.ports[port].arrive(queue, count, length)
+
+    @rule(times=st.integers(1, 6))
+    def run(self, times: int) -> None:
+        self.bench.run_pass(times)
+
+    @rule(queue=queues, count=st.integers(1, 64))
+    def pop(self, queue: int, count: int) -> None:
+        if worker := self.bench.workers[queue]:
+            worker.pop(count)
+
+    @rule(queue=queues, verdict=st.sampled_from([0, 1, DROP, ERROR]), count=counts)
+    def answer(self, queue: int, verdict: int, count: int) -> None:
+        if worker := self.bench.workers[queue]:
+            worker.answer(verdict, count)
+
+    @rule(
+        queue=queues,
+        buffer=st.one_of(st.integers(0, BUFFERS + 5), st.just(0xFFFFFFFF)),
+        offset=st.integers(0, 0xFFFF),
+        length=st.integers(0, 0xFFFF),
+        port=st.integers(0, 255),
+        flags=st.integers(0, 255),
+    )
+    def lie(self, queue: int, **fields: int) -> None:
+        if worker := self.bench.workers[queue]:
+            worker.push(**fields)
+
+    @rule(queue=queues, index=st.integers(0, 0xFFFFFFFF), which=st.booleans())
+    def break_an_index(self, queue: int, index: int, which: bool) -> None:
+        if worker := self.bench.workers[queue]:
+            if which:
+                worker.out.producer = index
+            else:
+                worker.in_.consumer = index
+
+    @rule(queue=queues, slot=st.integers(0, 1023), buffer=st.integers(0, BUFFERS))
+    def overwrite_an_unpopped_reference(self, queue: int, slot: int, buffer: int) -> None:
+        if worker := self.bench.workers[queue]:
+            worker.in_.slots[slot].buffer = buffer
+
+    @rule(queue=queues, give_up=st.booleans())
+    def die(self, queue: int, give_up: bool) -> None:
+        self.bench.renew(queue, give_up)
+
+    @rule(port=ports, room=st.integers(0, 300), completing=st.booleans())
+    def tx(self, port: int, room: int, completing: bool) -> None:
+        self.bench.ports[port].tx_room = room
+        self.bench.ports[port].completing = completing
+
+    @precondition(lambda self: True)
+    @rule(port=ports, up=st.booleans())
+    def link(self, port: int, up: bool) -> None:
+        self.bench.ports[port].c_port.ready = up
+
+    @invariant()
+    def the_books_balance(self) -> None:
+        assert self.bench.problems() == []
+
+    def teardown(self) -> None:
+        for port in self.bench.ports:
+            port.tx_room, port.completing = 1 << 30, True
+            port.arrived = [type(port.arrived[0])() for _ in range(QUEUES)]
+        for queue in range(QUEUES):
+            self.bench.renew(queue, give_up=True)
+        self.bench.run_pass(30)
+        assert self.bench.problems() == []
+        assert self.bench.lane.in_flight == 0
+        assert self.bench.lane.memory.free_count == BUFFERS
+        self.bench.close()
+
+
+TestAnyWorker = AnyWorker.TestCase
+TestAnyWorker.settings = settings(
+    max_examples=2000 if PROOF else 40, stateful_step_count=60, deadline=None
+)
