@@ -1,0 +1,219 @@
+"""What an instance is to do: frozen dataclasses, and nothing that reads a file.
+
+`schema.load` makes a Config from TOML, `schema.builtin` the one that runs
+without a file. Every path in here is absolute and every value has been checked.
+Children get theirs as JSON over the control socket: `to_json`, `from_json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+from ringline.shm.errors import Bug
+
+RING_CAPACITY = 1024  # RL_RING_CAPACITY: slots of one ring
+BATCH_MAX = 64  # RL_BATCH_MAX
+QUEUES_MAX = 16  # RL_QUEUES_MAX; also what RSS of the 82599 can spread over
+PORTS_MAX = 16  # RL_PORTS_MAX
+BLANKS_MAX = RING_CAPACITY // 2  # more would leave too little of `in` for packets
+FRAME_MIN = 60  # bytes of the shortest Ethernet frame, without CRC
+FRAME_MAX = 1518  # RL_FRAME_MAX: 1500 of payload, header, one VLAN tag, without CRC
+CRC_BYTES = 4
+BUFFERS_PER_HUGEPAGE = (2 << 20) // 2240  # RL_BUFFER_STRIDE; one more straddles the page's end
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Packet memory. `buffers` None: `Config.buffers` decides."""
+
+    buffers: int | None = None
+    hugepages: str = "auto"  # auto | require | off
+
+
+@dataclass(frozen=True)
+class FlowsConfig:
+    """Synthetic traffic of a simulated wire.
+
+    `sizes` are (bytes of a frame without CRC, weight). `packets` 0: without end.
+    """
+
+    count: int = 256
+    sizes: tuple[tuple[int, int], ...] = ((60, 1),)
+    ip: str = "ipv4"  # ipv4 | ipv6 | mixed
+    protocol: str = "udp"  # udp | tcp | mixed
+    packets: int = 0
+
+
+@dataclass(frozen=True)
+class WireConfig:
+    """What is at the other end of a simulated card's cable.
+
+    At most one of `replay` (a capture file) and `flows`; with neither, nothing
+    arrives. `repeat` counts the replays, 0 without end. `rate_mpps` 0 is closed
+    loop. `record` is the capture file for what the card transmits.
+    """
+
+    replay: str | None = None
+    flows: FlowsConfig | None = None
+    repeat: int = 1
+    rate_mpps: float = 0.0
+    record: str | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether the wire runs dry by itself; one with no source never started."""
+        if self.flows is not None:
+            return self.flows.packets > 0
+        return self.replay is None or self.repeat > 0
+
+
+@dataclass(frozen=True)
+class PortConfig:
+    """One network interface."""
+
+    name: str
+    device: str  # sim:82599 | pci:0000:03:00.0
+    queues: int = 1
+    dma: str = "auto"  # auto | offset | physical
+    rx_descriptors: int = 512  # per queue
+    tx_descriptors: int = 512
+    promiscuous: bool = True
+    mac: str | None = None  # None: the card's own
+    vlan_strip: bool = False
+    rss_key: str = "default"  # default | symmetric | 80 hexadecimal digits
+    wire: WireConfig | None = None  # simulated cards only
+    process: bool = False  # the simulated card runs in a process of its own
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the card is a model of ours."""
+        return self.device.startswith("sim:")
+
+    @property
+    def may_be_physical(self) -> bool:
+        """Whether the card may see physical addresses: then no buffer may straddle a page."""
+        return not self.simulated and self.dma != "offset"
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What one worker runs. `cpu` None: not pinned."""
+
+    plugin: str = "ringline.workers.plugins.forward:forward"
+    options: dict[str, Any] = field(default_factory=dict)
+    cpu: int | None = None
+    state_bytes: int = 4 << 20  # for named state, counters and tables of the plugin
+    blanks: int = 0  # buffers granted to a plugin that makes packets
+    debug: bool = False  # bounds checks in compiled plugins
+
+
+@dataclass(frozen=True)
+class RestartConfig:
+    """A worker that ends more than `intensity` times in `period` seconds is given up."""
+
+    intensity: int = 5
+    period: float = 30.0
+
+
+@dataclass(frozen=True)
+class DriverConfig:
+    """The driver process. `deep_sleep_us` bounds its sleep after a second of silence; 0: never."""
+
+    cpu: int | None = None
+    idle: str = "adaptive"  # busy | adaptive
+    deep_sleep_us: int = 800
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    """Where Prometheus scrapes. `host` None: nowhere. `port` 0: any free one."""
+
+    host: str | None = "127.0.0.1"
+    port: int = 9464
+    elsewhere_if_taken: bool = False  # only the built-in configuration moves by itself
+
+
+@dataclass(frozen=True)
+class Config:
+    """One instance: what `ringline run` starts."""
+
+    name: str = "ringline"
+    memory: MemoryConfig = MemoryConfig()
+    ports: tuple[PortConfig, ...] = ()
+    workers: tuple[WorkerConfig, ...] = ()  # one per queue, overrides already applied
+    restart: RestartConfig = RestartConfig()
+    driver: DriverConfig = DriverConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    folder: str = "."  # of the configuration file: plugins may lie beside it
+
+    @property
+    def queues(self) -> int:
+        """How many workers there are: as many as the port with most queues has."""
+        return max((port.queues for port in self.ports), default=0)
+
+    def worker(self, queue: int) -> WorkerConfig:
+        """What the worker of `queue` runs."""
+        return self.workers[queue]
+
+    @property
+    def buffers(self) -> int:
+        """How many buffers packet memory has."""
+        return self.memory.buffers or sum(number for _, number in self.needed_buffers())
+
+    def needed_buffers(self) -> list[tuple[str, int]]:
+        """The fewest buffers with which no ring can run short, as (for what, how many).
+
+        A buffer is in an RX or TX descriptor, in one of a worker's two rings, in
+        the batch that a worker or the driver has in hand, or a granted blank.
+        """
+        needed: list[tuple[str, int]] = []
+        for port in self.ports:
+            each = f"port {port.name}: {port.queues} x"
+            needed.append((f"{each} {port.rx_descriptors} RX", port.queues * port.rx_descriptors))
+            needed.append((f"{each} {port.tx_descriptors} TX", port.queues * port.tx_descriptors))
+        workers = self.queues
+        needed.append((f"rings: {workers} x 2 x {RING_CAPACITY}", workers * 2 * RING_CAPACITY))
+        needed.append((f"batches: {workers} x 2 x {BATCH_MAX}", workers * 2 * BATCH_MAX))
+        blanks = sum(worker.blanks for worker in self.workers)
+        if blanks:
+            needed.append(("blanks", blanks))
+        if any(port.may_be_physical for port in self.ports):
+            total = sum(number for _, number in needed)
+            needed.append(("buffers across a page's end", total // BUFFERS_PER_HUGEPAGE + 1))
+        return needed
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for a message to a child."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Config:
+        """The Config that `to_json` came from."""
+        config = _rebuilt(cls, value)
+        assert isinstance(config, cls)
+        return config
+
+
+def _rebuilt(wanted: Any, value: Any) -> Any:
+    """`value`, as JSON left it, with the type that the dataclass declares."""
+    if dataclasses.is_dataclass(wanted):
+        hints = typing.get_type_hints(wanted)
+        unknown = value.keys() - hints.keys()
+        if unknown:
+            raise Bug(f"a configuration message has fields {sorted(unknown)} that nobody declares")
+        rebuilt = {name: _rebuilt(hints[name], inner) for name, inner in value.items()}
+        return typing.cast(type, wanted)(**rebuilt)
+    if typing.get_origin(wanted) is types.UnionType:
+        if value is None:
+            return None
+        return _rebuilt(typing.get_args(wanted)[0], value)
+    if typing.get_origin(wanted) is tuple:
+        kinds = typing.get_args(wanted)
+        if kinds[-1] is Ellipsis:
+            return tuple(_rebuilt(kinds[0], inner) for inner in value)
+        return tuple(_rebuilt(kind, inner) for kind, inner in zip(kinds, value, strict=True))
+    return value

@@ -1,0 +1,370 @@
+"""The keys of a configuration file: each named once, with its type, range and default.
+
+`load` reports every mistake at once, those that only this machine can tell
+(`environment`) among them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ringline.pipeline import config as c
+from ringline.pipeline.environment import problems_here, usable_cpus
+from ringline.pipeline.toml import Table, read_file, shown
+from ringline.shm.errors import ConfigurationError
+
+DEVICES = ("sim:82599", "pci:0000:03:00.0")
+# The mix of sizes by which testers approximate the Internet, CRC included.
+IMIX = ((64, 7), (594, 4), (1518, 1))
+SIZES_WANTED = 'must be "imix", or frame sizes from 64 to 1522 (CRC included), one or a list'
+PCI_ADDRESS = r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
+CPU_MAX = 4095
+
+
+def load(path: str | os.PathLike[str]) -> c.Config:
+    """The configuration in the TOML file at `path`, checked against this machine.
+
+    Raises ConfigurationError with one line per mistake.
+    """
+    file = Path(path)
+    values = read_file(file)
+    problems: list[str] = []
+    found = read(values, file.absolute().parent, problems)
+    problems += problems_here(found)
+    if not problems:
+        problems += too_few_buffers(found)
+    if problems:
+        raise ConfigurationError([f"{file}: {problem}" for problem in problems])
+    return found
+
+
+def builtin() -> c.Config:
+    """What `ringline run` does without a file: a simulated card with synthetic
+    flows at full load, one queue for each core that the driver leaves over."""
+    cpus = usable_cpus()
+    queues = min(max(len(cpus) - 1, 1), c.QUEUES_MAX)
+    wan = c.PortConfig(
+        name="wan",
+        device="sim:82599",
+        queues=queues,
+        wire=c.WireConfig(flows=c.FlowsConfig()),
+    )
+    return c.Config(
+        ports=(wan,),
+        workers=(c.WorkerConfig(),) * queues,
+        metrics=c.MetricsConfig(elsewhere_if_taken=True),
+        folder=os.getcwd(),
+    )
+
+
+def too_few_buffers(found: c.Config) -> list[str]:
+    """A problem when the file asks for fewer buffers than its rings can hold."""
+    needed = found.needed_buffers()
+    total = sum(number for _, number in needed)
+    if found.memory.buffers is None or found.memory.buffers >= total:
+        return []
+    parts = " + ".join(f"{number} ({what})" for what, number in needed)
+    return [
+        f"memory.buffers: {found.memory.buffers} are too few: {parts} = {total}; "
+        f'write at least {total}, or "auto"'
+    ]
+
+
+def read(values: dict[str, Any], folder: Path, problems: list[str]) -> c.Config:
+    """The configuration in a parsed file; mistakes are added to `problems`.
+
+    Paths in it are relative to `folder`. What was wrong has its default value.
+    """
+    top = Table(values, "", problems)
+    name = top.text("name", "ringline", check=check_name)
+    memory = _memory(top.table("memory"), problems)
+    ports = _ports(top.table("port"), folder, problems)
+    queues = max((port.queues for port in ports), default=0)
+    workers, restart = _workers(top.table("worker"), queues, problems)
+    driver = _driver(top.table("driver"))
+    metrics = _metrics(top.table("metrics"))
+    top.done()
+    return c.Config(name, memory, ports, workers, restart, driver, metrics, str(folder))
+
+
+def check_name(text: str) -> str | None:
+    """What is wrong with an instance's name."""
+    if re.fullmatch(r"[a-z0-9-]{1,32}", text):
+        return None
+    return f"must be 1 to 32 of a-z, 0-9 and -, not {shown(text)}"
+
+
+def check_device(text: str) -> str | None:
+    """What is wrong with a device string."""
+    if text == "sim:82599" or re.fullmatch(f"pci:{PCI_ADDRESS}", text):
+        return None
+    if text.startswith("pci:"):
+        return f"{shown(text)} is not a PCI address; write it as in {DEVICES[1]} (lspci -D)"
+    return f"unknown device {shown(text)}; known: {DEVICES[0]}, or a card as in {DEVICES[1]}"
+
+
+def check_mac(text: str) -> str | None:
+    """What is wrong with a port's MAC address."""
+    if not re.fullmatch(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}", text):
+        return f"must be six bytes as in 02:00:00:00:00:01, not {shown(text)}"
+    if int(text[:2], 16) & 1 or not text.strip("0:"):
+        return f"must be the address of one station, not {shown(text)}"
+    return None
+
+
+def check_rss_key(text: str) -> str | None:
+    """What is wrong with an RSS key."""
+    if text in ("default", "symmetric") or re.fullmatch(r"[0-9A-Fa-f]{80}", text):
+        return None
+    return f"must be default, symmetric or 80 hexadecimal digits (40 bytes), not {shown(text)}"
+
+
+def check_plugin(text: str) -> str | None:
+    """What is wrong with the name of a plugin; whether it imports is told by a worker."""
+    word = r"[A-Za-z_][A-Za-z0-9_]*"
+    if re.fullmatch(rf"{word}(\.{word})*:{word}(\.{word})*|[A-Za-z0-9_-]+", text):
+        return None
+    return f"must be package.module:object or the name of an entry point, not {shown(text)}"
+
+
+def parse_listen(text: str) -> tuple[str, int] | None:
+    """(host, port) of `host:port` or `[ipv6]:port`; None when it is neither."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", text)
+    if match is None or int(match[3]) > 65535:
+        return None
+    host = match[1] or match[2]
+    try:
+        if match[1] or re.fullmatch(r"[0-9.]+", host):
+            ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return host, int(match[3])
+
+
+def check_listen(text: str) -> str | None:
+    """What is wrong with the address of the metrics endpoint."""
+    if text == "off" or parse_listen(text):
+        return None
+    return f'must be address:port as in "127.0.0.1:9464", or "off", not {shown(text)}'
+
+
+def _memory(table: Table | None, problems: list[str]) -> c.MemoryConfig:
+    if table is None:
+        return c.MemoryConfig()
+    buffers = None
+    if table.values.get("buffers") == "auto":
+        table.raw("buffers")
+    elif isinstance(table.values.get("buffers"), str):
+        table.problem("buffers", f'must be "auto" or a number, not {shown(table.raw("buffers"))}')
+    else:
+        buffers = table.optional_integer("buffers", 1, 1 << 24)
+    hugepages = table.choice("hugepages", "auto", ("auto", "require", "off"))
+    table.done()
+    return c.MemoryConfig(buffers, hugepages)
+
+
+def _ports(top: Table | None, folder: Path, problems: list[str]) -> tuple[c.PortConfig, ...]:
+    if top is None or not top.values:
+        if not any(problem.startswith("port:") for problem in problems):
+            problems.append("port: no port is configured; add a table such as [port.wan]")
+        return ()
+    ports = []
+    for name in top.values:
+        table = top.table(name)
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name):
+            top.problem(name, "the name of a port must be 1 to 32 letters, digits, _ and -")
+        if table is not None:
+            ports.append(_port(name, table, folder))
+    if len(ports) > c.PORTS_MAX:
+        problems.append(f"port: {len(ports)} ports are configured; at most {c.PORTS_MAX} can be")
+    for at, port in enumerate(ports):
+        other = next((p for p in ports[:at] if p.device == port.device and not p.simulated), None)
+        if other:
+            top.problem(f"{port.name}", f"has the card of port {other.name} ({port.device})")
+    return tuple(ports)
+
+
+def _port(name: str, table: Table, folder: Path) -> c.PortConfig:
+    if "device" not in table:
+        table.problem("device", f"is missing; write {DEVICES[0]}, or a card as in {DEVICES[1]}")
+    device = table.text("device", "sim:82599", check=check_device)
+    simulated = device.startswith("sim:")
+    dma = table.choice("dma", "auto", ("auto", "offset", "physical"))
+    if simulated and dma == "physical":
+        table.problem("dma", "a simulated card sees no physical memory; write auto or offset")
+    process = table.flag("process", False)
+    if process and not simulated:
+        table.problem("process", "only a simulated card can run in a process of its own")
+    wire = table.table("wire")
+    if wire is not None and not simulated:
+        table.problem("wire", "only a simulated card has a simulated wire")
+    port = c.PortConfig(
+        name=name,
+        device=device,
+        queues=table.integer("queues", 1, 1, c.QUEUES_MAX),
+        dma=dma,
+        # The chip counts ring lengths in units of 128 bytes: 8 descriptors.
+        rx_descriptors=table.integer("rx_descriptors", 512, 64, 4096, multiple=8),
+        tx_descriptors=table.integer("tx_descriptors", 512, 64, 4096, multiple=8),
+        promiscuous=table.flag("promiscuous", True),
+        mac=table.optional_text("mac", check=check_mac),
+        vlan_strip=table.flag("vlan_strip", False),
+        rss_key=table.text("rss_key", "default", check=check_rss_key),
+        wire=_wire(wire, folder) if wire is not None else None,
+        process=process,
+    )
+    table.done()
+    return port
+
+
+def _wire(table: Table, folder: Path) -> c.WireConfig:
+    if "replay" in table and "flows" in table:
+        table.problem("flows", "a wire has either replay or flows, not both")
+    if "repeat" in table and "replay" not in table:
+        table.problem("repeat", "counts the replays of a capture, and there is no replay")
+    if "rate_mpps" in table and "replay" not in table and "flows" not in table:
+        table.problem("rate_mpps", "there is neither replay nor flows to have a rate")
+    flows = table.table("flows")
+    wire = c.WireConfig(
+        replay=_path(table, "replay", folder),
+        flows=_flows(flows) if flows is not None else None,
+        repeat=table.integer("repeat", 1, 0, 1 << 32),
+        rate_mpps=table.number("rate_mpps", 0.0, 0.0, 1000.0),
+        record=_path(table, "record", folder),
+    )
+    table.done()
+    return wire
+
+
+def _path(table: Table, key: str, folder: Path) -> str | None:
+    """The path at `key`, made absolute from the file's folder."""
+
+    def wrong(text: str) -> str | None:
+        return None if text and "\0" not in text else "must be the path of a capture file"
+
+    text = table.optional_text(key, check=wrong)
+    return None if text is None else str(folder / Path(text).expanduser())
+
+
+def _flows(table: Table) -> c.FlowsConfig:
+    flows = c.FlowsConfig(
+        count=table.integer("count", 256, 1, 1 << 20),
+        sizes=_sizes(table),
+        ip=table.choice("ip", "ipv4", ("ipv4", "ipv6", "mixed")),
+        protocol=table.choice("protocol", "udp", ("udp", "tcp", "mixed")),
+        packets=table.integer("packets", 0, 0, 1 << 48),
+    )
+    table.done()
+    return flows
+
+
+def _sizes(table: Table) -> tuple[tuple[int, int], ...]:
+    """The size mix without CRC. The file counts sizes as testers do: with it."""
+    value = table.raw("sizes")
+    if value is None:
+        return c.FlowsConfig().sizes
+    items = value if isinstance(value, list) else [value]
+    mix: list[tuple[int, int]] = []
+    for item in items:
+        whole = isinstance(item, int) and not isinstance(item, bool)
+        if item == "imix" and value == "imix":
+            mix += IMIX
+        elif whole and c.FRAME_MIN <= item - c.CRC_BYTES <= c.FRAME_MAX:
+            mix.append((item, 1))
+        else:
+            table.problem("sizes", f"{SIZES_WANTED}, not {shown(item)}")
+            return c.FlowsConfig().sizes
+    if not mix:
+        table.problem("sizes", f"{SIZES_WANTED}; the list is empty")
+        return c.FlowsConfig().sizes
+    return tuple((size - c.CRC_BYTES, weight) for size, weight in mix)
+
+
+def _workers(
+    table: Table | None, queues: int, problems: list[str]
+) -> tuple[tuple[c.WorkerConfig, ...], c.RestartConfig]:
+    table = table or Table({}, "worker", problems)
+    common = _worker(table, c.WorkerConfig())
+    cpus = table.integers("cpus", 0, CPU_MAX)
+    restart = _restart(table.table("restart"))
+    workers = [
+        dataclasses.replace(common, cpu=cpus[queue % len(cpus)] if cpus else None)
+        for queue in range(queues)
+    ]
+    for key in list(table.values):
+        if not re.fullmatch(r"[0-9]+", key):
+            continue
+        override = table.table(key)
+        if override is None:
+            continue
+        if str(int(key)) != key or int(key) >= queues:
+            # With no port there is nothing to compare with, and that is reported already.
+            if queues:
+                table.problem(key, f"there is no worker {key}; there are 0 to {queues - 1}")
+            override.problems = []
+        queue = int(key) if int(key) < queues else None
+        base = common if queue is None else workers[queue]
+        if "plugin" in override and "options" not in override:
+            base = dataclasses.replace(base, options={})  # they were meant for the other plugin
+        worker = _worker(override, base)
+        cpu = override.optional_integer("cpu", 0, CPU_MAX)
+        override.done()
+        if queue is not None:
+            workers[queue] = dataclasses.replace(worker, cpu=base.cpu if cpu is None else cpu)
+    table.done()
+    return tuple(workers), restart
+
+
+def _worker(table: Table, base: c.WorkerConfig) -> c.WorkerConfig:
+    """What `[worker]` and `[worker.N]` have in common."""
+    options = table.plain("options")
+    return dataclasses.replace(
+        base,
+        plugin=table.text("plugin", base.plugin, check=check_plugin),
+        options=options if "options" in table else base.options,
+        state_bytes=table.size("state", base.state_bytes, 1 << 16, 1 << 36),
+        blanks=table.integer("blanks", base.blanks, 0, c.BLANKS_MAX),
+        debug=table.flag("debug", base.debug),
+    )
+
+
+def _restart(table: Table | None) -> c.RestartConfig:
+    default = c.RestartConfig()
+    if table is None:
+        return default
+    restart = c.RestartConfig(
+        intensity=table.integer("intensity", default.intensity, 0, 1000),
+        period=table.number("period", default.period, 0.1, 86400.0),
+    )
+    table.done()
+    return restart
+
+
+def _driver(table: Table | None) -> c.DriverConfig:
+    default = c.DriverConfig()
+    if table is None:
+        return default
+    driver = c.DriverConfig(
+        cpu=table.optional_integer("cpu", 0, CPU_MAX),
+        idle=table.choice("idle", default.idle, ("busy", "adaptive")),
+        deep_sleep_us=table.integer("deep_sleep_us", default.deep_sleep_us, 0, 100_000),
+    )
+    table.done()
+    return driver
+
+
+def _metrics(table: Table | None) -> c.MetricsConfig:
+    default = c.MetricsConfig()
+    if table is None:
+        return default
+    listen = table.optional_text("listen", check=check_listen)
+    table.done()
+    if listen is None:
+        return default
+    where = parse_listen(listen)
+    return c.MetricsConfig(*where) if where else c.MetricsConfig(host=None)

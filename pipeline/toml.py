@@ -1,0 +1,250 @@
+"""Read tables of a TOML file and collect what is wrong with them.
+
+A mistake does not stop the reading: it is noted with its path in the file
+(`port.wan.queues`) and what would be right, the getter returns its default, and
+the reading goes on. So an operator sees every mistake of a file at once.
+
+This module knows TOML and nothing of ringline; `schema` knows the keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ringline.shm.errors import ConfigurationError
+
+_KINDS: list[tuple[type, str]] = [
+    (bool, "true or false"),
+    (int, "a whole number"),
+    (float, "a number with a fraction"),
+    (str, "a text"),
+    (list, "a list"),
+    (dict, "a table"),
+]
+
+_UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The top table of the file at `path`.
+
+    Raises ConfigurationError when there is no such file, it cannot be read, or
+    it is not TOML (with the line).
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise ConfigurationError(f"{path}: is a folder, not a configuration file") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigurationError(
+            f"{path}: line {line} is not UTF-8, which TOML demands; is this a configuration file?"
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{path}: is not valid TOML: nested too deeply") from None
+
+
+def kind_of(value: object) -> str:
+    """What a TOML value is, in the operator's words."""
+    return next((words for kind, words in _KINDS if isinstance(value, kind)), "a date or time")
+
+
+def shown(value: object) -> str:
+    """A TOML value as an operator would write it, cut to a readable length."""
+    if isinstance(value, bool):
+        text = "true" if value else "false"
+    elif isinstance(value, str):
+        text = '"' + value.encode("unicode_escape").decode("ascii") + '"'
+    elif isinstance(value, list | dict):
+        return kind_of(value)
+    else:
+        text = str(value)
+    return text if len(text) <= 60 else text[:56] + "..." + text[-1]
+
+
+def did_you_mean(word: str, right: Sequence[str]) -> str:
+    """`; did you mean "..."?` with the nearest of the right words, if one is near."""
+    near = difflib.get_close_matches(word, right, n=1)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+class Table:
+    """One table of the file: typed getters, each of which names its key once.
+
+    `problems` is shared by all tables of a file. After the last getter, `done`
+    reports the keys that no getter asked for.
+    """
+
+    def __init__(self, values: Mapping[str, Any], path: str, problems: list[str]) -> None:
+        self.values = values
+        self.path = path
+        self.problems = problems
+        self._known: list[str] = []
+
+    def at(self, key: str) -> str:
+        """The path of `key` in the file."""
+        bare = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else shown(key)
+        return f"{self.path}.{bare}" if self.path else bare
+
+    def problem(self, key: str, sentence: str) -> None:
+        """Note what is wrong with `key`."""
+        self.problems.append(f"{self.at(key)}: {sentence}")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.values
+
+    def raw(self, key: str) -> Any:
+        """The value of `key` unchecked, or None; the key counts as known."""
+        self._known.append(key)
+        return self.values.get(key)
+
+    def _typed(self, key: str, kinds: tuple[type, ...], wanted: str) -> Any:
+        value = self.raw(key)
+        if value is None:
+            return None
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            self.problem(key, f"must be {wanted}, not {kind_of(value)} ({shown(value)})")
+            return None
+        return value
+
+    def text(
+        self,
+        key: str,
+        default: str,
+        *,
+        check: Callable[[str], str | None] | None = None,
+    ) -> str:
+        """A text; `check` returns what is wrong with it, or None."""
+        found = self.optional_text(key, check=check)
+        return default if found is None else found
+
+    def optional_text(
+        self, key: str, *, check: Callable[[str], str | None] | None = None
+    ) -> str | None:
+        """A text, or None when the key is absent or wrong."""
+        value: str | None = self._typed(key, (str,), "a text in quotes")
+        wrong = check(value) if value is not None and check else None
+        if wrong:
+            self.problem(key, wrong)
+            return None
+        return value
+
+    def choice(self, key: str, default: str, choices: Sequence[str]) -> str:
+        """One of a few words."""
+        value: str | None = self._typed(key, (str,), "one of " + ", ".join(choices))
+        if value is None:
+            return default
+        if value not in choices:
+            hint = did_you_mean(value, choices)
+            self.problem(key, f"must be one of {', '.join(choices)}, not {shown(value)}{hint}")
+            return default
+        return value
+
+    def integer(self, key: str, default: int, low: int, high: int, multiple: int = 1) -> int:
+        """A whole number from `low` to `high`, a multiple of `multiple`."""
+        found = self.optional_integer(key, low, high, multiple)
+        return default if found is None else found
+
+    def optional_integer(self, key: str, low: int, high: int, multiple: int = 1) -> int | None:
+        """A whole number, or None when the key is absent or wrong."""
+        wanted = f"a whole number from {low} to {high}"
+        if multiple > 1:
+            wanted += f" and a multiple of {multiple}"
+        value: int | None = self._typed(key, (int,), wanted)
+        if value is not None and (not low <= value <= high or value % multiple):
+            self.problem(key, f"must be {wanted}, not {value}")
+            return None
+        return value
+
+    def number(self, key: str, default: float, low: float, high: float) -> float:
+        """A number from `low` to `high`; whole numbers are welcome."""
+        wanted = f"a number from {low:g} to {high:g}"
+        value = self._typed(key, (int, float), wanted)
+        if value is None:
+            return default
+        if not math.isfinite(value) or not low <= value <= high:
+            self.problem(key, f"must be {wanted}, not {value}")
+            return default
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """true or false."""
+        value: bool | None = self._typed(key, (bool,), "true or false")
+        return default if value is None else value
+
+    def size(self, key: str, default: int, low: int, high: int) -> int:
+        """A number of bytes: a whole number, or a text such as "16 MiB"."""
+        wanted = f'bytes, from {low} to {high}, such as {default} or "{default >> 20} MiB"'
+        value = self._typed(key, (int, str), wanted)
+        if value is None:
+            return default
+        if isinstance(value, str):
+            match = re.fullmatch(r"([0-9]{1,12}) ?(KiB|MiB|GiB|)", value)
+            if match is None:
+                self.problem(key, f"must be {wanted}, not {shown(value)}")
+                return default
+            value = int(match[1]) * _UNITS[match[2]]
+        if not low <= value <= high:
+            self.problem(key, f"must be {wanted}, not {value}")
+            return default
+        return int(value)
+
+    def integers(self, key: str, low: int, high: int) -> tuple[int, ...]:
+        """A list of whole numbers, empty by default."""
+        wanted = f"a list of whole numbers from {low} to {high}"
+        values: list[Any] = self._typed(key, (list,), wanted) or []
+        for at, value in enumerate(values):
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                self.problem(key, f"must be {wanted}; item {at + 1} is {shown(value)}")
+                return ()
+        return tuple(values)
+
+    def table(self, key: str) -> Table | None:
+        """The table `key`, or None when the key is absent or not a table."""
+        value: Mapping[str, Any] | None = self._typed(key, (dict,), "a table")
+        return None if value is None else Table(value, self.at(key), self.problems)
+
+    def plain(self, key: str) -> dict[str, Any]:
+        """A table whose keys another part knows; dates are refused, since JSON has none."""
+        table = self.table(key)
+        if table is None:
+            return {}
+        for path, value in _leaves(table.values, self.at(key)):
+            if kind_of(value) == "a date or time":
+                self.problems.append(f"{path}: must not be a date or time; write it as a text")
+            elif isinstance(value, float) and not math.isfinite(value):
+                self.problems.append(f"{path}: must be a finite number, not {value}")
+        return dict(table.values)
+
+    def done(self) -> None:
+        """Report each key of the file that no getter asked for."""
+        unused = [key for key in self._known if key not in self.values]
+        for key in self.values:
+            if key not in self._known:
+                hint = did_you_mean(key, unused) or f"; known here: {', '.join(self._known)}"
+                self.problem(key, f"unknown key{hint}")
+
+
+def _leaves(value: Any, path: str) -> Iterable[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}[{at}]")
+    else:
+        yield path, value
