@@ -4,7 +4,7 @@ The three packages stand at the root of the repository and install under the nam
 `ringline`; which folders below them are packages is found, not listed.
 
 RINGLINE_MODULE=shm|workers|pipeline builds that package's C alone (`make build` does so, so
-that one which does not compile does not hold back the others).
+that one which does not compile does not hold back the others); empty, it builds none.
 """
 
 import os
