@@ -20,10 +20,14 @@ _ATTEMPTS = 100
 _BETWEEN_ATTEMPTS = 0.005  # seconds
 
 
+class Unavailable(EnvironmentLacks):
+    """This directory does not give the memory that was asked for; another one may."""
+
+
 def create_locked(instance: str, path: str) -> int:
     """The descriptor of a new, empty file at `path`, mode 0600, locked by this process.
 
-    Raises EnvironmentLacks when a live process holds it or when it is not allowed.
+    Raises EnvironmentLacks when a live process holds it, Unavailable when it may not be.
     """
     for _ in range(_ATTEMPTS):
         try:
@@ -54,17 +58,17 @@ def _take(path: str, fd: int) -> bool:
     return False
 
 
-def no_room(error: OSError, path: str, size: int) -> EnvironmentLacks:
+def no_room(error: OSError, path: str, size: int) -> Unavailable:
     """The sentence for memory that could not be had."""
     directory = os.path.dirname(path)
     status = os.statvfs(directory)
     free = status.f_bavail * status.f_frsize
     if error.errno == errno.ENOSPC:
-        return EnvironmentLacks(
+        return Unavailable(
             f"{directory} is too full for {path}: {size} bytes are needed, {free} are free; "
             f"free some or enlarge it (mount -o remount,size=... {directory})"
         )
-    return EnvironmentLacks(
+    return Unavailable(
         f"{size} bytes of shared memory for {path} cannot be had ({free} are free in "
         f"{directory}): {error.strerror}"
     )
@@ -83,11 +87,11 @@ def _create(path: str) -> int:
         raise
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise EnvironmentLacks(
+            raise Unavailable(
                 f"{directory} is not writable for user {os.geteuid()}, so {path} cannot be "
                 f"created: {error.strerror}"
             ) from None
-        raise EnvironmentLacks(f"{path} cannot be created: {error.strerror}") from None
+        raise Unavailable(f"{path} cannot be created: {error.strerror}") from None
     os.fchmod(fd, 0o600)  # the umask may have taken bits away
     return fd
 

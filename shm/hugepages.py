@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 MOUNTS = "/proc/self/mounts"
 POOLS = "/sys/kernel/mm/hugepages"
 
@@ -42,13 +40,13 @@ def available(page_size: int) -> int:
     return pool(page_size, "free_hugepages") - pool(page_size, "resv_hugepages")
 
 
-def page_sizes() -> list[int]:
-    """Sizes in bytes of hugepages that this kernel knows, smallest first."""
-    try:
-        names = os.listdir(POOLS)
-    except FileNotFoundError:
-        return []
-    return sorted(int(name.removeprefix("hugepages-").removesuffix("kB")) << 10 for name in names)
+def how_to_reserve(page_size: int, count: int) -> str:
+    """The command that makes the pool `count` pages large."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        default = next(int(line.split()[1]) << 10 for line in file if "Hugepagesize" in line)
+    if page_size == default:
+        return f"sysctl -w vm.nr_hugepages={count}"
+    return f"echo {count} > {POOLS}/hugepages-{page_size >> 10}kB/nr_hugepages"
 
 
 def size_text(size: int) -> str:

@@ -1,0 +1,135 @@
+"""Memory that devices may reach: on hugepages where there are some, and at which addresses.
+
+A device sees memory at addresses of its own. With an IOMMU (and for every device
+model) these are a base plus the offset in the segment. Without one they are
+physical: every page lies somewhere else, and what crosses the end of a page goes
+on in memory that is not ours.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ringline.shm import hugepages
+from ringline.shm.creation import Unavailable
+from ringline.shm.errors import EnvironmentLacks, UsageError
+from ringline.shm.segments import Segment
+
+PAGEMAP = "/proc/self/pagemap"
+
+# Of an entry of pagemap (the kernel's admin-guide/mm/pagemap.rst): bit 63 says that
+# the page is in memory, bits 54:0 hold its frame number, all 0 for who may not know.
+_PRESENT = 1 << 63
+_FRAME = (1 << 55) - 1
+
+
+class DeviceAddresses:
+    """Where a device finds a segment.
+
+    The byte at `offset` is at `page_bus[offset >> page_shift]` plus its offset in
+    that page. `unusable` are the indices of buffers that must not be handed out.
+    """
+
+    __slots__ = ("page_bus", "page_shift", "unusable")
+
+    def __init__(self, page_shift: int, page_bus: list[int], unusable: list[int]) -> None:
+        self.page_shift = page_shift
+        self.page_bus = page_bus
+        self.unusable = unusable
+
+    def of(self, offset: int) -> int:
+        """The device address of the byte at `offset` in the segment."""
+        page = offset >> self.page_shift
+        return self.page_bus[page] + offset - (page << self.page_shift)
+
+
+class DmaMemory:
+    """What packet memory and descriptor memory have in common.
+
+    `segment` holds it; `page_size` is that of its pages in bytes and `hugepages`
+    whether they are larger than ordinary ones. A context manager, as its segment is.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.page_size = os.fstatvfs(segment.fd).f_bsize
+        self.hugepages = self.page_size > os.sysconf("SC_PAGESIZE")
+
+    def _addresses(self, mode: str, base: int) -> tuple[int, list[int]]:
+        """`page_shift` and `page_bus` for `mode`, "offset" or "physical"."""
+        if mode == "offset":
+            return 63, [base]
+        if mode == "physical":
+            return self.page_size.bit_length() - 1, self._physical()
+        raise UsageError(f"dma = {mode!r}: say offset or physical")
+
+    def _physical(self) -> list[int]:
+        """The physical address of every page. Ordinary pages may be moved by the
+        kernel at any time; hugepages stay where they are."""
+        ordinary = os.sysconf("SC_PAGESIZE")
+        pages = []
+        with open(PAGEMAP, "rb", buffering=0) as pagemap:
+            for offset in range(0, self.segment.size, self.page_size):
+                self.segment.memory[offset]  # a page that was never touched has no entry yet
+                pagemap.seek((self.segment.address + offset) // ordinary * 8)
+                entry = int.from_bytes(pagemap.read(8), "little")
+                if not entry & _PRESENT or not entry & _FRAME:
+                    raise EnvironmentLacks(
+                        f"the kernel does not tell user {os.geteuid()} where "
+                        f"{self.segment.path} lies in physical memory: without an IOMMU "
+                        "ringline must run as root (CAP_SYS_ADMIN)"
+                    )
+                pages.append((entry & _FRAME) * ordinary)
+        return pages
+
+    def close(self) -> None:
+        """Unmap and close; may be called again."""
+        self.segment.close()
+
+    def __exit__(self, *failure: object) -> None:
+        self.segment.__exit__(*failure)
+
+
+def create_segment(instance: str, what: str, size: int, *, kind: int, pages: str) -> Segment:
+    """A segment of `size` bytes for devices, header included.
+
+    `pages`: "off" takes ordinary pages, "require" hugepages, and "auto" hugepages
+    if this user can have enough of them, else ordinary ones. Of several sizes of
+    hugepages the smallest that serves is taken. Raises EnvironmentLacks.
+    """
+    if pages not in ("auto", "require", "off"):
+        raise UsageError(f"hugepages = {pages!r}: say auto, require or off")
+    obstacles: list[str] = []
+    if pages != "off":
+        for mount, page_size in sorted(hugepages.mounts(), key=lambda mount: mount[1]):
+            try:
+                _check(mount, page_size, size)
+                return Segment.create(instance, what, size, kind=kind, hugepage_mount=mount)
+            except Unavailable as error:
+                obstacles.append(str(error))
+    if pages == "require":
+        if not obstacles:
+            obstacles.append(
+                "no hugetlbfs is mounted; mount one (mount -t hugetlbfs none /dev/hugepages)"
+            )
+        raise EnvironmentLacks(f'hugepages = "require", but {"; ".join(obstacles)}')
+    return Segment.create(instance, what, size, kind=kind)
+
+
+def _check(mount: str, page_size: int, size: int) -> None:
+    """Raise Unavailable when it can be seen that this mount will not do."""
+    name = hugepages.size_text(page_size)
+    if not os.access(mount, os.W_OK | os.X_OK):
+        raise Unavailable(
+            f"{mount} is not writable for user {os.geteuid()} (run as root, or mount a "
+            f"hugetlbfs of this user's: mount -t hugetlbfs -o uid={os.geteuid()},mode=0700,"
+            f"pagesize={page_size >> 20}M none DIRECTORY)"
+        )
+    needed = -(-size // page_size)
+    free = hugepages.available(page_size)
+    if needed > free:
+        total = hugepages.pool(page_size, "nr_hugepages")
+        raise Unavailable(
+            f"{needed} hugepages of {name} are needed and {free} of {total} are free "
+            f"({hugepages.how_to_reserve(page_size, total + needed - free)})"
+        )
