@@ -7,13 +7,10 @@ Children get theirs as JSON over the control socket: `to_json`, `from_json`.
 
 from __future__ import annotations
 
-import dataclasses
-import types
-import typing
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringline.shm.errors import Bug
+from ringline.pipeline import dataclass_json
 
 RING_CAPACITY = 1024  # RL_RING_CAPACITY: slots of one ring
 BATCH_MAX = 64  # RL_BATCH_MAX
@@ -94,9 +91,11 @@ class PortConfig:
         return self.device.startswith("sim:")
 
     @property
-    def may_be_physical(self) -> bool:
-        """Whether the card may see physical addresses: then no buffer may straddle a page."""
-        return not self.simulated and self.dma != "offset"
+    def dma_mode(self) -> str:
+        """How the card sees memory, offset or physical: what "auto" comes to."""
+        if self.dma != "auto":
+            return self.dma
+        return "offset" if self.simulated else "physical"
 
 
 @dataclass(frozen=True)
@@ -181,39 +180,16 @@ class Config:
         blanks = sum(worker.blanks for worker in self.workers)
         if blanks:
             needed.append(("blanks", blanks))
-        if any(port.may_be_physical for port in self.ports):
+        if any(port.dma_mode == "physical" for port in self.ports):
             total = sum(number for _, number in needed)
             needed.append(("buffers across a page's end", total // BUFFERS_PER_HUGEPAGE + 1))
         return needed
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a message to a child."""
-        return dataclasses.asdict(self)
+        return dataclass_json.to_json(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Config:
         """The Config that `to_json` came from."""
-        config = _rebuilt(cls, value)
-        assert isinstance(config, cls)
-        return config
-
-
-def _rebuilt(wanted: Any, value: Any) -> Any:
-    """`value`, as JSON left it, with the type that the dataclass declares."""
-    if dataclasses.is_dataclass(wanted):
-        hints = typing.get_type_hints(wanted)
-        unknown = value.keys() - hints.keys()
-        if unknown:
-            raise Bug(f"a configuration message has fields {sorted(unknown)} that nobody declares")
-        rebuilt = {name: _rebuilt(hints[name], inner) for name, inner in value.items()}
-        return typing.cast(type, wanted)(**rebuilt)
-    if typing.get_origin(wanted) is types.UnionType:
-        if value is None:
-            return None
-        return _rebuilt(typing.get_args(wanted)[0], value)
-    if typing.get_origin(wanted) is tuple:
-        kinds = typing.get_args(wanted)
-        if kinds[-1] is Ellipsis:
-            return tuple(_rebuilt(kinds[0], inner) for inner in value)
-        return tuple(_rebuilt(kind, inner) for kind, inner in zip(kinds, value, strict=True))
-    return value
+        return dataclass_json.from_json(cls, value)

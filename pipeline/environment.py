@@ -11,16 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ringline.pipeline.config import Config, PortConfig
+from ringline.pipeline.placement import usable_cpus
 from ringline.workers.captures import CaptureError, read_capture
 
 # A capture up to this size is read to its end before a run starts, which takes
 # about 4 ms per MiB. What is wrong with a longer one is told by the wire that replays it.
 READ_AT_ONCE = 64 << 20
-
-
-def usable_cpus() -> list[int]:
-    """The processors that this process may run on."""
-    return sorted(os.sched_getaffinity(0))
 
 
 def problems_here(config: Config) -> list[str]:
@@ -32,7 +28,7 @@ def problems_here(config: Config) -> list[str]:
 
 
 def _cpus(config: Config) -> Iterable[str]:
-    usable = usable_cpus()
+    usable = sorted(usable_cpus())
     words = ", ".join(str(cpu) for cpu in usable)
     wanted = {
         f"worker {queue}": worker.cpu

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ringline.pipeline import config as c
-from ringline.pipeline.environment import problems_here, usable_cpus
+from ringline.pipeline.environment import problems_here
+from ringline.pipeline.placement import usable_cpus
 from ringline.pipeline.toml import Table, read_file, shown
 from ringline.shm.errors import ConfigurationError
 
@@ -185,7 +186,13 @@ def _ports(top: Table | None, folder: Path, problems: list[str]) -> tuple[c.Port
     for at, port in enumerate(ports):
         other = next((p for p in ports[:at] if p.device == port.device and not p.simulated), None)
         if other:
-            top.problem(f"{port.name}", f"has the card of port {other.name} ({port.device})")
+            top.problem(port.name, f"has the card of port {other.name} ({port.device})")
+    if len({port.dma_mode for port in ports}) > 1:
+        modes = ", ".join(f"{port.name}: {port.dma_mode}" for port in ports)
+        problems.append(
+            f"port: all ports share packet memory and need one dma mode ({modes}); "
+            "set dma, or run them as two instances"
+        )
     return tuple(ports)
 
 
