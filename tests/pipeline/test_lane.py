@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.lane import Idle, Lane
@@ -64,18 +64,18 @@ made = 0
 class Bench:
     """A lane with two fake ports, its memory, and a hand-worked worker per queue."""
 
-    def __init__(self, blanks: int = 0) -> None:
+    def __init__(self, blanks: int = 0, buffers: int = BUFFERS) -> None:
         global made
         made += 1
         self.instance = f"t{os.getpid()}-lane{made}"
-        self.packets = PacketMemory.create(self.instance, BUFFERS, hugepages="off")
-        size = ffi.sizeof("struct rl_lane_segment") + 4 * BUFFERS
+        self.packets = PacketMemory.create(self.instance, buffers, hugepages="off")
+        size = ffi.sizeof("struct rl_lane_segment") + 4 * buffers
         self.books_segment = Segment.create(
             self.instance, "lane.0", size, kind=lib.RL_SEGMENT_LANE
         )
         self.books = ffi.cast("struct rl_lane_segment *", self.books_segment.address)
         self.books.ledger_offset = ffi.sizeof("struct rl_lane_segment")
-        self.books.buffers = BUFFERS
+        self.books.buffers = buffers
         self.lane = Lane(
             self.books_segment,
             self.packets,
@@ -216,7 +216,8 @@ def test_a_worker_cannot_return_what_another_holds(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("side", ["in_.consumer", "out.producer"])
-def test_an_index_out_of_range_marks_the_worker_faulty(bench: Bench, side: str) -> None:
+def test_an_index_out_of_range_marks_the_worker_faulty(side: str) -> None:
+    bench = Bench(buffers=1600)  # more than a ring holds: the lane must look at its peer's index
     ring, index = side.split(".")
     bench.ports[0].arrive(0, 2000)
     bench.run_pass()
@@ -225,7 +226,8 @@ def test_an_index_out_of_range_marks_the_worker_faulty(bench: Bench, side: str) 
     assert bench.books.slots[0].ring_faults == 1
     assert bench.books.slots[1].ring_faults == 0
     bench.renew(0)
-    assert bench.lane.in_flight <= 1024
+    assert bench.problems() == []
+    bench.close()
 
 
 def test_a_full_tx_ring_holds_the_worker_up_and_loses_nothing(bench: Bench) -> None:
@@ -372,7 +374,6 @@ class AnyWorker(RuleBasedStateMachine):
         self.bench.ports[port].tx_room = room
         self.bench.ports[port].completing = completing
 
-    @precondition(lambda self: True)
     @rule(port=ports, up=st.booleans())
     def link(self, port: int, up: bool) -> None:
         self.bench.ports[port].c_port.ready = up
