@@ -1,0 +1,112 @@
+"""Counts the lines of what promises to stay small, and fails where a promise is broken.
+
+Two promises:
+ - the packet path in C: every file with code that runs per packet between a card and a plugin.
+   Not counted are headers that only declare (types.h, lane.h, ...), and books.c, which settles
+   for a dead worker and counts the balances between batches;
+ - the driver of the Intel 82599 in C and Python, beside its table of registers.
+
+A line counts unless it is blank or holds nothing but a comment; in Python a docstring is a
+comment as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import sys
+import tokenize
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Promise:
+    what: str
+    files: list[str]
+    limit: int
+
+
+PROMISES = [
+    Promise(
+        "the packet path in C: rings, ledger, the lane, one port's bursts, the worker's loop",
+        [
+            "shm/ring.h",
+            "shm/wait.h",
+            "shm/ledger.h",
+            "shm/clock.h",
+            "pipeline/lane_inline.h",
+            "pipeline/lane.c",
+            "pipeline/ports/memory.h",
+            "pipeline/ports/ixgbe/ixgbe.c",
+            "workers/loop.c",
+        ],
+        1000,
+    ),
+    Promise(
+        "ixgbe in C and Python, beside its table of registers (registers.py)",
+        [
+            str(path.relative_to(ROOT))
+            for path in sorted((ROOT / "pipeline/ports/ixgbe").iterdir())
+            if path.suffix in {".c", ".h", ".py"} and path.name != "registers.py"
+        ],
+        600,
+    ),
+]
+
+# Text and character constants are matched first, so that "/*" in one starts no comment.
+C_COMMENT = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|/\*.*?\*/|//[^\n]*""", re.DOTALL)
+
+
+def lines_of_c(text: str) -> int:
+    def blank(match: re.Match[str]) -> str:
+        return match[1] or "\n" * match[0].count("\n")
+
+    return sum(bool(line.strip()) for line in C_COMMENT.sub(blank, text).splitlines())
+
+
+def lines_of_python(text: str) -> int:
+    lines: set[int] = set()
+    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in skipped and token.string:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+                and first.end_lineno is not None
+            ):
+                lines.difference_update(range(first.lineno, first.end_lineno + 1))
+    return len(lines)
+
+
+def count(path: Path) -> int:
+    text = path.read_text(encoding="utf-8")
+    return lines_of_python(text) if path.suffix == ".py" else lines_of_c(text)
+
+
+def main() -> int:
+    print("Lines that are neither blank nor comment (nor docstring):")
+    kept = True
+    for promise in PROMISES:
+        print(f"\n{promise.what}")
+        total = 0
+        for name in promise.files:
+            lines = count(ROOT / name)
+            total += lines
+            print(f"  {lines:5d}  {name}")
+        right = total <= promise.limit
+        kept = kept and right
+        print(f"  {total:5d}  of at most {promise.limit}{'' if right else ': TOO MANY'}")
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
