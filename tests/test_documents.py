@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,7 @@ def uncommented(text: str) -> str:
 
 
 @pytest.mark.parametrize("edit", [str, uncommented], ids=["as-shown", "all-keys"])
-def test_the_configuration_is_accepted(edit: object, tmp_path: Path) -> None:
-    assert callable(edit)
+def test_the_configuration_is_accepted(edit: Callable[[str], str], tmp_path: Path) -> None:
     (shown,) = blocks("toml")
     text = edit(shown)
     if edit is uncommented:
