@@ -54,7 +54,7 @@ static uint64_t pass(struct rl_worker *worker, uint32_t working)
 static void wait_for_packets(struct rl_worker *worker, uint64_t now)
 {
     uint64_t idle = now - worker->idle_from;
-    if (worker->yield) {
+    if (worker->yielding) {
         sched_yield();
     } else {
         for (int pauses = idle < worker->spin_ticks / 4 ? 1 : 8; pauses; pauses--)
@@ -70,7 +70,7 @@ static void wait_for_packets(struct rl_worker *worker, uint64_t now)
 static void wait_for_room(struct rl_worker *worker, uint64_t now)
 {
     uint64_t idle = now - worker->idle_from;
-    if (worker->yield || (idle > worker->spin_ticks && worker->busy)) {
+    if (worker->yielding || (idle > worker->spin_ticks && worker->busy)) {
         sched_yield();
     } else if (idle < worker->spin_ticks) {
         rl_pause();

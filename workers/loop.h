@@ -27,7 +27,7 @@ struct rl_worker {
     uint32_t sent;     /* ... and how many of them did */
     uint32_t stopping; /* set by Python: finish `in`, return blanks, drained */
     uint32_t busy;     /* never sleep */
-    uint32_t yield;    /* shares its core: let others run at every empty and full ring */
+    uint32_t yielding; /* shares its core: let others run at every empty and full ring */
     uint32_t working;  /* the last pass found packets */
     uint32_t python;   /* RL_PYTHON_* */
     uint32_t padding;

@@ -61,7 +61,7 @@ static inline uint8_t *rl_create(struct rl_batch *batch, uint32_t length, uint32
                 rl_verdict(packet_function(rl_frame(batch, meta), meta, batch), batch->ports);     \
         }                                                                                          \
     }                                                                                              \
-    __attribute__((visibility("default")))                                                         \
-    const struct rl_plugin name = {RL_PLUGIN_ABI, sizeof(struct rl_batch), bytes, name##_batch};
+    __attribute__((visibility("default"))) struct rl_plugin name = {                               \
+        RL_PLUGIN_ABI, sizeof(struct rl_batch), bytes, name##_batch};
 #define RL_PLUGIN(name, packet_function) RL_PLUGIN_WITH_STATE(name, packet_function, 0)
 #endif

@@ -1,0 +1,206 @@
+"""The worker process: one queue, one plugin, no more.
+
+It gets descriptors, not names: packet memory, its own two rings, its slot. It
+cannot open another worker's, nor anything of a card's.
+
+Messages (plan of the control socket): `open` with three descriptors -> events
+`prepared` and `ready`, or `failed`; `stop` -> what is on `in` is finished, blanks
+are returned, and it exits with 0. Remarks, tracebacks of a failing plugin and the
+plugin's last word go as `report` events, once a second at most.
+
+Started in 13 ms with a plugin in C, and that is why this file reads as it does:
+json, socket, typing, dataclasses and the like are not imported (channel.py), and
+`launch.command` starts it without Python's site, which takes 25 ms. The module
+search path of the supervisor comes in RINGLINE_PATH instead.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":
+    # As launch.py starts it: a file, in isolated mode, with nothing but Python's own
+    # modules to import. The folder above this one holds shm and workers, installed or not.
+    import os
+
+    ringline = type(sys)("ringline")
+    ringline.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+    sys.modules["ringline"] = ringline
+    sys.path[:] = os.environ.pop("RINGLINE_PATH", "").split(os.pathsep)
+    from ringline.workers.process import main
+
+    main()
+
+import gc
+import os
+import time
+
+import _signal
+
+from ringline.shm import slots
+from ringline.shm._shm import ffi, lib
+from ringline.shm.errors import PluginError, RinglineError
+from ringline.shm.segments import Segment
+from ringline.workers import exits, loading
+from ringline.workers.channel import Channel, Closed
+from ringline.workers.engine import DRAINED, FAULT, Engine
+from ringline.workers.tier import Context, Tier, sentence
+from ringline.workers.worker import Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+DRAIN_SECONDS = 2.0  # a driver that goes on pushing would keep a stopping worker for ever
+REPORT_SECONDS = 1.0
+HOPELESS_SECONDS = 5.0  # after so long in which every packet failed, a new life is tried
+HOPELESS_PACKETS = 100
+
+
+class Process:
+    """One life of a worker."""
+
+    def __init__(self, channel: Channel, message: dict[str, Any], descriptors: list[int]) -> None:
+        self._channel = channel
+        self._message = message
+        self._packets = Segment.attach(descriptors[0], kind=lib.RL_SEGMENT_PACKETS)
+        self._rings = Segment.attach(descriptors[1], kind=lib.RL_SEGMENT_RINGS)
+        self._slot = slots.WorkerSlot.attach(descriptors[2])
+        self._report_at = 0.0
+        self._hopeful_at = time.monotonic()
+        self._seen = (0, 0)  # packets, failed ones
+
+    def run(self) -> int:
+        """Prepare, set up, serve; returns the exit code."""
+        message = self._message
+        try:
+            tier = loading.load(message["plugin"])
+            tier.accept(message.get("options") or {})
+            tier.prepare(
+                Context(
+                    queue=message["queue"],
+                    ports=message["ports"],
+                    debug=bool(message.get("debug")),
+                )
+            )
+            self._channel.send({"event": "prepared"})
+            engine = self._set_up(tier)
+        except PluginError as error:
+            self._fail("PluginError", str(error))
+            return exits.PLUGIN
+        if tier.remarks:
+            self._report({"remarks": tier.remarks})
+        # What stands now stays: a collection must not look through all of numba.
+        gc.collect()
+        gc.freeze()
+        self._channel.send({"event": "ready"})
+        return self._serve(engine)
+
+    def _set_up(self, tier: Tier) -> Engine:
+        message = self._message
+        worker = Worker(
+            self._slot, queue=message["queue"], ports=message["ports"], options=tier.options
+        )
+        tier.setup(worker)
+        rings = self._rings.at("struct rl_rings_segment *")
+        header = lib.RL_HEADER_BYTES
+        return Engine(
+            tier,
+            worker,
+            counters=self._slot.counters,
+            in_=ffi.addressof(rings, "in"),
+            out=ffi.addressof(rings, "out"),
+            memory=self._packets.address + header,
+            view=self._packets.memory[header:],
+            busy=message.get("idle") == "busy",
+            yielding=bool(message.get("yield")),
+        )
+
+    def _serve(self, engine: Engine) -> int:
+        until = None
+        while True:
+            reason = engine.run()
+            if reason == DRAINED:
+                break
+            if reason == FAULT:
+                self._fail("Bug", "an index of a ring is out of range")
+                return exits.RING_FAULT
+            now = time.monotonic()
+            received = self._channel.receive()
+            if received is not None and received[0].get("do") == "stop":
+                engine.stop()
+                until = now + DRAIN_SECONDS
+            if until is not None and now > until:
+                break
+            try:
+                engine.turn()
+            except Exception as error:
+                engine.raised = error
+            if now >= self._report_at and (complaint := engine.complaint()):
+                self._report({"error": f"plugin {self._message['plugin']}: {complaint}"})
+            if self._hopeless(engine, now):
+                self._fail(
+                    "PluginError",
+                    f"plugin {self._message['plugin']} failed on every packet for "
+                    f"{HOPELESS_SECONDS:.0f} s",
+                )
+                return exits.ERRORS
+        self._last_tick(engine)
+        return exits.STOPPED
+
+    def _hopeless(self, engine: Engine, now: float) -> bool:
+        """Whether nothing but errors came out of the plugin for a while."""
+        counters = engine.counters
+        packets, failed = counters.packets, counters.plugin_errors
+        if packets - self._seen[0] > failed - self._seen[1] or packets == self._seen[0]:
+            self._hopeful_at = now
+        elif packets - self._seen[0] < HOPELESS_PACKETS:
+            return False  # too few to judge by: let them add up
+        self._seen = packets, failed
+        return now - self._hopeful_at > HOPELESS_SECONDS
+
+    def _last_tick(self, engine: Engine) -> None:
+        """Tables as they are at the end, for the report of the run."""
+        try:
+            engine.tick()
+        except Exception as error:
+            self._report({"error": f"plugin {self._message['plugin']}: {sentence(error)}"})
+
+    def _report(self, content: dict[str, Any]) -> None:
+        self._report_at = time.monotonic() + REPORT_SECONDS
+        self._channel.send({"event": "report", "plugin": content})
+
+    def _fail(self, kind: str, text: str) -> None:
+        self._channel.send({"event": "failed", "error": {"type": kind, "message": text}})
+
+
+def main() -> NoReturn:
+    """Be the worker that the supervisor started; ends with one of the codes of exits.py."""
+    # The supervisor decides when a worker ends: a terminal or a service manager that
+    # signals everybody must not make it drop what it holds.
+    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+        _signal.signal(number, _signal.SIG_IGN)
+    code = exits.ORPHAN
+    try:
+        if lib.rl_die_with_parent(_signal.SIGKILL, os.getppid()) == 0:
+            channel = Channel()
+            received = channel.receive(60.0)
+            if received is not None and received[0].get("do") == "open":
+                code = _live(channel, *received)
+    except Closed:
+        pass
+    except RinglineError as error:
+        print(f"ringline worker: {error}", file=sys.stderr)
+        code = error.exit_code
+    # Nothing of ours has to be undone, and to tear down numba takes longer than to run.
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _live(channel: Channel, message: dict[str, Any], descriptors: list[int]) -> int:
+    import faulthandler
+
+    faulthandler.enable()  # the supervisor answers silence with ABRT: then this says where
+    if message.get("cpu") is not None:
+        os.sched_setaffinity(0, {message["cpu"]})
+    return Process(channel, message, descriptors).run()
