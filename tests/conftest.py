@@ -88,10 +88,19 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
     os.environ[SESSION] = str(os.getpid())
     os.environ.pop("RINGLINE_SYSFS", None)
+    signal.signal(signal.SIGTERM, end_in_order)
     for path in shared_memory(r"ringline\.t(\d+)-.*"):
         owner = path.name.split(".")[1][1:].split("-")[0]
         if not Path("/proc", owner).exists():
             path.unlink(missing_ok=True)
+
+
+def end_in_order(number: int, _frame: object) -> None:
+    """Let fixtures and the checks at the end run before a terminated test run goes."""
+    if os.environ[SESSION] == str(os.getpid()):
+        pytest.exit("terminated", returncode=128 + number)
+    signal.signal(number, signal.SIG_DFL)  # a forked child: not its business
+    os.kill(os.getpid(), number)
 
 
 @pytest.fixture(autouse=True)
