@@ -32,8 +32,10 @@ from ringline.shm.segments import Segment
 from ringline.shm.slots import SlotEntry, WorkerSlot
 from ringline.workers import tables
 
-# A snapshot copies at most this many words of one table of a plugin: 400 rows of two values.
+# A snapshot copies at most this many words of one table of a plugin (400 rows of
+# two values), and of all that one plugin named.
 TABLE_WORDS = 4096
+SLOT_WORDS = 4 * TABLE_WORDS
 HISTOGRAM_WORDS = 1 + 64  # as many as a worker can ask for
 # The driver writes its balances in microseconds, four times a second.
 BALANCE_TRIES = 100
@@ -214,10 +216,12 @@ class _Named:
         self.metrics: list[PluginMetric] = []
         self.histograms: list[PluginHistogram] = []
         self.tables: list[PluginTable] = []
+        left = SLOT_WORDS
         for entry in slot.entries():
             if entry.kind == slots.STATE or entry.bytes < 8:
                 continue
-            words = _words(slot, entry)
+            words = _words(slot, entry, min(left, TABLE_WORDS))
+            left -= len(words)
             if entry.kind == slots.HISTOGRAM:
                 self._histogram(entry, words)
             elif entry.kind == slots.TABLE:
@@ -239,9 +243,11 @@ class _Named:
             self.tables.append(PluginTable(entry.name, label, tuple(columns), named))
 
 
-def _words(slot: WorkerSlot, entry: SlotEntry) -> list[int]:
-    """The first numbers of an entry, in whole rows, TABLE_WORDS at most."""
-    words = min(entry.bytes // 8, TABLE_WORDS)
+def _words(slot: WorkerSlot, entry: SlotEntry, most: int) -> list[int]:
+    """The first numbers of an entry, `most` at most, a table's in whole rows."""
+    if entry.kind != slots.TABLE:
+        most = max(most, HISTOGRAM_WORDS)
+    words = min(entry.bytes // 8, most)
     if entry.kind == slots.TABLE:
         words -= words % entry.columns
     return slot.values(
