@@ -1,0 +1,92 @@
+/* Register access from another process: one request at a time in shared memory.
+ * The driver writes the request and then its number; the model answers and then
+ * writes that number. A request whose driver died is answered like any other,
+ * and the next driver goes on counting from its number. */
+#include <sched.h>
+#include <time.h>
+#include "model.h"
+
+#define SPINS 2000
+#define IDLE_SPINS 64
+#define SERVE_STEPS 64
+#define SLEEP_NS 50000
+
+static void nap(void)
+{
+    const struct timespec pause = {0, SLEEP_NS};
+    nanosleep(&pause, NULL);
+}
+
+uint32_t rl_sim_serve(struct rl_sim *sim)
+{
+    struct rl_sim_mailbox *mailbox = &sim->card->mailbox;
+    uint32_t request = __atomic_load_n(&mailbox->request, __ATOMIC_ACQUIRE);
+    if (request == mailbox->response)
+        return 0;
+    uint32_t reg = mailbox->reg;
+    switch (mailbox->operation) {
+    case RL_SIM_READ:
+        mailbox->result = rl_sim_read(sim, reg);
+        break;
+    case RL_SIM_WRITE:
+        rl_sim_write(sim, reg, mailbox->value);
+        break;
+    case RL_SIM_BUS_MASTER:
+        rl_sim_bus_master(sim, mailbox->value);
+        break;
+    default:
+        break;
+    }
+    __atomic_store_n(&mailbox->response, request, __ATOMIC_RELEASE);
+    return 1;
+}
+
+int32_t rl_sim_request(struct rl_sim_card *card, uint32_t operation, uint32_t reg, uint32_t value,
+                       uint32_t *result, uint64_t nanoseconds)
+{
+    struct rl_sim_mailbox *mailbox = &card->mailbox;
+    uint32_t request = mailbox->request + 1;
+    uint64_t until = rl_sim_now() + nanoseconds;
+    mailbox->operation = operation;
+    mailbox->reg = reg;
+    mailbox->value = value;
+    __atomic_store_n(&mailbox->request, request, __ATOMIC_RELEASE);
+    for (uint32_t spins = 0; __atomic_load_n(&mailbox->response, __ATOMIC_ACQUIRE) != request;
+         spins++) {
+        if (spins < SPINS)
+            continue;
+        if (rl_sim_now() > until)
+            return -1;
+        if (spins < 2 * SPINS)
+            sched_yield();
+        else
+            nap();
+    }
+    *result = mailbox->result;
+    return 0;
+}
+
+/* A process of the model's own shares its core with others, so it gives the core
+ * away when nothing moved and sleeps when nothing has for a while. */
+uint64_t rl_sim_run(struct rl_sim *sim, uint64_t nanoseconds)
+{
+    uint64_t until = rl_sim_now() + nanoseconds;
+    uint64_t moved = 0;
+    uint32_t idle = 0;
+    do {
+        uint32_t work = rl_sim_serve(sim);
+        for (uint32_t i = 0; i < SERVE_STEPS; i++) {
+            uint32_t frames = rl_sim_step(sim);
+            work += frames;
+            if (frames == 0)
+                break;
+        }
+        moved += work;
+        idle = work ? 0 : idle + 1;
+        if (idle > 4 * IDLE_SPINS)
+            nap();
+        else if (idle > IDLE_SPINS)
+            sched_yield();
+    } while (rl_sim_now() < until);
+    return moved;
+}

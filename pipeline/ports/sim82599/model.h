@@ -1,0 +1,264 @@
+/* The inside of the device model: state that no driver sees. */
+#ifndef RINGLINE_SIM82599_MODEL_H
+#define RINGLINE_SIM82599_MODEL_H
+#include <stdbool.h>
+#include <string.h>
+#include "sim82599.h"
+
+#define RL_SIM_QUEUES 128
+#define RL_SIM_TX_QUEUES_MAX 64 /* without DCB and pools (MTQC = 0) */
+#define RL_SIM_WINDOWS 8
+#define RL_SIM_WAIT 3           /* looks until something that takes time has happened */
+#define RL_SIM_BATCH 64         /* per queue and step */
+#define RL_SIM_OPEN_MAX 4096    /* frames that may come off an open-loop wire in one step */
+#define RL_SIM_SEGMENTS 40      /* descriptors of one packet, at most (datasheet 7.2) */
+#define RL_SIM_LENGTH_MAX 15872 /* the longest frame that MAXFRS can allow: 15.5 KiB */
+#define RL_SIM_CRC 4
+#define RL_SIM_TAG 4
+#define RL_SIM_MIN 60 /* the shortest frame on a wire, without CRC */
+
+#define RL_SIM_LIKELY(x) __builtin_expect(!!(x), 1)
+#define RL_SIM_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+struct rl_sim_window {
+    uint64_t bus;
+    uint64_t size;
+    uint8_t *host;
+};
+
+/* What a frame of the source is, known when it is loaded. */
+struct rl_sim_layers {
+    uint32_t length;      /* as the source has it; may be more than any card takes */
+    uint32_t status;      /* checksum bits of the write-back's status and error word */
+    uint32_t fragment;    /* what the descriptor holds in place of the hash: checksum, IP id */
+    uint16_t packet_type; /* as in the write-back, bits 16:4 of its first word */
+    uint16_t addresses;   /* offset of the source address */
+    uint16_t ports;       /* offset of the ports; 0: none that may be hashed */
+    uint16_t tag;         /* control information */
+    uint8_t ip;           /* 4, 6 or 0 */
+    uint8_t tcp;
+    uint8_t udp;
+    uint8_t tagged;
+    uint8_t cast; /* of the destination: 0 unicast, 1 multicast, 2 broadcast */
+};
+
+#define RL_SIM_DELIVER 0
+#define RL_SIM_FILTERED 1
+#define RL_SIM_OVERSIZE 2
+#define RL_SIM_UNDERSIZE 3
+
+/* What becomes of a frame as the registers stand: worked out when it is first
+ * met after one of them was written. 32 bytes, so that two share a cache line. */
+struct rl_sim_frame {
+    const uint8_t *bytes;
+    uint64_t lower; /* first half of the write-back */
+    uint32_t epoch;
+    uint32_t status;
+    uint16_t length;
+    uint8_t queue;
+    uint8_t fate;
+    uint8_t tagged;
+    uint8_t size_class; /* size bin + 8 * cast: an index of `classes` */
+    uint8_t padding[2];
+};
+
+struct rl_sim_rx_queue {
+    volatile uint32_t *tail_register;
+    uint64_t *ring; /* NULL: not in any window */
+    uint32_t size;
+    uint32_t head;
+    uint32_t tail;        /* as looked at when the step began */
+    uint32_t whole_bytes; /* frames up to here take the short way */
+    uint32_t buffer_bytes;
+    uint32_t frames; /* of this step */
+    uint64_t bytes;
+    uint64_t missed; /* of this step: no descriptor, and DROP_EN */
+    uint8_t enabled;
+    uint8_t wanted; /* what ENABLE was written to be */
+    uint8_t wait;
+    uint8_t halted; /* by a fault, until it is enabled anew */
+    uint8_t drop;
+    uint8_t strip;
+};
+
+struct rl_sim_context {
+    uint16_t tag;
+    uint8_t valid;
+};
+
+struct rl_sim_segment {
+    uint64_t address;
+    uint32_t length;
+};
+
+struct rl_sim_tx_queue {
+    volatile uint32_t *tail_register;
+    uint64_t *ring;
+    uint32_t size;
+    uint32_t head;
+    uint32_t threshold; /* WTHRESH */
+    uint32_t unwritten; /* with a threshold: completed, not yet written back */
+    uint8_t enabled;
+    uint8_t wanted;
+    uint8_t wait;
+    uint8_t halted;
+    /* A packet of several descriptors, until its last has come. */
+    uint32_t segment_count;
+    uint32_t segment_bytes;
+    uint64_t first; /* second half of its first descriptor */
+    struct rl_sim_segment segments[RL_SIM_SEGMENTS];
+    struct rl_sim_context contexts[2];
+};
+
+struct rl_sim_record {
+    uint8_t *buffer;
+    uint64_t used;
+    uint64_t frames;  /* in the buffer */
+    uint64_t written; /* bytes in the file, whole records */
+    uint64_t last;    /* time stamp of the last record, ns */
+    int32_t fd;       /* -1: none */
+};
+
+struct rl_sim {
+    struct rl_sim_card *card;
+    bool own_card;
+    uint8_t mac[6];
+    uint8_t map[RL_SIM_BAR_BYTES / 4];        /* register -> entry of the register table */
+    uint32_t registers[RL_SIM_BAR_BYTES / 4]; /* all but tails, which are in card->tails */
+
+    /* Looks until something has happened; 0: it has. */
+    uint32_t waiting; /* something is under way: steps count as looks */
+    uint8_t reset_wait;
+    uint8_t eeprom_wait;
+    uint8_t dma_wait;
+    uint8_t master_wait;
+    uint8_t link_wait;
+    uint8_t security_wait;
+
+    bool bus_master; /* PCI command register */
+    bool master_off; /* CTRL bit 2 has taken effect */
+    bool link_up;
+    bool receive_hung;
+    bool changed;   /* a register was written that `refresh` looks at */
+    bool receiving; /* RXEN, link, bus: frames go in */
+    bool transmitting;
+    bool receive_unchecked; /* the set-up, since it last changed */
+    bool transmit_unchecked;
+    uint32_t crc_bytes; /* 4: CRC is left on frames */
+    uint32_t vlan_type; /* of inserted tags: DMATXCTL.VT */
+    uint32_t frame_max; /* without CRC and tag */
+    uint32_t epoch;
+
+    struct rl_sim_window windows[RL_SIM_WINDOWS];
+    uint32_t window_count;
+    uint32_t window_last; /* where the last address was found */
+
+    uint32_t rx_count; /* enabled queues, by index */
+    uint32_t tx_count;
+    uint8_t rx_active[RL_SIM_QUEUES];
+    uint8_t tx_active[RL_SIM_QUEUES];
+    struct rl_sim_rx_queue rx[RL_SIM_QUEUES];
+    struct rl_sim_tx_queue tx[RL_SIM_QUEUES];
+    uint32_t classes[24];   /* of this step, received: size bin + 8 * cast */
+    uint32_t tx_classes[8]; /* of this step, sent: size bin */
+
+    /* The wire. */
+    struct rl_sim_frame *frames;
+    struct rl_sim_layers *layers;
+    uint8_t *bytes;
+    uint32_t *order;
+    uint32_t frame_count;
+    uint32_t order_length; /* 0: nothing arrives */
+    uint32_t at;           /* in `order` */
+    uint64_t left;         /* frames still to come; ~0: no end */
+    double rate;
+    double rate_ns;    /* frames a nanosecond */
+    uint64_t began;    /* ns; 0: the open-loop wire has not begun */
+    uint64_t arrived;  /* frames that came off the wire since */
+    uint64_t stuck_at; /* ns; since when a closed-loop wire waits for a queue that is off */
+    uint32_t *held;    /* the packet buffer: frames without a descriptor, in order */
+    uint32_t held_first;
+    uint32_t held_count;
+    uint32_t held_capacity;
+    uint64_t held_bytes;
+    uint64_t held_room; /* RXPBSIZE(0) */
+    struct rl_sim_record record;
+};
+
+/* faults.c */
+void rl_sim_fault(struct rl_sim *sim, uint32_t kind, uint32_t queue, uint64_t address,
+                  const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+/* bringup.c */
+void rl_sim_power_on(struct rl_sim *sim);
+void rl_sim_leave_running(struct rl_sim *sim);
+void rl_sim_reset(struct rl_sim *sim, bool device, bool link);
+void rl_sim_pass(struct rl_sim *sim); /* a step counts as a look at all that is awaited */
+void rl_sim_look(struct rl_sim *sim, uint8_t *wait);
+void rl_sim_restart_link(struct rl_sim *sim);
+void rl_sim_refresh(struct rl_sim *sim);
+void rl_sim_check_receive(struct rl_sim *sim);
+void rl_sim_check_transmit(struct rl_sim *sim);
+
+/* queues.c */
+void rl_sim_rx_enable(struct rl_sim *sim, uint32_t queue, bool on);
+void rl_sim_tx_enable(struct rl_sim *sim, uint32_t queue, bool on);
+void rl_sim_rx_done(struct rl_sim *sim, uint32_t queue);
+void rl_sim_tx_done(struct rl_sim *sim, uint32_t queue);
+void rl_sim_queues_off(struct rl_sim *sim);
+
+/* classify.c, rss.c */
+void rl_sim_parse(const uint8_t *bytes, uint32_t length, struct rl_sim_layers *layers);
+void rl_sim_classify(struct rl_sim *sim, struct rl_sim_frame *frame);
+uint32_t rl_sim_rss(const struct rl_sim *sim, const uint8_t *bytes,
+                    const struct rl_sim_layers *layers, uint32_t *type, uint32_t *queue);
+uint32_t rl_sim_checksum(const uint8_t *bytes, uint32_t length, uint32_t sum);
+
+/* statistics.c */
+void rl_sim_add(struct rl_sim *sim, uint32_t reg, uint64_t number);
+void rl_sim_add_octets(struct rl_sim *sim, uint32_t reg, uint64_t octets);
+
+/* receive.c, transmit.c */
+uint32_t rl_sim_receive(struct rl_sim *sim);
+uint32_t rl_sim_transmit(struct rl_sim *sim);
+
+/* wire.c, record.c */
+uint64_t rl_sim_now(void);
+void rl_sim_source_free(struct rl_sim *sim);
+void rl_sim_record_frame(struct rl_sim *sim, const struct rl_sim_segment *segments, uint32_t count,
+                         uint32_t length, int32_t tag);
+
+/* Host address of `size` bytes at `bus`; NULL when no window holds them all. */
+static inline uint8_t *rl_sim_reach(struct rl_sim *sim, uint64_t bus, uint64_t size)
+{
+    const struct rl_sim_window *window = &sim->windows[sim->window_last];
+    uint64_t offset = bus - window->bus;
+    if (RL_SIM_LIKELY(offset < window->size && size <= window->size - offset))
+        return window->host + offset;
+    for (uint32_t i = 0; i < sim->window_count; i++) {
+        window = &sim->windows[i];
+        offset = bus - window->bus;
+        if (offset < window->size && size <= window->size - offset) {
+            sim->window_last = i;
+            return window->host + offset;
+        }
+    }
+    return NULL;
+}
+
+static inline uint16_t rl_sim_be16(const uint8_t *bytes)
+{
+    return (uint16_t)(bytes[0] << 8 | bytes[1]);
+}
+
+/* Which of the counters by size a frame of `length` bytes without CRC is in:
+ * 64, 65–127, 128–255, 256–511, 512–1023, 1024 and more, CRC included. */
+static inline uint32_t rl_sim_size_bin(uint32_t length)
+{
+    uint32_t bytes = length + RL_SIM_CRC;
+    if (bytes <= 64)
+        return 0;
+    uint32_t bin = 26u - (uint32_t)__builtin_clz(bytes);
+    return bin < 5 ? bin : 5;
+}
+#endif

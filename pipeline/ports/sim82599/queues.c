@@ -1,0 +1,154 @@
+/* Queues go on and off by a handshake: what was asked for is refused or comes
+ * true later, and only then reads back. */
+#include "registers.h"
+
+static uint64_t base_of(const struct rl_sim *sim, uint32_t reg)
+{
+    return sim->registers[reg / 4] | (uint64_t)sim->registers[reg / 4 + 1] << 32;
+}
+
+/* What is wrong with a ring, or NULL. Base, length and head are at the same
+ * offsets for both directions. */
+static const char *ring_trouble(const struct rl_sim *sim, uint32_t bank)
+{
+    uint32_t bytes = sim->registers[(bank + RX_RDLEN) / 4];
+    if (base_of(sim, bank) % 128 != 0)
+        return "its ring does not begin at a multiple of 128";
+    if (bytes == 0 || bytes % 128 != 0 || bytes > 0x80000)
+        return "its ring's length is not a multiple of 128 from 128 to 0x80000 bytes";
+    if (sim->registers[(bank + RX_RDH) / 4] >= bytes / 16)
+        return "its head is beyond its ring";
+    return NULL;
+}
+
+static const char *buffer_trouble(uint32_t srrctl)
+{
+    if (SRRCTL_DESCTYPE(srrctl) != 1)
+        return "SRRCTL.DESCTYPE is not 1, advanced descriptors with one buffer";
+    if ((srrctl & SRRCTL_BSIZEPACKET) == 0 || (srrctl & SRRCTL_BSIZEPACKET) > 16)
+        return "SRRCTL.BSIZEPACKET is not 1 to 16 KiB";
+    return NULL;
+}
+
+void rl_sim_rx_enable(struct rl_sim *sim, uint32_t queue, bool on)
+{
+    struct rl_sim_rx_queue *receiver = &sim->rx[queue];
+    uint32_t bank = rl_sim_rx_register(queue, 0);
+    if (on) {
+        const char *trouble = ring_trouble(sim, bank);
+        if (trouble == NULL)
+            trouble = buffer_trouble(sim->registers[(bank + RX_SRRCTL) / 4]);
+        if (trouble != NULL) {
+            rl_sim_fault(sim, RL_SIM_FAULT_QUEUE, queue, bank + RX_RXDCTL,
+                         "receive queue %u cannot be enabled: %s", queue, trouble);
+            return;
+        }
+    }
+    receiver->wanted = on;
+    receiver->wait = RL_SIM_WAIT;
+    sim->waiting = 1;
+}
+
+void rl_sim_tx_enable(struct rl_sim *sim, uint32_t queue, bool on)
+{
+    struct rl_sim_tx_queue *sender = &sim->tx[queue];
+    uint32_t bank = rl_sim_tx_register(queue, 0);
+    if (on) {
+        const char *trouble = ring_trouble(sim, bank);
+        if (!(sim->registers[DMATXCTL / 4] & DMATXCTL_TE))
+            trouble = "DMATXCTL.TE is not set";
+        else if (queue >= RL_SIM_TX_QUEUES_MAX)
+            trouble = "there are 64 transmit queues without DCB and pools";
+        if (trouble != NULL) {
+            rl_sim_fault(sim, RL_SIM_FAULT_QUEUE, queue, bank + TX_TXDCTL,
+                         "transmit queue %u cannot be enabled: %s", queue, trouble);
+            return;
+        }
+    }
+    sender->wanted = on;
+    sender->wait = RL_SIM_WAIT;
+    sim->waiting = 1;
+}
+
+static void list_active(struct rl_sim *sim)
+{
+    sim->rx_count = sim->tx_count = 0;
+    for (uint32_t i = 0; i < RL_SIM_QUEUES; i++) {
+        if (sim->rx[i].enabled)
+            sim->rx_active[sim->rx_count++] = (uint8_t)i;
+        if (sim->tx[i].enabled)
+            sim->tx_active[sim->tx_count++] = (uint8_t)i;
+    }
+    sim->changed = true;
+}
+
+/* A tail moved before its queue was on: the card has not seen it. */
+static void check_tail(struct rl_sim *sim, uint32_t queue, uint32_t bank, const char *name)
+{
+    uint32_t *tail = &sim->card->tails[(bank + RX_RDT) / 4];
+    uint32_t head = sim->registers[(bank + RX_RDH) / 4];
+    if (*tail == head)
+        return;
+    rl_sim_fault(sim, RL_SIM_FAULT_TAIL, queue, bank + RX_RDT,
+                 "%s[%u] was %u, not the head %u, when the queue came on: ignored", name, queue,
+                 *tail, head);
+    *tail = head;
+}
+
+void rl_sim_rx_done(struct rl_sim *sim, uint32_t queue)
+{
+    struct rl_sim_rx_queue *receiver = &sim->rx[queue];
+    uint32_t bank = rl_sim_rx_register(queue, 0);
+    if (receiver->wanted && !receiver->enabled) {
+        uint32_t srrctl = sim->registers[(bank + RX_SRRCTL) / 4];
+        uint32_t bytes = sim->registers[(bank + RX_RDLEN) / 4];
+        receiver->tail_register = &sim->card->tails[(bank + RX_RDT) / 4];
+        receiver->ring = (uint64_t *)(void *)rl_sim_reach(sim, base_of(sim, bank), bytes);
+        receiver->size = bytes / 16;
+        receiver->head = receiver->tail = sim->registers[(bank + RX_RDH) / 4];
+        receiver->buffer_bytes = (srrctl & SRRCTL_BSIZEPACKET) << 10;
+        receiver->drop = (srrctl & SRRCTL_DROP_EN) != 0;
+        receiver->halted = 0;
+        check_tail(sim, queue, bank, "RDT");
+    } else if (!receiver->wanted && receiver->enabled) {
+        sim->registers[(bank + RX_RDH) / 4] = receiver->head;
+        receiver->tail = receiver->head;
+    }
+    receiver->enabled = receiver->wanted;
+    receiver->wait = 0;
+    list_active(sim);
+}
+
+void rl_sim_tx_done(struct rl_sim *sim, uint32_t queue)
+{
+    struct rl_sim_tx_queue *sender = &sim->tx[queue];
+    uint32_t bank = rl_sim_tx_register(queue, 0);
+    if (sender->wanted && !sender->enabled) {
+        uint32_t bytes = sim->registers[(bank + TX_TDLEN) / 4];
+        sender->tail_register = &sim->card->tails[(bank + TX_TDT) / 4];
+        sender->ring = (uint64_t *)(void *)rl_sim_reach(sim, base_of(sim, bank), bytes);
+        sender->size = bytes / 16;
+        sender->head = sim->registers[(bank + TX_TDH) / 4];
+        sender->threshold = TXDCTL_WTHRESH(sim->registers[(bank + TX_TXDCTL) / 4]);
+        sender->unwritten = 0;
+        sender->halted = 0;
+        sender->segment_count = 0;
+        memset(sender->contexts, 0, sizeof sender->contexts);
+        check_tail(sim, queue, bank, "TDT");
+    } else if (!sender->wanted && sender->enabled) {
+        sim->registers[(bank + TX_TDH) / 4] = sender->head;
+    }
+    sender->enabled = sender->wanted;
+    sender->wait = 0;
+    list_active(sim);
+}
+
+void rl_sim_queues_off(struct rl_sim *sim)
+{
+    for (uint32_t i = 0; i < RL_SIM_QUEUES; i++) {
+        sim->rx[i].enabled = sim->rx[i].wanted = sim->rx[i].wait = sim->rx[i].halted = 0;
+        sim->rx[i].tail = sim->rx[i].head;
+        sim->tx[i].enabled = sim->tx[i].wanted = sim->tx[i].wait = 0;
+    }
+    list_active(sim);
+}

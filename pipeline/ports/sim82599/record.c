@@ -1,0 +1,103 @@
+/* What is transmitted, as a pcap file: nanosecond time stamps, Ethernet. Whole
+ * records gather in a buffer; when writing fails the file is cut back to the
+ * last that is whole, and recording is over. */
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+#include "model.h"
+
+#define BUFFER (1u << 20)
+#define RECORD_HEADER 16
+
+int32_t rl_sim_record(struct rl_sim *sim, int32_t fd)
+{
+    /* Magic of nanosecond pcap, version 2.4, zone, accuracy, snapshot length, link type. */
+    const uint32_t header[6] = {0xa1b23c4d, 2u | 4u << 16, 0, 0, 65535, 1};
+    struct rl_sim_record *record = &sim->record;
+    if (record->buffer == NULL)
+        record->buffer = malloc(BUFFER);
+    if (record->buffer == NULL)
+        return -1;
+    memcpy(record->buffer, header, sizeof header);
+    record->used = sizeof header;
+    record->frames = record->written = record->last = 0;
+    record->fd = fd;
+    return 0;
+}
+
+static void end_recording(struct rl_sim *sim, int error)
+{
+    struct rl_sim_record *record = &sim->record;
+    struct rl_sim_wire *wire = &sim->card->wire;
+    wire->record_error = (uint64_t)error;
+    wire->recorded -= record->frames;
+    /* Where the file cannot be cut, a pipe for instance, its last record may be half. */
+    if (lseek(record->fd, (off_t)record->written, SEEK_SET) >= 0 &&
+        ftruncate(record->fd, (off_t)record->written) != 0)
+        wire->record_error = (uint64_t)errno;
+    record->fd = -1;
+}
+
+int32_t rl_sim_record_flush(struct rl_sim *sim)
+{
+    struct rl_sim_record *record = &sim->record;
+    uint64_t done = 0;
+    while (record->fd >= 0 && done < record->used) {
+        ssize_t bytes = write(record->fd, record->buffer + done, record->used - done);
+        if (bytes >= 0)
+            done += (uint64_t)bytes;
+        else if (errno != EINTR)
+            end_recording(sim, errno);
+    }
+    if (record->fd >= 0) {
+        record->written += record->used;
+        record->used = record->frames = 0;
+    }
+    return (int32_t)sim->card->wire.record_error;
+}
+
+static uint64_t time_stamp(struct rl_sim_record *record)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t stamp = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    record->last = stamp > record->last ? stamp : record->last + 1;
+    return record->last;
+}
+
+/* Append a frame of `length` bytes, an inserted `tag` (negative: none) among
+ * them, padded as the card pads. All segments are within windows. */
+void rl_sim_record_frame(struct rl_sim *sim, const struct rl_sim_segment *segments, uint32_t count,
+                         uint32_t length, int32_t tag)
+{
+    struct rl_sim_record *record = &sim->record;
+    uint32_t padded = length < RL_SIM_MIN ? RL_SIM_MIN : length;
+    if (record->used + RECORD_HEADER + padded > BUFFER)
+        rl_sim_record_flush(sim);
+    if (record->fd < 0)
+        return;
+    uint64_t stamp = time_stamp(record);
+    const uint32_t header[4] = {(uint32_t)(stamp / 1000000000u), (uint32_t)(stamp % 1000000000u),
+                                padded, padded};
+    uint8_t *at = record->buffer + record->used;
+    memcpy(at, header, sizeof header);
+    at += sizeof header;
+    uint8_t *frame = at;
+    for (uint32_t i = 0; i < count; i++) {
+        const uint8_t *from = rl_sim_reach(sim, segments[i].address, segments[i].length);
+        memcpy(at, from, segments[i].length);
+        at += segments[i].length;
+    }
+    if (tag >= 0) {
+        uint32_t type = sim->vlan_type;
+        const uint8_t inserted[4] = {(uint8_t)(type >> 8), (uint8_t)type, (uint8_t)(tag >> 8),
+                                     (uint8_t)tag};
+        memmove(frame + 12 + sizeof inserted, frame + 12, length - sizeof inserted - 12);
+        memcpy(frame + 12, inserted, sizeof inserted);
+    }
+    memset(frame + length, 0, padded - length);
+    record->used += RECORD_HEADER + padded;
+    record->frames++;
+    sim->card->wire.recorded++;
+}

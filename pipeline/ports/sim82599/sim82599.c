@@ -1,0 +1,71 @@
+/* The card as a whole: made, connected, stepped and taken apart. */
+#include <stdlib.h>
+#include "registers.h"
+
+struct rl_sim *rl_sim_new(const struct rl_sim_config *config)
+{
+    struct rl_sim *sim = calloc(1, sizeof *sim);
+    if (sim == NULL)
+        return NULL;
+    sim->own_card = config->card == NULL;
+    sim->card = sim->own_card ? calloc(1, sizeof *sim->card) : config->card;
+    if (sim->card == NULL) {
+        free(sim);
+        return NULL;
+    }
+    memcpy(sim->mac, config->mac, sizeof sim->mac);
+    sim->record.fd = -1;
+    sim->bus_master = true;
+    sim->epoch = 1;
+    rl_sim_power_on(sim);
+    if (config->left_running)
+        rl_sim_leave_running(sim);
+    return sim;
+}
+
+void rl_sim_free(struct rl_sim *sim)
+{
+    if (sim == NULL)
+        return;
+    rl_sim_record_flush(sim);
+    rl_sim_source_free(sim);
+    free(sim->record.buffer);
+    if (sim->own_card)
+        free(sim->card);
+    free(sim);
+}
+
+struct rl_sim_card *rl_sim_card(struct rl_sim *sim)
+{
+    return sim->card;
+}
+
+int32_t rl_sim_map(struct rl_sim *sim, uint64_t bus, void *address, uint64_t size)
+{
+    if (sim->window_count == RL_SIM_WINDOWS)
+        return -1;
+    struct rl_sim_window *window = &sim->windows[sim->window_count++];
+    window->bus = bus;
+    window->size = size;
+    window->host = address;
+    return 0;
+}
+
+void rl_sim_bus_master(struct rl_sim *sim, uint32_t on)
+{
+    sim->bus_master = on != 0;
+    sim->changed = true;
+}
+
+uint32_t rl_sim_step(void *context)
+{
+    struct rl_sim *sim = context;
+    uint32_t moved = 0;
+    if (RL_SIM_UNLIKELY(sim->waiting))
+        rl_sim_pass(sim);
+    if (RL_SIM_UNLIKELY(sim->changed))
+        rl_sim_refresh(sim);
+    if (sim->transmitting)
+        moved += rl_sim_transmit(sim);
+    return moved + rl_sim_receive(sim);
+}

@@ -1,0 +1,274 @@
+/* Packets from packet memory to the wire, as transmit descriptors say.
+ *
+ * The short way is for a packet in one descriptor that asks for nothing but to
+ * be sent; every other descriptor goes through `take_slowly`. */
+#include "registers.h"
+
+/* The second half of an advanced transmit descriptor. */
+#define LENGTH(high) ((uint32_t)(high)&0xFFFF)
+#define PAYLEN(high) ((uint32_t)((high) >> 46))
+#define DTYP(high) ((uint32_t)((high) >> 20) & 0xF)
+#define DTYP_CONTEXT 2
+#define DTYP_DATA 3
+#define DTYP_MASK (0xFull << 20)
+#define EOP (1ull << 24)
+#define IFCS (1ull << 25)
+#define RS (1ull << 27)
+#define DEXT (1ull << 29)
+#define VLE (1ull << 30)
+#define TSE (1ull << 31)
+#define DD (1ull << 32)
+#define INDEX(high) ((uint32_t)((high) >> 36) & 7)
+#define POPTS (0x3Full << 40)
+
+#define PLAIN_MASK (DTYP_MASK | EOP | IFCS | DEXT | VLE | TSE | DD | POPTS)
+#define PLAIN ((uint64_t)DTYP_DATA << 20 | EOP | IFCS | DEXT)
+
+#define PACKET_MIN 17 /* bytes without CRC that the card can send (datasheet 7.2) */
+
+struct tally {
+    uint64_t packets;
+    uint64_t bytes;
+    uint64_t refused;
+};
+
+static inline void sent(struct rl_sim *sim, struct tally *tally,
+                        const struct rl_sim_segment *segments, uint32_t count, uint32_t length,
+                        int32_t tag)
+{
+    uint32_t padded = length < RL_SIM_MIN ? RL_SIM_MIN : length;
+    sim->tx_classes[rl_sim_size_bin(padded)]++;
+    tally->packets++;
+    tally->bytes += padded;
+    if (RL_SIM_UNLIKELY(sim->record.fd >= 0))
+        rl_sim_record_frame(sim, segments, count, length, tag);
+}
+
+static void refuse(struct rl_sim *sim, struct rl_sim_tx_queue *queue, struct tally *tally,
+                   uint32_t kind, const char *why)
+{
+    uint32_t number = (uint32_t)(queue - sim->tx);
+    tally->refused++;
+    queue->segment_count = 0;
+    rl_sim_fault(sim, kind, number, queue->head, "transmit queue %u descriptor %u: %s; not sent",
+                 number, queue->head, why);
+}
+
+static void abort_dma(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint64_t address,
+                      uint32_t bytes)
+{
+    uint32_t number = (uint32_t)(queue - sim->tx);
+    rl_sim_fault(sim, RL_SIM_FAULT_DMA, number, address,
+                 "DMA read of %u bytes from 0x%llx, transmit queue %u descriptor %u: outside "
+                 "every window; the queue stands still",
+                 bytes, (unsigned long long)address, number, queue->head);
+    queue->segment_count = 0;
+    queue->halted = 1;
+}
+
+/* What is wrong with a packet whose last descriptor has come, or NULL. */
+static const char *packet_trouble(const struct rl_sim *sim, const struct rl_sim_tx_queue *queue,
+                                  uint32_t length)
+{
+    if (!(queue->first & IFCS))
+        return "IFCS is not set, so it would leave without CRC";
+    if (PAYLEN(queue->first) != queue->segment_bytes)
+        return "PAYLEN is not the length of its data";
+    if (queue->segment_bytes < PACKET_MIN)
+        return "the card sends no packet below 17 bytes";
+    if (length > sim->frame_max + RL_SIM_TAG)
+        return "it is longer than MAXFRS, or 1518 bytes without jumbo frames, allows";
+    if (!(sim->registers[HLREG0 / 4] & HLREG0_TXCRCEN))
+        return "HLREG0 bit 0 is clear, so it would leave without CRC";
+    if (length < RL_SIM_MIN && !(sim->registers[HLREG0 / 4] & HLREG0_TXPADEN))
+        return "below 60 bytes, and HLREG0 bit 10, padding, is clear";
+    if ((queue->first & VLE) &&
+        (INDEX(queue->first) > 1 || !queue->contexts[INDEX(queue->first)].valid))
+        return "VLE without a context descriptor that has the tag";
+    return NULL;
+}
+
+static void finish_packet(struct rl_sim *sim, struct rl_sim_tx_queue *queue, struct tally *tally)
+{
+    uint32_t length = queue->segment_bytes + (queue->first & VLE ? RL_SIM_TAG : 0);
+    const char *trouble = packet_trouble(sim, queue, length);
+    if (trouble != NULL) {
+        refuse(sim, queue, tally, RL_SIM_FAULT_TX_DESCRIPTOR, trouble);
+        return;
+    }
+    for (uint32_t i = 0; i < queue->segment_count; i++) {
+        const struct rl_sim_segment *segment = &queue->segments[i];
+        if (rl_sim_reach(sim, segment->address, segment->length) == NULL) {
+            abort_dma(sim, queue, segment->address, segment->length);
+            tally->refused++;
+            return;
+        }
+    }
+    int32_t tag = queue->first & VLE ? queue->contexts[INDEX(queue->first)].tag : -1;
+    sent(sim, tally, queue->segments, queue->segment_count, length, tag);
+    queue->segment_count = 0;
+}
+
+static void take_slowly(struct rl_sim *sim, struct rl_sim_tx_queue *queue, struct tally *tally,
+                        uint64_t low, uint64_t high)
+{
+    uint32_t number = (uint32_t)(queue - sim->tx);
+    if (!(high & DEXT)) {
+        refuse(sim, queue, tally, RL_SIM_FAULT_TX_DESCRIPTOR,
+               "DEXT is not set, and the model has no legacy descriptors");
+        return;
+    }
+    if (DTYP(high) == DTYP_CONTEXT && queue->segment_count == 0) {
+        if (INDEX(high) > 1) {
+            refuse(sim, queue, tally, RL_SIM_FAULT_TX_DESCRIPTOR,
+                   "a queue has contexts 0 and 1 only");
+            return;
+        }
+        queue->contexts[INDEX(high)].tag = (uint16_t)(low >> 16);
+        queue->contexts[INDEX(high)].valid = 1;
+        return;
+    }
+    if (DTYP(high) != DTYP_DATA) {
+        refuse(sim, queue, tally, RL_SIM_FAULT_TX_DESCRIPTOR,
+               "DTYP is neither 3, data, nor 2, context, before a packet");
+        return;
+    }
+    if (high & (TSE | POPTS)) {
+        refuse(sim, queue, tally, RL_SIM_FAULT_UNMODELLED,
+               "it asks for segmentation or checksums, which the model does not do");
+        return;
+    }
+    if (high & DD)
+        rl_sim_fault(sim, RL_SIM_FAULT_TX_DESCRIPTOR, number, queue->head,
+                     "transmit queue %u descriptor %u was handed to the card with DD set: "
+                     "software would take it as sent",
+                     number, queue->head);
+    if (queue->segment_count == RL_SIM_SEGMENTS) {
+        refuse(sim, queue, tally, RL_SIM_FAULT_TX_DESCRIPTOR,
+               "a packet has at most 40 descriptors");
+        return;
+    }
+    if (queue->segment_count == 0) {
+        queue->first = high;
+        queue->segment_bytes = 0;
+    }
+    queue->segments[queue->segment_count].address = low;
+    queue->segments[queue->segment_count++].length = LENGTH(high);
+    queue->segment_bytes += LENGTH(high);
+    if (high & EOP)
+        finish_packet(sim, queue, tally);
+}
+
+/* With WTHRESH = 0 a descriptor that asks for it is written back at once; with a
+ * threshold nobody is asked, and all are when so many are complete. */
+static inline void complete(struct rl_sim_tx_queue *queue, uint64_t *descriptor, uint64_t high)
+{
+    if (RL_SIM_UNLIKELY(queue->threshold != 0)) {
+        if (++queue->unwritten < queue->threshold)
+            return;
+        for (uint32_t i = queue->unwritten; i-- > 0;) {
+            uint32_t at = (queue->head + queue->size - i % queue->size) % queue->size;
+            queue->ring[2 * (uint64_t)at] = 0;
+            __atomic_store_n(&queue->ring[2 * (uint64_t)at + 1], DD, __ATOMIC_RELEASE);
+        }
+        queue->unwritten = 0;
+    } else if (high & RS) {
+        descriptor[0] = 0;
+        __atomic_store_n(&descriptor[1], DD, __ATOMIC_RELEASE);
+    }
+}
+
+/* How many descriptors of the queue the card may take now. */
+static uint32_t look_at_tail(struct rl_sim *sim, struct rl_sim_tx_queue *queue)
+{
+    uint32_t tail = __atomic_load_n(queue->tail_register, __ATOMIC_ACQUIRE);
+    uint32_t number = (uint32_t)(queue - sim->tx);
+    if (RL_SIM_UNLIKELY(queue->halted))
+        return 0;
+    if (RL_SIM_UNLIKELY(tail >= queue->size)) {
+        rl_sim_fault(sim, RL_SIM_FAULT_TAIL, number, tail,
+                     "TDT[%u] = %u, but the ring has %u descriptors: the queue stands still",
+                     number, tail, queue->size);
+        queue->halted = 1;
+        return 0;
+    }
+    uint32_t ready = tail + (tail < queue->head ? queue->size : 0) - queue->head;
+    if (RL_SIM_UNLIKELY(ready != 0 && queue->ring == NULL)) {
+        abort_dma(sim, queue,
+                  sim->registers[rl_sim_tx_register(number, TX_TDBAL) / 4] |
+                      (uint64_t)sim->registers[rl_sim_tx_register(number, TX_TDBAH) / 4] << 32,
+                  16);
+        return 0;
+    }
+    return ready < RL_SIM_BATCH ? ready : RL_SIM_BATCH;
+}
+
+static uint32_t send_queue(struct rl_sim *sim, struct rl_sim_tx_queue *queue, struct tally *tally)
+{
+    uint32_t ready = look_at_tail(sim, queue);
+    uint32_t span = sim->frame_max + RL_SIM_TAG - PACKET_MIN;
+    bool plain = (sim->registers[HLREG0 / 4] & (HLREG0_TXCRCEN | HLREG0_TXPADEN)) ==
+                 (HLREG0_TXCRCEN | HLREG0_TXPADEN);
+    uint32_t done = 0;
+    while (done < ready && !queue->halted) {
+        uint64_t *descriptor = queue->ring + 2 * (uint64_t)queue->head;
+        uint64_t low = __atomic_load_n(&descriptor[0], __ATOMIC_RELAXED);
+        uint64_t high = __atomic_load_n(&descriptor[1], __ATOMIC_RELAXED);
+        uint32_t length = LENGTH(high);
+        if (RL_SIM_LIKELY((high & PLAIN_MASK) == PLAIN && PAYLEN(high) == length &&
+                          length - PACKET_MIN <= span && queue->segment_count == 0 && plain)) {
+            struct rl_sim_segment whole = {low, length};
+            if (RL_SIM_UNLIKELY(rl_sim_reach(sim, low, length) == NULL)) {
+                abort_dma(sim, queue, low, length);
+                tally->refused++;
+                break;
+            }
+            sent(sim, tally, &whole, 1, length, -1);
+        } else {
+            take_slowly(sim, queue, tally, low, high);
+            if (queue->halted)
+                break;
+        }
+        complete(queue, descriptor, high);
+        if (++queue->head == queue->size)
+            queue->head = 0;
+        done++;
+    }
+    return done;
+}
+
+static void count(struct rl_sim *sim, uint32_t number, const struct tally *tally)
+{
+    struct rl_sim_wire *wire = &sim->card->wire;
+    uint32_t counter = sim->registers[TQSM / 4 + number / 4] >> number % 4 * 8 & 0xF;
+    uint64_t octets = tally->bytes + RL_SIM_CRC * tally->packets;
+    rl_sim_add(sim, QPTC + 4 * counter, tally->packets);
+    rl_sim_add_octets(sim, QBTC_L + 8 * counter, tally->bytes);
+    rl_sim_add(sim, GPTC, tally->packets);
+    rl_sim_add(sim, TPT, tally->packets);
+    rl_sim_add_octets(sim, GOTCL, octets);
+    wire->transmitted += tally->packets;
+    wire->transmitted_bytes += tally->bytes;
+    wire->refused += tally->refused;
+    wire->queue_transmitted[number] += tally->packets;
+}
+
+uint32_t rl_sim_transmit(struct rl_sim *sim)
+{
+    uint32_t moved = 0;
+    for (uint32_t i = 0; i < sim->tx_count; i++) {
+        struct tally tally = {0};
+        uint32_t done = send_queue(sim, &sim->tx[sim->tx_active[i]], &tally);
+        if (done == 0 && tally.refused == 0)
+            continue;
+        if (sim->transmit_unchecked)
+            rl_sim_check_transmit(sim);
+        count(sim, sim->tx_active[i], &tally);
+        moved += done;
+    }
+    for (uint32_t i = 0; i < 6 && moved; i++) {
+        rl_sim_add(sim, PTC64 + 4 * i, sim->tx_classes[i]);
+        sim->tx_classes[i] = 0;
+    }
+    return moved;
+}
