@@ -3,7 +3,7 @@
  *
  * Guarantees (each names its test in tests/shm/test_ring.py unless said):
  *  G1  what is popped is what was pushed, in order, each once
- *      (test_order_and_content, the stress binary tests/shm/ring_stress.c)
+ *      (test_order_and_content; test_ring_stress.py runs ring_stress.c)
  *  G2  a reference is published only after it is written whole, and a slot is
  *      reused only after it was copied (ring_stress under ThreadSanitizer; with
  *      the release store weakened the sanitizer must complain)
@@ -12,7 +12,7 @@
  *  G4  nothing here waits, allocates or calls the system except rl_ring_wake
  *      and rl_ring_sleep (by reading; test_full_and_empty_return_at_once)
  *  G5  a consumer that sleeps is woken by the next push or by its own timeout
- *      (test_no_lost_wakeup)
+ *      (test_no_lost_wakeup, in test_ring_stress.py)
  *
  * Assumptions:
  *  A1  one producer and one consumer, each with its rl_ring_end in private memory

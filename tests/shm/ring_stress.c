@@ -1,0 +1,243 @@
+/* A ring under stress, for test_ring_stress.py.
+ *
+ *   ring_stress threads COUNT START      one producer thread, one consumer thread
+ *   ring_stress processes COUNT FD       a process at each end of the rings behind FD:
+ *                                        what goes out on `in` must come back on `out`
+ *   ring_stress sleeper COUNT FD         the same, one reference at a time, the worker
+ *                                        asleep in between
+ *
+ * START is the index that the ring begins at, so that it can be made to wrap.
+ * Every field of a reference follows from its number: each is checked. Exits 1 and
+ * says what was wrong, or 0. */
+#define _GNU_SOURCE
+#include "shm/ring.h"
+#ifndef RL_NO_SLEEP /* ThreadSanitizer does not know fences */
+#include "shm/wait.h"
+#endif
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static uint64_t count;
+
+static struct rl_reference numbered(uint64_t number)
+{
+    uint32_t mixed = (uint32_t)number * 2654435761u;
+    return (struct rl_reference){.buffer = (uint32_t)number,
+                                 .offset = (uint16_t)(mixed >> 3),
+                                 .length = (uint16_t)(mixed >> 7),
+                                 .rss_hash = ~mixed,
+                                 .vlan_tci = (uint16_t)(mixed >> 11),
+                                 .port = (uint8_t)(mixed >> 13),
+                                 .flags = (uint8_t)(mixed >> 17)};
+}
+
+static void check(const struct rl_reference *got, uint64_t number)
+{
+    struct rl_reference wanted = numbered(number);
+    if (memcmp(got, &wanted, sizeof wanted) != 0) {
+        printf("reference %llu came out as number %u\n", (unsigned long long)number, got->buffer);
+        exit(1);
+    }
+}
+
+/* Batch sizes from 1 to 64, a different sequence for each seed. */
+static uint32_t batch_size(uint32_t *seed)
+{
+    *seed = *seed * 1664525u + 1013904223u;
+    return 1 + (*seed >> 26);
+}
+
+static void must(int result)
+{
+    if (result < 0) {
+        printf("a ring index was out of range, and both ends are ours\n");
+        exit(1);
+    }
+}
+
+/* Push numbers from `sent` on, as many as fit of one batch; returns the next. */
+static uint64_t produce(struct rl_ring_end *end, uint64_t sent, uint32_t *seed)
+{
+    struct rl_reference refs[RL_BATCH_MAX];
+    uint32_t n = batch_size(seed);
+    if (n > count - sent)
+        n = (uint32_t)(count - sent);
+    for (uint32_t i = 0; i < n; i++)
+        refs[i] = numbered(sent + i);
+    int pushed = rl_ring_push(end, refs, n);
+    must(pushed);
+    return sent + (uint64_t)pushed;
+}
+
+/* Take a batch, every other one by peek and a take of only a part of it. */
+static uint64_t consume(struct rl_ring_end *end, uint64_t seen, uint32_t *seed)
+{
+    struct rl_reference refs[RL_BATCH_MAX];
+    uint32_t n = batch_size(seed);
+    int got;
+    if (n & 1) {
+        got = rl_ring_pop(end, refs, n);
+        must(got);
+    } else {
+        got = rl_ring_peek(end, refs, n);
+        must(got);
+        got = (got + 1) / 2;
+        rl_ring_take(end, (uint32_t)got);
+    }
+    for (int i = 0; i < got; i++)
+        check(refs + i, seen + (uint64_t)i);
+    return seen + (uint64_t)got;
+}
+
+static void *producer(void *argument)
+{
+    uint32_t seed = 1;
+    for (uint64_t sent = 0; sent < count;) {
+        uint64_t next = produce(argument, sent, &seed);
+        if (next == sent)
+            sched_yield();
+        sent = next;
+    }
+    return NULL;
+}
+
+static void threads(uint32_t start)
+{
+    struct rl_ring *ring = aligned_alloc(64, sizeof *ring);
+    memset(ring, 0, sizeof *ring);
+    ring->producer = ring->consumer = start;
+    struct rl_ring_end in = {ring, start, start}, out = {ring, start, start};
+    pthread_t thread;
+    uint32_t seed = 2;
+    pthread_create(&thread, NULL, producer, &in);
+    for (uint64_t seen = 0; seen < count;) {
+        uint64_t next = consume(&out, seen, &seed);
+        if (next == seen)
+            sched_yield();
+        seen = next;
+    }
+    pthread_join(thread, NULL);
+    free(ring);
+}
+
+#ifndef RL_NO_SLEEP
+static struct rl_rings_segment *map(int fd)
+{
+    struct rl_rings_segment *rings =
+        mmap(NULL, sizeof *rings, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (rings == MAP_FAILED) {
+        perror("mmap");
+        exit(1);
+    }
+    return rings;
+}
+
+/* The worker: returns everything that it gets, until it is killed. */
+static void echo(struct rl_rings_segment *rings, int sleeping)
+{
+    struct rl_ring_end in = rl_ring_end_new(&rings->in), out = rl_ring_end_new(&rings->out);
+    struct rl_reference refs[RL_BATCH_MAX];
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;) {
+        int room = rl_ring_room(&out, RL_BATCH_MAX);
+        must(room);
+        int got = rl_ring_pop(&in, refs, (uint32_t)room);
+        must(got);
+        if (got > 0)
+            rl_ring_put(&out, refs, (uint32_t)got);
+        else if (sleeping)
+            rl_ring_sleep(&in, 999999999);
+        else
+            sched_yield();
+    }
+}
+
+static void processes(int fd)
+{
+    struct rl_rings_segment *rings = map(fd);
+    pid_t worker = fork();
+    if (worker == 0)
+        echo(rings, 0);
+    struct rl_ring_end in = rl_ring_end_new(&rings->in), out = rl_ring_end_new(&rings->out);
+    uint32_t seed_in = 3, seed_out = 4;
+    for (uint64_t sent = 0, seen = 0; seen < count;) {
+        uint64_t next_sent = produce(&in, sent, &seed_in);
+        uint64_t next_seen = consume(&out, seen, &seed_out);
+        if (next_sent == sent && next_seen == seen)
+            sched_yield();
+        sent = next_sent;
+        seen = next_seen;
+    }
+    kill(worker, SIGKILL);
+    waitpid(worker, NULL, 0);
+}
+
+static uint64_t nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* A wake-up that is lost shows as an answer that takes as long as the worker
+ * sleeps by itself. Pauses of every length up to half a microsecond bring the two
+ * together at each point of falling asleep. */
+static void sleeper(int fd)
+{
+    struct rl_rings_segment *rings = map(fd);
+    pid_t worker = fork();
+    if (worker == 0)
+        echo(rings, 1);
+    struct rl_ring_end in = rl_ring_end_new(&rings->in), out = rl_ring_end_new(&rings->out);
+    uint64_t lost = 0, woken = 0;
+    for (uint64_t number = 0; number < count && lost == 0; number++) {
+        struct rl_reference ref = numbered(number);
+        for (volatile uint64_t i = number * 7 % 512; i > 0; i--)
+            ;
+        must(rl_ring_push(&in, &ref, 1));
+        if (rl_ring_is_asleep(in.ring)) {
+            rl_ring_wake(in.ring);
+            woken++;
+        }
+        uint64_t start = nanoseconds();
+        while (rl_ring_pop(&out, &ref, 1) != 1)
+            if (nanoseconds() - start > 100000)
+                sched_yield();
+        check(&ref, number);
+        lost += nanoseconds() - start > 900000000;
+    }
+    kill(worker, SIGKILL);
+    waitpid(worker, NULL, 0);
+    printf("lost %llu woken %llu\n", (unsigned long long)lost, (unsigned long long)woken);
+    if (lost)
+        exit(1);
+}
+#endif
+
+int main(int argc, char **argv)
+{
+    if (argc != 4)
+        return 2;
+    count = strtoull(argv[2], NULL, 0);
+    uint32_t third = (uint32_t)strtoul(argv[3], NULL, 0);
+    if (strcmp(argv[1], "threads") == 0)
+        threads(third);
+#ifndef RL_NO_SLEEP
+    else if (strcmp(argv[1], "processes") == 0)
+        processes((int)third);
+    else if (strcmp(argv[1], "sleeper") == 0)
+        sleeper((int)third);
+#endif
+    else
+        return 2;
+    return 0;
+}
