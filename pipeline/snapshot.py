@@ -38,17 +38,17 @@ class PortSnapshot:
 
     @property
     def card_drops(self) -> dict[str, int]:
-        """What the card itself dropped, by reason."""
+        """What the card itself dropped and so was never received, by reason."""
         return {reason: self.card[reason] for reason in CARD_DROPS if reason in self.card}
 
     @property
     def drops(self) -> dict[str, int]:
-        """Every lost packet by its reason, the card's own first."""
-        reasons = self.card_drops
-        for name in self.queues[0] if self.queues else ():
-            if name.startswith("drop_"):
-                reasons[name.removeprefix("drop_")] = self.total(name)
-        return reasons
+        """Every packet that was received and lost, by its reason."""
+        return {
+            name.removeprefix("drop_"): self.total(name)
+            for name in (self.queues[0] if self.queues else ())
+            if name.startswith("drop_")
+        }
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,10 @@ class Snapshot:
 
     @property
     def drops(self) -> dict[str, int]:
-        """Every lost packet of all ports by its reason."""
+        """Every lost packet of all ports by its reason, those of the cards among them."""
         total: Counter[str] = Counter()
         for port in self.ports:
+            total.update(port.card_drops)
             total.update(port.drops)
         return dict(total)
 

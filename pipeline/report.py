@@ -1,0 +1,159 @@
+"""The report of a run, and what `ringline status --json` prints: a Snapshot laid out for readers.
+
+Sums to rely on, per port:
+ received = forwarded + every one of `drops` + in_flight
+ what the card itself dropped (`card_drops`) was never received
+`balance` has one number per equation of the books, each 0 when right.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ringline.pipeline.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
+from ringline.shm.errors import EnvironmentLacks, RinglineError
+
+ENDED_WELL = "all well"
+
+
+def lay_out(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot as JSON values."""
+    return {
+        "ringline": snapshot.version,
+        "name": snapshot.name,
+        "state": snapshot.state,
+        "started": _iso(snapshot.started),
+        "taken": _iso(snapshot.taken),
+        "seconds": round(snapshot.taken - snapshot.started, 3),
+        "metrics": snapshot.metrics_url,
+        "ports": {port.name: _port(port, snapshot) for port in snapshot.ports},
+        "workers": [_worker(worker) for worker in snapshot.workers],
+        "lanes": [lane.counters for lane in snapshot.lanes],
+        "drops": snapshot.drops,
+        "buffers": snapshot.holders(),
+        "balance": snapshot.balance,
+    }
+
+
+def of_a_run(
+    snapshot: Snapshot,
+    error: RinglineError | None,
+    plugin_reports: Mapping[int, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The report of a run that has ended; `plugin_reports` by queue."""
+    report = lay_out(snapshot)
+    report["ended"] = report.pop("taken")
+    report["exit"] = {
+        "code": error.exit_code if error else 0,
+        "reason": str(error) if error else ENDED_WELL,
+    }
+    for worker in report["workers"]:
+        worker["report"] = plugin_reports.get(worker["queue"], {})
+    return report
+
+
+class ReportFile:
+    """The file of `--report`, opened before anything is started.
+
+    An older report stays as it is until the new one is written. Raises
+    EnvironmentLacks when the file cannot be written.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._new = not os.path.lexists(path)
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise EnvironmentLacks(
+                f"the report cannot be written to {path}: {error.strerror}"
+            ) from None
+        self._written = False
+
+    def write(self, report: Mapping[str, Any]) -> None:
+        """Write the report and keep it. Raises EnvironmentLacks when there is no room."""
+        text = json.dumps(report, indent=2, default=str) + "\n"
+        self._written = True
+        try:
+            if stat.S_ISREG(os.fstat(self._fd).st_mode):
+                os.ftruncate(self._fd, 0)
+            with os.fdopen(os.dup(self._fd), "w") as file:
+                file.write(text)
+        except OSError as error:
+            raise EnvironmentLacks(
+                f"the report cannot be written to {self.path}: {error.strerror}"
+            ) from None
+
+    def close(self) -> None:
+        """Close the file; an empty one that was made for this run is removed."""
+        os.close(self._fd)
+        if self._new and not self._written:
+            os.unlink(self.path)
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _port(port: PortSnapshot, snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "device": port.device,
+        "mac": port.mac,
+        "link": {"up": port.link_up, "mbps": port.link_mbps},
+        "received": {"packets": port.total("rx_packets"), "bytes": port.total("rx_bytes")},
+        "transmitted": {"packets": port.total("tx_packets"), "bytes": port.total("tx_bytes")},
+        "forwarded": port.total("transmitted"),
+        "in_flight": snapshot.in_flight.get(port.name, 0),
+        "drops": port.drops,
+        "card_drops": port.card_drops,
+        "card": port.card,
+        "wire": port.wire,
+        "faults": list(port.faults),
+        "queues": list(port.queues),
+    }
+
+
+def _worker(worker: WorkerSnapshot) -> dict[str, Any]:
+    return {
+        "queue": worker.queue,
+        "plugin": worker.plugin,
+        "state": worker.state,
+        "up": worker.up,
+        "pid": worker.pid,
+        "generation": worker.generation,
+        "restarts": worker.restarts,
+        "heartbeat_age": worker.heartbeat_age,
+        "ring_in": worker.ring_in,
+        "ring_out": worker.ring_out,
+        "counters": worker.counters,
+        "slot": worker.slot,
+        "errors": worker.errors,
+        "latency_seconds": {
+            name: latency_quantile(worker.latency, quantile)
+            for name, quantile in (("median", 0.5), ("p99", 0.99))
+        },
+        "metrics": {metric.name: metric.value for metric in worker.metrics},
+        "tables": {
+            table.name: [
+                {table.label: label, **dict(zip(table.columns, numbers, strict=True))}
+                for label, numbers in table.rows
+            ]
+            for table in worker.tables
+        },
+    }
+
+
+def latency_quantile(buckets: tuple[int, ...], quantile: float) -> float | None:
+    """The upper bound in seconds of the bucket that holds the quantile; None without samples."""
+    wanted = quantile * sum(buckets)
+    reached = 0
+    for bucket, number in enumerate(buckets):
+        reached += number
+        if number and reached >= wanted:
+            return float(2**bucket * 64e-9)
+    return None
