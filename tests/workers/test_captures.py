@@ -190,7 +190,10 @@ def test_a_file_without_permission(saved: Callable[[bytes], Path]) -> None:
         (make.section() + make.block(1, b""), "too short for an interface"),
         (make.section() + make.interface() + make.block(6, bytes(16)), "too short for a packet"),
         (make.section() + make.interface(options=b"\x09\0\xff\0"), "reaches beyond its end"),
+        (make.section() + make.interface() + make.block(3, b""), "too short for a packet"),
+        (make.section() + make.interface() + make.simple(b"x" * 8, 9), "claims 9 bytes in a block"),
     ],
+    ids=lambda value: value if isinstance(value, str) else f"{len(value)}",
 )
 def test_what_is_not_a_capture_of_ethernet(
     saved: Callable[[bytes], Path], content: bytes, sentence: str

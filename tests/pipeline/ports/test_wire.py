@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import runpy
 from collections import Counter
 from dataclasses import replace
@@ -144,9 +145,25 @@ def test_every_flow_is_sent_and_the_mix_is_exact(count: int) -> None:
     assert shares == pytest.approx(dict(IMIX), abs=0.01)
 
 
-def test_flows_are_distinct_beyond_the_addresses() -> None:
+class Dull(random.Random):
+    """Chance that always gives the same."""
+
+    def getrandbits(self, bits: int) -> int:
+        return 0
+
+
+def test_flows_are_distinct_whatever_chance_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "Random", Dull)
     made = from_flows(FlowsConfig(count=70_000), CARD)
     assert len({headers.rss_input(made.frame(index)) for index in made.order}) == 70_000
+
+
+def test_no_udp_checksum_is_zero() -> None:
+    """Zero would mean that there is none; one in 65536 is written as ones instead."""
+    made = from_flows(FlowsConfig(count=200_000), CARD)
+    checksums = [made.data[offset + 40 : offset + 42] for offset in made.offsets]
+    assert b"\xff\xff" in checksums
+    assert b"\0\0" not in checksums
 
 
 def test_the_same_configuration_makes_the_same_frames() -> None:
