@@ -42,7 +42,7 @@ def create_locked(instance: str, path: str) -> int:
                 return fd
             os.close(fd)
     raise EnvironmentLacks(
-        f"{path} is in the way: it was left by a run that has ended; remove it and start again"
+        f"{path} is in the way: it was left by a run that has ended; start again, or remove it"
     )
 
 
@@ -103,6 +103,11 @@ def _create_posix(name: str) -> int:
     try:
         shared = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600, size=0)
     except posix_ipc.ExistentialError:
+        # It stands for two errors, and does not tell which.
+        if not os.path.isdir(SHARED_MEMORY):
+            raise FileNotFoundError(
+                errno.ENOENT, f"there is no {SHARED_MEMORY}; mount a tmpfs there"
+            ) from None
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
     except posix_ipc.PermissionsError:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name) from None
