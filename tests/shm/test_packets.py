@@ -1,0 +1,408 @@
+"""Packet memory and descriptor memory: buffers, device addresses, hugepages.
+
+Hugepages are real where this machine has some reserved and a writable hugetlbfs, or
+where the test may reserve and mount them itself; elsewhere an ordinary folder stands in
+for the mount, to see what is chosen.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from ringline.shm import dma, hugepages
+from ringline.shm._shm import lib
+from ringline.shm.errors import Bug, EnvironmentLacks, UsageError
+from ringline.shm.packets import DescriptorMemory, PacketMemory
+from ringline.shm.segments import remove_stale, segments_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PROOF = os.environ.get("RINGLINE_PROOF") == "1"
+HEADER = lib.RL_HEADER_BYTES
+STRIDE = lib.RL_BUFFER_STRIDE
+MIB = 1 << 20
+
+
+@pytest.fixture
+def real_hugepages(tmp_path: Path) -> Iterator[int]:
+    """A hugetlbfs with 8 free pages of 2 MiB, as root; gives their size."""
+    pool = Path(hugepages.POOLS, "hugepages-2048kB", "nr_hugepages")
+    if os.geteuid() != 0 or not pool.exists():
+        pytest.skip("needs root and a kernel with hugepages of 2 MiB, to reserve and mount some")
+    before = int(pool.read_text())
+    missing = 8 - hugepages.available(2 * MIB)
+    if missing > 0:
+        pool.write_text(str(before + missing))
+    mount = tmp_path / "huge pages"
+    mount.mkdir()
+    command = ["mount", "-t", "hugetlbfs", "-o", "pagesize=2M", "none", str(mount)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+        if mounted.returncode != 0 or hugepages.available(2 * MIB) < 8:
+            pytest.skip(f"hugepages are missing: cannot reserve or mount them {mounted.stderr}")
+        yield 2 * MIB
+    finally:
+        subprocess.run(["umount", str(mount)], capture_output=True, check=False)
+        pool.write_text(str(before))
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A folder that is taken for a hugetlbfs mount, with pools as given."""
+
+    def make(free: int, total: int, page_kib: int = 2048, folder: str = "huge") -> Path:
+        mount = tmp_path / folder
+        mount.mkdir(exist_ok=True)
+        table = tmp_path / "mounts"
+        with table.open("a") as file:
+            file.write(f"none {mount} hugetlbfs rw,relatime,pagesize={page_kib >> 10}M 0 0\n")
+        pool = tmp_path / "pools" / f"hugepages-{page_kib}kB"
+        pool.mkdir(parents=True)
+        for name, value in [
+            ("free_hugepages", free),
+            ("nr_hugepages", total),
+            ("resv_hugepages", 0),
+        ]:
+            (pool / name).write_text(f"{value}\n")
+        monkeypatch.setattr(hugepages, "MOUNTS", str(table))
+        monkeypatch.setattr(hugepages, "POOLS", str(tmp_path / "pools"))
+        return mount
+
+    return make
+
+
+def test_buffers_lie_side_by_side_and_inside(instance: Callable[[], str]) -> None:
+    with PacketMemory.create(instance(), 1000, hugepages="off") as memory:
+        assert memory.buffers == 1000
+        assert memory.stride == STRIDE == 2240
+        assert memory.first_offset == HEADER == 4096
+        assert memory.headroom + lib.RL_BUFFER_DATA == memory.stride
+        assert memory.segment.size >= HEADER + 1000 * STRIDE
+        assert (memory.page_size, memory.hugepages) == (4096, False)
+        other = PacketMemory.attach(memory.segment.share())
+        assert other.buffers == 1000
+        other.segment.memory[HEADER + 999 * STRIDE + STRIDE - 1] = 9
+        assert memory.segment.memory[HEADER + 1000 * STRIDE - 1] == 9
+        other.close()
+        with pytest.raises(Bug):
+            DescriptorMemory.attach(memory.segment.share())
+
+
+def test_offset_addresses_are_a_base_and_the_offset(instance: Callable[[], str]) -> None:
+    with (
+        PacketMemory.create(instance(), 100, hugepages="off") as packets,
+        DescriptorMemory.create(instance(), 10_000, hugepages="off") as descriptors,
+    ):
+        there = packets.device_addresses("offset")
+        assert (there.page_shift, there.page_bus, there.unusable) == (63, [0x1_0000_0000], [])
+        assert there.of(HEADER + 7 * STRIDE) == 0x1_0000_0000 + HEADER + 7 * STRIDE
+        assert packets.device_addresses("offset", base=1 << 38).of(5) == (1 << 38) + 5
+        assert descriptors.device_addresses("offset").of(HEADER) == 0x1000_0000 + HEADER
+        for memory in (packets, descriptors):
+            with pytest.raises(UsageError, match="say offset or physical"):
+                memory.device_addresses("iova")
+
+
+def write_pagemap(path: Path, frames: dict[int, int], first: int) -> None:
+    """A pagemap for the pages from `first` on: offset -> frame number."""
+    with path.open("wb") as file:
+        for page, frame in frames.items():
+            file.seek((first + page) * 8)
+            file.write((1 << 63 | frame).to_bytes(8, "little"))
+
+
+def test_physical_addresses_follow_the_page_map(
+    instance: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PacketMemory.create(instance(), 100, hugepages="off") as memory:
+        pages = memory.segment.size // 4096
+        frames = {page: 1000 - 3 * page for page in range(pages)}
+        write_pagemap(tmp_path / "pagemap", frames, memory.segment.address // 4096)
+        monkeypatch.setattr(dma, "PAGEMAP", str(tmp_path / "pagemap"))
+        there = memory.device_addresses("physical")
+        assert there.page_shift == 12
+        assert there.page_bus == [4096 * frames[page] for page in range(pages)]
+        assert there.of(3 * 4096 + 17) == 4096 * (1000 - 9) + 17
+        usable = set(range(100)) - set(there.unusable)
+        assert usable
+        for buffer in range(100):
+            first = HEADER + buffer * STRIDE
+            in_one_page = first // 4096 == (first + STRIDE - 1) // 4096
+            assert in_one_page == (buffer in usable)
+
+
+@given(buffers=st.integers(1, 5000), shift=st.sampled_from([12, 14, 16, 21, 30]))
+@settings(max_examples=200 if PROOF else 25)
+def test_straddlers_are_exactly_the_buffers_that_cross_a_page(buffers: int, shift: int) -> None:
+    memory = object.__new__(PacketMemory)
+    memory.page_size, memory.stride, memory.first_offset = 1 << shift, STRIDE, HEADER
+    memory.buffers = buffers
+
+    class Used:
+        used = HEADER + buffers * STRIDE
+
+    memory.segment = Used  # type: ignore[assignment]  # all that is asked of it here
+    assert memory._straddlers() == [
+        buffer
+        for buffer in range(buffers)
+        if (HEADER + buffer * STRIDE) >> shift != (HEADER + (buffer + 1) * STRIDE - 1) >> shift
+    ]
+
+
+def test_a_frame_number_of_zero_is_an_error_and_not_an_address(
+    instance: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PacketMemory.create(instance(), 10, hugepages="off") as memory:
+        pages = memory.segment.size // 4096
+        frames = dict.fromkeys(range(pages), 5) | {2: 0}
+        write_pagemap(tmp_path / "pagemap", frames, memory.segment.address // 4096)
+        monkeypatch.setattr(dma, "PAGEMAP", str(tmp_path / "pagemap"))
+        with pytest.raises(EnvironmentLacks, match=r"must run as root \(CAP_SYS_ADMIN\)"):
+            memory.device_addresses("physical")
+
+
+def test_an_ordinary_user_is_told_why_there_are_no_physical_addresses(
+    instance: Callable[[], str],
+) -> None:
+    with PacketMemory.create(instance(), 10, hugepages="off") as memory:
+        if os.geteuid() == 0:
+            there = memory.device_addresses("physical")
+            assert all(there.page_bus)
+            assert len(set(there.page_bus)) == memory.segment.size // 4096
+        else:
+            with pytest.raises(EnvironmentLacks, match="CAP_SYS_ADMIN"):
+                memory.device_addresses("physical")
+
+
+def test_allocations_are_aligned_zeroed_and_apart(instance: Callable[[], str]) -> None:
+    name = instance()
+    with DescriptorMemory.create(name, 20_000, hugepages="off") as memory:
+        first, offset = memory.allocate(8192)
+        assert offset == HEADER
+        assert first == memory.segment.address + offset
+        memory.segment.memory[offset : offset + 8192] = b"\xff" * 8192
+        assert memory.allocate(100)[1] == HEADER + 8192
+        assert memory.allocate(100)[1] == HEADER + 8192 + 128
+        assert memory.allocate(16, align=4096)[1] == 4 * 4096
+        with pytest.raises(Bug, match="descriptor memory are asked for"):
+            memory.allocate(20_000)
+        # The next driver begins anew, and finds nothing of its predecessor's.
+        successor = DescriptorMemory.attach(memory.segment.share())
+        assert successor.allocate(8192)[1] == HEADER
+        assert not any(successor.segment.memory[HEADER : HEADER + 8192])
+        successor.close()
+
+
+def test_a_ring_that_no_page_holds_needs_hugepages(instance: Callable[[], str]) -> None:
+    with DescriptorMemory.create(instance(), 20_000, hugepages="off") as memory:
+        memory._whole_pages = True  # as after device_addresses("physical"), which needs root
+        assert memory.allocate(4096)[1] == HEADER
+        with pytest.raises(EnvironmentLacks, match=r"4 KiB: reserve hugepages and set hugepages"):
+            memory.allocate(4097)
+
+
+class AnyAllocations(RuleBasedStateMachine):
+    """Allocations of any size and alignment, in offset and physical mode."""
+
+    names: ClassVar[Iterator[str]]
+
+    @initialize(physical=st.booleans())
+    def begin(self, physical: bool) -> None:
+        self.memory = DescriptorMemory.create(next(self.names), 300_000, hugepages="off")
+        self.physical = physical
+        self.memory._whole_pages = physical
+        self.given: list[tuple[int, int]] = []
+
+    @rule(size=st.integers(1, 20_000), align=st.sampled_from([1, 16, 128, 4096]))
+    def allocate(self, size: int, align: int) -> None:
+        try:
+            address, offset = self.memory.allocate(size, align)
+        except Bug:
+            end = max((start + length for start, length in self.given), default=HEADER)
+            assert end + size + max(align, 4096) > self.memory.segment.size
+            return
+        except EnvironmentLacks:
+            assert self.physical
+            assert size > 4096
+            return
+        assert offset % align == 0
+        assert address == self.memory.segment.address + offset
+        if self.physical:
+            assert offset // 4096 == (offset + size - 1) // 4096
+        self.given.append((offset, size))
+
+    @invariant()
+    def none_overlap_and_all_are_inside(self) -> None:
+        end = HEADER
+        for offset, size in self.given:
+            assert offset >= end
+            end = offset + size
+        assert end <= self.memory.segment.size
+
+    def teardown(self) -> None:
+        self.memory.__exit__()
+
+
+def test_any_allocations(instance: Callable[[], str]) -> None:
+    AnyAllocations.names = iter(instance, "")
+    AnyAllocations.TestCase.settings = settings(
+        max_examples=300 if PROOF else 20, stateful_step_count=30, deadline=None
+    )
+    AnyAllocations.TestCase("runTest").runTest()
+
+
+def test_auto_takes_hugepages_when_there_are_enough(
+    instance: Callable[[], str], stand_in: Callable[..., Path]
+) -> None:
+    mount = stand_in(free=3, total=8)
+    name = instance()
+    with PacketMemory.create(name, 2000) as memory:
+        assert memory.segment.path == f"{mount}/ringline.{name}.packets"
+        assert segments_of(name) == [memory.segment.path]
+        # These would need a fourth page.
+        with PacketMemory.create(instance(), 3000) as other:
+            assert other.segment.path.startswith("/dev/shm/")
+    assert segments_of(name) == []
+
+
+def test_auto_takes_the_smallest_pages_that_serve(
+    instance: Callable[[], str], stand_in: Callable[..., Path]
+) -> None:
+    big = stand_in(free=2, total=2, page_kib=1 << 20, folder="big")
+    stand_in(free=2, total=2, folder="small")
+    with PacketMemory.create(instance(), 3000) as memory:
+        assert memory.segment.path.startswith(str(big))
+
+
+def test_off_takes_none(instance: Callable[[], str], stand_in: Callable[..., Path]) -> None:
+    stand_in(free=3, total=8)
+    with PacketMemory.create(instance(), 10, hugepages="off") as memory:
+        assert memory.segment.path.startswith("/dev/shm/")
+    with pytest.raises(UsageError, match="say auto, require or off"):
+        PacketMemory.create(instance(), 10, hugepages="never")
+
+
+def test_require_says_how_many_are_needed_and_how_to_get_them(
+    instance: Callable[[], str], stand_in: Callable[..., Path]
+) -> None:
+    stand_in(free=2, total=5)
+    name = instance()
+    with pytest.raises(EnvironmentLacks) as refused:
+        PacketMemory.create(name, 10_000, hugepages="require")
+    assert str(refused.value) == (
+        'hugepages = "require", but 11 hugepages of 2 MiB are needed and 2 of 5 are free '
+        "(sysctl -w vm.nr_hugepages=14)"
+    )
+    assert segments_of(name) == []
+
+
+def test_require_says_how_to_reserve_pages_of_another_size(
+    instance: Callable[[], str], stand_in: Callable[..., Path]
+) -> None:
+    stand_in(free=0, total=0, page_kib=1 << 20)
+    with pytest.raises(EnvironmentLacks, match="1 hugepages of 1 GiB are needed") as refused:
+        PacketMemory.create(instance(), 10, hugepages="require")
+    assert f"echo 1 > {hugepages.POOLS}/hugepages-1048576kB/nr_hugepages" in str(refused.value)
+
+
+def test_require_without_a_mount_says_so(
+    instance: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mounts").write_text("proc /proc proc rw 0 0\n")
+    monkeypatch.setattr(hugepages, "MOUNTS", str(tmp_path / "mounts"))
+    with pytest.raises(EnvironmentLacks, match="mount -t hugetlbfs none /dev/hugepages"):
+        PacketMemory.create(instance(), 10, hugepages="require")
+    with PacketMemory.create(instance(), 10) as memory:
+        assert not memory.hugepages
+
+
+def test_a_mount_that_is_not_writable_is_passed_by(
+    instance: Callable[[], str], stand_in: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount = stand_in(free=8, total=8)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with PacketMemory.create(instance(), 10) as memory:
+        assert memory.segment.path.startswith("/dev/shm/")
+    with pytest.raises(EnvironmentLacks, match=f"{mount} is not writable for user") as refused:
+        PacketMemory.create(instance(), 10, hugepages="require")
+    assert "mount -t hugetlbfs -o uid=" in str(refused.value)
+
+
+def test_pages_that_are_gone_when_they_are_wanted_are_passed_by(
+    instance: Callable[[], str], real_hugepages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Somebody else was faster after we counted.
+    monkeypatch.setattr(hugepages, "available", lambda page_size: 1 << 20)
+    name = instance()
+    too_many = (hugepages.pool(real_hugepages, "nr_hugepages") + 1) * real_hugepages // STRIDE
+    with PacketMemory.create(name, too_many) as memory:
+        assert not memory.hugepages
+    with pytest.raises(EnvironmentLacks, match="is too full for"):
+        PacketMemory.create(name, too_many, hugepages="require")
+    assert segments_of(name) == []
+
+
+def test_hugepages_hold_buffers_at_physical_addresses(
+    instance: Callable[[], str], real_hugepages: int
+) -> None:
+    free = hugepages.pool(real_hugepages, "free_hugepages")
+    name = instance()
+    with PacketMemory.create(name, 2000, hugepages="require") as memory:
+        assert (memory.page_size, memory.hugepages, memory.buffers) == (real_hugepages, True, 2000)
+        assert memory.segment.size == 3 * real_hugepages
+        assert hugepages.pool(real_hugepages, "free_hugepages") == free - 3
+        other = PacketMemory.attach(memory.segment.share())
+        assert (other.page_size, other.buffers) == (real_hugepages, 2000)
+        there = other.device_addresses("physical")
+        assert there.page_shift == 21
+        assert len(set(there.page_bus)) == 3
+        assert all(address and address % real_hugepages == 0 for address in there.page_bus)
+        assert there.unusable == [
+            (real_hugepages - HEADER) // STRIDE,
+            (2 * real_hugepages - HEADER) // STRIDE,
+        ]
+        other.close()
+    assert hugepages.pool(real_hugepages, "free_hugepages") == free, "all pages were given back"
+
+
+def test_descriptor_rings_find_room_in_one_hugepage(
+    instance: Callable[[], str], real_hugepages: int
+) -> None:
+    with DescriptorMemory.create(instance(), 3 * MIB, hugepages="require") as memory:
+        there = memory.device_addresses("physical")
+        offsets = [memory.allocate(600_000)[1] for _ in range(4)]
+        for offset in offsets:
+            assert there.of(offset + 599_999) == there.of(offset) + 599_999
+        assert offsets[3] == 2 * MIB, "the fourth would have straddled"
+
+
+def test_hugepages_that_a_dead_owner_left_are_given_back(
+    instance: Callable[[], str], real_hugepages: int
+) -> None:
+    free = hugepages.pool(real_hugepages, "free_hugepages")
+    name = instance()
+    code = (
+        "import os, signal, sys\n"
+        "from ringline.shm.packets import PacketMemory\n"
+        "memory = PacketMemory.create(sys.argv[1], 2000, hugepages='require')\n"
+        "memory.segment.set_pci(['0000:03:00.0'])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, name], check=False, timeout=60)
+    assert done.returncode == -9
+    assert hugepages.pool(real_hugepages, "free_hugepages") == free - 3
+    stopped: list[str] = []
+    removed = remove_stale(name, stopped.append)
+    assert [Path(path).name for path in removed] == [f"ringline.{name}.packets"]
+    assert stopped == ["0000:03:00.0"]
+    assert hugepages.pool(real_hugepages, "free_hugepages") == free
