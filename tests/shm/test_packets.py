@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
+from cffi import FFI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -31,28 +32,44 @@ PROOF = os.environ.get("RINGLINE_PROOF") == "1"
 HEADER = lib.RL_HEADER_BYTES
 STRIDE = lib.RL_BUFFER_STRIDE
 MIB = 1 << 20
+CLONE_NEWNS = 0x20000  # of sched.h; Python knows it from 3.12 on
 
 
 @pytest.fixture
-def real_hugepages(tmp_path: Path) -> Iterator[int]:
+def own_mounts() -> Iterator[None]:
+    """What the test mounts is seen by it and its children alone, and ends with it."""
+    ffi = FFI()
+    ffi.cdef("int unshare(int flags); int setns(int fd, int flags);")
+    c_library = ffi.dlopen(None)
+    with open("/proc/self/ns/mnt", "rb") as before:
+        if c_library.unshare(CLONE_NEWNS) != 0:
+            pytest.skip("needs root to have mounts of its own")
+        try:
+            subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+            yield
+        finally:
+            assert c_library.setns(before.fileno(), CLONE_NEWNS) == 0
+
+
+@pytest.fixture
+def real_hugepages(tmp_path: Path, own_mounts: None) -> Iterator[int]:
     """A hugetlbfs with 8 free pages of 2 MiB, as root; gives their size."""
     pool = Path(hugepages.POOLS, "hugepages-2048kB", "nr_hugepages")
-    if os.geteuid() != 0 or not pool.exists():
-        pytest.skip("needs root and a kernel with hugepages of 2 MiB, to reserve and mount some")
+    if not pool.exists():
+        pytest.skip("hugepages of 2 MiB are missing in this kernel")
     before = int(pool.read_text())
     missing = 8 - hugepages.available(2 * MIB)
-    if missing > 0:
-        pool.write_text(str(before + missing))
     mount = tmp_path / "huge pages"
     mount.mkdir()
-    command = ["mount", "-t", "hugetlbfs", "-o", "pagesize=2M", "none", str(mount)]
     try:
+        if missing > 0:
+            pool.write_text(str(before + missing))
+        command = ["mount", "-t", "hugetlbfs", "-o", "pagesize=2M", "none", str(mount)]
         mounted = subprocess.run(command, capture_output=True, text=True, check=False)
         if mounted.returncode != 0 or hugepages.available(2 * MIB) < 8:
-            pytest.skip(f"hugepages are missing: cannot reserve or mount them {mounted.stderr}")
+            pytest.skip(f"hugepages are missing: none to be reserved or mounted {mounted.stderr}")
         yield 2 * MIB
     finally:
-        subprocess.run(["umount", str(mount)], capture_output=True, check=False)
         pool.write_text(str(before))
 
 
