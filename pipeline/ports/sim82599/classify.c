@@ -18,6 +18,8 @@
 #define PACKET_SCTP 0x040
 #define STATUS_DD (1u << 0)
 #define STATUS_EOP (1u << 1)
+#define STATUS_VP                                                                                  \
+    (1u << 3) /* it is tagged; the tag is in the descriptor only where it was stripped */
 #define STATUS_UDPCS (1u << 4)
 #define STATUS_L4CS (1u << 5)
 #define STATUS_IPCS (1u << 6)
@@ -137,6 +139,7 @@ void rl_sim_parse(const uint8_t *bytes, uint32_t length, struct rl_sim_layers *l
     uint32_t type = rl_sim_be16(bytes + 12);
     if (type == TYPE_VLAN && length >= 18) {
         layers->tagged = 1;
+        layers->status = STATUS_VP;
         layers->tag = rl_sim_be16(bytes + 14);
         type = rl_sim_be16(bytes + 16);
         at = 18;

@@ -7,7 +7,6 @@
 
 #define STATUS_DD 1u
 #define STATUS_EOP 2u
-#define STATUS_VP 8u
 #define STUCK_NS 100000000u /* a wire that waits so long for a queue that is off says so */
 
 enum outcome { DELIVERED, NO_ROOM, LOST };
@@ -96,7 +95,6 @@ static enum outcome deliver_slowly(struct rl_sim *sim, struct rl_sim_rx_queue *q
     }
     if (frame->tagged && queue->strip) {
         tag = rl_sim_be16(image + 14);
-        status |= STATUS_VP;
         length -= RL_SIM_TAG;
         memmove(image + 12, image + 12 + RL_SIM_TAG, length - 12);
     }

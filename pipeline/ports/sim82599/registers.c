@@ -214,6 +214,8 @@ static void write_rx_queue(struct rl_sim *sim, uint32_t reg, const struct place 
             *queue->tail_register = value; /* a step looks at it */
             return;
         }
+        if (value == sim->registers[reg / 4 - (RX_RDT - RX_RDH) / 4])
+            return; /* the empty ring that it is */
         rl_sim_fault(sim, RL_SIM_FAULT_TAIL, place->queue, reg,
                      "RDT[%u] = %u before RXDCTL.ENABLE reads back: ignored", place->queue, value);
         return;
@@ -256,6 +258,8 @@ static void write_tx_queue(struct rl_sim *sim, uint32_t reg, const struct place 
             *queue->tail_register = value;
             return;
         }
+        if (value == sim->registers[reg / 4 - (TX_TDT - TX_TDH) / 4])
+            return;
         rl_sim_fault(sim, RL_SIM_FAULT_TAIL, place->queue, reg,
                      "TDT[%u] = %u before TXDCTL.ENABLE reads back: ignored", place->queue, value);
         return;

@@ -1,0 +1,242 @@
+"""The device model as Python sees it: registers, wire, record, faults.
+
+The model itself is C (sim82599.h says what it models and what it does not). A wire
+belongs to it: frames that arrive come from a `FrameTable`, frames that leave are
+counted and, if asked for, recorded to a pcap file.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from ringline.pipeline._pipeline import ffi, lib
+from ringline.shm.errors import Bug
+from ringline.workers import headers
+from ringline.workers.captures import CaptureError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ringline.pipeline.ports.sim82599.wire import FrameTable
+
+BAR_BYTES: int = lib.RL_SIM_BAR_BYTES
+
+
+class Sim82599:
+    """A simulated 82599. A context manager; `close` flushes the record.
+
+    `mac` is the address in its EEPROM, six bytes. With `left_running` the card is found as a
+    previous owner left it, running, and has to be reset; otherwise it was just powered on.
+    `card` is cdata `struct rl_sim_card *` of a segment for what is seen from outside, all zero
+    and there for as long as the model; None: the model has its own.
+    """
+
+    read_clears = True
+
+    def __init__(
+        self,
+        mac: bytes = bytes.fromhex("020000000001"),
+        *,
+        left_running: bool = True,
+        card: Any = None,
+    ) -> None:
+        config = ffi.new("struct rl_sim_config *")
+        config.mac = mac
+        config.left_running = left_running
+        config.card = ffi.NULL if card is None else card
+        self._sim = lib.rl_sim_new(config)
+        if self._sim == ffi.NULL:
+            raise MemoryError
+        self.card = lib.rl_sim_card(self._sim)
+        self._record_path = ""
+        self._record_fd = -1
+
+    # -- the card's side ----------------------------------------------------------------
+
+    def map_window(self, bus: int, address: int, size: int) -> None:
+        """Let the card reach `size` bytes at `address` as bus addresses from `bus` on."""
+        if lib.rl_sim_map(self._open(), bus, ffi.cast("void *", address), size) != 0:
+            raise Bug("a simulated 82599 has no more than 8 DMA windows")
+
+    def bus_master(self, on: bool) -> None:
+        """What the PCI command register switches: without it the card does no DMA."""
+        lib.rl_sim_bus_master(self._open(), on)
+
+    def read32(self, address: int) -> int:
+        """Read a register, with all that reading it does."""
+        return int(lib.rl_sim_read(self._open(), address))
+
+    def write32(self, address: int, value: int) -> None:
+        """Write a register, with all that writing it does."""
+        lib.rl_sim_write(self._open(), address, value)
+
+    def pointer(self, address: int) -> Any:
+        """A tail register, RDT or TDT, as cdata `volatile uint32_t *` for direct writes."""
+        tail = lib.rl_sim_tail(self._open(), address)
+        if tail == ffi.NULL:
+            raise Bug(f"register 0x{address:05x} is not a tail")
+        return tail
+
+    def relax(self) -> None:
+        """Let a little time pass: one step."""
+        self.step()
+
+    def step(self) -> int:
+        """Let the card work for a while; frames and descriptors that it moved."""
+        return int(lib.rl_sim_step(self._open()))
+
+    @property
+    def step_function(self) -> tuple[int, int]:
+        """`step` for C loops: the addresses of the function and of its context."""
+        function = ffi.addressof(lib, "rl_sim_step")
+        return int(ffi.cast("uintptr_t", function)), int(ffi.cast("uintptr_t", self._open()))
+
+    def run(self, seconds: float) -> int:
+        """Step and answer the mailbox for so long; what was moved."""
+        return int(lib.rl_sim_run(self._open(), int(seconds * 1e9)))
+
+    # -- the wire's side ----------------------------------------------------------------
+
+    def load(self, table: FrameTable, rate_mpps: float = 0.0) -> None:
+        """What arrives, from its first frame on; `rate_mpps` 0: closed loop.
+
+        The frames are copied. Raises `MemoryError`.
+        """
+        source = ffi.new("struct rl_sim_source *")
+        data = ffi.from_buffer("uint8_t[]", table.data)
+        offsets = ffi.from_buffer("uint64_t[]", table.offsets)
+        lengths = ffi.from_buffer("uint32_t[]", table.lengths)
+        order = ffi.from_buffer("uint32_t[]", table.order)
+        source.data, source.data_bytes = data, len(table.data)
+        source.offsets, source.lengths, source.frames = offsets, lengths, len(table.lengths)
+        source.order, source.order_length = order, len(table.order)
+        source.total, source.rate = table.total, rate_mpps * 1e6
+        error = lib.rl_sim_source(self._open(), source)
+        if error == -1:
+            raise MemoryError
+        if error:
+            raise Bug("a frame table with no frames, or with indices beyond its end")
+
+    def record(self, path: str) -> None:
+        """Record what is transmitted to `path`, from here on.
+
+        Raises `CaptureError` when the file cannot be written.
+        """
+        if self._record_fd >= 0:
+            raise Bug(f"{self._record_path} is being recorded already")
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise CaptureError(
+                f"{path}: cannot be written for recording: {error.strerror}"
+            ) from None
+        self._record_fd, self._record_path = fd, path
+        if lib.rl_sim_record(self._open(), fd) != 0:
+            raise MemoryError
+        self.flush()
+
+    def flush(self) -> None:
+        """Write to the file what has been recorded."""
+        lib.rl_sim_record_flush(self._open())
+
+    @property
+    def record_error(self) -> str | None:
+        """Why recording ended before its time; None: it did not."""
+        return record_error(self.card, self._record_path)
+
+    @property
+    def finished(self) -> bool:
+        """True once a finite source has sent its last frame and the card has it, or dropped it."""
+        return bool(self.card.wire.finished)
+
+    def wire(self) -> dict[str, int]:
+        """What the wire has counted: see `struct rl_sim_wire`. Lengths are without CRC."""
+        return wire_counters(self.card)
+
+    def faults(self) -> list[str]:
+        """The last faults as sentences, oldest first; none for a driver that works."""
+        return faults(self.card)
+
+    def fault_counts(self) -> dict[str, int]:
+        """How often which kind of fault occurred."""
+        return fault_counts(self.card)
+
+    # -- life ---------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Flush the record and free everything. May be called again."""
+        sim, self._sim = self._sim, ffi.NULL
+        if sim == ffi.NULL:
+            return
+        lib.rl_sim_free(sim)
+        self.card = ffi.NULL
+        if self._record_fd >= 0:
+            os.close(self._record_fd)
+            self._record_fd = -1
+
+    def _open(self) -> Any:
+        if self._sim == ffi.NULL:
+            raise Bug("a simulated 82599 is used after it was closed")
+        return self._sim
+
+    def __enter__(self) -> Sim82599:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+# What is read here may lie in a segment and belong to a model in another process.
+
+
+def faults(card: Any) -> list[str]:
+    """The last faults of `card`, cdata `struct rl_sim_card *`, as sentences, oldest first."""
+    made = card.fault_next
+    sentences = []
+    for number in range(max(0, made - lib.RL_SIM_FAULTS), made):
+        fault = card.faults[number % lib.RL_SIM_FAULTS]
+        text = ffi.string(fault.text).decode(errors="replace")
+        sentences.append(text if fault.times == 1 else f"{text} ({fault.times} times)")
+    return sentences
+
+
+def fault_counts(card: Any) -> dict[str, int]:
+    """How often which kind of fault occurred; kinds that did not are left out."""
+    return {
+        ffi.string(lib.rl_sim_fault_name(kind)).decode(): card.fault_kinds[kind]
+        for kind in range(lib.RL_SIM_FAULT_KINDS)
+        if card.fault_kinds[kind]
+    }
+
+
+def wire_counters(card: Any) -> dict[str, int]:
+    """The single counters of `struct rl_sim_wire`, by name."""
+    return {
+        name: getattr(card.wire, name)
+        for name, field in ffi.typeof("struct rl_sim_wire").fields
+        if field.type.kind == "primitive"
+    }
+
+
+def record_error(card: Any, path: str) -> str | None:
+    """One sentence about a recording that could not go on; None: it could."""
+    number = card.wire.record_error
+    if not number:
+        return None
+    return (
+        f"{path}: recording ended after {card.wire.recorded} of {card.wire.transmitted} frames: "
+        f"{os.strerror(number)}"
+    )
+
+
+def toeplitz(key: headers.Bytes, data: headers.Bytes) -> int:
+    """The model's Toeplitz hash of up to 36 bytes under a key of 40."""
+    if len(key) != 40 or len(data) > 36:
+        raise Bug("a Toeplitz key has 40 bytes, its input at most 36")
+    return int(lib.rl_sim_toeplitz(bytes(key), bytes(data), len(data)))
