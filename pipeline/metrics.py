@@ -22,7 +22,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from ringline.pipeline.snapshot import Snapshot, WorkerSnapshot
+from ringline.pipeline.snapshot import NO_DESCRIPTOR, Snapshot, WorkerSnapshot
 
 # Field -> (name between `ringline_<block>_` and `_total`, what it counts). Fields
 # that are exported in another way have None.
@@ -156,12 +156,15 @@ def _ports(snapshot: Snapshot) -> Iterator[Metric]:
         yield bursts
     drops = CounterMetricFamily(
         "ringline_port_dropped_packets",
-        "Lost packets by reason, where they came in. The card's own drops have no queue.",
+        "Lost packets by reason, where they came in; some the card cannot tell by queue.",
         labels=["port", "queue", "reason"],
     )
     for port in snapshot.ports:
         for reason, number in port.card_drops.items():
-            drops.add_metric([port.name, "", reason], number)
+            if reason != NO_DESCRIPTOR:
+                drops.add_metric([port.name, "", reason], number)
+        for queue in range(len(port.queues)):
+            drops.add_metric([port.name, str(queue), NO_DESCRIPTOR], port.no_descriptor(queue))
     for values, fields in rows:
         for field, number in fields.items():
             if field.startswith("drop_"):

@@ -14,8 +14,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-# A card's own counters of what it did not take from the wire -> drop reason.
-CARD_DROPS = ("no_descriptor", "missed", "oversize", "runt", "crc")
+# A card's own counters of what it did not receive, by drop reason; what a queue had
+# no descriptor for is counted queue by queue.
+CARD_DROPS = {
+    "missed": "rx_missed",
+    "oversize": "rx_oversize",
+    "runt": "rx_undersize",
+    "crc": "rx_crc_errors",
+}
+NO_DESCRIPTOR = "no_descriptor"
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,14 @@ class PortSnapshot:
     @property
     def card_drops(self) -> dict[str, int]:
         """What the card itself dropped and so was never received, by reason."""
-        return {reason: self.card[reason] for reason in CARD_DROPS if reason in self.card}
+        whole = {NO_DESCRIPTOR: sum(self.no_descriptor(q) for q in range(len(self.queues)))}
+        for reason, statistic in CARD_DROPS.items():
+            whole[reason] = self.card.get(statistic, 0)
+        return whole
+
+    def no_descriptor(self, queue: int) -> int:
+        """What the card dropped because this queue had no free descriptor."""
+        return self.card.get(f"rx_queue{queue}_dropped", 0)
 
     @property
     def drops(self) -> dict[str, int]:

@@ -1,0 +1,250 @@
+"""What the live table and the summary say, as text; `top` draws it.
+
+Pure: two snapshots in, words out. Rates are differences between them, in units
+of 10^6 packets and 10^9 bits (of frames without CRC, as the counters have them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ringline.pipeline.report import latency_quantile
+from ringline.pipeline.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
+from ringline.shm.errors import RinglineError
+
+NOTHING = "-"
+RUNNING = "running"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: the headings, and rows of as many cells."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """Everything that the live table shows."""
+
+    title: str
+    ports: Grid
+    workers: Grid
+    drops: str
+    buffers: str
+    books: str
+    balanced: bool
+    url: str
+
+
+class Rates:
+    """Differences between two snapshots by the second; None for `before`: there are none yet."""
+
+    def __init__(self, before: Snapshot | None, now: Snapshot) -> None:
+        # A successor of the same name starts its counters anew.
+        same = before is not None and before.started == now.started
+        self.before = before if same else None
+        self.now = now
+        self.seconds = now.clock - before.clock if before is not None and same else 0.0
+
+    @property
+    def known(self) -> bool:
+        """Whether time has passed between the two."""
+        return self.before is not None and self.seconds > 0
+
+    def port(self, index: int, counter: str) -> float | None:
+        """A counter of a port, all queues, by the second."""
+        if self.before is None or not self.known:
+            return None
+        grown = self.now.ports[index].total(counter) - self.before.ports[index].total(counter)
+        return grown / self.seconds
+
+    def worker(self, index: int, counter: str) -> float | None:
+        """A counter of a worker by the second."""
+        if self.before is None or not self.known:
+            return None
+        before, now = self.before.workers[index].counters, self.now.workers[index].counters
+        return (now[counter] - before[counter]) / self.seconds
+
+    def drops(self, port: PortSnapshot, index: int, reason: str) -> float | None:
+        """Drops of a port for one reason by the second."""
+        if self.before is None or not self.known:
+            return None
+        before = self.before.ports[index]
+        lost = (port.card_drops | port.drops)[reason]
+        return (lost - (before.card_drops | before.drops).get(reason, 0)) / self.seconds
+
+
+def board(before: Snapshot | None, now: Snapshot, until: float | None = None) -> Board:
+    """What to show of `now`; `until` is how many seconds the run is to last."""
+    rates = Rates(before, now)
+    wrong = [name for name, residual in now.balance.items() if residual]
+    return Board(
+        title=f"ringline {now.name}  {now.state}  {_elapsed(now, until)}",
+        ports=_ports(rates),
+        workers=_workers(rates),
+        drops=", ".join(_drops(rates)) or "none",
+        buffers=", ".join(f"{name} {count}" for name, count in _holders(now) if count),
+        books=f"off: {', '.join(wrong)}" if wrong else "balanced",
+        balanced=not wrong,
+        url=now.metrics_url or "off",
+    )
+
+
+def line(before: Snapshot | None, now: Snapshot, until: float | None = None) -> str:
+    """The same in one line, for a log."""
+    rates = Rates(before, now)
+    parts = [_elapsed(now, until)]
+    for index, port in enumerate(now.ports):
+        received, sent = rates.port(index, "rx_packets"), rates.port(index, "tx_packets")
+        bits = _gigabits(rates.port(index, "rx_bytes"))
+        parts.append(
+            f"{port.name}: rx {millions(received)} Mpps {bits} Gbit/s, tx {millions(sent)} Mpps"
+        )
+    for index, worker in enumerate(now.workers):
+        rate = millions(rates.worker(index, "packets"))
+        rings = f"rings {worker.ring_in}/{worker.ring_out}"
+        doing = f"{rate} Mpps" if worker.state == RUNNING else worker.state
+        again = f", restarts {worker.restarts}" if worker.restarts else ""
+        parts.append(f"worker {worker.queue}: {doing}, {rings}{again}")
+    parts.append(f"drops: {', '.join(_drops(rates)) or 'none'}")
+    if not now.balanced:
+        parts.append(board(before, now).books)
+    return "; ".join(parts)
+
+
+def summary(
+    snapshot: Snapshot, error: RinglineError | None = None, seconds: float | None = None
+) -> str:
+    """What a run came to, for its end: several lines."""
+    lasted = snapshot.taken - snapshot.started if seconds is None else seconds
+    end = "all well" if error is None else type(error).__name__
+    lines = [f"{snapshot.name} ran {lasted:.1f} s: {end}"]
+    for port in snapshot.ports:
+        packets, octets = port.total("rx_packets"), port.total("rx_bytes")
+        lines.append(
+            f"  port {port.name}: received {packets:,} packets ({size(octets)}), "
+            f"forwarded {port.total('transmitted'):,}, sent {port.total('tx_packets'):,}"
+        )
+        lost = {reason: n for reason, n in (port.card_drops | port.drops).items() if n}
+        told = ", ".join(f"{reason} {number:,}" for reason, number in lost.items())
+        lines.append(f"    dropped: {told or 'none'}")
+        lines += [f"    fault: {fault}" for fault in port.faults]
+    lines += [f"  {_worked(worker)}" for worker in snapshot.workers]
+    held = [f"{name} {count:,}" for name, count in _holders(snapshot) if count]
+    total = sum(holder.buffers for holder in snapshot.buffers)
+    lines.append(f"  buffers: {', '.join(held) or 'none'}; {total:,} in all")
+    wrong = {name: residual for name, residual in snapshot.balance.items() if residual}
+    if wrong:
+        told = ", ".join(f"{name} {residual:+,}" for name, residual in wrong.items())
+        lines.append(f"  balance: OFF: {told}")
+    else:
+        lines.append(f"  balance: 0 in all {len(snapshot.balance)} equations")
+    return "\n".join(lines)
+
+
+def millions(rate: float | None) -> str:
+    """Packets a second in Mpps."""
+    if rate is None:
+        return NOTHING
+    if 0 < rate < 1000:
+        return "<0.001"
+    return f"{rate / 1e6:.3f}"
+
+
+def size(octets: int) -> str:
+    """Bytes with the unit that leaves few digits."""
+    number = float(octets)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.1f} TB"
+
+
+def _elapsed(now: Snapshot, until: float | None) -> str:
+    lasted = now.taken - now.started
+    return f"{lasted:.0f} s" if until is None else f"{lasted:.0f} of {until:g} s"
+
+
+def _gigabits(octets: float | None) -> str:
+    return NOTHING if octets is None else f"{octets * 8 / 1e9:.2f}"
+
+
+def _ports(rates: Rates) -> Grid:
+    rows = []
+    for index, port in enumerate(rates.now.ports):
+        link = f"{port.link_mbps / 1000:g}G" if port.link_up else "down"
+        lost = sum(port.card_drops.values()) + sum(port.drops.values())
+        rows.append(
+            (
+                port.name,
+                link,
+                millions(rates.port(index, "rx_packets")),
+                _gigabits(rates.port(index, "rx_bytes")),
+                millions(rates.port(index, "tx_packets")),
+                _gigabits(rates.port(index, "tx_bytes")),
+                f"{lost:,}",
+            )
+        )
+    headings = ("port", "link", "rx Mpps", "Gbit/s", "tx Mpps", "Gbit/s", "dropped")
+    return Grid(headings, tuple(rows))
+
+
+def _workers(rates: Rates) -> Grid:
+    rows = []
+    for index, worker in enumerate(rates.now.workers):
+        packets = rates.worker(index, "packets")
+        busy, idle = rates.worker(index, "busy_seconds"), rates.worker(index, "idle_seconds")
+        inside = rates.worker(index, "plugin_seconds")
+        share = f"{100 * busy / (busy + idle):.0f}%" if busy and idle is not None else NOTHING
+        each = f"{1e9 * inside / packets:.1f}" if inside and packets else NOTHING
+        rows.append(
+            (
+                str(worker.queue),
+                worker.state,
+                millions(packets),
+                _gigabits(rates.worker(index, "bytes")),
+                share,
+                each,
+                str(worker.ring_in),
+                str(worker.ring_out),
+                str(worker.restarts),
+                str(sum(worker.errors.values())),
+            )
+        )
+    return Grid(
+        ("worker", "state", "Mpps", "Gbit/s", "busy", "ns/pkt", "in", "out", "starts", "errors"),
+        tuple(rows),
+    )
+
+
+def _drops(rates: Rates) -> Iterator[str]:
+    several = len(rates.now.ports) > 1
+    for index, port in enumerate(rates.now.ports):
+        for reason, lost in (port.card_drops | port.drops).items():
+            if lost:
+                rate = rates.drops(port, index, reason)
+                where = f"{port.name} " if several else ""
+                by_second = f" ({rate:,.0f}/s)" if rate else ""
+                yield f"{where}{reason} {lost:,}{by_second}"
+
+
+def _holders(snapshot: Snapshot) -> Iterable[tuple[str, int]]:
+    return snapshot.holders().items()
+
+
+def _worked(worker: WorkerSnapshot) -> str:
+    packets = int(worker.counters["packets"])
+    told = f"worker {worker.queue}: {packets:,} packets, restarts {worker.restarts}"
+    if packets:
+        told += f", {1e9 * worker.counters['plugin_seconds'] / packets:.1f} ns a packet in plugin"
+    median = latency_quantile(worker.latency, 0.5)
+    if median is not None:
+        told += f", median latency below {1e6 * median:.3g} us"
+    lost = {kind: number for kind, number in worker.errors.items() if number}
+    if lost:
+        told += ", errors: " + ", ".join(f"{kind} {number:,}" for kind, number in lost.items())
+    return told

@@ -1,0 +1,160 @@
+"""The live table: redrawn in a terminal where rich is installed, else a line a second.
+
+`Display` is fed with snapshots, by the supervisor of `ringline run` or by asking
+another one every second (`watch`). It honours NO_COLOR (rich does) and never
+writes control characters into what is no terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from abc import ABC, abstractmethod
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from ringline.pipeline import table
+from ringline.pipeline.snapshot import Snapshot
+from ringline.pipeline.status import ask
+from ringline.shm.errors import EnvironmentLacks
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+EVERY = 1.0  # seconds between two questions of `watch`
+
+
+class Display(ABC):
+    """Shows one snapshot after the other. `seconds` is how long the run is to last."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = seconds
+        self._before: Snapshot | None = None
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show the instance as it is now, with rates since the last time."""
+        self._draw(self._before, snapshot)
+        self._before = snapshot
+
+    @abstractmethod
+    def _draw(self, before: Snapshot | None, now: Snapshot) -> None: ...
+
+    @abstractmethod
+    def announce(self, sentence: str) -> None:
+        """Tell the operator one thing, and keep it readable."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Show nothing more; what was shown last stays."""
+
+
+class Lines(Display):
+    """One line for each snapshot, on standard output."""
+
+    def _draw(self, before: Snapshot | None, now: Snapshot) -> None:
+        if before is not None:
+            print(table.line(before, now, self._seconds), flush=True)
+
+    def announce(self, sentence: str) -> None:
+        """A line on standard error."""
+        print(f"ringline: {sentence}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing: lines stay where they are."""
+
+
+class LiveTable(Display):
+    """A table that stays in its place, by rich, which is imported when first needed."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        super().__init__(seconds)
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(highlight=False)
+        # Drawn by us alone: no thread, and so no table in the middle of a line.
+        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
+        self._live.start()
+
+    def _draw(self, before: Snapshot | None, now: Snapshot) -> None:
+        self._live.update(drawn(table.board(before, now, self._seconds)), refresh=True)
+
+    def announce(self, sentence: str) -> None:
+        """A line above the table."""
+        self._console.print(f"ringline: {sentence}", markup=False)
+
+    def close(self) -> None:
+        """Leave the last table on the screen."""
+        self._live.stop()
+
+
+def display(seconds: float | None = None) -> Display:
+    """What suits standard output."""
+    dumb = os.environ.get("TERM", "dumb") == "dumb"
+    if sys.stdout.isatty() and not dumb and find_spec("rich") is not None:
+        return LiveTable(seconds)
+    return Lines(seconds)
+
+
+def drawn(board: table.Board) -> RenderableType:
+    """The board for a terminal: no wider than 80 columns need be."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    below = Text(overflow="fold")
+    for name, words, style in (
+        ("drops", board.drops, "" if board.drops == "none" else "yellow"),
+        ("buffers", board.buffers, ""),
+        ("books", board.books, "" if board.balanced else "bold red"),
+        ("metrics", board.url, ""),
+    ):
+        below.append(f"{name:<9}", style="dim")
+        below.append(f"{words}\n", style=style)
+    below.rstrip()
+    return Group(
+        Text(board.title, style="bold", overflow="ellipsis", no_wrap=True),
+        Padding(_grid(board.ports), (1, 0, 1, 0)),
+        Padding(_grid(board.workers), (0, 0, 1, 0)),
+        below,
+    )
+
+
+def _grid(grid: table.Grid) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for number, heading in enumerate(grid.headings):
+        left = number < 2
+        drawn.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    for row in grid.rows:
+        plain = row[1] == table.RUNNING or row[1][0].isdigit()
+        cells = [Text(cell) for cell in row]
+        cells[1].stylize("green" if plain else "yellow")
+        drawn.add_row(*cells)
+    return drawn
+
+
+def watch(name: str | None) -> None:
+    """Show the instance `name` every second until it ends or the operator leaves.
+
+    Raises EnvironmentLacks when it does not run or stops answering at first.
+    """
+    snapshot = ask(name)
+    shown = display()
+    try:
+        while True:
+            shown.show(snapshot)
+            time.sleep(EVERY)
+            try:
+                snapshot = ask(snapshot.name)
+            except EnvironmentLacks as error:
+                shown.announce(str(error))
+                return
+    except KeyboardInterrupt:
+        pass
+    finally:
+        shown.close()
