@@ -30,16 +30,17 @@ if TYPE_CHECKING:
 GROUP = "ringline.plugins"
 
 
-def load(spec: str) -> Tier:
-    """The plugin called `spec`, imported. Raises PluginError with what is wrong and where."""
-    return tier_of(spec, find(spec))
+def load(spec: str, folder: str | None = None) -> Tier:
+    """The plugin called `spec`, imported. A file is looked for from `folder` on, or from
+    where this process runs. Raises PluginError with what is wrong and where."""
+    return tier_of(spec, find(spec, folder))
 
 
-def find(spec: str) -> Any:
+def find(spec: str, folder: str | None = None) -> Any:
     """The object that `spec` names."""
-    if ":" not in spec:
-        spec = _entry_point(spec)
-    place, _, path = spec.rpartition(":")
+    place, _, path = (spec if ":" in spec else _entry_point(spec)).rpartition(":")
+    if _is_file(place):
+        place = os.path.join(folder or "", os.path.expanduser(place))
     if place.endswith(".so"):
         return open_shared_object(os.path.abspath(place), path)
     module = _import_file(spec, place) if _is_file(place) else _import_module(spec, place)
@@ -81,12 +82,20 @@ def tier_of(spec: str, found: Any) -> Tier:
 
 
 def _is_file(place: str) -> bool:
-    return place.endswith(".py") or "/" in place
+    return place.endswith((".py", ".so")) or "/" in place
 
 
 def _import_module(spec: str, name: str) -> ModuleType:
     try:
-        __import__(name)
+        try:
+            __import__(name)
+        except ModuleNotFoundError:
+            if not sys.flags.no_site or "site" in sys.modules:
+                raise
+            import site  # start.py left it out; some packages are found only by its hooks
+
+            site.main()
+            __import__(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if name == missing or name.startswith(missing + "."):

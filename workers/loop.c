@@ -155,6 +155,18 @@ static void finish(struct rl_worker *worker)
     counters->created += created;
 }
 
+/* Lay a batch out for Python. */
+static void hand_over(struct rl_worker *worker)
+{
+    for (uint32_t i = 0; i < worker->batch.count; i++) {
+        const struct rl_reference *packet = worker->packets + i;
+        int64_t start = (int64_t)packet->buffer * RL_BUFFER_STRIDE + packet->offset;
+        worker->spans[i] = (struct rl_span){start, start + packet->length, packet->port};
+        worker->verdicts[i] = RL_VERDICT_DROP;
+    }
+    worker->python = RL_PYTHON_BATCH;
+}
+
 /* Python is done with its batch: its verdicts are checked and narrowed. */
 static void take_back(struct rl_worker *worker)
 {
@@ -220,10 +232,8 @@ int rl_worker_run(struct rl_worker *worker)
                 counters->plugin_ticks += rl_clock() - now;
                 finish(worker);
             } else if (worker->batch.count) {
-                for (uint32_t i = 0; i < worker->batch.count; i++)
-                    worker->verdicts[i] = RL_VERDICT_DROP;
                 worker->plugin_from = now;
-                worker->python = RL_PYTHON_BATCH;
+                hand_over(worker);
                 return RL_WORKER_BATCH;
             } else {
                 finish(worker);
@@ -261,7 +271,7 @@ void rl_batch_scatter(const struct rl_batch *batch, uint32_t offset, uint32_t by
     }
 }
 
-uint64_t rl_worker_clock(void)
+uint8_t *rl_batch_create(struct rl_batch *batch, uint32_t length, uint32_t port)
 {
-    return rl_clock();
+    return rl_create(batch, length, port);
 }

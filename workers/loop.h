@@ -16,6 +16,13 @@
 #define RL_PYTHON_BATCH 1
 #define RL_PYTHON_FAILED 2 /* set by Python: an exception; all of it is an error */
 
+/* For Python: where a packet lies, from buffer 0 on, and its input port. */
+struct rl_span {
+    int64_t start;
+    int64_t end;
+    int64_t port;
+};
+
 /* Everything a worker's loop knows, in its private memory. */
 struct rl_worker {
     struct rl_ring_end in;
@@ -39,6 +46,7 @@ struct rl_worker {
     uint64_t spin_ticks; /* an empty ring is watched this long before the first sleep */
     struct rl_reference packets[128];
     int64_t verdicts[64]; /* of a batch with Python: not narrowed before they are checked */
+    struct rl_span spans[64];
     struct rl_reference blanks[1024];
 };
 
@@ -54,5 +62,7 @@ int rl_worker_run(struct rl_worker *worker);
 void rl_batch_gather(const struct rl_batch *batch, uint32_t offset, uint32_t bytes, uint8_t *rows);
 void rl_batch_scatter(const struct rl_batch *batch, uint32_t offset, uint32_t bytes,
                       const uint8_t *rows);
-uint64_t rl_worker_clock(void);
+
+/* rl_create of plugin.h, for Python. */
+uint8_t *rl_batch_create(struct rl_batch *batch, uint32_t length, uint32_t port);
 #endif

@@ -10,29 +10,14 @@ plugin's last word go as `report` events, once a second at most.
 
 Started in 13 ms with a plugin in C, and that is why this file reads as it does:
 json, socket, typing, dataclasses and the like are not imported (channel.py), and
-`launch.command` starts it without Python's site, which takes 25 ms. The module
-search path of the supervisor comes in RINGLINE_PATH instead.
+start.py starts it without Python's site, which takes 25 ms.
 """
 
 from __future__ import annotations
 
-import sys
-
-if __name__ == "__main__":
-    # As launch.py starts it: a file, in isolated mode, with nothing but Python's own
-    # modules to import. The folder above this one holds shm and workers, installed or not.
-    import os
-
-    ringline = type(sys)("ringline")
-    ringline.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-    sys.modules["ringline"] = ringline
-    sys.path[:] = os.environ.pop("RINGLINE_PATH", "").split(os.pathsep)
-    from ringline.workers.process import main
-
-    main()
-
 import gc
 import os
+import sys
 import time
 
 import _signal
@@ -73,8 +58,9 @@ class Process:
     def run(self) -> int:
         """Prepare, set up, serve; returns the exit code."""
         message = self._message
+        gc.disable()
         try:
-            tier = loading.load(message["plugin"])
+            tier = loading.load(message["plugin"], message.get("folder"))
             tier.accept(message.get("options") or {})
             tier.prepare(
                 Context(
@@ -91,8 +77,8 @@ class Process:
         if tier.remarks:
             self._report({"remarks": tier.remarks})
         # What stands now stays: a collection must not look through all of numba.
-        gc.collect()
         gc.freeze()
+        gc.enable()
         self._channel.send({"event": "ready"})
         return self._serve(engine)
 
@@ -204,3 +190,7 @@ def _live(channel: Channel, message: dict[str, Any], descriptors: list[int]) -> 
     if message.get("cpu") is not None:
         os.sched_setaffinity(0, {message["cpu"]})
     return Process(channel, message, descriptors).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,11 +1,60 @@
-"""Swap the two MAC addresses and send the packet back, in C.
+"""Swap the two MAC addresses and send the packet back: one plugin in all three tiers.
 
-mac_swap_compiled and mac_swap_batch are the same plugin in the other two tiers.
+They are the example of how each tier is written, and what `ringline bench plugin`
+measures. What is imported here is light: numba and NumPy come when a worker
+prepares the tier that needs them.
 """
 
 from __future__ import annotations
 
-from ringline.workers._workers import ffi, lib
-from ringline.workers.native import native_plugin
+from struct import Struct
 
+from ringline.workers._workers import ffi, lib
+from ringline.workers.api import DROP, native_plugin, packet_function
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ringline.workers.api import Batch
+
+# In C: the function is in plugins.c.
 mac_swap = native_plugin(ffi.addressof(lib, "rl_mac_swap"))
+
+
+@packet_function
+def mac_swap_compiled(frame: Any, meta: Any) -> int:
+    """Compiled Python: one packet, its bytes as an array."""
+    if len(frame) < 12:
+        return DROP
+    for i in range(6):
+        frame[i], frame[6 + i] = frame[6 + i], frame[i]
+    port: int = meta.port
+    return port
+
+
+class MacSwapColumns:
+    """A batch as columns: all addresses at once, with NumPy."""
+
+    def process(self, batch: Batch) -> None:
+        """Gather both addresses, scatter them the other way round."""
+        destinations = batch.gather(0, "V6")
+        sources = batch.gather(6, "V6")
+        batch.scatter(0, sources)
+        batch.scatter(6, destinations)
+        batch.verdicts[:] = batch.ports
+
+
+ADDRESSES = Struct("6s6s")
+
+
+class MacSwapPackets:
+    """A batch packet by packet, with nothing but Python."""
+
+    def process(self, batch: Batch) -> None:
+        """Swap in each packet's memoryview."""
+        for packet in batch:
+            if packet.length >= ADDRESSES.size:
+                destination, source = ADDRESSES.unpack_from(packet.data)
+                ADDRESSES.pack_into(packet.data, 0, source, destination)
+                packet.verdict = packet.port

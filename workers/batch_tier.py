@@ -1,0 +1,89 @@
+"""The batch tier: a class with `process(batch)`.
+
+    class Probe:
+        options = [Option("limit", int, 10)]
+
+        def prepare(self, options): ...      # optional; may take a second
+        def setup(self, worker): ...         # optional; milliseconds
+        def process(self, batch): ...
+        def tick(self, worker): ...          # optional; about once a second
+
+An exception in `process` drops the batch, and is counted and reported.
+"""
+
+from __future__ import annotations
+
+from ringline.shm.errors import PluginError
+from ringline.workers.options import Option
+from ringline.workers.tier import Context, Tier, sentence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ringline.workers.batch import Batch
+    from ringline.workers.worker import Worker
+
+# Attributes of a batch that are NumPy columns.
+COLUMNS = {"verdicts", "ports", "lengths", "hashes", "flags", "vlan_tcis", "gather", "scatter"}
+
+
+class BatchTier(Tier):
+    """A loaded class. There is one object of it per life of a worker."""
+
+    tier = "batch"
+
+    def __init__(self, spec: str, declared: type) -> None:
+        options = getattr(declared, "options", ())
+        if not isinstance(options, (list, tuple)) or not all(
+            isinstance(option, Option) for option in options
+        ):
+            raise PluginError(f"plugin {spec}: `options` of the class is a list of Option")
+        super().__init__(spec, options)
+        self._declared = declared
+        self._plugin: Any = None
+
+    def prepare(self, context: Context) -> None:
+        """Make the object and let it prepare."""
+        code = getattr(self._declared.process, "__code__", None)  # type: ignore[attr-defined]  # tier_of looked
+        if code is not None and code.co_argcount != 2 and not code.co_flags & 0x04:
+            raise PluginError(
+                f"plugin {self.spec}: process must take (self, batch); it takes "
+                f"({', '.join(code.co_varnames[: code.co_argcount])}) "
+                f"({code.co_filename}, line {code.co_firstlineno})"
+            )
+        methods = (value for value in vars(self._declared).values() if hasattr(value, "__code__"))
+        if any(COLUMNS.intersection(method.__code__.co_names) for method in methods):
+            __import__("numpy")  # now, for it takes 80 ms, and not with the first packets
+        try:
+            self._plugin = self._declared()
+        except Exception as error:
+            raise PluginError(
+                f"plugin {self.spec}: {self._declared.__name__}() failed: {sentence(error)}"
+            ) from error
+        self._call("prepare", self.options)
+        self.process = self._plugin.process  # type: ignore[method-assign]  # one call less per batch
+
+    def setup(self, worker: Worker) -> None:
+        """Let the object name its memory."""
+        self._call("setup", worker)
+
+    def process(self, batch: Batch) -> None:
+        """Until `prepare` puts the object's own method here."""
+        raise NotImplementedError
+
+    @property
+    def ticks(self) -> Callable[[Worker], None] | None:
+        """The object's tick."""
+        tick: Callable[[Worker], None] | None = getattr(self._plugin, "tick", None)
+        return tick
+
+    def _call(self, name: str, argument: Any) -> None:
+        method = getattr(self._plugin, name, None)
+        if method is None:
+            return
+        try:
+            method(argument)
+        except Exception as error:
+            raise PluginError(f"plugin {self.spec}: {name} failed: {sentence(error)}") from error

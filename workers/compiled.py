@@ -1,0 +1,237 @@
+"""The compiled tier: numba compiles a batch loop around the user's packet function.
+
+What could go wrong silently, and how it does not:
+ - an exception in a callback made by numba is printed and becomes a return value of
+   0, "send to port 0": the loop catches it, and the packet's verdict is an error
+ - a verdict that is no port would be cut to 8 bits and become one: it is compared with
+   the number of ports first, as an int64
+ - an index out of range reads what is beside the packet: `debug = true` makes it an
+   exception
+ - a slice that is copied costs 30 ns a packet: a remark says so
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from ringline.shm.errors import PluginError
+from ringline.workers.function import PacketFunction
+from ringline.workers.tier import REHEARSAL_BYTES, Context, Tier, sentence
+from ringline.workers.worker import Worker, private_slot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+    from typing import Any
+
+    from ringline.workers.codegen import StateShape
+
+_ALLOCATION = re.compile(r"call [^\n]*@NRT_(MemInfo_alloc|Allocate)")
+
+
+class CompiledTier(Tier):
+    """A loaded PacketFunction."""
+
+    tier = "compiled"
+
+    def __init__(self, spec: str, declared: PacketFunction) -> None:
+        super().__init__(spec, declared.options)
+        self._declared = declared
+        function = declared.function
+        # A function that numba has been told of already is compiled anew, with our flags.
+        self._function: Any = getattr(function, "py_func", function)
+        self._shape: StateShape | None = None
+        self._loop: Any = None
+        self._state: Any = None
+        self._keep: tuple[Any, ...] = ()
+
+    def prepare(self, context: Context) -> None:
+        """Compile, or load what was compiled before."""
+        self._check_arguments()
+        try:
+            import numba
+        except ImportError:
+            raise PluginError(
+                f"plugin {self.spec} is compiled with numba, which is not installed: "
+                "pip install ringline[compiled]"
+            ) from None
+        if context.debug:
+            numba.config.BOUNDSCHECK = 1  # in the functions that the plugin calls, too
+        if self._declared.setup is not None:
+            self._shape = self._rehearse(context)
+        dispatcher = numba.njit(boundscheck=context.debug)(self._function)
+        self._loop = self._compile(dispatcher, context)
+        self.function = self._loop.address
+
+    def setup(self, worker: Worker) -> None:
+        """Run the plugin's setup; its state must be of the types that were compiled."""
+        if self._declared.setup is None:
+            return
+        from ringline.workers import codegen
+
+        state, parts, shape = self._run_setup(worker)
+        if shape != self._shape:
+            raise PluginError(
+                f"plugin {self.spec}: setup returned other types than in its rehearsal; "
+                "they must not depend on anything but the options, the ports and the queue"
+            )
+        words = codegen.pack(parts)
+        self._state = state
+        self._keep = (parts, words)
+        self.state = words.ctypes.data
+
+    @property
+    def ticks(self) -> Callable[[Worker], None] | None:
+        """The plugin's tick, its state filled in."""
+        tick, state = self._declared.tick, self._state
+        return None if tick is None else lambda worker: tick(worker, state)
+
+    def explain(self, frame: bytes, **numbers: int) -> str | None:
+        """The exception that the function raises on a frame, from running it as plain
+        Python with the present state; None when it raises nothing there."""
+        from ringline.workers.packets import Meta
+
+        meta = Meta(frame, **numbers)
+        try:
+            if self._declared.setup is None:
+                self._function(meta.frame, meta)
+            else:
+                self._function(meta.frame, meta, self._python_state())
+        except Exception as error:
+            return sentence(error)
+        return None
+
+    def _python_state(self) -> Any:
+        parts = self._keep[0]
+        if self._shape is None or self._shape.holder is None:
+            return parts[0]
+        return tuple(parts) if self._shape.holder is tuple else self._shape.holder(*parts)
+
+    def _check_arguments(self) -> None:
+        code = getattr(self._function, "__code__", None)
+        wanted = 2 if self._declared.setup is None else 3
+        if code is None:
+            raise PluginError(
+                f"plugin {self.spec}: @packet_function marks a function, not "
+                f"{type(self._function).__name__}"
+            )
+        if code.co_argcount != wanted or code.co_kwonlyargcount or code.co_flags & 0x0C:
+            arguments = "(frame, meta)" if wanted == 2 else "(frame, meta, state)"
+            because = "" if wanted == 2 else ", since it has a setup"
+            raise PluginError(
+                f"plugin {self.spec}: the function must take {arguments}{because}; it takes "
+                f"({', '.join(code.co_varnames[: code.co_argcount])}) "
+                f"({code.co_filename}, line {code.co_firstlineno})"
+            )
+
+    def _run_setup(self, worker: Worker) -> tuple[Any, list[Any], StateShape]:
+        from ringline.workers import codegen
+
+        assert self._declared.setup is not None
+        try:
+            state = self._declared.setup(worker)
+        except Exception as error:
+            raise PluginError(f"plugin {self.spec}: setup failed: {sentence(error)}") from error
+        parts, holder = codegen.parts_of(self.spec, state)
+        return state, parts, codegen.shape_of(parts, holder)
+
+    def _rehearse(self, context: Context) -> StateShape:
+        """What setup returns, from memory that is thrown away."""
+        worker = Worker(
+            private_slot(REHEARSAL_BYTES),
+            queue=context.queue,
+            ports=context.ports,
+            options=self.options,
+            rehearsal=True,
+        )
+        return self._run_setup(worker)[2]
+
+    def _compile(self, dispatcher: Any, context: Context) -> Any:
+        """The generated loop around `dispatcher`, compiled."""
+        from ringline.workers import code_cache, codegen, jit
+
+        place = code_cache.folder()
+        title = f"{self._function.__module__}.{self._function.__qualname__}"
+        text = codegen.source(title, self._shape, cache=place is not None)
+        names = codegen.globals_of(dispatcher, self._shape)
+        with open(jit.__file__, encoding="utf-8") as file:
+            pieces = (file.read(), text, repr(self._shape), str(context.debug))
+        stem = re.sub(r"\W", "_", title)[-80:]
+        name = f"{stem}_{code_cache.fingerprint(self._function, *pieces)}"
+        remarks = None if place is None else code_cache.known(place, name)
+        if remarks is None:
+            self._try_alone(dispatcher)
+        path = "<ringline>" if place is None else code_cache.store(place, name, text)
+        loop = getattr(_run_module(name, path, text, names), codegen.ENTRY)
+        if remarks is None:
+            remarks = self._judge(loop)
+            if place is not None:
+                code_cache.remember(place, name, remarks)
+        self.remarks += remarks
+        return loop
+
+    def _try_alone(self, dispatcher: Any) -> None:
+        """Compile the user's function by itself first: its errors are then about it alone."""
+        from numba.core import errors, types
+
+        from ringline.workers import jit
+
+        arguments = [jit.FRAME, jit.META]
+        if self._shape is not None:
+            arguments.append(self._shape.numba_type())
+        try:
+            dispatcher.compile(tuple(arguments))
+        except errors.NumbaError as error:
+            raise PluginError(self._complaint(error)) from error
+        except Exception as error:
+            raise PluginError(
+                f"plugin {self.spec} does not compile: {sentence(error)}{self._place()}"
+            ) from error
+        returned = dispatcher.overloads[tuple(arguments)].signature.return_type
+        if not isinstance(returned, types.Integer):
+            what = {"none": "nothing", "bool": "True or False"}.get(str(returned), str(returned))
+            if isinstance(returned, types.Optional):
+                what = "nothing on one of its paths"
+            raise PluginError(
+                f"plugin {self.spec} returns {what}; a verdict is the number of a port or DROP"
+                f"{self._place()}"
+            )
+
+    def _complaint(self, error: Any) -> str:
+        """One sentence of what numba says in thirty lines."""
+        place = self._place()
+        for file, line in re.findall(r'File "([^"]+)", line (\d+)', str(error)):
+            if os.path.exists(file) and "/numba/" not in file:
+                place = f" ({file}, line {line})"
+        lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
+        useful = [line for line in lines if line and not line.startswith(_NOISE)]
+        return f"plugin {self.spec} does not compile: {useful[0].rstrip('.:')}{place}"
+
+    def _place(self) -> str:
+        code = self._function.__code__
+        return f" ({code.co_filename}, line {code.co_firstlineno})"
+
+    def _judge(self, loop: Any) -> list[str]:
+        """Remarks about code that works and is slower than it need be."""
+        if _ALLOCATION.search(loop.inspect_llvm()):
+            return [
+                f"plugin {self.spec} allocates memory for each packet (a copy of a slice, a new "
+                f"array), which costs some 30 ns each time{self._place()}"
+            ]
+        return []
+
+
+_NOISE = ("Failed in", "File ", "During", "- ", "There are", "-", "Traceback", "[", "(", "|")
+
+
+def _run_module(name: str, path: str, text: str, names: dict[str, Any]) -> ModuleType:
+    """Run the generated module under its name, which is how the cached code finds it."""
+    module = type(sys)(name)
+    module.__file__ = path
+    module.__dict__.update(names)
+    sys.modules[name] = module
+    exec(compile(text, path, "exec", dont_inherit=True), module.__dict__)
+    return module
