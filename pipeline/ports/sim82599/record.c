@@ -32,11 +32,11 @@ static void end_recording(struct rl_sim *sim, int error)
     struct rl_sim_wire *wire = &sim->card->wire;
     wire->record_error = (uint64_t)error;
     wire->recorded -= record->frames;
-    /* Where the file cannot be cut, a pipe for instance, its last record may be half. */
-    if (lseek(record->fd, (off_t)record->written, SEEK_SET) >= 0 &&
-        ftruncate(record->fd, (off_t)record->written) != 0)
-        wire->record_error = (uint64_t)errno;
+    int32_t fd = record->fd;
     record->fd = -1;
+    off_t whole = (off_t)record->written;
+    if (lseek(fd, whole, SEEK_SET) < 0 || ftruncate(fd, whole) != 0)
+        return; /* not a file that can be cut, a pipe for instance */
 }
 
 int32_t rl_sim_record_flush(struct rl_sim *sim)

@@ -1,0 +1,326 @@
+"""What the simulated 82599 makes of frames that arrive, and where they end."""
+
+from __future__ import annotations
+
+import struct
+import time
+import zlib
+
+import pytest
+
+from .bare_82599 import RING, Bare82599, Received, table
+from .frames import BROADCAST, CARD, MULTICAST, OTHER, ethernet, ipv4, packet
+
+V4 = ("192.0.2.1", "192.0.2.2")
+V6 = ("2001:db8::1", "2001:db8::2")
+UDP, TCP = 17, 6
+L4CS, IPCS, TCPE, IPE = 1 << 5, 1 << 6, 1 << 30, 1 << 31
+VP = 1 << 3
+
+
+def receive(*frames: bytes, promiscuous: bool = True, **options: int) -> list[Received]:
+    with Bare82599() as bench:
+        bench.bring_up(promiscuous=promiscuous, **options)
+        bench.sim.load(table(list(frames)))
+        for _ in range(4):
+            bench.sim.step()
+        assert bench.sim.faults() == []
+        assert bench.sim.finished
+        return bench.receive()
+
+
+def corrupt(frame: bytes, at: int) -> bytes:
+    return frame[:at] + bytes([frame[at] ^ 1]) + frame[at + 1 :]
+
+
+def without_udp_checksum(frame: bytes) -> bytes:
+    return frame[:40] + b"\0\0" + frame[42:]
+
+
+# -- lengths ------------------------------------------------------------------------------
+
+
+def test_frames_arrive_unchanged_and_in_order():
+    frames = [ethernet(bytes([n]) * n) for n in range(46, 256)]
+    with Bare82599() as bench:
+        bench.bring_up()
+        bench.sim.load(table(frames))
+        received: list[Received] = []
+        for _ in range(10):
+            bench.sim.step()
+            received += bench.receive()
+    assert [r.data for r in received] == frames
+    assert all(r.last and r.status & 1 for r in received)
+
+
+def test_runts_and_oversize_are_dropped_and_counted():
+    frames = [ethernet(b"")[:59], ethernet(b""), ethernet(bytes(1500)), ethernet(bytes(1501))]
+    frames += [ethernet(bytes(1500), vlan=7), ethernet(bytes(1501), vlan=7), b"\2" * 10]
+    with Bare82599() as bench:
+        bench.bring_up()
+        bench.read(0x40D0)
+        bench.sim.load(table(frames))
+        bench.sim.step()
+        assert [r.data for r in bench.receive()] == [frames[1], frames[2], frames[4]]
+        wire = bench.sim.wire()
+        assert (wire["dropped_undersize"], wire["dropped_oversize"]) == (2, 2)
+        assert wire["offered"] == len(frames) == wire["delivered"] + 4
+        assert wire["offered_bytes"] == sum(map(len, frames))
+        assert (bench.read(0x40A4), bench.read(0x40AC)) == (2, 2)  # RUC, ROC
+        assert bench.read(0x4074) == 3  # GPRC
+        assert bench.read(0x4088) == sum(len(frames[n]) + 4 for n in (1, 2, 4))  # GORCL
+        assert bench.read(0x40D0) == len(frames)  # TPR
+
+
+def test_jumbo_frames_up_to_maxfrs():
+    frames = [ethernet(bytes(8982)), ethernet(bytes(8983))]
+    with Bare82599() as bench:
+        bench.bring_up(srrctl=10 | 1 << 25)
+        bench.change(0x4240, set_=1 << 2)
+        bench.write(0x4268, 9000 << 16)
+        bench.post(0, 0, 0x1_0010_0000)
+        bench.sim.load(table(frames))
+        bench.sim.step()
+        assert bench.packets[0x10_0000 : 0x10_0000 + 8996] == frames[0]
+        assert bench.sim.wire()["dropped_oversize"] == 1
+
+
+def test_frames_longer_than_a_buffer_go_on_in_the_next_without_eop():
+    frame = ethernet(bytes(range(256)) * 5)
+    pieces = receive(frame, ethernet(b""), srrctl=1 | 1 << 25 | 1 << 28)
+    assert [len(p.data) for p in pieces] == [1024, len(frame) - 1024, 60]
+    assert [p.last for p in pieces] == [False, True, True]
+    assert pieces[0].data + pieces[1].data == frame
+
+
+def test_a_frame_waits_until_there_are_descriptors_for_all_of_it():
+    frame = ethernet(bytes(1400))
+    with Bare82599() as bench:
+        bench.bring_up(srrctl=1 | 1 << 25, rdt=1)
+        bench.sim.load(table([frame]))
+        bench.sim.step()
+        assert bench.sim.wire()["offered"] == 0
+        bench.give(0, 2)
+        bench.sim.step()
+        assert bench.sim.wire()["delivered"] == 1
+
+
+def test_crc_stays_on_unless_both_strip_it():
+    frame = ethernet(b"crc")
+    with Bare82599() as bench:
+        bench.bring_up(skip="rdrxctl_strip")
+        bench.sim.load(table([frame]))
+        bench.sim.step()
+        (only,) = bench.receive()
+        assert only.data == frame + struct.pack("<I", zlib.crc32(frame))
+        assert bench.sim.fault_counts() == {"receive": 1}
+
+
+# -- filters ------------------------------------------------------------------------------
+
+
+def test_the_exact_filter_lets_in_the_card_and_broadcast_only():
+    frames = [ethernet(b"", destination=d) for d in (CARD, OTHER, BROADCAST, MULTICAST)]
+    received = receive(*frames, promiscuous=False)
+    assert [r.data[:6] for r in received] == [CARD, BROADCAST]
+
+
+def test_promiscuous_modes_and_the_address_valid_bit():
+    frames = [ethernet(b"", destination=d) for d in (CARD, OTHER, BROADCAST, MULTICAST)]
+    with Bare82599() as bench:
+        bench.bring_up(promiscuous=False)
+
+        def arrived() -> list[bytes]:
+            bench.sim.load(table(frames))
+            bench.sim.step()
+            return [r.data[:6] for r in bench.receive()]
+
+        bench.change(0x5080, set_=1 << 9)
+        assert arrived() == [CARD, OTHER, BROADCAST]
+        bench.change(0x5080, 1 << 9, 1 << 8)
+        assert arrived() == [CARD, BROADCAST, MULTICAST]
+        bench.change(0x5080, 1 << 8 | 1 << 10)
+        assert arrived() == [CARD]
+        bench.change(0x5404, 1 << 31)  # RAH.AV
+        assert arrived() == []
+        assert bench.sim.wire()["dropped_filtered"] == 1 + 1 + 3 + 4
+
+
+def test_multicast_table_and_vlan_filter():
+    frames = [ethernet(b"", destination=MULTICAST), ethernet(b"", vlan=100), ethernet(b"", vlan=99)]
+    with Bare82599() as bench:
+        bench.bring_up(promiscuous=False)
+        bits = (MULTICAST[4] >> 4 | MULTICAST[5] << 4) & 0xFFF
+        bench.write(0x5200 + bits // 32 * 4, 1 << bits % 32)
+        bench.write(0x5090, 1 << 2)
+        bench.write(0xA000 + 100 // 32 * 4, 1 << 100 % 32)
+        bench.change(0x5088, set_=1 << 30)
+        bench.sim.load(table(frames))
+        bench.sim.step()
+        assert [r.data for r in bench.receive()] == frames[:2]
+
+
+# -- VLAN and checksums -------------------------------------------------------------------
+
+
+def test_vlan_tags_are_stripped_where_asked_for():
+    frame = packet(*V4, UDP, (1, 2), vlan=0x6123)
+    (left,) = receive(frame)
+    assert (left.data, left.vlan, left.status & VP) == (frame, 0, VP)
+    (stripped,) = receive(frame, strip=1)
+    assert (stripped.data, stripped.vlan) == (frame[:12] + frame[16:], 0x6123)
+    assert stripped.status & VP
+    assert stripped.hash == left.hash != 0
+    (untagged,) = receive(packet(*V4, UDP, (1, 2)), strip=1)
+    assert (untagged.vlan, untagged.status & VP) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("frame", "status"),
+    [
+        (packet(*V4, UDP, (5, 6)), IPCS | L4CS),
+        (packet(*V4, TCP, (5, 6)), IPCS | L4CS),
+        (packet(*V6, UDP, (5, 6), b"odd"), L4CS),
+        (packet(*V6, TCP, (5, 6), bytes(400)), L4CS),
+        (packet(*V4, UDP, (5, 6), vlan=9), IPCS | L4CS),
+        (corrupt(packet(*V4, UDP, (5, 6)), 44), IPCS | L4CS | TCPE),
+        (corrupt(packet(*V6, TCP, (5, 6)), 76), L4CS | TCPE),
+        (corrupt(packet(*V4, 1), 22), IPCS | IPE),
+        (without_udp_checksum(packet(*V4, UDP, (5, 6))), IPCS),
+        (packet(*V4, 1), IPCS),
+        (ethernet(ipv4(*V4, UDP, bytes(40), fragment=0x2000), 0x0800), IPCS),
+        (ethernet(ipv4(*V4, TCP, bytes(40), fragment=100), 0x0800), IPCS),
+        (packet(*V4, TCP, (5, 6), bytes(100))[:80], IPCS),
+        (ethernet(b""), 0),
+    ],
+    ids=[
+        "UDP", "TCP", "UDP over IPv6", "TCP over IPv6", "tagged", "bad UDP", "bad TCP",
+        "bad IPv4 header", "UDP without", "ICMP", "first fragment", "last fragment", "cut", "not IP",
+    ],
+)  # fmt: skip
+def test_checksum_status_is_the_chip_s(frame: bytes, status: int):
+    (only,) = receive(frame)
+    assert only.status & (IPCS | L4CS | TCPE | IPE) == status
+
+
+def test_without_pcsd_the_descriptor_holds_the_ip_identification():
+    frame = packet(*V4, UDP, (5, 6))
+    (only,) = receive(frame, rxcsum=0)
+    assert only.hash == 7  # what `ipv4` puts there
+
+
+# -- room ---------------------------------------------------------------------------------
+
+
+def test_a_closed_loop_wire_waits_for_descriptors_and_loses_nothing():
+    frames = [ethernet(n.to_bytes(2, "big")) for n in range(300)]
+    with Bare82599() as bench:
+        bench.bring_up()
+        bench.sim.load(table(frames))
+        received: list[Received] = []
+        for _ in range(50):
+            for _ in range(5):
+                bench.sim.step()
+            assert bench.sim.wire()["delivered"] - len(received) <= RING - 1
+            received += bench.receive()
+        assert [r.data for r in received] == frames
+        assert bench.sim.finished
+        wire = bench.sim.wire()
+        assert {name: n for name, n in wire.items() if name.startswith("dropped") and n} == {}
+
+
+def wait_finished(bench: Bare82599, held: int = 0) -> None:
+    until = time.monotonic() + 5
+    while not bench.sim.finished and time.monotonic() < until:
+        bench.sim.step()
+        if held and bench.sim.card.wire.held == held:
+            return
+
+
+def test_an_open_loop_drops_without_descriptors_and_says_of_which_queue():
+    with Bare82599() as bench:
+        bench.bring_up(2)
+        sources = [packet("10.0.0.1", "10.0.0.2", UDP, (n, 9)) for n in range(64)]
+        bench.sim.load(table(sources, repeat=10), rate_mpps=1.0)
+        wait_finished(bench)
+        wire = bench.sim.wire()
+        assert wire["offered"] == 640 == wire["delivered"] + wire["dropped_no_descriptor"]
+        assert wire["delivered"] == 2 * (RING - 1)
+        by_queue = [bench.read(0x1430 + 0x40 * q) for q in range(2)]
+        assert sum(by_queue) == wire["dropped_no_descriptor"]
+        assert all(by_queue)
+
+
+def test_without_drop_en_frames_are_held_until_the_packet_buffer_is_full():
+    frame = ethernet(bytes(1000))
+    count = 700  # about 700 KiB: more than the packet buffer holds
+    with Bare82599() as bench:
+        bench.bring_up(srrctl=2 | 1 << 25)
+        bench.sim.load(table([frame], repeat=count), rate_mpps=1.0)
+        capacity = (512 << 10) // len(frame)
+        wait_finished(bench, held=capacity)
+        for _ in range(200):
+            bench.sim.step()
+        until = time.monotonic() + 5
+        while bench.sim.wire()["offered"] < count and time.monotonic() < until:
+            bench.sim.step()
+        wire = bench.sim.wire()
+        assert wire["held"] == capacity
+        assert wire["dropped_no_space"] == count - capacity - (RING - 1)
+        assert bench.read(0x3FA0) == wire["dropped_no_space"]
+        received = 0
+        while not bench.sim.finished:
+            received += len(bench.receive())
+            bench.sim.step()
+        wire = bench.sim.wire()
+        assert wire["delivered"] == capacity + RING - 1
+        assert wire["offered"] == wire["delivered"] + wire["dropped_no_space"] == count
+
+
+def test_what_comes_while_the_receiver_is_off_is_lost_in_open_loop():
+    with Bare82599() as bench:
+        bench.bring_up()
+        bench.sim.load(table([ethernet(b"")], repeat=1000), rate_mpps=0.1)
+        while bench.sim.wire()["offered"] < 10:
+            bench.sim.step()
+        bench.receiver(False)
+        wait_finished(bench)
+        wire = bench.sim.wire()
+        assert wire["dropped_disabled"] > 0
+        assert wire["offered"] == 1000
+        assert wire["offered"] == wire["delivered"] + wire["dropped_disabled"] + (
+            wire["dropped_no_descriptor"]
+        )
+
+
+def test_frames_for_a_queue_that_is_off_hold_the_wire_and_are_named():
+    with Bare82599() as bench:
+        bench.bring_up(1)
+        bench.set_rss(8)
+        bench.sim.load(table([packet("10.0.0.1", "10.0.0.2", UDP, (n, 9)) for n in range(16)]))
+        until = time.monotonic() + 5
+        while not bench.sim.faults() and time.monotonic() < until:
+            bench.sim.step()
+        assert bench.sim.fault_counts() == {"queue": 1}
+        assert "which is not enabled" in bench.sim.faults()[0]
+
+
+def test_a_stale_descriptor_is_named():
+    with Bare82599() as bench:
+        bench.bring_up()
+        struct.pack_into("<Q", bench.descriptors, bench.rx_at(0, 0) + 8, 1)
+        bench.sim.load(table([ethernet(b"")]))
+        bench.sim.step()
+        assert bench.sim.fault_counts() == {"rx_descriptor": 1}
+        assert len(bench.receive()) == 1
+
+
+def test_queues_of_the_second_bank_work():
+    with Bare82599() as bench:
+        bench.bring_up()
+        bank = bench.rx_bank(100)
+        assert bank == 0xD900
+        for offset, value in ((0, 0x1000_8000), (4, 0), (8, 1024), (0x14, 2 | 1 << 25)):
+            bench.write(bank + offset, value)
+        bench.write(bank + 0x28, 1 << 25)
+        assert bench.wait(bank + 0x28, 25)
