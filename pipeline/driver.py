@@ -16,6 +16,7 @@ the process ends by itself.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -28,7 +29,7 @@ from ringline.pipeline.ports import create_port
 from ringline.pipeline.ports.port import Port
 from ringline.shm import control
 from ringline.shm.errors import ConfigurationError, RinglineError
-from ringline.shm.packets import DescriptorMemory, DeviceAddresses, PacketMemory
+from ringline.shm.packets import DescriptorMemory, PacketMemory
 from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment
 
@@ -68,10 +69,7 @@ class Driver:
                 segment.close()
 
     def _turn(self) -> None:
-        if self._lane is None:
-            wait = 0.5
-        else:
-            wait = 0.0
+        wait = 0.5 if self._lane is None else 0.0
         received = self._supervisor.receive(wait)
         while received is not None:
             self._obey(*received)
@@ -159,7 +157,8 @@ class Driver:
         return all(port.wire_finished() for port in self._ports) and self._lane.in_flight == 0
 
     def _drained(self, moved: int, now: float) -> None:
-        assert self._lane is not None and self._drain_until is not None
+        assert self._lane is not None
+        assert self._drain_until is not None
         left = self._lane.in_flight
         if (moved == 0 and left == 0) or now >= self._drain_until:
             self._lane.harvesting = False
@@ -203,9 +202,7 @@ def dma_mode(ports: tuple[PortConfig, ...]) -> str:
     ports share packet memory, so all need the same mode.
     """
     modes = {
-        port.name: port.dma
-        if port.dma != "auto"
-        else ("offset" if port.simulated else "physical")
+        port.name: port.dma if port.dma != "auto" else ("offset" if port.simulated else "physical")
         for port in ports
     }
     if len(set(modes.values())) > 1:
@@ -227,10 +224,8 @@ def main() -> int:
     try:
         driver.run()
     except RinglineError as error:
-        try:
+        with contextlib.suppress(control.Closed, TimeoutError):
             supervisor.send({"event": "failed", "error": control.describe(error)})
-        except (control.Closed, TimeoutError):
-            pass
         return error.exit_code
     return 0
 

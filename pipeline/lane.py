@@ -132,7 +132,9 @@ class Lane:
             lane.step_count += 1
         self.ports.append(port)
 
-    def renew(self, queue: int, rings: RingPair | None, generation: int, blanks: int = 0) -> Settlement:
+    def renew(
+        self, queue: int, rings: RingPair | None, generation: int, blanks: int = 0
+    ) -> Settlement:
         """Settle what `queue`'s worker held, if it had one, and attach the next.
 
         `rings` None: the queue has no worker from here, and what arrives for it

@@ -1,1 +1,102 @@
-"""Measurements, each beside the limit of a bare loop in the same run."""
+"""The benchmark: our parts beside what the machine can do at best, in the same minute."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+
+WHAT = ("handoff", "driver", "tx", "pipeline", "plugin", "latency")
+RUNS = 5
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The options of `ringline bench`."""
+    parser.add_argument(
+        "what", nargs="*", metavar="WHAT", help=f"one or more of {', '.join(WHAT)}; default: all"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--runs", type=int, default=RUNS, metavar="N", help=f"quiet runs of each (default {RUNS})"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="length of each run of `pipeline` (default 10)",
+    )
+    parser.add_argument(
+        "--cpus", metavar="A,B", help="the two processors to measure on (default: the last two)"
+    )
+
+
+def main(arguments: Namespace) -> int:
+    """Measure what is asked for and print it. Raises RinglineError for a user's mistake."""
+    from ringline.pipeline.bench import handoff, latency, machine, pipeline, plugin, ports
+    from ringline.pipeline.bench.figures import Figure, table
+
+    measures: dict[str, Callable[[machine.Machine, int], list[Figure]]] = {
+        "handoff": handoff.measure,
+        "driver": ports.measure_driver,
+        "tx": ports.measure_tx,
+        "pipeline": lambda at, runs: pipeline.measure(at, runs, arguments.seconds),
+        "plugin": plugin.measure,
+        "latency": latency.measure,
+    }
+    wanted = _wanted(arguments)
+    at = machine.look(machine.choose_cpus(_cpus(arguments.cpus)))
+    started = time.monotonic()
+    figures: list[Figure] = []
+    for number, what in enumerate(wanted, 1):
+        _progress(f"[{number}/{len(wanted)}] {what} … {time.monotonic() - started:.0f} s so far")
+        figures += measures[what](at, arguments.runs)
+    _progress("")
+    if arguments.json:
+        result = {
+            "machine": {
+                "cpus": at.cpus,
+                "arithmetic_ns": at.arithmetic,
+                "round_trip_ns": at.round_trip,
+                "strays": at.strays,
+            },
+            "figures": [figure.to_json() for figure in figures],
+        }
+        print(json.dumps(result, indent=2))
+    else:
+        print(at.describe())
+        print(table(figures))
+    return 0
+
+
+def _wanted(arguments: Namespace) -> list[str]:
+    from ringline.shm.errors import UsageError
+
+    unknown = [what for what in arguments.what if what not in WHAT]
+    if unknown:
+        raise UsageError(f"bench: there is no {unknown[0]!r}; one or more of {', '.join(WHAT)}")
+    if arguments.runs < 1:
+        raise UsageError(f"bench: --runs must be at least 1, not {arguments.runs}")
+    if not arguments.seconds > 0:
+        raise UsageError(f"bench: --seconds must be above 0, not {arguments.seconds:g}")
+    return [what for what in WHAT if what in arguments.what or not arguments.what]
+
+
+def _cpus(text: str | None) -> list[int] | None:
+    from ringline.shm.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"bench: --cpus wants numbers like 0,1, not {text!r}") from None
+
+
+def _progress(text: str) -> None:
+    """One line that is written over, where somebody looks on."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{text}")
+        sys.stderr.flush()

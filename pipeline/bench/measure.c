@@ -157,3 +157,32 @@ uint32_t rl_measure_round_trips(struct rl_rings_segment *rings, struct rl_ring_e
     }
     return n;
 }
+
+uint64_t rl_measure_feed(struct rl_ring_end *in, struct rl_ring_end *out,
+                         const struct rl_reference *refs, uint32_t n, uint64_t count,
+                         uint64_t patience)
+{
+    struct rl_reference answers[BULK_MAX];
+    uint64_t start = rl_clock(), since = start, back = 0;
+    while (back < count) {
+        if (in->own - out->own + n <= RL_RING_CAPACITY && rl_ring_room(in, n) == (int)n) {
+            rl_ring_put(in, refs, n);
+            if (rl_ring_is_asleep(in->ring))
+                rl_ring_wake(in->ring);
+        }
+        int got = rl_ring_pop(out, answers, BULK_MAX);
+        if (got < 0)
+            return 0;
+        back += (uint64_t)got;
+        if (got)
+            since = rl_clock();
+        else if (rl_clock() - since > patience)
+            return 0;
+    }
+    while (out->own != in->own) {
+        int got = rl_ring_pop(out, answers, BULK_MAX);
+        if (got < 0 || rl_clock() - since > patience)
+            return 0;
+    }
+    return rl_clock() - start;
+}

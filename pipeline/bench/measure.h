@@ -33,4 +33,10 @@ uint32_t rl_measure_round_trips(struct rl_rings_segment *rings, struct rl_ring_e
                                 struct rl_ring_end *out, const struct rl_reference *ref,
                                 uint64_t *trips, uint32_t n, uint64_t gap, uint32_t wake,
                                 uint64_t patience);
+
+/* Keep a worker busy: `refs` (n of them, at most 64) go round and round until `count`
+ * have come back. Returns ticks, 0 when the worker stood still for `patience` ticks. */
+uint64_t rl_measure_feed(struct rl_ring_end *in, struct rl_ring_end *out,
+                         const struct rl_reference *refs, uint32_t n, uint64_t count,
+                         uint64_t patience);
 #endif

@@ -52,9 +52,7 @@ def _loops(memory: Any, given: dict[str, int]) -> Loops:
     }
 
 
-def run_pair(
-    cpus: tuple[int, ...], name: str, given: dict[str, int], size: int
-) -> tuple[int, int]:
+def run_pair(cpus: tuple[int, ...], name: str, given: dict[str, int], size: int) -> tuple[int, int]:
     """Run the pair `name` over `size` bytes; returns the ticks of either side.
 
     Raises EnvironmentLacks when a side stood still: something else holds the processor.
@@ -64,14 +62,23 @@ def run_pair(
         os.ftruncate(fd, size)
         with mmap.mmap(fd, size) as memory:
             there = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(fd), str(size), str(cpus[1]), name]
-                + [json.dumps(given)],
+                [
+                    sys.executable,
+                    "-m",
+                    __name__,
+                    str(fd),
+                    str(size),
+                    str(cpus[1]),
+                    name,
+                    json.dumps(given),
+                ],
                 pass_fds=[fd],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
             try:
-                assert there.stdin is not None and there.stdout is not None
+                assert there.stdin is not None
+                assert there.stdout is not None
                 there.stdout.readline()  # it is ready to run
                 os.sched_setaffinity(0, {cpus[0]})
                 start = ffi.from_buffer(memory)

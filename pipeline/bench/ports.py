@@ -58,7 +58,8 @@ def _run(machine: Machine, runs: int, measure: Any, wire: WireConfig | None) -> 
 
         def once() -> float:
             measure(port, step, COUNT, BATCH, result)
-            return result.ticks / max(1, result.packets) / ticks_per_second() * 1e9
+            each: float = result.ticks / max(1, result.packets) / ticks_per_second() * 1e9
+            return each
 
         once()  # warm
         return tuple(quiet_runs(once, runs, machine))

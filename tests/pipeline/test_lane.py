@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -58,21 +59,17 @@ class Worker:
 
 
 REFERENCE_FIELDS = ffi.typeof("struct rl_reference").fields
-made = 0
+instances = itertools.count(1)
 
 
 class Bench:
     """A lane with two fake ports, its memory, and a hand-worked worker per queue."""
 
     def __init__(self, blanks: int = 0, buffers: int = BUFFERS) -> None:
-        global made
-        made += 1
-        self.instance = f"t{os.getpid()}-lane{made}"
+        self.instance = f"t{os.getpid()}-lane{next(instances)}"
         self.packets = PacketMemory.create(self.instance, buffers, hugepages="off")
         size = ffi.sizeof("struct rl_lane_segment") + 4 * buffers
-        self.books_segment = Segment.create(
-            self.instance, "lane.0", size, kind=lib.RL_SEGMENT_LANE
-        )
+        self.books_segment = Segment.create(self.instance, "lane.0", size, kind=lib.RL_SEGMENT_LANE)
         self.books = ffi.cast("struct rl_lane_segment *", self.books_segment.address)
         self.books.ledger_offset = ffi.sizeof("struct rl_lane_segment")
         self.books.buffers = buffers
@@ -150,7 +147,8 @@ def test_packets_go_to_the_port_that_the_plugin_named(bench: Bench) -> None:
     worker.answer(DROP, 2)
     worker.answer(ERROR)
     bench.run_pass(2)
-    assert len(bench.ports[1].sent) == 7 and not bench.ports[0].sent
+    assert len(bench.ports[1].sent) == 7
+    assert not bench.ports[0].sent
     count = bench.queue(0, 0)
     assert (count.rx_packets, count.transmitted) == (10, 7)
     assert (count.drop_plugin, count.drop_plugin_error) == (2, 1)
@@ -209,7 +207,8 @@ def test_a_worker_cannot_return_what_another_holds(bench: Bench) -> None:
     holder.pop()
     thief.push(**{**holder.held[0], "port": 1})
     bench.run_pass(2)
-    assert bench.books.slots[1].bad_reference == 1 and not bench.ports[1].sent
+    assert bench.books.slots[1].bad_reference == 1
+    assert not bench.ports[1].sent
     holder.answer(1)
     bench.run_pass(2)
     assert len(bench.ports[1].sent) == 1
@@ -261,9 +260,7 @@ def test_settlement_sends_the_complete_frees_the_lost_and_carries_the_rest(bench
     bench.ports[0].arrive(0, 200)
     bench.run_pass(4)
     worker = bench.workers[0]
-    order = [
-        worker.in_.slots[i].buffer for i in range(worker.in_.consumer, worker.in_.producer)
-    ]
+    order = [worker.in_.slots[i].buffer for i in range(worker.in_.consumer, worker.in_.producer)]
     worker.pop(64)
     worker.answer(1, 10)
     settled = bench.renew(0)

@@ -1,0 +1,171 @@
+"""`bench pipeline`: the whole thing, as a user runs it, and what it costs when it does nothing."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from ringline.pipeline._pipeline import ffi
+from ringline.pipeline.bench.figures import Figure
+from ringline.pipeline.bench.machine import Machine, quiet_runs
+from ringline.pipeline.bench.pair import run_pair
+from ringline.pipeline.bench.running import Running, cpu_seconds, resident
+from ringline.pipeline.snapshot import Snapshot
+from ringline.shm.clock import ticks_per_second
+from ringline.shm.errors import BooksError
+from ringline.workers.captures import read_capture
+
+SECONDS = 10.0
+WARM_SECONDS = 1.0
+IDLE_SECONDS = 5.0
+BARE_COUNT = 32 * 600_000
+BARE_BUFFERS = 2048
+SILENT_PACKETS = 8
+SILENCE = 1.6  # seconds between two packets: longer than the driver waits to sleep deeply
+
+FLOWS = "flows = { count = 256, sizes = 64 }"
+IDLE_WIRE = f"flows = {{ count = 1, packets = {SILENT_PACKETS} }}, rate_mpps = {1e-6 / SILENCE:.9f}"
+
+
+def configuration(wire: str, plugin: str, driver: int, worker: int, *, idle: str) -> str:
+    """One queue of one simulated card, the two processes where they are to be measured."""
+    return (
+        f'[port.wan]\ndevice = "sim:82599"\nwire = {{ {wire} }}\n'
+        f'[worker]\nplugin = "{plugin}"\ncpus = [{worker}]\n'
+        f'[driver]\ncpu = {driver}\nidle = "{idle}"\n'
+    )
+
+
+COMPILED = "ringline.workers.plugins.mac_swap_compiled:mac_swap"
+NATIVE = "ringline.workers.plugins.mac_swap:mac_swap"
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """One run: Mpps sent, and ns per packet of driver, worker and model."""
+
+    mpps: float
+    driver: float
+    worker: float
+    model: float
+    start: float
+    driver_memory: float
+    worker_memory: float
+
+
+def measure(machine: Machine, runs: int, seconds: float = SECONDS) -> list[Figure]:
+    """Throughput on two cores and on one, start, memory, and the cost of idleness."""
+    figures: list[Figure] = []
+    one, *other = machine.cpus
+    if other:
+        results = [
+            (_throughput(one, other[0], seconds), bare)
+            for bare in quiet_runs(lambda: _bare(machine), runs, machine)
+        ]
+        two = [result for result, _ in results]
+        figures += [
+            Figure(
+                "pipeline, two cores, compiled mac_swap",
+                "Mpps",
+                tuple(run.mpps for run in two),
+                tuple(bare for _, bare in results),
+                goal=50.0,
+                more=True,
+            ),
+            Figure("  driver's share", "ns", tuple(run.driver for run in two), goal=9.0),
+            Figure("  worker, busy", "ns", tuple(run.worker for run in two), goal=6.0),
+            Figure("  simulated card", "ns", tuple(run.model for run in two)),
+        ]
+    alone = [_throughput(one, one, seconds) for _ in range(runs)]
+    figures.append(
+        Figure(
+            "pipeline, one core",
+            "Mpps",
+            tuple(run.mpps for run in alone),
+            goal=20.0,
+            more=True,
+        )
+    )
+    whole = two if other else alone
+    figures += [
+        Figure("first packet after start", "s", tuple(run.start for run in whole), goal=1.5),
+        Figure("memory, driver", "MB", tuple(run.driver_memory for run in whole), goal=40),
+        Figure(
+            "memory, worker with numba", "MB", tuple(run.worker_memory for run in whole), goal=160
+        ),
+    ]
+    return figures + _idle(machine)
+
+
+def _bare(machine: Machine) -> float:
+    """Mpps of a pipeline without us: two bare rings and a swap between them."""
+    size = 2 * ffi.sizeof("struct rl_bare_ring") + BARE_BUFFERS * 2240
+    given = {"count": BARE_COUNT, "buffers": BARE_BUFFERS}
+    ticks, _ = run_pair(machine.cpus, "bare pipeline", given, size)
+    return BARE_COUNT / (ticks / ticks_per_second()) / 1e6
+
+
+def _throughput(driver: int, worker: int, seconds: float) -> Throughput:
+    idle = "busy" if driver != worker else "adaptive"
+    with Running(configuration(FLOWS, COMPILED, driver, worker, idle=idle)) as run:
+        start = run.first_packet()
+        time.sleep(WARM_SECONDS)
+        before = run.look()
+        time.sleep(seconds)
+        after = run.look()
+        assert after.driver_pid is not None
+        assert after.workers[0].pid is not None
+        memory = resident(after.driver_pid), resident(after.workers[0].pid)
+        report = run.end()
+    lost = {reason: count for reason, count in after.drops.items() if count}
+    if lost or any(report["balance"].values()):
+        raise BooksError(f"a closed loop lost packets: {lost}, balance {report['balance']}")
+    sent = _sent(after) - _sent(before)
+    each = 1e9 / max(sent, 1)
+    lane = after.lanes[0].counters, before.lanes[0].counters
+    busy = after.workers[0].counters["busy_seconds"] - before.workers[0].counters["busy_seconds"]
+    return Throughput(
+        mpps=sent / (after.clock - before.clock) / 1e6,
+        driver=(lane[0]["busy_seconds"] - lane[1]["busy_seconds"]) * each,
+        worker=busy * each,
+        model=(lane[0]["model_seconds"] - lane[1]["model_seconds"]) * each,
+        start=start,
+        driver_memory=memory[0],
+        worker_memory=memory[1],
+    )
+
+
+def _sent(snapshot: Snapshot) -> int:
+    return sum(port.total("tx_packets") for port in snapshot.ports)
+
+
+def _idle(machine: Machine) -> list[Figure]:
+    """CPU of all processes while nothing comes, and how late a packet after silence is.
+
+    Packets come SILENCE apart; the record's time stamps say how much later than
+    that each left. The earliest is taken to be on time.
+    """
+    record = "silence.pcap"
+    wire = f'{IDLE_WIRE}, record = "{record}"'
+    text = configuration(wire, NATIVE, machine.cpus[0], machine.cpus[-1], idle="adaptive")
+    with Running(text) as run:
+        snapshot = run.look()
+        run.first_packet()
+        assert snapshot.workers[0].pid is not None
+        time.sleep(SILENCE / 4)
+        before = {pid: cpu_seconds(pid) for pid in run.processes()}
+        at = time.monotonic()
+        time.sleep(IDLE_SECONDS)
+        used = sum(cpu_seconds(pid) - before[pid] for pid in before)
+        share = used / (time.monotonic() - at) * 100
+        memory = resident(snapshot.workers[0].pid)
+        time.sleep(max(0.0, SILENCE * (SILENT_PACKETS + 1) - (time.monotonic() - run.started)))
+        run.end()
+        stamps = list(read_capture(str(run.folder / record)).timestamps)
+    late = [stamp - round(i * SILENCE * 1e9) for i, stamp in enumerate(stamps)]
+    delays = tuple((value - min(late)) / 1e6 for value in late)
+    return [
+        Figure("memory, worker with a C plugin", "MB", (memory,), goal=20),
+        Figure("idle, all processes, of one core", "%", (share,), goal=3.0),
+        Figure("first packet after silence, later than the earliest", "ms", delays, goal=1.0),
+    ]

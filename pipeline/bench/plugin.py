@@ -1,0 +1,63 @@
+"""`bench plugin`: `mac_swap` in each tier, in a real worker, batches of 64 packets.
+
+What counts is the time inside the plugin, as the worker books it: the batch call
+with everything that the tier does around the user's function.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.bench.figures import Figure
+from ringline.pipeline.bench.machine import Machine, quiet_runs
+from ringline.pipeline.bench.worker import BATCH, PATIENCE, worker
+from ringline.shm.clock import ticks_per_second
+from ringline.shm.errors import EnvironmentLacks
+
+PACKETS = 8_000_000  # of one run, for the fast tiers
+PACKETS_IN_PYTHON = 400_000
+PACKAGE = "ringline.workers.plugins"
+COMPILED_OF_C = 1.2  # the compiled tier may take this much of what C takes
+
+
+def measure(machine: Machine, runs: int) -> list[Figure]:
+    """ns per packet inside the plugin; the bare limit is the same swap in a bare C loop."""
+    figures: list[Figure] = []
+    for tier, name, packets, goal in (
+        ("C", "mac_swap:mac_swap", PACKETS, 5.0),
+        ("compiled Python", "mac_swap_compiled:mac_swap", PACKETS, None),
+        ("NumPy columns", "mac_swap_batch:MacSwap", PACKETS_IN_PYTHON, 110.0),
+        ("Python, packet by packet", "mac_swap_batch:MacSwapPerPacket", PACKETS_IN_PYTHON, 400.0),
+    ):
+        ours, bare = _tier(machine, runs, f"{PACKAGE}.{name}", packets)
+        limit = goal if goal is not None else COMPILED_OF_C * figures[0].value
+        figures.append(Figure(f"plugin, {tier}", "ns", ours, bare, limit))
+    return figures
+
+
+def _tier(
+    machine: Machine, runs: int, plugin: str, packets: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    second = ticks_per_second()
+    with worker(plugin, cpu=machine.cpus[-1], idle="busy") as peer:
+        os.sched_setaffinity(0, {machine.cpus[0]})
+        memory = lib.RL_BUFFER_STRIDE * BATCH
+        frames = bytearray(memory)
+
+        def once() -> tuple[float, float]:
+            before = peer.counters.plugin_ticks, peer.counters.packets
+            ticks = lib.rl_measure_feed(
+                peer.in_, peer.out, peer.references, BATCH, packets, int(PATIENCE * second)
+            )
+            if not ticks:
+                raise EnvironmentLacks(f"the worker with {plugin} stopped answering")
+            inside = peer.counters.plugin_ticks - before[0]
+            done = peer.counters.packets - before[1]
+            rounds = PACKETS // BATCH
+            bare = lib.rl_limit_swap(ffi.from_buffer(frames), peer.references, BATCH, rounds)
+            return inside / done / second * 1e9, bare / (rounds * BATCH) / second * 1e9
+
+        once()  # warm
+        ours, bare = zip(*quiet_runs(once, runs, machine), strict=True)
+        return ours, bare

@@ -1,0 +1,136 @@
+"""A whole `ringline run` for the benchmark, started by its command line as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ringline.pipeline import status
+from ringline.pipeline.snapshot import Snapshot
+from ringline.shm.errors import EnvironmentLacks, RinglineError
+
+START_SECONDS = 60.0  # numba without its cache compiles for some seconds
+STOP_SECONDS = 20.0
+LOOK_SECONDS = 0.005
+
+
+class Running:
+    """A run of the configuration `text`. A context manager: leaving it ends the run in order.
+
+    `started` is when it was started (monotonic seconds). After the end `report` is its report.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.name = f"bench-{os.getpid()}"
+        self.report: dict[str, Any] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="ringline-bench-")
+        self.folder = Path(self._folder.name)
+        config = self.folder / "bench.toml"
+        config.write_text(f'name = "{self.name}"\n{text}\n[metrics]\nlisten = "off"\n')
+        self._errors = (self.folder / "errors").open("w+")
+        self._report = self.folder / "report.json"
+        command = [sys.executable, "-P", "-m", "ringline.pipeline.cli", "run", str(config)]
+        self.started = time.monotonic()
+        self._process = subprocess.Popen(
+            [*command, "--report", str(self._report)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors,
+        )
+
+    def __enter__(self) -> Running:
+        return self
+
+    def look(self) -> Snapshot:
+        """What the run says of itself now. Waits until it answers.
+
+        Raises EnvironmentLacks with its own words when it ended.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            if self._process.poll() is not None:
+                raise EnvironmentLacks(f"the run that was to be measured ended: {self._words()}")
+            try:
+                return status.ask(self.name)
+            except RinglineError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(LOOK_SECONDS)
+
+    def first_packet(self) -> float:
+        """Seconds from the start until the first packet was sent."""
+        deadline = self.started + START_SECONDS
+        while time.monotonic() < deadline:
+            snapshot = self.look()
+            if any(port.total("tx_packets") for port in snapshot.ports):
+                return time.monotonic() - self.started
+            time.sleep(LOOK_SECONDS)
+        raise EnvironmentLacks(f"no packet was sent within {START_SECONDS:g} s")
+
+    def processes(self) -> list[int]:
+        """The supervisor and all of its children."""
+        found = [self._process.pid]
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        return found + [int(pid) for pid in children.read_text().split()]
+
+    def end(self) -> dict[str, Any]:
+        """End it as Ctrl-C would and return its report."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._process.returncode != 0 or not self._report.exists():
+            raise EnvironmentLacks(f"the run that was measured did not end well: {self._words()}")
+        self.report = json.loads(self._report.read_text())
+        return self.report
+
+    def _words(self) -> str:
+        self._errors.flush()
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines()
+        return lines[-1] if lines else f"exit code {self._process.returncode}"
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None and not self.report:
+                self.end()
+        finally:
+            if self._process.poll() is None:
+                self._process.send_signal(signal.SIGINT)
+                try:
+                    self._process.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    self._process.kill()
+                    self._process.wait()
+            self._errors.close()
+            self._folder.cleanup()
+
+
+def resident(pid: int) -> float:
+    """Resident memory of a process in MB (10^6 bytes), without shared memory."""
+    fields = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssFile")) * 1024 / 1e6
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used, in all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

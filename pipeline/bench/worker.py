@@ -1,0 +1,103 @@
+"""A real worker process for the benchmark, with the benchmark in the driver's place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.children import Child
+from ringline.pipeline.instance import grant
+from ringline.shm import control, errors
+from ringline.shm.errors import EnvironmentLacks, PluginError
+from ringline.shm.packets import PacketMemory
+from ringline.shm.rings import RingPair
+from ringline.shm.slots import WorkerSlot
+from ringline.workers import launch
+
+READY_SECONDS = 60.0  # numba without its cache compiles for some seconds
+PATIENCE = 5.0  # seconds until a worker that does not answer is given up
+FRAME = 60
+BATCH = 64
+
+
+@dataclass
+class Worker:
+    """`in_` and `out` are the driver's ring ends (cdata), `references` 64 packets of 60 bytes
+    in packet memory, `counters` what the worker counts, `pid` its process."""
+
+    rings: Any
+    in_: Any
+    out: Any
+    references: Any
+    counters: Any
+    pid: int
+
+
+@contextlib.contextmanager
+def worker(plugin: str, *, cpu: int, idle: str) -> Iterator[Worker]:
+    """A worker that runs `plugin` on `cpu`, ready; it ends with the context."""
+    instance = f"bench-{os.getpid()}"
+    with (
+        PacketMemory.create(instance, BATCH, hugepages="off") as packets,
+        RingPair.create(instance, 0, 1) as rings,
+        WorkerSlot.create(instance, 0, 1 << 20) as slot,
+    ):
+        child = Child("worker", launch.command(), launch.environment())
+        try:
+            with grant(packets.segment, rings.segment, slot.segment) as descriptors:
+                child.tell(
+                    {
+                        "do": "open",
+                        "queue": 0,
+                        "generation": 1,
+                        "plugin": plugin,
+                        "options": {},
+                        "ports": ["bench"],
+                        "state_bytes": 1 << 20,
+                        "idle": idle,
+                        "yield": False,
+                        "debug": False,
+                        "cpu": cpu,
+                    },
+                    descriptors,
+                )
+            _await_ready(child)
+            segment = ffi.cast("struct rl_rings_segment *", rings.segment.address)
+            yield Worker(
+                segment,
+                ffi.new("struct rl_ring_end *", {"ring": ffi.addressof(segment, "in")}),
+                ffi.new("struct rl_ring_end *", {"ring": ffi.addressof(segment, "out")}),
+                _references(packets),
+                slot.counters,
+                child.pid,
+            )
+        finally:
+            child.leave(2.0)
+
+
+def _await_ready(child: Child) -> None:
+    while True:
+        try:
+            received = child.control.receive(READY_SECONDS)
+        except control.Closed:
+            raise EnvironmentLacks("the benchmark's worker ended before it was ready") from None
+        if received is None:
+            raise EnvironmentLacks(f"the worker was not ready after {READY_SECONDS:g} s")
+        message, _ = received
+        if message["event"] == "failed":
+            raise control.revive(message["error"], [PluginError, errors.Bug])
+        if message["event"] == "ready":
+            return
+
+
+def _references(packets: PacketMemory) -> Any:
+    references = ffi.new("struct rl_reference[]", BATCH)
+    for number in range(BATCH):
+        references[number].buffer = number
+        references[number].offset = lib.RL_BUFFER_HEADROOM
+        references[number].length = FRAME
+    return references
