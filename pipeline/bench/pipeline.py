@@ -161,7 +161,7 @@ def _idle(machine: Machine) -> list[Figure]:
         memory = resident(snapshot.workers[0].pid)
         time.sleep(max(0.0, SILENCE * (SILENT_PACKETS + 1) - (time.monotonic() - run.started)))
         run.end()
-        stamps = list(read_capture(str(run.folder / record)).timestamps)
+        stamps = list(read_capture(run.folder / record).times)
     late = [stamp - round(i * SILENCE * 1e9) for i, stamp in enumerate(stamps)]
     delays = tuple((value - min(late)) / 1e6 for value in late)
     return [
