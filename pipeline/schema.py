@@ -219,9 +219,9 @@ def _port(name: str, table: Table, folder: Path) -> c.PortConfig:
         device=device,
         queues=table.integer("queues", 1, 1, c.QUEUES_MAX),
         dma=dma,
-        # The chip counts ring lengths in units of 128 bytes: 8 descriptors.
-        rx_descriptors=table.integer("rx_descriptors", 512, 64, 4096, multiple=8),
-        tx_descriptors=table.integer("tx_descriptors", 512, 64, 4096, multiple=8),
+        # Bursts wrap around a ring with a mask; the chip itself asks for multiples of 8.
+        rx_descriptors=table.integer("rx_descriptors", 512, 64, 4096, power_of_two=True),
+        tx_descriptors=table.integer("tx_descriptors", 512, 64, 4096, power_of_two=True),
         promiscuous=table.flag("promiscuous", True),
         mac=table.optional_text("mac", check=check_mac),
         vlan_strip=table.flag("vlan_strip", False),

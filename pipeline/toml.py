@@ -154,18 +154,22 @@ class Table:
             return default
         return value
 
-    def integer(self, key: str, default: int, low: int, high: int, multiple: int = 1) -> int:
-        """A whole number from `low` to `high`, a multiple of `multiple`."""
-        found = self.optional_integer(key, low, high, multiple)
+    def integer(
+        self, key: str, default: int, low: int, high: int, *, power_of_two: bool = False
+    ) -> int:
+        """A whole number from `low` to `high`."""
+        found = self.optional_integer(key, low, high, power_of_two=power_of_two)
         return default if found is None else found
 
-    def optional_integer(self, key: str, low: int, high: int, multiple: int = 1) -> int | None:
+    def optional_integer(
+        self, key: str, low: int, high: int, *, power_of_two: bool = False
+    ) -> int | None:
         """A whole number, or None when the key is absent or wrong."""
-        wanted = f"a whole number from {low} to {high}"
-        if multiple > 1:
-            wanted += f" and a multiple of {multiple}"
+        wanted = f"{'a power of two' if power_of_two else 'a whole number'} from {low} to {high}"
         value: int | None = self._typed(key, (int,), wanted)
-        if value is not None and (not low <= value <= high or value % multiple):
+        if value is None:
+            return None
+        if not low <= value <= high or (power_of_two and value & (value - 1)):
             self.problem(key, f"must be {wanted}, not {value}")
             return None
         return value
