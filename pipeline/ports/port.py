@@ -34,10 +34,8 @@ class Port(ABC):
     """Its number in the instance: the port of references, ledger words and counters."""
     rx_queues: int
     tx_queues: int
-    dma: str
-    """Which device addresses it wants: `offset` or `physical`."""
     c_port: Any
-    """cdata `struct rl_port *`, valid from the start; its bursts may be called from `start`."""
+    """cdata `struct rl_port *`, the same for the port's life; the lane polls it from `start`."""
     step: tuple[int, int] | None = None
     """Function and context address of a device model that the lane steps; None: real or remote."""
     mac: str
@@ -47,7 +45,8 @@ class Port(ABC):
         """Find the card, check that nobody else uses it, and map its registers.
 
         `memory` is cdata `struct rl_memory *` of the lane; `addresses` are the device addresses
-        of `descriptors`, in this port's `dma` mode. Raises `EnvironmentLacks`.
+        of `descriptors`. Raises `EnvironmentLacks`, and `ConfigurationError` for what this card
+        does not have.
         """
 
     @abstractmethod
@@ -89,8 +88,8 @@ class Port(ABC):
         """The address that the card receives for, as `02:00:00:00:00:01`."""
 
     @abstractmethod
-    def posted(self) -> int:
-        """Buffers on its descriptor rings, counted slot by slot."""
+    def posted(self) -> tuple[int, int]:
+        """Buffers on its RX and on its TX descriptor rings, counted slot by slot."""
 
     @abstractmethod
     def scan(self, seen: Any) -> None:
@@ -99,3 +98,11 @@ class Port(ABC):
     def wire_finished(self) -> bool:
         """True once a simulated wire has nothing more to send; a real one never says so."""
         return False
+
+    def wire_statistics(self) -> dict[str, int]:
+        """What a simulated wire has counted for itself."""
+        return {}
+
+    def faults(self) -> list[str]:
+        """What a simulated card was asked to do that the chip would not do."""
+        return []

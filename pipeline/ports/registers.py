@@ -1,8 +1,8 @@
 """The register language: a card's registers are a table, and code reads like the datasheet.
 
-One line per register, columns separated by two or more spaces, fields after a bar:
+One line per register:
 
-    name    address  shape     mode  description | FIELD bit, FIELD high:low
+    NAME    0xADDRESS  shape     mode  description | FIELD bit, FIELD high:low
 
 `shape` is `-`, or `+0x40*16` for 16 registers that lie 0x40 bytes apart. Modes:
 
@@ -10,7 +10,7 @@ One line per register, columns separated by two or more spaces, fields after a b
     RW    read and write
     WO    write only: reading it means nothing
     RC    a counter that reading clears: what was read adds up to a 64-bit total
-    RC64  the same in two registers, the low half here and the high half behind it
+    RW64, RC64   the same in two registers, the low half here and the high half behind it
 
 Guarantees (tests in tests/pipeline/ports/test_registers.py):
   - a register is used only as its mode says, and a value that its field cannot hold is refused
@@ -31,10 +31,11 @@ from ringline.shm.errors import Bug, HardwareError
 _LINE = re.compile(
     r"(?P<name>[A-Z][A-Z0-9_]*)\s+(?P<address>0x[0-9A-Fa-f]+)\s+"
     r"(?:-|\+(?P<stride>0x[0-9A-Fa-f]+)\*(?P<count>[0-9]+))\s+"
-    r"(?P<mode>RO|RW|WO|RC64|RC)\s+(?P<description>[^|]+?)\s*(?:\|(?P<fields>.*))?"
+    r"(?P<mode>RO|RW64|RW|WO|RC64|RC)\s+(?P<description>[^|]+?)\s*(?:\|(?P<fields>.*))?"
 )
 _FIELD = re.compile(r"\s*(?P<name>[A-Z][A-Z0-9_]*)\s+(?P<high>[0-9]+)(?::(?P<low>[0-9]+))?\s*")
 _COUNTERS = ("RC", "RC64")
+_PAIRS = ("RW64", "RC64")
 
 
 class RegisterAccess(Protocol):
@@ -55,6 +56,9 @@ class RegisterAccess(Protocol):
     def relax(self) -> None:
         """Let a little time pass between two looks; a model in this process takes a step."""
 
+    def close(self) -> None:
+        """Give the registers back; none is touched after that."""
+
 
 @dataclass(frozen=True)
 class Definition:
@@ -71,7 +75,7 @@ class Definition:
     @property
     def end(self) -> int:
         """The first byte behind the register or its array: a BAR must reach that far."""
-        size = 8 if self.mode == "RC64" else 4
+        size = 8 if self.mode in _PAIRS else 4
         return self.address + self.stride * max(self.count - 1, 0) + size
 
 
@@ -140,15 +144,20 @@ class Register:
     def __len__(self) -> int:
         return len(self._elements)
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is a counter that reading clears."""
+        return self._mode in _COUNTERS
+
     def read(self) -> int:
         """Its value; of a counter the total since `restart`, this reading included."""
         if self._mode in ("WO", "array"):
             raise Bug(f"register {self.name} ({self._mode}) cannot be read")
         value = self._access.read32(self.address)
-        if self._mode not in _COUNTERS:
-            return value
-        if self._mode == "RC64":
+        if self._mode in _PAIRS:
             value |= self._access.read32(self.address + 4) << 32
+        if not self.counts:
+            return value
         if self._access.read_clears:
             self.total += value
         elif self._mode == "RC":
@@ -159,6 +168,10 @@ class Register:
             self._last = value
         return self.total
 
+    def sum(self) -> int:
+        """The total of a counter, or of all counters of an array."""
+        return sum(one.read() for one in self._elements) if self._elements else self.read()
+
     def restart(self) -> None:
         """Begin a counter at 0, whatever the register has counted so far."""
         self._last = 0
@@ -167,14 +180,16 @@ class Register:
 
     def write(self, value: int = 0, **fields: int) -> None:
         """Write `value` with the named fields put into it; what is not named is 0."""
-        if self._mode not in ("RW", "WO"):
+        if self._mode not in ("RW", "RW64", "WO"):
             raise Bug(f"register {self.name} ({self._mode}) cannot be written")
         for name, content in fields.items():
             low, width = self._field(name)
             if content >> width:
                 raise Bug(f"{content} does not fit {self.name}.{name}, which has {width} bits")
             value = value & ~(((1 << width) - 1) << low) | content << low
-        self._access.write32(self.address, value)
+        self._access.write32(self.address, value & 0xFFFFFFFF)
+        if self._mode in _PAIRS:
+            self._access.write32(self.address + 4, value >> 32)
 
     def update(self, **fields: int) -> None:
         """Change the named fields and leave the others as they are."""
@@ -199,7 +214,7 @@ class Register:
         while (seen := self.field(name)) != expected:
             if time.monotonic() >= deadline:
                 raise HardwareError(
-                    f"waited {seconds:g} s for {self.name}.{name} to become {expected}; it is "
+                    f"waited {seconds:g} s for {self.name}.{name} to become {expected:d}; it is "
                     f"{seen} ({self._definition.description}, register {self.address:#07x})"
                 )
             self._access.relax()
@@ -214,7 +229,7 @@ class Register:
             return "\n".join(element.dump() for element in self._elements)
         if self._mode == "WO":
             return f"{self.name:<14} (write only)"
-        if self._mode in _COUNTERS:
+        if self.counts:
             return f"{self.name:<14} {self.total}"
         value = self.read()
         parts = (
@@ -234,6 +249,7 @@ class Registers:
     """The registers of a table, by name: `registers.CTRL`, `registers.RXDCTL[3]`."""
 
     def __init__(self, access: RegisterAccess, definitions: dict[str, Definition]) -> None:
+        self._access = access
         self._registers = {
             name: Register(access, definition) for name, definition in definitions.items()
         }
@@ -246,6 +262,17 @@ class Registers:
 
     def __iter__(self) -> Iterator[Register]:
         return iter(self._registers.values())
+
+    def relax(self) -> None:
+        """Let a little time pass between two looks."""
+        self._access.relax()
+
+    def counters(self) -> Iterator[Register]:
+        """Every register that counts, those in arrays one by one."""
+        for register in self:
+            for one in register if len(register) else (register,):
+                if one.counts:
+                    yield one
 
     def dump(self) -> str:
         """All of them, for a person: nothing is cleared by it."""

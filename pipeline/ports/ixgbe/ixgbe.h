@@ -1,0 +1,64 @@
+/* The 82599's descriptor rings as the bursts see them. Private memory of the
+ * driver, but for the descriptors. Plain declarations: C and cffi read this. */
+#ifndef RINGLINE_IXGBE_H
+#define RINGLINE_IXGBE_H
+#include "../port.h"
+
+#define RL_IXGBE_RING_MAX 4096
+#define RL_IXGBE_NO_BUFFER 0xffffffff /* a context descriptor's slot */
+
+/* Both words of any descriptor: advanced receive, transmit data or context. */
+struct rl_ixgbe_descriptor {
+    uint64_t lower;
+    uint64_t upper;
+};
+
+/* Receive: every slot holds a buffer; the card owns all but the one before
+ * `next`, where the tail stays. Transmit: slots [clean, next) are the card's; a
+ * burst completes by its last descriptor alone, and what the burst is stands in
+ * the arrays at its first slot. */
+struct rl_ixgbe_ring {
+    struct rl_ixgbe_descriptor *descriptors;
+    volatile uint32_t *tail;
+    uint32_t mask; /* slots - 1; a power of two */
+    uint32_t next;
+    uint32_t clean;
+    uint32_t held;    /* receive: slots with buffers, which is all or none */
+    uint32_t chained; /* receive: inside a frame of several descriptors, which is dropped */
+    uint32_t vlan;    /* transmit: the tag in the queue's context; none yet: above 0xffff */
+    uint8_t line[24];
+    uint32_t buffers[4096]; /* RL_IXGBE_RING_MAX */
+    uint32_t end[4096];     /* the slot behind the burst ... */
+    uint32_t packets[4096]; /* ... and its packets ... */
+    uint32_t bytes[4096];   /* ... and their bytes */
+};
+
+/* Aligned to a cache line, like all that begins on one in here. */
+struct rl_ixgbe {
+    struct rl_port port;
+    uint8_t line[8];
+    uint8_t
+        descriptor_flags[2048]; /* what a descriptor's bits make of a packet's flags, see ixgbe.c */
+    struct rl_ixgbe_ring rx[16];
+    struct rl_ixgbe_ring tx[16];
+};
+
+/* The bursts; see port.h. */
+uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_reference *refs,
+                           uint32_t n);
+uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
+                           uint32_t n);
+uint32_t rl_ixgbe_reclaim(struct rl_port *port, uint32_t queue);
+
+/* Blank the rings and post a buffer in every RX slot. Returns 0 when there are
+ * too few free buffers, and has done nothing then. */
+int rl_ixgbe_post(struct rl_ixgbe *card);
+
+/* Take every buffer off the rings, whatever the card did with it. What was not
+ * sent is booked as dropped because the output is down. */
+void rl_ixgbe_return_all(struct rl_ixgbe *card);
+
+/* How many buffers the rings of `queues` queues hold, counted slot by slot. With
+ * `seen` not NULL one is added to seen[buffer] for each. */
+uint32_t rl_ixgbe_scan(const struct rl_ixgbe_ring *rings, uint32_t queues, uint8_t *seen);
+#endif

@@ -1,0 +1,197 @@
+"""The port of an Intel 82599: found on PCI, brought up step by step, driven by C bursts.
+
+A simulated card is the same port over other registers: it overrides `_take` and
+`_bus_mastering`, and nothing else of the driver knows the difference.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.config import PortConfig
+from ringline.pipeline.ports.ixgbe.initialisation import STEPS, Initialisation
+from ringline.pipeline.ports.ixgbe.registers import QUEUE_STATISTICS, REGISTERS, STATISTICS
+from ringline.pipeline.ports.pci import PciDevice
+from ringline.pipeline.ports.port import Link, Port
+from ringline.pipeline.ports.registers import Register, RegisterAccess
+from ringline.shm.errors import ConfigurationError, HardwareError
+
+if TYPE_CHECKING:
+    from ringline.shm.packets import DescriptorMemory, DeviceAddresses
+
+QUEUES_MAX = 16  # what RSS of the 82599 spreads over; it has 128 of each kind
+LINK_SECONDS = 3.0  # how long `start` waits for a link; later it may still come up
+DRAIN_SECONDS = 1.0  # how long `stop` waits for what is posted to be sent
+SPEEDS = {1: 100, 2: 1000, 3: 10000}  # LINKS.SPEED in Mbit/s
+
+
+class IxgbePort(Port):
+    """One 82599; see `Port`. The device string names a PCI address below `sysfs`.
+
+    `steps` are the names of the initialisation's steps. `patience` is how many seconds a
+    handshake may take before it is an error: a model in another process may look rarely.
+    """
+
+    steps = STEPS
+    patience = 5.0
+
+    def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
+        if not 1 <= config.queues <= QUEUES_MAX:
+            raise ConfigurationError(
+                f"port.{config.name}.queues: receive side scaling of the 82599 reaches 1 to "
+                f"{QUEUES_MAX} queues, not {config.queues}"
+            )
+        self.name, self.index, self.mac = config.name, index, ""
+        self.rx_queues = self.tx_queues = config.queues
+        self._config, self._sysfs = config, sysfs
+        self._room = mmap.mmap(-1, ffi.sizeof("struct rl_ixgbe"))  # begins on a page
+        self._c = ffi.cast("struct rl_ixgbe *", ffi.from_buffer(self._room))
+        self._c.descriptor_flags = descriptor_flags(config.vlan_strip)
+        self.c_port = ffi.addressof(self._c, "port")
+        self.c_port.queues = self._c
+        self.c_port.index = index
+        self.c_port.rx_queues = self.c_port.tx_queues = config.queues
+        for burst in ("rx_burst", "tx_burst", "reclaim"):
+            setattr(self.c_port, burst, ffi.addressof(lib, f"rl_ixgbe_{burst}"))
+        self._access: RegisterAccess | None = None
+        self._running = self._receiving = False
+        self._faults: list[str] = []
+
+    # -- what a simulated card does in its own way --------------------------------------
+
+    def _take(self) -> RegisterAccess:
+        """Find the card and make it ours."""
+        self._device = PciDevice(self._config.device.removeprefix("pci:"), self._sysfs)
+        self._device.check_unused()
+        return self._device.map_bar(max(register.end for register in REGISTERS.values()))
+
+    def _bus_mastering(self, on: bool) -> None:
+        """Let the card do DMA, or not."""
+        self._device.set_bus_mastering(on)
+
+    # -- its life -----------------------------------------------------------------------
+
+    def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
+        self.c_port.memory = memory
+        self._access = self._take()
+        card = Initialisation(self._access, self._config, self._bus_mastering, self.patience)
+
+        def place(c_ring: Any, tail: Register, count: int) -> tuple[int, int]:
+            address, offset = descriptors.allocate(count * ffi.sizeof(c_ring.descriptors[0]))
+            c_ring.descriptors = ffi.cast("struct rl_ixgbe_descriptor *", address)
+            c_ring.tail = tail.pointer()
+            c_ring.mask = count - 1
+            return addresses.of(offset), count
+
+        for q in range(self._config.queues):
+            card.rx.append(place(self._c.rx[q], card.RDT[q], self._config.rx_descriptors))
+            card.tx.append(place(self._c.tx[q], card.TDT[q], self._config.tx_descriptors))
+        self._card = card
+
+    def start(self) -> None:
+        if not lib.rl_ixgbe_post(self._c):
+            queues, count = self._config.queues, self._config.rx_descriptors
+            raise ConfigurationError(
+                f"memory.buffers: port {self.name} needs {queues} x {count} = {queues * count} "
+                f"for its RX descriptors, and {self.c_port.memory.free_count} are free"
+            )
+        self._running = self._receiving = True
+        for step in self.steps:
+            getattr(self._card, step)()
+        self.mac = self._card.mac
+        deadline = time.monotonic() + LINK_SECONDS
+        while not self.link().up and time.monotonic() < deadline:
+            self._card.relax()
+
+    def stop_receiving(self) -> None:
+        if self._receiving:
+            self._receiving = False
+            self._card.switch_receiver(on=False)
+
+    def stop(self) -> None:
+        if not self._running:
+            return
+        self._running = False
+        self.c_port.ready = 0
+        card, queues = self._card, range(self._config.queues)
+        try:
+            self.stop_receiving()
+            for queue in queues:
+                card.switch_queue(card.RXDCTL[queue], on=False)
+            deadline = time.monotonic() + DRAIN_SECONDS
+            while self.posted()[1] > 0 and time.monotonic() < deadline:
+                card.relax()
+                for queue in queues:
+                    lib.rl_ixgbe_reclaim(self.c_port, queue)
+            for queue in queues:
+                card.switch_queue(card.TXDCTL[queue], on=False)
+            card.disable_master()
+        except HardwareError as error:
+            self._faults.append(f"while it was stopped: {error}")
+        finally:
+            self._bus_mastering(False)
+            lib.rl_ixgbe_return_all(self._c)
+
+    def close(self) -> None:
+        if self._access is not None:
+            self.stop()
+            self._access.close()
+            self._access = None
+
+    # -- what it can tell, and what can be changed while it runs --------------------------
+
+    def link(self) -> Link:
+        links = self._card.LINKS
+        up = bool(links.field("UP"))
+        self.c_port.ready = up and self._running
+        return Link(up, SPEEDS.get(links.field("SPEED"), 0) if up else 0)
+
+    def statistics(self) -> dict[str, int]:
+        card = self._card
+        totals = {name: getattr(card, counter).sum() for name, counter in STATISTICS.items()}
+        for name, counter in QUEUE_STATISTICS.items():
+            for queue in range(self._config.queues):
+                totals[name.format(queue)] = getattr(card, counter)[queue].read()
+        return totals
+
+    def set_promiscuous(self, on: bool) -> None:
+        self._card.set_promiscuous(on)
+
+    def set_mac(self, mac: str) -> None:
+        self._card.mac = self.mac = mac
+
+    def posted(self) -> tuple[int, int]:
+        rings = (self._c.rx, self._c.tx)
+        rx, tx = (lib.rl_ixgbe_scan(each, self._config.queues, ffi.NULL) for each in rings)
+        return rx, tx
+
+    def scan(self, seen: Any) -> None:
+        for rings in (self._c.rx, self._c.tx):
+            lib.rl_ixgbe_scan(rings, self._config.queues, seen)
+
+    def faults(self) -> list[str]:
+        return list(self._faults)
+
+
+def descriptor_flags(vlan_strip: bool) -> list[int]:
+    """What a receive descriptor's bits make of a packet's flags: the table in struct rl_ixgbe.
+
+    An index is, from bit 0: VP, UDPCS, L4I, IPCS, the RSS type in 4 bits, L4E, IPE, is UDP.
+    VP is set for every tagged frame; only where tags are stripped does vlan_tci hold one. L4E
+    says nothing of UDP, which the chip may set for a packet that has no checksum (erratum).
+    """
+    table = []
+    for entry in range(2048):
+        vp, l4i, ipcs, l4e, ipe, udp = (entry >> bit & 1 for bit in (0, 2, 3, 8, 9, 10))
+        table.append(
+            lib.RL_FLAG_VLAN * (vp and vlan_strip)
+            | lib.RL_FLAG_HASH * (entry >> 4 & 0xF != 0)
+            | lib.RL_FLAG_L3_OK * (ipcs and not ipe)
+            | lib.RL_FLAG_L4_OK * (l4i and not l4e)
+            | lib.RL_FLAG_CHECKSUM_BAD * ((ipcs and ipe) or (l4i and l4e and not udp))
+        )
+    return table

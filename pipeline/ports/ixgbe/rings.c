@@ -1,0 +1,61 @@
+/* What happens to the rings between packets: buffers are posted when a port
+ * starts, taken back when it stops, and counted for the books. */
+#include "../memory.h"
+#include "ixgbe.h"
+
+#include <string.h>
+
+int rl_ixgbe_post(struct rl_ixgbe *card)
+{
+    struct rl_memory *memory = card->port.memory;
+    uint32_t queues = card->port.rx_queues;
+    if (memory->free_count < queues * (card->rx[0].mask + 1))
+        return 0;
+    for (uint32_t q = 0; q < queues; q++) {
+        struct rl_ixgbe_ring *rx = &card->rx[q];
+        struct rl_ixgbe_ring *tx = &card->tx[q];
+        rx->next = rx->chained = tx->next = tx->clean = 0;
+        tx->vlan = UINT32_MAX;
+        memset(tx->descriptors, 0, (tx->mask + 1) * sizeof *tx->descriptors);
+        for (rx->held = 0; rx->held <= rx->mask; rx->held++) {
+            uint32_t buffer = memory->free[--memory->free_count];
+            memory->ledger[buffer] = rl_ledger_card_rx(card->port.index);
+            rx->buffers[rx->held] = buffer;
+            rx->descriptors[rx->held] =
+                (struct rl_ixgbe_descriptor){rl_buffer_bus(memory, buffer, memory->headroom), 0};
+        }
+    }
+    return 1;
+}
+
+void rl_ixgbe_return_all(struct rl_ixgbe *card)
+{
+    struct rl_memory *memory = card->port.memory;
+    for (uint32_t q = 0; q < card->port.rx_queues; q++) {
+        struct rl_ixgbe_ring *rx = &card->rx[q];
+        struct rl_ixgbe_ring *tx = &card->tx[q];
+        while (rx->held > 0)
+            rl_buffer_free(memory, rx->buffers[--rx->held]);
+        for (; tx->clean != tx->next; tx->clean = (tx->clean + 1) & tx->mask)
+            if (tx->buffers[tx->clean] != RL_IXGBE_NO_BUFFER)
+                rl_release(memory, &tx->buffers[tx->clean], 1,
+                           RL_OUTCOME(drop_tx_down, blanks_lost), NULL);
+    }
+}
+
+uint32_t rl_ixgbe_scan(const struct rl_ixgbe_ring *rings, uint32_t queues, uint8_t *seen)
+{
+    uint32_t buffers = 0;
+    for (const struct rl_ixgbe_ring *ring = rings; ring < rings + queues; ring++) {
+        uint32_t slots = ring->held ? ring->held : (ring->next - ring->clean) & ring->mask;
+        for (uint32_t i = 0; i < slots; i++) {
+            uint32_t buffer = ring->buffers[(ring->clean + i) & ring->mask];
+            if (buffer == RL_IXGBE_NO_BUFFER)
+                continue;
+            buffers++;
+            if (seen)
+                seen[buffer]++;
+        }
+    }
+    return buffers;
+}

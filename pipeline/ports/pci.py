@@ -1,0 +1,172 @@
+"""PCI devices as sysfs shows them: finding one, mapping its registers, letting it do DMA.
+
+Everything is looked up below a root, `/sys` or what RINGLINE_SYSFS names. There a device model
+in another process can show a card of its own: a folder per device with the same few files, and
+a `resource0` that is plain memory which both map.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from ringline.pipeline._pipeline import ffi
+from ringline.shm._shm import lib as shm
+from ringline.shm.errors import EnvironmentLacks
+
+_COMMAND = 4  # offset of the command register in configuration space
+_MEMORY_SPACE = 0x2
+_BUS_MASTER = 0x4
+_IFF_UP = 0x1
+_POLL = 100e-6  # seconds between two looks at a register
+
+
+def sysfs_root() -> Path:
+    """`/sys`, or the folder that stands in for it."""
+    return Path(os.environ.get("RINGLINE_SYSFS") or "/sys")
+
+
+def devices_folder(root: Path) -> Path:
+    """Where the devices are below a sysfs root."""
+    return root / "bus" / "pci" / "devices"
+
+
+def stop_dma(address: str) -> None:
+    """Switch bus mastering of a device off, if the device is still there.
+
+    For whoever is left when a driver died: after it memory that the card knew may go.
+    """
+    folder = devices_folder(sysfs_root()) / address
+    if folder.exists():
+        PciDevice(address, sysfs_root()).set_bus_mastering(False)
+
+
+class PciDevice:
+    """One device below `root`, named as in `0000:03:00.0` (a missing domain means 0000).
+
+    Raises `EnvironmentLacks` when it is not there.
+    """
+
+    def __init__(self, address: str, root: Path) -> None:
+        self.address = address if address.count(":") > 1 else f"0000:{address}"
+        self.folder = devices_folder(root) / self.address
+        self._real = root == Path("/sys")
+        if not self.folder.is_dir():
+            present = sorted(path.name for path in devices_folder(root).glob("*"))
+            raise EnvironmentLacks(
+                f"there is no PCI device {self.address} in {devices_folder(root)}; "
+                f"there are: {', '.join(present) or 'none'}"
+            )
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Vendor and device ID."""
+        return self._hex("vendor"), self._hex("device")
+
+    def check_unused(self) -> None:
+        """Raises `EnvironmentLacks` when a kernel driver has an interface of it up."""
+        for interface in sorted((self.folder / "net").glob("*")):
+            if _is_up(interface):
+                driver = self.folder / "driver"
+                whose = driver.resolve().name if driver.is_symlink() else "(unknown)"
+                raise EnvironmentLacks(
+                    f"PCI device {self.address} is in use: its kernel driver {whose} has the "
+                    f"interface {interface.name} up; take it down first "
+                    f"(ip link set {interface.name} down)"
+                )
+
+    def map_bar(self, least: int) -> MappedBar:
+        """BAR 0, of which at least `least` bytes are needed, for nobody but this process."""
+        return MappedBar(self.folder / "resource0", least, read_clears=self._real)
+
+    def set_bus_mastering(self, on: bool) -> None:
+        """Let the device do DMA, or stop it."""
+        path = self.folder / "config"
+        try:
+            with path.open("r+b", buffering=0) as config:
+                fd = config.fileno()
+                command = int.from_bytes(os.pread(fd, 2, _COMMAND), "little")
+                command = command | _MEMORY_SPACE | _BUS_MASTER if on else command & ~_BUS_MASTER
+                os.pwrite(fd, command.to_bytes(2, "little"), _COMMAND)
+        except OSError as error:
+            raise _lacking(path, error) from None
+
+    def _hex(self, name: str) -> int:
+        path = self.folder / name
+        try:
+            return int(path.read_text(), 16)
+        except OSError as error:
+            raise _lacking(path, error) from None
+        except ValueError:
+            raise EnvironmentLacks(f"{path} does not hold a hexadecimal number") from None
+
+
+class MappedBar:
+    """Registers of a device in this process's memory; implements `RegisterAccess`."""
+
+    def __init__(self, path: Path, least: int, *, read_clears: bool) -> None:
+        self.read_clears = read_clears
+        try:
+            self._file = path.open("r+b", buffering=0)
+        except OSError as error:
+            raise _lacking(path, error) from None
+        try:
+            size = os.fstat(self._file.fileno()).st_size
+            if size < least:
+                raise EnvironmentLacks(
+                    f"{path} has {size} bytes, and the registers of this card reach {least}"
+                )
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise EnvironmentLacks(f"{path} is mapped by another instance") from None
+            try:
+                self._memory = mmap.mmap(self._file.fileno(), size)
+            except OSError as error:
+                raise _lacking(path, error) from None
+        except BaseException:
+            self._file.close()
+            raise
+        self._view = ffi.from_buffer("uint8_t[]", self._memory, require_writable=True)
+        self._base = int(ffi.cast("uintptr_t", self._view))
+
+    def read32(self, address: int) -> int:
+        """The 32-bit register at byte `address`."""
+        value: int = shm.rl_read32(self._base + address)
+        return value
+
+    def write32(self, address: int, value: int) -> None:
+        """Write it."""
+        shm.rl_write32(self._base + address, value)
+
+    def pointer(self, address: int) -> Any:
+        """The register as cdata `volatile uint32_t *`; not to be used after `close`."""
+        return ffi.cast("volatile uint32_t *", self._base + address)
+
+    def relax(self) -> None:
+        """Let a little time pass."""
+        time.sleep(_POLL)
+
+    def close(self) -> None:
+        """Unmap, and let others have the device."""
+        ffi.release(self._view)
+        self._memory.close()
+        self._file.close()
+
+
+def _is_up(interface: Path) -> bool:
+    """Administratively up, with or without a cable: its driver uses the card then."""
+    flags, state = interface / "flags", interface / "operstate"
+    if flags.exists() and re.fullmatch(r"0x[0-9a-fA-F]+", text := flags.read_text().strip()):
+        return bool(int(text, 16) & _IFF_UP)
+    return state.exists() and state.read_text().strip() == "up"
+
+
+def _lacking(path: Path, error: OSError) -> EnvironmentLacks:
+    remedy = "; only root may" if isinstance(error, PermissionError) else ""
+    return EnvironmentLacks(f"cannot use {path}: {error.strerror}{remedy}")
