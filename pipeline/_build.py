@@ -15,6 +15,7 @@ SOURCES = [
     "pipeline/lane.c",
     "pipeline/books.c",
     "pipeline/ports/ixgbe/ixgbe.c",
+    "pipeline/ports/ixgbe/rings.c",
     "pipeline/ports/sim82599/sim82599.c",
     "pipeline/ports/sim82599/bringup.c",
     "pipeline/ports/sim82599/classify.c",
