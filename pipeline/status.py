@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ringline.pipeline import dataclass_json
+from ringline.pipeline import dataclass_json, report, table
 from ringline.pipeline.about import version
 from ringline.pipeline.server import Server
 from ringline.pipeline.snapshot import Snapshot
@@ -32,6 +32,7 @@ from ringline.shm.errors import EnvironmentLacks
 
 ANSWER_BYTES = 64 << 20
 SECONDS = 5.0
+RATES_OVER = 0.5
 
 
 def folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
@@ -130,6 +131,16 @@ def _remove_stale(path: Path, address: str) -> None:
         f"instance {path.stem} runs already: it answers on {path}; "
         f"stop it, or give this one another name"
     )
+
+
+def tell(name: str | None, *, as_json: bool) -> str:
+    """What `ringline status` prints: the board with the rates of RATES_OVER seconds, or
+    everything as JSON."""
+    before = ask(name)
+    if as_json:
+        return json.dumps(report.lay_out(before), indent=2)
+    time.sleep(RATES_OVER)
+    return table.text(table.board(before, ask(before.name)))
 
 
 def running(where: list[Path] | None = None) -> dict[str, Path]:

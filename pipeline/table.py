@@ -15,6 +15,8 @@ from ringline.shm.errors import RinglineError
 
 NOTHING = "-"
 RUNNING = "running"
+BRIEFLY = {"waiting to restart": "waiting"}  # a row must fit into 80 columns
+LEFT_COLUMNS = 2  # are words, the others numbers
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,33 @@ def board(before: Snapshot | None, now: Snapshot, until: float | None = None) ->
         balanced=not wrong,
         url=now.metrics_url or "off",
     )
+
+
+def text(board: Board) -> str:
+    """The board as lines of plain text."""
+    parts = [
+        board.title,
+        "",
+        *_aligned(board.ports),
+        *_aligned(board.workers),
+        f"drops    {board.drops}",
+        f"buffers  {board.buffers}",
+        f"books    {board.books}",
+        f"metrics  {board.url}",
+    ]
+    return "\n".join(parts)
+
+
+def _aligned(grid: Grid) -> Iterator[str]:
+    rows = [grid.headings, *grid.rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if number < LEFT_COLUMNS else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+    yield ""
 
 
 def line(before: Snapshot | None, now: Snapshot, until: float | None = None) -> str:
@@ -204,19 +233,18 @@ def _workers(rates: Rates) -> Grid:
         rows.append(
             (
                 str(worker.queue),
-                worker.state,
+                BRIEFLY.get(worker.state, worker.state),
                 millions(packets),
                 _gigabits(rates.worker(index, "bytes")),
                 share,
                 each,
-                str(worker.ring_in),
-                str(worker.ring_out),
+                f"{worker.ring_in}/{worker.ring_out}",
                 str(worker.restarts),
                 str(sum(worker.errors.values())),
             )
         )
     return Grid(
-        ("worker", "state", "Mpps", "Gbit/s", "busy", "ns/pkt", "in", "out", "starts", "errors"),
+        ("worker", "state", "Mpps", "Gbit/s", "busy", "ns/pkt", "in/out", "restarts", "errors"),
         tuple(rows),
     )
 

@@ -102,23 +102,25 @@ def drawn(board: table.Board) -> RenderableType:
     """The board for a terminal: no wider than 80 columns need be."""
     from rich.console import Group
     from rich.padding import Padding
+    from rich.table import Table
     from rich.text import Text
 
-    below = Text(overflow="fold")
+    below = Table.grid(padding=(0, 2, 0, 0))
     for name, words, style in (
         ("drops", board.drops, "" if board.drops == "none" else "yellow"),
         ("buffers", board.buffers, ""),
         ("books", board.books, "" if board.balanced else "bold red"),
         ("metrics", board.url, ""),
     ):
-        below.append(f"{name:<9}", style="dim")
-        below.append(f"{words}\n", style=style)
-    below.rstrip()
+        below.add_row(Text(name, style="dim"), Text(words, style=style))
     return Group(
         Text(board.title, style="bold", overflow="ellipsis", no_wrap=True),
         Padding(_grid(board.ports), (1, 0, 1, 0)),
         Padding(_grid(board.workers), (0, 0, 1, 0)),
         below,
+        # The cursor waits here: the ^C that a terminal echoes at the end of a full line would
+        # wrap, and the next drawing begin a line too low.
+        Text(),
     )
 
 
@@ -128,7 +130,7 @@ def _grid(grid: table.Grid) -> Table:
 
     drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for number, heading in enumerate(grid.headings):
-        left = number < 2
+        left = number < table.LEFT_COLUMNS
         drawn.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for row in grid.rows:
         plain = row[1] == table.RUNNING or row[1][0].isdigit()

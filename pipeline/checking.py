@@ -1,0 +1,56 @@
+"""`ringline check`: everything that can be wrong before a run, all at once."""
+
+from __future__ import annotations
+
+import sys
+
+from ringline.pipeline import schema
+from ringline.pipeline.config import Config
+from ringline.shm.errors import ConfigurationError, PluginError
+
+STRIDE = 2240  # bytes of a buffer: RL_BUFFER_STRIDE
+
+
+def check(path: str) -> str:
+    """One sentence on what the configuration at `path` would start.
+
+    Raises ConfigurationError with every mistake, those of its plugins included:
+    each is imported, prepared and set up in a child of its own.
+    """
+    config = schema.load(path)
+    sys.path.append(config.folder)
+    problems = plugin_problems(config)
+    if problems:
+        raise ConfigurationError([f"{path}: {problem}" for problem in problems])
+    ports = ", ".join(f"{port.name} ({port.device})" for port in config.ports)
+    memory = config.buffers * STRIDE / (1 << 20)
+    return (
+        f"{path}: all well; instance {config.name}, ports {ports}, workers {config.queues}, "
+        f"buffers {config.buffers} ({memory:.0f} MiB)"
+    )
+
+
+def plugin_problems(config: Config) -> list[str]:
+    """What is wrong with the plugins of all workers; what several share is told once."""
+    from ringline.workers import checking
+
+    ports = [port.name for port in config.ports]
+    problems: list[str] = []
+    seen = []
+    for queue in range(config.queues):
+        worker = config.worker(queue)
+        alike = (worker.plugin, worker.options, worker.debug, worker.state_bytes)
+        if alike in seen:
+            continue
+        seen.append(alike)
+        try:
+            checking.check(
+                worker.plugin,
+                worker.options,
+                ports=ports,
+                debug=worker.debug,
+                state_bytes=worker.state_bytes,
+            )
+        except PluginError as error:
+            problems.append(f"worker {queue}: {error}")
+    return problems

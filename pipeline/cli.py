@@ -1,0 +1,185 @@
+"""The command line. Each command calls one function elsewhere, imported when it is used."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tomllib
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from ringline.shm.errors import RinglineError, UsageError
+
+EPILOG = """\
+exit codes: 0 fine, 1 a bug in ringline, 2 wrong usage, configuration or plugin,
+3 the machine lacks something, 4 gave up, 5 the books did not balance
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        given = parser().parse_args(arguments)
+        code: int = given.function(given)
+        sys.stdout.flush()
+        return code
+    except RinglineError as error:
+        for line in str(error).splitlines():
+            print(f"ringline: {line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        trace = "".join(traceback.format_tb(error.__traceback__, limit=-3))
+        print(
+            f"{trace}ringline: this is a bug in ringline: {type(error).__name__}: {error}",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """What can be asked for."""
+    top = argparse.ArgumentParser(
+        prog="ringline",
+        description="A multiprocess packet pipeline in Python.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action=_Version)
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, function: Any, of: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=of, description=of)
+        added.set_defaults(function=function)
+        return added
+
+    run = command("run", _run, "start an instance and serve until it is told to end")
+    run.add_argument(
+        "config",
+        nargs="?",
+        metavar="CONFIG",
+        help="TOML file; without one: a simulated card with synthetic flows",
+    )
+    run.add_argument(
+        "--for", dest="seconds", type=_seconds, metavar="SECONDS", help="end after so long"
+    )
+    run.add_argument("--report", metavar="FILE", help="write a report as JSON at the end")
+
+    check = command("check", _check, "report every mistake in a configuration, plugins included")
+    check.add_argument("config", metavar="CONFIG")
+
+    status = command("status", _status, "show what an instance that runs is doing")
+    status.add_argument("name", nargs="?", metavar="NAME", help="of the instance, if several run")
+    status.add_argument("--json", action="store_true", help="everything, as in the report")
+
+    watch = command("top", _top, "show the live table of an instance that runs")
+    watch.add_argument("name", nargs="?", metavar="NAME", help="of the instance, if several run")
+
+    attempt = command("try", _try, "run a plugin on a capture, without any pipeline")
+    attempt.add_argument(
+        "plugin", metavar="PLUGIN", help="package.module:object, or an entry point"
+    )
+    attempt.add_argument("capture", metavar="CAPTURE", help="pcap or pcapng file")
+    attempt.add_argument(
+        "-w", dest="out", metavar="OUT", help="write what it forwards to this pcap file"
+    )
+    attempt.add_argument(
+        "-o",
+        dest="options",
+        action="append",
+        default=[],
+        type=_option,
+        metavar="KEY=VALUE",
+        help="an option of the plugin; a value is TOML, or else a text",
+    )
+
+    bench = command("bench", _bench, "measure this machine and ringline on it")
+    bench.add_argument("what", nargs="*", metavar="WHAT", help="which measurements; all without")
+    bench.add_argument("--json", action="store_true", help="figures as JSON")
+    return top
+
+
+class _Version(argparse.Action):
+    """`--version`: looked up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from ringline.pipeline.about import version
+
+        print(f"ringline {version()}")
+        parser.exit()
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, not {text!r}")
+    return seconds
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, not {text!r}")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _run(given: argparse.Namespace) -> int:
+    from ringline.pipeline.running import run
+
+    return run(given.config, given.seconds, given.report)
+
+
+def _check(given: argparse.Namespace) -> int:
+    from ringline.pipeline.checking import check
+
+    print(check(given.config))
+    return 0
+
+
+def _status(given: argparse.Namespace) -> int:
+    from ringline.pipeline.status import tell
+
+    print(tell(given.name, as_json=given.json))
+    return 0
+
+
+def _top(given: argparse.Namespace) -> int:
+    from ringline.pipeline.top import watch
+
+    watch(given.name)
+    return 0
+
+
+def _try(given: argparse.Namespace) -> int:
+    from ringline.workers.trying import run
+
+    options = dict(given.options)
+    if len(options) != len(given.options):
+        raise UsageError("an option is given twice with -o")
+    return run(given.plugin, given.capture, given.out, options)
+
+
+def _bench(given: argparse.Namespace) -> int:
+    from ringline.pipeline.bench import main as bench
+
+    return bench(given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""`ringline run`: a configuration, a supervisor, a display, a report, and the exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+from ringline.pipeline import report, schema, table
+from ringline.pipeline.config import Config
+from ringline.pipeline.snapshot import Snapshot
+from ringline.pipeline.supervisor import Outcome, Supervisor
+from ringline.pipeline.top import Display, display
+
+
+def run(path: str | None, seconds: float | None, report_path: str | None) -> int:
+    """Run the configuration at `path`, or the built-in one, to its end; the exit code.
+
+    `seconds` bounds it. The report goes to `report_path`, which is opened before
+    anything starts. Raises RinglineError for what is wrong before that.
+    """
+    config = schema.builtin() if path is None else schema.load(path)
+    # Plugins may lie beside their configuration. Last, so that no file there takes
+    # the place of a module of Python's or ours.
+    sys.path.append(config.folder)
+    with contextlib.ExitStack() as stack:
+        file = None
+        if report_path is not None:
+            file = stack.enter_context(contextlib.closing(report.ReportFile(report_path)))
+        shown = stack.enter_context(contextlib.closing(display(seconds)))
+        shown.announce(_greeting(config))
+        outcome = Supervisor(
+            config,
+            seconds=seconds,
+            announce=shown.announce,
+            display=_Watcher(config, shown).show,
+        ).run()
+        shown.close()
+        if file is not None and outcome.snapshot is not None:
+            file.write(report.of_a_run(outcome.snapshot, outcome.error, outcome.reports))
+        return _tell_end(outcome)
+
+
+def _greeting(config: Config) -> str:
+    ports = ", ".join(f"{port.name} ({port.device})" for port in config.ports)
+    workers = "1 worker" if config.queues == 1 else f"{config.queues} workers"
+    return f"starting {config.name}: {ports}, {workers}; Ctrl-C ends it"
+
+
+def _tell_end(outcome: Outcome) -> int:
+    snapshot, error = outcome.snapshot, outcome.error
+    served = snapshot is not None and any(port.total("rx_packets") for port in snapshot.ports)
+    if snapshot is not None and (served or error is None):
+        print(table.summary(snapshot, error), flush=True)
+    if error is None:
+        return 0
+    for line in str(error).splitlines():
+        print(f"ringline: {line}", file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+class _Watcher:
+    """Shows an instance once it serves: until then the display, which may have to
+    import rich, would only hold it up."""
+
+    def __init__(self, config: Config, shown: Display) -> None:
+        self._config = config
+        self._shown = shown
+        self._serving = False
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show what there is to show."""
+        if not self._serving and snapshot.state == table.RUNNING:
+            self._serving = True
+            self._tell_where(snapshot.metrics_url)
+        if self._serving:
+            self._shown.show(snapshot)
+
+    def _tell_where(self, url: str | None) -> None:
+        metrics = self._config.metrics
+        if url is None:
+            return
+        moved = metrics.elsewhere_if_taken and f":{metrics.port}/" not in url
+        taken = f", since port {metrics.port} is taken" if moved else ""
+        self._shown.announce(f"metrics are at {url}{taken}")
