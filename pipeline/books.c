@@ -56,7 +56,8 @@ static void settle_unpopped(struct rl_lane *lane, struct rl_lane_slot *slot, uin
             (input != RL_INPUT_BLANK && !rl_frame_fits(memory, &ref)))
             continue;
         if (!fresh) {
-            rl_release(memory, &ref.buffer, 1, RL_OUTCOME(drop_no_worker, blanks_lost), NULL);
+            rl_release(memory, &ref.buffer, 1, RL_OUTCOME(drop_no_worker, blanks_lost),
+                       &lane->books->slots[queue].lost);
             result->refused++;
             continue;
         }
@@ -80,7 +81,8 @@ static uint64_t settle_lost(struct rl_lane *lane, struct rl_lane_slot *slot, uin
     for (uint32_t buffer = 0; buffer < lane->memory.buffers; buffer++) {
         if (!rl_ledger_is_worker(lane->memory.ledger[buffer], slot->generation, queue))
             continue;
-        rl_release(&lane->memory, &buffer, 1, RL_OUTCOME(drop_worker_lost, blanks_lost), NULL);
+        rl_release(&lane->memory, &buffer, 1, RL_OUTCOME(drop_worker_lost, blanks_lost),
+                   &lane->books->slots[queue].lost);
         lost++;
     }
     return lost;
@@ -101,7 +103,6 @@ void rl_lane_renew(struct rl_lane *lane, uint32_t queue, struct rl_rings_segment
         result->returned = settle_returned(lane, slot, queue);
         settle_unpopped(lane, slot, queue, fresh ? &in : NULL, generation, result);
         result->lost = settle_lost(lane, slot, queue);
-        count->lost += result->lost + result->refused;
         count->carried += result->carried;
     }
     slot->in = in;

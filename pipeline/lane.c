@@ -80,6 +80,8 @@ static uint32_t harvest(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_
         return 0;
     struct rl_slot_counters *pushed = &books->slots[queue];
     uint32_t word = rl_ledger_worker(slot->generation, queue, port->index);
+    if (!slot->attached) /* never a worker's: on its way to be dropped */
+        word = rl_ledger_card_tx(word, NO_OUTPUT);
     rl_intend(books, RL_INTENT_HARVEST, n, word, &count->rx_packets,
               slot->attached ? &pushed->pushed : NULL);
     uint64_t bytes = 0;

@@ -45,8 +45,8 @@ static inline void rl_refuse(struct rl_lane *lane, struct rl_lane_slot *slot, ui
     count->bad_reference++;
     if (ref->buffer < memory->buffers &&
         rl_ledger_is_worker(memory->ledger[ref->buffer], slot->generation, queue)) {
-        count->returned++;
-        rl_release(memory, &ref->buffer, 1, RL_OUTCOME(drop_bad_reference, blanks_returned), NULL);
+        rl_release(memory, &ref->buffer, 1, RL_OUTCOME(drop_bad_reference, blanks_returned),
+                   &count->returned);
     }
 }
 
@@ -97,26 +97,29 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
         }
         if (!forward) {
             if (verdict == RL_VERDICT_DROP)
-                rl_release(memory, buffers, run, RL_OUTCOME(drop_plugin, blanks_returned), NULL);
+                rl_release(memory, buffers, run, RL_OUTCOME(drop_plugin, blanks_returned),
+                           &count->returned);
             else
                 rl_release(memory, buffers, run, RL_OUTCOME(drop_plugin_error, blanks_returned),
-                           NULL);
+                           &count->returned);
         } else if (!lane->ports[verdict]->ready) {
-            rl_release(memory, buffers, run, RL_OUTCOME(drop_tx_down, blanks_lost), NULL);
+            rl_release(memory, buffers, run, RL_OUTCOME(drop_tx_down, blanks_lost),
+                       &count->returned);
         } else {
             struct rl_port *port = lane->ports[verdict];
             uint32_t sent = port->tx_burst(port, queue, &refs[taken], run);
+            /* Counted after the words say so: settle_driver makes up for what it finds
+             * between the two. */
+            count->returned += sent;
             if (sent < run) {
                 rl_counters(memory, verdict, queue)->tx_waits++;
                 for (uint32_t i = sent; i < run; i++)
                     ledger[buffers[i]] = rl_ledger_worker(slot->generation, queue,
                                                           rl_ledger_input(ledger[buffers[i]]));
-                count->returned += sent;
                 taken += sent;
                 break;
             }
         }
-        count->returned += run;
         taken += run;
     }
     rl_ring_take(&slot->out, taken);

@@ -43,7 +43,7 @@ def own_mounts() -> Iterator[None]:
     c_library = ffi.dlopen(None)
     with open("/proc/self/ns/mnt", "rb") as before:
         if c_library.unshare(CLONE_NEWNS) != 0:
-            pytest.skip("needs root to have mounts of its own")
+            pytest.skip("needs root to mount hugepages for itself alone")
         try:
             subprocess.run(["mount", "--make-rprivate", "/"], check=True)
             yield
