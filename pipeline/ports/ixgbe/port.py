@@ -81,7 +81,7 @@ class IxgbePort(Port):
         card = Initialisation(self._access, self._config, self._bus_mastering, self.patience)
 
         def place(c_ring: Any, tail: Register, count: int) -> tuple[int, int]:
-            address, offset = descriptors.allocate(count * ffi.sizeof(c_ring.descriptors[0]))
+            address, offset = descriptors.allocate(count * ffi.sizeof("struct rl_ixgbe_descriptor"))
             c_ring.descriptors = ffi.cast("struct rl_ixgbe_descriptor *", address)
             c_ring.tail = tail.pointer()
             c_ring.mask = count - 1

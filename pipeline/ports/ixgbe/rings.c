@@ -36,6 +36,7 @@ void rl_ixgbe_return_all(struct rl_ixgbe *card)
         struct rl_ixgbe_ring *tx = &card->tx[q];
         while (rx->held > 0)
             rl_buffer_free(memory, rx->buffers[--rx->held]);
+        rx->next = 0; /* so that nothing is left between `clean` and `next` either */
         for (; tx->clean != tx->next; tx->clean = (tx->clean + 1) & tx->mask)
             if (tx->buffers[tx->clean] != RL_IXGBE_NO_BUFFER)
                 rl_release(memory, &tx->buffers[tx->clean], 1,
