@@ -41,11 +41,15 @@ class Card:
             assert time.monotonic() < deadline, "the card did not appear"
             time.sleep(0.005)
 
-    def counts(self, seconds: float) -> dict[str, Any]:
-        """What it counted, once every frame is back, something failed or its time is over."""
+    def counts(self, seconds: float, driver: subprocess.Popen[str] | None = None) -> dict[str, Any]:
+        """What it counted, once every frame is back, something failed or its time is over; empty
+        when the process of its driver has ended before."""
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
-        assert ready, f"the card said nothing for {seconds} s"
+        deadline = time.monotonic() + seconds
+        while not select.select([self.process.stdout], [], [], 0.1)[0]:
+            assert time.monotonic() < deadline, f"the card said nothing for {seconds} s"
+            if driver is not None and driver.poll() is not None:
+                return {}
         counts: dict[str, Any] = json.loads(self.process.stdout.readline())
         return counts
 
