@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -317,10 +318,9 @@ def test_the_replayed_capture_is_never_the_record(problems_of: Any, tmp_path: Pa
     assert "is replayed" in problem
 
 
-keys = st.sampled_from(
-    "name memory port wan device queues wire flows replay sizes worker 0 1 options cpus "
-    "restart driver metrics listen".split()
-)
+KEYS = """name memory port wan device queues wire flows replay sizes worker 0 1 options cpus
+restart driver metrics listen"""
+keys = st.sampled_from(re.findall(r"\w+", KEYS))
 values = st.recursive(
     st.one_of(
         st.booleans(),
