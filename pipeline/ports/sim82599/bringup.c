@@ -189,8 +189,8 @@ void rl_sim_leave_running(struct rl_sim *sim)
     for (uint32_t reg = 0; reg < RL_SIM_BAR_BYTES; reg += 4)
         if (rl_sim_register(sim, reg)->mode & CLEARS)
             registers[reg / 4] = 82599;
-    registers[EIMS / 4] = 0x80000001;
-    registers[EICR / 4] = 0x80000001;
+    registers[EIMS / 4] = 0x00100001;
+    registers[EICR / 4] = 0x00100001;
     registers[FCTRL / 4] = FCTRL_BAM | FCTRL_UPE | FCTRL_MPE;
     registers[AUTOC / 4] = AUTOC_LMS_SERIAL_10G << 13;
     registers[AUTOC2 / 4] = AUTOC2_PMA_SFI << 16;

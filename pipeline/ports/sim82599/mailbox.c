@@ -9,11 +9,12 @@
 #define SPINS 2000
 #define IDLE_SPINS 64
 #define SERVE_STEPS 64
-#define SLEEP_NS 50000
+#define NAP_NS 50000
+#define NAP_LONGEST_NS 500000 /* after a second or so of silence */
 
-static void nap(void)
+static void nap(uint64_t nanoseconds)
 {
-    const struct timespec pause = {0, SLEEP_NS};
+    const struct timespec pause = {0, (long)nanoseconds};
     nanosleep(&pause, NULL);
 }
 
@@ -60,19 +61,19 @@ int32_t rl_sim_request(struct rl_sim_card *card, uint32_t operation, uint32_t re
         if (spins < 2 * SPINS)
             sched_yield();
         else
-            nap();
+            nap(NAP_NS);
     }
     *result = mailbox->result;
     return 0;
 }
 
 /* A process of the model's own shares its core with others, so it gives the core
- * away when nothing moved and sleeps when nothing has for a while. */
+ * away when nothing moved and sleeps, longer and longer, when nothing has for a
+ * while. */
 uint64_t rl_sim_run(struct rl_sim *sim, uint64_t nanoseconds)
 {
     uint64_t until = rl_sim_now() + nanoseconds;
     uint64_t moved = 0;
-    uint32_t idle = 0;
     do {
         uint32_t work = rl_sim_serve(sim);
         for (uint32_t i = 0; i < SERVE_STEPS; i++) {
@@ -82,11 +83,13 @@ uint64_t rl_sim_run(struct rl_sim *sim, uint64_t nanoseconds)
                 break;
         }
         moved += work;
-        idle = work ? 0 : idle + 1;
-        if (idle > 4 * IDLE_SPINS)
-            nap();
-        else if (idle > IDLE_SPINS)
+        sim->idle_passes = work ? 0 : sim->idle_passes + 1;
+        if (sim->idle_passes > 4 * IDLE_SPINS) {
+            uint64_t longer = NAP_NS + (uint64_t)sim->idle_passes * 64;
+            nap(longer < NAP_LONGEST_NS ? longer : NAP_LONGEST_NS);
+        } else if (sim->idle_passes > IDLE_SPINS) {
             sched_yield();
+        }
     } while (rl_sim_now() < until);
     return moved;
 }

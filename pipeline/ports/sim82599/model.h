@@ -183,6 +183,7 @@ struct rl_sim {
     uint64_t held_bytes;
     uint64_t held_room; /* RXPBSIZE(0) */
     struct rl_sim_record record;
+    uint32_t idle_passes; /* in a row, of a process of the model's own */
 };
 
 /* faults.c */

@@ -1,0 +1,61 @@
+"""Register access to a card in another process: the driver's side of its mailbox."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.ports.sim82599.model import BAR_BYTES
+from ringline.shm.errors import Bug, HardwareError
+
+ANSWER_SECONDS = 2.0  # a model that is alive answers in well under a millisecond
+PAUSE = 100e-6
+
+
+class Mailbox:
+    """See `RegisterAccess`. `card` is cdata `struct rl_sim_card *`, `name` the port's.
+
+    Raises HardwareError when the model does not answer: its process is gone or hangs.
+    """
+
+    read_clears = True
+
+    def __init__(self, card: Any, name: str) -> None:
+        self._card = card
+        self._name = name
+        self._result = ffi.new("uint32_t *")
+
+    def read32(self, address: int) -> int:
+        """Read a register, with all that reading it does."""
+        return self._ask(lib.RL_SIM_READ, address, 0)
+
+    def write32(self, address: int, value: int) -> None:
+        """Write a register, with all that writing it does."""
+        self._ask(lib.RL_SIM_WRITE, address, value)
+
+    def bus_master(self, on: bool) -> None:
+        """What the PCI command register switches: without it the card does no DMA."""
+        self._ask(lib.RL_SIM_BUS_MASTER, 0, int(on))
+
+    def pointer(self, address: int) -> Any:
+        """A tail register, RDT or TDT, as cdata `volatile uint32_t *` for direct writes."""
+        if not 0 <= address < BAR_BYTES:
+            raise Bug(f"register 0x{address:05x} is not in the BAR")
+        return ffi.addressof(self._card.tails, address // 4)
+
+    def relax(self) -> None:
+        """Let a little time pass between two looks."""
+        time.sleep(PAUSE)
+
+    def close(self) -> None:
+        """The segment is its owner's to close."""
+
+    def _ask(self, operation: int, address: int, value: int) -> int:
+        limit = int(ANSWER_SECONDS * 1e9)
+        if lib.rl_sim_request(self._card, operation, address, value, self._result, limit) != 0:
+            raise HardwareError(
+                f"port {self._name}: waited {ANSWER_SECONDS:g} s for the simulated card to answer "
+                f"an access to register 0x{address:05x}; its process is gone or hangs"
+            )
+        return int(self._result[0])

@@ -1,0 +1,154 @@
+"""The port of a simulated 82599: the driver of the real card over the model's registers.
+
+Where the model runs is the configuration's choice.
+
+In the driver's process (the default): the lane steps the model once per pass, on the
+driver's core. It ends with the driver.
+
+In a process of its own (`process = true`): it goes on when the driver is killed, as a card
+would. The supervisor starts it, and again whenever it ended:
+
+    python -m ringline.pipeline.ports.sim82599.process      RINGLINE_CONTROL=<fd>
+    {"do": "open", "config": <Config as JSON>, "port": <index>}
+        + descriptors [.descriptors, .packets, .card.<port>]
+        -> {"event": "ready"}, or {"event": "failed", "error": …}
+    {"do": "bus_master", "on": false}   after a driver died, before its memory is settled
+        -> {"event": "bus_master", "on": false}: from here on the card does no DMA
+    {"do": "stop"} -> {"event": "stopped", "wire": …, "trouble": …}; so does closing the socket
+
+The segment `.card.<port>` (`card_segment` makes it) goes to the driver too, which hands
+its descriptor to `use_card` before `open`; register accesses then go through the mailbox in
+it. The supervisor may read the wire's counters and the faults there at any time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.config import PortConfig
+from ringline.pipeline.ports.ixgbe.port import IxgbePort
+from ringline.pipeline.ports.registers import RegisterAccess
+from ringline.pipeline.ports.sim82599 import model
+from ringline.pipeline.ports.sim82599.mailbox import Mailbox
+from ringline.pipeline.ports.sim82599.wire import CARD_MAC, frame_table
+from ringline.shm.errors import Bug, ConfigurationError
+from ringline.shm.segments import Segment
+from ringline.workers import headers
+
+if TYPE_CHECKING:
+    from ringline.shm.packets import DescriptorMemory, DeviceAddresses
+
+CARD_BYTES: int = ffi.sizeof("struct rl_sim_card")
+
+
+def card_segment(instance: str, config: PortConfig) -> Segment:
+    """The segment `.card.<port>` of a card in a process of its own; the supervisor's to make."""
+    return Segment.create(instance, f"card.{config.name}", CARD_BYTES, kind=lib.RL_SEGMENT_CARD)
+
+
+def card_mac(index: int) -> bytes:
+    """The address in the EEPROM of the card of port `index`."""
+    return CARD_MAC[:5] + bytes([CARD_MAC[5] + index])
+
+
+def connect(config: PortConfig, index: int, *, card: Any = None) -> model.Sim82599:
+    """A card with its wire, as `config` describes them.
+
+    `card` is cdata `struct rl_sim_card *` of a segment, for a card in a process of its own. Such
+    a card was just switched on; one in the driver's process is found running.
+    Raises `CaptureError` when a capture cannot be read or the record not be written.
+    """
+    sim = model.Sim82599(card_mac(index), left_running=card is None, card=card)
+    try:
+        if config.wire is not None:
+            mac = card_mac(index) if config.mac is None else headers.parse_mac(config.mac)
+            table = frame_table(config.wire, mac)
+            if table is not None:
+                sim.load(table, config.wire.rate_mpps)
+            if config.wire.record is not None:
+                sim.record(config.wire.record)
+    except BaseException:
+        sim.close()
+        raise
+    return sim
+
+
+class Sim82599Port(IxgbePort):
+    """See `Port`; the device string is sim:82599.
+
+    `faults()` is empty for a driver that works; a recording that had to end is among them.
+    """
+
+    def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
+        super().__init__(config, index, sysfs)
+        self._model: model.Sim82599 | None = None
+        self._segment: Segment | None = None
+        self._sim_card: Any = None  # cdata struct rl_sim_card *, wherever the model runs
+        self._windows: list[tuple[int, int, int]] = []
+        self._wire: dict[str, int] = {}
+
+    def use_card(self, fd: int) -> None:
+        """Attach the segment of a card in another process; `fd` is taken over."""
+        self._segment = Segment.attach(fd, kind=lib.RL_SEGMENT_CARD)
+
+    def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
+        if len(addresses.page_bus) != 1:
+            raise ConfigurationError(
+                f"port.{self.name}.dma: a simulated card sees no physical memory; write auto or "
+                "offset"
+            )
+        packets = int(ffi.cast("uintptr_t", memory.base)) - memory.first_offset
+        size = memory.first_offset + memory.buffers * memory.stride
+        segment = descriptors.segment
+        self._windows = [
+            (memory.page_bus[0], packets, size),
+            (addresses.page_bus[0], segment.address, segment.size),
+        ]
+        super().open(memory, descriptors, addresses)
+
+    def _take(self) -> RegisterAccess:
+        if self._config.process:
+            if self._segment is None:
+                raise Bug(f"port {self.name}: its card runs elsewhere, and use_card was not called")
+            self._sim_card = self._segment.at("struct rl_sim_card *")
+            return Mailbox(self._sim_card, self.name)
+        sim = connect(self._config, self.index)
+        for bus, address, bytes_ in self._windows:
+            sim.map_window(bus, address, bytes_)
+        self._model, self._sim_card, self.step = sim, sim.card, sim.step_function
+        return sim
+
+    def _bus_mastering(self, on: bool) -> None:
+        if isinstance(self._access, model.Sim82599 | Mailbox):
+            self._access.bus_master(on)
+
+    def close(self) -> None:
+        self.stop()
+        if self._sim_card is not None:
+            self._wire, self._faults = self.wire_statistics(), self.faults()
+            self._model = self._sim_card = self.step = None
+        super().close()
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None
+
+    def wire_finished(self) -> bool:
+        wire = self._config.wire
+        if wire is None or (wire.replay is None and wire.flows is None):
+            return True  # nothing arrives here
+        return self._sim_card is None or bool(self._sim_card.wire.finished)
+
+    def wire_statistics(self) -> dict[str, int]:
+        """What the wire has counted for itself: `struct rl_sim_wire`, by name."""
+        if self._model is not None:
+            self._model.flush()
+        return self._wire if self._sim_card is None else model.wire_counters(self._sim_card)
+
+    def faults(self) -> list[str]:
+        if self._sim_card is None:
+            return super().faults()
+        path = (self._config.wire and self._config.wire.record) or ""
+        ended = model.record_error(self._sim_card, path)
+        return super().faults() + model.faults(self._sim_card) + ([ended] if ended else [])
