@@ -23,7 +23,9 @@ from ringline.workers.packets import (
     VLAN,
     Meta,
     create,
+    field,
     resize,
+    set_field,
 )
 from ringline.workers.worker import Counter, Gauge, Histogram, Table, Worker
 
@@ -45,10 +47,12 @@ __all__ = [
     "Table",
     "Worker",
     "create",
+    "field",
     "include_directory",
     "native_plugin",
     "packet_function",
     "resize",
+    "set_field",
 ]
 
 

@@ -91,7 +91,7 @@ class CompiledTier(Tier):
 
     def explain(self, frame: bytes, **numbers: int) -> str | None:
         """The exception that the function raises on a frame, from running it as plain
-        Python with the present state; None when it raises nothing there."""
+        Python on a copy of the present state; None when it raises nothing there."""
         from ringline.workers.packets import Meta
 
         meta = Meta(frame, **numbers)
@@ -105,7 +105,7 @@ class CompiledTier(Tier):
         return None
 
     def _python_state(self) -> Any:
-        parts = self._keep[0]
+        parts = [part.copy() if hasattr(part, "copy") else part for part in self._keep[0]]
         if self._shape is None or self._shape.holder is None:
             return parts[0]
         return tuple(parts) if self._shape.holder is tuple else self._shape.holder(*parts)

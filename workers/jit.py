@@ -264,12 +264,96 @@ def frame_of(batch: int, packet: int) -> Any:
     return frame_at(address, packet_length(packet))
 
 
+def _big_endian(builder: Any, value: Any) -> Any:
+    return value if value.type.width == 8 else builder.bswap(value)
+
+
+def _pieces(size: int) -> list[tuple[int, int]]:
+    """(byte, bytes) of the loads that make a field of `size` bytes."""
+    return [(0, 4), (4, 2)] if size == 6 else [(0, size)]
+
+
+def _size_of(size: Any) -> int:
+    """The constant in the type of an argument."""
+    value = getattr(size, "literal_value", None)
+    if value not in (1, 2, 4, 6, 8):
+        raise errors.TypingError("the size of a field is a constant: 1, 2, 4, 6 or 8")
+    return int(value)
+
+
+@intrinsic(prefer_literal=True)
+def _load_field(_: Any, frame: Any, offset: Any, size: Any) -> Any:
+    width = _size_of(size)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = make_array(FRAME)(context, builder, args[0]).data
+        address = builder.add(builder.ptrtoint(data, WORD), args[1])
+        value = ir.Constant(WORD, 0)
+        for at, count in _pieces(width):
+            pointer = _pointer(builder, address, at, 8 * count)
+            piece = _big_endian(builder, builder.load(pointer, align=1))
+            if count < 8:
+                piece = builder.zext(piece, WORD)
+            shift = ir.Constant(WORD, 8 * (width - at - count))
+            value = builder.or_(value, builder.shl(piece, shift))
+        return value
+
+    return types.int64(FRAME, types.int64, size), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _store_field(_: Any, frame: Any, offset: Any, size: Any, value: Any) -> Any:
+    width = _size_of(size)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = make_array(FRAME)(context, builder, args[0]).data
+        address = builder.add(builder.ptrtoint(data, WORD), args[1])
+        for at, count in _pieces(width):
+            shift = ir.Constant(WORD, 8 * (width - at - count))
+            piece = builder.lshr(args[3], shift)
+            if count < 8:
+                piece = builder.trunc(piece, ir.IntType(8 * count))
+            pointer = _pointer(builder, address, at, 8 * count)
+            builder.store(_big_endian(builder, piece), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(FRAME, types.int64, size, types.int64), codegen
+
+
+@overload(packets.field, prefer_literal=True)
+def _get_field(frame: Any, offset: Any, size: Any) -> Any:
+    if frame != FRAME:
+        return None
+    width = _size_of(size)
+
+    def field(frame: Any, offset: Any, size: Any) -> Any:
+        if offset < 0 or offset + width > len(frame):
+            raise IndexError("the frame ends before this field")
+        return _load_field(frame, offset, width)
+
+    return field
+
+
+@overload(packets.set_field, prefer_literal=True)
+def _set_field(frame: Any, offset: Any, size: Any, value: Any) -> Any:
+    if frame != FRAME:
+        return None
+    width = _size_of(size)
+
+    def set_field(frame: Any, offset: Any, size: Any, value: Any) -> None:
+        if offset < 0 or offset + width > len(frame):
+            raise IndexError("the frame ends before this field")
+        _store_field(frame, offset, width, value)
+
+    return set_field
+
+
 @overload(packets.resize)
 def _resize(meta: Any, front: Any, back: Any) -> Any:
     if not isinstance(meta, MetaType):
         return None
 
-    def resize(meta: Any, front: int, back: int) -> Any:
+    def resize(meta: Any, front: Any, back: Any) -> Any:
         batch, packet = holders(meta)
         offset = packet_offset(packet) - front
         length = packet_length(packet) + front + back
@@ -287,7 +371,7 @@ def _create(meta: Any, length: Any, port: Any) -> Any:
     if not isinstance(meta, MetaType):
         return None
 
-    def create(meta: Any, length: int, port: int) -> Any:
+    def create(meta: Any, length: Any, port: Any) -> Any:
         batch, _ = holders(meta)
         if not 0 <= port < batch_ports(batch) or not LENGTH_MIN <= length <= LENGTH_MAX:
             raise ValueError("no such port, or no such length")

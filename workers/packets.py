@@ -80,6 +80,26 @@ class Meta:
         return self.frame
 
 
+def field(frame: Any, offset: int, size: int) -> int:
+    """The `size` bytes of `frame` at `offset` as a number in network byte order:
+    `field(frame, 12, 2) == 0x0800` says IPv4.
+
+    In a compiled function `size` is a constant of 1, 2, 4, 6 or 8; of 8 bytes the highest
+    bit is the sign. Raises IndexError when the frame ends before, with or without debug.
+    """
+    if offset < 0 or offset + size > len(frame):
+        raise IndexError("the frame ends before this field")
+    return int.from_bytes(bytes(frame[offset : offset + size]), "big", signed=size == 8)
+
+
+def set_field(frame: Any, offset: int, size: int, value: int) -> None:
+    """Write the low `size` bytes of `value` at `offset`, as `field` reads them."""
+    if offset < 0 or offset + size > len(frame):
+        raise IndexError("the frame ends before this field")
+    for number in range(size):
+        frame[offset + number] = value >> 8 * (size - 1 - number) & 0xFF
+
+
 def resize(meta: Any, front: int, back: int) -> Any:
     """Grow the frame by `front` bytes before its first and `back` bytes behind its last one.
 

@@ -64,6 +64,11 @@ class Tier:
     def process(self, batch: Batch) -> None:
         """Judge a batch in Python; only when `function` is 0. Raises what the plugin raises."""
 
+    def explain(self, frame: bytes, **numbers: int) -> str | None:
+        """What the plugin raises on a frame, when running it anew can tell; `numbers` are
+        those of its `meta`."""
+        return None
+
     @property
     def ticks(self) -> Callable[[Worker], None] | None:
         """What the plugin wants called about once a second, if anything."""
@@ -86,12 +91,13 @@ def where(error: BaseException) -> str:
 
 
 def sentence(error: BaseException) -> str:
-    """`ValueError: too short (file.py, line 7)`, on one line."""
+    """`ValueError: too short (file.py, line 7)`, on one line; a PluginError, which a plugin
+    raises to say something to its user, speaks for itself."""
     text = " ".join(str(error).split())
+    if isinstance(error, PluginError):
+        return text
     if isinstance(error, SyntaxError):
         text = error.msg
-    if isinstance(error, PluginError):
-        return text + where(error)
     return f"{type(error).__name__}{': ' if text else ''}{text}{where(error)}"
 
 

@@ -36,7 +36,7 @@ def configuration(wire: str, plugin: str, driver: int, worker: int, *, idle: str
     )
 
 
-COMPILED = "ringline.workers.plugins.mac_swap_compiled:mac_swap"
+COMPILED = "ringline.workers.plugins.mac_swap:mac_swap_compiled"
 NATIVE = "ringline.workers.plugins.mac_swap:mac_swap"
 
 

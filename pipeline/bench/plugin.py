@@ -26,9 +26,9 @@ def measure(machine: Machine, runs: int) -> list[Figure]:
     figures: list[Figure] = []
     for tier, name, packets, goal in (
         ("C", "mac_swap:mac_swap", PACKETS, 5.0),
-        ("compiled Python", "mac_swap_compiled:mac_swap", PACKETS, None),
-        ("NumPy columns", "mac_swap_batch:MacSwap", PACKETS_IN_PYTHON, 110.0),
-        ("Python, packet by packet", "mac_swap_batch:MacSwapPerPacket", PACKETS_IN_PYTHON, 400.0),
+        ("compiled Python", "mac_swap:mac_swap_compiled", PACKETS, None),
+        ("NumPy columns", "mac_swap:MacSwapColumns", PACKETS_IN_PYTHON, 110.0),
+        ("Python, packet by packet", "mac_swap:MacSwapPackets", PACKETS_IN_PYTHON, 400.0),
     ):
         ours, bare = _tier(machine, runs, f"{PACKAGE}.{name}", packets)
         limit = goal if goal is not None else COMPILED_OF_C * figures[0].value

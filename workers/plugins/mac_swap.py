@@ -10,7 +10,7 @@ from __future__ import annotations
 from struct import Struct
 
 from ringline.workers._workers import ffi, lib
-from ringline.workers.api import DROP, native_plugin, packet_function
+from ringline.workers.api import DROP, field, native_plugin, packet_function, set_field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ def mac_swap_compiled(frame: Any, meta: Any) -> int:
     """Compiled Python: one packet, its bytes as an array."""
     if len(frame) < 12:
         return DROP
-    for i in range(6):
-        frame[i], frame[6 + i] = frame[6 + i], frame[i]
+    destination, source = field(frame, 0, 6), field(frame, 6, 6)
+    set_field(frame, 0, 6, source)
+    set_field(frame, 6, 6, destination)
     port: int = meta.port
     return port
 
@@ -43,6 +44,7 @@ class MacSwapColumns:
         batch.scatter(0, sources)
         batch.scatter(6, destinations)
         batch.verdicts[:] = batch.ports
+        batch.verdicts[batch.lengths < 12] = DROP
 
 
 ADDRESSES = Struct("6s6s")
@@ -54,7 +56,8 @@ class MacSwapPackets:
     def process(self, batch: Batch) -> None:
         """Swap in each packet's memoryview."""
         for packet in batch:
-            if packet.length >= ADDRESSES.size:
-                destination, source = ADDRESSES.unpack_from(packet.data)
-                ADDRESSES.pack_into(packet.data, 0, source, destination)
+            data = packet.data
+            if len(data) >= ADDRESSES.size:
+                destination, source = ADDRESSES.unpack_from(data)
+                ADDRESSES.pack_into(data, 0, source, destination)
                 packet.verdict = packet.port

@@ -1,0 +1,163 @@
+"""The child in which a plugin is tried: `ringline check` and `ringline try` start it.
+
+A user's code never runs in the supervisor or in a command: it may crash, hang or
+leave threads behind. The job comes as one JSON object on standard input, what came of
+it goes as JSON lines to standard output; what the plugin prints goes to the error
+output. Where it is, a trial shows in shared memory, so that a crash can be placed.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import IO, Any, NoReturn
+
+from ringline.shm import counters as counter_blocks
+from ringline.shm._shm import ffi, lib
+from ringline.shm.clock import ticks_per_second
+from ringline.shm.control import describe
+from ringline.shm.errors import PluginError, RinglineError
+from ringline.workers import loading
+from ringline.workers.captures import CaptureWriter, read_capture
+from ringline.workers.options import resolve
+from ringline.workers.stand import BATCH, Departure, Stand
+from ringline.workers.testing import ERROR, explain, named_values
+from ringline.workers.tier import Context, Tier
+
+FRAME_PADDED = 60  # a sending card fills shorter frames up to this
+COMPLAINTS_MAX = 10
+# The shared page: counters, then the numbers of the first and last frame of the batch.
+PLACE_OFFSET = 1024
+PAGE = 4096
+
+
+def main() -> NoReturn:
+    """Do the job on standard input; ends with 0 when it could be reported."""
+    lib.rl_die_with_parent(signal.SIGKILL, os.getppid())
+    job = json.load(sys.stdin)
+    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        _say(results, _check(job) if job["do"] == "check" else _try(job, results))
+    except RinglineError as error:
+        _say(results, {"error": describe(error)})
+    results.close()
+    sys.stdout.flush()
+    os._exit(0)  # threads of the plugin's must not hold it
+
+
+def _say(results: IO[str], what: Mapping[str, Any]) -> None:
+    results.write(json.dumps(what) + "\n")
+    results.flush()
+
+
+def _context(job: Mapping[str, Any]) -> Context:
+    return Context(queue=job["queue"], ports=job["ports"], debug=job["debug"])
+
+
+def _check(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything up to the first packet; the problems as sentences."""
+    try:
+        tier = loading.load(job["plugin"], job["folder"])
+        tier.options, problems = resolve(tier.declared, job["options"])
+        if problems:
+            return {"problems": [f"plugin {tier.spec}: option {problem}" for problem in problems]}
+        tier.prepare(_context(job))
+        Stand(tier, _context(job), state_bytes=job["state_bytes"])
+    except PluginError as error:
+        return {"problems": [str(error)]}
+    return {"problems": [], "remarks": tier.remarks, "tier": tier.tier}
+
+
+def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
+    """Run the plugin on the frames of a capture."""
+    capture = read_capture(job["capture"])
+    context = _context(job)
+    tier = loading.load(job["plugin"], job["folder"])
+    tier.accept(job["options"])
+    tier.prepare(context)
+    page = mmap.mmap(job["page"], PAGE)
+    address = int(ffi.cast("uintptr_t", ffi.from_buffer(page)))
+    stand = Stand(
+        tier, context, blanks=job["blanks"], state_bytes=job["state_bytes"], counters=address
+    )
+    _say(results, {"frames": len(capture)})
+    trial = _Trial(stand, tier, context, ffi.cast("uint64_t *", address + PLACE_OFFSET))
+    if job["out"] is None:
+        trial.run(capture, None)
+    else:
+        with CaptureWriter(job["out"]) as writer:
+            trial.run(capture, writer)
+    remark = capture.remark()
+    return {
+        "summary": {
+            "too_long": trial.too_long,
+            "per_port": dict(zip(context.ports, trial.per_port, strict=True)),
+            "complaints": trial.complaints,
+            "nanoseconds": stand.counters.plugin_ticks / ticks_per_second() * 1e9,
+            "counters": counter_blocks.read(stand.slot.counters)
+            | counter_blocks.read(ffi.cast("struct rl_worker_counters *", address)),
+            "named": named_values(stand.slot),
+            "remarks": tier.remarks + ([] if remark is None else [remark]),
+            "tier": tier.tier,
+        }
+    }
+
+
+class _Trial:
+    """Frames through a stand; `place` is where the numbers of the present ones are shown."""
+
+    def __init__(self, stand: Stand, tier: Tier, context: Context, place: Any) -> None:
+        self._stand = stand
+        self._tier = tier
+        self._context = context
+        self._place = place
+        self.too_long = 0
+        self.per_port = [0] * len(context.ports)
+        self.complaints: list[tuple[int, str]] = []  # first frame, what
+
+    def run(self, capture: Any, writer: CaptureWriter | None) -> None:
+        """All frames, as a card would receive them: padded, and without those too long."""
+        batch: list[tuple[int, bytes]] = []
+        for number, frame in enumerate(capture.frames, 1):
+            if len(frame) > lib.RL_FRAME_MAX:
+                self.too_long += 1
+                continue
+            batch.append((number, bytes(frame).ljust(FRAME_PADDED, b"\0")))
+            if len(batch) == BATCH:
+                self._run(batch, capture.times, writer)
+                batch = []
+        if batch:
+            self._run(batch, capture.times, writer)
+        self._stand.engine.tick()
+
+    def _run(self, batch: list[tuple[int, bytes]], times: Any, writer: Any) -> None:
+        self._place[0], self._place[1] = batch[0][0], batch[-1][0]
+        departures, created = self._stand.run([(frame, 0, 0, 0, 0) for _, frame in batch])
+        complaint = self._stand.engine.complaint()
+        for (number, frame), departure in zip(batch, departures, strict=True):
+            if departure.verdict == ERROR:
+                self._complain(number, frame, complaint)
+            else:
+                self._send(departure, times[number - 1], writer)
+        for departure in created:
+            self._send(departure, times[batch[-1][0] - 1], writer)
+
+    def _send(self, departure: Departure, when: int, writer: CaptureWriter | None) -> None:
+        if departure.verdict < len(self.per_port):
+            self.per_port[departure.verdict] += 1
+            if writer is not None:
+                writer.write(departure.data, when)
+
+    def _complain(self, number: int, frame: bytes, complaint: str | None) -> None:
+        """Keep what went wrong, each thing once, while there is room."""
+        if len(self.complaints) == COMPLAINTS_MAX:
+            return
+        arrival = (frame, 0, 0, 0, 0)
+        what = complaint or explain(self._tier, arrival, len(self._context.ports))
+        if what not in [known for _, known in self.complaints]:
+            self.complaints.append((number, what))

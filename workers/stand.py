@@ -1,0 +1,124 @@
+"""A test stand: a plugin on rings and packet memory of this process alone.
+
+Whoever uses it plays the card and the driver: it puts frames in and looks at what
+comes out. Everything between is what a worker process runs, the C loop included.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+from ringline.shm._shm import ffi, lib
+from ringline.shm.errors import Bug
+from ringline.shm.rings import RingEnd
+from ringline.workers.engine import DRAINED, FAULT, Engine
+from ringline.workers.worker import Worker, private_slot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from ringline.shm.rings import Reference
+    from ringline.workers.tier import Context, Tier
+
+BATCH: int = lib.RL_BATCH_MAX
+STATE_BYTES = 64 << 20  # mapped when touched
+
+# (bytes, input port, RSS hash, VLAN tag, flags)
+Arrival = tuple["bytes | memoryview", int, int, int, int]
+
+
+class Departure:
+    """What became of a frame: its verdict (a port, DROP or ERROR), its bytes, and the VLAN
+    tag that the card shall insert, if any."""
+
+    __slots__ = ("data", "verdict", "vlan_tci")
+
+    def __init__(self, verdict: int, data: bytes, vlan_tci: int | None) -> None:
+        self.verdict = verdict
+        self.data = data
+        self.vlan_tci = vlan_tci
+
+
+class Stand:
+    """Runs `tier`, which has been prepared in `context`; its setup happens here.
+
+    `blanks` buffers are there for packets that the plugin makes. `counters`, when given,
+    is the address of a struct rl_worker_counters to count in.
+    """
+
+    def __init__(
+        self,
+        tier: Tier,
+        context: Context,
+        *,
+        blanks: int = 0,
+        state_bytes: int = STATE_BYTES,
+        counters: int | None = None,
+    ) -> None:
+        self.slot = private_slot(state_bytes)
+        self.tier = tier
+        self._blanks = blanks
+        self._memory = mmap.mmap(-1, (BATCH + blanks) * lib.RL_BUFFER_STRIDE, mmap.MAP_PRIVATE)
+        self._view = memoryview(self._memory)
+        self._rings = ffi.new("struct rl_rings_segment *")
+        in_, out = ffi.addressof(self._rings, "in"), ffi.addressof(self._rings, "out")
+        self._in, self._out = RingEnd(in_), RingEnd(out)
+        worker = Worker(
+            self.slot, queue=context.queue, ports=context.ports, options=tier.options
+        )
+        tier.setup(worker)
+        if counters is None:
+            self.counters: Any = self.slot.counters
+        else:
+            self.counters = ffi.cast("struct rl_worker_counters *", counters)
+        self.engine = Engine(
+            tier,
+            worker,
+            counters=self.counters,
+            in_=in_,
+            out=out,
+            memory=int(ffi.cast("uintptr_t", ffi.from_buffer(self._memory))),
+            view=self._view,
+            busy=True,
+        )
+        self.engine.stop()  # so that a run ends when everything has come back
+
+    def run(self, arrivals: Sequence[Arrival]) -> tuple[list[Departure], list[Departure]]:
+        """Put up to BATCH frames in; returns what became of each, and the packets made."""
+        self._in.push([self._blank(number) for number in range(self._blanks)])
+        self._in.push([self._arrive(index, *arrival) for index, arrival in enumerate(arrivals)])
+        while (reason := self.engine.run()) != DRAINED:
+            if reason == FAULT:
+                raise Bug("a ring of the test stand is at fault")
+        departures: list[Any] = [None] * len(arrivals)
+        created = []
+        while references := self._out.pop(BATCH):
+            for reference in references:
+                buffer, offset, length, _, vlan_tci, port, flags = reference
+                if buffer >= BATCH and port == lib.RL_VERDICT_DROP:
+                    continue  # a blank that was not used
+                start = buffer * lib.RL_BUFFER_STRIDE + offset
+                data = bytes(self._view[start : start + length])
+                tag = vlan_tci if flags & lib.RL_FLAG_VLAN else None
+                departure = Departure(port, data, tag)
+                if buffer < BATCH:
+                    departures[buffer] = departure
+                else:
+                    created.append(departure)
+        return departures, created
+
+    def _blank(self, number: int) -> Reference:
+        headroom, port = lib.RL_BUFFER_HEADROOM, lib.RL_INPUT_BLANK
+        return (BATCH + number, headroom, 0, 0, 0, port, lib.RL_FLAG_BLANK)
+
+    def _arrive(
+        self, buffer: int, frame: Any, port: int, rss_hash: int, vlan_tci: int, flags: int
+    ) -> Reference:
+        length = len(frame)
+        if length > lib.RL_BUFFER_DATA:
+            raise ValueError(f"a frame of {length} bytes; a buffer holds {lib.RL_BUFFER_DATA}")
+        start = buffer * lib.RL_BUFFER_STRIDE + lib.RL_BUFFER_HEADROOM
+        self._view[start : start + length] = frame
+        return (buffer, lib.RL_BUFFER_HEADROOM, length, rss_hash, vlan_tci, port, flags)

@@ -1,0 +1,183 @@
+"""The engine of `ringline try`: a plugin on a capture, without a card or a pipeline."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ringline.shm import errors
+from ringline.shm._shm import ffi
+from ringline.shm.control import revive
+from ringline.shm.errors import PluginError
+from ringline.workers import checking
+from ringline.workers.capture_table import CaptureError
+from ringline.workers.rehearsal import PAGE, PLACE_OFFSET
+
+SILENCE_SECONDS = 10.0  # a batch that takes longer never ends
+_LOOK_SECONDS = 0.1
+
+_ERRORS = (CaptureError, PluginError, errors.EnvironmentLacks)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a trial.
+
+    `counters` are those of a worker: packets, bytes, forwarded, dropped, plugin_errors,
+    verdict_errors, created and so on. `per_port` counts what would be sent to each port.
+    `too_long` frames no card would have received. `complaints` are the different errors,
+    each with the number of the first frame that met it. `named` is what the plugin
+    counts itself, `remarks` what could be better.
+    """
+
+    tier: str
+    counters: dict[str, int]
+    per_port: dict[str, int]
+    too_long: int
+    nanoseconds: float
+    complaints: list[tuple[int, str]]
+    named: dict[str, Any]
+    remarks: list[str]
+
+    @property
+    def nanoseconds_per_packet(self) -> float | None:
+        """Time inside the plugin; None when there was no packet."""
+        packets = self.counters["packets"]
+        return self.nanoseconds / packets if packets else None
+
+
+def run(
+    plugin: str,
+    capture: str,
+    out: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    ports: Sequence[str] = ("port",),
+    *,
+    folder: str | None = None,
+    blanks: int = 0,
+    state_bytes: int = 64 << 20,
+    debug: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    silence: float = SILENCE_SECONDS,
+) -> Summary:
+    """Run `plugin` on the frames of the file `capture`, which come in at the first port.
+
+    What it forwards is written to the capture file `out`, with the times of the frames.
+    `progress(done, all)` is called some ten times a second.
+
+    Raises PluginError when the plugin cannot start, crashes or does not come back,
+    CaptureError when a file cannot be read or written, EnvironmentLacks on a full disk.
+    """
+    page_fd = os.memfd_create("ringline-trial", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(page_fd, PAGE)
+        with mmap.mmap(page_fd, PAGE) as page:
+            job = {
+                "do": "try",
+                "plugin": plugin,
+                "capture": os.fspath(capture),
+                "out": None if out is None else os.fspath(out),
+                "options": dict(options or {}),
+                "ports": list(ports),
+                "queue": 0,
+                "folder": folder,
+                "blanks": blanks,
+                "state_bytes": state_bytes,
+                "debug": debug,
+                "page": page_fd,
+            }
+            return _Watch(job, page, progress, silence).run()
+    finally:
+        os.close(page_fd)
+
+
+class _Watch:
+    """A child at work, and what it shows of it in the shared page."""
+
+    def __init__(
+        self,
+        job: dict[str, Any],
+        page: mmap.mmap,
+        progress: Callable[[int, int], None] | None,
+        silence: float,
+    ) -> None:
+        self._job = job
+        self._page = page
+        self._progress = progress
+        self._silence = silence
+        self._frames: int | None = None  # once the child has read the capture
+        self._text = ""
+
+    def run(self) -> Summary:
+        """Until it has an answer, has ended, or is to be ended."""
+        child = checking.start(pass_fds=(self._job["page"],))
+        try:
+            assert child.stdin is not None
+            with child.stdin:
+                child.stdin.write(json.dumps(self._job))
+            answer = self._await(child)
+            if answer is None:
+                child.wait()
+                raise PluginError(
+                    f"plugin {self._job['plugin']} {checking.how_it_ended(child.returncode)}"
+                    f"{self._place()}"
+                )
+        finally:
+            checking.end(child)
+        if "error" in answer:
+            raise revive(answer["error"], _ERRORS)
+        summary = answer["summary"]
+        summary["complaints"] = [(number, what) for number, what in summary["complaints"]]
+        return Summary(**summary)
+
+    def _await(self, child: subprocess.Popen[str]) -> dict[str, Any] | None:
+        """The child's answer, or None when its output ended without one."""
+        assert child.stdout is not None
+        since, done = time.monotonic(), 0
+        with selectors.DefaultSelector() as selector:
+            selector.register(child.stdout, selectors.EVENT_READ)
+            while True:
+                readable = selector.select(_LOOK_SECONDS)
+                packets = self._packets()
+                if packets != done:
+                    since, done = time.monotonic(), packets
+                if self._progress is not None and self._frames is not None:
+                    self._progress(packets, self._frames)
+                if readable:
+                    data = os.read(child.stdout.fileno(), 65536)
+                    if not data:
+                        return None
+                    for answer in self._lines(data):
+                        if "frames" not in answer:
+                            return answer
+                        self._frames, since = answer["frames"], time.monotonic()
+                limit = checking.PREPARE_SECONDS if self._frames is None else self._silence
+                if time.monotonic() - since > limit:
+                    raise PluginError(
+                        f"plugin {self._job['plugin']} did not come back for {limit:g} s"
+                        f"{self._place()}"
+                    )
+
+    def _lines(self, data: bytes) -> list[dict[str, Any]]:
+        *whole, self._text = (self._text + data.decode()).split("\n")
+        return [json.loads(line) for line in whole]
+
+    def _packets(self) -> int:
+        kind = dict(ffi.typeof("struct rl_worker_counters").fields)["packets"]
+        return int.from_bytes(self._page[kind.offset : kind.offset + 8], "little")
+
+    def _place(self) -> str:
+        """Where in the capture it was."""
+        place = memoryview(self._page)[PLACE_OFFSET : PLACE_OFFSET + 16].cast("Q")
+        first, last = place
+        place.release()
+        if not first:
+            return " while it was made ready"
+        return f" on one of the frames {first} to {last} of {self._job['capture']}"
