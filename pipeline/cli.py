@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from ringline.pipeline.bench import add_arguments as add_bench_arguments
 from ringline.shm.errors import RinglineError, UsageError
 
 EPILOG = """\
@@ -101,8 +102,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     bench = command("bench", _bench, "measure this machine and ringline on it")
-    bench.add_argument("what", nargs="*", metavar="WHAT", help="which measurements; all without")
-    bench.add_argument("--json", action="store_true", help="figures as JSON")
+    add_bench_arguments(bench)
     return top
 
 
