@@ -1,0 +1,208 @@
+"""Captures through the whole pipeline, by the command line alone.
+
+What a simulated card transmitted is recorded and compared with what was replayed: the same
+frames, each as often, in order among those that receive-side scaling cannot tell apart. The
+counts of the report, of the device model and of the recording must be the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringline.workers.captures import read_capture
+from ringline.workers.headers import FRAME_MAX, FRAME_MIN, TYPE_VLAN, rss_input
+
+DATA = Path(__file__).parents[1] / "data"
+SAMPLES = sorted(DATA.glob("*.pcap*"))
+PROOF = os.environ.get("RINGLINE_PROOF") == "1"
+QUEUES = (1, 2, 4)
+SECONDS = 120  # after which a run hangs
+
+Frame = bytes
+Run = Callable[..., "Result"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run that has ended well."""
+
+    report: dict[str, Any]
+    recorded: list[Frame]
+
+    @property
+    def port(self) -> dict[str, Any]:
+        port: dict[str, Any] = self.report["ports"]["wan"]
+        return port
+
+    @property
+    def lane_drops(self) -> int:
+        """Packets that were received and not forwarded, by all reasons."""
+        return sum(
+            number
+            for queue in self.port["queues"]
+            for name, number in queue.items()
+            if name.startswith("drop_")
+        )
+
+
+@pytest.fixture
+def run(tmp_path: Path, instance: Callable[[], str]) -> Run:
+    """Run one port in a closed or open loop: run(wire, queues, plugin) -> Result."""
+
+    def run(wire: str, queues: int, plugin: str = "forward") -> Result:
+        record = tmp_path / "recorded.pcap"
+        report = tmp_path / "report.json"
+        config = tmp_path / "config.toml"
+        config.write_text(
+            f'name = "{instance()}"\n'
+            f'[port.wan]\ndevice = "sim:82599"\nqueues = {queues}\n'
+            f'wire = {{ {wire}, record = "{record}" }}\n'
+            f'[worker]\nplugin = "{plugin}"\n'
+            f'[metrics]\nlisten = "off"\n'
+        )
+        ended = subprocess.run(
+            ["ringline", "run", str(config), "--report", str(report)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert ended.returncode == 0, f"exit code {ended.returncode}\n{ended.stdout}{ended.stderr}"
+        return Result(
+            json.loads(report.read_text()), [bytes(frame) for frame in read_capture(record).frames]
+        )
+
+    return run
+
+
+def replayed(capture: Path) -> list[Frame]:
+    """The frames of a capture as a sending card puts them on the wire."""
+    return [bytes(frame).ljust(FRAME_MIN, b"\0") for frame in read_capture(capture).frames]
+
+
+def fits(frame: Frame) -> bool:
+    """Whether a card with jumbo frames off takes a frame."""
+    tagged = int.from_bytes(frame[12:14], "big") == TYPE_VLAN
+    return len(frame) <= FRAME_MAX + 4 * tagged
+
+
+def swapped(frame: Frame) -> Frame:
+    return frame[6:12] + frame[:6] + frame[12:]
+
+
+def by_rss_input(frames: list[Frame]) -> dict[bytes, list[Frame]]:
+    flows: dict[bytes, list[Frame]] = {}
+    for frame in frames:
+        flows.setdefault(rss_input(frame), []).append(frame)
+    return flows
+
+
+def same_frames_in_order(recorded: list[Frame], expected: list[Frame]) -> None:
+    """What was recorded is what was expected, each frame as often, flows in order."""
+    missing = Counter(expected) - Counter(recorded)
+    strange = Counter(recorded) - Counter(expected)
+    assert not missing, f"{missing.total()} of {len(expected)} frames are missing"
+    assert not strange, f"{strange.total()} frames were recorded that nobody replayed"
+    assert by_rss_input(recorded) == by_rss_input(expected), "a flow is out of order"
+
+
+def books_are_right(result: Result, expected: list[Frame], refused: int = 0) -> None:
+    """Report, model and recording tell the same, in closed loop: nothing was lost."""
+    port, wire = result.port, result.port["wire"]
+    packets, size = len(expected), sum(map(len, expected))
+    assert not any(result.report["balance"].values()), result.report["balance"]
+    assert port["faults"] == []
+    assert port["received"] == {"packets": packets, "bytes": size}
+    assert port["transmitted"] == {"packets": packets, "bytes": size}
+    assert port["forwarded"] == packets
+    assert port["in_flight"] == 0
+    assert result.lane_drops == 0
+    assert wire["offered"] == packets + refused
+    assert wire["delivered"] == wire["transmitted"] == wire["recorded"] == packets
+    assert wire["delivered_bytes"] == wire["transmitted_bytes"] == size
+    dropped = {name: number for name, number in wire.items() if name.startswith("dropped_")}
+    assert dropped.pop("dropped_oversize") == refused
+    assert not any(dropped.values()), dropped
+    drops = dict(port["card_drops"])
+    assert drops.pop("oversize") == refused
+    assert not any(drops.values()), drops
+    assert sum(worker["counters"]["packets"] for worker in result.report["workers"]) == packets
+    assert sum(worker["counters"]["forwarded"] for worker in result.report["workers"]) == packets
+    holders = result.report["buffers"]
+    assert all(number == 0 for holder, number in holders.items() if holder != "free"), holders
+
+
+def carried(run: Run, capture: Path, queues: int, plugin: str = "forward") -> None:
+    """One capture in closed loop, every promise checked."""
+    result = run(f'replay = "{capture}"', queues, plugin)
+    frames = replayed(capture)
+    accepted = [frame for frame in frames if fits(frame)]
+    expected = [swapped(frame) for frame in accepted] if plugin == "mac_swap" else accepted
+    same_frames_in_order(result.recorded, expected)
+    books_are_right(result, expected, refused=len(frames) - len(accepted))
+
+
+@pytest.mark.parametrize("queues", QUEUES)
+@pytest.mark.parametrize("capture", SAMPLES, ids=lambda path: path.name)
+def test_own_recordings_come_out_as_they_went_in(run: Run, capture: Path, queues: int) -> None:
+    carried(run, capture, queues)
+
+
+@pytest.mark.parametrize("plugin", ["forward", "mac_swap"])
+def test_real_captures_come_out_as_they_went_in(run: Run, real_capture: Path, plugin: str) -> None:
+    """Proof mode tries each with every number of queues, otherwise with one of them."""
+    chosen = QUEUES if PROOF else (QUEUES[len(real_capture.name + plugin) % len(QUEUES)],)
+    for queues in chosen:
+        carried(run, real_capture, queues, plugin)
+
+
+@pytest.mark.parametrize("queues", QUEUES if PROOF else (2,))
+def test_addresses_are_swapped_and_nothing_else(run: Run, queues: int) -> None:
+    for capture in SAMPLES:
+        carried(run, capture, queues, "mac_swap")
+
+
+def test_repeats_are_all_carried(run: Run) -> None:
+    capture = DATA / "mixed.pcap"
+    result = run(f'replay = "{capture}", repeat = 50', 2)
+    expected = replayed(capture) * 50
+    same_frames_in_order(result.recorded, expected)
+    books_are_right(result, expected)
+
+
+def test_flows_of_every_kind_are_carried(run: Run) -> None:
+    flows = 'count = 64, sizes = "imix", ip = "mixed", protocol = "mixed", packets = 20000'
+    result = run(f"flows = {{ {flows} }}", 4)
+    books_are_right(result, result.recorded)
+    assert len(result.recorded) == 20000
+    assert len(by_rss_input(result.recorded)) == 64
+    assert {len(frame) for frame in result.recorded} == {60, 62, 74, 590, 1514}
+    received = [queue["rx_packets"] for queue in result.port["queues"][:4]]
+    assert min(received) > 20000 / 4 / 4, f"flows are spread over queues as {received}"
+
+
+@pytest.mark.parametrize("queues", QUEUES)
+def test_overload_loses_packets_with_a_reason_only(run: Run, queues: int) -> None:
+    """400 million packets a second come, several times what any machine carries."""
+    packets = 5_000_000 if PROOF else 500_000
+    result = run(f"flows = {{ packets = {packets} }}, rate_mpps = 400.0", queues)
+    port, wire = result.port, result.port["wire"]
+    assert not any(result.report["balance"].values()), result.report["balance"]
+    assert wire["offered"] == packets
+    dropped = sum(number for name, number in wire.items() if name.startswith("dropped_"))
+    assert dropped > 0, "the machine carried all: no overload was shown"
+    assert wire["offered"] == wire["delivered"] + dropped
+    assert wire["delivered"] == port["received"]["packets"]
+    assert sum(port["card_drops"].values()) == dropped
+    assert port["received"]["packets"] == port["forwarded"] + result.lane_drops
+    assert port["forwarded"] == port["transmitted"]["packets"] == wire["transmitted"]
+    assert wire["recorded"] == len(result.recorded) == wire["transmitted"]
