@@ -12,7 +12,7 @@ Guarantees (tests in tests/shm/test_segments.py):
  - a segment that could be created is backed by memory to its last byte
    (test_full_shared_memory_is_an_error_and_leaves_nothing)
  - of two supervisors that race for one instance, one gets it
-   (test_racing_creators_never_share)
+   (test_racing_creators_never_share, in test_owners.py)
  - what attach returns has been checked: magic, layout, kind, size
    (test_attach_refuses_what_is_not_a_segment)
  - after close nothing is left open or mapped (test_nothing_is_left_open)

@@ -1,8 +1,7 @@
-"""Segments: whose they are, what is refused, and that nothing is left."""
+"""Segments: what is made, what is refused, and that nothing is left."""
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import shutil
@@ -25,42 +24,12 @@ LANE = lib.RL_SEGMENT_LANE
 SLOT = lib.RL_SEGMENT_SLOT
 
 
-def create(instance: str, what: str = "lane.0", size: int = 10_000) -> Segment:
-    return Segment.create(instance, what, size, kind=LANE)
-
-
 def no_dma(address: str) -> None:
     raise AssertionError(f"no device was to be stopped, but {address} was")
 
 
-def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
-DIE_HOLDING = """
-import os, signal, sys
-from ringline.shm._shm import lib
-from ringline.shm.segments import Segment
-kept = [
-    Segment.create(sys.argv[1], what, 10_000, kind=lib.RL_SEGMENT_LANE, pci=sys.argv[3:])
-    for what in sys.argv[2].split(",")
-]
-print(os.getpid(), flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def left_by_a_dead_owner(instance: str, whats: str, *pci: str) -> int:
-    """Segments whose creator was killed; returns its process id."""
-    done = run_python(DIE_HOLDING, instance, whats, *pci)
-    assert done.returncode == -9, done.stderr
-    return int(done.stdout)
+def create(instance: str, what: str = "lane.0", size: int = 10_000) -> Segment:
+    return Segment.create(instance, what, size, kind=LANE)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
@@ -129,193 +98,6 @@ def test_a_pointer_never_leaves_the_segment(instance: Callable[[], str]) -> None
             segment.at("struct rl_rings_segment *")
     with pytest.raises(Bug, match="is closed"):
         segment.at("uint64_t *")
-
-
-def test_a_second_instance_is_refused_with_the_owner_s_id(instance: Callable[[], str]) -> None:
-    name = instance()
-    sentence = f"{name!r} already runs: process {os.getpid()} holds /dev/shm/ringline.{name}"
-    with create(name):
-        done = run_python(
-            "import sys\n"
-            "from ringline.shm.segments import remove_stale\n"
-            "remove_stale(sys.argv[1], print)\n",
-            name,
-        )
-        assert sentence in done.stderr
-        with pytest.raises(EnvironmentLacks, match="stop it, or give this one another name"):
-            create(name)
-        # Neither took anything away.
-        assert live_owner(name) == os.getpid()
-
-
-def test_a_child_does_not_keep_a_dead_owner_s_segment_alive(instance: Callable[[], str]) -> None:
-    name = instance()
-    holder = subprocess.Popen(
-        [sys.executable, "-c", CHILD_HOLDS_ON, name], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert holder.stdout is not None
-        child = int(holder.stdout.readline())
-        assert live_owner(name) == holder.pid
-        holder.kill()
-        holder.wait()
-        assert Path(f"/proc/{child}").exists()
-        assert live_owner(name) is None
-        assert remove_stale(name, no_dma) == [f"/dev/shm/ringline.{name}.lane.0"]
-        os.kill(child, 9)
-    finally:
-        holder.kill()
-        holder.wait()
-        holder.stdout.close()
-
-
-CHILD_HOLDS_ON = """
-import subprocess, sys, time
-from ringline.shm._shm import lib
-from ringline.shm.segments import Segment
-segment = Segment.create(sys.argv[1], "lane.0", 10_000, kind=lib.RL_SEGMENT_LANE)
-fd = segment.share()
-sleep = "import time; time.sleep(60)"
-child = subprocess.Popen([sys.executable, "-c", sleep], pass_fds=[fd], stdout=subprocess.DEVNULL)
-print(child.pid, flush=True)
-time.sleep(60)
-"""
-
-
-def test_what_a_dead_owner_left_is_removed_after_its_devices_are_stopped(
-    instance: Callable[[], str],
-) -> None:
-    name = instance()
-    left_by_a_dead_owner(name, "descriptors,packets", "0000:03:00.0", "0000:81:00.1")
-    assert live_owner(name) is None
-    seen = []
-
-    def stop_dma(address: str) -> None:
-        seen.append((address, len(segments_of(name))))
-
-    removed = remove_stale(name, stop_dma)
-    assert sorted(removed) == [
-        f"/dev/shm/ringline.{name}.descriptors",
-        f"/dev/shm/ringline.{name}.packets",
-    ]
-    assert seen == [("0000:03:00.0", 2), ("0000:81:00.1", 2)], "each once, before anything went"
-    assert segments_of(name) == []
-
-
-def test_nothing_is_removed_when_a_device_cannot_be_stopped(instance: Callable[[], str]) -> None:
-    name = instance()
-    left_by_a_dead_owner(name, "packets", "0000:03:00.0")
-
-    def stop_dma(address: str) -> None:
-        raise PermissionError(address)
-
-    with pytest.raises(PermissionError):
-        remove_stale(name, stop_dma)
-    assert len(segments_of(name)) == 1
-    assert len(remove_stale(name, lambda address: None)) == 1
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"ring",
-        b"ringline",
-        os.urandom(423),
-        os.urandom(9000),
-        b"ringline" + b"\xff" * 500,
-        b"\0" * 4096,
-    ],
-    ids=["empty", "short", "magic only", "cut", "garbage", "magic and garbage", "unfinished"],
-)
-def test_garbage_of_our_name_is_stale(instance: Callable[[], str], content: bytes) -> None:
-    name = instance()
-    path = Path(f"/dev/shm/ringline.{name}.packets")
-    path.write_bytes(content)
-    assert live_owner(name) is None
-    with pytest.raises(EnvironmentLacks, match="is not a whole ringline segment"):
-        Segment.attach(os.open(path, os.O_RDWR))
-    assert remove_stale(name, no_dma) == [str(path)]
-    with create(name, "packets"):
-        pass
-
-
-def test_links_and_folders_of_our_name_are_left_alone(
-    instance: Callable[[], str], tmp_path: Path
-) -> None:
-    name = instance()
-    target = tmp_path / "precious"
-    target.write_text("precious")
-    link = Path(f"/dev/shm/ringline.{name}.packets")
-    link.symlink_to(target)
-    try:
-        assert remove_stale(name, no_dma) == []
-        with pytest.raises(EnvironmentLacks, match="is in the way"):
-            create(name, "packets")
-        assert target.read_text() == "precious"
-    finally:
-        link.unlink()
-
-
-def test_a_file_that_somebody_locks_without_a_header_counts_as_alive(
-    instance: Callable[[], str],
-) -> None:
-    name = instance()
-    path = Path(f"/dev/shm/ringline.{name}.packets")
-    with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert live_owner(name) == os.getpid()
-    assert remove_stale(name, no_dma) == [str(path)]
-
-
-def test_racing_creators_never_share(instance: Callable[[], str]) -> None:
-    # Each tries to become the owner again and again, as a start does; whoever has the
-    # instance writes its id into the segment, and finds it there before it lets go.
-    name = instance()
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACE, name],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
-    ]
-    wins = 0
-    for racer in racers:
-        out, errors = racer.communicate(timeout=60)
-        assert racer.returncode == 0, errors
-        wins += int(out)
-    assert wins >= 4, "nobody, or hardly anybody, ever got it"
-    remove_stale(name, no_dma)
-
-
-RACE = """
-import os, sys, time
-from ringline.shm._shm import lib
-from ringline.shm.errors import EnvironmentLacks
-from ringline.shm.segments import Segment, remove_stale
-name, wins, until = sys.argv[1], 0, time.monotonic() + 1.5
-while time.monotonic() < until:
-    try:
-        remove_stale(name, print)
-        segment = Segment.create(name, "lane.0", 10_000, kind=lib.RL_SEGMENT_LANE)
-    except EnvironmentLacks as error:
-        # The second when another racer has left it between our two steps.
-        assert "already runs" in str(error) or "is in the way" in str(error), error
-        continue
-    pid = segment.at("uint64_t *", 4096)
-    assert pid[0] == 0
-    pid[0] = os.getpid()
-    assert os.stat(segment.path).st_ino == os.fstat(segment.fd).st_ino
-    time.sleep(0.001)
-    assert pid[0] == os.getpid()
-    if wins % 2:
-        segment.unlink()  # else it is left behind, as by a crash
-    segment.close()
-    wins += 1
-print(wins)
-"""
 
 
 def test_attach_refuses_what_is_not_a_segment(instance: Callable[[], str]) -> None:
@@ -411,27 +193,6 @@ def test_shared_memory_that_is_not_writable_is_said_so(instance: Callable[[], st
     missing = "mount -t tmpfs none /dev && mkdir /dev/x"
     said = in_a_world_where(missing, TRY_TO_CREATE, instance()).splitlines()
     assert "cannot be created: there is no /dev/shm; mount a tmpfs there" in said[0]
-
-
-def test_another_user_s_instance_of_that_name_is_refused(instance: Callable[[], str]) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root to become another user")
-    name = instance()
-    code = """
-import os, sys
-from ringline.shm import owners, segments
-from ringline.shm.errors import EnvironmentLacks
-os.setuid(65534)
-for attempt in (segments.live_owner, lambda name: segments.remove_stale(name, print)):
-    try:
-        attempt(sys.argv[1])
-    except EnvironmentLacks as error:
-        print(error)
-"""
-    with create(name) as segment:
-        done = run_python(code, name)
-        sentence = f"{segment.path} belongs to another user: give this instance another name"
-        assert done.stdout.splitlines() == [sentence, sentence], done.stderr
 
 
 def open_things() -> tuple[list[str], int]:
