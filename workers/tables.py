@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LABEL_BYTES = 64
+LABEL_BYTES = 112  # two IPv6 addresses with ports fit
 LABEL_WORDS = LABEL_BYTES // 8
 HEADING_ROWS = 1
 

@@ -137,6 +137,7 @@ class Worker:
         self.ports = {name: number for number, name in enumerate(ports)}
         self.options = dict(options)
         self.rehearsal = rehearsal
+        self._tables: dict[str, Table] = {}
 
     def counter(self, name: str) -> Counter:
         """The counter called `name`; it is exported as a metric of the plugin."""
@@ -156,6 +157,8 @@ class Worker:
 
     def table(self, name: str, label: str, values: Sequence[str], rows: int) -> Table:
         """The table called `name`: `rows` rows of a `label` and of numbers called `values`."""
+        if name in self._tables:
+            return self._tables[name]  # a tick may ask for it every time
         names = [label, *values]
         if not values or not all(slots.is_name(word) for word in names) or rows < 1:
             raise PluginError(
@@ -170,7 +173,8 @@ class Worker:
             columns,
             8 * columns * (tables.HEADING_ROWS + rows),
         )
-        return Table(address, columns, rows)
+        self._tables[name] = Table(address, columns, rows)
+        return self._tables[name]
 
     def state(
         self, name: str, dtype: DTypeLike, shape: int | tuple[int, ...] = 1

@@ -44,7 +44,6 @@ class MacSwapColumns:
         batch.scatter(0, sources)
         batch.scatter(6, destinations)
         batch.verdicts[:] = batch.ports
-        batch.verdicts[batch.lengths < 12] = DROP
 
 
 ADDRESSES = Struct("6s6s")

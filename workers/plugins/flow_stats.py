@@ -1,0 +1,267 @@
+"""Packets and bytes per flow, the top talkers as a table; forwards as `forward` does.
+
+A flow is the 5-tuple of an IPv4 or IPv6 packet; fragments count by addresses and protocol
+alone. Flows live in a hash table in named state, one cache line each, so they survive a
+crash of the worker. When a flow finds no place within PROBES lines it is not counted by
+itself: `flows_without_place` counts its packets.
+
+The top talkers are kept up to date packet by packet: a flow is promoted when it is a
+sixteenth above the smallest of them, so no scan ever holds the queue up.
+
+Crash safety: a flow's check word, which a reader requires to fit its key, is what makes
+it valid. A worker killed while it wrote one leaves at most one line whose check does not
+fit; setup clears that line, and ranks the top talkers anew.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from ringline.workers.api import DROP, Option, PluginError, field, packet_function
+from ringline.workers.plugins.forward import MAP, outputs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ringline.workers.api import Counter, Worker
+
+PROBES = 16
+# The words of a flow: addresses, then ports, protocol and IP version in one.
+SOURCE_HIGH, SOURCE_LOW, TARGET_HIGH, TARGET_LOW, REST, CHECK, PACKETS, BYTES = range(8)
+WORDS = 8
+
+# CHECK is the key's hash, never 0, and in its low byte the rank: 0, or 1 + the place among
+# the top talkers.
+RANK = 0xFF
+USED = 0x100
+
+TCP, UDP, SCTP = 6, 17, 132
+PROTOCOLS = {1: "icmp", TCP: "tcp", UDP: "udp", 47: "gre", 50: "esp", 58: "icmp6", SCTP: "sctp"}
+
+# An odd number with no pattern in its bits (2^64 / the golden ratio), as int64.
+FACTOR = 0x9E3779B97F4A7C15 - (1 << 64)
+
+
+class State(NamedTuple):
+    """What the compiled function works on."""
+
+    flows: NDArray[np.int64]  # (slots, WORDS)
+    top: NDArray[np.int64]  # slot numbers of the top talkers, -1 for none yet
+    least: NDArray[np.int64]  # [0]: bytes of the smallest of them when last looked at
+    outputs: NDArray[np.int64]  # verdict by input port
+    flows_seen: Counter
+    flows_without_place: Counter
+    other_packets: Counter  # neither IPv4 nor IPv6
+
+
+def _setup(worker: Worker) -> State:
+    slots, top = worker.options["slots"], worker.options["top"]
+    if slots & (slots - 1):
+        raise PluginError(f'the option slots is a power of two, such as 32768, not {slots}')
+    flows = worker.state("flows", np.int64, (slots, WORDS))
+    # A line that a dying worker left half written is nobody's.
+    flows[flows[:, CHECK] & ~RANK != _check(_hash_of_rows(flows))] = 0
+    flows[:, CHECK] &= ~RANK
+    ranked = np.full(top, -1, np.int64)
+    best = np.argsort(flows[:, BYTES])[::-1][:top]
+    best = best[flows[best, CHECK] != 0]
+    ranked[: len(best)] = best
+    flows[best, CHECK] |= np.arange(1, len(best) + 1)
+    least = flows[best[-1], BYTES] if len(best) == top else 0
+    drop = worker.options["action"] == "drop"
+    sends = [DROP] * len(worker.ports) if drop else outputs(worker)
+    return State(
+        flows,
+        ranked,
+        np.array([least], np.int64),
+        np.array(sends, np.int64),
+        worker.counter("flows_seen"),
+        worker.counter("flows_without_place"),
+        worker.counter("other_packets"),
+    )
+
+
+def _tick(worker: Worker, state: State) -> None:
+    """Show the top talkers."""
+    rows = state.flows[state.top[state.top >= 0]]
+    rows = rows[np.argsort(rows[:, BYTES])[::-1]]
+    table = worker.table("top_talkers", "flow", ["packets", "bytes"], len(state.top))
+    table.write([(label(row), (row[PACKETS], row[BYTES])) for row in rows])
+
+
+@packet_function(
+    setup=_setup,
+    tick=_tick,
+    options=[
+        Option("slots", int, 32768, "flows that find a place, a power of two", minimum=16),
+        Option("top", int, 10, "rows of the table of top talkers", minimum=1, maximum=100),
+        Option("action", str, "forward", choices=("forward", "drop")),
+        MAP,
+    ],
+)
+def flow_stats(frame: Any, meta: Any, state: Any) -> int:
+    """Count the packet for its flow, and forward it."""
+    key = flow_key(frame)
+    if key[4] == 0:
+        state.other_packets[0] += 1
+    else:
+        place = find(state, key)
+        if place < 0:
+            state.flows_without_place[0] += 1
+        else:
+            flow = state.flows[place]
+            flow[PACKETS] += 1
+            flow[BYTES] += meta.length
+            least = state.least[0]
+            if flow[CHECK] & RANK == 0 and flow[BYTES] > least + (least >> 4):
+                promote(state, place)
+    verdict: int = state.outputs[meta.port]
+    return verdict
+
+
+@njit
+def flow_key(frame: Any) -> Any:
+    """The first five words of a flow; the last of them is 0 when it is not IP."""
+    at, kind = 14, 0
+    if len(frame) >= 14:
+        kind = field(frame, 12, 2)
+    while (kind == 0x8100 or kind == 0x88A8) and len(frame) >= at + 4:  # noqa: PLR1714  # numba
+        kind = field(frame, at + 2, 2)
+        at += 4
+    whole = True  # not a fragment, so that ports are there
+    if kind == 0x0800 and len(frame) >= at + 20:
+        protocol = field(frame, at + 9, 1)
+        whole = field(frame, at + 6, 2) & 0x3FFF == 0
+        source_high, source_low = 0, field(frame, at + 12, 4)
+        target_high, target_low = 0, field(frame, at + 16, 4)
+        version, ports_at = 4, at + 4 * (field(frame, at, 1) & 15)
+    elif kind == 0x86DD and len(frame) >= at + 40:
+        protocol = field(frame, at + 6, 1)
+        source_high, source_low = field(frame, at + 8, 8), field(frame, at + 16, 8)
+        target_high, target_low = field(frame, at + 24, 8), field(frame, at + 32, 8)
+        version, ports_at = 6, at + 40
+    else:
+        return 0, 0, 0, 0, 0
+    ports = 0
+    has_ports = protocol == TCP or protocol == UDP or protocol == SCTP  # noqa: PLR1714  # numba
+    if has_ports and whole and len(frame) >= ports_at + 4:
+        ports = field(frame, ports_at, 4)
+    rest = ports << 16 | protocol << 8 | version
+    return source_high, source_low, target_high, target_low, rest
+
+
+def _mixer() -> Any:
+    """One step of the hash, in the plain form that NumPy runs over whole columns."""
+
+    def mix(hashed: Any, word: Any) -> Any:
+        hashed = (hashed ^ word) * FACTOR
+        return hashed ^ (hashed >> 29)
+
+    return mix
+
+
+mix = njit(_mixer())
+_mix_columns = _mixer()
+
+
+@njit
+def hash_of(key: Any) -> Any:
+    """The hash of a flow's key."""
+    return mix(mix(mix(mix(mix(0, key[0]), key[1]), key[2]), key[3]), key[4])
+
+
+def _hash_of_rows(flows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`hash_of` of every line of the table; 0 for one without a key."""
+    hashed = np.zeros(len(flows), np.int64)
+    for word in range(CHECK):
+        hashed = _mix_columns(hashed, flows[:, word])
+    return np.where(flows[:, REST] == 0, 0, hashed)
+
+
+def _check(hashed: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The check words of hashes, rank 0; 0 for no flow."""
+    return np.where(hashed == 0, 0, hashed & ~RANK | USED)
+
+
+@njit
+def find(state: Any, key: Any) -> int:
+    """The place of the flow `key`, made if it is new; -1 when there is none."""
+    flows = state.flows
+    mask = len(flows) - 1
+    hashed = hash_of(key)
+    check = hashed & ~RANK | USED
+    at = (hashed >> 32) & mask
+    for _ in range(PROBES):
+        flow = flows[at]
+        if flow[CHECK] == 0:
+            for word in range(CHECK):
+                flow[word] = key[word]
+            flow[PACKETS] = 0
+            flow[BYTES] = 0
+            flow[CHECK] = check
+            state.flows_seen[0] += 1
+            return at
+        if flow[CHECK] & ~RANK == check and same(flow, key):
+            return at
+        at = (at + 1) & mask
+    return -1
+
+
+@njit
+def same(flow: Any, key: Any) -> Any:
+    """Whether a line of the table is of this key."""
+    return (
+        flow[SOURCE_HIGH] == key[0]
+        and flow[SOURCE_LOW] == key[1]
+        and flow[TARGET_HIGH] == key[2]
+        and flow[TARGET_LOW] == key[3]
+        and flow[REST] == key[4]
+    )
+
+
+@njit
+def promote(state: Any, place: int) -> None:
+    """Put a flow among the top talkers, in the place of the smallest, if it is above that."""
+    flows, top = state.flows, state.top
+    smallest = 0
+    for rank in range(len(top)):
+        if top[rank] < 0:
+            smallest = rank
+            break
+        if flows[top[rank], BYTES] < flows[top[smallest], BYTES]:
+            smallest = rank
+    loser = top[smallest]
+    if loser >= 0:
+        if flows[loser, BYTES] >= flows[place, BYTES]:
+            state.least[0] = flows[loser, BYTES]
+            return
+        flows[loser, CHECK] &= ~RANK
+    top[smallest] = place
+    flows[place, CHECK] |= smallest + 1
+    least = flows[place, BYTES]
+    for rank in range(len(top)):
+        if top[rank] < 0:
+            least = 0
+        elif flows[top[rank], BYTES] < least:
+            least = flows[top[rank], BYTES]
+    state.least[0] = least
+
+
+def label(row: NDArray[np.int64]) -> str:
+    """A flow in words: `10.0.0.1:80 > 10.0.0.2:1234 tcp`."""
+    rest = int(row[REST]) & 0xFFFF_FFFF_FFFF_FFFF
+    version, protocol, ports = rest & 0xFF, rest >> 8 & 0xFF, rest >> 16
+    words = [int(row[word]) & 0xFFFF_FFFF_FFFF_FFFF for word in range(4)]
+    ends = []
+    for high, low, port in ((*words[:2], ports >> 16), (*words[2:], ports & 0xFFFF)):
+        if version == 4:
+            address = socket.inet_ntop(socket.AF_INET, low.to_bytes(4, "big"))
+        else:
+            address = socket.inet_ntop(socket.AF_INET6, (high << 64 | low).to_bytes(16, "big"))
+            address = f"[{address}]" if ports else address
+        ends.append(f"{address}:{port}" if ports else address)
+    return f"{ends[0]} > {ends[1]} {PROTOCOLS.get(protocol, protocol)}"
