@@ -97,7 +97,7 @@ size: venv  ## count the lines of the packet path and of ixgbe against their lim
 
 .PHONY: proof
 proof: tools-for-tests $(MODULES)  ## run the tests with full counts: long
-	RINGLINE_PROOF=1 $(BIN)/python -m pytest $(ARGS)
+	RINGLINE_PROOF=1 $(BIN)/python -m pytest --timeout=3600 $(ARGS)
 
 .PHONY: bench
 bench: $(MODULES)  ## measure speed, each figure beside the machine's limit (ARGS="handoff --json")
