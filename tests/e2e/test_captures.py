@@ -33,15 +33,11 @@ Run = Callable[..., "Result"]
 
 @dataclass(frozen=True)
 class Result:
-    """A run that has ended well."""
+    """One port of a run that has ended well."""
 
     report: dict[str, Any]
+    port: dict[str, Any]
     recorded: list[Frame]
-
-    @property
-    def port(self) -> dict[str, Any]:
-        port: dict[str, Any] = self.report["ports"]["wan"]
-        return port
 
     @property
     def lane_drops(self) -> int:
@@ -55,20 +51,18 @@ class Result:
 
 
 @pytest.fixture
-def run(tmp_path: Path, instance: Callable[[], str]) -> Run:
-    """Run one port in a closed or open loop: run(wire, queues, plugin) -> Result."""
+def run_ports(tmp_path: Path, instance: Callable[[], str]) -> Callable[..., dict[str, Result]]:
+    """Run simulated cards: run_ports({name: wire}, queues, plugin, more) -> {name: Result}."""
 
-    def run(wire: str, queues: int, plugin: str = "forward") -> Result:
-        record = tmp_path / "recorded.pcap"
-        report = tmp_path / "report.json"
-        config = tmp_path / "config.toml"
-        config.write_text(
-            f'name = "{instance()}"\n'
-            f'[port.wan]\ndevice = "sim:82599"\nqueues = {queues}\n'
-            f'wire = {{ {wire}, record = "{record}" }}\n'
-            f'[worker]\nplugin = "{plugin}"\n'
-            f'[metrics]\nlisten = "off"\n'
-        )
+    def run(
+        wires: dict[str, str], queues: int, plugin: str = "forward", more: str = ""
+    ) -> dict[str, Result]:
+        config, report = tmp_path / "config.toml", tmp_path / "report.json"
+        lines = [f'name = "{instance()}"', f'worker.plugin = "{plugin}"', 'metrics.listen = "off"']
+        for name, wire in wires.items():
+            lines += [f"[port.{name}]", 'device = "sim:82599"', f"queues = {queues}", more]
+            lines += [f'wire = {{ {wire}, record = "{tmp_path / name}.pcap" }}']
+        config.write_text("\n".join(lines))
         ended = subprocess.run(
             ["ringline", "run", str(config), "--report", str(report)],
             check=False,
@@ -77,16 +71,32 @@ def run(tmp_path: Path, instance: Callable[[], str]) -> Run:
             timeout=SECONDS,
         )
         assert ended.returncode == 0, f"exit code {ended.returncode}\n{ended.stdout}{ended.stderr}"
-        return Result(
-            json.loads(report.read_text()), [bytes(frame) for frame in read_capture(record).frames]
-        )
+        told = json.loads(report.read_text())
+        return {
+            name: Result(told, told["ports"][name], frames_of(tmp_path / f"{name}.pcap"))
+            for name in wires
+        }
 
     return run
 
 
+@pytest.fixture
+def run(run_ports: Callable[..., dict[str, Result]]) -> Run:
+    """Run one simulated card: run(wire, queues, plugin, more) -> Result."""
+
+    def run(wire: str, *settings: Any) -> Result:
+        return run_ports({"wan": wire}, *settings)["wan"]
+
+    return run
+
+
+def frames_of(capture: Path) -> list[Frame]:
+    return [bytes(frame) for frame in read_capture(capture).frames]
+
+
 def replayed(capture: Path) -> list[Frame]:
     """The frames of a capture as a sending card puts them on the wire."""
-    return [bytes(frame).ljust(FRAME_MIN, b"\0") for frame in read_capture(capture).frames]
+    return [frame.ljust(FRAME_MIN, b"\0") for frame in frames_of(capture)]
 
 
 def fits(frame: Frame) -> bool:
@@ -115,11 +125,20 @@ def same_frames_in_order(recorded: list[Frame], expected: list[Frame]) -> None:
     assert by_rss_input(recorded) == by_rss_input(expected), "a flow is out of order"
 
 
+def balanced(result: Result) -> None:
+    """Every equation holds, and each buffer was found once in a full scan."""
+    balance = result.report["balance"]
+    assert not any(balance.values()), balance
+    assert {"buffers", "scan_missing", "scan_duplicates"} <= balance.keys()
+    holders = result.report["buffers"]
+    assert all(number == 0 for holder, number in holders.items() if holder != "free"), holders
+
+
 def books_are_right(result: Result, expected: list[Frame], refused: int = 0) -> None:
     """Report, model and recording tell the same, in closed loop: nothing was lost."""
     port, wire = result.port, result.port["wire"]
     packets, size = len(expected), sum(map(len, expected))
-    assert not any(result.report["balance"].values()), result.report["balance"]
+    balanced(result)
     assert port["faults"] == []
     assert port["received"] == {"packets": packets, "bytes": size}
     assert port["transmitted"] == {"packets": packets, "bytes": size}
@@ -137,8 +156,6 @@ def books_are_right(result: Result, expected: list[Frame], refused: int = 0) -> 
     assert not any(drops.values()), drops
     assert sum(worker["counters"]["packets"] for worker in result.report["workers"]) == packets
     assert sum(worker["counters"]["forwarded"] for worker in result.report["workers"]) == packets
-    holders = result.report["buffers"]
-    assert all(number == 0 for holder, number in holders.items() if holder != "free"), holders
 
 
 def carried(run: Run, capture: Path, queues: int, plugin: str = "forward") -> None:
@@ -179,6 +196,31 @@ def test_repeats_are_all_carried(run: Run) -> None:
     books_are_right(result, expected)
 
 
+def test_stripped_tags_are_put_back(run: Run) -> None:
+    capture = DATA / "mixed.pcap"
+    result = run(f'replay = "{capture}"', 2, "forward", "vlan_strip = true")
+    same_frames_in_order(result.recorded, replayed(capture))
+    balanced(result)
+    size = sum(map(len, result.recorded))
+    tags = sum(frame[12:14] == b"\x81\x00" for frame in result.recorded)
+    assert tags > 0
+    assert result.port["wire"]["transmitted_bytes"] == size
+    assert result.port["received"]["bytes"] == size - 4 * tags
+
+
+def test_two_ports_send_each_others_frames(
+    run_ports: Callable[..., dict[str, Result]],
+) -> None:
+    wan, lan = DATA / "mixed.pcap", DATA / "sections.pcapng"
+    results = run_ports({"wan": f'replay = "{wan}"', "lan": f'replay = "{lan}"'}, 2)
+    same_frames_in_order(results["lan"].recorded, replayed(wan))
+    same_frames_in_order(results["wan"].recorded, replayed(lan))
+    for name, capture in (("wan", wan), ("lan", lan)):
+        port = results[name].port
+        balanced(results[name])
+        assert port["received"]["packets"] == port["forwarded"] == len(replayed(capture))
+
+
 def test_flows_of_every_kind_are_carried(run: Run) -> None:
     flows = 'count = 64, sizes = "imix", ip = "mixed", protocol = "mixed", packets = 20000'
     result = run(f"flows = {{ {flows} }}", 4)
@@ -196,7 +238,7 @@ def test_overload_loses_packets_with_a_reason_only(run: Run, queues: int) -> Non
     packets = 5_000_000 if PROOF else 500_000
     result = run(f"flows = {{ packets = {packets} }}, rate_mpps = 400.0", queues)
     port, wire = result.port, result.port["wire"]
-    assert not any(result.report["balance"].values()), result.report["balance"]
+    balanced(result)
     assert wire["offered"] == packets
     dropped = sum(number for name, number in wire.items() if name.startswith("dropped_"))
     assert dropped > 0, "the machine carried all: no overload was shown"
