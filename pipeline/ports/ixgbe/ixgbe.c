@@ -65,7 +65,7 @@ static void drop(struct rl_port *port, uint32_t queue, struct rl_ixgbe_ring *rin
 {
     struct rl_memory *memory = port->memory;
     uint32_t buffer = ring->buffers[slot];
-    ring->chained = !(ring->descriptors[slot].upper & RX_EOP);
+    ring->chained = ring->descriptors[slot].upper & RX_EOP ? 0 : UINT32_MAX;
     if (!ring->chained) {
         struct rl_queue_counters *count = rl_counters(memory, port->index, queue);
         memory->books->intent.buffers[0] = buffer;
@@ -115,7 +115,7 @@ uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refer
                 break;
             if ((upper & RX_WHOLE) != RX_EOP || chained) {
                 drop(port, queue, ring, slot);
-                chained = (uint64_t)ring->chained << 63;
+                chained = ring->chained;
                 end--;
                 continue;
             }

@@ -24,7 +24,7 @@ struct rl_ixgbe_ring {
     uint32_t next;
     uint32_t clean;
     uint32_t held;    /* receive: slots with buffers, which is all or none */
-    uint32_t chained; /* receive: inside a frame of several descriptors, which is dropped */
+    uint32_t chained; /* receive: all ones inside a frame of several descriptors */
     uint32_t vlan;    /* transmit: the tag in the queue's context; none yet: above 0xffff */
     uint8_t line[24];
     uint32_t buffers[4096]; /* RL_IXGBE_RING_MAX */
@@ -33,12 +33,12 @@ struct rl_ixgbe_ring {
     uint32_t bytes[4096];   /* ... and their bytes */
 };
 
-/* Aligned to a cache line, like all that begins on one in here. */
+/* Begins on a cache line, as its parts do. What a receive descriptor's bits make
+ * of a packet's flags is looked up; ixgbe.c says by which bits. */
 struct rl_ixgbe {
     struct rl_port port;
     uint8_t line[8];
-    uint8_t
-        descriptor_flags[2048]; /* what a descriptor's bits make of a packet's flags, see ixgbe.c */
+    uint8_t descriptor_flags[2048];
     struct rl_ixgbe_ring rx[16];
     struct rl_ixgbe_ring tx[16];
 };

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 QUEUES_MAX = 16  # what RSS of the 82599 spreads over; it has 128 of each kind
 LINK_SECONDS = 3.0  # how long `start` waits for a link; later it may still come up
-DRAIN_SECONDS = 1.0  # how long `stop` waits for what is posted to be sent
 SPEEDS = {1: 100, 2: 1000, 3: 10000}  # LINKS.SPEED in Mbit/s
 
 
@@ -34,10 +33,12 @@ class IxgbePort(Port):
 
     `steps` are the names of the initialisation's steps. `patience` is how many seconds a
     handshake may take before it is an error: a model in another process may look rarely.
+    `drain_seconds` is how long `stop` waits until what is posted is sent.
     """
 
     steps = STEPS
     patience = 5.0
+    drain_seconds = 1.0
 
     def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
         if not 1 <= config.queues <= QUEUES_MAX:
@@ -122,7 +123,7 @@ class IxgbePort(Port):
             self.stop_receiving()
             for queue in queues:
                 card.switch_queue(card.RXDCTL[queue], on=False)
-            deadline = time.monotonic() + DRAIN_SECONDS
+            deadline = time.monotonic() + self.drain_seconds
             while self.posted()[1] > 0 and time.monotonic() < deadline:
                 card.relax()
                 for queue in queues:

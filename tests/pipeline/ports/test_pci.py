@@ -1,0 +1,150 @@
+"""PCI lookup under a sysfs root, with trees of files that are made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ringline.pipeline.config import PortConfig
+from ringline.pipeline.ports import create_port
+from ringline.pipeline.ports.pci import PciDevice, stop_dma
+from ringline.shm.errors import ConfigurationError, EnvironmentLacks
+
+ADDRESS = "0000:03:00.0"
+BAR_BYTES = 0x20000
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Path:
+    """The folder of an 82599 that no kernel driver has."""
+    folder = tmp_path / "bus" / "pci" / "devices" / ADDRESS
+    folder.mkdir(parents=True)
+    (folder / "vendor").write_text("0x8086\n")
+    (folder / "device").write_text("0x10fb\n")
+    (folder / "class").write_text("0x020000\n")
+    (folder / "config").write_bytes(bytes(4) + b"\x40\x01" + bytes(58))
+    (folder / "resource0").write_bytes(bytes(BAR_BYTES))
+    return folder
+
+
+def bind(device: Path, driver: str, interface: str, **files: str) -> None:
+    drivers = device.parent.parent / "drivers" / driver
+    drivers.mkdir(parents=True)
+    (device / "driver").symlink_to(drivers)
+    (device / "net" / interface).mkdir(parents=True)
+    for name, text in files.items():
+        (device / "net" / interface / name).write_text(text + "\n")
+
+
+def test_an_absent_address_is_named_with_those_there_are(device: Path, tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentLacks) as caught:
+        PciDevice("0000:99:00.0", tmp_path)
+    assert "0000:99:00.0" in str(caught.value)
+    assert ADDRESS in str(caught.value)
+
+
+def test_no_pci_at_all(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentLacks, match="there are: none"):
+        PciDevice(ADDRESS, tmp_path)
+
+
+def test_the_domain_may_be_left_out(device: Path, tmp_path: Path) -> None:
+    assert PciDevice("03:00.0", tmp_path).identity == (0x8086, 0x10FB)
+
+
+@pytest.mark.parametrize(
+    "files", [{"flags": "0x1003", "operstate": "down"}, {"operstate": "up"}], ids=["flags", "state"]
+)
+def test_an_interface_that_is_up_is_refused_by_name(
+    device: Path, tmp_path: Path, files: dict[str, str]
+) -> None:
+    bind(device, "ixgbe", "eth7", **files)
+    with pytest.raises(EnvironmentLacks) as caught:
+        PciDevice(ADDRESS, tmp_path).check_unused()
+    for part in (ADDRESS, "ixgbe", "eth7", "ip link set eth7 down"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "files", [{"flags": "0x1002", "operstate": "up"}, {"operstate": "down"}, {}]
+)
+def test_an_interface_that_is_down_is_not_in_the_way(
+    device: Path, tmp_path: Path, files: dict[str, str]
+) -> None:
+    bind(device, "ixgbe", "eth7", **files)
+    PciDevice(ADDRESS, tmp_path).check_unused()
+
+
+def test_bus_mastering_changes_its_bit_and_needs_memory_space(device: Path, tmp_path: Path) -> None:
+    pci = PciDevice(ADDRESS, tmp_path)
+    pci.set_bus_mastering(True)
+    assert (device / "config").read_bytes()[4:6] == b"\x46\x01"
+    pci.set_bus_mastering(False)
+    assert (device / "config").read_bytes()[4:6] == b"\x42\x01"
+
+
+def test_dma_can_be_stopped_by_whoever_is_left(
+    device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RINGLINE_SYSFS", str(tmp_path))
+    PciDevice(ADDRESS, tmp_path).set_bus_mastering(True)
+    stop_dma(ADDRESS)
+    assert not (device / "config").read_bytes()[4] & 4
+    stop_dma("0000:99:00.0")  # pulled out meanwhile: nothing is left to stop
+
+
+def test_a_bar_is_the_file_itself(device: Path, tmp_path: Path) -> None:
+    bar = PciDevice(ADDRESS, tmp_path).map_bar(BAR_BYTES)
+    try:
+        bar.write32(0x18, 0x01020304)
+        assert (device / "resource0").read_bytes()[0x18:0x1C] == b"\x04\x03\x02\x01"
+        assert bar.read32(0x18) == 0x01020304
+        bar.pointer(0x1C)[0] = 7
+        assert bar.read32(0x1C) == 7
+    finally:
+        bar.close()
+
+
+def test_a_bar_that_is_too_small_is_told_with_both_sizes(device: Path, tmp_path: Path) -> None:
+    (device / "resource0").write_bytes(bytes(4096))
+    with pytest.raises(EnvironmentLacks, match=r"4096 bytes.*131072"):
+        PciDevice(ADDRESS, tmp_path).map_bar(BAR_BYTES)
+
+
+def test_a_bar_that_is_missing_is_named(device: Path, tmp_path: Path) -> None:
+    (device / "resource0").unlink()
+    with pytest.raises(EnvironmentLacks, match="resource0: No such file"):
+        PciDevice(ADDRESS, tmp_path).map_bar(BAR_BYTES)
+
+
+def test_two_drivers_cannot_have_one_card(device: Path, tmp_path: Path) -> None:
+    bar = PciDevice(ADDRESS, tmp_path).map_bar(BAR_BYTES)
+    with pytest.raises(EnvironmentLacks, match="another instance"):
+        PciDevice(ADDRESS, tmp_path).map_bar(BAR_BYTES)
+    bar.close()
+    PciDevice(ADDRESS, tmp_path).map_bar(BAR_BYTES).close()
+
+
+def test_the_driver_is_chosen_by_pci_id(device: Path, tmp_path: Path) -> None:
+    port = create_port(PortConfig("wan", f"pci:{ADDRESS}"), 0, 1, tmp_path)
+    assert type(port).__name__ == "IxgbePort"
+    (device / "device").write_text("0x1572\n")
+    with pytest.raises(EnvironmentLacks, match=r"port\.wan.*8086:1572.*8086:10fb"):
+        create_port(PortConfig("wan", f"pci:{ADDRESS}"), 0, 1, tmp_path)
+
+
+def test_an_id_that_is_no_number_is_told(device: Path, tmp_path: Path) -> None:
+    (device / "vendor").write_text("\n")
+    with pytest.raises(EnvironmentLacks, match="vendor does not hold"):
+        create_port(PortConfig("wan", f"pci:{ADDRESS}"), 0, 1, tmp_path)
+
+
+def test_an_unknown_device_string_says_what_is_known(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"port\.wan\.device.*'e1000'.*sim:82599"):
+        create_port(PortConfig("wan", "e1000"), 0, 1, tmp_path)
+
+
+def test_more_queues_than_the_card_has(device: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"port\.wan\.queues.*16 queues, not 17"):
+        create_port(PortConfig("wan", f"pci:{ADDRESS}", queues=17), 0, 17, tmp_path)
