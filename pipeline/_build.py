@@ -34,17 +34,7 @@ SOURCES = [
     "pipeline/bench/measure.c",
 ]
 
-ROOT = Path(__file__).resolve().parent.parent
-
-shm = runpy.run_path(str(ROOT / "shm" / "_build.py"))
+shm = runpy.run_path(str(Path(__file__).resolve().parent.parent / "shm" / "_build.py"))
 ffibuilder = shm["builder"](
-    "ringline.pipeline._pipeline",
-    [
-        path
-        for path in DECLARATIONS
-        if (ROOT / path).exists()
-        and (path.replace(".h", ".c") not in SOURCES or (ROOT / path.replace(".h", ".c")).exists())
-    ],
-    [path for path in SOURCES if (ROOT / path).exists()],
-    includes=shm["ffibuilder"],
+    "ringline.pipeline._pipeline", DECLARATIONS, SOURCES, includes=shm["ffibuilder"]
 )
