@@ -1,0 +1,92 @@
+"""An instance with all its segments and no process: tests write what processes would count."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from select import select
+
+from ringline.pipeline.config import Config, MetricsConfig, PortConfig, WorkerConfig
+from ringline.pipeline.instance import Instance
+from ringline.pipeline.observe import Sources, take
+from ringline.pipeline.server import Server
+from ringline.pipeline.snapshot import Snapshot
+from ringline.shm import counters
+from ringline.workers.worker import Worker
+
+
+class Idle:
+    """`sources` are what a supervisor would keep up to date."""
+
+    def __init__(self, instance: Instance, config: Config) -> None:
+        self.instance = instance
+        self.books = instance.books
+        self.sources = Sources.of(config, [instance.lane], instance.slots)
+        self.sources.state = "running"
+        for source in self.sources.workers:
+            source.rings = instance.new_rings(source.queue, 1)
+            source.state, source.up, source.generation, source.pid = "running", True, 1, 4711
+
+    def take(self) -> Snapshot:
+        return take(self.sources)
+
+    def plugin(self, queue: int) -> Worker:
+        """The worker as its plugin sees it."""
+        return Worker(self.instance.slots[queue], queue=queue, ports=["wan"], options={})
+
+    def count(self, scale: int = 1) -> None:
+        """Give every counter of the packet path a value of its own."""
+        value = 1
+        for port, source in enumerate(self.sources.ports):
+            for queue in range(len(self.sources.workers)):
+                block = self.books.queues[port * 16 + queue]
+                for name in counters.field_names("struct rl_queue_counters"):
+                    setattr(block, name, value * scale)
+                    value += 1
+                source.statistics[f"rx_queue{queue}_dropped"] = value * scale
+            for statistic in ("rx_missed", "rx_oversize", "rx_undersize", "rx_crc_errors"):
+                value += 1
+                source.statistics[statistic] = value * scale
+        for slot in self.instance.slots:
+            for name in counters.field_names("struct rl_worker_counters"):
+                if name != "heartbeat":
+                    setattr(slot.counters, name, value * scale)
+                    value += 1
+
+
+@contextmanager
+def idle_instance(name: str, *, ports: int = 1, queues: int = 2) -> Iterator[Idle]:
+    """An instance called `name`; leaving it unlinks everything."""
+    config = Config(
+        name=name,
+        ports=tuple(PortConfig(("wan", "lan")[n], "sim:82599", queues) for n in range(ports)),
+        workers=(WorkerConfig(state_bytes=1 << 20),) * queues,
+        metrics=MetricsConfig(host=None),
+    )
+    with Instance(config, lambda address: None) as instance:
+        idle = Idle(instance, config)
+        try:
+            yield idle
+        finally:
+            idle.books = None
+
+
+@contextmanager
+def served(server: Server) -> Iterator[Server]:
+    """Calls `server.turn` as the supervisor's loop would, in a thread; closes it at the end."""
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.is_set():
+            select([server.fileno()], [], [], 0.02)
+            server.turn()
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        yield server
+    finally:
+        stop.set()
+        thread.join()
+        server.close()

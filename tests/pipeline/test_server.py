@@ -1,0 +1,137 @@
+"""Promises of the server in the supervisor's loop, whatever its clients do."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ringline.pipeline import server as module
+from ringline.pipeline.server import CLIENTS, REQUEST_BYTES, Server
+
+Connect = Callable[[], socket.socket]
+
+
+def upper(request: bytes, complete: bool) -> bytes | None:
+    """The request in capitals, once it has a newline; what ends without one gets nothing."""
+    return request.upper() if request.endswith(b"\n") else None
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+    served = Server(listener, upper)
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def connect(server: Server) -> Iterator[Connect]:
+    ends: list[socket.socket] = []
+
+    def connect() -> socket.socket:
+        end = socket.create_connection(server._listener.getsockname())
+        end.settimeout(10)
+        ends.append(end)
+        return end
+
+    yield connect
+    for end in ends:
+        end.close()
+
+
+def turns(server: Server, until: float = 0.1) -> None:
+    """Some turns, so that everything which is there is done."""
+    for _ in range(20):
+        server.turn()
+        time.sleep(until / 20)
+
+
+def test_a_request_is_answered_and_the_connection_ends(server: Server, connect: Connect) -> None:
+    end = connect()
+    end.sendall(b"hel")
+    turns(server)
+    end.sendall(b"lo\n")
+    turns(server)
+    assert end.recv(100) == b"HELLO\n"
+    assert end.recv(100) == b""
+
+
+def test_a_silent_client_does_not_hold_up_others(server: Server, connect: Connect) -> None:
+    silent = connect()
+    turns(server)
+    other = connect()
+    other.sendall(b"x\n")
+    turns(server)
+    assert other.recv(10) == b"X\n"
+    assert server.deadline is not None
+    silent.close()
+
+
+def test_every_client_ends_at_its_deadline(
+    server: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SECONDS", 0.2)
+    silent = connect()
+    lingering = connect()
+    lingering.sendall(b"x\n")
+    turns(server)
+    assert lingering.recv(10) == b"X\n"  # and stays connected
+    turns(server, 0.5)
+    assert server.deadline is None, "a client outlived its deadline"
+    assert silent.recv(10) == b""
+
+
+def test_more_clients_than_allowed_wait_their_turn(server: Server, connect: Connect) -> None:
+    ends = [connect() for _ in range(2 * CLIENTS)]
+    turns(server)
+    assert len(server._clients) == CLIENTS
+    for end in ends:
+        end.sendall(b"x\n")
+        turns(server, 0.02)
+        assert end.recv(10) == b"X\n"
+        end.close()
+        turns(server, 0.02)
+    assert not server._clients
+
+
+def test_endless_request_is_cut_off(server: Server, connect: Connect) -> None:
+    end = connect()
+    end.sendall(b"x" * (REQUEST_BYTES + 1))
+    turns(server)
+    assert not server._clients
+
+
+def test_an_answer_longer_than_any_buffer_arrives_whole() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    answer = bytes(range(256)) * 50_000
+    server = Server(listener, lambda request, complete: answer)
+    end = socket.create_connection(listener.getsockname())
+    end.setblocking(False)
+    received = bytearray()
+    while len(received) < len(answer):
+        server.turn()
+        try:
+            data = end.recv(1 << 20)
+        except BlockingIOError:
+            continue
+        assert data, "the connection ended early"
+        received += data
+    assert received == answer
+    end.close()
+    turns(server)
+    assert not server._clients
+    server.close()
+
+
+def test_a_client_that_is_gone_before_its_answer_harms_nobody(
+    server: Server, connect: Connect
+) -> None:
+    for _ in range(5):
+        end = connect()
+        end.sendall(b"x\n")
+        end.close()
+    turns(server)
+    assert not server._clients
