@@ -1,0 +1,153 @@
+"""The report: its equations, its file, and that a run cannot start when it cannot be written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringline.pipeline.dataclass_json import from_json, to_json
+from ringline.pipeline.report import ReportFile, latency_quantile, lay_out, of_a_run
+from ringline.pipeline.snapshot import Snapshot
+from ringline.shm.errors import BooksError, EnvironmentLacks
+
+from .idle_instance import Idle, idle_instance
+
+
+@pytest.fixture
+def idle(instance: Callable[[], str]) -> Iterator[Idle]:
+    with idle_instance(instance(), ports=2) as made:
+        yield made
+
+
+def test_every_drop_has_its_reason_and_the_sums_agree(idle: Idle) -> None:
+    idle.count()
+    told = lay_out(idle.take())
+    for port in told["ports"].values():
+        for reason, number in port["drops"].items():
+            assert number == sum(queue[f"drop_{reason}"] for queue in port["queues"])
+        assert set(port["card_drops"]) == {"no_descriptor", "missed", "oversize", "runt", "crc"}
+        assert all(number > 0 for number in port["card_drops"].values())
+    for reason, number in told["drops"].items():
+        per_port = [(p["drops"] | p["card_drops"])[reason] for p in told["ports"].values()]
+        assert number == sum(per_port)
+
+
+def test_a_balanced_port_satisfies_its_equation(idle: Idle) -> None:
+    block = idle.books.queues[0]
+    block.rx_packets, block.transmitted, block.drop_plugin, block.drop_worker_lost = 100, 80, 12, 3
+    idle.books.balance.in_flight[0] = 5
+    port = lay_out(idle.take())["ports"]["wan"]
+    forwarded, lost = port["forwarded"], sum(port["drops"].values())
+    assert port["received"]["packets"] == forwarded + lost + port["in_flight"]
+
+
+def test_balance_has_one_number_per_equation(idle: Idle) -> None:
+    assert set(lay_out(idle.take())["balance"]) == {
+        *("packets.wan", "packets.lan", "descriptors.wan", "descriptors.lan"),
+        *("worker.0", "worker.1", "buffers", "blanks", "scan_missing", "scan_duplicates"),
+    }
+    assert idle.take().balanced
+    balance = idle.books.balance
+    balance.packets_residual[1], balance.worker_residual[1] = -3, 4
+    balance.scan_missing = 1
+    told = lay_out(idle.take())["balance"]
+    assert {name: n for name, n in told.items() if n} == {
+        "packets.lan": -3,
+        "worker.1": 4,
+        "scan_missing": 1,
+    }
+    assert not idle.take().balanced
+
+
+def test_buffers_are_told_by_holder(idle: Idle) -> None:
+    balance = idle.books.balance
+    balance.free, balance.card_rx[1], balance.card_tx[0], balance.worker[1] = 9, 8, 7, 6
+    held = {name: n for name, n in lay_out(idle.take())["buffers"].items() if n}
+    assert held == {"free": 9, "card_rx.lan": 8, "card_tx.wan": 7, "worker.1": 6}
+
+
+def test_the_end_of_a_run_is_told_with_its_reason(idle: Idle) -> None:
+    well = of_a_run(idle.take(), None, {1: {"flows": 3}})
+    assert well["exit"] == {"code": 0, "reason": "all well"}
+    assert [worker["report"] for worker in well["workers"]] == [{}, {"flows": 3}]
+    assert "ended" in well
+    assert "taken" not in well
+    ill = of_a_run(idle.take(), BooksError("off by 3"), {})
+    assert ill["exit"] == {"code": 5, "reason": "off by 3"}
+
+
+def test_what_plugins_named_is_in_the_report(idle: Idle) -> None:
+    worker = idle.plugin(0)
+    worker.counter("seen").add(7)
+    worker.table("top", "flow", ["packets", "bytes"], 3).write([("a > b", [2, 120])])
+    told = lay_out(idle.take())["workers"][0]
+    assert told["metrics"] == {"seen": 7}
+    assert told["tables"] == {"top": [{"flow": "a > b", "packets": 2, "bytes": 120}]}
+
+
+def test_a_snapshot_travels_as_json(idle: Idle) -> None:
+    idle.count()
+    idle.plugin(0).histogram("sizes").observe(3)
+    idle.plugin(0).table("top", "flow", ["n"], 3).write([("a", [2])])
+    snapshot = idle.take()
+    assert from_json(Snapshot, json.loads(json.dumps(to_json(snapshot)))) == snapshot
+
+
+def test_the_report_file_is_written_whole_over_an_older_one(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("older and much longer " * 100)
+    file = ReportFile(str(path))
+    assert path.read_text().startswith("older"), "an older report was lost before the new one"
+    file.write({"name": "edge"})
+    file.close()
+    assert json.loads(path.read_text()) == {"name": "edge"}
+
+
+def test_no_report_leaves_no_file_and_an_older_one_alone(tmp_path: Path) -> None:
+    new, old = tmp_path / "new.json", tmp_path / "old.json"
+    old.write_text("{}")
+    for path in (new, old):
+        ReportFile(str(path)).close()
+    assert not new.exists()
+    assert old.read_text() == "{}"
+
+
+def test_a_report_may_go_to_a_pipe() -> None:
+    read, write = os.pipe()
+    file = ReportFile(f"/proc/self/fd/{write}")
+    file.write({"name": "edge"})
+    file.close()
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert json.load(pipe) == {"name": "edge"}
+
+
+def test_an_unwritable_report_is_refused_with_its_path(tmp_path: Path) -> None:
+    for path in (tmp_path / "none" / "report.json", tmp_path):
+        with pytest.raises(EnvironmentLacks, match=f"the report cannot be written to {path}: "):
+            ReportFile(str(path))
+
+
+def test_a_full_disk_is_told() -> None:
+    file = ReportFile("/dev/full")
+    with pytest.raises(EnvironmentLacks, match="/dev/full: No space left"):
+        file.write({"name": "edge"})
+    file.close()
+
+
+@given(st.lists(st.integers(0, 1000), min_size=32, max_size=32), st.sampled_from([0.5, 0.99, 1.0]))
+def test_a_quantile_is_bounded_by_its_bucket(buckets: list[int], quantile: float) -> None:
+    found = latency_quantile(tuple(buckets), quantile)
+    if sum(buckets) == 0:
+        assert found is None
+        return
+    assert found is not None
+    below = sum(n for b, n in enumerate(buckets) if 2**b * 64e-9 <= found)
+    before = sum(n for b, n in enumerate(buckets) if 2**b * 64e-9 < found)
+    assert below >= quantile * sum(buckets) > before or before == 0

@@ -1,0 +1,230 @@
+"""The live table and the summary: what they say, and that they fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ringline.pipeline import status, table, top
+from ringline.pipeline.dataclass_json import to_json
+from ringline.pipeline.snapshot import Snapshot
+from ringline.pipeline.status import StatusServer
+from ringline.shm.errors import BooksError, EnvironmentLacks
+
+from .idle_instance import Idle, idle_instance, served
+
+
+@pytest.fixture
+def idle(instance: Callable[[], str]) -> Iterator[Idle]:
+    with idle_instance(instance(), ports=2) as made:
+        yield made
+
+
+def later(snapshot: Snapshot, seconds: float = 2.0) -> Snapshot:
+    return dataclasses.replace(
+        snapshot, clock=snapshot.clock + seconds, taken=snapshot.taken + seconds
+    )
+
+
+@pytest.fixture
+def pair(idle: Idle) -> tuple[Snapshot, Snapshot]:
+    """Two moments, two seconds apart, with traffic in between."""
+    before = idle.take()
+    for queue in range(2):
+        block = idle.books.queues[queue]
+        block.rx_packets, block.rx_bytes = 13_000_000, 13_000_000 * 60
+        block.tx_packets, block.tx_bytes = 12_000_000, 12_000_000 * 60
+        block.transmitted, block.drop_plugin = 12_000_000, 1_000_000
+        counted = idle.instance.slots[queue].counters
+        counted.packets, counted.bytes = 13_000_000, 13_000_000 * 60
+    idle.sources.metrics_url = "http://127.0.0.1:9464/metrics"
+    idle.sources.workers[1].state = "waiting to restart"
+    idle.sources.workers[1].restarts = 3
+    after = idle.take()
+    return before, later(dataclasses.replace(after, clock=before.clock, taken=before.taken))
+
+
+def test_rates_are_differences_by_the_second(pair: tuple[Snapshot, Snapshot]) -> None:
+    shown = table.board(*pair)
+    wan, lan = shown.ports.rows
+    assert wan[2:] == ("13.000", "6.24", "12.000", "5.76", "2,000,000")
+    assert lan[2:] == ("0.000", "0.00", "0.000", "0.00", "0")
+    assert [row[2] for row in shown.workers.rows] == ["6.500", "6.500"]
+    assert "wan plugin 2,000,000 (1,000,000/s)" in shown.drops
+    assert shown.books == "balanced"
+
+
+def test_there_are_no_rates_without_two_moments(pair: tuple[Snapshot, Snapshot]) -> None:
+    before, now = pair
+    restarted = dataclasses.replace(before, started=before.started - 100)
+    same = dataclasses.replace(before, clock=now.clock)
+    for earlier in (None, restarted, same):
+        assert table.board(earlier, now).ports.rows[0][2] == table.NOTHING
+
+
+def test_a_line_says_the_same_for_a_log(pair: tuple[Snapshot, Snapshot]) -> None:
+    told = table.line(*pair, until=10)
+    assert "\n" not in told
+    assert "of 10 s; wan: rx 13.000 Mpps 6.24 Gbit/s, tx 12.000 Mpps; lan: rx" in told
+    assert "worker 0: 6.500 Mpps, rings 0/0; worker 1: waiting to restart" in told
+    assert "restarts 3" in told
+    assert "drops: wan plugin 2,000,000 (1,000,000/s)" in told
+
+
+def test_books_that_are_off_are_shown_everywhere(idle: Idle) -> None:
+    before = idle.take()
+    idle.books.balance.packets_residual[0] = -2
+    now = later(idle.take())
+    assert table.board(before, now).books == "off: packets.wan"
+    assert "off: packets.wan" in table.line(before, now)
+    assert "balance: OFF: packets.wan -2" in table.summary(now, BooksError("off"))
+
+
+def test_the_summary_has_the_sums_and_the_balance(pair: tuple[Snapshot, Snapshot]) -> None:
+    told = table.summary(pair[1])
+    assert "received 26,000,000 packets (1.56 GB), forwarded 24,000,000, sent 24,000,000" in told
+    assert "dropped: plugin 2,000,000" in told
+    assert "worker 1: 13,000,000 packets, restarts 3" in told
+    assert "balance: 0 in all 10 equations" in told
+    assert "all well" in told
+
+
+def test_plain_text_is_aligned(pair: tuple[Snapshot, Snapshot]) -> None:
+    lines = table.text(table.board(*pair)).splitlines()
+    heading = next(line for line in lines if line.startswith("worker"))
+    at = heading.index("Gbit/s") + len("Gbit/s")
+    assert lines[lines.index(heading) + 1][:at].endswith("3.12")
+    assert max(map(len, lines)) <= 80
+
+
+def drawn(board: table.Board, width: int) -> list[str]:
+    file = io.StringIO()
+    Console(file=file, width=width, force_terminal=True, color_system=None, highlight=False).print(
+        top.drawn(board)
+    )
+    return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in file.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_fits_and_nothing_is_cut(pair: tuple[Snapshot, Snapshot], width: int) -> None:
+    board = table.board(*pair)
+    lines = drawn(board, width)
+    assert max(len(line.rstrip()) for line in lines) <= width
+    assert "…" not in "".join(lines)
+    for grid in (board.ports, board.workers):
+        for row in (grid.headings, *grid.rows):
+            assert any(all(cell in line for cell in row) for line in lines), row
+    assert len(lines) <= 24
+
+
+def in_a_terminal(code: str, **environment: str) -> str:
+    """What `code` writes to a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color", **environment},
+    )
+    os.close(theirs)
+    written = b""
+    try:
+        while data := os.read(ours, 65536):
+            written += data
+    except OSError:  # how a terminal says that its last process has gone
+        pass
+    finally:
+        os.close(ours)
+        process.wait(timeout=30)
+    return written.decode()
+
+
+SHOW = """
+import json, pathlib
+from ringline.pipeline.dataclass_json import from_json
+from ringline.pipeline.snapshot import Snapshot
+from ringline.pipeline.top import display
+shown = display()
+for path in SNAPSHOTS:
+    shown.show(from_json(Snapshot, json.loads(pathlib.Path(path).read_text())))
+    shown.announce("worker 0 is replaced")
+shown.close()
+"""
+
+
+@pytest.fixture
+def show(pair: tuple[Snapshot, Snapshot], tmp_path: Path) -> str:
+    paths = []
+    for number, snapshot in enumerate(pair):
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps(to_json(snapshot)))
+        paths.append(str(path))
+    return f"SNAPSHOTS = {paths!r}\n{SHOW}"
+
+
+def test_a_terminal_gets_a_table_that_stays_in_its_place(show: str) -> None:
+    written = in_a_terminal(show)
+    assert written.count("\x1b[1A") > 10, "the cursor never went back up"
+    assert "\x1b[?25h" in written, "the cursor was left hidden"
+    assert "ringline: worker 0 is replaced" in written
+
+
+def test_no_color_is_honoured(show: str) -> None:
+    assert re.search(r"\x1b\[[0-9;]*3[0-9]m", in_a_terminal(show, NO_COLOR=""))
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", in_a_terminal(show, NO_COLOR="1"))
+
+
+def test_a_dumb_terminal_and_a_missing_rich_get_lines(show: str) -> None:
+    without_rich = (
+        "import importlib.util as u; f = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'rich' else f(name, *a)\n"
+    )
+    for written in (in_a_terminal(show, TERM="dumb"), in_a_terminal(without_rich + show)):
+        assert "\x1b" not in written
+        assert "wan: rx 13.000 Mpps" in written
+
+
+def test_what_is_no_terminal_gets_lines_without_control_characters(show: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", show], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "wan: rx 13.000 Mpps" in done.stdout
+    assert done.stderr == "ringline: worker 0 is replaced\n" * 2
+
+
+def test_watching_ends_with_the_instance(
+    idle: Idle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(status, "folders", lambda: [tmp_path / "ringline"])
+    monkeypatch.setattr(top, "EVERY", 0.05)
+    with pytest.raises(EnvironmentLacks, match="no instance runs here"):
+        top.watch(None)
+    asked = []
+
+    def take() -> Snapshot:
+        asked.append(True)
+        if len(asked) > 3:
+            server.path.unlink(missing_ok=True)
+        return idle.take()
+
+    server = StatusServer(idle.sources.name, take)
+    with served(server):
+        top.watch(None)
+    told = capsys.readouterr()
+    assert told.out.count("wan: rx") == 3
+    assert "no instance" in told.err
