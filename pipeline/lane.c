@@ -11,6 +11,7 @@
 #include <sched.h>
 
 #define PAUSES_PER_PASS 32
+#define EMPTY_PASSES 64 /* at least so many in a row before the first longer pause */
 
 /* Top up the worker's blank buffers; they travel on `in` like packets. */
 static void grant_blanks(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
@@ -156,8 +157,10 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
     count->passes++;
     count->heartbeat = now;
     lane->moved = moved;
-    if (moved || modelled)
+    if (moved || modelled) {
         lane->progress_at = now;
+        lane->empty_passes = 0;
+    }
     return moved;
 }
 
@@ -168,7 +171,8 @@ static void wait_for_work(struct rl_lane *lane)
     uint64_t idle = lane->pass_at - lane->progress_at;
     if (lane->yielding)
         sched_yield();
-    if (!lane->adaptive || idle < lane->pause_after) {
+    /* Passes count beside time: on a shared core time goes by while a worker works. */
+    if (!lane->adaptive || idle < lane->pause_after || ++lane->empty_passes < EMPTY_PASSES) {
         rl_pause();
     } else if (idle < lane->sleep_after) {
         for (int i = 0; i < PAUSES_PER_PASS; i++)

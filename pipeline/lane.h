@@ -56,6 +56,7 @@ struct rl_lane {
     uint64_t modelled_for; /* ticks of the last pass that were the models' */
     uint32_t request_seen;
     uint32_t moved;
+    uint32_t empty_passes;
 };
 
 /* What settling a dead worker's generation came to. */

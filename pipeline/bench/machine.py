@@ -23,6 +23,9 @@ PINGS = 200_000
 QUIET = 1.08  # a run counts when its arithmetic took at most this times the best seen
 TRIES_PER_RUN = 3
 
+# Before the first measurement pins this process.
+USABLE = frozenset(os.sched_getaffinity(0))
+
 Result = TypeVar("Result")
 
 
@@ -49,7 +52,7 @@ class Machine:
 
 def choose_cpus(wanted: list[int] | None) -> tuple[int, ...]:
     """The two processors to measure on, or the one there is."""
-    usable = sorted(os.sched_getaffinity(0))
+    usable = sorted(USABLE)
     if wanted:
         missing = [cpu for cpu in wanted if cpu not in usable]
         if missing:

@@ -75,29 +75,38 @@ void rl_measure_receive(struct rl_port *port, struct rl_step *model, uint64_t co
     }
 }
 
-void rl_measure_transmit(struct rl_port *port, struct rl_step *model, uint64_t count,
-                         uint32_t batch, struct rl_measured *result)
+static void take_buffers(struct rl_port *port, struct rl_reference *refs, uint32_t n)
 {
     struct rl_memory *memory = port->memory;
-    struct rl_reference refs[BULK_MAX] = {{0}};
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t buffer = memory->free[--memory->free_count];
+        memory->ledger[buffer] = rl_ledger_card_tx(port->index, port->index);
+        refs[i].buffer = buffer;
+        refs[i].offset = (uint16_t)memory->headroom;
+        refs[i].length = FRAME_BYTES;
+    }
+}
+
+void rl_measure_transmit(struct rl_port *port, struct rl_step *model, uint64_t count,
+                         uint32_t batch, uint32_t whole, struct rl_measured *result)
+{
+    static struct rl_reference refs[ROUND_MAX + BULK_MAX];
+    struct rl_memory *memory = port->memory;
     *result = (struct rl_measured){0};
     while (result->packets < count) {
         uint32_t n = 0, sent;
+        if (!whole)
+            take_buffers(port, refs, ROUND_MAX);
         uint64_t start = rl_clock();
         do {
-            for (uint32_t i = 0; i < batch; i++) {
-                uint32_t buffer = memory->free[--memory->free_count];
-                memory->ledger[buffer] = rl_ledger_card_tx(port->index, port->index);
-                refs[i].buffer = buffer;
-                refs[i].offset = (uint16_t)memory->headroom;
-                refs[i].length = FRAME_BYTES;
-            }
-            sent = port->tx_burst(port, 0, refs, batch);
-            for (uint32_t i = sent; i < batch; i++)
-                rl_buffer_free(memory, refs[i].buffer);
+            if (whole)
+                take_buffers(port, refs + n, batch);
+            sent = port->tx_burst(port, 0, refs + n, batch);
             n += sent;
         } while (sent == batch && n < ROUND_MAX);
         result->ticks += rl_clock() - start;
+        for (uint32_t i = n; i < (whole ? n + batch - sent : ROUND_MAX); i++)
+            rl_buffer_free(memory, refs[i].buffer);
         settle(model);
         start = rl_clock();
         while (port->reclaim(port, 0))

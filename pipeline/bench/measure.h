@@ -18,11 +18,12 @@ struct rl_measured {
 };
 
 /* Receive, transmit or forward about `count` packets in bursts of `batch` on
- * queue 0; the model is stepped between, off the clock. */
+ * queue 0; the model is stepped between, off the clock. A transmit loop that is measured
+ * `whole` takes its buffers on the clock too. */
 void rl_measure_receive(struct rl_port *port, struct rl_step *model, uint64_t count,
                         uint32_t batch, struct rl_measured *result);
 void rl_measure_transmit(struct rl_port *port, struct rl_step *model, uint64_t count,
-                         uint32_t batch, struct rl_measured *result);
+                         uint32_t batch, uint32_t whole, struct rl_measured *result);
 void rl_measure_forward(struct rl_port *port, struct rl_step *model, uint64_t count,
                         uint32_t batch, struct rl_measured *result);
 

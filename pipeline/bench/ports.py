@@ -50,14 +50,16 @@ def private_port(wire: WireConfig | None) -> Iterator[tuple[Any, Any]]:
             port.close()
 
 
-def _run(machine: Machine, runs: int, measure: Any, wire: WireConfig | None) -> tuple[float, ...]:
+def _run(
+    machine: Machine, runs: int, measure: Any, *options: int, wire: WireConfig | None = None
+) -> tuple[float, ...]:
     """ns per packet of each run."""
     with private_port(wire) as (port, step):
         os.sched_setaffinity(0, {machine.cpus[0]})
         result = ffi.new("struct rl_measured *")
 
         def once() -> float:
-            measure(port, step, COUNT, BATCH, result)
+            measure(port, step, COUNT, BATCH, *options, result)
             each: float = result.ticks / max(1, result.packets) / ticks_per_second() * 1e9
             return each
 
@@ -85,9 +87,9 @@ def measure_driver(machine: Machine, runs: int) -> list[Figure]:
     """ns per packet received, transmitted and forwarded in batches of 32."""
     bare = _descriptors(machine, runs)
     both = tuple(2 * limit for limit in bare)
-    receive = _run(machine, runs, lib.rl_measure_receive, FLOWS)
-    transmit = _run(machine, runs, lib.rl_measure_transmit, None)
-    forward = _run(machine, runs, lib.rl_measure_forward, FLOWS)
+    receive = _run(machine, runs, lib.rl_measure_receive, wire=FLOWS)
+    transmit = _run(machine, runs, lib.rl_measure_transmit, False)
+    forward = _run(machine, runs, lib.rl_measure_forward, wire=FLOWS)
     return [
         Figure("driver, receive", "ns", receive, bare, goal=3.0),
         Figure("driver, transmit", "ns", transmit, bare, goal=3.0),
@@ -98,5 +100,5 @@ def measure_driver(machine: Machine, runs: int) -> list[Figure]:
 def measure_tx(machine: Machine, runs: int) -> list[Figure]:
     """CPU time per packet of a transmit loop: take a buffer, post it, reclaim it."""
     bare = _descriptors(machine, runs)
-    loop = _run(machine, runs, lib.rl_measure_transmit, None)
+    loop = _run(machine, runs, lib.rl_measure_transmit, True)
     return [Figure("tx, CPU time of a transmit loop", "ns", loop, bare, goal=5.0)]

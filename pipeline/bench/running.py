@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from ringline.pipeline import status
+from ringline.pipeline.bench.machine import USABLE
 from ringline.pipeline.snapshot import Snapshot
 from ringline.shm.errors import EnvironmentLacks, RinglineError
 
@@ -38,6 +39,7 @@ class Running:
         self._errors = (self.folder / "errors").open("w+")
         self._report = self.folder / "report.json"
         command = [sys.executable, "-P", "-m", "ringline.pipeline.cli", "run", str(config)]
+        os.sched_setaffinity(0, USABLE)  # which the run inherits
         self.started = time.monotonic()
         self._process = subprocess.Popen(
             [*command, "--report", str(self._report)],
