@@ -21,6 +21,8 @@ import pytest
 from ringline.workers.captures import read_capture
 from ringline.workers.headers import FRAME_MAX, FRAME_MIN, TYPE_VLAN, rss_input
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[1] / "data"
 SAMPLES = sorted(DATA.glob("*.pcap*"))
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"

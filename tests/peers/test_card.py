@@ -192,6 +192,7 @@ def test_every_frame_comes_back_once_and_in_order(drive: Callable[..., dict[str,
     assert min(counts["received"]) > 1000
 
 
+@pytest.mark.slow
 def test_a_damaged_byte_is_noticed(drive: Callable[..., dict[str, Any]]) -> None:
     def damage(driver: SmallDriver, number: int, queue: int, buffer: int, length: int) -> None:
         if number == 10:
@@ -202,6 +203,7 @@ def test_a_damaged_byte_is_noticed(drive: Callable[..., dict[str, Any]]) -> None
     assert (counts["complete"], counts["returned"], counts["damaged"]) == (False, 99, 1)
 
 
+@pytest.mark.slow
 def test_a_lost_frame_is_noticed(drive: Callable[..., dict[str, Any]]) -> None:
     def lose(driver: SmallDriver, number: int, queue: int, buffer: int, length: int) -> None:
         if number != 10:
