@@ -6,6 +6,7 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -57,12 +58,28 @@ def test_every_make_target_that_is_named_exists() -> None:
     assert named <= targets
 
 
+def test_the_plugins_that_are_named_are_there_and_no_others() -> None:
+    (listed,) = re.findall(
+        r"^These come with ringline: (.*?)\n\n", README, re.MULTILINE | re.DOTALL
+    )
+    there = {point.name for point in entry_points(group="ringline.plugins")}
+    assert set(re.findall(r"`(\w+)`", listed)) == there
+
+
 def test_the_plugin_runs(tmp_path: Path) -> None:
     """Compiled by numba and run by `ringline try` on a capture."""
     (shown,) = blocks("python")
-    (tmp_path / "shown.py").write_text(shown)
+    (tmp_path / "bounce.py").write_text(shown)
+    capture = str(ROOT / "tests" / "data" / "mixed.pcap")
     done = subprocess.run(
-        ["ringline", "try", "shown:bounce", str(ROOT / "tests/data/mixed.pcap"), "-w", "out.pcap"],
+        [
+            "ringline",
+            "try",
+            "./bounce.py:bounce",
+            str(ROOT / "tests/data/mixed.pcap"),
+            "-w",
+            "out.pcap",
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
