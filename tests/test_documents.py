@@ -72,14 +72,7 @@ def test_the_plugin_runs(tmp_path: Path) -> None:
     (tmp_path / "bounce.py").write_text(shown)
     capture = str(ROOT / "tests" / "data" / "mixed.pcap")
     done = subprocess.run(
-        [
-            "ringline",
-            "try",
-            "./bounce.py:bounce",
-            str(ROOT / "tests/data/mixed.pcap"),
-            "-w",
-            "out.pcap",
-        ],
+        ["ringline", "try", "./bounce.py:bounce", capture, "-w", "out.pcap"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
