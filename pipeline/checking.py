@@ -6,7 +6,7 @@ import sys
 
 from ringline.pipeline import schema
 from ringline.pipeline.config import Config
-from ringline.shm.errors import ConfigurationError, PluginError
+from ringline.shm.errors import ConfigurationError
 
 STRIDE = 2240  # bytes of a buffer: RL_BUFFER_STRIDE
 
@@ -43,14 +43,16 @@ def plugin_problems(config: Config) -> list[str]:
         if alike in seen:
             continue
         seen.append(alike)
-        try:
-            checking.check(
+        problems += [
+            f"worker {queue}: {problem}"
+            for problem in checking.check(
                 worker.plugin,
                 worker.options,
-                ports=ports,
-                debug=worker.debug,
+                ports,
+                queue=queue,
+                folder=config.folder,
                 state_bytes=worker.state_bytes,
+                debug=worker.debug,
             )
-        except PluginError as error:
-            problems.append(f"worker {queue}: {error}")
+        ]
     return problems

@@ -167,12 +167,12 @@ def _top(given: argparse.Namespace) -> int:
 
 
 def _try(given: argparse.Namespace) -> int:
-    from ringline.workers.trying import run
+    from ringline.pipeline.trying import attempt
 
     options = dict(given.options)
     if len(options) != len(given.options):
         raise UsageError("an option is given twice with -o")
-    return run(given.plugin, given.capture, given.out, options)
+    return attempt(given.plugin, given.capture, given.out, options)
 
 
 def _bench(given: argparse.Namespace) -> int:

@@ -86,7 +86,7 @@ def read(values: dict[str, Any], folder: Path, problems: list[str]) -> c.Config:
     memory = _memory(top.table("memory"), problems)
     ports = _ports(top.table("port"), folder, problems)
     queues = max((port.queues for port in ports), default=0)
-    workers, restart = _workers(top.table("worker"), queues, folder, problems)
+    workers, restart = _workers(top.table("worker"), queues, problems)
     driver = _driver(top.table("driver"))
     metrics = _metrics(top.table("metrics"))
     top.done()
@@ -297,10 +297,10 @@ def _sizes(table: Table) -> tuple[tuple[int, int], ...]:
 
 
 def _workers(
-    table: Table | None, queues: int, folder: Path, problems: list[str]
+    table: Table | None, queues: int, problems: list[str]
 ) -> tuple[tuple[c.WorkerConfig, ...], c.RestartConfig]:
     table = table or Table({}, "worker", problems)
-    common = _worker(table, c.WorkerConfig(), folder)
+    common = _worker(table, c.WorkerConfig())
     cpus = table.integers("cpus", 0, CPU_MAX)
     restart = _restart(table.table("restart"))
     workers = [
@@ -322,7 +322,7 @@ def _workers(
         base = common if queue is None else workers[queue]
         if "plugin" in override and "options" not in override:
             base = dataclasses.replace(base, options={})  # they were meant for the other plugin
-        worker = _worker(override, base, folder)
+        worker = _worker(override, base)
         cpu = override.optional_integer("cpu", 0, CPU_MAX)
         override.done()
         if queue is not None:
@@ -331,26 +331,17 @@ def _workers(
     return tuple(workers), restart
 
 
-def _worker(table: Table, base: c.WorkerConfig, folder: Path) -> c.WorkerConfig:
+def _worker(table: Table, base: c.WorkerConfig) -> c.WorkerConfig:
     """What `[worker]` and `[worker.N]` have in common."""
     options = table.plain("options")
     return dataclasses.replace(
         base,
-        plugin=_plugin(table, base.plugin, folder),
+        plugin=table.text("plugin", base.plugin, check=check_plugin),
         options=options if "options" in table else base.options,
         state_bytes=table.size("state", base.state_bytes, 1 << 16, 1 << 36),
         blanks=table.integer("blanks", base.blanks, 0, c.BLANKS_MAX),
         debug=table.flag("debug", base.debug),
     )
-
-
-def _plugin(table: Table, default: str, folder: Path) -> str:
-    """The name of a plugin; the path of one that is a file is made absolute."""
-    text = table.text("plugin", default, check=check_plugin)
-    place, colon, name = text.rpartition(":")
-    if not place.endswith((".py", ".so")):
-        return text
-    return f"{folder / Path(place).expanduser()}{colon}{name}"
 
 
 def _restart(table: Table | None) -> c.RestartConfig:

@@ -87,7 +87,7 @@ def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
     assert found.queues == 2
     assert found.worker(0).options["nested"] == {"list": [1, 2.5, "three", True]}
     assert found.worker(0).state_bytes == 16 << 20
-    assert found.worker(1).plugin == f"{tmp_path}/mine.py:Probe"
+    assert found.worker(1).plugin == "./mine.py:Probe"
     assert found.worker(1).options == {}, "options of another plugin were inherited"
     assert found.worker(1).blanks == 64
     assert found.worker(1).debug

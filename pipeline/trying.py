@@ -1,0 +1,78 @@
+"""`ringline try`: what a plugin made of a capture, in words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ringline.pipeline.progress import Progress
+from ringline.shm.errors import PluginError
+from ringline.workers import trial
+
+TABLE_ROWS = 10  # of a table that a plugin names, in the summary
+
+
+def attempt(plugin: str, capture: str, out: str | None, options: Mapping[str, Any]) -> int:
+    """Run `plugin` on `capture`, print what came of it; the exit code.
+
+    That is 2 when the plugin failed on a packet. Raises RinglineError when it
+    could not run at all.
+    """
+    sys.path.append(os.getcwd())
+    with contextlib.closing(Progress(os.path.basename(capture))) as progress:
+        done = trial.run(plugin, capture, out, options, progress=progress.show)
+    print(words(plugin, capture, done, out), flush=True)
+    for frame, complaint in done.complaints:
+        print(f"ringline: frame {frame}: {complaint}", file=sys.stderr)
+    failed = done.counters["plugin_errors"] + done.counters["verdict_errors"]
+    return PluginError.exit_code if failed else 0
+
+
+def words(plugin: str, capture: str, done: trial.Summary, out: str | None) -> str:
+    """The summary of a trial: several lines."""
+    count = done.counters
+    lines = [
+        f"{plugin} ({done.tier}) on {capture}: {count['packets']:,} packets, "
+        f"{count['bytes']:,} bytes"
+    ]
+    each = done.nanoseconds_per_packet
+    if each is not None:
+        lines.append(f"  time in the plugin: {each:.1f} ns a packet")
+    written = f", written to {out}" if out else ""
+    lines.append(f"  forwarded {count['forwarded']:,}{written}, dropped {count['dropped']:,}")
+    if count["created"]:
+        lines.append(f"  created {count['created']:,}")
+    failed = count["plugin_errors"] + count["verdict_errors"]
+    if failed:
+        lines.append(
+            f"  failed {failed:,}: raised {count['plugin_errors']:,}, "
+            f"verdict out of range {count['verdict_errors']:,}"
+        )
+    if done.too_long:
+        lines.append(f"  left out {done.too_long:,} frames that no card would receive: too long")
+    for name, value in done.named.items():
+        lines += _named(name, value)
+    lines += [f"  remark: {remark}" for remark in done.remarks]
+    return "\n".join(lines)
+
+
+def _named(name: str, value: Any) -> list[str]:
+    """A counter in one line; the first rows of a table, or a histogram's sum and buckets."""
+    if not isinstance(value, list | tuple):
+        return [f"  {name}: {value}"]
+    if len(value) == 2 and isinstance(value[0], int):
+        return [f"  {name}: sum {value[0]}, buckets {_row(value[1])}"]
+    lines = [f"  {name}:"]
+    lines += [f"    {_row(row)}" for row in value[:TABLE_ROWS]]
+    if len(value) > TABLE_ROWS:
+        lines.append(f"    and {len(value) - TABLE_ROWS} more")
+    return lines
+
+
+def _row(row: Any) -> str:
+    if isinstance(row, list | tuple):
+        return "  ".join(_row(cell) for cell in row)
+    return str(row)
