@@ -48,6 +48,11 @@ def card_segment(instance: str, config: PortConfig) -> Segment:
     return Segment.create(instance, f"card.{config.name}", CARD_BYTES, kind=lib.RL_SEGMENT_CARD)
 
 
+def card_in(segment: Segment) -> Any:
+    """The cdata `struct rl_sim_card *` of such a segment."""
+    return ffi.cast("struct rl_sim_card *", segment.address)
+
+
 def card_mac(index: int) -> bytes:
     """The address in the EEPROM of the card of port `index`."""
     return CARD_MAC[:5] + bytes([CARD_MAC[5] + index])
@@ -112,7 +117,7 @@ class Sim82599Port(IxgbePort):
         if self._config.process:
             if self._segment is None:
                 raise Bug(f"port {self.name}: its card runs elsewhere, and use_card was not called")
-            self._sim_card = self._segment.at("struct rl_sim_card *")
+            self._sim_card = card_in(self._segment)
             return Mailbox(self._sim_card, self.name)
         sim = connect(self._config, self.index)
         for bus, address, bytes_ in self._windows:

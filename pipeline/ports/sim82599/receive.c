@@ -131,22 +131,27 @@ static enum outcome deliver_slowly(struct rl_sim *sim, struct rl_sim_rx_queue *q
     return DELIVERED;
 }
 
-/* The queue has a descriptor. */
+/* The queue has a descriptor. `window` is a copy of the one that held the last
+ * buffer: behind a pointer into the model it would have to be read again after
+ * every store to packet memory. */
 static inline enum outcome deliver(struct rl_sim *sim, struct rl_sim_rx_queue *queue,
-                                   const struct rl_sim_frame *frame)
+                                   const struct rl_sim_frame *frame, struct rl_sim_window *window)
 {
-    uint64_t *descriptor = queue->ring + 2 * (uint64_t)queue->head;
-    uint64_t address = __atomic_load_n(&descriptor[0], __ATOMIC_RELAXED);
+    uint32_t head = queue->head;
+    uint64_t *descriptor = queue->ring + 2 * (uint64_t)head;
+    uint64_t offset = __atomic_load_n(&descriptor[0], __ATOMIC_RELAXED) - window->bus;
     uint32_t length = frame->length;
-    if (RL_SIM_UNLIKELY((length > queue->whole_bytes) | (frame->tagged & queue->strip) |
-                        (descriptor[1] & STATUS_DD)))
-        return deliver_slowly(sim, queue, frame);
-    uint8_t *to = rl_sim_reach(sim, address, length);
-    if (RL_SIM_UNLIKELY(to == NULL))
-        return abort_dma(sim, queue, address, length);
-    copy(to, frame->bytes, length);
+    bool unusual = (length > queue->whole_bytes) | (frame->tagged & queue->strip) |
+                   (descriptor[1] & STATUS_DD) | (offset >= window->size) |
+                   (length > window->size - offset);
+    if (RL_SIM_UNLIKELY(unusual)) {
+        enum outcome outcome = deliver_slowly(sim, queue, frame);
+        *window = sim->windows[sim->window_last];
+        return outcome;
+    }
+    copy(window->host + offset, frame->bytes, length);
     write_back(descriptor, frame->lower, frame->status, length, 0);
-    advance(queue);
+    queue->head = ++head == queue->size ? 0 : head;
     queue->frames++;
     queue->bytes += length;
     return DELIVERED;
@@ -229,40 +234,60 @@ static void advance_wire(struct rl_sim *sim, uint32_t frames)
         sim->left -= frames;
 }
 
+/* A frame that did not simply go in. Returns 0 when the wire has to wait with it. */
+static uint32_t settle_closed(struct rl_sim *sim, const struct rl_sim_frame *frame,
+                              enum outcome outcome, struct tally *tally)
+{
+    const struct rl_sim_rx_queue *queue = &sim->rx[frame->queue];
+    if (outcome == NO_ROOM && !queue->halted) {
+        if (!queue->enabled)
+            wait_for_queue(sim, frame->queue);
+        return 0;
+    }
+    lose(sim, frame, tally, &tally->dma);
+    return 1;
+}
+
+/* As many frames as one pass through `order` and the budget allow; returns how
+ * many left the wire. */
+static uint32_t run_closed(struct rl_sim *sim, struct tally *tally, const uint32_t *order,
+                           uint32_t run)
+{
+    struct rl_sim_window window = sim->windows[sim->window_last];
+    struct rl_sim_frame *frames = sim->frames;
+    uint32_t epoch = sim->epoch;
+    for (uint32_t i = 0; i < run; i++) {
+        struct rl_sim_frame *frame = &frames[order[i]];
+        if (RL_SIM_UNLIKELY(frame->epoch != epoch))
+            rl_sim_classify(sim, frame);
+        if (RL_SIM_UNLIKELY(frame->fate != RL_SIM_DELIVER)) {
+            reject(sim, frame, tally);
+            continue;
+        }
+        struct rl_sim_rx_queue *queue = &sim->rx[frame->queue];
+        enum outcome outcome = NO_ROOM;
+        if (RL_SIM_LIKELY(queue->head != queue->tail))
+            outcome = deliver(sim, queue, frame, &window);
+        if (RL_SIM_LIKELY(outcome == DELIVERED))
+            sim->classes[frame->size_class]++;
+        else if (!settle_closed(sim, frame, outcome, tally))
+            return i;
+    }
+    return run;
+}
+
 static uint32_t receive_closed(struct rl_sim *sim, struct tally *tally)
 {
     uint32_t budget = RL_SIM_BATCH * sim->rx_count;
     uint32_t moved = 0;
     while (moved < budget && sim->left != 0) {
-        const uint32_t *order = sim->order + sim->at;
         uint32_t run = sim->order_length - sim->at;
-        uint32_t i = 0;
         run = run < budget - moved ? run : budget - moved;
         run = run < sim->left ? run : (uint32_t)sim->left;
-        for (; i < run; i++) {
-            const struct rl_sim_frame *frame = next_frame(sim, order[i]);
-            if (RL_SIM_UNLIKELY(frame->fate != RL_SIM_DELIVER)) {
-                reject(sim, frame, tally);
-                continue;
-            }
-            struct rl_sim_rx_queue *queue = &sim->rx[frame->queue];
-            enum outcome outcome = NO_ROOM;
-            if (RL_SIM_LIKELY(queue->head != queue->tail))
-                outcome = deliver(sim, queue, frame);
-            if (RL_SIM_LIKELY(outcome == DELIVERED)) {
-                sim->classes[frame->size_class]++;
-                continue;
-            }
-            if (outcome == NO_ROOM && !queue->halted) {
-                if (!queue->enabled)
-                    wait_for_queue(sim, frame->queue);
-                break;
-            }
-            lose(sim, frame, tally, &tally->dma);
-        }
-        advance_wire(sim, i);
-        moved += i;
-        if (i < run)
+        uint32_t done = run_closed(sim, tally, sim->order + sim->at, run);
+        advance_wire(sim, done);
+        moved += done;
+        if (done < run)
             break;
     }
     if (moved)
@@ -274,13 +299,14 @@ static uint32_t receive_closed(struct rl_sim *sim, struct tally *tally)
  * descriptor, and may not be dropped for it, holds up all behind it. */
 static uint32_t drain_held(struct rl_sim *sim, struct tally *tally)
 {
+    struct rl_sim_window window = sim->windows[sim->window_last];
     uint32_t moved = 0;
     for (; sim->held_count; moved++) {
         const struct rl_sim_frame *frame = next_frame(sim, sim->held[sim->held_first]);
         struct rl_sim_rx_queue *queue = &sim->rx[frame->queue];
         enum outcome outcome = NO_ROOM;
         if (queue->head != queue->tail)
-            outcome = deliver(sim, queue, frame);
+            outcome = deliver(sim, queue, frame, &window);
         if (outcome == DELIVERED)
             tally->bytes -= frame->length; /* counted when it was held */
         else if (outcome == LOST || queue->halted)
@@ -330,6 +356,7 @@ static uint32_t receive_open(struct rl_sim *sim, struct tally *tally)
 {
     uint32_t moved = drain_held(sim, tally);
     uint32_t frames = due(sim);
+    struct rl_sim_window window = sim->windows[sim->window_last];
     for (uint32_t i = 0; i < frames; i++) {
         uint32_t index = sim->order[sim->at];
         const struct rl_sim_frame *frame = next_frame(sim, index);
@@ -341,7 +368,7 @@ static uint32_t receive_open(struct rl_sim *sim, struct tally *tally)
         struct rl_sim_rx_queue *queue = &sim->rx[frame->queue];
         enum outcome outcome = NO_ROOM;
         if (RL_SIM_LIKELY(sim->held_count == 0 && queue->head != queue->tail))
-            outcome = deliver(sim, queue, frame);
+            outcome = deliver(sim, queue, frame, &window);
         if (RL_SIM_LIKELY(outcome == DELIVERED))
             sim->classes[frame->size_class]++;
         else if (outcome == LOST || queue->halted)

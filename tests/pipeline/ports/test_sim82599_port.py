@@ -1,0 +1,147 @@
+"""The simulated card and the driver of the real one, together: in one process and in two."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from ringline.pipeline.config import FlowsConfig, WireConfig
+from ringline.pipeline.ports.sim82599.wire import frame_table
+from ringline.shm.errors import Bug, ConfigurationError, HardwareError
+from ringline.workers import headers
+from ringline.workers.captures import CaptureError, read_capture
+
+from .forwarding import machine
+
+FLOWS = FlowsConfig(
+    count=64, sizes=((60, 3), (594, 2), (1514, 1)), ip="mixed", protocol="mixed", packets=5000
+)
+
+
+def flows_of(frames: list[bytes]) -> dict[bytes, list[bytes]]:
+    """Frames by what receive-side scaling hashes of them, in order."""
+    found: dict[bytes, list[bytes]] = {}
+    for frame in frames:
+        found.setdefault(headers.rss_input(frame), []).append(frame)
+    return found
+
+
+@pytest.mark.parametrize("process", [False, True], ids=["inside", "process"])
+@pytest.mark.parametrize("queues", [1, 4])
+def test_the_pair_forwards_every_frame_in_order(tmp_path: Path, process: bool, queues: int):
+    record = tmp_path / "out.pcap"
+    wire = WireConfig(flows=FLOWS, record=str(record))
+    with machine(wire, process=process, queues=queues) as whole:
+        with whole.pair() as pair:
+            pair.until_finished()
+            statistics = pair.port.statistics()
+            assert statistics["rx_good_packets"] == FLOWS.packets
+            assert statistics["tx_good_packets"] == FLOWS.packets
+            assert pair.port.link().up
+            counted = Counter(queue for queue, _ in pair.received)
+            for queue in range(queues):
+                assert statistics[f"rx_queue{queue}_packets"] == counted[queue] > 0
+            assert pair.port.faults() == []
+            free = pair.lane.memory.free_count
+        assert pair.port.faults() == []
+        wire_statistics = pair.port.wire_statistics()
+        assert wire_statistics["delivered"] == wire_statistics["transmitted"] == FLOWS.packets
+        assert free > 0
+        if whole.process is not None:
+            stopped = whole.process.ask({"do": "stop"})
+            assert (stopped["event"], stopped["trouble"]) == ("stopped", None)
+            assert stopped["wire"]["recorded"] == FLOWS.packets
+    table = frame_table(wire)
+    assert table is not None
+    offered = [bytes(frame) for frame in table.sent()]
+    recorded = [bytes(frame) for frame in read_capture(str(record)).frames]
+    assert flows_of(recorded) == flows_of(offered)
+
+
+def test_every_buffer_comes_back_when_the_port_stops():
+    wire = WireConfig(flows=FlowsConfig(count=16))
+    with machine(wire, queues=2) as whole, whole.pair() as pair:
+        before = pair.lane.memory.free_count + sum(pair.port.posted())
+        for _ in range(50):
+            pair.turn()
+        pair.port.stop()
+        assert pair.port.posted() == (0, 0)
+        assert pair.lane.memory.free_count == before
+        pair.port.start()
+        for _ in range(50):
+            pair.turn()
+        assert pair.port.faults() == []
+
+
+def test_a_card_of_its_own_outlives_its_driver():
+    wire = WireConfig(flows=FlowsConfig(count=16))
+    with machine(wire, process=True, queues=2) as whole:
+        assert whole.process is not None
+        with whole.pair() as pair:
+            while len(pair.received) < 1000:
+                pair.turn()
+            # The driver is gone in the middle of its work: nobody stops the card but the
+            # supervisor, who takes the bus from it.
+            answer = whole.process.ask({"do": "bus_master", "on": False})
+            assert answer == {"event": "bus_master", "on": False}
+            delivered = pair.port.wire_statistics()["delivered"]
+        assert pair.port.wire_statistics()["delivered"] == delivered
+        with whole.pair() as pair:
+            while len(pair.received) < 1000:
+                pair.turn()
+            assert pair.port.wire_statistics()["delivered"] >= delivered + 1000
+            assert pair.port.faults() == []
+
+
+def test_a_card_whose_process_is_gone_is_a_hardware_error():
+    with machine(WireConfig(), process=True) as whole:
+        assert whole.process is not None
+        whole.process.process.kill()
+        with (
+            pytest.raises(HardwareError, match="its process is gone or hangs"),
+            whole.pair(),
+        ):
+            pass
+
+
+def test_the_process_ends_with_its_supervisor():
+    with machine(WireConfig(), process=True) as whole:
+        assert whole.process is not None
+        whole.process.control.close()
+        assert whole.process.process.wait(20) == 0
+
+
+def test_a_wire_that_cannot_be_made_is_reported(tmp_path: Path):
+    wire = WireConfig(replay=str(tmp_path / "missing.pcap"))
+    with machine(wire) as whole, pytest.raises(CaptureError, match=r"missing\.pcap"), whole.pair():
+        pass
+    record = WireConfig(record=str(tmp_path / "no" / "out.pcap"))
+    with machine(record) as whole, pytest.raises(CaptureError, match="cannot be written"):
+        with whole.pair():
+            pass
+
+
+def test_an_ended_recording_is_told():
+    wire = WireConfig(flows=FlowsConfig(packets=100), record="/dev/full")
+    with machine(wire) as whole, whole.pair() as pair:
+        pair.until_finished()
+        pair.port.wire_statistics()
+        assert any("No space left on device" in fault for fault in pair.port.faults())
+
+
+def test_physical_addresses_are_refused():
+    with machine(WireConfig()) as whole, whole.pair(start=False) as pair:
+        addresses = whole.descriptors.device_addresses("offset")
+        addresses.page_bus = [0, 4096]
+        with pytest.raises(ConfigurationError, match="no physical memory"):
+            pair.port.open(pair.lane.memory, whole.descriptors, addresses)
+
+
+def test_a_card_elsewhere_needs_its_segment():
+    with machine(WireConfig(), process=True) as whole:
+        whole.card, card = None, whole.card
+        assert card is not None
+        with pytest.raises(Bug, match="use_card"), whole.pair():
+            pass
