@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ringline.pipeline.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
-from ringline.shm.errors import EnvironmentLacks, RinglineError
+from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
 
 ENDED_WELL = "all well"
 
@@ -60,8 +60,8 @@ def of_a_run(
 class ReportFile:
     """The file of `--report`, opened before anything is started.
 
-    An older report stays as it is until the new one is written. Raises
-    EnvironmentLacks when the file cannot be written.
+    An older report stays as it is until the new one is written. Raises UsageError
+    when the file cannot be written.
     """
 
     def __init__(self, path: str) -> None:
@@ -70,9 +70,7 @@ class ReportFile:
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise EnvironmentLacks(
-                f"the report cannot be written to {path}: {error.strerror}"
-            ) from None
+            raise UsageError(f"the report cannot be written to {path}: {error.strerror}") from None
         self._written = False
 
     def write(self, report: Mapping[str, Any]) -> None:

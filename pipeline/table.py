@@ -154,7 +154,7 @@ def summary(
     for port in snapshot.ports:
         packets, octets = port.total("rx_packets"), port.total("rx_bytes")
         lines.append(
-            f"  port {port.name}: received {packets:,} packets ({size(octets)}), "
+            f"  port {port.name}: received {packets:,} ({size(octets)}), "
             f"forwarded {port.total('transmitted'):,}, sent {port.total('tx_packets'):,}"
         )
         lost = {reason: n for reason, n in (port.card_drops | port.drops).items() if n}
@@ -191,6 +191,14 @@ def size(octets: int) -> str:
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:,.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """A short time with the unit that leaves few digits."""
+    for unit, scale in (("us", 1e6), ("ms", 1e3)):
+        if seconds * scale < 1000:
+            return f"{seconds * scale:.3g} {unit}"
+    return f"{seconds:.3g} s"
 
 
 def _elapsed(now: Snapshot, until: float | None) -> str:
@@ -268,10 +276,10 @@ def _worked(worker: WorkerSnapshot) -> str:
     packets = int(worker.counters["packets"])
     told = f"worker {worker.queue}: {packets:,} packets, restarts {worker.restarts}"
     if packets:
-        told += f", {1e9 * worker.counters['plugin_seconds'] / packets:.1f} ns a packet in plugin"
+        told += f", {1e9 * worker.counters['plugin_seconds'] / packets:.1f} ns each in plugin"
     median = latency_quantile(worker.latency, 0.5)
     if median is not None:
-        told += f", median latency below {1e6 * median:.3g} us"
+        told += f", latency < {duration(median)}"
     lost = {kind: number for kind, number in worker.errors.items() if number}
     if lost:
         told += ", errors: " + ", ".join(f"{kind} {number:,}" for kind, number in lost.items())

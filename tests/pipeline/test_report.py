@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ringline.pipeline.dataclass_json import from_json, to_json
 from ringline.pipeline.report import ReportFile, latency_quantile, lay_out, of_a_run
 from ringline.pipeline.snapshot import Snapshot
-from ringline.shm.errors import BooksError, EnvironmentLacks
+from ringline.shm.errors import BooksError, EnvironmentLacks, UsageError
 
 from .idle_instance import Idle, idle_instance
 
@@ -130,7 +130,7 @@ def test_a_report_may_go_to_a_pipe() -> None:
 
 def test_an_unwritable_report_is_refused_with_its_path(tmp_path: Path) -> None:
     for path in (tmp_path / "none" / "report.json", tmp_path):
-        with pytest.raises(EnvironmentLacks, match=f"the report cannot be written to {path}: "):
+        with pytest.raises(UsageError, match=f"the report cannot be written to {path}: "):
             ReportFile(str(path))
 
 

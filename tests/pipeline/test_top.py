@@ -94,11 +94,12 @@ def test_books_that_are_off_are_shown_everywhere(idle: Idle) -> None:
 
 def test_the_summary_has_the_sums_and_the_balance(pair: tuple[Snapshot, Snapshot]) -> None:
     told = table.summary(pair[1])
-    assert "received 26,000,000 packets (1.56 GB), forwarded 24,000,000, sent 24,000,000" in told
+    assert "received 26,000,000 (1.56 GB), forwarded 24,000,000, sent 24,000,000" in told
     assert "dropped: plugin 2,000,000" in told
     assert "worker 1: 13,000,000 packets, restarts 3" in told
     assert "balance: 0 in all 10 equations" in told
     assert "all well" in told
+    assert max(map(len, told.splitlines())) <= 80
 
 
 def test_plain_text_is_aligned(pair: tuple[Snapshot, Snapshot]) -> None:
