@@ -18,7 +18,7 @@ import sys
 
 from ringline.shm.errors import PluginError
 from ringline.workers.function import PacketFunction
-from ringline.workers.tier import REHEARSAL_BYTES, Context, Tier, sentence
+from ringline.workers.tier import REHEARSAL_BYTES, Context, Tier, sentence, where
 from ringline.workers.worker import Worker, private_slot
 
 TYPE_CHECKING = False
@@ -175,7 +175,7 @@ class CompiledTier(Tier):
 
     def _try_alone(self, dispatcher: Any) -> None:
         """Compile the user's function by itself first: its errors are then about it alone."""
-        from numba.core import errors, types
+        from numba.core import types
 
         from ringline.workers import jit
 
@@ -184,12 +184,12 @@ class CompiledTier(Tier):
             arguments.append(self._shape.numba_type())
         try:
             dispatcher.compile(tuple(arguments))
-        except errors.NumbaError as error:
-            raise PluginError(self._complaint(error)) from error
         except Exception as error:
-            raise PluginError(
-                f"plugin {self.spec} does not compile: {sentence(error)}{self._place()}"
-            ) from error
+            if type(error).__module__.startswith("numba"):
+                what = self._complaint(str(error))
+            else:
+                what = sentence(error) if where(error) else sentence(error) + self._place()
+            raise PluginError(f"plugin {self.spec} does not compile: {what}") from error
         returned = dispatcher.overloads[tuple(arguments)].signature.return_type
         if not isinstance(returned, types.Integer):
             what = {"none": "nothing", "bool": "True or False"}.get(str(returned), str(returned))
@@ -200,15 +200,22 @@ class CompiledTier(Tier):
                 f"{self._place()}"
             )
 
-    def _complaint(self, error: Any) -> str:
+    def _complaint(self, text: str) -> str:
         """One sentence of what numba says in thirty lines."""
+        text = re.sub(r"\x1b\[[0-9;]*m", "", text)
         place = self._place()
-        for file, line in re.findall(r'File "([^"]+)", line (\d+)', str(error)):
+        for file, line in re.findall(r'File "([^"]+)", line (\d+)', text):
             if os.path.exists(file) and "/numba/" not in file:
-                place = f" ({file}, line {line})"
-        lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
-        useful = [line for line in lines if line and not line.startswith(_NOISE)]
-        return f"plugin {self.spec} does not compile: {useful[0].rstrip('.:')}{place}"
+                place = f" ({os.path.abspath(file)}, line {line})"
+        lines = [line.strip() for line in text.splitlines()]
+        what = next((line for line in lines if line and not line.startswith(_NOISE)), "")
+        call = re.search(r"^ *>>> (.*)", text, re.MULTILINE)
+        if what.startswith("No implementation of function") and call:
+            what = f"numba has no {call[1]}"
+            reason = re.search(r"raised a specific error:\s*(?:\w+: )?(.*)", text)
+            if reason and not reason[1].startswith(_NOISE):
+                what += f": {reason[1]}"
+        return what.removesuffix("Raised from None").rstrip(" .:") + place
 
     def _place(self) -> str:
         code = self._function.__code__
