@@ -141,9 +141,17 @@ static struct rl_rings_segment *map(int fd)
     return rings;
 }
 
+/* Some nanoseconds for each of `turns`. */
+static void pause_for(uint64_t turns)
+{
+    for (volatile uint64_t i = turns; i > 0; i--)
+        ;
+}
+
 /* The worker: returns everything that it gets, until it is killed. */
 static void echo(struct rl_rings_segment *rings, int sleeping)
 {
+    uint64_t naps = 0;
     struct rl_ring_end in = rl_ring_end_new(&rings->in), out = rl_ring_end_new(&rings->out);
     struct rl_reference refs[RL_BATCH_MAX];
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -152,12 +160,14 @@ static void echo(struct rl_rings_segment *rings, int sleeping)
         must(room);
         int got = rl_ring_pop(&in, refs, (uint32_t)room);
         must(got);
-        if (got > 0)
+        if (got > 0) {
             rl_ring_put(&out, refs, (uint32_t)got);
-        else if (sleeping)
+        } else if (sleeping) {
+            pause_for(naps++ * 13 % 512);
             rl_ring_sleep(&in, 999999999);
-        else
+        } else {
             sched_yield();
+        }
     }
 }
 
@@ -189,8 +199,8 @@ static uint64_t nanoseconds(void)
 }
 
 /* A wake-up that is lost shows as an answer that takes as long as the worker
- * sleeps by itself. Pauses of every length up to half a microsecond bring the two
- * together at each point of falling asleep. */
+ * sleeps by itself. Pauses of every length up to half a microsecond, on both sides,
+ * bring the two together at each point of falling asleep. */
 static void sleeper(int fd)
 {
     struct rl_rings_segment *rings = map(fd);
@@ -201,8 +211,7 @@ static void sleeper(int fd)
     uint64_t lost = 0, woken = 0;
     for (uint64_t number = 0; number < count && lost == 0; number++) {
         struct rl_reference ref = numbered(number);
-        for (volatile uint64_t i = number * 7 % 512; i > 0; i--)
-            ;
+        pause_for(number * 7 % 512);
         must(rl_ring_push(&in, &ref, 1));
         if (rl_ring_is_asleep(in.ring)) {
             rl_ring_wake(in.ring);

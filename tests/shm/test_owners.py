@@ -194,6 +194,48 @@ def test_a_file_that_somebody_locks_without_a_header_counts_as_alive(
     assert remove_stale(name, no_dma) == [str(path)]
 
 
+def test_a_file_that_was_cleared_up_before_it_was_locked_is_made_again(
+    instance: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another start finds our new file, has no lock in its way, and removes it.
+    name = instance()
+    removed = []
+    lock = fcntl.flock
+
+    def lock_late(fd: int, operation: int) -> None:
+        if not removed:
+            monkeypatch.setattr(fcntl, "flock", lock)
+            removed.extend(remove_stale(name, no_dma))
+        lock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    with create(name) as segment:
+        assert removed == [segment.path]
+        assert os.stat(segment.path).st_ino == os.fstat(segment.fd).st_ino
+        assert live_owner(name) == os.getpid()
+
+
+def test_a_looker_is_not_taken_for_an_owner(instance: Callable[[], str]) -> None:
+    name = instance()
+    left_by_a_dead_owner(name, "lane.0")
+    with open(f"/dev/shm/ringline.{name}.lane.0", "rb") as looker:
+        fcntl.flock(looker, fcntl.LOCK_SH)
+        assert live_owner(name) is None
+    remove_stale(name, no_dma)
+
+
+def test_a_closed_segment_has_no_owner_though_a_view_keeps_its_mapping(
+    instance: Callable[[], str],
+) -> None:
+    name = instance()
+    segment = create(name)
+    view = segment.memory[:8]
+    segment.close()
+    assert bytes(view) == b"ringline"
+    assert live_owner(name) is None
+    assert remove_stale(name, no_dma) == [segment.path]
+
+
 def test_racing_creators_never_share(instance: Callable[[], str]) -> None:
     # Each tries to become the owner again and again, as a start does; whoever has the
     # instance writes its id into the segment, and finds it there before it lets go.

@@ -296,9 +296,10 @@ def test_auto_takes_the_smallest_pages_that_serve(
     instance: Callable[[], str], stand_in: Callable[..., Path]
 ) -> None:
     big = stand_in(free=2, total=2, page_kib=1 << 20, folder="big")
-    stand_in(free=2, total=2, folder="small")
-    with PacketMemory.create(instance(), 3000) as memory:
-        assert memory.segment.path.startswith(str(big))
+    small = stand_in(free=2, total=2, folder="small")
+    for buffers, mount in [(100, small), (3000, big)]:
+        with PacketMemory.create(instance(), buffers) as memory:
+            assert memory.segment.path.startswith(str(mount))
 
 
 def test_off_takes_none(instance: Callable[[], str], stand_in: Callable[..., Path]) -> None:

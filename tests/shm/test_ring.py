@@ -209,12 +209,18 @@ def test_a_sleeper_is_woken_or_wakes_by_itself() -> None:
 
 
 def test_who_has_something_to_take_does_not_sleep() -> None:
-    ring, producer, consumer = make_ring()
-    producer.push([reference(1)])
-    ring.sleeping = 7  # a futex that would not match either, but is not even asked
-    consumer.sleep(0.9)
-    assert ring.sleeping == 0
-    assert consumer.pop(2) == [reference(1)]
+    took = []
+    for _ in range(3):  # one of three is not held up by the machine
+        ring, producer, consumer = make_ring()
+        producer.push([reference(1)])
+        began = time.monotonic()
+        consumer.sleep(0.9)
+        took.append(time.monotonic() - began)
+        assert ring.sleeping == 0
+        assert consumer.pop(2) == [reference(1)]
+        if took[-1] < 0.9:
+            break
+    assert min(took) < 0.9, "it slept for as long as it was allowed"
 
 
 def test_a_pair_is_two_empty_rings_in_one_segment(instance: Callable[[], str]) -> None:

@@ -86,3 +86,19 @@ def test_no_lost_wakeup(build_c: Callable[..., Path], instance: Callable[[], str
         assert done.returncode == 0, f"a wake-up was lost: {done.stdout}"
         words = done.stdout.split()
         assert int(words[3]) > WAKE_UPS // 100, f"hardly ever asleep: {done.stdout}"
+
+
+@pytest.mark.skipif(not PROOF, reason="needs RINGLINE_PROOF=1: it may take a minute")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_without_the_fences_a_wakeup_is_lost(
+    build_c: Callable[..., Path], instance: Callable[[], str]
+) -> None:
+    # That the test before can fail. Seen to take from 70 to 940,000 wake-ups.
+    unfenced = build_c(STRESS, flags=["-D__atomic_thread_fence(order)=((void)0)"])
+    for _ in range(3):
+        with RingPair.create(instance(), 0, 1) as rings:
+            fd = rings.segment.fd
+            done = run([str(unfenced), "sleeper", "5000000", str(fd)], fd)
+            if "lost 1" in done.stdout:
+                return
+    pytest.fail(f"15,000,000 wake-ups and none was lost: {done.stdout}")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringline.shm import counters
+from ringline.shm import counters, slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.errors import PluginError
 from ringline.shm.slots import COUNTER, GAUGE, HISTOGRAM, STATE, TABLE, WorkerSlot
@@ -149,6 +149,34 @@ def test_half_written_entry_is_not_there(slot: WorkerSlot) -> None:
     assert [entry.name for entry in slot.entries()] == ["hits"]
     slot.lookup_or_add("whole", COUNTER)
     assert [entry.name for entry in slot.entries()] == ["hits", "whole"]
+
+
+def test_an_entry_is_whole_when_its_kind_is_written(
+    slot: WorkerSlot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(lib, name)
+
+        def rl_publish32(self, address: int, value: int) -> None:
+            assert slot.entries() == []
+            lib.rl_publish32(address, value)
+            seen.extend(slot.entries())
+
+    monkeypatch.setattr(slots, "lib", Watched())
+    slot.lookup_or_add("sizes", HISTOGRAM, "log2", columns=4, bytes_=32)
+    assert [(e.name, e.type, e.columns, e.bytes) for e in seen] == [("sizes", "log2", 4, 32)]
+
+
+def test_a_gap_in_the_directory_does_not_make_entries_overlap(slot: WorkerSlot) -> None:
+    slot.lookup_or_add("first", COUNTER)
+    second = slot.lookup_or_add("second", COUNTER)
+    entry_at(slot, 0).kind = 0
+    third = slot.lookup_or_add("third", COUNTER)
+    fourth = slot.lookup_or_add("fourth", COUNTER)
+    assert second < third < fourth
 
 
 @pytest.mark.parametrize(
