@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
 
 QUEUES_MAX = 16  # what RSS of the 82599 spreads over; it has 128 of each kind
-LINK_SECONDS = 3.0  # how long `start` waits for a link; later it may still come up
 SPEEDS = {1: 100, 2: 1000, 3: 10000}  # LINKS.SPEED in Mbit/s
 
 
@@ -33,11 +32,13 @@ class IxgbePort(Port):
 
     `steps` are the names of the initialisation's steps. `patience` is how many seconds a
     handshake may take before it is an error: a model in another process may look rarely.
-    `drain_seconds` is how long `stop` waits until what is posted is sent.
+    `start` waits `link_seconds` for a link, which may also come up later, and `stop` waits
+    `drain_seconds` until what is posted is sent.
     """
 
     steps = STEPS
     patience = 5.0
+    link_seconds = 3.0
     drain_seconds = 1.0
 
     def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
@@ -104,7 +105,7 @@ class IxgbePort(Port):
         for step in self.steps:
             getattr(self._card, step)()
         self.mac = self._card.mac
-        deadline = time.monotonic() + LINK_SECONDS
+        deadline = time.monotonic() + self.link_seconds
         while not self.link().up and time.monotonic() < deadline:
             self._card.relax()
 

@@ -58,6 +58,8 @@ class Words:
 class HandPort(IxgbePort):
     """The port over `Words`."""
 
+    patience = 0.05
+    link_seconds = 0.05
     drain_seconds = 0.05
 
     def _take(self) -> Words:

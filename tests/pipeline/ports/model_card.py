@@ -1,0 +1,94 @@
+"""The real port over the simulated 82599, on a lane of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any
+
+from ringline.pipeline._pipeline import lib
+from ringline.pipeline.ports.ixgbe.port import IxgbePort
+from ringline.pipeline.ports.registers import RegisterAccess
+from ringline.pipeline.ports.sim82599.model import Sim82599
+
+from .bare_82599 import table
+from .port_bench import PortBench
+
+DESCRIPTORS_BUS = 0x1000_0000
+PACKETS_BUS = 0x1_0000_0000
+
+
+@dataclass(frozen=True, order=True)
+class Received:
+    """A packet as the driver got it."""
+
+    frame: bytes
+    queue: int
+    rss_hash: int
+    flags: int
+    tag: int | None
+
+
+class Deaf:
+    """Registers of the model, without those that nothing is to be written to."""
+
+    def __init__(self, sim: Sim82599) -> None:
+        self.sim = sim
+        self.deaf: Container[int] = ()
+
+    def write32(self, address: int, value: int) -> None:
+        if address not in self.deaf:
+            self.sim.write32(address, value)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sim, name)
+
+
+class ModelPort(IxgbePort):
+    """The port over the model's registers; the bench maps its windows."""
+
+    patience = 0.05
+    link_seconds = 0.05
+    drain_seconds = 0.05
+
+    def _take(self) -> RegisterAccess:
+        self.sim = Sim82599()
+        self.sim.bus_master(False)  # as it is on PCI until somebody asks for it
+        self.registers = Deaf(self.sim)
+        return self.registers
+
+    def _bus_mastering(self, on: bool) -> None:
+        self.sim.bus_master(on)
+
+
+class ModelCard(PortBench):
+    """Traffic is what the wire of the model brings; what it received, the bench sends back."""
+
+    port_class = ModelPort
+    port: ModelPort
+
+    def start(self) -> ModelCard:
+        sim = self.port.sim
+        for bus, memory in ((DESCRIPTORS_BUS, self.descriptors), (PACKETS_BUS, self.packets)):
+            sim.map_window(bus, memory.segment.address, memory.segment.size)
+        return super().start()
+
+    @property
+    def sim(self) -> Sim82599:
+        return self.port.sim
+
+    def carry(self, frames: list[bytes], steps: int = 40) -> list[Received]:
+        """Let `frames` arrive, send all that is received back, and say what that was."""
+        self.sim.load(table(frames))
+        seen = []
+        waiting: list[list[Any]] = [[] for _ in range(self.config.queues)]
+        for _ in range(steps):
+            self.sim.step()
+            for queue, refs in enumerate(waiting):
+                self.reclaim(queue)
+                for ref in self.rx_burst(queue):
+                    tag = ref.vlan_tci if ref.flags & lib.RL_FLAG_VLAN else None
+                    seen.append(Received(self.frame(ref), queue, ref.rss_hash, ref.flags, tag))
+                    refs.append(self.held(ref, queue))
+                del refs[: self.tx_burst(refs, queue)]
+        return seen

@@ -1,0 +1,253 @@
+"""What a running 82599 can be asked and told, against the device model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ringline.pipeline._pipeline import lib
+from ringline.pipeline.config import PortConfig
+from ringline.pipeline.ports.ixgbe.port import IxgbePort
+from ringline.pipeline.ports.port import Link
+from ringline.shm.errors import ConfigurationError, HardwareError
+
+from .bare_82599 import table
+from .frames import BROADCAST, CARD, OTHER, packet
+from .hand_card import LINKS, HandCard
+from .model_card import ModelCard
+
+# The vectors published with the receive side scaling of Windows: addresses and ports, the hash
+# over the addresses alone, and the hash over both.
+VECTORS = [
+    ("66.9.149.187", "161.142.100.80", 2794, 1766, 0x323E8FC2, 0x51CCC178),
+    ("199.92.111.2", "65.69.140.83", 14230, 4739, 0xD718262A, 0xC626B0EA),
+    ("24.19.198.95", "12.22.207.184", 12898, 38024, 0xD2D0A5DE, 0x5C2B394A),
+    ("38.27.205.30", "209.142.163.6", 48228, 2217, 0x82989176, 0xAFC7327F),
+    ("153.39.163.191", "202.188.127.2", 44251, 1303, 0x5D1809C5, 0x10E828A2),
+    ("3ffe:2501:200:1fff::7", "3ffe:2501:200:3::1", 2794, 1766, 0x2CC18CD5, 0x40207D3D),
+    ("3ffe:501:8::260:97ff:fe40:efab", "ff02::1", 14230, 4739, 0x0F0C461C, 0xDDE51BBF),
+    (
+        "3ffe:1900:4545:3:200:f8ff:fe21:67cf",
+        "fe80::200:f8ff:fe21:67cf",
+        44251,
+        38024,
+        0x4B61E985,
+        0x02D1FEEF,
+    ),
+]
+FLOWS = [packet("10.0.0.1", "10.9.8.7", 17, (1000 + n, 53)) for n in range(500)]
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=[vector[0] for vector in VECTORS])
+def test_hashes_are_those_of_the_published_vectors(
+    instance: Callable[[], str], vector: tuple[str, str, int, int, int, int]
+) -> None:
+    source, destination, source_port, destination_port, plain, full = vector
+    ports = (source_port, destination_port)
+    with ModelCard(instance(), queues=16, buffers=4096).start() as card:
+        alone = packet(source, destination, 89)
+        tcp, udp = (packet(source, destination, protocol, ports) for protocol in (6, 17))
+        seen = {one.frame: one for one in card.carry([alone, tcp, udp])}
+        assert {frame: one.rss_hash for frame, one in seen.items()} == {
+            alone: plain,
+            tcp: full,
+            udp: full,
+        }
+        for one in seen.values():
+            assert one.queue == one.rss_hash % 128 % 16
+            assert one.flags & lib.RL_FLAG_HASH
+
+
+@pytest.mark.parametrize("queues", [1, 2, 4, 16])
+def test_every_queue_gets_its_share(instance: Callable[[], str], queues: int) -> None:
+    with ModelCard(instance(), queues=queues, buffers=4096).start() as card:
+        share = [0] * queues
+        for one in card.carry(FLOWS, steps=60):
+            share[one.queue] += 1
+        assert sum(share) == len(FLOWS)
+        assert min(share) > len(FLOWS) / queues / 2
+        assert set(card.residuals().values()) == {0}
+
+
+def test_what_is_not_ip_goes_to_queue_0(instance: Callable[[], str]) -> None:
+    with ModelCard(instance(), queues=4).start() as card:
+        arp = BROADCAST + CARD + b"\x08\x06" + bytes(46)
+        (one,) = card.carry([arp])
+        assert one.queue == 0
+        assert not one.flags & lib.RL_FLAG_HASH
+
+
+@pytest.mark.parametrize("protocol", [6, 17])
+def test_with_the_symmetric_key_both_directions_meet(
+    instance: Callable[[], str], protocol: int
+) -> None:
+    there = [packet("10.0.0.1", "10.9.8.7", protocol, (1000 + n, 53)) for n in range(50)]
+    back = [packet("10.9.8.7", "10.0.0.1", protocol, (53, 1000 + n)) for n in range(50)]
+    with ModelCard(instance(), queues=4, buffers=1024, rss_key="symmetric").start() as card:
+        seen = {one.frame: (one.queue, one.rss_hash) for one in card.carry([*there, *back])}
+        assert [seen[frame] for frame in there] == [seen[frame] for frame in back]
+        assert len({queue for queue, _ in seen.values()}) == 4
+
+
+def test_a_key_of_ones_own(instance: Callable[[], str]) -> None:
+    hashes = []
+    for key in ("00" * 40, "6d5a" * 20, "symmetric"):
+        with ModelCard(instance(), rss_key=key).start() as card:
+            hashes.append([one.rss_hash for one in card.carry(FLOWS[:10])])
+    assert hashes[0] == [0] * 10
+    assert hashes[1] == hashes[2] != hashes[0]
+
+
+def test_promiscuous_and_the_address_can_be_changed_while_it_runs(
+    instance: Callable[[], str],
+) -> None:
+    def to(address: bytes) -> bytes:
+        return address + FLOWS[0][6:]
+
+    everybody = [to(CARD), to(OTHER), to(BROADCAST)]
+
+    def received(card: ModelCard) -> list[bytes]:
+        return [one.frame[:6] for one in card.carry(everybody)]
+
+    with ModelCard(instance()).start() as card:
+        assert received(card) == [CARD, OTHER, BROADCAST]
+        card.port.set_promiscuous(False)
+        assert received(card) == [CARD, BROADCAST]
+        card.port.set_mac(OTHER.hex(":"))
+        assert card.port.mac == OTHER.hex(":")
+        assert received(card) == [OTHER, BROADCAST]
+        card.port.set_promiscuous(True)
+        assert received(card) == [CARD, OTHER, BROADCAST]
+        assert card.sim.faults() == []
+
+
+def test_what_was_received_can_be_harvested_after_receiving_has_stopped(
+    instance: Callable[[], str],
+) -> None:
+    with ModelCard(instance()).start() as card:
+        card.carry(FLOWS[:5])
+        card.carry(FLOWS[5:15], steps=0)
+        card.sim.step()
+        card.port.stop_receiving()
+        refs = [card.held(ref) for ref in card.rx_burst()]
+        assert [card.frame(ref) for ref in refs] == FLOWS[5:15]
+        card.carry(FLOWS[15:20], steps=0)
+        for _ in range(10):
+            card.sim.step()
+        assert card.rx_burst() == []
+        assert card.tx_burst(refs) == 10
+        card.port.stop()
+        assert card.counters(0).transmitted == 15
+        assert set(card.residuals().values()) == {0}
+        assert card.sim.faults() == []
+
+
+def test_the_statistics_of_two_readings_add_up(instance: Callable[[], str]) -> None:
+    with ModelCard(instance()).start() as card:
+        card.carry(FLOWS[:5])
+        assert card.port.statistics()["rx_good_packets"] == 5
+        assert card.port.statistics()["rx_good_packets"] == 5
+        card.carry(FLOWS[:7])
+        assert card.port.statistics()["rx_good_packets"] == 12
+
+
+def test_frames_without_a_descriptor_are_counted_by_the_card(
+    instance: Callable[[], str],
+) -> None:
+    with ModelCard(instance()).start() as card:
+        card.sim.load(table(FLOWS), rate_mpps=1000.0)
+        for _ in range(100):
+            card.sim.step()
+        dropped = len(FLOWS) - 63
+        assert card.port.statistics()["rx_queue0_dropped"] == dropped
+        assert card.sim.wire()["dropped_no_descriptor"] == dropped
+
+
+def test_the_link_decides_whether_the_lane_may_send(instance: Callable[[], str]) -> None:
+    with HandCard(instance()).start() as card:
+        words = card.port.access.words
+        assert card.port.link() == Link(True, 10000)
+        assert card.c_port.ready == 1
+        words[LINKS // 4] = 0
+        assert card.port.link() == Link(False, 0)
+        assert card.c_port.ready == 0
+        for speed, mbps in ((1, 100), (2, 1000), (3, 10000), (0, 0)):
+            words[LINKS // 4] = 1 << 30 | speed << 28
+            assert card.port.link() == Link(True, mbps)
+        assert card.c_port.ready == 1
+        card.port.stop()
+        assert card.c_port.ready == 0
+        card.port.link()
+        assert card.c_port.ready == 0
+
+
+def test_without_a_link_it_starts_all_the_same(instance: Callable[[], str]) -> None:
+    with ModelCard(instance()) as card:
+        card.port.steps = tuple(step for step in card.port.steps if step != "start_link")
+        card.start()
+        assert card.port.link() == Link(False, 0)
+
+
+@pytest.mark.parametrize(
+    ("address", "bits", "words"),
+    [
+        (0x10010, 0, "EEC.AUTO_RD to become 1; it is 0"),
+        (0x2F00, 0, "RDRXCTL.DMAIDONE to become 1; it is 0"),
+        (0x8D04, 0, "SECRXSTAT.SECRX_RDY to become 1; it is 0"),
+    ],
+)
+def test_a_card_that_does_not_answer_is_an_error_that_says_what_was_awaited(
+    instance: Callable[[], str], address: int, bits: int, words: str
+) -> None:
+    with HandCard(instance()) as card:
+        card.port.access.words[address // 4] = bits
+        with pytest.raises(HardwareError, match=words):
+            card.start()
+        card.port.stop()
+        assert set(card.residuals().values()) == {0}
+        assert not card.port.bus_mastering
+
+
+def test_a_card_that_does_not_answer_while_it_is_stopped_is_told_and_stopped(
+    instance: Callable[[], str],
+) -> None:
+    with HandCard(instance()).start() as card:
+        card.port.access.words[0x8D04 // 4] = 0
+        card.tx_burst([card.packet(FLOWS[0])])
+        card.port.stop()
+        assert "SECRXSTAT.SECRX_RDY" in card.port.faults()[0]
+        assert set(card.residuals().values()) == {0}
+        assert card.memory.free_count == card.memory.buffers
+        assert not card.port.bus_mastering
+
+
+def test_a_register_file_that_is_plain_memory_counts_what_it_shows(
+    instance: Callable[[], str],
+) -> None:
+    with HandCard(instance()) as card:
+        words = card.port.access.words
+        words[0x4074 // 4] = 1000  # of a life before
+        card.start()
+        assert card.port.statistics()["rx_good_packets"] == 0
+        words[0x4074 // 4] = 1005
+        assert card.port.statistics()["rx_good_packets"] == 5
+        assert card.port.statistics()["rx_good_packets"] == 5
+
+
+@pytest.mark.parametrize("queues", [0, 17])
+def test_queues_that_the_card_does_not_have(queues: int) -> None:
+    config: Any = replace(PortConfig("wan", "pci:0000:03:00.0"), queues=queues)
+    with pytest.raises(ConfigurationError, match=f"1 to 16 queues, not {queues}"):
+        IxgbePort(config, 0, None)
+
+
+def test_closing_is_stopping_and_may_be_repeated(instance: Callable[[], str]) -> None:
+    with ModelCard(instance()).start() as card:
+        card.carry(FLOWS[:5])
+        card.port.close()
+        assert card.memory.free_count == card.memory.buffers
+        card.port.close()
+        card.port.stop()

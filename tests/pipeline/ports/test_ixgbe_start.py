@@ -1,0 +1,158 @@
+"""The initialisation of the 82599 against the device model: whole, with each step left out, and
+with each register that cannot be written."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Container
+from typing import Any
+
+import pytest
+
+from ringline.pipeline._pipeline import lib
+from ringline.pipeline.ports.ixgbe.initialisation import STEPS
+from ringline.pipeline.ports.ixgbe.registers import REGISTERS
+from ringline.shm.errors import HardwareError
+
+from .frames import BROADCAST, OTHER, packet
+from .model_card import ModelCard
+
+MAC = "02:00:00:00:00:77"
+OURS = bytes.fromhex(MAC.replace(":", ""))
+CONFIG: dict[str, Any] = {"queues": 4, "promiscuous": False, "mac": MAC, "vlan_strip": True}
+CRC = 4
+TAG = 0x6123
+
+
+def to(destination: bytes, frame: bytes) -> bytes:
+    return destination + frame[6:]
+
+
+UDP = [to(OURS, packet("10.0.0.1", "10.0.0.2", 17, (1000 + n, 53))) for n in range(64)]
+TCP = [to(OURS, packet("fd00::1", "fd00::2", 6, (1000 + n, 80))) for n in range(64)]
+PLAIN = [*UDP, *TCP, to(BROADCAST, UDP[0])]
+TAGGED = to(OURS, packet("10.0.0.1", "10.0.0.2", 17, (1, 2), b"tagged payload, long", vlan=TAG))
+FOREIGN = to(OTHER, UDP[0])
+LONG = to(OURS, packet("10.0.0.1", "10.0.0.2", 17, (1, 2), bytes(1500)))
+TRAFFIC = [*PLAIN, TAGGED, FOREIGN, LONG]
+
+
+def observe(
+    instance: str, steps: tuple[str, ...] = STEPS, deaf: Container[int] = ()
+) -> dict[str, Any]:
+    """All that is seen from outside when such an initialisation is followed by traffic."""
+    seen: dict[str, Any] = {}
+    with ModelCard(instance, **CONFIG) as card:
+        card.port.steps = steps
+        card.port.registers.deaf = deaf
+        try:
+            card.start()
+        except HardwareError as error:
+            seen["error"] = str(error)
+        else:
+            seen["link"] = card.port.link()
+            seen["mac"] = card.port.mac
+            seen["received"] = sorted(card.carry(TRAFFIC), key=repr)
+            seen["statistics"] = card.port.statistics()
+            seen["transmitted"] = card.sim.wire()["transmitted_bytes"]
+        seen["faults"] = card.sim.faults()
+        card.port.stop()
+        seen["stop"] = (card.port.faults(), card.sim.faults(), card.residuals())
+    return seen
+
+
+@pytest.fixture(scope="module")
+def right() -> dict[str, Any]:
+    """What is seen of the whole initialisation."""
+    return observe(f"t{os.getpid()}-ixgbe-start")
+
+
+def test_traffic_flows_and_the_model_finds_no_fault(right: dict[str, Any]) -> None:
+    assert "error" not in right
+    assert right["faults"] == []
+    assert (right["link"].up, right["link"].mbps) == (True, 10000)
+    assert right["mac"] == MAC
+    stripped = TAGGED[:12] + TAGGED[16:]
+    frames = Counter(one.frame for one in right["received"])
+    assert frames == Counter([*PLAIN, stripped])
+    checked = lib.RL_FLAG_L3_OK | lib.RL_FLAG_L4_OK
+    for one in right["received"]:
+        wanted = lib.RL_FLAG_L4_OK if one.frame in TCP else checked
+        assert one.flags & checked == wanted
+        assert one.flags & lib.RL_FLAG_HASH
+        assert one.tag == (TAG if one.frame == stripped else None)
+    assert {one.queue for one in right["received"]} == {0, 1, 2, 3}
+
+
+def test_the_queue_is_the_redirection_of_the_hash(right: dict[str, Any]) -> None:
+    for one in right["received"]:
+        assert one.queue == one.rss_hash % 128 % 4
+
+
+def test_the_card_counts_the_same_as_the_driver(right: dict[str, Any]) -> None:
+    statistics = right["statistics"]
+    frames = [*PLAIN, TAGGED]
+    assert statistics["rx_good_packets"] == statistics["tx_good_packets"] == len(frames)
+    size = sum(len(frame) + CRC for frame in frames)
+    assert statistics["rx_good_bytes"] == statistics["tx_good_bytes"] == size
+    assert (statistics["rx_oversize"], statistics["rx_undersize"]) == (1, 0)
+    queues = Counter(one.queue for one in right["received"])
+    for queue in range(4):
+        assert statistics[f"rx_queue{queue}_packets"] == queues[queue]
+        assert statistics[f"tx_queue{queue}_packets"] == queues[queue]
+        assert statistics[f"rx_queue{queue}_dropped"] == 0
+
+
+def test_an_orderly_stop_leaves_every_buffer_free(right: dict[str, Any]) -> None:
+    port_faults, card_faults, residuals = right["stop"]
+    assert (port_faults, card_faults) == ([], [])
+    assert set(residuals.values()) == {0}
+
+
+# What the model cannot tell, because a reset leaves just that. On a card the EEPROM, or firmware
+# that went on working after the reset, may have left something else.
+UNTOLD = {
+    "size_receive_buffer": "the first packet buffer has all 512 KiB after a reset",
+    "bound_frames": "a reset switches jumbo frames off, and MAXFRS only counts for those",
+    "finish_frames": "CRC and padding are on after a reset",
+    "set_thresholds": "WTHRESH is 0 after a reset; PTHRESH and HTHRESH only say when to prefetch",
+}
+UNTOLD_REGISTERS = {
+    "HLREG0": "CRC in both directions and padding are on after a reset, jumbo frames off",
+    "MAXFRS": UNTOLD["bound_frames"],
+    "RXPBSIZE": UNTOLD["size_receive_buffer"],
+    "TXPBSIZE": "the first packet buffer has all 160 KiB after a reset",
+    "MTQC": "0 after a reset, which is one traffic class",
+    "RDH": "0 after a reset",
+    "TDH": "0 after a reset",
+    "TDT": "0 after a reset",
+}
+
+
+def addresses_of(name: str) -> Container[int]:
+    definition = REGISTERS[name]
+    halves = (0, 4) if definition.mode == "RW64" else (0,)
+    return {
+        definition.address + definition.stride * n + half
+        for n in range(max(definition.count, 1))
+        for half in halves
+    }
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_is_left_out_is_told(
+    instance: Callable[[], str], right: dict[str, Any], step: str
+) -> None:
+    steps = tuple(name for name in STEPS if name != step)
+    assert (observe(instance(), steps) == right) is (step in UNTOLD)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, r in REGISTERS.items() if r.mode in ("RW", "RW64", "WO")]
+)
+def test_a_register_that_cannot_be_written_is_told(
+    instance: Callable[[], str], right: dict[str, Any], name: str
+) -> None:
+    seen = observe(instance(), deaf=addresses_of(name))
+    assert (seen == right) is (name in UNTOLD_REGISTERS)
