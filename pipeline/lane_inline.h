@@ -108,6 +108,7 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
         } else {
             struct rl_port *port = lane->ports[verdict];
             uint32_t sent = port->tx_burst(port, queue, &refs[taken], run);
+            rl_counters(memory, verdict, queue)->tx_bursts += sent > 0;
             /* Counted after the words say so: settle_driver makes up for what it finds
              * between the two. */
             count->returned += sent;
