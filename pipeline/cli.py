@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """What can be asked for."""
+    from ringline.pipeline.bench import add_arguments
+
     top = argparse.ArgumentParser(
         prog="ringline",
         description="A multiprocess packet pipeline in Python.",
@@ -101,8 +103,7 @@ def parser() -> argparse.ArgumentParser:
         help="an option of the plugin; a value is TOML, or else a text",
     )
 
-    bench = command("bench", _bench, "measure this machine and ringline on it")
-    add_bench_arguments(bench)
+    add_arguments(command("bench", _bench, "measure this machine and ringline on it"))
     return top
 
 
@@ -176,9 +177,9 @@ def _try(given: argparse.Namespace) -> int:
 
 
 def _bench(given: argparse.Namespace) -> int:
-    from ringline.pipeline.bench import main as bench
+    from ringline.pipeline import bench
 
-    return bench(given)
+    return bench.main(given)
 
 
 if __name__ == "__main__":
