@@ -47,8 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """What can be asked for."""
-    from ringline.pipeline.bench import add_arguments
-
     top = argparse.ArgumentParser(
         prog="ringline",
         description="A multiprocess packet pipeline in Python.",
@@ -103,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
         help="an option of the plugin; a value is TOML, or else a text",
     )
 
-    add_arguments(command("bench", _bench, "measure this machine and ringline on it"))
+    add_bench_arguments(command("bench", _bench, "measure this machine and ringline on it"))
     return top
 
 
