@@ -276,7 +276,7 @@ def _worked(worker: WorkerSnapshot) -> str:
     packets = int(worker.counters["packets"])
     told = f"worker {worker.queue}: {packets:,} packets, restarts {worker.restarts}"
     if packets:
-        told += f", {1e9 * worker.counters['plugin_seconds'] / packets:.1f} ns each in plugin"
+        told += f", {1e9 * worker.counters['plugin_seconds'] / packets:.1f} ns in plugin"
     median = latency_quantile(worker.latency, 0.5)
     if median is not None:
         told += f", latency < {duration(median)}"
