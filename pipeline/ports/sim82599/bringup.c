@@ -3,7 +3,6 @@
 
 void rl_sim_reset(struct rl_sim *sim, bool device, bool link)
 {
-    struct rl_sim_wire *wire = &sim->card->wire;
     if (link) {
         sim->link_up = false;
         sim->link_wait = 0;
@@ -13,10 +12,7 @@ void rl_sim_reset(struct rl_sim *sim, bool device, bool link)
         rl_sim_registers_reset(sim);
         sim->receive_hung = false;
         sim->security_wait = 0;
-        wire->dropped_disabled += sim->held_count;
-        wire->held = 0;
-        sim->held_count = 0;
-        sim->held_bytes = 0;
+        rl_sim_held_drop(sim);
         sim->eeprom_wait = RL_SIM_WAIT;
         sim->dma_wait = RL_SIM_WAIT;
     }

@@ -226,6 +226,7 @@ uint32_t rl_sim_transmit(struct rl_sim *sim);
 /* wire.c, record.c */
 uint64_t rl_sim_now(void);
 void rl_sim_source_free(struct rl_sim *sim);
+void rl_sim_held_drop(struct rl_sim *sim); /* what is in the packet buffer is lost */
 void rl_sim_record_frame(struct rl_sim *sim, const struct rl_sim_segment *segments, uint32_t count,
                          uint32_t length, int32_t tag);
 

@@ -46,7 +46,15 @@ void rl_sim_source_free(struct rl_sim *sim)
     sim->order = NULL;
     sim->held = NULL;
     sim->order_length = 0;
+    rl_sim_held_drop(sim);
+}
+
+void rl_sim_held_drop(struct rl_sim *sim)
+{
+    sim->card->wire.dropped_disabled += sim->held_count;
+    sim->card->wire.held = 0;
     sim->held_count = 0;
+    sim->held_bytes = 0;
 }
 
 static int32_t allocate(struct rl_sim *sim, const struct rl_sim_source *source)

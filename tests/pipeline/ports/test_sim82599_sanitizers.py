@@ -1,0 +1,46 @@
+"""The model under AddressSanitizer and UndefinedBehaviorSanitizer, with a driver that lies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+MODEL = ROOT / "pipeline/ports/sim82599"
+ROUNDS = 20_000 if os.environ.get("RINGLINE_PROOF") == "1" else 300
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+@pytest.fixture(scope="module")
+def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("fuzz") / "fuzz"
+    sources = [ROOT / "tests/pipeline/ports/fuzz_sim82599.c", *sorted(MODEL.glob("*.c"))]
+    flags = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", *SANITIZERS]
+    command = [os.environ.get("CC", "cc"), *flags, "-o", str(program), *map(str, sources)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return program
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_whatever_a_driver_does_stays_within_bounds_and_balances(fuzzer: Path, seed: int):
+    done = subprocess.run(
+        [str(fuzzer), str(seed), str(ROUNDS)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_the_model_includes_nothing_of_the_driver():
+    """It is written from the datasheet, or it would share the driver's mistakes."""
+    for source in [*MODEL.glob("*.c"), *MODEL.glob("*.h")]:
+        for line in source.read_text().splitlines():
+            if line.startswith('#include "'):
+                assert (MODEL / line.split('"')[1]).exists(), f"{source.name}: {line}"
