@@ -79,19 +79,19 @@ def run_pair(cpus: tuple[int, ...], name: str, given: dict[str, int], size: int)
             try:
                 assert there.stdin is not None
                 assert there.stdout is not None
-                there.stdout.readline()  # it is ready to run
+                answers.readline()  # it is ready to run
                 os.sched_setaffinity(0, {cpus[0]})
                 start = ffi.from_buffer(memory)
                 ours, _ = _loops(ffi.cast("uint8_t *", start), given)[name]
-                there.stdin.write(b"go\n")
-                there.stdin.close()
+                go.write(b"go\n")
+                go.close()
                 ticks = ours()
-                their_ticks = int(there.stdout.readline() or 0)
+                their_ticks = int(answers.readline() or 0)
             finally:
                 ffi.release(start)
                 there.kill()
                 there.wait()
-                there.stdout.close()
+                answers.close()
     finally:
         os.close(fd)
     if not ticks or not their_ticks:
