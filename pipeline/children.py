@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import time
@@ -90,9 +91,14 @@ class Child:
         self.control.close()
         return how_it_ended(self._process.returncode)
 
-    def kill(self) -> str:
-        """End it at once and reap it; for the ways out that must not wait."""
-        self.signal(signal.SIGKILL)
+    def leave(self, seconds: float) -> str:
+        """Close its control socket, on which it ends by itself; kill it if it does not
+        within `seconds`; reap it."""
+        self.control.close()
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        if not poll.poll(seconds * 1000):
+            self.signal(signal.SIGKILL)
         return self.reap()
 
 

@@ -124,9 +124,15 @@ class Driver:
             deep_sleep=config.driver.deep_sleep_us / 1e6,
         )
         lane = Lane(books, packets, addresses, range(config.queues), idle)
+        cards = descriptors[3:]
         for index, port_config in enumerate(config.ports):
             port = create_port(port_config, index, config.queues)
             self._ports.append(port)
+            if port_config.process:
+                from ringline.pipeline.ports.sim82599.port import Sim82599Port
+
+                assert isinstance(port, Sim82599Port)
+                port.use_card(cards.pop(0))
             port.open(lane.memory, descriptor_memory, descriptor_memory.device_addresses(mode))
             lane.add_port(port)
         self._lane = lane

@@ -53,7 +53,7 @@ class Event(enum.Enum):
 class Action(enum.Enum):
     """What the supervisor does, in the order given."""
 
-    START_TRAFFIC = "start traffic"
+    SERVE = "serve"  # everything is up: tell who waits for that
     DRAIN = "drain"
     HURRY = "hurry"
     STOP_WORKERS = "stop workers"
@@ -167,7 +167,7 @@ def _hurry_workers(run: Run, now: float, patience: Patience) -> Result:
 
 TABLE: Mapping[tuple[Stage, Event], Step] = {
     (Stage.OPENING, Event.OPENED): lambda run, now, patience: (replace(run, deadline=None), ()),
-    (Stage.OPENING, Event.ALL_READY): _to(Stage.RUNNING, None, Action.START_TRAFFIC),
+    (Stage.OPENING, Event.ALL_READY): _to(Stage.RUNNING, None, Action.SERVE),
     (Stage.OPENING, Event.FAILED): _retire,
     (Stage.OPENING, Event.STOP): _retire,
     (Stage.OPENING, Event.DEADLINE): _retire,
@@ -204,6 +204,7 @@ TABLE: Mapping[tuple[Stage, Event], Step] = {
     (Stage.DISMISSING, Event.CARDS_GONE): _finish,
     (Stage.DISMISSING, Event.DEADLINE): _cards_late,
     (Stage.DISMISSING, Event.DRIVER_GONE): _stay,
+    (Stage.ENDED, Event.FAILED): _stay,
     (Stage.ENDED, Event.STOP): _stay,
     (Stage.ENDED, Event.DRIVER_GONE): _stay,
 }

@@ -39,8 +39,9 @@ PIECE = 30_000
 MORE, LAST = b"+", b"."
 MESSAGE_MAX = 4 << 20  # bytes; a peer cannot make this process keep more
 
-# Descriptors beside one message: three are the most that is sent today.
-DESCRIPTORS_MAX = 8
+# Descriptors beside one message; a driver gets three segments and one per simulated
+# card in a process of its own.
+DESCRIPTORS_MAX = 20
 
 Message = dict[str, Any]
 
@@ -149,12 +150,8 @@ class Control:
     def _piece(self) -> tuple[Message, list[int]] | None:
         """Read one piece; returns the message when it was the last one."""
         received = array.array("i")
-        space = socket.CMSG_SPACE(DESCRIPTORS_MAX * received.itemsize)
         try:
-            # Not socket.recv_fds: in Python 3.11 that ignores its flags.
-            data, ancillary, seen, _ = self._socket.recvmsg(
-                PIECE + 1, space, socket.MSG_CMSG_CLOEXEC
-            )
+            data, ancillary, seen, _ = self._take()
         except BlockingIOError:
             return None
         except ConnectionError:
@@ -187,6 +184,16 @@ class Control:
         descriptors, self._descriptors = self._descriptors, []
         self._forget()
         return message, descriptors
+
+    def _take(self) -> Any:
+        """One datagram. Not socket.recv_fds: in Python 3.11 that ignores its flags."""
+        space = socket.CMSG_SPACE(DESCRIPTORS_MAX * array.array("i").itemsize)
+        try:
+            return self._socket.recvmsg(PIECE + 1, space, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            # The other side ended with something unread. The kernel tells that first,
+            # and once; its own last words are still there.
+            return self._socket.recvmsg(PIECE + 1, space, socket.MSG_CMSG_CLOEXEC)
 
     def _forget(self) -> None:
         for descriptor in self._descriptors:

@@ -31,7 +31,7 @@ def start() -> Iterator[Start]:
     yield start_
     for child in children:
         if child.control.fileno() >= 0:
-            child.kill()
+            child.leave(0)
 
 
 def wait_for_exit(child: Child) -> None:
@@ -103,6 +103,12 @@ def test_nothing_but_the_control_socket_is_inherited(start: Start) -> None:
     assert said["in"] == "/dev/null"
     assert isinstance(said["fds"], list)
     assert said["fds"] == []
+
+
+def test_a_child_that_is_left_ends_by_itself_or_by_force(start: Start) -> None:
+    listens = start("c = Control.from_environment()\ntry: c.receive(60)\nexcept Exception: pass\n")
+    assert listens.leave(30) == "exited with status 0"
+    assert start("time.sleep(600)").leave(0.1) == "was ended by SIGKILL"
 
 
 def test_a_child_that_is_gone_is_not_an_error_to_speak_to(start: Start) -> None:

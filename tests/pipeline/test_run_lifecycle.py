@@ -30,7 +30,7 @@ def test_an_orderly_run_does_everything_once_in_order() -> None:
     )
     assert run.stage is Stage.ENDED
     assert done == [
-        Action.START_TRAFFIC,
+        Action.SERVE,
         Action.DRAIN,
         Action.STOP_WORKERS,
         Action.STOP_DRIVER,

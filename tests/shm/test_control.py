@@ -97,6 +97,20 @@ def test_end_of_peer_is_told_apart_from_silence(ends: tuple[Control, Control]) -
         theirs.send({"nobody": "reads"})
 
 
+def test_last_words_are_heard_though_the_peer_left_something_unread(
+    ends: tuple[Control, Control],
+) -> None:
+    ours, theirs = ends
+    theirs.send({"unread": 1})
+    ours.send({"last": 1})
+    ours.send({"words": 2})
+    ours.close()
+    assert theirs.receive(1) == ({"last": 1}, [])
+    assert theirs.receive(1) == ({"words": 2}, [])
+    with pytest.raises(Closed):
+        theirs.receive(1)
+
+
 def test_a_peer_that_ends_between_pieces_leaves_no_descriptor(
     ends: tuple[Control, Control],
 ) -> None:

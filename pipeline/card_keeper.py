@@ -1,0 +1,65 @@
+"""The supervisor's side of a simulated card that runs in a process of its own.
+
+It outlives the driver, as a card in a slot would. When it ends before it was told
+to, the run ends too: that is a card which fell out of its slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ringline.pipeline.instance import grant
+from ringline.pipeline.keepers import ERRORS, House, Keeper
+from ringline.pipeline.observe import PortSource
+from ringline.shm.control import Message, revive
+from ringline.shm.errors import GaveUp
+from ringline.shm.segments import Segment
+
+
+class CardKeeper(Keeper):
+    """The card process of the port with number `index`; `segment` is its `.card.<port>`."""
+
+    def __init__(
+        self, house: House, program: Sequence[str], source: PortSource, index: int, segment: Segment
+    ) -> None:
+        super().__init__(house, f"card of port {source.name}", program)
+        self.ready = False
+        self._source = source
+        self._index = index
+        self._segment = segment
+        self._dismissed = False
+
+    def start(self) -> None:
+        """Spawn it and hand it its port and its segments."""
+        self.spawn()
+        instance = self.house.instance
+        message = {"do": "open", "config": self.house.config.to_json(), "port": self._index}
+        segments = (instance.descriptors.segment, instance.packets.segment, self._segment)
+        with grant(*segments) as descriptors:
+            self.tell(message, descriptors)
+
+    def stop_dma(self) -> None:
+        """It moves nothing more; what it had to send is not sent."""
+        self.tell({"do": "bus_master", "on": False})
+
+    def dismiss(self) -> None:
+        """It writes out its record and ends."""
+        self._dismissed = True
+        self.tell({"do": "stop"})
+
+    def heard(self, what: str, message: Message) -> None:
+        """Its word is taken: it is ours."""
+        if what == "ready":
+            self.ready = True
+        elif what == "failed":
+            self.house.fail(revive(message["error"], ERRORS))
+        elif what == "stopped":
+            self._source.wire = message["wire"]
+            if message["trouble"]:
+                self.house.announce(f"port {self._source.name}: {message['trouble']}")
+
+    def ended(self, how: str) -> None:
+        """Its end is certain."""
+        self.ready = False
+        if not self._dismissed:
+            self.house.fail(GaveUp(f"the {self.name} {how}; everything was stopped"))

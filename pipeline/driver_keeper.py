@@ -1,0 +1,119 @@
+"""The supervisor's side of the driver process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ringline.pipeline.instance import grant
+from ringline.pipeline.keepers import ERRORS, House, Keeper
+from ringline.pipeline.lifecycle import Beat
+from ringline.pipeline.observe import Sources
+from ringline.shm.control import Message, revive
+from ringline.shm.rings import RingPair
+
+SILENCE = 3.0  # seconds without a pass of its loop until the driver counts as hung
+RENEWAL = 5.0  # seconds in which it must have settled a queue
+
+Settled = Callable[[dict[str, int]], None]
+
+
+class DriverKeeper(Keeper):
+    """The driver process. Its word is taken: it is ours, and no user code runs in it.
+
+    `changed` is called with each of its events that matters to the course of the
+    run ("ready", "renewed", "drained", "finished", "stopped") and with "gone".
+    """
+
+    def __init__(
+        self,
+        house: House,
+        program: Sequence[str],
+        sources: Sources,
+        changed: Callable[[str], None],
+    ) -> None:
+        super().__init__(house, "driver", program)
+        self.ready = False
+        self.how = "was not started"  # how it ended
+        self._sources = sources
+        self._changed = changed
+        self._beat = Beat()
+        # What it was asked to settle, by queue and new generation: since when, whom to tell.
+        self._renewals: dict[tuple[int, int], tuple[float, Settled]] = {}
+
+    def start(self) -> None:
+        """Spawn it and hand it its configuration and its segments."""
+        self.spawn()
+        self._sources.driver_pid = self.pid
+        instance, place = self.house.instance, self.house.places["driver"]
+        config = self.house.config
+        config = replace(config, driver=replace(config.driver, cpu=place.cpu))
+        message = {"do": "open", "config": config.to_json(), "yield": place.shared}
+        segments = [instance.descriptors.segment, instance.packets.segment, instance.lane]
+        with grant(*segments, *instance.cards.values()) as descriptors:
+            self.tell(message, descriptors)
+
+    def renew(self, queue: int, generation: int, rings: RingPair | None, settled: Settled) -> None:
+        """Have it settle the queue's last generation and take these rings, or none.
+
+        `settled` is called with what that came to.
+        """
+        message = {"do": "renew", "queue": queue, "generation": generation}
+        self._renewals[queue, generation] = (time.monotonic(), settled)
+        if rings is None:
+            self.order(message)
+        else:
+            with grant(rings.segment) as descriptors:
+                self.order(message, descriptors)
+
+    def order(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Tell it something and have it read that at once."""
+        self.tell(message, descriptors)
+        self.house.instance.ask_for_a_turn()
+
+    def silent(self, now: float, longest: float) -> str:
+        """Why it counts as hung, or "". `longest`: the most that one look counts for."""
+        if not self.ready:
+            return ""
+        self._beat = self._beat.look(self.house.instance.books.lane.heartbeat, now, longest)
+        if self.deaf:
+            return "closed its control socket"
+        if self._beat.silent > SILENCE:
+            return f"gave no sign of life for {SILENCE:g} s"
+        for (queue, _), (since, _) in self._renewals.items():
+            if now - since > RENEWAL:
+                return f"did not settle queue {queue} in {RENEWAL:g} s"
+        return ""
+
+    def heard(self, what: str, message: Message) -> None:
+        """Take over what it tells, then tell of it."""
+        if what == "ready":
+            self.ready = True
+            self._beat = Beat(seen=time.monotonic())
+            self._describe(message.get("ports", []))
+        elif what == "ports":
+            self._describe(message["ports"])
+        elif what == "renewed":
+            queue, generation = message["queue"], message["generation"]
+            _, settled = self._renewals.pop((queue, generation))
+            self.house.instance.settled(queue, generation)
+            settled(message["settled"])
+        elif what == "stopped":
+            self._describe(message["report"].get("ports", []))
+        elif what == "failed":
+            self.house.fail(revive(message["error"], ERRORS))
+        self._changed(what)
+
+    def ended(self, how: str) -> None:
+        """Its end is certain."""
+        self.how = how
+        self._sources.driver_pid = None
+        self.ready = False
+        self._renewals.clear()
+        self._changed("gone")
+
+    def _describe(self, ports: list[dict[str, Any]]) -> None:
+        for source, described in zip(self._sources.ports, ports, strict=False):
+            source.update(described)

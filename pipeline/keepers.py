@@ -1,0 +1,129 @@
+"""Keepers: each has one child, hears what it says, sees its end, and does what a table decides.
+
+The tables (`lifecycle`, `run_lifecycle`) decide; the keepers act; the supervisor
+owns the loop and the course of the run. This is what all keepers have in common.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ringline.pipeline.children import Child
+from ringline.pipeline.config import Config
+from ringline.pipeline.instance import Instance
+from ringline.pipeline.loop import Loop
+from ringline.pipeline.placement import Place
+from ringline.shm import errors
+from ringline.shm.control import Closed, Garbled, Message
+from ringline.shm.errors import RinglineError
+
+MESSAGES_PER_TURN = 16  # a child that talks without end must not keep the loop
+
+ERRORS: list[type[RinglineError]] = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, RinglineError) and kind is not RinglineError
+]
+
+
+@dataclass
+class House:
+    """What all keepers of one run share."""
+
+    config: Config
+    loop: Loop
+    instance: Instance
+    places: Mapping[str, Place]
+    announce: Callable[[str], None]
+    fail: Callable[[RinglineError], None]  # the run must end for this reason
+
+
+class Keeper(ABC):
+    """One child at a time, wired to the loop."""
+
+    def __init__(self, house: House, name: str, program: Sequence[str]) -> None:
+        self.house = house
+        self.name = name
+        self.child: Child | None = None
+        self.deaf = False  # its end of the control socket is closed, or useless
+        self._program = program
+
+    def spawn(self) -> None:
+        """Start the program and listen to it."""
+        child = self.child = Child(self.name, self._program, self.environment())
+        self.deaf = False
+        self.house.loop.watch(child.pidfd, self._exited)
+        self.house.loop.watch(child.control.fileno(), self._listen)
+
+    def tell(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send to the child, if there is one that listens."""
+        if self.child is not None and not self.deaf:
+            self.child.tell(message, descriptors)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the child, if there is one."""
+        if self.child is not None:
+            self.child.signal(number)
+
+    def abandon(self, seconds: float) -> None:
+        """End the child whatever any table says: by closing its control socket, which
+        lets a driver stop its cards, and after `seconds` by force."""
+        if self.child is not None:
+            self._forget(self.child)
+            self.child.leave(seconds)
+            self.child = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child there is."""
+        return None if self.child is None else self.child.pid
+
+    def environment(self) -> Mapping[str, str]:
+        """What the program finds in its environment."""
+        return os.environ
+
+    @abstractmethod
+    def heard(self, what: str, message: Message) -> None:
+        """The child sent the event `what`."""
+
+    @abstractmethod
+    def ended(self, how: str) -> None:
+        """The child's end is certain, and `child` is None."""
+
+    def _listen(self) -> None:
+        child = self.child
+        for _ in range(MESSAGES_PER_TURN):
+            if child is None or self.child is not child or self.deaf:
+                return
+            try:
+                received = child.control.receive()
+            except (Closed, Garbled) as error:
+                self.house.loop.forget(child.control.fileno())
+                self.deaf = True
+                if isinstance(error, Garbled):
+                    self.house.announce(f"{self.name}: {error}; it is ended")
+                    child.signal(signal.SIGKILL)
+                return
+            if received is None:
+                return
+            message, descriptors = received
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self.heard(str(message.get("event")), message)
+
+    def _exited(self) -> None:
+        child = self.child
+        assert child is not None
+        self._listen()  # its last words came before its end
+        self._forget(child)
+        how = child.reap()
+        self.child = None
+        self.ended(how)
+
+    def _forget(self, child: Child) -> None:
+        self.house.loop.forget(child.pidfd)
+        self.house.loop.forget(child.control.fileno())

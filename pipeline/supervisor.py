@@ -1,0 +1,432 @@
+"""The supervisor: it starts the driver and the workers, watches them, replaces them, ends them.
+
+One thread, one loop: process ends (pidfds), control sockets, signals, the metrics
+and status sockets, deadlines. What is decided lies in two pure tables, `lifecycle`
+for a worker slot and `run_lifecycle` for the run; what is done to children, in
+their keepers.
+
+Guarantees (tests in tests/pipeline/test_supervisor.py):
+ - however a run ends, every child is reaped and every segment unlinked
+   (test_nothing_is_left_however_it_ends)
+ - a worker that ends is replaced and the others are not disturbed
+   (test_a_dead_worker_has_a_successor_and_the_others_do_not_notice)
+ - a plugin that fails before it ever served refuses the whole run
+   (test_a_plugin_that_fails_at_first_refuses_the_run)
+ - the death of the driver ends the run with balanced books
+   (test_the_death_of_the_driver_ends_the_run)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ringline.pipeline import endpoint, lifecycle, observe, run_lifecycle
+from ringline.pipeline.card_keeper import CardKeeper
+from ringline.pipeline.config import Config
+from ringline.pipeline.driver_keeper import DriverKeeper
+from ringline.pipeline.instance import Instance, pci_address
+from ringline.pipeline.keepers import House, Keeper
+from ringline.pipeline.lifecycle import Phase, Policy
+from ringline.pipeline.loop import Loop
+from ringline.pipeline.notify import Notifier
+from ringline.pipeline.placement import place, usable_cpus
+from ringline.pipeline.run_lifecycle import Action, Event, Patience, Run, Stage
+from ringline.pipeline.snapshot import Snapshot
+from ringline.pipeline.status import StatusServer
+from ringline.pipeline.worker_keeper import WorkerKeeper
+from ringline.shm.errors import BooksError, GaveUp, HardwareError, RinglineError
+from ringline.shm.ledger import settle_driver
+from ringline.workers import launch
+
+SILENCE = 1.0  # seconds without a heartbeat until a worker counts as hung
+LOOK = 0.3  # of `silence`: from one look at the heartbeats to the next
+DISPLAY_EVERY = 1.0
+DRAIN_SHARE = 0.9  # of the drain's deadline is the driver's, to answer in time
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What is executed for each kind of child."""
+
+    # -P: nothing that lies in the current folder can stand in for a module of ours.
+    driver: tuple[str, ...] = (sys.executable, "-P", "-m", "ringline.pipeline.driver")
+    worker: tuple[str, ...] = field(default_factory=lambda: tuple(launch.command()))
+    card: tuple[str, ...] = (sys.executable, "-P", "-m", "ringline.pipeline.ports.sim82599.process")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `error` None is well.
+
+    `snapshot` was taken when the books were closed; None if nothing was started.
+    `reports` holds what plugins said of themselves at last, by queue.
+    """
+
+    error: RinglineError | None
+    snapshot: Snapshot | None = None
+    reports: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+
+class Service(Protocol):
+    """A listening socket that is served in the supervisor's loop (server.Server)."""
+
+    def fileno(self) -> int:
+        """Readable when `turn` has work."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When `turn` has work at the latest."""
+
+    def turn(self) -> None:
+        """Do what can be done without waiting."""
+
+    def close(self) -> None:
+        """Serve no more."""
+
+
+class Supervisor:
+    """One run of one instance. `run` is its life.
+
+    `seconds` ends it after so long; `announce` gets one sentence for everything
+    that an operator may want to know, `display` a snapshot every second.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        seconds: float | None = None,
+        announce: Callable[[str], None] = lambda sentence: print(sentence, file=sys.stderr),
+        display: Callable[[Snapshot], None] | None = None,
+        programs: Programs | None = None,
+        policy: Policy | None = None,
+        patience: Patience | None = None,
+        silence: float = SILENCE,
+        stop_dma: Callable[[str], None] | None = None,
+    ) -> None:
+        self._config = config
+        self._seconds = seconds
+        self._announce = announce
+        self._display = display
+        self._programs = programs or Programs()
+        self._policy = policy or Policy(
+            intensity=config.restart.intensity, period=config.restart.period
+        )
+        self._patience = patience or Patience()
+        self._silence = silence
+        self._stop_dma = stop_dma or _stop_bus_mastering
+        self._events: deque[Event] = deque()
+        self._error: RinglineError | None = None
+        self._final: Snapshot | None = None
+        self._workers: list[WorkerKeeper] = []
+        self._services: list[Service] = []
+
+    def run(self) -> Outcome:
+        """Start everything, serve until the end, leave nothing. Errors are in the outcome."""
+        self._notifier = Notifier()
+        try:
+            with Loop() as loop, Instance(self._config, self._stop_dma) as instance:
+                self._prepare(loop, instance)
+                try:
+                    self._start()
+                    while self._run.stage is not Stage.ENDED:
+                        self._turn()
+                finally:
+                    self._clear()
+        except RinglineError as error:
+            self._error = self._error or error
+        reports = {worker.queue: worker.report for worker in self._workers if worker.report}
+        return Outcome(self._error, self._final, reports)
+
+    # -- beginning ----------------------------------------------------------------------
+
+    def _prepare(self, loop: Loop, instance: Instance) -> None:
+        config = self._config
+        self._loop, self._instance = loop, instance
+        self._sources = observe.Sources.of(config, [instance.lane], instance.slots)
+        queues = range(config.queues)
+        wishes = {"driver": config.driver.cpu}
+        wishes |= {f"worker {queue}": config.worker(queue).cpu for queue in queues}
+        house = House(
+            config=config,
+            loop=loop,
+            instance=instance,
+            places=place(wishes, usable_cpus()),
+            announce=self._announce,
+            fail=self._fail,
+        )
+        self._driver = DriverKeeper(
+            house, self._programs.driver, self._sources, self._driver_changed
+        )
+        self._workers = [
+            WorkerKeeper(
+                house, self._programs.worker, source, self._driver, self._policy, self._silence
+            )
+            for source in self._sources.workers
+        ]
+        self._cards = [
+            CardKeeper(house, self._programs.card, self._sources.ports[index], index, segment)
+            for index, segment in instance.cards.items()
+        ]
+        self._run = Run(deadline=time.monotonic() + self._patience.open)
+        self._sources.state = self._run.stage.value
+        self._started = self._finished = False
+        self._end_at: float | None = None
+        self._display_at = self._look_at = self._alive_at = time.monotonic()
+        loop.on_signal(lambda number: self._events.append(Event.STOP))
+
+    def _start(self) -> None:
+        self._services = self._open_services()
+        for service in self._services:
+            self._loop.watch(service.fileno(), service.turn)
+        for card in self._cards:
+            card.start()
+
+    def _start_driver_and_workers(self) -> None:
+        self._started = True
+        self._driver.start()
+        for worker in self._workers:
+            worker.step(lifecycle.Event.START)
+
+    def _take(self) -> Snapshot:
+        return observe.take(self._sources)
+
+    def _open_services(self) -> list[Service]:
+        """What others can ask: before there is traffic, so that a taken port is refused."""
+        services: list[Service] = []
+        listener = endpoint.listen(self._config.metrics)
+        if listener is not None:
+            metrics = endpoint.MetricsServer(listener, self._take)
+            self._sources.metrics_url = metrics.url
+            services.append(metrics)
+        services.append(StatusServer(self._config.name, self._take))
+        return services
+
+    # -- one turn -----------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        while (event := self._next_event()) is not None:
+            self._step(event)
+        self._loop.turn(self._deadlines())
+        now = time.monotonic()
+        self._look(now)
+        for worker in self._workers:
+            if worker.slot.deadline is not None and worker.slot.deadline <= now:
+                worker.step(lifecycle.Event.DEADLINE)
+        for service in self._services:
+            if service.deadline is not None and service.deadline <= now:
+                service.turn()
+        if self._run.deadline is not None and self._run.deadline <= now:
+            self._late()
+        self._tell_world(now)
+
+    def _deadlines(self) -> list[float | None]:
+        deadlines = [self._run.deadline, self._end_at]
+        deadlines += [worker.slot.deadline for worker in self._workers]
+        deadlines += [service.deadline for service in self._services]
+        if self._watching:
+            deadlines.append(self._look_at)
+        if self._display is not None:
+            deadlines.append(self._display_at)
+        if self._notifier.watchdog_seconds is not None:
+            deadlines.append(self._alive_at)
+        return deadlines
+
+    def _next_event(self) -> Event | None:
+        """What happened, else what holds now and the table waits for."""
+        if self._events:
+            return self._events.popleft()
+        stage, workers = self._run.stage, self._workers
+        if stage is Stage.OPENING and not self._started:
+            # The driver looks for its cards at once, so they are there before it.
+            if all(card.ready for card in self._cards):
+                self._start_driver_and_workers()
+            return None
+        if stage is Stage.OPENING and self._driver.ready:
+            if self._run.deadline is not None:
+                return Event.OPENED
+            # One may have died since: that is not for the whole run to wait for.
+            return Event.ALL_READY if all(worker.slot.served for worker in workers) else None
+        if stage is Stage.RUNNING:
+            if workers and all(worker.slot.phase is Phase.GIVEN_UP for worker in workers):
+                self._blame(GaveUp("the workers of all queues were given up; see above"))
+                return Event.STOP
+            if self._finished or (self._end_at is not None and self._end_at <= time.monotonic()):
+                self._end_at = None
+                return Event.STOP
+        if stage is Stage.RETIRING and all(worker.slot.over for worker in workers):
+            return Event.WORKERS_GONE
+        if stage is Stage.DISMISSING and all(card.child is None for card in self._cards):
+            return Event.CARDS_GONE
+        return None
+
+    def _step(self, event: Event) -> None:
+        self._run, actions = run_lifecycle.step(self._run, event, time.monotonic(), self._patience)
+        self._sources.state = self._run.stage.value
+        for action in actions:
+            self._perform(action)
+
+    def _perform(self, action: Action) -> None:
+        if action is Action.SERVE:
+            self._serve()
+        elif action is Action.DRAIN:
+            self._notifier.stopping()
+            self._driver.order({"do": "drain", "seconds": self._patience.drain * DRAIN_SHARE})
+        elif action is Action.HURRY:
+            self._driver.order({"do": "drain", "seconds": self._patience.hurry * DRAIN_SHARE})
+        elif action is Action.STOP_WORKERS:
+            for worker in self._workers:
+                worker.step(lifecycle.Event.STOP)
+        elif action is Action.STOP_DRIVER:
+            self._driver.order({"do": "stop"})
+        elif action is Action.ABORT_DRIVER:
+            self._driver.signal(signal.SIGABRT)
+        elif action is Action.KILL_DRIVER:
+            self._driver.signal(signal.SIGKILL)
+        elif action is Action.STOP_DMA:
+            self._stop_all_dma()
+        elif action is Action.STOP_CARDS:
+            for card in self._cards:
+                card.dismiss()
+        elif action is Action.KILL_CARDS:
+            for card in self._cards:
+                card.signal(signal.SIGKILL)
+        elif action is Action.SETTLE:
+            settled = settle_driver(self._instance.lane)
+            self._announce(
+                f"the books of the driver were settled: {settled.lost} packets lost with it"
+            )
+        elif action is Action.FINISH:
+            self._finish()
+
+    # -- what happens -------------------------------------------------------------------
+
+    @property
+    def _watching(self) -> bool:
+        """Whether heartbeats are looked at."""
+        return self._run.stage in (Stage.OPENING, Stage.RUNNING, Stage.DRAINING)
+
+    def _look(self, now: float) -> None:
+        if not self._watching or now < self._look_at:
+            return
+        every = self._silence * LOOK
+        self._look_at = now + every
+        for worker in self._workers:
+            worker.look(now, 1.5 * every)
+        if self._run.stage is not Stage.OPENING and (why := self._driver.silent(now, 1.5 * every)):
+            self._blame(GaveUp(f"the driver {why} and was ended"))
+            self._events.append(Event.DRIVER_SILENT)
+
+    def _driver_changed(self, what: str) -> None:
+        if what == "finished":
+            self._finished = True
+        elif what == "drained":
+            self._events.append(Event.DRAINED)
+        elif what == "stopped":
+            self._events.append(Event.DRIVER_CLOSED)
+        elif what == "gone":
+            if not self._run.closed and Event.DRIVER_CLOSED not in self._events:
+                self._blame(GaveUp(f"the driver {self._driver.how}; everything was stopped"))
+            self._events.append(Event.DRIVER_GONE)
+
+    def _fail(self, error: RinglineError) -> None:
+        self._blame(error)
+        self._events.append(Event.FAILED)
+
+    def _blame(self, error: RinglineError) -> None:
+        """The first reason to end is the reason."""
+        self._error = self._error or error
+
+    def _late(self) -> None:
+        """The deadline of the run's stage has passed."""
+        stage, patience = self._run.stage, self._patience
+        if stage is Stage.OPENING:
+            self._blame(
+                HardwareError(
+                    f"the driver did not open its ports within {patience.open:g} s: "
+                    + ", ".join(f"{port.name} ({port.device})" for port in self._config.ports)
+                )
+            )
+        elif stage is Stage.DRAINING:
+            self._announce("the drain is over its time: what is in flight is counted as lost")
+        elif stage is Stage.CLOSING:
+            self._blame(
+                HardwareError(f"the driver did not stop its ports within {patience.close:g} s")
+            )
+        self._events.append(Event.DEADLINE)
+
+    def _serve(self) -> None:
+        now = time.monotonic()
+        self._end_at = None if self._seconds is None else now + self._seconds
+        self._display_at = now
+        ports, workers = len(self._config.ports), len(self._workers)
+        self._notifier.ready(f"{ports} ports, {workers} workers")
+
+    def _tell_world(self, now: float) -> None:
+        if self._notifier.watchdog_seconds is not None and now >= self._alive_at:
+            self._alive_at = now + self._notifier.watchdog_seconds / 3
+            self._notifier.alive()
+        if self._display is not None and now >= self._display_at:
+            self._display_at = now + DISPLAY_EVERY
+            try:
+                self._display(self._take())
+            except OSError:
+                self._display = None
+                if _is_pipe(sys.stdout):  # whoever read it has gone; a journal comes back
+                    self._events.append(Event.STOP)
+
+    # -- the end ------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        self._final = self._take()
+        if not self._final.balanced:
+            wrong = {name: off for name, off in self._final.balance.items() if off}
+            self._error = BooksError(
+                "the books do not balance: "
+                + ", ".join(f"{name} is off by {off}" for name, off in wrong.items())
+            )
+
+    def _stop_all_dma(self) -> None:
+        for card in self._cards:
+            card.stop_dma()
+        for port in self._config.ports:
+            address = pci_address(port)
+            if address is None:
+                continue
+            try:
+                self._stop_dma(address)
+            except (RinglineError, OSError) as error:
+                self._announce(f"DMA of {address} could not be stopped: {error}")
+
+    def _clear(self) -> None:
+        """Whatever happened: nothing of this run goes on."""
+        for service in self._services:
+            self._loop.forget(service.fileno())
+            service.close()
+        keepers: list[Keeper] = [*self._workers, self._driver, *self._cards]
+        if any(keeper.child is not None for keeper in keepers):
+            for keeper in keepers:
+                keeper.abandon(self._patience.kill)
+            self._stop_all_dma()
+
+
+def _is_pipe(stream: Any) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _stop_bus_mastering(address: str) -> None:
+    """Only instances with real cards pay for the import."""
+    from ringline.pipeline.ports import pci
+
+    pci.stop_dma(address)

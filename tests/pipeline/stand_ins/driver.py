@@ -1,0 +1,78 @@
+"""Stands in for the driver process: speaks its messages, moves no packet.
+
+Usage: driver.py MODE. Modes: well; mute (never ready); refuses (a failed event);
+crashes (ends when told to drain); stubborn (never stops); hangs (no heartbeat,
+no answers once running); finishes (says at once that the wire is dry).
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+
+from ringline.shm.clock import ticks
+from ringline.shm.control import Closed, Control
+from ringline.shm.rings import RingPair
+from ringline.shm.segments import Segment
+
+PORT = {
+    "name": "wan",
+    "mac": "02:00:00:00:00:01",
+    "link": {"up": True, "mbps": 10000},
+    "statistics": {},
+    "wire": {},
+    "faults": [],
+}
+SETTLED = {"returned": 1, "carried": 2, "lost": 3, "refused": 4}
+
+
+def serve(control: Control, mode: str) -> int:
+    lane = None
+    rings: dict[int, RingPair] = {}
+    while True:
+        if lane is not None and mode != "hangs":
+            lane.at("struct rl_lane_segment *").lane.heartbeat = ticks()
+        received = control.receive(0.05)
+        if received is None:
+            continue
+        message, descriptors = received
+        what = message["do"]
+        if what == "open" and mode == "refuses":
+            error = {"type": "HardwareError", "message": "port wan: no link flag after 10 s"}
+            control.send({"event": "failed", "error": error})
+            return 3
+        if what == "open" and mode != "mute":
+            lane = Segment.attach(descriptors[2])
+            control.send({"event": "ready", "ports": [PORT]})
+            if mode == "finishes":
+                control.send({"event": "finished"})
+        elif what == "renew":
+            queue = message["queue"]
+            settled = SETTLED if queue in rings else dict.fromkeys(SETTLED, 0)
+            if queue in rings:
+                rings.pop(queue).close()
+            if descriptors:
+                rings[queue] = RingPair.attach(descriptors[0])
+            answer = {"event": "renewed", "queue": queue, "generation": message["generation"]}
+            control.send({**answer, "settled": settled})
+        elif what == "drain":
+            if mode == "crashes":
+                return 1
+            if mode == "stubborn":
+                time.sleep(0.3)
+            control.send({"event": "drained", "in_flight": 0})
+        elif what == "stop":
+            if mode == "stubborn":
+                signal.signal(signal.SIGABRT, signal.SIG_IGN)
+                time.sleep(600)
+            control.send({"event": "stopped", "report": {"ports": [PORT]}})
+            return 0
+
+
+if __name__ == "__main__":
+    try:
+        code = serve(Control.from_environment(), sys.argv[1])
+    except Closed:
+        code = 0
+    sys.exit(code)

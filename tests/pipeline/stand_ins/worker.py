@@ -1,0 +1,98 @@
+"""Stands in for a worker process: speaks its messages, takes no packet.
+
+The plugin's name is what it does: well; fails_prepare; fails_setup; dies_at_first
+(in set-up); dies_once, dies_always (killed after it was ready; in the first life,
+in each); hangs (no heartbeat after it was ready, in its first life, ABRT ignored);
+late (never prepared); stubborn (does not stop); garbles (sends what is no message);
+deaf (closes its socket); reports; chatters (says it is ready, again and again).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from ringline.shm.clock import ticks
+from ringline.shm.control import Closed, Control
+from ringline.shm.rings import RingPair
+from ringline.shm.slots import COUNTER, GAUGE, STATE, WorkerSlot
+
+
+def serve(control: Control) -> int:
+    received = control.receive(10)
+    assert received is not None
+    message, descriptors = received
+    plugin, first = message["plugin"], message["generation"] == 1
+    slot = WorkerSlot.attach(descriptors[2])
+    RingPair.attach(descriptors[1])
+    if plugin == "late":
+        time.sleep(600)
+    if plugin == "fails_prepare":
+        return fail(control, "the plugin fails_prepare does not compile: line 3")
+    control.send({"event": "prepared"})
+    if plugin == "fails_setup":
+        return fail(control, "the plugin fails_setup raised KeyError in setup")
+    if plugin == "dies_at_first":
+        os.kill(os.getpid(), signal.SIGKILL)
+    lives = slot.lookup_or_add("lives", COUNTER)
+    state = slot.lookup_or_add("state", STATE, "uint64", 1, 8)
+    remembered = slot.lookup_or_add("remembered", GAUGE)
+    put(slot, lives, word(slot, lives) + 1)
+    put(slot, state, word(slot, state) + 1)
+    put(slot, remembered, word(slot, state))
+    control.send({"event": "ready"})
+    if plugin == "dies_always" or (plugin == "dies_once" and first):
+        beat(slot)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if plugin == "hangs" and first:
+        signal.signal(signal.SIGABRT, signal.SIG_IGN)
+        time.sleep(600)
+    if plugin == "garbles" and first:
+        control._socket.send(b".not json")
+        time.sleep(600)
+    if plugin == "deaf" and first:
+        control.close()
+        while True:
+            beat(slot)
+            time.sleep(0.05)
+    while True:
+        beat(slot)
+        if plugin == "chatters":
+            control.send({"event": "ready"})
+            control.send({"event": 7, "error": [1]})
+        received = control.receive(0.05)
+        if received is not None and received[0]["do"] == "stop":
+            if plugin == "stubborn":
+                time.sleep(600)
+            if plugin == "reports":
+                control.send({"event": "report", "plugin": {"top": [1, 2, 3]}})
+            return 0
+
+
+def beat(slot: WorkerSlot) -> None:
+    slot.counters.heartbeat = ticks()
+
+
+def word(slot: WorkerSlot, address: int) -> int:
+    offset = address - slot.segment.address
+    return int.from_bytes(slot.segment.memory[offset : offset + 8], "little")
+
+
+def put(slot: WorkerSlot, address: int, value: int) -> None:
+    offset = address - slot.segment.address
+    slot.segment.memory[offset : offset + 8] = value.to_bytes(8, "little")
+
+
+def fail(control: Control, sentence: str) -> int:
+    control.send({"event": "failed", "error": {"type": "PluginError", "message": sentence}})
+    return 20
+
+
+if __name__ == "__main__":
+    try:
+        code = serve(Control.from_environment())
+    except Closed:
+        code = 0
+    sys.exit(code)

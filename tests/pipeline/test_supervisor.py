@@ -1,0 +1,342 @@
+"""Promises of the supervisor, kept with children that stand in for driver and workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ringline.pipeline.config import Config, MetricsConfig, PortConfig, RestartConfig, WorkerConfig
+from ringline.pipeline.lifecycle import Policy
+from ringline.pipeline.run_lifecycle import Patience
+from ringline.pipeline.snapshot import Snapshot
+from ringline.pipeline.supervisor import Outcome, Programs, Supervisor
+from ringline.shm.errors import (
+    EnvironmentLacks,
+    GaveUp,
+    HardwareError,
+    PluginError,
+    RinglineError,
+)
+from ringline.shm.segments import segments_of
+
+STAND_INS = Path(__file__).parent / "stand_ins"
+
+FAST = Policy(intensity=3, period=60.0, prepare=20.0, setup=20.0, grace=0.1, stop=0.3, backoff=0.01)
+SHORT = Patience(open=20.0, drain=2.0, hurry=0.2, grace=0.1, kill=2.0, close=2.0, dismiss=1.0)
+
+
+def children_of(pid: int) -> list[int]:
+    return [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+
+
+class Trial:
+    """A supervisor with stand-ins, and what it told."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.told: list[str] = []
+        self.snapshots: list[Snapshot] = []
+        self.on_snapshot: Callable[[Snapshot], None] = lambda snapshot: None
+
+    def run(
+        self,
+        *plugins: str,
+        driver: str = "well",
+        seconds: float | None = 0.0,
+        policy: Policy = FAST,
+        patience: Patience = SHORT,
+        silence: float = 5.0,
+    ) -> Outcome:
+        config = Config(
+            name=self.name,
+            ports=(PortConfig("wan", "sim:82599", queues=len(plugins)),),
+            workers=tuple(WorkerConfig(plugin) for plugin in plugins),
+            restart=RestartConfig(),
+            metrics=MetricsConfig(host=None),
+        )
+        python = (sys.executable, "-P")
+        supervisor = Supervisor(
+            config,
+            seconds=seconds,
+            announce=self.told.append,
+            display=self._display,
+            programs=Programs(
+                driver=(*python, str(STAND_INS / "driver.py"), driver),
+                worker=(*python, str(STAND_INS / "worker.py")),
+            ),
+            policy=policy,
+            patience=patience,
+            silence=silence,
+        )
+        before = children_of(os.getpid())
+        self.started = time.monotonic()
+        outcome = supervisor.run()
+        assert segments_of(self.name) == [], "segments were left"
+        assert children_of(os.getpid()) == before, "children were left"
+        return outcome
+
+    def _display(self, snapshot: Snapshot) -> None:
+        assert time.monotonic() - self.started < 60.0, f"still {snapshot.state}"
+        self.snapshots.append(snapshot)
+        self.on_snapshot(snapshot)
+
+    def until(self, condition: Callable[[Snapshot], bool]) -> None:
+        """End the run, by the signal that a service manager sends, once this holds."""
+
+        def check(snapshot: Snapshot) -> None:
+            if condition(snapshot):
+                os.kill(os.getpid(), signal.SIGTERM)
+                self.on_snapshot = lambda snapshot: None
+
+        self.on_snapshot = check
+
+
+@pytest.fixture
+def trial(instance: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> Trial:
+    monkeypatch.setattr("ringline.pipeline.supervisor.DISPLAY_EVERY", 0.02)
+    return Trial(instance())
+
+
+def raised(outcome: Outcome) -> RinglineError | None:
+    return outcome.error
+
+
+def test_an_orderly_run_ends_well(trial: Trial) -> None:
+    outcome = trial.run("well", "reports")
+    assert raised(outcome) is None
+    assert trial.told == []
+    assert outcome.reports == {1: {"top": [1, 2, 3]}}
+    assert outcome.snapshot is not None
+    assert outcome.snapshot.balanced
+    assert outcome.snapshot.ports[0].link_up
+
+
+def test_a_run_ends_when_the_wire_is_dry(trial: Trial) -> None:
+    assert raised(trial.run("well", driver="finishes", seconds=None)) is None
+
+
+def test_a_run_ends_on_a_signal(trial: Trial) -> None:
+    trial.until(lambda snapshot: snapshot.state == "running")
+    assert raised(trial.run("well", seconds=None)) is None
+
+
+@pytest.mark.parametrize("plugin", ["fails_prepare", "fails_setup"])
+def test_a_plugin_that_fails_at_first_refuses_the_run(trial: Trial, plugin: str) -> None:
+    outcome = trial.run("well", plugin, seconds=None)
+    assert isinstance(outcome.error, PluginError)
+    assert plugin in str(outcome.error)
+
+
+def test_a_worker_that_dies_at_first_refuses_the_run(trial: Trial) -> None:
+    outcome = trial.run("dies_at_first", "well", seconds=None)
+    assert isinstance(outcome.error, PluginError)
+    assert str(outcome.error) == ("worker 0 with the plugin dies_at_first was ended by SIGKILL")
+
+
+def test_a_plugin_that_takes_too_long_refuses_the_run(trial: Trial) -> None:
+    outcome = trial.run("late", seconds=None, policy=replace(FAST, prepare=0.3))
+    assert isinstance(outcome.error, PluginError)
+    assert "preparing took longer than 0.3 s" in str(outcome.error)
+
+
+def test_a_dead_worker_has_a_successor_and_the_others_do_not_notice(trial: Trial) -> None:
+    def replaced(snapshot: Snapshot) -> bool:
+        return snapshot.workers[1].up and snapshot.workers[1].generation == 2
+
+    trial.until(replaced)
+    outcome = trial.run("well", "dies_once", "well", seconds=None)
+    assert raised(outcome) is None
+    assert outcome.snapshot is not None
+    assert [worker.generation for worker in outcome.snapshot.workers] == [1, 2, 1]
+    assert [worker.restarts for worker in outcome.snapshot.workers] == [0, 1, 0]
+    assert trial.told == [
+        "worker 1 was ended by SIGKILL; 3 packets lost with it, 2 go to its successor"
+    ]
+
+
+def test_a_queue_whose_worker_keeps_dying_is_given_up_and_the_rest_runs_on(trial: Trial) -> None:
+    trial.until(lambda snapshot: snapshot.workers[0].state == "given up")
+    outcome = trial.run("dies_always", "well", seconds=None)
+    assert raised(outcome) is None
+    assert outcome.snapshot is not None
+    assert outcome.snapshot.workers[0].restarts == FAST.intensity
+    assert outcome.snapshot.workers[1].restarts == 0
+    assert "worker 0 died repeatedly: it starts with blank state" in trial.told
+    assert "it died 4 times in 60 s and is given up" in trial.told[-1]
+
+
+def test_counters_survive_deaths_and_suspected_state_does_not(trial: Trial) -> None:
+    lives: list[int] = []
+
+    def look(snapshot: Snapshot) -> bool:
+        lives.extend(named(snapshot, "lives"))
+        return snapshot.workers[0].state == "given up"
+
+    trial.until(look)
+    outcome = trial.run("dies_always", "well", seconds=None)
+    assert lives == sorted(lives), "a counter stepped back"
+    assert outcome.snapshot is not None
+    assert named(outcome.snapshot, "lives") == [FAST.intensity + 1]
+    # Kept until the third death, for which the policy suspects the state.
+    assert FAST.blank_after == FAST.intensity
+    assert named(outcome.snapshot, "remembered") == [1]
+
+
+def named(snapshot: Snapshot, name: str) -> list[int]:
+    return [metric.value for metric in snapshot.workers[0].metrics if metric.name == name]
+
+
+def test_when_all_queues_are_given_up_the_run_ends(trial: Trial) -> None:
+    outcome = trial.run("dies_always", "dies_always", seconds=None)
+    assert isinstance(outcome.error, GaveUp)
+    assert outcome.error.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("plugin", "why"),
+    [
+        ("hangs", "gave no sign of life for 0.3 s"),
+        ("deaf", "closed its control socket"),
+        ("garbles", "a control message is not a JSON object"),
+    ],
+)
+def test_a_faulty_worker_is_ended_and_replaced(trial: Trial, plugin: str, why: str) -> None:
+    trial.until(lambda snapshot: snapshot.workers[0].up and snapshot.workers[0].generation == 2)
+    assert raised(trial.run(plugin, "well", seconds=None, silence=0.3)) is None
+    assert why in trial.told[0]
+    assert "3 packets lost with it" in trial.told[-1]
+
+
+def test_a_worker_that_talks_nonsense_disturbs_nobody(trial: Trial) -> None:
+    assert raised(trial.run("chatters", "well", seconds=0.5)) is None
+
+
+def test_the_death_of_the_driver_ends_the_run(trial: Trial) -> None:
+    killed: list[int] = []
+
+    def kill(snapshot: Snapshot) -> None:
+        if snapshot.state == "running" and snapshot.driver_pid and not killed:
+            killed.append(snapshot.driver_pid)
+            os.kill(snapshot.driver_pid, signal.SIGKILL)
+
+    trial.on_snapshot = kill
+    outcome = trial.run("well", "well", seconds=None)
+    assert isinstance(outcome.error, GaveUp)
+    assert "the driver was ended by SIGKILL" in str(outcome.error)
+    assert outcome.snapshot is not None
+    assert outcome.snapshot.balanced
+
+
+def test_a_driver_that_dies_while_it_drains_is_no_different(trial: Trial) -> None:
+    outcome = trial.run("well", driver="crashes")
+    assert isinstance(outcome.error, GaveUp)
+    assert "exited with status 1" in str(outcome.error)
+
+
+def test_a_driver_that_refuses_is_quoted(trial: Trial) -> None:
+    outcome = trial.run("well", driver="refuses", seconds=None)
+    assert isinstance(outcome.error, HardwareError)
+    assert str(outcome.error) == "port wan: no link flag after 10 s"
+
+
+def test_a_driver_that_never_gets_ready_is_ended_in_time(trial: Trial) -> None:
+    outcome = trial.run("well", driver="mute", seconds=None, patience=replace(SHORT, open=0.5))
+    assert isinstance(outcome.error, HardwareError)
+    assert "did not open its ports within 0.5 s: wan (sim:82599)" in str(outcome.error)
+
+
+def test_a_driver_that_hangs_is_ended(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ringline.pipeline.driver_keeper.SILENCE", 0.3)
+    outcome = trial.run("well", driver="hangs", seconds=None, silence=0.3)
+    assert isinstance(outcome.error, GaveUp)
+    assert "gave no sign of life for 0.3 s and was ended" in str(outcome.error)
+
+
+def test_a_driver_that_does_not_stop_is_killed_and_its_books_are_settled(trial: Trial) -> None:
+    outcome = trial.run("well", driver="stubborn", patience=replace(SHORT, close=0.2))
+    assert isinstance(outcome.error, HardwareError)
+    assert outcome.snapshot is not None
+    assert outcome.snapshot.balanced
+    assert "books of the driver were settled" in trial.told[-1]
+
+
+def test_a_worker_that_does_not_stop_is_killed(trial: Trial) -> None:
+    assert raised(trial.run("stubborn", "well")) is None
+
+
+def test_a_second_signal_hurries(trial: Trial) -> None:
+    """The stubborn worker is not waited for as long as the first signal would."""
+    sent: list[float] = []
+
+    def twice(snapshot: Snapshot) -> None:
+        if snapshot.state in ("running", "retiring") and len(sent) < 2:
+            sent.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+    trial.on_snapshot = twice
+    patient = replace(FAST, stop=60.0)
+    assert raised(trial.run("stubborn", seconds=None, policy=patient)) is None
+    assert time.monotonic() - sent[0] < 30.0
+
+
+def test_an_instance_that_runs_refuses_a_second(trial: Trial) -> None:
+    refused: list[Outcome] = []
+    rival = Trial(trial.name)
+
+    def second(snapshot: Snapshot) -> bool:
+        if snapshot.state == "running" and not refused:
+            # In the same process: the lock is by open file, so it is refused all the same.
+            refused.append(Supervisor(Config(name=rival.name, metrics=MetricsConfig(None))).run())
+        return bool(refused)
+
+    trial.until(second)
+    assert raised(trial.run("well", seconds=None)) is None
+    assert isinstance(refused[0].error, EnvironmentLacks)
+    assert "already runs" in str(refused[0].error)
+
+
+def test_a_display_that_is_closed_ends_nothing(trial: Trial) -> None:
+    def broken(snapshot: Snapshot) -> None:
+        raise BrokenPipeError
+
+    trial.on_snapshot = broken
+    assert raised(trial.run("well", seconds=0.3)) is None
+    assert len(trial.snapshots) == 1
+
+
+@pytest.mark.parametrize("moment", ["opening", "running", "draining", "retiring", "closing"])
+def test_nothing_is_left_however_it_ends(trial: Trial, moment: str) -> None:
+    """An error of our own at any moment: children and segments go all the same."""
+
+    class Unexpected(BaseException):
+        pass
+
+    def fail(snapshot: Snapshot) -> None:
+        if snapshot.state == moment:
+            raise Unexpected
+
+    trial.on_snapshot = fail
+    before, handler = children_of(os.getpid()), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Unexpected):
+        trial.run("well", "stubborn", seconds=0.1, driver="stubborn")
+    assert segments_of(trial.name) == []
+    assert children_of(os.getpid()) == before
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_nothing_is_open_afterwards(trial: Trial) -> None:
+    trial.run("well")  # modules are imported, caches filled
+    before = sorted(os.listdir("/proc/self/fd"))
+    trial.run("well", "dies_once")
+    assert sorted(os.listdir("/proc/self/fd")) == before
