@@ -154,6 +154,7 @@ class MappedBar:
 
     def close(self) -> None:
         """Unmap, and let others have the device."""
+        del self._base  # an access after this is an error, not a crash
         ffi.release(self._view)
         self._memory.close()
         self._file.close()

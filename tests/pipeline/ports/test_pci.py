@@ -124,6 +124,8 @@ def test_two_drivers_cannot_have_one_card(device: Path, tmp_path: Path) -> None:
         PciDevice(ADDRESS, tmp_path).map_bar(BAR_BYTES)
     bar.close()
     PciDevice(ADDRESS, tmp_path).map_bar(BAR_BYTES).close()
+    with pytest.raises(AttributeError):
+        bar.read32(0)
 
 
 def test_the_driver_is_chosen_by_pci_id(device: Path, tmp_path: Path) -> None:
