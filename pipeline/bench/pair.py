@@ -60,38 +60,26 @@ def run_pair(cpus: tuple[int, ...], name: str, given: dict[str, int], size: int)
     fd = os.memfd_create("ringline-bench")
     try:
         os.ftruncate(fd, size)
-        with mmap.mmap(fd, size) as memory:
-            there = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    __name__,
-                    str(fd),
-                    str(size),
-                    str(cpus[1]),
-                    name,
-                    json.dumps(given),
-                ],
+        with mmap.mmap(fd, size) as memory, ffi.from_buffer(memory) as start:
+            command = [sys.executable, "-P", "-m", __name__]
+            with subprocess.Popen(
+                [*command, str(fd), str(size), str(cpus[1]), name, json.dumps(given)],
                 pass_fds=[fd],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-            )
-            try:
+            ) as there:
                 assert there.stdin is not None
                 assert there.stdout is not None
-                answers.readline()  # it is ready to run
-                os.sched_setaffinity(0, {cpus[0]})
-                start = ffi.from_buffer(memory)
-                ours, _ = _loops(ffi.cast("uint8_t *", start), given)[name]
-                go.write(b"go\n")
-                go.close()
-                ticks = ours()
-                their_ticks = int(answers.readline() or 0)
-            finally:
-                ffi.release(start)
-                there.kill()
-                there.wait()
-                answers.close()
+                try:
+                    there.stdout.readline()  # it is ready to run
+                    os.sched_setaffinity(0, {cpus[0]})
+                    ours, _ = _loops(ffi.cast("uint8_t *", start), given)[name]
+                    there.stdin.write(b"go\n")
+                    there.stdin.close()
+                    ticks = ours()
+                    their_ticks = int(there.stdout.readline() or 0)
+                finally:
+                    there.kill()
     finally:
         os.close(fd)
     if not ticks or not their_ticks:
