@@ -126,10 +126,13 @@ static void bring_up(struct rl_sim *sim)
 static void scribble(uint8_t *descriptors, uint8_t *packets)
 {
     uint64_t *words = (uint64_t *)(void *)descriptors;
+    uint64_t command = chance(8) ? 0x2b300000ull : 0x2a300000ull; /* with EOP or without */
     for (uint32_t i = 0; i < DESCRIPTOR_BYTES / 8; i += 2) {
-        uint32_t length = chance(16) ? 60 + chance(200) : chance(0x10000);
-        words[i] = PACKETS_BUS + chance(PACKET_BYTES - (chance(128) ? 4096 : 0));
-        words[i + 1] = 0x2b300000ull | length | (uint64_t)length << 46;
+        uint32_t length = chance(16) ? 60 + chance(200) : 1 + chance(0xffff);
+        words[i] = PACKETS_BUS + chance(PACKET_BYTES - 4096);
+        if (chance(64) == 0)
+            words[i] = PACKETS_BUS + PACKET_BYTES - chance(2 * length);
+        words[i + 1] = command | length | (uint64_t)length << 46;
         if (chance(128) == 0)
             words[i] = anything();
         if (chance(32) == 0)
@@ -151,30 +154,32 @@ static int32_t load(struct rl_sim *sim)
     uint32_t lengths[FRAMES];
     uint32_t order[3 * FRAMES];
     uint64_t at = 0;
-    for (uint32_t i = 0; i < FRAMES; i++) {
+    uint32_t frames = chance(2) ? FRAMES : 1 + chance(2);
+    for (uint32_t i = 0; i < frames; i++) {
+        const uint8_t *start = starts[chance(4)];
         offsets[i] = at;
         lengths[i] = chance(4) ? 60 + chance(64) : chance(8) ? chance(2000) : chance(20000);
         for (uint32_t n = 0; n < lengths[i]; n++)
-            data[at + n] = n < 24 && chance(32) ? starts[i % 4][n] : (uint8_t)anything();
+            data[at + n] = n < 24 && chance(32) ? start[n] : (uint8_t)anything();
         at += lengths[i];
     }
     for (uint32_t i = 0; i < 3 * FRAMES; i++)
-        order[i] = chance(FRAMES);
+        order[i] = chance(frames);
     struct rl_sim_source source = {
         .data = data,
         .data_bytes = at,
         .offsets = offsets,
         .lengths = lengths,
-        .frames = FRAMES,
+        .frames = frames,
         .order_length = 1 + chance(3 * FRAMES),
         .order = order,
         .total = chance(2) * chance(100000),
         .rate = chance(3) ? 0 : 1e6 * (1 + chance(50)),
     };
     if (chance(32) == 0)
-        order[0] = FRAMES;
+        order[0] = frames;
     if (chance(32) == 0)
-        offsets[chance(FRAMES)] = anything();
+        offsets[chance(frames)] = anything();
     return rl_sim_source(sim, &source);
 }
 
