@@ -54,6 +54,8 @@ static inline void rl_intent_done(struct rl_lane_segment *books)
 {
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     *(volatile uint32_t *)&books->intent.operation = 0;
+    /* Nor may what the next intent writes come before this one is over. */
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
 /* Which counters a release adds to: of the queue where the packet came in, or,
