@@ -137,7 +137,7 @@ class Supervisor:
                 self._prepare(loop, instance)
                 try:
                     self._start()
-                    while self._run.stage is not Stage.ENDED:
+                    while not self._ended():
                         self._turn()
                 finally:
                     self._clear()
@@ -212,9 +212,14 @@ class Supervisor:
 
     # -- one turn -----------------------------------------------------------------------
 
-    def _turn(self) -> None:
+    def _ended(self) -> bool:
+        """Take every step that can be taken now; whether that was the last."""
         while (event := self._next_event()) is not None:
             self._step(event)
+        return self._run.stage is Stage.ENDED
+
+    def _turn(self) -> None:
+        """Wait for something to happen, and hear of everything that did."""
         self._loop.turn(self._deadlines())
         now = time.monotonic()
         self._look(now)
