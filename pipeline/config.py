@@ -61,6 +61,11 @@ class WireConfig:
     record: str | None = None
 
     @property
+    def has_source(self) -> bool:
+        """Whether anything ever arrives from this wire."""
+        return self.replay is not None or self.flows is not None
+
+    @property
     def finite(self) -> bool:
         """Whether the wire runs dry by itself; one with no source never started."""
         if self.flows is not None:
@@ -120,7 +125,7 @@ class RestartConfig:
 
 @dataclass(frozen=True)
 class DriverConfig:
-    """The driver process. `deep_sleep_us` bounds its sleep after a second of silence; 0: never."""
+    """The driver process. `deep_sleep_us` bounds its sleep after 0.1 s of silence; 0: never."""
 
     cpu: int | None = None
     idle: str = "adaptive"  # busy | adaptive

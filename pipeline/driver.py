@@ -158,9 +158,16 @@ class Driver:
     # -- ends -------------------------------------------------------------------------
 
     def _is_finished(self) -> bool:
-        """Whether every wire is finite and dry, and its last packet accounted for."""
+        """Whether every wire is finite and dry, and its last packet accounted for.
+
+        Wires with nothing to send do not hold up the end, but alone they are no reason for it.
+        """
         assert self._lane is not None
-        return all(port.wire_finished() for port in self._ports) and self._lane.in_flight == 0
+        return (
+            any(port.wire is not None and port.wire.has_source for port in self._config.ports)
+            and all(port.wire_finished() for port in self._ports)
+            and self._lane.in_flight == 0
+        )
 
     def _drained(self, moved: int, now: float) -> None:
         assert self._lane is not None

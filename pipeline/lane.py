@@ -19,7 +19,7 @@ from ringline.shm.segments import Segment
 LINE_RATE = 14_880_952  # frames of 64 bytes a second on 10 Gbit/s, with preamble and gap
 PAUSE_AFTER = 20e-6  # seconds without progress until passes end in longer pauses,
 SLEEP_AFTER = 200e-6  # in sleep,
-DEEP_AFTER = 1.0  # in deep sleep
+DEEP_AFTER = 0.1  # in deep sleep: a line-rate burst after so long may lose its first packets
 WAKE_INTERVAL = 50e-6  # at most one wake-up of a worker in this time: each costs 9 us and more
 
 
@@ -28,7 +28,7 @@ class Idle:
     """What the lane does when nothing comes.
 
     `adaptive` False spins for ever. `descriptors` is the shortest RX ring: no
-    sleep is longer than it takes to fill at line rate, until a second of silence
+    sleep is longer than it takes to fill at line rate, until DEEP_AFTER of silence
     allows `deep_sleep` seconds. `yielding`: the core is shared with a worker.
     """
 
