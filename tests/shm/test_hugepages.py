@@ -1,0 +1,241 @@
+"""Memory on hugepages: when it is, when it is not, and what is said then.
+
+Hugepages are real where the test may reserve and mount some; elsewhere an ordinary folder
+stands in for the mount, to see what is chosen.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from cffi import FFI
+
+from ringline.shm import hugepages
+from ringline.shm._shm import lib
+from ringline.shm.errors import EnvironmentLacks, UsageError
+from ringline.shm.packets import DescriptorMemory, PacketMemory
+from ringline.shm.segments import remove_stale, segments_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HEADER = lib.RL_HEADER_BYTES
+STRIDE = lib.RL_BUFFER_STRIDE
+MIB = 1 << 20
+CLONE_NEWNS = 0x20000  # of sched.h; Python knows it from 3.12 on
+
+
+@pytest.fixture
+def own_mounts() -> Iterator[None]:
+    """What the test mounts is seen by it and its children alone, and ends with it."""
+    ffi = FFI()
+    ffi.cdef("int unshare(int flags); int setns(int fd, int flags);")
+    c_library = ffi.dlopen(None)
+    with open("/proc/self/ns/mnt", "rb") as before:
+        if c_library.unshare(CLONE_NEWNS) != 0:
+            pytest.skip("needs root to mount hugepages for itself alone")
+        try:
+            subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+            yield
+        finally:
+            assert c_library.setns(before.fileno(), CLONE_NEWNS) == 0
+
+
+@pytest.fixture
+def real_hugepages(tmp_path: Path, own_mounts: None) -> Iterator[int]:
+    """A hugetlbfs with 8 free pages of 2 MiB, as root; gives their size."""
+    pool = Path(hugepages.POOLS, "hugepages-2048kB", "nr_hugepages")
+    if not pool.exists():
+        pytest.skip("hugepages of 2 MiB are missing in this kernel")
+    before = int(pool.read_text())
+    missing = 8 - hugepages.available(2 * MIB)
+    mount = tmp_path / "huge pages"
+    mount.mkdir()
+    try:
+        if missing > 0:
+            pool.write_text(str(before + missing))
+        command = ["mount", "-t", "hugetlbfs", "-o", "pagesize=2M", "none", str(mount)]
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+        if mounted.returncode != 0 or hugepages.available(2 * MIB) < 8:
+            pytest.skip(f"hugepages are missing: none to be reserved or mounted {mounted.stderr}")
+        yield 2 * MIB
+    finally:
+        pool.write_text(str(before))
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A folder that is taken for a hugetlbfs mount, with pools as given."""
+
+    def make(free: int, total: int, page_kib: int = 2048, folder: str = "huge") -> Path:
+        mount = tmp_path / folder
+        mount.mkdir(exist_ok=True)
+        table = tmp_path / "mounts"
+        with table.open("a") as file:
+            file.write(f"none {mount} hugetlbfs rw,relatime,pagesize={page_kib >> 10}M 0 0\n")
+        pool = tmp_path / "pools" / f"hugepages-{page_kib}kB"
+        pool.mkdir(parents=True)
+        for name, value in [
+            ("free_hugepages", free),
+            ("nr_hugepages", total),
+            ("resv_hugepages", 0),
+        ]:
+            (pool / name).write_text(f"{value}\n")
+        monkeypatch.setattr(hugepages, "MOUNTS", str(table))
+        monkeypatch.setattr(hugepages, "POOLS", str(tmp_path / "pools"))
+        return mount
+
+    return make
+
+
+def test_auto_takes_hugepages_when_there_are_enough(
+    instance: Callable[[], str], stand_in: Callable[..., Path]
+) -> None:
+    mount = stand_in(free=3, total=8)
+    name = instance()
+    with PacketMemory.create(name, 2000) as memory:
+        assert memory.segment.path == f"{mount}/ringline.{name}.packets"
+        assert segments_of(name) == [memory.segment.path]
+        # These would need a fourth page.
+        with PacketMemory.create(instance(), 3000) as other:
+            assert other.segment.path.startswith("/dev/shm/")
+    assert segments_of(name) == []
+
+
+def test_auto_takes_the_smallest_pages_that_serve(
+    instance: Callable[[], str], stand_in: Callable[..., Path]
+) -> None:
+    big = stand_in(free=2, total=2, page_kib=1 << 20, folder="big")
+    small = stand_in(free=2, total=2, folder="small")
+    for buffers, mount in [(100, small), (3000, big)]:
+        with PacketMemory.create(instance(), buffers) as memory:
+            assert memory.segment.path.startswith(str(mount))
+
+
+def test_off_takes_none(instance: Callable[[], str], stand_in: Callable[..., Path]) -> None:
+    stand_in(free=3, total=8)
+    with PacketMemory.create(instance(), 10, hugepages="off") as memory:
+        assert memory.segment.path.startswith("/dev/shm/")
+    with pytest.raises(UsageError, match="say auto, require or off"):
+        PacketMemory.create(instance(), 10, hugepages="never")
+
+
+def test_require_says_how_many_are_needed_and_how_to_get_them(
+    instance: Callable[[], str], stand_in: Callable[..., Path]
+) -> None:
+    stand_in(free=2, total=5)
+    name = instance()
+    with pytest.raises(EnvironmentLacks) as refused:
+        PacketMemory.create(name, 10_000, hugepages="require")
+    assert str(refused.value) == (
+        'hugepages = "require", but 11 hugepages of 2 MiB are needed and 2 of 5 are free '
+        "(sysctl -w vm.nr_hugepages=14)"
+    )
+    assert segments_of(name) == []
+
+
+def test_require_says_how_to_reserve_pages_of_another_size(
+    instance: Callable[[], str], stand_in: Callable[..., Path]
+) -> None:
+    stand_in(free=0, total=0, page_kib=1 << 20)
+    with pytest.raises(EnvironmentLacks, match="1 hugepages of 1 GiB are needed") as refused:
+        PacketMemory.create(instance(), 10, hugepages="require")
+    assert f"echo 1 > {hugepages.POOLS}/hugepages-1048576kB/nr_hugepages" in str(refused.value)
+
+
+def test_require_without_a_mount_says_so(
+    instance: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mounts").write_text("proc /proc proc rw 0 0\n")
+    monkeypatch.setattr(hugepages, "MOUNTS", str(tmp_path / "mounts"))
+    with pytest.raises(EnvironmentLacks, match="mount -t hugetlbfs none /dev/hugepages"):
+        PacketMemory.create(instance(), 10, hugepages="require")
+    with PacketMemory.create(instance(), 10) as memory:
+        assert not memory.hugepages
+
+
+def test_a_mount_that_is_not_writable_is_passed_by(
+    instance: Callable[[], str], stand_in: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount = stand_in(free=8, total=8)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with PacketMemory.create(instance(), 10) as memory:
+        assert memory.segment.path.startswith("/dev/shm/")
+    with pytest.raises(EnvironmentLacks, match=f"{mount} is not writable for user") as refused:
+        PacketMemory.create(instance(), 10, hugepages="require")
+    assert "mount -t hugetlbfs -o uid=" in str(refused.value)
+
+
+def test_pages_that_are_gone_when_they_are_wanted_are_passed_by(
+    instance: Callable[[], str], real_hugepages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Somebody else was faster after we counted.
+    monkeypatch.setattr(hugepages, "available", lambda page_size: 1 << 20)
+    name = instance()
+    too_many = (hugepages.pool(real_hugepages, "nr_hugepages") + 1) * real_hugepages // STRIDE
+    with PacketMemory.create(name, too_many) as memory:
+        assert not memory.hugepages
+    with pytest.raises(EnvironmentLacks, match="is too full for"):
+        PacketMemory.create(name, too_many, hugepages="require")
+    assert segments_of(name) == []
+
+
+def test_hugepages_hold_buffers_at_physical_addresses(
+    instance: Callable[[], str], real_hugepages: int
+) -> None:
+    free = hugepages.pool(real_hugepages, "free_hugepages")
+    name = instance()
+    with PacketMemory.create(name, 2000, hugepages="require") as memory:
+        assert (memory.page_size, memory.hugepages, memory.buffers) == (real_hugepages, True, 2000)
+        assert memory.segment.size == 3 * real_hugepages
+        assert hugepages.pool(real_hugepages, "free_hugepages") == free - 3
+        other = PacketMemory.attach(memory.segment.share())
+        assert (other.page_size, other.buffers) == (real_hugepages, 2000)
+        there = other.device_addresses("physical")
+        assert there.page_shift == 21
+        assert len(set(there.page_bus)) == 3
+        assert all(address and address % real_hugepages == 0 for address in there.page_bus)
+        assert there.unusable == [
+            (real_hugepages - HEADER) // STRIDE,
+            (2 * real_hugepages - HEADER) // STRIDE,
+        ]
+        other.close()
+    assert hugepages.pool(real_hugepages, "free_hugepages") == free, "all pages were given back"
+
+
+def test_descriptor_rings_find_room_in_one_hugepage(
+    instance: Callable[[], str], real_hugepages: int
+) -> None:
+    with DescriptorMemory.create(instance(), 3 * MIB, hugepages="require") as memory:
+        there = memory.device_addresses("physical")
+        offsets = [memory.allocate(600_000)[1] for _ in range(4)]
+        for offset in offsets:
+            assert there.of(offset + 599_999) == there.of(offset) + 599_999
+        assert offsets[3] == 2 * MIB, "the fourth would have straddled"
+
+
+def test_hugepages_that_a_dead_owner_left_are_given_back(
+    instance: Callable[[], str], real_hugepages: int
+) -> None:
+    free = hugepages.pool(real_hugepages, "free_hugepages")
+    name = instance()
+    code = (
+        "import os, signal, sys\n"
+        "from ringline.shm.packets import PacketMemory\n"
+        "memory = PacketMemory.create(sys.argv[1], 2000, hugepages='require')\n"
+        "memory.segment.set_pci(['0000:03:00.0'])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, name], check=False, timeout=60)
+    assert done.returncode == -9
+    assert hugepages.pool(real_hugepages, "free_hugepages") == free - 3
+    stopped: list[str] = []
+    removed = remove_stale(name, stopped.append)
+    assert [Path(path).name for path in removed] == [f"ringline.{name}.packets"]
+    assert stopped == ["0000:03:00.0"]
+    assert hugepages.pool(real_hugepages, "free_hugepages") == free
