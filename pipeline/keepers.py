@@ -10,7 +10,7 @@ import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ringline.pipeline.children import Child
 from ringline.pipeline.config import Config
@@ -40,6 +40,7 @@ class House:
     places: Mapping[str, Place]
     announce: Callable[[str], None]
     fail: Callable[[RinglineError], None]  # the run must end for this reason
+    remarked: set[str] = field(default_factory=set)  # what workers said of their plugins
 
 
 class Keeper(ABC):

@@ -21,6 +21,7 @@ from ringline.pipeline.observe import WorkerSource
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.shm.rings import RingPair
+from ringline.workers import launch
 
 
 @dataclass
@@ -62,6 +63,7 @@ class WorkerKeeper(Keeper):
         self._silence = silence
         self._beat = Beat()
         self._death = Death()
+        self._complained_at = 0.0
 
     def step(self, event: Event) -> None:
         """Let the table decide, and do what it says."""
@@ -93,6 +95,12 @@ class WorkerKeeper(Keeper):
         self.house.announce(f"{self.name} {self._death.fault}; it is ended")
         self.step(Event.SILENT)
 
+    def environment(self) -> dict[str, str]:
+        """Where modules are found; and no threads of libraries, which would take the
+        driver's CPU, unless the user asks for them."""
+        threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        return {**threads, **launch.environment()}
+
     def heard(self, what: str, message: Message) -> None:
         """A word of the worker's."""
         if what == "prepared":
@@ -105,8 +113,7 @@ class WorkerKeeper(Keeper):
             self._death.error = revive(error if isinstance(error, dict) else {}, ERRORS)
             self.step(Event.FAILED)
         elif what == "report":
-            plugin = message.get("plugin")
-            self.report = plugin if isinstance(plugin, dict) else {}
+            self._note_report(message.get("plugin"))
 
     def ended(self, how: str) -> None:
         """Its end is certain."""
@@ -195,6 +202,21 @@ class WorkerKeeper(Keeper):
         source = self._source
         source.state, source.up = self.slot.phase.value, self.slot.phase is Phase.RUNNING
         source.pid, source.restarts = self.pid, self.slot.restarts
+
+    def _note_report(self, report: object) -> None:
+        """What the plugin or its process has to say. No worker gets more than one
+        sentence a second to an operator."""
+        if not isinstance(report, dict):
+            return
+        self.report = report
+        remarks, error, now = report.get("remarks"), report.get("error"), time.monotonic()
+        for remark in remarks[:16] if isinstance(remarks, list) else []:
+            if isinstance(remark, str) and remark not in self.house.remarked:
+                self.house.remarked.add(remark)
+                self.house.announce(remark)
+        if isinstance(error, str) and now - self._complained_at >= 1.0:
+            self._complained_at = now
+            self.house.announce(f"{self.name}: {error}")
 
     def _note_what_was_late(self) -> None:
         if self.slot.phase is Phase.PREPARING:
