@@ -42,13 +42,13 @@ struct rl_reference {
     uint8_t flags;
 };
 
-#define RL_FLAG_VLAN 0x01        /* vlan_tci is valid: stripped, or to insert */
-#define RL_FLAG_HASH 0x02        /* rss_hash is valid */
-#define RL_FLAG_L3_OK 0x04       /* the card checked the IPv4 header checksum */
-#define RL_FLAG_L4_OK 0x08       /* the card checked the TCP or UDP checksum */
+#define RL_FLAG_VLAN 0x01         /* vlan_tci is valid: stripped, or to insert */
+#define RL_FLAG_HASH 0x02         /* rss_hash is valid */
+#define RL_FLAG_L3_OK 0x04        /* the card checked the IPv4 header checksum */
+#define RL_FLAG_L4_OK 0x08        /* the card checked the TCP or UDP checksum */
 #define RL_FLAG_CHECKSUM_BAD 0x10 /* one of them was wrong */
-#define RL_FLAG_BLANK 0x20       /* a granted buffer, not a received packet */
-#define RL_FLAG_TX_CHECKSUM 0x40 /* reserved: ask the card for checksums */
+#define RL_FLAG_BLANK 0x20        /* a granted buffer, not a received packet */
+#define RL_FLAG_TX_CHECKSUM 0x40  /* reserved: ask the card for checksums */
 
 #define RL_VERDICT_DROP 255  /* the plugin said: drop */
 #define RL_VERDICT_ERROR 254 /* the plugin failed on this packet: drop, counted apart */
@@ -61,7 +61,7 @@ struct rl_segment_header {
     uint32_t kind;
     uint64_t layout_hash;
     uint64_t size;
-    uint64_t used; /* bytes asked for, the header included; `size` is in whole pages */
+    uint64_t used;      /* bytes asked for, the header included; `size` is in whole pages */
     uint32_t owner_pid; /* for messages only: alive means holds the flock */
     uint32_t generation;
     char instance[64];
@@ -103,29 +103,29 @@ struct rl_ring_end {
 
 /* What a worker counts; only the worker writes it, in `.worker.<queue>`. */
 struct rl_worker_counters {
-    uint64_t packets;           /* taken from `in`, blanks not counted */
+    uint64_t packets; /* taken from `in`, blanks not counted */
     uint64_t bytes;
     uint64_t batches;
-    uint64_t forwarded;         /* verdict: a port */
-    uint64_t dropped;           /* verdict: drop */
-    uint64_t plugin_errors;     /* the plugin raised; the packet is dropped */
-    uint64_t verdict_errors;    /* verdict out of range; the packet is dropped */
-    uint64_t created;           /* packets made in blank buffers */
-    uint64_t busy_ticks;        /* passes that found packets */
-    uint64_t idle_ticks;        /* passes that found none, sleep included */
-    uint64_t plugin_ticks;      /* inside the plugin, part of busy_ticks */
+    uint64_t forwarded;      /* verdict: a port */
+    uint64_t dropped;        /* verdict: drop */
+    uint64_t plugin_errors;  /* the plugin raised; the packet is dropped */
+    uint64_t verdict_errors; /* verdict out of range; the packet is dropped */
+    uint64_t created;        /* packets made in blank buffers */
+    uint64_t busy_ticks;     /* passes that found packets */
+    uint64_t idle_ticks;     /* passes that found none, sleep included */
+    uint64_t plugin_ticks;   /* inside the plugin, part of busy_ticks */
     uint64_t sleeps;
-    uint64_t out_waits;         /* times `out` was full */
-    uint64_t heartbeat;         /* rl_clock() of the last pass */
+    uint64_t out_waits; /* times `out` was full */
+    uint64_t heartbeat; /* rl_clock() of the last pass */
 };
 
 /* An entry of a slot's directory: what a plugin named, and where it is. */
 struct rl_slot_entry {
     char name[48];
-    char type[56];   /* for state: dtype and shape as text */
-    uint32_t kind;   /* RL_ENTRY_*; 0 = unused; written last */
+    char type[56];    /* for state: dtype and shape as text */
+    uint32_t kind;    /* RL_ENTRY_*; 0 = unused; written last */
     uint32_t columns; /* table: values per row; histogram: buckets */
-    uint64_t offset; /* from the segment's first byte */
+    uint64_t offset;  /* from the segment's first byte */
     uint64_t bytes;
 };
 #define RL_ENTRY_COUNTER 1
@@ -161,20 +161,20 @@ struct rl_queue_counters {
     uint64_t drop_tx_down; /* the output port's link is down or it is stopped */
     uint64_t drop_rx_error;
     uint64_t drop_driver_lost;
-    uint64_t tx_waits; /* times the TX descriptor ring was full */
-    uint64_t rx_waits; /* times `in` was full while the card may have had packets */
+    uint64_t tx_waits;   /* times the TX descriptor ring was full */
+    uint64_t rx_waits;   /* times `in` was full while the card may have had packets */
     uint64_t rx_starved; /* times no free buffer was left to repost */
 };
 
 /* Per worker slot, written by the lane alone. */
 struct rl_slot_counters {
-    uint64_t pushed;       /* references put on `in`, carried ones once */
-    uint64_t returned;     /* references accepted from `out` */
-    uint64_t lost;         /* settled as lost with a dead worker */
-    uint64_t carried;      /* handed unpopped to a successor */
+    uint64_t pushed;        /* references put on `in`, carried ones once */
+    uint64_t returned;      /* references accepted from `out` */
+    uint64_t lost;          /* settled as lost with a dead worker */
+    uint64_t carried;       /* handed unpopped to a successor */
     uint64_t bad_reference; /* refused: not this worker's, or out of range */
-    uint64_t ring_faults;  /* an index out of range was seen */
-    uint64_t wakeups;      /* futex calls made */
+    uint64_t ring_faults;   /* an index out of range was seen */
+    uint64_t wakeups;       /* futex calls made */
     uint64_t blanks_granted;
     uint64_t blanks_transmitted;
     uint64_t blanks_returned;
@@ -205,7 +205,7 @@ struct rl_intent {
     uint32_t padding;
     uint64_t counter[2];
     uint64_t before[2];
-    uint32_t buffers[64];             /* of RL_INTENT_RELEASE */
+    uint32_t buffers[64];               /* of RL_INTENT_RELEASE */
     struct rl_reference references[64]; /* of RL_INTENT_HARVEST: the buffers are in them */
 };
 #define RL_INTENT_HARVEST 1
@@ -221,9 +221,9 @@ struct rl_balance {
     uint64_t card_rx[16];
     uint64_t card_tx[16];
     uint64_t worker[16];
-    uint64_t in_flight[16];      /* per input port: with workers and on TX rings */
+    uint64_t in_flight[16];       /* per input port: with workers and on TX rings */
     int64_t packets_residual[16]; /* per input port: received - transmitted - drops - in flight */
-    int64_t worker_residual[16]; /* pushed - returned - lost - held */
+    int64_t worker_residual[16];  /* pushed - returned - lost - held */
     int64_t descriptor_residual[16]; /* per port: posted descriptors - ledger */
     int64_t buffers_residual;
     int64_t blanks_residual;
