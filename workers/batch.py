@@ -222,7 +222,7 @@ class Batch:
     def _column(self, name: str) -> NDArray[np.int64]:
         """A copy, wide enough for any arithmetic."""
         np = self._take_columns()
-        column: NDArray[np.int64] = self._columns[name][: self._count].astype(np.int64)
+        column: NDArray[Any] = self._columns[name][: self._count].astype(np.int64)
         return column
 
     def _take_columns(self) -> Any:

@@ -46,13 +46,6 @@ class BatchTier(Tier):
 
     def prepare(self, context: Context) -> None:
         """Make the object and let it prepare."""
-        code = getattr(self._declared.process, "__code__", None)  # type: ignore[attr-defined]  # tier_of looked
-        if code is not None and code.co_argcount != 2 and not code.co_flags & 0x04:
-            raise PluginError(
-                f"plugin {self.spec}: process must take (self, batch); it takes "
-                f"({', '.join(code.co_varnames[: code.co_argcount])}) "
-                f"({code.co_filename}, line {code.co_firstlineno})"
-            )
         methods = (value for value in vars(self._declared).values() if hasattr(value, "__code__"))
         if any(COLUMNS.intersection(method.__code__.co_names) for method in methods):
             __import__("numpy")  # now, for it takes 80 ms, and not with the first packets
@@ -62,6 +55,7 @@ class BatchTier(Tier):
             raise PluginError(
                 f"plugin {self.spec}: {self._declared.__name__}() failed: {sentence(error)}"
             ) from error
+        self._check_arguments(self._plugin.process)
         self._call("prepare", self.options)
         self.process = self._plugin.process  # type: ignore[method-assign]  # one call less per batch
 
@@ -78,6 +72,16 @@ class BatchTier(Tier):
         """The object's tick."""
         tick: Callable[[Worker], None] | None = getattr(self._plugin, "tick", None)
         return tick
+
+    def _check_arguments(self, process: Any) -> None:
+        code = getattr(process, "__code__", None)
+        wanted = 2 if hasattr(process, "__self__") else 1
+        if code is not None and code.co_argcount != wanted and not code.co_flags & 0x04:
+            raise PluginError(
+                f"plugin {self.spec}: process must take (self, batch); it takes "
+                f"({', '.join(code.co_varnames[: code.co_argcount])}) "
+                f"({code.co_filename}, line {code.co_firstlineno})"
+            )
 
     def _call(self, name: str, argument: Any) -> None:
         method = getattr(self._plugin, name, None)

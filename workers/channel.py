@@ -7,9 +7,8 @@ the C modules beneath them take one.
 
 from __future__ import annotations
 
-import os
-
 import _socket
+import os
 
 from ringline.shm.errors import Bug, RinglineError
 
@@ -107,9 +106,8 @@ def _scanner() -> Any:
         object_hook = object_pairs_hook = None
         parse_float, parse_int = float, int
         parse_constant = float
-        memo: dict[str, str] = {}
 
-    return _json.make_scanner(Rules)
+    return _json.make_scanner(Rules)  # type: ignore[arg-type]  # it only reads attributes
 
 
 def _encode(value: Any) -> str:

@@ -144,9 +144,9 @@ def remember(place: str, name: str, remarks: list[str]) -> None:
         with open(os.path.join(place, f"{name}.remarks"), "w", encoding="utf-8") as file:
             file.write("\n".join(remarks))
         for entry in list(os.scandir(place)):
-            if entry.name.endswith(".remarks"):
-                if entry.stat().st_mtime < time.time() - UNUSED_SECONDS:
-                    _forget(place, entry.name.removesuffix(".remarks"))
+            unused = time.time() - entry.stat().st_mtime > UNUSED_SECONDS
+            if unused and entry.name.endswith(".remarks"):
+                _forget(place, entry.name.removesuffix(".remarks"))
 
 
 def _forget(place: str, name: str) -> None:

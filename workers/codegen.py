@@ -14,7 +14,7 @@ import struct
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types, typeof
+from numba import typeof, types
 
 from ringline.shm.errors import PluginError
 from ringline.workers.worker import Counter, Gauge, Histogram
@@ -80,7 +80,7 @@ def parts_of(spec: str, state: Any) -> tuple[list[Any], type | None]:
     if isinstance(state, tuple):
         holder = type(state) if hasattr(state, "_fields") else tuple
         parts = list(state)
-    arrays = []
+    arrays: list[Any] = []
     for part in parts:
         if isinstance(part, (Counter, Gauge, Histogram)):
             arrays.append(part.array)

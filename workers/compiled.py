@@ -193,7 +193,7 @@ class CompiledTier(Tier):
         returned = dispatcher.overloads[tuple(arguments)].signature.return_type
         if not isinstance(returned, types.Integer):
             what = {"none": "nothing", "bool": "True or False"}.get(str(returned), str(returned))
-            if isinstance(returned, types.Optional):
+            if isinstance(returned, types.misc.Optional):
                 what = "nothing on one of its paths"
             raise PluginError(
                 f"plugin {self.spec} returns {what}; a verdict is the number of a port or DROP"

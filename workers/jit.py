@@ -191,9 +191,7 @@ def frame_at(_: Any, address: Any, length: Any) -> Any:
         array = make_array(FRAME)(context, builder)
         data = builder.inttoptr(args[0], array.data.type)
         one = context.get_constant(types.intp, 1)
-        populate_array(
-            array, data=data, shape=[args[1]], strides=[one], itemsize=one, meminfo=None
-        )
+        populate_array(array, data=data, shape=[args[1]], strides=[one], itemsize=one, meminfo=None)
         return array._getvalue()
 
     return FRAME(types.int64, types.int64), codegen
@@ -238,9 +236,7 @@ def state_array(_: Any, words: Any, kind: Any) -> Any:
         strides = [size]
         for extent in reversed(shape[1:]):
             strides.insert(0, builder.mul(strides[0], extent))
-        populate_array(
-            array, data=data, shape=shape, strides=strides, itemsize=size, meminfo=None
-        )
+        populate_array(array, data=data, shape=shape, strides=strides, itemsize=size, meminfo=None)
         return array._getvalue()
 
     return array_type(types.int64, kind), codegen

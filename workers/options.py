@@ -66,7 +66,9 @@ class Option:
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with `value`, to follow the option's name, or None."""
-        fits = isinstance(value, (int, float)) if self.kind is float else isinstance(value, self.kind)
+        fits = (
+            isinstance(value, (int, float)) if self.kind is float else isinstance(value, self.kind)
+        )
         if not fits or (isinstance(value, bool) and self.kind is not bool):
             return f"must be {_KINDS[self.kind]}, not {value!r}"
         if self.choices and value not in self.choices:

@@ -15,12 +15,11 @@ start.py starts it without Python's site, which takes 25 ms.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` on top of it takes 4 ms
 import gc
 import os
 import sys
 import time
-
-import _signal
 
 from ringline.shm import slots
 from ringline.shm._shm import ffi, lib
@@ -42,6 +41,24 @@ HOPELESS_SECONDS = 5.0  # after so long in which every packet failed, a new life
 HOPELESS_PACKETS = 100
 
 
+class Hope:
+    """Tells when nothing but errors came out of a plugin for HOPELESS_SECONDS."""
+
+    def __init__(self, now: float) -> None:
+        self._hopeful_at = now
+        self._packets = self._failed = 0
+
+    def lost(self, packets: int, failed: int, now: float) -> bool:
+        """Whether hope is lost, `failed` of `packets` having failed since the start."""
+        more, worse = packets - self._packets, failed - self._failed
+        if 0 < more < HOPELESS_PACKETS and more == worse:
+            return False  # too few to judge by: let them add up
+        if more == 0 or more > worse:
+            self._hopeful_at = now
+        self._packets, self._failed = packets, failed
+        return now - self._hopeful_at > HOPELESS_SECONDS
+
+
 class Process:
     """One life of a worker."""
 
@@ -52,8 +69,7 @@ class Process:
         self._rings = Segment.attach(descriptors[1], kind=lib.RL_SEGMENT_RINGS)
         self._slot = slots.WorkerSlot.attach(descriptors[2])
         self._report_at = 0.0
-        self._hopeful_at = time.monotonic()
-        self._seen = (0, 0)  # packets, failed ones
+        self._hope = Hope(time.monotonic())
 
     def run(self) -> int:
         """Prepare, set up, serve; returns the exit code."""
@@ -124,7 +140,7 @@ class Process:
                 engine.raised = error
             if now >= self._report_at and (complaint := engine.complaint()):
                 self._report({"error": f"plugin {self._message['plugin']}: {complaint}"})
-            if self._hopeless(engine, now):
+            if self._hope.lost(engine.counters.packets, engine.counters.plugin_errors, now):
                 self._fail(
                     "PluginError",
                     f"plugin {self._message['plugin']} failed on every packet for "
@@ -133,17 +149,6 @@ class Process:
                 return exits.ERRORS
         self._last_tick(engine)
         return exits.STOPPED
-
-    def _hopeless(self, engine: Engine, now: float) -> bool:
-        """Whether nothing but errors came out of the plugin for a while."""
-        counters = engine.counters
-        packets, failed = counters.packets, counters.plugin_errors
-        if packets - self._seen[0] > failed - self._seen[1] or packets == self._seen[0]:
-            self._hopeful_at = now
-        elif packets - self._seen[0] < HOPELESS_PACKETS:
-            return False  # too few to judge by: let them add up
-        self._seen = packets, failed
-        return now - self._hopeful_at > HOPELESS_SECONDS
 
     def _last_tick(self, engine: Engine) -> None:
         """Tables as they are at the end, for the report of the run."""

@@ -65,9 +65,7 @@ class Stand:
         self._rings = ffi.new("struct rl_rings_segment *")
         in_, out = ffi.addressof(self._rings, "in"), ffi.addressof(self._rings, "out")
         self._in, self._out = RingEnd(in_), RingEnd(out)
-        worker = Worker(
-            self.slot, queue=context.queue, ports=context.ports, options=tier.options
-        )
+        worker = Worker(self.slot, queue=context.queue, ports=context.ports, options=tier.options)
         tier.setup(worker)
         if counters is None:
             self.counters: Any = self.slot.counters

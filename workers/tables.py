@@ -33,7 +33,9 @@ def pack_label(label: str) -> bytes:
     return data.decode("utf-8", "ignore").encode().ljust(LABEL_BYTES, b"\0")
 
 
-def read_table(type_: str, columns: int, words: Sequence[int]) -> list[tuple[str, list[int]]] | None:
+def read_table(
+    type_: str, columns: int, words: Sequence[int]
+) -> list[tuple[str, list[int]]] | None:
     """The rows of a table as (label, values), from its entry's type, columns and words.
 
     None when it is being written, which the caller may try again, or when it is no table.

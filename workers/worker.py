@@ -176,9 +176,7 @@ class Worker:
         self._tables[name] = Table(address, columns, rows)
         return self._tables[name]
 
-    def state(
-        self, name: str, dtype: DTypeLike, shape: int | tuple[int, ...] = 1
-    ) -> NDArray[Any]:
+    def state(self, name: str, dtype: DTypeLike, shape: int | tuple[int, ...] = 1) -> NDArray[Any]:
         """The named state `name` as an array of `shape`; zeros when it is new."""
         import numpy as np
 

@@ -98,9 +98,7 @@ class WorkerUnderTest:
     def start(self, plugin: str, ports: Sequence[str] = ("a", "b"), **message: Any) -> None:
         """Start one life with new rings; it has been told what to do."""
         self.generation += 1
-        self.rings = self._stack.enter_context(
-            RingPair.create(self._instance, 0, self.generation)
-        )
+        self.rings = self._stack.enter_context(RingPair.create(self._instance, 0, self.generation))
         self.in_, self.out = RingEnd(self.rings.in_), RingEnd(self.rings.out)
         self.events = []
         self.control, theirs = Control.pair()
@@ -205,6 +203,8 @@ class WorkerUnderTest:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        if self.process is not None:
+            self.control.close()
         self._stack.close()
 
 

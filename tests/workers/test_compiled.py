@@ -70,7 +70,10 @@ def test_what_does_not_compile_is_one_sentence_with_its_line(
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        ("@packet_function\ndef judge(frame): return 0", "must take (frame, meta); it takes (frame)"),
+        (
+            "@packet_function\ndef judge(frame): return 0",
+            "must take (frame, meta); it takes (frame)",
+        ),
         ("@packet_function\ndef judge(frame, meta, state): return 0", "must take (frame, meta);"),
         (
             "@packet_function(setup=lambda worker: 1)\ndef judge(frame, meta): return 0",
@@ -199,9 +202,7 @@ def test_state_arrives_with_its_names_and_types(plugin_file: PluginFile) -> None
         ("lambda worker: worker.state('a', 'u1', 1 << 40)", "left in its slot"),
     ],
 )
-def test_a_state_that_cannot_be_is_refused(
-    plugin_file: PluginFile, setup: str, words: str
-) -> None:
+def test_a_state_that_cannot_be_is_refused(plugin_file: PluginFile, setup: str, words: str) -> None:
     source = HEAD.partition("@")[0] + f"@packet_function(setup={setup})\n"
     path = plugin_file(source + "def judge(frame, meta, state):\n    return 0\n")
     assert words in refusal(path)

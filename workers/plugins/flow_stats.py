@@ -61,7 +61,7 @@ class State(NamedTuple):
 def _setup(worker: Worker) -> State:
     slots, top = worker.options["slots"], worker.options["top"]
     if slots & (slots - 1):
-        raise PluginError(f'the option slots is a power of two, such as 32768, not {slots}')
+        raise PluginError(f"the option slots is a power of two, such as 32768, not {slots}")
     flows = worker.state("flows", np.int64, (slots, WORDS))
     # A line that a dying worker left half written is nobody's.
     flows[flows[:, CHECK] & ~RANK != _check(_hash_of_rows(flows))] = 0
@@ -188,7 +188,7 @@ def _check(hashed: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 @njit
-def find(state: Any, key: Any) -> int:
+def find(state: Any, key: Any) -> Any:
     """The place of the flow `key`, made if it is new; -1 when there is none."""
     flows = state.flows
     mask = len(flows) - 1

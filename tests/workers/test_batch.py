@@ -1,0 +1,204 @@
+"""A batch in Python: packets and columns over the same memory."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ringline.shm._shm import lib
+from ringline.workers.api import HASH, VLAN, Batch
+from ringline.workers.testing import DROP, ERROR, Frame, Run, run_plugin
+
+STRIDE: int = lib.RL_BUFFER_STRIDE
+
+
+def process(judge: Any, frames: list[Any], **how: Any) -> Run:
+    """Run the function `judge` as a class's process."""
+    return run_plugin(type("Judge", (), {"process": staticmethod(judge)}), frames, **how)
+
+
+def checked(judge: Any, frames: list[Any], **how: Any) -> Run:
+    """The same, and no packet may be an error."""
+    run = process(judge, frames, **how)
+    assert [result.error for result in run] == [None] * len(run)
+    return run
+
+
+FRAMES = [bytes([n]) * (60 + n) for n in range(10)]
+TOLD = [
+    Frame(frame, port=n % 3, rss_hash=0xFFFFFFF0 + n, vlan_tci=n, flags=4)
+    for n, frame in enumerate(FRAMES)
+]
+
+
+def test_a_packet_without_verdict_is_dropped() -> None:
+    def judge(batch: Batch) -> None:
+        batch[1].verdict = 0
+
+    assert [result.verdict for result in checked(judge, FRAMES[:3])] == [DROP, 0, DROP]
+
+
+def test_packets_and_columns_say_the_same() -> None:
+    def judge(batch: Batch) -> None:
+        assert len(batch) == len(FRAMES)
+        packets = list(batch)
+        assert [p.length for p in packets] == batch.lengths.tolist() == list(range(60, 70))
+        assert [p.port for p in packets] == batch.ports.tolist() == [f.port for f in TOLD]
+        assert [p.rss_hash for p in packets] == batch.hashes.tolist()
+        assert [p.flags for p in packets] == batch.flags.tolist() == [HASH | VLAN | 4] * 10
+        assert [p.vlan_tci for p in packets] == batch.vlan_tcis.tolist() == list(range(10))
+        assert [bytes(p.data) for p in packets] == FRAMES
+        assert [bytes(batch[n].data) for n in range(10)] == FRAMES
+        assert bytes(batch[-1].data) == FRAMES[-1]
+        packets[3].verdict = 2
+        assert batch.verdicts[3] == 2
+        batch.verdicts[4] = 1
+        assert packets[4].verdict == 1
+        with pytest.raises(IndexError):
+            batch[10]
+
+    run = checked(judge, TOLD, ports=3)
+    assert [result.verdict for result in run] == [DROP] * 3 + [2, 1] + [DROP] * 5
+
+
+def test_data_is_the_packet_and_no_byte_more() -> None:
+    def judge(batch: Batch) -> None:
+        for packet in batch:
+            packet.data[0:2] = b"xy"
+            with pytest.raises(IndexError):
+                packet.data[packet.length] = 1
+            packet.verdict = 0
+
+    run = checked(judge, FRAMES)
+    assert [result.frame for result in run] == [b"xy" + frame[2:] for frame in FRAMES]
+
+
+def test_fields_are_gathered_and_scattered() -> None:
+    def judge(batch: Batch) -> None:
+        first = batch.gather(0, ">u2")
+        assert first.tolist() == [n << 8 | n for n in range(10)]
+        assert batch.gather(4, ("u1", 6)).shape == (10, 6)
+        batch.scatter(2, (first + 1).astype(">u2"))
+        batch.scatter(10, np.arange(60, dtype="u1").reshape(10, 6))
+        batch.scatter(20, np.full(10, 0x0102, dtype="<u2"))
+        batch.verdicts[:] = 0
+
+    for n, result in enumerate(checked(judge, FRAMES)):
+        wanted = bytearray(FRAMES[n])
+        wanted[2:4] = struct.pack(">H", (n << 8 | n) + 1)
+        wanted[10:16] = bytes(range(6 * n, 6 * n + 6))
+        wanted[20:22] = b"\x02\x01"
+        assert result.frame == wanted
+
+
+def test_nothing_beyond_a_frame_is_read_or_written() -> None:
+    def judge(batch: Batch) -> None:
+        assert batch.gather(62, ("u1", 4)).tolist() == [
+            [n if 62 + i < 60 + n else 0 for i in range(4)] for n in range(10)
+        ]
+        assert batch.gather(4000, "u1").tolist() == [0] * 10
+        batch.scatter(62, np.full((10, 4), 0xEE, dtype="u1"))
+        batch.scatter(4000, np.zeros(10))
+        for packet in batch:
+            packet.resize(0, 8)
+            packet.verdict = 0
+
+    for n, result in enumerate(checked(judge, FRAMES)):
+        assert result.frame[: min(62, 60 + n)] == FRAMES[n][:62]
+        assert result.frame[62 : 60 + n] == b"\xee" * min(max(n - 2, 0), 4) + FRAMES[n][66:]
+        assert b"\xee" not in result.frame[60 + n :]
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        lambda batch: batch.gather(-1, "u1"),
+        lambda batch: batch.scatter(-1, np.zeros(10)),
+        lambda batch: batch.scatter(0, np.zeros(9)),
+        lambda batch: batch.scatter(0, 3),
+        lambda batch: batch[0].resize(193, 0),
+        lambda batch: batch[0].resize(0, STRIDE),
+        lambda batch: batch[0].resize(-61, 0),
+        lambda batch: batch.create(b"x" * 60, 1),
+        lambda batch: batch.create(b"x" * 16, 0),
+        lambda batch: batch.create(b"x" * 1519, 0),
+    ],
+)
+def test_what_would_leave_the_memory_or_the_instance_is_an_error(judge: Any) -> None:
+    run = process(judge, FRAMES)
+    assert {result.verdict for result in run} == {ERROR}
+    assert "ValueError" in (run[0].error or "")
+    assert run.counters["plugin_errors"] == 10
+
+
+def test_frames_grow_and_shrink() -> None:
+    def judge(batch: Batch) -> None:
+        packet = batch[0]
+        data = packet.resize(4, -10)
+        assert len(data) == len(packet.data) == packet.length == 54
+        data[:4] = b"head"
+        packet.verdict = 0
+
+    [result] = checked(judge, [bytes(range(60))])
+    assert result.frame == b"head" + bytes(range(50))
+
+
+def test_packets_are_made_until_there_are_no_blanks() -> None:
+    def judge(batch: Batch) -> None:
+        made = [batch.create(bytes([n]) * 60, n % 2) for n in range(5)]
+        assert made == [True] * 3 + [False] * 2
+        batch.verdicts[:] = 1
+
+    run = checked(judge, FRAMES[:2], ports=2, blanks=3)
+    assert [(made.verdict, made.frame[0]) for made in run.created] == [(0, 0), (1, 1), (0, 2)]
+    assert run.counters["created"] == 3
+    assert run.counters["forwarded"] == 2
+
+
+@pytest.mark.parametrize("verdict", [1 << 63, "0", None, 0.5])
+def test_what_is_no_number_is_an_error(verdict: Any) -> None:
+    def judge(batch: Batch) -> None:
+        for packet in batch:
+            packet.verdict = verdict
+
+    assert process(judge, FRAMES[:1])[0].verdict == ERROR
+
+
+def test_tick_and_setup_and_prepare_are_called_with_what_they_are_for() -> None:
+    calls: list[Any] = []
+
+    class Probe:
+        def prepare(self, options: Any) -> None:
+            calls.append(("prepare", options))
+
+        def setup(self, worker: Any) -> None:
+            calls.append(("setup", worker.queue))
+
+        def process(self, batch: Batch) -> None:
+            calls.append(("process", len(batch)))
+
+        def tick(self, worker: Any) -> None:
+            calls.append(("tick", worker.queue))
+
+    run_plugin(Probe, FRAMES, queue=2)
+    assert calls == [("prepare", {}), ("setup", 2), ("process", 10), ("tick", 2)]
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"process": lambda self: None}, "process must take (self, batch); it takes (self)"),
+        ({"process": print, "options": 3}, "`options` of the class is a list of Option"),
+        (
+            {"process": lambda self, batch: None, "__init__": lambda self, x: None},
+            "Judge() failed: TypeError",
+        ),
+    ],
+)
+def test_a_class_that_cannot_be_used_is_refused(members: Any, words: str) -> None:
+    with pytest.raises(Exception, match="plugin Judge") as caught:
+        run_plugin(type("Judge", (), members), FRAMES)
+    assert words in str(caught.value)

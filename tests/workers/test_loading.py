@@ -1,0 +1,163 @@
+"""Finding a plugin by its name, and saying why there is none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ringline.shm.errors import PluginError
+from ringline.workers import loading
+from ringline.workers._workers import ffi, lib
+from ringline.workers.api import native_plugin
+from ringline.workers.tier import Context
+
+PLUGINS = Path(__file__).parent / "plugins"
+PluginFile = Callable[..., str]
+
+ALL = """
+from ringline.workers.api import *
+from ringline.workers._workers import ffi, lib
+
+class Probe:
+    options = [Option("limit", int, 3)]
+    def process(self, batch): pass
+
+@packet_function
+def compiled(frame, meta): return 0
+
+native = native_plugin(ffi.addressof(lib, "rl_drop"))
+
+class inside:
+    probe = Probe
+def plain(frame, meta): return 0
+class Useless: pass
+number = 3
+"""
+
+
+def refusal(spec: str, folder: str | None = None) -> str:
+    with pytest.raises(PluginError) as caught:
+        loading.load(spec, folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "tier"),
+    [
+        ("Probe", "batch"),
+        ("compiled", "compiled"),
+        ("native", "C"),
+        ("inside.probe", "batch"),
+    ],
+)
+def test_the_tier_is_told_by_the_object(plugin_file: PluginFile, name: str, tier: str) -> None:
+    assert loading.load(f"{plugin_file(ALL)}:{name}").tier == tier
+
+
+def test_a_module_an_entry_point_and_a_shared_object_are_found(
+    compile_c: Callable[[Path], str],
+) -> None:
+    for spec in (
+        "ringline.workers.plugins.forward:forward",
+        "forward",
+        f"{compile_c(PLUGINS / 'contract.c')}:contract",
+    ):
+        assert loading.load(spec).tier == "C"
+
+
+def test_a_file_is_relative_to_the_folder_given_or_the_current_one(
+    plugin_file: PluginFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = os.path.dirname(plugin_file(ALL))
+    assert loading.load("./plugin.py:Probe", folder).declared[0].name == "limit"
+    assert loading.load("plugin.py:Probe", folder).tier == "batch"
+    monkeypatch.chdir(folder)
+    assert loading.load("./plugin.py:Probe").tier == "batch"
+
+
+def test_two_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
+    for name, verdict in (("a", 0), ("b", 1)):
+        (tmp_path / name).mkdir()
+        source = f"class P:\n    verdict = {verdict}\n    def process(self, batch): pass\n"
+        (tmp_path / name / "p.py").write_text(source)
+    a, b = (loading.find(f"{tmp_path}/{name}/p.py:P") for name in "ab")
+    assert (a.verdict, b.verdict) == (0, 1)
+    assert loading.find(f"{tmp_path}/a/p.py:P") is a
+
+
+def test_a_file_finds_what_lies_beside_it(plugin_file: PluginFile, tmp_path: Path) -> None:
+    (tmp_path / "beside_the_plugin.py").write_text("limit = 5\n")
+    path = plugin_file(
+        "from beside_the_plugin import limit\nclass P:\n    x = limit\n    def process(s, b): pass\n"
+    )
+    assert loading.find(f"{path}:P").x == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nothing", "has no 'nothing'; its plugins are: Probe, compiled, native"),
+        ("Prob", "did you mean 'Probe'?"),
+        ("plain", "is a plain function: mark it with @packet_function"),
+        ("Useless", "the class has no method process(self, batch)"),
+        ("number", "is int and none of the three that a plugin can be"),
+    ],
+)
+def test_what_is_no_plugin_is_refused(plugin_file: PluginFile, name: str, words: str) -> None:
+    assert words in refusal(f"{plugin_file(ALL)}:{name}")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("x = (1,\n", "SyntaxError: '(' was never closed ({path}, line 1)"),
+        ("import os\n1 / 0\n", "ZeroDivisionError: division by zero ({path}, line 2)"),
+        (
+            "def f():\n    import nonsense_xyz\nf()\n",
+            "No module named 'nonsense_xyz' ({path}, line 2)",
+        ),
+        ("raise SystemExit(3)\n", "SystemExit: 3 ({path}, line 1)"),
+        ("\0", "source code string cannot contain null bytes"),
+    ],
+)
+def test_what_does_not_import_is_told_with_its_line(
+    plugin_file: PluginFile, source: str, words: str
+) -> None:
+    path = plugin_file(source)
+    message = refusal(f"{path}:x")
+    assert "does not import" in message
+    assert words.format(path=path) in message
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("./nowhere/at_all.py:x", "cannot be read: No such file or directory"),
+        ("nowhere_xyz.at_all:x", "there is no module 'nowhere_xyz' in this environment"),
+        ("ringline.workers.nowhere:x", "there is no module 'ringline.workers.nowhere'"),
+        ("os:nowhere", "os has no 'nowhere'"),
+        ("nowhere", "has an entry point of that name in the group ringline.plugins"),
+        ("./nowhere.so:x", "cannot open shared object file"),
+    ],
+)
+def test_what_is_not_there_is_said(spec: str, words: str) -> None:
+    assert words in refusal(spec)
+
+
+def test_a_symbol_that_is_not_there_is_said(compile_c: Callable[[Path], str]) -> None:
+    path = compile_c(PLUGINS / "contract.c")
+    assert "has no symbol nothing; RL_PLUGIN(nothing, …)" in refusal(f"{path}:nothing")
+
+
+def test_a_plugin_of_another_version_is_refused() -> None:
+    plugin = ffi.new("struct rl_plugin *", {"abi": lib.RL_PLUGIN_ABI + 1, "batch_bytes": 56})
+    with pytest.raises(PluginError, match="compile it again"):
+        loading.tier_of("old", native_plugin(plugin)).prepare(Context())
+    with pytest.raises(PluginError, match="takes the address of a struct rl_plugin"):
+        loading.tier_of("wrong", native_plugin("nonsense")).prepare(Context())
+    with pytest.raises(PluginError, match="takes the address of a struct rl_plugin"):
+        loading.tier_of("null", native_plugin(0)).prepare(Context())

@@ -1,0 +1,225 @@
+"""The guarantees of loop.c, with the test as its driver."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringline.shm._shm import ffi, lib
+from ringline.shm.rings import RingEnd
+from ringline.workers import loading
+from ringline.workers.engine import DRAINED, FAULT, TURN, Engine
+from ringline.workers.tier import Context, Tier
+from ringline.workers.worker import Worker, private_slot
+
+DROP: int = lib.RL_VERDICT_DROP
+BLANK: int = lib.RL_FLAG_BLANK
+BATCH: int = lib.RL_BATCH_MAX
+CAPACITY: int = lib.RL_RING_CAPACITY
+BUFFERS = 64
+TURN_TICKS = 200_000  # some 0.1 ms: turns are what most tests wait for
+
+
+class Loop:
+    """A worker's loop on private rings; `in_` and `out` are the driver's ends."""
+
+    def __init__(self, tier: Tier | None = None, **how: bool) -> None:
+        if tier is None:
+            tier = loading.load("ringline.workers.plugins.mac_swap:mac_swap")
+        tier.accept({})
+        tier.prepare(Context())
+        self.slot = private_slot(4096)
+        worker = Worker(self.slot, queue=0, ports=["a", "b"], options={})
+        tier.setup(worker)
+        self.rings = ffi.new("struct rl_rings_segment *")
+        self._memory = mmap.mmap(-1, BUFFERS * lib.RL_BUFFER_STRIDE)
+        in_, out = ffi.addressof(self.rings, "in"), ffi.addressof(self.rings, "out")
+        self.in_, self.out = RingEnd(in_), RingEnd(out)
+        self.engine = Engine(
+            tier,
+            worker,
+            counters=self.slot.counters,
+            in_=in_,
+            out=out,
+            memory=int(ffi.cast("uintptr_t", ffi.from_buffer(self._memory))),
+            view=memoryview(self._memory),
+            **how,
+        )
+        self.engine.loop.turn_ticks = TURN_TICKS
+
+    def put(self, first: int, n: int, flags: int = 0) -> int:
+        """Push packets whose hashes count up from `first`; returns how many fitted."""
+        return self.in_.push(
+            [(i % BUFFERS, 192, 60, i, 0, 0, flags) for i in range(first, first + n)]
+        )
+
+    def settle(self) -> None:
+        """Turns until everything that was put in has been worked on."""
+        in_ = getattr(self.rings, "in")
+        while in_.consumer != in_.producer:
+            assert self.engine.run() == TURN
+        assert self.engine.run() == TURN
+
+    def take(self) -> list[Any]:
+        """Everything on `out`."""
+        taken: list[Any] = []
+        while more := self.out.pop(BATCH):
+            taken += more
+        return taken
+
+    def in_the_worker(self) -> int:
+        """References popped from `in` and not yet on `out`."""
+        rings = self.rings
+        return int(getattr(rings, "in").consumer) - int(rings.out.producer)
+
+
+class PythonTier(Tier):
+    """The batch tier at its smallest: `judge` is `process`."""
+
+    def __init__(self, judge: Callable[[Any], None]) -> None:
+        super().__init__("judge", ())
+        self.process = judge  # type: ignore[method-assign]  # as BatchTier does
+
+
+def swap(batch: Any) -> None:
+    for packet in batch:
+        packet.verdict = packet.port
+
+
+@given(st.lists(st.integers(0, 200), min_size=1, max_size=12), st.booleans(), st.data())
+def test_everything_comes_back_in_order(
+    pushes: list[int], in_python: bool, data: st.DataObject
+) -> None:
+    loop = Loop(PythonTier(swap) if in_python else None, busy=True)
+    pushed, taken = 0, []
+    for n in pushes:
+        pushed += loop.put(pushed, n)
+        if data.draw(st.booleans()):
+            assert loop.engine.run() == TURN
+        if data.draw(st.booleans()):
+            taken += loop.take()
+    loop.engine.stop()
+    while loop.engine.run() != DRAINED:
+        taken += loop.take()
+    taken += loop.take()
+    assert [reference[3] for reference in taken] == list(range(pushed))
+    assert {reference[5] for reference in taken} <= {0}
+    assert loop.slot.counters.packets == loop.slot.counters.forwarded == pushed
+    assert loop.slot.counters.bytes == 60 * pushed
+
+
+@given(st.booleans())
+def test_at_most_one_batch_is_in_the_worker(in_python: bool) -> None:
+    """However full `in` is, and with `out` full: a crash then costs one batch."""
+    most = 0
+
+    def watch(batch: Any) -> None:
+        nonlocal most
+        most = max(most, loop.in_the_worker())
+        swap(batch)
+
+    loop = Loop(PythonTier(watch) if in_python else None, busy=True)
+    pushed = 0
+    for _ in range(3):
+        pushed += loop.put(pushed, CAPACITY)
+        for _ in range(CAPACITY // BATCH + 1):
+            assert loop.engine.run() == TURN
+        assert loop.in_the_worker() <= BATCH
+    assert most <= BATCH
+    assert pushed > CAPACITY
+    assert loop.in_the_worker() > 0
+    assert loop.slot.counters.out_waits > 0
+    assert len(loop.take()) == CAPACITY
+
+
+def test_turns_come_when_the_peer_is_silent() -> None:
+    for how in ({}, {"busy": True}, {"yielding": True}):
+        loop = Loop(**how)
+        assert loop.engine.run() == TURN  # `in` is empty
+        loop.put(0, CAPACITY)
+        loop.settle()
+        loop.put(CAPACITY, BATCH)
+        assert loop.engine.run() == TURN  # `out` is full
+        assert loop.slot.counters.heartbeat > 0
+
+
+def test_turns_come_while_there_is_always_work() -> None:
+    def again(batch: Any) -> None:
+        loop.take()
+        loop.put(0, len(batch))
+        swap(batch)
+
+    loop = Loop(PythonTier(again))
+    loop.put(0, BATCH)
+    assert loop.engine.run() == TURN
+
+
+def test_only_a_busy_worker_never_sleeps() -> None:
+    for busy in (False, True):
+        loop = Loop(busy=busy)
+        for _ in range(3):
+            loop.engine.run()
+        assert (loop.slot.counters.sleeps == 0) == busy
+        assert loop.slot.counters.idle_ticks > 0
+        assert loop.slot.counters.busy_ticks == 0
+
+
+def test_an_index_out_of_range_is_a_fault() -> None:
+    for ring, field in (("in", "producer"), ("out", "consumer")):
+        loop = Loop()
+        loop.put(0, BATCH)
+        setattr(getattr(loop.rings, ring), field, CAPACITY + 5)
+        if ring == "out":
+            assert loop.engine.run() == TURN  # there was room enough as far as it knew
+            loop.put(0, CAPACITY)
+        assert loop.engine.run() == FAULT
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 80)), max_size=10))
+def test_blanks_are_kept_and_come_back_at_the_end(pushes: list[tuple[bool, int]]) -> None:
+    loop = Loop(busy=True)
+    packets = blanks = 0
+    for blank, n in pushes:
+        if blank:
+            blanks += loop.put(10_000 + blanks, n, BLANK)
+        else:
+            packets += loop.put(packets, n)
+    loop.settle()
+    first = loop.take()
+    assert [reference[3] for reference in first] == list(range(packets))
+    loop.engine.stop()
+    while loop.engine.run() != DRAINED:
+        pass
+    returned = loop.take()
+    assert sorted(reference[3] for reference in returned) == [10_000 + i for i in range(blanks)]
+    assert all(reference[5] == DROP and reference[6] & BLANK for reference in returned)
+    assert loop.slot.counters.packets == packets
+    assert loop.slot.counters.created == 0
+
+
+def test_more_blanks_than_the_stash_holds_go_straight_back() -> None:
+    loop = Loop()
+    for round_ in range(2):
+        loop.put(round_ * CAPACITY, CAPACITY, BLANK)
+        loop.settle()
+    assert len(loop.take()) == CAPACITY
+    assert loop.engine.loop.batch.blank_count == CAPACITY
+
+
+def test_packets_that_a_failing_batch_made_are_not_sent() -> None:
+    def fail(batch: Any) -> None:
+        assert batch.create(b"x" * 60, 1)
+        raise ValueError("after all")
+
+    loop = Loop(PythonTier(fail))
+    loop.put(100, 1, BLANK)
+    loop.put(0, 3)
+    loop.settle()
+    verdicts = [(reference[3], reference[5]) for reference in loop.take()]
+    assert verdicts == [(0, 254), (1, 254), (2, 254), (100, DROP)]
+    assert "after all" in (loop.engine.complaint() or "")
+    assert loop.engine.complaint() is None

@@ -1,0 +1,347 @@
+"""A worker process from exec to exit, with the test as its supervisor and driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ringline.shm._shm import lib
+from ringline.workers import exits, launch
+from ringline.workers.process import HOPELESS_PACKETS, HOPELESS_SECONDS, Hope
+from ringline.workers.testing import ERROR
+
+if TYPE_CHECKING:
+    from tests.workers.conftest import WorkerUnderTest
+
+DROP: int = lib.RL_VERDICT_DROP
+BLANK: int = lib.RL_FLAG_BLANK
+CAPACITY: int = lib.RL_RING_CAPACITY
+MODULE = "ringline.workers.plugins"
+MAC_SWAPS = ["mac_swap", "mac_swap_compiled", "MacSwapColumns", "MacSwapPackets"]
+
+PluginFile = Callable[..., str]
+
+
+@pytest.mark.parametrize("name", MAC_SWAPS)
+def test_a_worker_runs_its_plugin_and_ends_in_order(worker: WorkerUnderTest, name: str) -> None:
+    worker.serve(f"{MODULE}.mac_swap:{name}")
+    assert [event["event"] for event in worker.events] == ["prepared", "ready"]
+    frames = [bytes([n]) * 6 + bytes([n + 1]) * 6 + bytes(48) for n in range(100)]
+    worker.put(frames, port=1)
+    back = worker.take(100)
+    assert [reference[0] for reference in back] == list(range(100))
+    assert {reference[5] for reference in back} == {1}
+    assert [worker.frame(r) for r in back] == [f[6:12] + f[:6] + f[12:] for f in frames]
+    assert worker.stop() == exits.STOPPED
+    assert worker.counters["packets"] == worker.counters["forwarded"] == 100
+    assert worker.counters["bytes"] == 6000
+
+
+def test_stop_means_after_what_was_pushed(worker: WorkerUnderTest) -> None:
+    worker.serve(f"{MODULE}.drop:drop", idle="busy")
+    worker.push([(n % 64, 192, 60, n, 0, 0, 0) for n in range(CAPACITY)])
+    assert worker.stop() == exits.STOPPED
+    back = worker.take(CAPACITY)
+    assert [reference[3] for reference in back] == list(range(CAPACITY))
+    assert {reference[5] for reference in back} == {DROP}
+
+
+def test_blanks_come_back_when_it_stops(worker: WorkerUnderTest) -> None:
+    worker.serve(f"{MODULE}.drop:drop")
+    worker.push([(n, 192, 0, 0, 0, 255, BLANK) for n in range(100)])
+    worker.push([(n, 192, 60, 0, 0, 0, 0) for n in range(100, 110)])
+    assert [reference[0] for reference in worker.take(10)] == list(range(100, 110))
+    assert worker.stop() == exits.STOPPED
+    assert sorted(reference[0] for reference in worker.take(100)) == list(range(100))
+
+
+def test_a_worker_whose_driver_is_gone_ends_all_the_same(worker: WorkerUnderTest) -> None:
+    """`out` stays full: the deadline of an orderly stop ends it."""
+    worker.serve(f"{MODULE}.drop:drop")
+    for _ in range(2):
+        worker.push([(0, 192, 60, 0, 0, 0, 0)] * CAPACITY)
+        while worker.in_.room(CAPACITY) < CAPACITY and worker.counters["out_waits"] == 0:
+            time.sleep(0.001)
+    assert worker.stop() == exits.STOPPED
+    assert len(worker.out.pop(2 * CAPACITY)) == CAPACITY
+
+
+STATEFUL = """
+from ringline.workers.api import *
+
+def setup(worker):
+    return worker.state("count", "i8", 4)
+
+@packet_function(setup=setup)
+def count(frame, meta, state):
+    state[meta.port] += 1
+    set = field(frame, 0, 1)
+    set_field(frame, 0, 8, state[meta.port])
+    return 0
+
+class Count:
+    def setup(self, worker):
+        self.state = worker.state("count", "i8", 4)
+        self.seen = worker.counter("seen")
+
+    def process(self, batch):
+        for packet in batch:
+            self.state[packet.port] += 1
+            self.seen.add()
+            packet.data[:8] = int(self.state[packet.port]).to_bytes(8, "big")
+            packet.verdict = 0
+"""
+
+
+@pytest.mark.parametrize("name", ["count", "Count"])
+def test_state_and_counters_survive_a_kill(
+    worker: WorkerUnderTest, plugin_file: PluginFile, name: str
+) -> None:
+    path = plugin_file(STATEFUL)
+    for life in range(2):
+        worker.serve(f"{path}:{name}")
+        worker.put([bytes(60)] * 10)
+        last = worker.frame(worker.take(10)[-1])
+        assert int.from_bytes(last[:8], "big") == 10 * (life + 1)
+        assert worker.counters["packets"] == 10 * (life + 1)
+        worker.kill()
+    values = {entry.name: worker.slot.values(entry) for entry in worker.slot.entries()}
+    assert values["count"] == [20, 0, 0, 0]
+    assert values.get("seen", [20]) == [20]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("import nothing_like_it", "No module named 'nothing_like_it'"),
+        ("def plugin(frame, meta): return 0", "mark it with @packet_function"),
+        (
+            "from ringline.workers.api import *\n"
+            "@packet_function\ndef plugin(frame, meta):\n    return meta.nothing\n",
+            "Unknown attribute 'nothing'",
+        ),
+        ("class plugin:\n    def process(self, batch, more): pass", "must take (self, batch)"),
+        (
+            "class plugin:\n    def prepare(self, options): raise KeyError('x')\n"
+            "    def process(self, batch): pass",
+            "prepare failed: KeyError: 'x'",
+        ),
+        (
+            "class plugin:\n    def setup(self, worker): raise KeyError('x')\n"
+            "    def process(self, batch): pass",
+            "setup failed: KeyError: 'x'",
+        ),
+    ],
+)
+def test_a_plugin_that_cannot_start_says_why_and_is_not_started_again(
+    worker: WorkerUnderTest, plugin_file: PluginFile, source: str, words: str
+) -> None:
+    path = plugin_file(source + "\n")
+    worker.start(f"{path}:plugin")
+    error = worker.event("failed", "ready")["error"]
+    assert error["type"] == "PluginError"
+    assert words in error["message"]
+    assert path in error["message"]
+    assert worker.wait() == exits.PLUGIN
+
+
+def test_unknown_options_are_refused(worker: WorkerUnderTest) -> None:
+    worker.start(f"{MODULE}.forward:forward", options={"mpa": {}})
+    error = worker.event("failed")["error"]
+    assert '"mpa" is no option of this plugin; did you mean "map"?' in error["message"]
+    assert worker.wait() == exits.PLUGIN
+
+
+RAISING = """
+class Probe:
+    def process(self, batch):
+        for packet in batch:
+            if packet.data[0]:
+                raise ValueError("a bad\\nframe")
+            packet.verdict = 0
+"""
+
+
+def test_a_batch_that_fails_is_counted_and_reported(
+    worker: WorkerUnderTest, plugin_file: PluginFile
+) -> None:
+    path = plugin_file(RAISING)
+    worker.serve(f"{path}:Probe")
+    worker.put([b"\1" * 60] * 3)
+    assert {reference[5] for reference in worker.take(3)} == {ERROR}
+    told = worker.event("report")["plugin"]["error"]
+    assert told == f"plugin {path}:Probe: ValueError: a bad frame ({path}, line 6)"
+    worker.put([bytes(60)] * 3)
+    assert {reference[5] for reference in worker.take(3)} == {0}
+    for _ in range(50):  # more of them in a moment than anybody wants to read
+        worker.put([b"\1" * 60])
+        worker.take(1)
+    assert worker.stop() == exits.STOPPED
+    assert sum(event["event"] == "report" for event in worker.events) < 10
+    assert worker.counters["plugin_errors"] == 53
+    assert worker.counters["forwarded"] == 3
+
+
+def test_hope_is_lost_when_every_packet_fails_for_a_while() -> None:
+    hope, many = Hope(0.0), HOPELESS_PACKETS
+    assert not hope.lost(many, many, 1.0)
+    assert hope.lost(2 * many, 2 * many, HOPELESS_SECONDS + 0.1)
+
+
+def test_hope_lives_on_one_good_packet_on_silence_and_on_too_few() -> None:
+    late, many = HOPELESS_SECONDS + 0.1, HOPELESS_PACKETS
+    hope = Hope(0.0)
+    assert not hope.lost(many, many - 1, late)
+    assert not hope.lost(2 * many, 2 * many - 1, 2 * late - 0.2)
+    hope = Hope(0.0)
+    assert not hope.lost(0, 0, late)
+    hope = Hope(0.0)
+    assert not hope.lost(many - 1, many - 1, late)
+    assert hope.lost(many, many, late)
+
+
+def test_an_index_out_of_range_ends_it_with_its_own_code(worker: WorkerUnderTest) -> None:
+    worker.serve(f"{MODULE}.drop:drop")
+    worker.rings.in_.producer = CAPACITY + 1
+    assert worker.event("failed")["error"]["type"] == "Bug"
+    assert worker.wait() == exits.RING_FAULT
+
+
+def test_it_ends_when_its_supervisor_closes_the_socket(worker: WorkerUnderTest) -> None:
+    worker.serve(f"{MODULE}.drop:drop")
+    worker.control.close()
+    assert worker.process is not None
+    assert worker.process.wait(30) == exits.ORPHAN
+
+
+def test_a_hanging_plugin_ends_with_its_supervisor(plugin_file: PluginFile) -> None:
+    """Nobody reads the control socket then: the kernel ends it."""
+    path = plugin_file("import os, time\nos.write(1, b'%d\\n' % os.getpid())\ntime.sleep(600)\n")
+    code = f"""
+import json, os, subprocess, sys, time
+from ringline.shm.control import Control
+from ringline.shm.packets import PacketMemory
+from ringline.workers import launch
+control, theirs = Control.pair()
+environment = {{**launch.environment(), "RINGLINE_CONTROL": str(theirs.fileno())}}
+child = subprocess.Popen(launch.command(), env=environment, pass_fds=(theirs.fileno(),))
+with PacketMemory.create("t{os.getpid()}-orphan", 4, hugepages="off") as packets:
+    from ringline.shm.rings import RingPair
+    from ringline.shm.slots import WorkerSlot
+    with RingPair.create("t{os.getpid()}-orphan", 0, 1) as rings:
+        with WorkerSlot.create("t{os.getpid()}-orphan", 0, 4096) as slot:
+            fds = [s.share() for s in (packets.segment, rings.segment, slot.segment)]
+            control.send({{"do": "open", "queue": 0, "generation": 1, "ports": ["a"],
+                           "plugin": {path + ":x"!r}}}, fds)
+            sys.stdin.readline()
+os._exit(0)
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert Path(f"/proc/{pid}").exists()
+    # A copy of the supervisor's end must not matter: it is the kernel that tells.
+    parent.communicate("\n", timeout=30)
+    until = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_signals_meant_for_everybody_do_not_end_it(worker: WorkerUnderTest) -> None:
+    worker.serve(f"{MODULE}.drop:drop")
+    assert worker.process is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        worker.process.send_signal(number)
+    worker.put([bytes(60)])
+    assert len(worker.take(1)) == 1
+    assert worker.stop() == exits.STOPPED
+
+
+MODULES = """
+import sys
+from ringline.workers.api import PluginError, native_plugin
+
+def tell(worker):
+    raise PluginError(" ".join(sorted(sys.modules)))
+
+from ringline.workers._workers import ffi, lib
+tell = native_plugin(ffi.addressof(lib, "rl_drop"), setup=tell)
+"""
+HEAVY = "numpy numba json socket typing dataclasses re enum site ctypes threading subprocess"
+
+
+def test_a_worker_with_a_plugin_in_c_imports_nothing_heavy(
+    worker: WorkerUnderTest, plugin_file: PluginFile
+) -> None:
+    """That is what makes it run 13 ms after its start, in 12 MB."""
+    worker.start(f"{plugin_file(MODULES)}:tell")
+    modules = set(worker.event("failed")["error"]["message"].split())
+    assert "ringline.workers.process" in modules
+    assert modules.isdisjoint(HEAVY.split()), modules.intersection(HEAVY.split())
+
+
+def test_a_long_message_arrives_whole(worker: WorkerUnderTest, plugin_file: PluginFile) -> None:
+    """In both directions, with what JSON escapes."""
+    text = 'é"\\\n\t\u2028 ' * 20_000
+    source = """
+from ringline.workers.api import Option, PluginError
+class Echo:
+    options = [Option("text", str), Option("rest", list)]
+    def prepare(self, options):
+        raise PluginError(repr(options["rest"]) + options["text"].replace(" ", "_"))
+    def process(self, batch): pass
+"""
+    rest = [1, -2.5, True, False, None, {"a": []}]
+    options = {"text": text, "rest": rest}
+    worker.start(f"{plugin_file(source)}:Echo", options=options)
+    message = worker.event("failed")["error"]["message"]
+    wanted = " ".join((repr(rest) + text.replace(" ", "_")).split())
+    assert message.endswith(wanted)
+
+
+def test_it_is_pinned_where_it_is_told(worker: WorkerUnderTest) -> None:
+    cpu = max(os.sched_getaffinity(0))
+    worker.serve(f"{MODULE}.drop:drop", cpu=cpu)
+    assert worker.process is not None
+    assert os.sched_getaffinity(worker.process.pid) == {cpu}
+
+
+def test_a_file_is_looked_for_beside_the_configuration(
+    worker: WorkerUnderTest, plugin_file: PluginFile
+) -> None:
+    folder = Path(plugin_file(RAISING)).parent
+    worker.serve("./plugin.py:Probe", folder=str(folder))
+
+
+def test_started_by_hand_it_says_who_starts_it() -> None:
+    result = subprocess.run(
+        launch.command(),
+        check=False,
+        env=launch.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 1
+    assert "started by `ringline run`, not by hand" in result.stderr
+
+
+def test_it_also_starts_as_a_module_and_without_a_search_path() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RINGLINE_PATH"}
+    for command in ([sys.executable, "-m", "ringline.workers.process"], launch.command()):
+        result = subprocess.run(
+            command, check=False, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert "not by hand" in result.stderr, json.dumps(command)

@@ -1,0 +1,181 @@
+"""Trying and checking plugins in a child: whatever it does, the caller gets a sentence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ringline.shm.errors import EnvironmentLacks, PluginError
+from ringline.workers import checking, trial
+from ringline.workers.captures import CaptureError, read_capture, write_capture
+
+PLUGINS = Path(__file__).parent / "plugins"
+MODULE = "ringline.workers.plugins"
+PluginFile = Callable[..., str]
+
+FRAMES = [bytes([0x02, n]) + bytes(4) + bytes([0x04, n]) + bytes(4 + n) for n in range(200)]
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> str:
+    path = tmp_path / "in.pcap"
+    write_capture(path, [*FRAMES, bytes(1519)], range(5, 206))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["mac_swap", "mac_swap_compiled", "MacSwapPackets"])
+def test_a_trial_gives_frames_and_figures(capture: str, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out.pcap"
+    told: list[tuple[int, int]] = []
+    summary = trial.run(
+        f"{MODULE}.mac_swap:{name}", capture, str(out), progress=lambda *n: told.append(n)
+    )
+    assert summary.counters["packets"] == summary.counters["forwarded"] == 200
+    assert summary.per_port == {"port": 200}
+    assert summary.too_long == 1
+    assert summary.complaints == []
+    assert summary.nanoseconds_per_packet is not None
+    assert told[-1] == (200, 201)
+    written = read_capture(out)
+    swapped = [frame[6:12] + frame[:6] + frame[12:].ljust(48, b"\0") for frame in FRAMES]
+    assert [bytes(frame) for frame in written.frames] == swapped
+    assert list(written.times) == list(range(5, 205))
+
+
+def test_options_ports_and_blanks_are_those_of_a_worker(capture: str) -> None:
+    summary = trial.run(
+        f"{MODULE}.forward:forward",
+        capture,
+        ports=["wan", "lan", "dmz"],
+        options={"map": {"wan": "dmz"}},
+    )
+    assert summary.per_port == {"wan": 0, "lan": 0, "dmz": 200}
+    summary = trial.run(f"{MODULE}.drop:drop", capture, blanks=3)
+    assert summary.counters["dropped"] == 200
+
+
+ODD = """
+import os, time
+from ringline.workers.api import *
+
+@packet_function
+def picky(frame, meta):
+    if frame[1] == 7:
+        raise ValueError("seven")
+    return 1 if frame[1] == 9 else 0
+
+class Odd:
+    def process(self, batch):
+        for packet in batch:
+            {act}
+            packet.verdict = 0
+"""
+
+
+def odd(plugin_file: PluginFile, act: str = "pass") -> str:
+    return plugin_file(ODD.format(act=act)) + ":Odd"
+
+
+def test_every_different_error_is_told_once_with_its_frame(
+    capture: str, plugin_file: PluginFile
+) -> None:
+    path = plugin_file(ODD.format(act="pass"))
+    summary = trial.run(f"{path}:picky", capture)
+    assert [number for number, _ in summary.complaints] == [8, 10]
+    assert "ValueError: seven" in summary.complaints[0][1]
+    assert "neither the number of a port nor DROP" in summary.complaints[1][1]
+    assert summary.counters["plugin_errors"] == 1
+    assert summary.counters["verdict_errors"] == 1
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        ("if packet.data[1] == 70: os.abort()", "crashed (SIGABRT) on one of the frames 65 to 128"),
+        ("os._exit(3)", "ended the process (exit status 3) on one of the frames 1 to 64"),
+        ("if packet.data[1] == 70: time.sleep(99)", "did not come back for 1 s on one of the fr"),
+    ],
+)
+def test_a_plugin_that_ends_or_hangs_is_placed_in_the_capture(
+    capture: str, plugin_file: PluginFile, act: str, words: str
+) -> None:
+    with pytest.raises(PluginError) as caught:
+        trial.run(odd(plugin_file, act), capture, silence=1.0)
+    assert words in str(caught.value)
+    assert capture in str(caught.value)
+
+
+def test_what_the_plugin_prints_does_not_disturb(capture: str, plugin_file: PluginFile) -> None:
+    summary = trial.run(odd(plugin_file, 'print("{}"); os.write(1, b"{}\\n")'), capture)
+    assert summary.counters["forwarded"] == 200
+
+
+def test_bad_files_are_said(capture: str, tmp_path: Path, plugin_file: PluginFile) -> None:
+    plugin = odd(plugin_file)
+    with pytest.raises(CaptureError, match="there is no such capture file"):
+        trial.run(plugin, str(tmp_path / "nothing.pcap"))
+    with pytest.raises(CaptureError, match="cannot be written"):
+        trial.run(plugin, capture, str(tmp_path / "no" / "folder.pcap"))
+    with pytest.raises(EnvironmentLacks, match="No space left"):
+        trial.run(plugin, capture, "/dev/full")
+    with pytest.raises(PluginError, match="has no 'Nothing'"):
+        trial.run(plugin.replace("Odd", "Nothing"), capture)
+    with pytest.raises(PluginError, match="is no option"):
+        trial.run(plugin, capture, options={"x": 1})
+
+
+def test_a_capture_without_a_packet_is_no_error(tmp_path: Path, plugin_file: PluginFile) -> None:
+    path = tmp_path / "empty.pcap"
+    write_capture(path, [])
+    summary = trial.run(odd(plugin_file), str(path))
+    assert summary.counters["packets"] == 0
+    assert summary.nanoseconds_per_packet is None
+
+
+def test_a_sound_plugin_has_no_problems() -> None:
+    for name in ("forward:forward", "mac_swap:mac_swap_compiled", "mac_swap:MacSwapColumns"):
+        assert checking.check(f"{MODULE}.{name}", {}, ["a", "b"]) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "ports", "words"),
+    [
+        ({"mpa": 1, "map": 3}, "ab", ['"mpa" is no option', '"map" must be a table, not 3']),
+        ({}, "abc", ["with 3 ports it is not plain what goes where"]),
+        ({"map": {"a": "x"}}, "ab", ["the option map names the port 'x'; the ports are a, b"]),
+    ],
+)
+def test_problems_are_told_all_at_once(
+    options: dict[str, object], ports: str, words: list[str]
+) -> None:
+    problems = checking.check(f"{MODULE}.forward:forward", options, list(ports))
+    assert len(problems) == len(words)
+    for problem, part in zip(problems, words, strict=True):
+        assert part in problem
+        assert "forward" in problem
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("import os\nos.abort()\n", "crashed (SIGABRT) while it was made ready"),
+        ("import os\nos._exit(0)\n", "ended the process (exit status 0)"),
+        ("import time\ntime.sleep(99)\n", "was not ready after 1 s"),
+        ("import nonsense_xyz\n", "No module named 'nonsense_xyz'"),
+    ],
+)
+def test_checking_ends_whatever_the_plugin_does(
+    plugin_file: PluginFile, source: str, words: str
+) -> None:
+    folder, name = os.path.split(plugin_file(source))
+    [problem] = checking.check(f"./{name}:x", {}, ["a"], folder=folder, seconds=1.0)
+    assert words in problem
+
+
+def test_state_that_does_not_fit_the_slot_is_told_before_anything_starts() -> None:
+    spec = f"{MODULE}.flow_stats:flow_stats"
+    [problem] = checking.check(spec, {"slots": 1 << 17}, ["a"], state_bytes=1 << 20)
+    assert "give the worker more state bytes" in problem
