@@ -182,23 +182,20 @@ void rl_lane_balance(struct rl_lane *lane, const uint32_t *posted, uint8_t *seen
     count_ledger(lane, &fresh, seen, blanks);
     for (uint32_t p = 0; p < RL_PORTS_MAX; p++) {
         fresh.packets_residual[p] = packets_residual(books, p, fresh.in_flight[p]);
-        fresh.descriptor_residual[p] =
-            (int64_t)(p < lane->port_count ? posted[p] : 0) -
-            (int64_t)(fresh.card_rx[p] + fresh.card_tx[p]);
+        fresh.descriptor_residual[p] = (int64_t)(p < lane->port_count ? posted[p] : 0) -
+                                       (int64_t)(fresh.card_rx[p] + fresh.card_tx[p]);
         held += fresh.card_rx[p] + fresh.card_tx[p];
     }
     for (uint32_t q = 0; q < RL_QUEUES_MAX; q++) {
         const struct rl_slot_counters *count = &books->slots[q];
         fresh.worker_residual[q] =
             (int64_t)(count->pushed - count->returned - count->lost - fresh.worker[q]);
-        fresh.blanks_residual +=
-            (int64_t)(count->blanks_granted - count->blanks_transmitted - count->blanks_returned -
-                      count->blanks_lost - blanks[q]);
+        fresh.blanks_residual += (int64_t)(count->blanks_granted - count->blanks_transmitted -
+                                           count->blanks_returned - count->blanks_lost - blanks[q]);
         held += fresh.worker[q];
     }
     fresh.buffers_residual =
-        (int64_t)lane->memory.buffers -
-        (int64_t)(lane->memory.free_count + held + fresh.unusable);
+        (int64_t)lane->memory.buffers - (int64_t)(lane->memory.free_count + held + fresh.unusable);
     if (seen) {
         fresh.complete = 1;
         for (uint32_t i = 0; i < lane->memory.free_count; i++)

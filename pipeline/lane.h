@@ -15,12 +15,12 @@
 struct rl_lane_slot {
     struct rl_ring_end in;
     struct rl_ring_end out;
-    uint32_t attached;   /* 0: no worker; what arrives is dropped as no_worker */
-    uint32_t faulty;     /* an index out of range was seen; not polled any more */
+    uint32_t attached; /* 0: no worker; what arrives is dropped as no_worker */
+    uint32_t faulty;   /* an index out of range was seen; not polled any more */
     uint32_t generation;
-    uint32_t blanks;     /* granted buffers that the worker shall have */
-    uint32_t sampled;    /* the buffer whose way is being timed, or RL_NO_BUFFER */
-    uint32_t wake_due;   /* the worker slept when waking it was not yet due */
+    uint32_t blanks;   /* granted buffers that the worker shall have */
+    uint32_t sampled;  /* the buffer whose way is being timed, or RL_NO_BUFFER */
+    uint32_t wake_due; /* the worker slept when waking it was not yet due */
     uint64_t sampled_at;
     uint64_t may_wake_at;
 };
@@ -51,7 +51,7 @@ struct rl_lane {
     uint64_t deep_after;    /* ... in deep sleep */
     uint64_t wake_interval; /* ticks between two wake-ups of one worker */
     uint64_t ticks_per_64ns_shifted; /* ticks in 64 ns, times 2^16: latency buckets */
-    uint64_t progress_at;   /* private from here: of the last pass that moved something */
+    uint64_t progress_at;            /* private from here: of the last pass that moved something */
     uint64_t pass_at;
     uint64_t modelled_for; /* ticks of the last pass that were the models' */
     uint32_t request_seen;

@@ -8,8 +8,7 @@
 #define FRAME_BYTES 60
 #define ROUND_MAX 4096
 
-uint64_t rl_measure_produce(struct rl_ring *ring, uint64_t count, uint32_t bulk,
-                            uint64_t patience)
+uint64_t rl_measure_produce(struct rl_ring *ring, uint64_t count, uint32_t bulk, uint64_t patience)
 {
     struct rl_ring_end end = rl_ring_end_new(ring);
     struct rl_reference batch[BULK_MAX] = {{0}};
@@ -28,8 +27,7 @@ uint64_t rl_measure_produce(struct rl_ring *ring, uint64_t count, uint32_t bulk,
     return rl_clock() - start;
 }
 
-uint64_t rl_measure_consume(struct rl_ring *ring, uint64_t count, uint32_t bulk,
-                            uint64_t patience)
+uint64_t rl_measure_consume(struct rl_ring *ring, uint64_t count, uint32_t bulk, uint64_t patience)
 {
     struct rl_ring_end end = rl_ring_end_new(ring);
     struct rl_reference batch[BULK_MAX];
@@ -55,8 +53,8 @@ static void settle(struct rl_step *model)
         ;
 }
 
-void rl_measure_receive(struct rl_port *port, struct rl_step *model, uint64_t count,
-                        uint32_t batch, struct rl_measured *result)
+void rl_measure_receive(struct rl_port *port, struct rl_step *model, uint64_t count, uint32_t batch,
+                        struct rl_measured *result)
 {
     static struct rl_reference refs[ROUND_MAX + BULK_MAX];
     *result = (struct rl_measured){0};
@@ -118,8 +116,8 @@ void rl_measure_transmit(struct rl_port *port, struct rl_step *model, uint64_t c
     }
 }
 
-void rl_measure_forward(struct rl_port *port, struct rl_step *model, uint64_t count,
-                        uint32_t batch, struct rl_measured *result)
+void rl_measure_forward(struct rl_port *port, struct rl_step *model, uint64_t count, uint32_t batch,
+                        struct rl_measured *result)
 {
     struct rl_reference refs[BULK_MAX];
     *result = (struct rl_measured){0};

@@ -6,10 +6,8 @@
 
 /* Move `count` references through a ring of ours, `bulk` at a time, as
  * rl_limit_produce and rl_limit_consume do through a bare one. */
-uint64_t rl_measure_produce(struct rl_ring *ring, uint64_t count, uint32_t bulk,
-                            uint64_t patience);
-uint64_t rl_measure_consume(struct rl_ring *ring, uint64_t count, uint32_t bulk,
-                            uint64_t patience);
+uint64_t rl_measure_produce(struct rl_ring *ring, uint64_t count, uint32_t bulk, uint64_t patience);
+uint64_t rl_measure_consume(struct rl_ring *ring, uint64_t count, uint32_t bulk, uint64_t patience);
 
 /* What a port's bursts came to: packets, and ticks without the model's turns. */
 struct rl_measured {
@@ -20,12 +18,12 @@ struct rl_measured {
 /* Receive, transmit or forward about `count` packets in bursts of `batch` on
  * queue 0; the model is stepped between, off the clock. A transmit loop that is measured
  * `whole` takes its buffers on the clock too. */
-void rl_measure_receive(struct rl_port *port, struct rl_step *model, uint64_t count,
-                        uint32_t batch, struct rl_measured *result);
+void rl_measure_receive(struct rl_port *port, struct rl_step *model, uint64_t count, uint32_t batch,
+                        struct rl_measured *result);
 void rl_measure_transmit(struct rl_port *port, struct rl_step *model, uint64_t count,
                          uint32_t batch, uint32_t whole, struct rl_measured *result);
-void rl_measure_forward(struct rl_port *port, struct rl_step *model, uint64_t count,
-                        uint32_t batch, struct rl_measured *result);
+void rl_measure_forward(struct rl_port *port, struct rl_step *model, uint64_t count, uint32_t batch,
+                        struct rl_measured *result);
 
 /* `n` round trips of one reference through a worker, `gap` ticks apart; each
  * trip's ticks go to `trips`. `wake`: the worker may sleep and is woken.

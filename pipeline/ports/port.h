@@ -11,10 +11,10 @@ struct rl_memory {
     uint32_t buffers;
     uint32_t stride;
     uint32_t headroom;
-    uint32_t page_shift;       /* device addresses are looked up by page ... */
-    uint64_t first_offset;     /* ... of the offset in the segment: buffer 0 is here */
-    const uint64_t *page_bus;  /* device address of each page */
-    uint32_t *free;            /* LIFO stack of buffer indices */
+    uint32_t page_shift;      /* device addresses are looked up by page ... */
+    uint64_t first_offset;    /* ... of the offset in the segment: buffer 0 is here */
+    const uint64_t *page_bus; /* device address of each page */
+    uint32_t *free;           /* LIFO stack of buffer indices */
     uint32_t free_count;
     uint32_t padding;
     uint32_t *ledger;
@@ -35,10 +35,10 @@ struct rl_port {
     /* Free what the card has sent, through rl_buffers_sent; returns how many. */
     uint32_t (*reclaim)(struct rl_port *port, uint32_t queue);
     struct rl_memory *memory;
-    uint32_t index;     /* of this port in the instance */
+    uint32_t index; /* of this port in the instance */
     uint32_t rx_queues;
     uint32_t tx_queues;
-    uint32_t ready;     /* 0: link down or stopped; packets for it are dropped as tx_down */
-    void *queues;       /* the driver's own */
+    uint32_t ready; /* 0: link down or stopped; packets for it are dropped as tx_down */
+    void *queues;   /* the driver's own */
 };
 #endif
