@@ -47,7 +47,9 @@ static void settle_unpopped(struct rl_lane *lane, struct rl_lane_slot *slot, uin
     if (slot->in.own - consumer > RL_RING_CAPACITY)
         return;
     for (uint32_t at = consumer; at != slot->in.own; at++) {
-        struct rl_reference ref = ring->slots[at & (RL_RING_CAPACITY - 1)];
+        struct rl_reference ref;
+        memcpy(&ref, &ring->slots[at & (RL_RING_CAPACITY - 1)], sizeof ref);
+        __asm__ volatile("" ::"r"(&ref) : "memory"); /* read once: a child of the dead may write */
         if (ref.buffer >= memory->buffers)
             continue;
         uint32_t word = memory->ledger[ref.buffer];
