@@ -92,7 +92,8 @@ def test_two_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
 def test_a_file_finds_what_lies_beside_it(plugin_file: PluginFile, tmp_path: Path) -> None:
     (tmp_path / "beside_the_plugin.py").write_text("limit = 5\n")
     path = plugin_file(
-        "from beside_the_plugin import limit\nclass P:\n    x = limit\n    def process(s, b): pass\n"
+        "from beside_the_plugin import limit\n"
+        "class P:\n    x = limit\n    def process(self, batch): pass\n"
     )
     assert loading.find(f"{path}:P").x == 5
 
