@@ -1,6 +1,6 @@
 /* The worker's packet loop: pop, plugin, push, and how it waits.
  *
- * Guarantees (tests in tests/workers/test_loop.py):
+ * Guarantees (tests in tests/workers/test_loop.py, W3 in test_contract.py):
  *  W1  everything that was popped is pushed on `out`, once and in order
  *      (test_everything_comes_back_in_order)
  *  W2  at most RL_BATCH_MAX packets are popped and not yet on `out`
@@ -246,32 +246,4 @@ int rl_worker_run(struct rl_worker *worker)
             return RL_WORKER_DRAINED;
         }
     }
-}
-
-void rl_batch_gather(const struct rl_batch *batch, uint32_t offset, uint32_t bytes, uint8_t *rows)
-{
-    for (uint32_t i = 0; i < batch->count; i++, rows += bytes) {
-        const struct rl_reference *packet = batch->packets + i;
-        uint32_t there = packet->length > offset ? packet->length - offset : 0;
-        if (there < bytes)
-            memset(rows + there, 0, bytes - there);
-        else
-            there = bytes;
-        memcpy(rows, rl_frame(batch, packet) + offset, there);
-    }
-}
-
-void rl_batch_scatter(const struct rl_batch *batch, uint32_t offset, uint32_t bytes,
-                      const uint8_t *rows)
-{
-    for (uint32_t i = 0; i < batch->count; i++, rows += bytes) {
-        const struct rl_reference *packet = batch->packets + i;
-        uint32_t there = packet->length > offset ? packet->length - offset : 0;
-        memcpy(rl_frame(batch, packet) + offset, rows, there < bytes ? there : bytes);
-    }
-}
-
-uint8_t *rl_batch_create(struct rl_batch *batch, uint32_t length, uint32_t port)
-{
-    return rl_create(batch, length, port);
 }
