@@ -8,11 +8,12 @@
 #define RL_SIM_QUEUES 128
 #define RL_SIM_TX_QUEUES_MAX 64 /* without DCB and pools (MTQC = 0) */
 #define RL_SIM_WINDOWS 8
-#define RL_SIM_WAIT 3           /* looks until something that takes time has happened */
-#define RL_SIM_BATCH 64         /* per queue and step */
-#define RL_SIM_OPEN_MAX 4096    /* frames that may come off an open-loop wire in one step */
-#define RL_SIM_SEGMENTS 40      /* descriptors of one packet, at most (datasheet 7.2) */
-#define RL_SIM_LENGTH_MAX 15872 /* the longest frame that MAXFRS can allow: 15.5 KiB */
+#define RL_SIM_WAIT 3             /* looks until something that takes time has happened */
+#define RL_SIM_BATCH 64           /* per queue and step */
+#define RL_SIM_OPEN_MAX 4096      /* frames that may come off an open-loop wire in one step */
+#define RL_SIM_UNPUBLISHED_MAX 16 /* steps */
+#define RL_SIM_SEGMENTS 40        /* descriptors of one packet, at most (datasheet 7.2) */
+#define RL_SIM_LENGTH_MAX 15872   /* the longest frame that MAXFRS can allow: 15.5 KiB */
 #define RL_SIM_CRC 4
 #define RL_SIM_TAG 4
 #define RL_SIM_MIN 60 /* the shortest frame on a wire, without CRC */
@@ -62,6 +63,24 @@ struct rl_sim_frame {
     uint8_t padding[2];
 };
 
+/* What was received and sent since `rl_sim_publish` was last called. */
+struct rl_sim_tally {
+    int64_t bytes; /* taken by the MAC and not, or not yet, on a queue; may be negative */
+    uint64_t filtered;
+    uint64_t filtered_bytes;
+    uint64_t oversize;
+    uint64_t undersize;
+    uint64_t bad_bytes;
+    uint64_t no_space;
+    uint64_t disabled;
+    uint64_t dma;
+    uint64_t unheard; /* came while the card did not receive */
+    uint64_t unheard_bytes;
+    uint64_t refused;       /* for sending */
+    uint64_t classes[24];   /* received: size bin + 8 * cast */
+    uint64_t tx_classes[8]; /* sent: size bin */
+};
+
 struct rl_sim_rx_queue {
     volatile uint32_t *tail_register;
     uint64_t *ring; /* NULL: not in any window */
@@ -70,9 +89,9 @@ struct rl_sim_rx_queue {
     uint32_t tail;        /* as looked at when the step began */
     uint32_t whole_bytes; /* frames up to here take the short way */
     uint32_t buffer_bytes;
-    uint32_t frames; /* of this step */
+    uint32_t frames; /* this and the next two: not yet published */
     uint64_t bytes;
-    uint64_t missed; /* of this step: no descriptor, and DROP_EN */
+    uint64_t missed; /* no descriptor, and DROP_EN */
     uint8_t enabled;
     uint8_t wanted; /* what ENABLE was written to be */
     uint8_t wait;
@@ -96,6 +115,8 @@ struct rl_sim_tx_queue {
     uint64_t *ring;
     uint32_t size;
     uint32_t head;
+    uint64_t packets; /* not yet published */
+    uint64_t bytes;
     uint32_t threshold; /* WTHRESH */
     uint32_t unwritten; /* with a threshold: completed, not yet written back */
     uint8_t enabled;
@@ -159,8 +180,8 @@ struct rl_sim {
     uint8_t tx_active[RL_SIM_QUEUES];
     struct rl_sim_rx_queue rx[RL_SIM_QUEUES];
     struct rl_sim_tx_queue tx[RL_SIM_QUEUES];
-    uint32_t classes[24];   /* of this step, received: size bin + 8 * cast */
-    uint32_t tx_classes[8]; /* of this step, sent: size bin */
+    struct rl_sim_tally tally;
+    uint32_t unpublished; /* steps that moved something since then */
 
     /* The wire. */
     struct rl_sim_frame *frames;
@@ -214,10 +235,6 @@ void rl_sim_classify(struct rl_sim *sim, struct rl_sim_frame *frame);
 uint32_t rl_sim_rss(const struct rl_sim *sim, const uint8_t *bytes,
                     const struct rl_sim_layers *layers, uint32_t *type, uint32_t *queue);
 uint32_t rl_sim_checksum(const uint8_t *bytes, uint32_t length, uint32_t sum);
-
-/* statistics.c */
-void rl_sim_add(struct rl_sim *sim, uint32_t reg, uint64_t number);
-void rl_sim_add_octets(struct rl_sim *sim, uint32_t reg, uint64_t octets);
 
 /* receive.c, transmit.c */
 uint32_t rl_sim_receive(struct rl_sim *sim);

@@ -148,10 +148,12 @@ class Sim82599:
     @property
     def finished(self) -> bool:
         """True once a finite source has sent its last frame and the card has it, or dropped it."""
+        lib.rl_sim_publish(self._open())
         return bool(self.card.wire.finished)
 
     def wire(self) -> dict[str, int]:
         """What the wire has counted: see `struct rl_sim_wire`. Lengths are without CRC."""
+        lib.rl_sim_publish(self._open())
         return wire_counters(self.card)
 
     def faults(self) -> list[str]:

@@ -143,12 +143,15 @@ class Sim82599Port(IxgbePort):
         wire = self._config.wire
         if wire is None or (wire.replay is None and wire.flows is None):
             return True  # nothing arrives here
+        if self._model is not None:
+            return self._model.finished
         return self._sim_card is None or bool(self._sim_card.wire.finished)
 
     def wire_statistics(self) -> dict[str, int]:
         """What the wire has counted for itself: `struct rl_sim_wire`, by name."""
         if self._model is not None:
             self._model.flush()
+            return self._model.wire()
         return self._wire if self._sim_card is None else model.wire_counters(self._sim_card)
 
     def faults(self) -> list[str]:

@@ -72,6 +72,7 @@ void rl_sim_tx_enable(struct rl_sim *sim, uint32_t queue, bool on)
 
 static void list_active(struct rl_sim *sim)
 {
+    rl_sim_publish(sim); /* of the queues as they were */
     sim->rx_count = sim->tx_count = 0;
     for (uint32_t i = 0; i < RL_SIM_QUEUES; i++) {
         if (sim->rx[i].enabled)

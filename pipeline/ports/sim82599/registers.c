@@ -94,6 +94,7 @@ uint32_t rl_sim_read(struct rl_sim *sim, uint32_t reg)
     struct place place;
     if (!exists(sim, reg, "read"))
         return 0;
+    rl_sim_publish(sim);
     reg = canonical(reg);
     uint32_t *value = &sim->registers[reg / 4];
     uint32_t was = *value;
@@ -326,6 +327,7 @@ void rl_sim_write(struct rl_sim *sim, uint32_t reg, uint32_t value)
     struct place place;
     if (!exists(sim, reg, "write"))
         return;
+    rl_sim_publish(sim);
     reg = canonical(reg);
     if (!writable(sim, reg, value))
         return;

@@ -27,6 +27,7 @@ void rl_sim_free(struct rl_sim *sim)
 {
     if (sim == NULL)
         return;
+    rl_sim_publish(sim);
     rl_sim_record_flush(sim);
     rl_sim_source_free(sim);
     free(sim->record.buffer);
@@ -67,5 +68,9 @@ uint32_t rl_sim_step(void *context)
         rl_sim_refresh(sim);
     if (sim->transmitting)
         moved += rl_sim_transmit(sim);
-    return moved + rl_sim_receive(sim);
+    moved += rl_sim_receive(sim);
+    sim->unpublished += moved != 0;
+    if (sim->unpublished != 0 && (moved == 0 || sim->unpublished == RL_SIM_UNPUBLISHED_MAX))
+        rl_sim_publish(sim);
+    return moved;
 }

@@ -189,6 +189,11 @@ int32_t rl_sim_record_flush(struct rl_sim *sim);
  * descriptors that it moved. */
 uint32_t rl_sim_step(void *sim);
 
+/* What steps have counted goes to the card's statistics and the wire's counters.
+ * Register accesses do this, and steps: those that found nothing to do and
+ * every 16th of the others. */
+void rl_sim_publish(struct rl_sim *sim);
+
 /* Answer the mailbox, if there is a request. Returns 1 when there was. */
 uint32_t rl_sim_serve(struct rl_sim *sim);
 

@@ -1,15 +1,110 @@
-/* Statistics as the card keeps them, in registers: packets in 32 bits that
- * wrap, octets in two registers. */
-#include "model.h"
+/* What steps counted goes, now and then, to where it is read: the card's own
+ * statistics, packets in 32 bits that wrap and octets in two registers, and the
+ * wire's counters. Doing so at every step would cost a nanosecond a packet. */
+#include "registers.h"
 
-void rl_sim_add(struct rl_sim *sim, uint32_t reg, uint64_t number)
+static void add(struct rl_sim *sim, uint32_t reg, uint64_t number)
 {
     sim->registers[reg / 4] += (uint32_t)number;
 }
 
-void rl_sim_add_octets(struct rl_sim *sim, uint32_t reg, uint64_t octets)
+static void add_octets(struct rl_sim *sim, uint32_t reg, uint64_t octets)
 {
     uint64_t sum = sim->registers[reg / 4] + (octets & 0xFFFFFFFF);
     sim->registers[reg / 4] = (uint32_t)sum;
     sim->registers[reg / 4 + 1] += (uint32_t)(sum >> 32) + (uint32_t)(octets >> 32);
+}
+
+/* The counter that a map, RQSMR or TQSM, has for a queue. */
+static uint32_t counter_of(const struct rl_sim *sim, uint32_t map, uint32_t queue)
+{
+    return sim->registers[map / 4 + queue / 4] >> queue % 4 * 8 & 0xF;
+}
+
+static void publish_rx_queues(struct rl_sim *sim)
+{
+    struct rl_sim_wire *wire = &sim->card->wire;
+    for (uint32_t i = 0; i < sim->rx_count; i++) {
+        uint32_t number = sim->rx_active[i];
+        struct rl_sim_rx_queue *queue = &sim->rx[number];
+        uint32_t counter = counter_of(sim, RQSMR, number);
+        add(sim, QPRC + 0x40 * counter, queue->frames);
+        add(sim, QPRDC + 0x40 * counter, queue->missed);
+        add_octets(sim, QBRC_L + 0x40 * counter, queue->bytes);
+        sim->tally.bytes += (int64_t)queue->bytes;
+        wire->queue_delivered[number] += queue->frames;
+        wire->delivered += queue->frames;
+        wire->delivered_bytes += queue->bytes;
+        wire->dropped_no_descriptor += queue->missed;
+        queue->frames = 0;
+        queue->missed = queue->bytes = 0;
+    }
+}
+
+static void publish_received(struct rl_sim *sim)
+{
+    struct rl_sim_wire *wire = &sim->card->wire;
+    const struct rl_sim_tally *tally = &sim->tally;
+    uint64_t good = 0;
+    for (uint32_t i = 0; i < 24; i++) {
+        uint64_t frames = tally->classes[i];
+        if (frames == 0)
+            continue;
+        good += frames;
+        add(sim, PRC64 + 4 * (i % 8), frames);
+        if (i >= 8)
+            add(sim, i < 16 ? MPRC : BPRC, frames);
+    }
+    uint64_t bad = tally->oversize + tally->undersize;
+    uint64_t bytes = (uint64_t)tally->bytes;
+    uint64_t all = good + bad + tally->filtered;
+    uint64_t all_bytes = bytes + tally->bad_bytes + tally->filtered_bytes;
+    add(sim, GPRC, good);
+    add_octets(sim, GORCL, bytes + RL_SIM_CRC * good);
+    add(sim, TPR, all);
+    add_octets(sim, TORL, all_bytes + RL_SIM_CRC * all);
+    add(sim, ROC, tally->oversize);
+    add(sim, RUC, tally->undersize);
+    add(sim, MPC, tally->no_space);
+    wire->offered += all + tally->no_space + tally->unheard;
+    wire->offered_bytes += all_bytes + tally->unheard_bytes;
+    wire->dropped_filtered += tally->filtered;
+    wire->dropped_oversize += tally->oversize;
+    wire->dropped_undersize += tally->undersize;
+    wire->dropped_no_space += tally->no_space;
+    wire->dropped_disabled += tally->disabled + tally->unheard;
+    wire->dropped_dma += tally->dma;
+    wire->held = sim->held_count;
+    wire->finished = sim->order_length != 0 && sim->left == 0 && sim->held_count == 0;
+}
+
+static void publish_sent(struct rl_sim *sim)
+{
+    struct rl_sim_wire *wire = &sim->card->wire;
+    for (uint32_t i = 0; i < sim->tx_count; i++) {
+        uint32_t number = sim->tx_active[i];
+        struct rl_sim_tx_queue *queue = &sim->tx[number];
+        uint32_t counter = counter_of(sim, TQSM, number);
+        add(sim, QPTC + 4 * counter, queue->packets);
+        add_octets(sim, QBTC_L + 8 * counter, queue->bytes);
+        add(sim, GPTC, queue->packets);
+        add(sim, TPT, queue->packets);
+        add_octets(sim, GOTCL, queue->bytes + RL_SIM_CRC * queue->packets);
+        wire->transmitted += queue->packets;
+        wire->transmitted_bytes += queue->bytes;
+        wire->queue_transmitted[number] += queue->packets;
+        queue->packets = queue->bytes = 0;
+    }
+    for (uint32_t i = 0; i < 6; i++)
+        add(sim, PTC64 + 4 * i, sim->tally.tx_classes[i]);
+    wire->refused += sim->tally.refused;
+}
+
+void rl_sim_publish(struct rl_sim *sim)
+{
+    publish_rx_queues(sim);
+    publish_received(sim);
+    publish_sent(sim);
+    memset(&sim->tally, 0, sizeof sim->tally);
+    sim->unpublished = 0;
 }

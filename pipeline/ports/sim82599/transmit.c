@@ -26,29 +26,23 @@
 
 #define PACKET_MIN 17 /* bytes without CRC that the card can send (datasheet 7.2) */
 
-struct tally {
-    uint64_t packets;
-    uint64_t bytes;
-    uint64_t refused;
-};
-
-static inline void sent(struct rl_sim *sim, struct tally *tally,
+static inline void sent(struct rl_sim *sim, struct rl_sim_tx_queue *queue,
                         const struct rl_sim_segment *segments, uint32_t count, uint32_t length,
                         int32_t tag)
 {
     uint32_t padded = length < RL_SIM_MIN ? RL_SIM_MIN : length;
-    sim->tx_classes[rl_sim_size_bin(padded)]++;
-    tally->packets++;
-    tally->bytes += padded;
+    sim->tally.tx_classes[rl_sim_size_bin(padded)]++;
+    queue->packets++;
+    queue->bytes += padded;
     if (RL_SIM_UNLIKELY(sim->record.fd >= 0))
         rl_sim_record_frame(sim, segments, count, length, tag);
 }
 
-static void refuse(struct rl_sim *sim, struct rl_sim_tx_queue *queue, struct tally *tally,
-                   uint32_t kind, const char *why)
+static void refuse(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint32_t kind,
+                   const char *why)
 {
     uint32_t number = (uint32_t)(queue - sim->tx);
-    tally->refused++;
+    sim->tally.refused++;
     queue->segment_count = 0;
     rl_sim_fault(sim, kind, number, queue->head, "transmit queue %u descriptor %u: %s; not sent",
                  number, queue->head, why);
@@ -88,40 +82,39 @@ static const char *packet_trouble(const struct rl_sim *sim, const struct rl_sim_
     return NULL;
 }
 
-static void finish_packet(struct rl_sim *sim, struct rl_sim_tx_queue *queue, struct tally *tally)
+static void finish_packet(struct rl_sim *sim, struct rl_sim_tx_queue *queue)
 {
     uint32_t length = queue->segment_bytes + (queue->first & VLE ? RL_SIM_TAG : 0);
     const char *trouble = packet_trouble(sim, queue, length);
     if (trouble != NULL) {
-        refuse(sim, queue, tally, RL_SIM_FAULT_TX_DESCRIPTOR, trouble);
+        refuse(sim, queue, RL_SIM_FAULT_TX_DESCRIPTOR, trouble);
         return;
     }
     for (uint32_t i = 0; i < queue->segment_count; i++) {
         const struct rl_sim_segment *segment = &queue->segments[i];
         if (rl_sim_reach(sim, segment->address, segment->length) == NULL) {
             abort_dma(sim, queue, segment->address, segment->length);
-            tally->refused++;
+            sim->tally.refused++;
             return;
         }
     }
     int32_t tag = queue->first & VLE ? queue->contexts[INDEX(queue->first)].tag : -1;
-    sent(sim, tally, queue->segments, queue->segment_count, length, tag);
+    sent(sim, queue, queue->segments, queue->segment_count, length, tag);
     queue->segment_count = 0;
 }
 
-static void take_slowly(struct rl_sim *sim, struct rl_sim_tx_queue *queue, struct tally *tally,
-                        uint64_t low, uint64_t high)
+static void take_slowly(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint64_t low,
+                        uint64_t high)
 {
     uint32_t number = (uint32_t)(queue - sim->tx);
     if (!(high & DEXT)) {
-        refuse(sim, queue, tally, RL_SIM_FAULT_TX_DESCRIPTOR,
+        refuse(sim, queue, RL_SIM_FAULT_TX_DESCRIPTOR,
                "DEXT is not set, and the model has no legacy descriptors");
         return;
     }
     if (DTYP(high) == DTYP_CONTEXT && queue->segment_count == 0) {
         if (INDEX(high) > 1) {
-            refuse(sim, queue, tally, RL_SIM_FAULT_TX_DESCRIPTOR,
-                   "a queue has contexts 0 and 1 only");
+            refuse(sim, queue, RL_SIM_FAULT_TX_DESCRIPTOR, "a queue has contexts 0 and 1 only");
             return;
         }
         queue->contexts[INDEX(high)].tag = (uint16_t)(low >> 16);
@@ -129,12 +122,12 @@ static void take_slowly(struct rl_sim *sim, struct rl_sim_tx_queue *queue, struc
         return;
     }
     if (DTYP(high) != DTYP_DATA) {
-        refuse(sim, queue, tally, RL_SIM_FAULT_TX_DESCRIPTOR,
+        refuse(sim, queue, RL_SIM_FAULT_TX_DESCRIPTOR,
                "DTYP is neither 3, data, nor 2, context, before a packet");
         return;
     }
     if (high & (TSE | POPTS)) {
-        refuse(sim, queue, tally, RL_SIM_FAULT_UNMODELLED,
+        refuse(sim, queue, RL_SIM_FAULT_UNMODELLED,
                "it asks for segmentation or checksums, which the model does not do");
         return;
     }
@@ -144,8 +137,7 @@ static void take_slowly(struct rl_sim *sim, struct rl_sim_tx_queue *queue, struc
                      "software would take it as sent",
                      number, queue->head);
     if (queue->segment_count == RL_SIM_SEGMENTS) {
-        refuse(sim, queue, tally, RL_SIM_FAULT_TX_DESCRIPTOR,
-               "a packet has at most 40 descriptors");
+        refuse(sim, queue, RL_SIM_FAULT_TX_DESCRIPTOR, "a packet has at most 40 descriptors");
         return;
     }
     if (queue->segment_count == 0) {
@@ -156,7 +148,7 @@ static void take_slowly(struct rl_sim *sim, struct rl_sim_tx_queue *queue, struc
     queue->segments[queue->segment_count++].length = LENGTH(high);
     queue->segment_bytes += LENGTH(high);
     if (high & EOP)
-        finish_packet(sim, queue, tally);
+        finish_packet(sim, queue);
 }
 
 /* With WTHRESH = 0 a descriptor that asks for it is written back at once; with a
@@ -203,7 +195,7 @@ static uint32_t look_at_tail(struct rl_sim *sim, struct rl_sim_tx_queue *queue)
     return ready < RL_SIM_BATCH ? ready : RL_SIM_BATCH;
 }
 
-static uint32_t send_queue(struct rl_sim *sim, struct rl_sim_tx_queue *queue, struct tally *tally)
+static uint32_t send_queue(struct rl_sim *sim, struct rl_sim_tx_queue *queue)
 {
     uint32_t ready = look_at_tail(sim, queue);
     uint32_t span = sim->frame_max + RL_SIM_TAG - PACKET_MIN;
@@ -220,12 +212,12 @@ static uint32_t send_queue(struct rl_sim *sim, struct rl_sim_tx_queue *queue, st
             struct rl_sim_segment whole = {low, length};
             if (RL_SIM_UNLIKELY(rl_sim_reach(sim, low, length) == NULL)) {
                 abort_dma(sim, queue, low, length);
-                tally->refused++;
+                sim->tally.refused++;
                 break;
             }
-            sent(sim, tally, &whole, 1, length, -1);
+            sent(sim, queue, &whole, 1, length, -1);
         } else {
-            take_slowly(sim, queue, tally, low, high);
+            take_slowly(sim, queue, low, high);
             if (queue->halted)
                 break;
         }
@@ -237,38 +229,12 @@ static uint32_t send_queue(struct rl_sim *sim, struct rl_sim_tx_queue *queue, st
     return done;
 }
 
-static void count(struct rl_sim *sim, uint32_t number, const struct tally *tally)
-{
-    struct rl_sim_wire *wire = &sim->card->wire;
-    uint32_t counter = sim->registers[TQSM / 4 + number / 4] >> number % 4 * 8 & 0xF;
-    uint64_t octets = tally->bytes + RL_SIM_CRC * tally->packets;
-    rl_sim_add(sim, QPTC + 4 * counter, tally->packets);
-    rl_sim_add_octets(sim, QBTC_L + 8 * counter, tally->bytes);
-    rl_sim_add(sim, GPTC, tally->packets);
-    rl_sim_add(sim, TPT, tally->packets);
-    rl_sim_add_octets(sim, GOTCL, octets);
-    wire->transmitted += tally->packets;
-    wire->transmitted_bytes += tally->bytes;
-    wire->refused += tally->refused;
-    wire->queue_transmitted[number] += tally->packets;
-}
-
 uint32_t rl_sim_transmit(struct rl_sim *sim)
 {
     uint32_t moved = 0;
-    for (uint32_t i = 0; i < sim->tx_count; i++) {
-        struct tally tally = {0};
-        uint32_t done = send_queue(sim, &sim->tx[sim->tx_active[i]], &tally);
-        if (done == 0 && tally.refused == 0)
-            continue;
-        if (sim->transmit_unchecked)
-            rl_sim_check_transmit(sim);
-        count(sim, sim->tx_active[i], &tally);
-        moved += done;
-    }
-    for (uint32_t i = 0; i < 6 && moved; i++) {
-        rl_sim_add(sim, PTC64 + 4 * i, sim->tx_classes[i]);
-        sim->tx_classes[i] = 0;
-    }
+    for (uint32_t i = 0; i < sim->tx_count; i++)
+        moved += send_queue(sim, &sim->tx[sim->tx_active[i]]);
+    if (RL_SIM_UNLIKELY(moved != 0 && sim->transmit_unchecked))
+        rl_sim_check_transmit(sim);
     return moved;
 }

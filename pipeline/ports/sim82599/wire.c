@@ -79,6 +79,7 @@ int32_t rl_sim_source(struct rl_sim *sim, const struct rl_sim_source *source)
 {
     if (!is_sound(source))
         return -2;
+    rl_sim_publish(sim);
     rl_sim_source_free(sim);
     if (allocate(sim, source) != 0)
         return -1;

@@ -233,7 +233,7 @@ def wait_finished(bench: Bare82599, held: int = 0) -> None:
     until = time.monotonic() + 5
     while not bench.sim.finished and time.monotonic() < until:
         bench.sim.step()
-        if held and bench.sim.card.wire.held == held:
+        if held and bench.sim.wire()["held"] == held:
             return
 
 

@@ -1,0 +1,102 @@
+/* A wire that does not wait: frames are due by the clock, and what finds neither
+ * descriptor nor room in the packet buffer is lost, as on the card. */
+#include "receive.h"
+
+/* Frames in the packet buffer go on in order; the first that finds no
+ * descriptor, and may not be dropped for it, holds up all behind it. */
+static uint32_t drain_held(struct rl_sim *sim)
+{
+    struct rl_sim_window window = sim->windows[sim->window_last];
+    uint32_t moved = 0;
+    for (; sim->held_count; moved++) {
+        const struct rl_sim_frame *frame = rl_sim_next_frame(sim, sim->held[sim->held_first]);
+        struct rl_sim_rx_queue *queue = &sim->rx[frame->queue];
+        enum rl_sim_outcome outcome = RL_SIM_NO_ROOM;
+        if (queue->head != queue->tail)
+            outcome = rl_sim_deliver(sim, queue, frame, &window);
+        if (outcome == RL_SIM_DELIVERED)
+            sim->tally.bytes -= frame->length; /* counted when it was held */
+        else if (outcome == RL_SIM_LOST || queue->halted)
+            sim->tally.dma++;
+        else if (!queue->enabled)
+            sim->tally.disabled++;
+        else if (queue->drop)
+            queue->missed++;
+        else
+            break;
+        sim->held_bytes -= frame->length;
+        sim->held_first = (sim->held_first + 1) % sim->held_capacity;
+        sim->held_count--;
+    }
+    return moved;
+}
+
+static void hold(struct rl_sim *sim, uint32_t index, const struct rl_sim_frame *frame)
+{
+    if (sim->held_bytes + frame->length > sim->held_room || sim->held_count == sim->held_capacity) {
+        sim->tally.no_space++;
+        sim->tally.unheard_bytes += frame->length;
+        return;
+    }
+    sim->held[(sim->held_first + sim->held_count++) % sim->held_capacity] = index;
+    sim->held_bytes += frame->length;
+    sim->tally.classes[frame->size_class]++;
+    sim->tally.bytes += frame->length;
+}
+
+/* How many frames have come off an open-loop wire since the last time. */
+static uint32_t due(struct rl_sim *sim)
+{
+    uint64_t now = rl_sim_now();
+    if (sim->began == 0)
+        sim->began = now;
+    uint64_t all = (uint64_t)((double)(now - sim->began) * sim->rate_ns);
+    uint64_t frames = all - sim->arrived;
+    frames = frames < RL_SIM_OPEN_MAX ? frames : RL_SIM_OPEN_MAX;
+    frames = frames < sim->left ? frames : sim->left;
+    sim->arrived += frames;
+    return (uint32_t)frames;
+}
+
+uint32_t rl_sim_receive_open(struct rl_sim *sim)
+{
+    uint32_t moved = drain_held(sim);
+    uint32_t frames = due(sim);
+    struct rl_sim_window window = sim->windows[sim->window_last];
+    for (uint32_t i = 0; i < frames; i++) {
+        uint32_t index = sim->order[sim->at];
+        const struct rl_sim_frame *frame = rl_sim_next_frame(sim, index);
+        rl_sim_advance_wire(sim, 1);
+        if (RL_SIM_UNLIKELY(frame->fate != RL_SIM_DELIVER)) {
+            rl_sim_reject(sim, frame);
+            continue;
+        }
+        struct rl_sim_rx_queue *queue = &sim->rx[frame->queue];
+        enum rl_sim_outcome outcome = RL_SIM_NO_ROOM;
+        if (RL_SIM_LIKELY(sim->held_count == 0 && queue->head != queue->tail))
+            outcome = rl_sim_deliver(sim, queue, frame, &window);
+        if (RL_SIM_LIKELY(outcome == RL_SIM_DELIVERED))
+            sim->tally.classes[frame->size_class]++;
+        else if (outcome == RL_SIM_LOST || queue->halted)
+            rl_sim_lose(sim, frame, &sim->tally.dma);
+        else if (!queue->enabled)
+            rl_sim_lose(sim, frame, &sim->tally.disabled);
+        else if (queue->drop && sim->held_count == 0)
+            rl_sim_lose(sim, frame, &queue->missed);
+        else
+            hold(sim, index, frame);
+    }
+    return moved + frames;
+}
+
+/* The card does not listen: an open-loop wire loses what comes meanwhile. */
+uint32_t rl_sim_lose_all(struct rl_sim *sim)
+{
+    uint32_t frames = sim->began != 0 ? due(sim) : 0;
+    for (uint32_t i = 0; i < frames; i++) {
+        sim->tally.unheard_bytes += sim->layers[sim->order[sim->at]].length;
+        rl_sim_advance_wire(sim, 1);
+    }
+    sim->tally.unheard += frames;
+    return frames;
+}

@@ -1,0 +1,99 @@
+/* What the two kinds of wire share: a frame on its way into packet memory.
+ *
+ * The short way is for a frame that fits one buffer and goes in as it is; all
+ * that is unusual goes through `rl_sim_deliver_slowly`. What can be decided once a
+ * step is not decided once a frame. */
+#ifndef RINGLINE_SIM82599_RECEIVE_H
+#define RINGLINE_SIM82599_RECEIVE_H
+#include "registers.h"
+
+#define STATUS_DD 1u
+#define STATUS_EOP 2u
+
+enum rl_sim_outcome { RL_SIM_DELIVERED, RL_SIM_NO_ROOM, RL_SIM_LOST };
+
+/* deliver.c */
+enum rl_sim_outcome rl_sim_deliver_slowly(struct rl_sim *sim, struct rl_sim_rx_queue *queue,
+                                          const struct rl_sim_frame *frame);
+enum rl_sim_outcome rl_sim_abort_dma(struct rl_sim *sim, struct rl_sim_rx_queue *queue,
+                                     uint64_t address, uint32_t bytes);
+void rl_sim_reject(struct rl_sim *sim, const struct rl_sim_frame *frame);
+void rl_sim_lose(struct rl_sim *sim, const struct rl_sim_frame *frame, uint64_t *reason);
+
+/* open_loop.c */
+uint32_t rl_sim_receive_open(struct rl_sim *sim);
+uint32_t rl_sim_lose_all(struct rl_sim *sim);
+
+/* Frames lie at cache lines and are followed by zeros up to the next, so whole
+ * vectors may be read; what is written is exactly the frame. */
+static inline void rl_sim_copy(uint8_t *to, const uint8_t *from, uint32_t length)
+{
+    if (RL_SIM_LIKELY(length <= 64 && length >= 48)) {
+        __builtin_memcpy(to, from, 16);
+        __builtin_memcpy(to + 16, from + 16, 16);
+        __builtin_memcpy(to + 32, from + 32, 16);
+        __builtin_memcpy(to + length - 16, from + length - 16, 16);
+        return;
+    }
+    memcpy(to, from, length);
+}
+
+static inline void rl_sim_advance(struct rl_sim_rx_queue *queue)
+{
+    if (++queue->head == queue->size)
+        queue->head = 0;
+}
+
+static inline void rl_sim_write_back(uint64_t *descriptor, uint64_t lower, uint32_t status,
+                                     uint32_t length, uint32_t tag)
+{
+    descriptor[0] = lower;
+    __atomic_store_n(&descriptor[1], status | (uint64_t)length << 32 | (uint64_t)tag << 48,
+                     __ATOMIC_RELEASE);
+}
+
+/* The queue has a descriptor. `window` is a copy of the one that held the last
+ * buffer: behind a pointer into the model it would have to be read again after
+ * every store to packet memory. */
+static inline enum rl_sim_outcome rl_sim_deliver(struct rl_sim *sim, struct rl_sim_rx_queue *queue,
+                                                 const struct rl_sim_frame *frame,
+                                                 struct rl_sim_window *window)
+{
+    uint32_t head = queue->head;
+    uint64_t *descriptor = queue->ring + 2 * (uint64_t)head;
+    uint64_t offset = __atomic_load_n(&descriptor[0], __ATOMIC_RELAXED) - window->bus;
+    uint32_t length = frame->length;
+    bool unusual = (length > queue->whole_bytes) | (frame->tagged & queue->strip) |
+                   (descriptor[1] & STATUS_DD) | (offset >= window->size) |
+                   (length > window->size - offset);
+    if (RL_SIM_UNLIKELY(unusual)) {
+        enum rl_sim_outcome outcome = rl_sim_deliver_slowly(sim, queue, frame);
+        *window = sim->windows[sim->window_last];
+        return outcome;
+    }
+    rl_sim_copy(window->host + offset, frame->bytes, length);
+    rl_sim_write_back(descriptor, frame->lower, frame->status, length, 0);
+    queue->head = ++head == queue->size ? 0 : head;
+    queue->frames++;
+    queue->bytes += length;
+    return RL_SIM_DELIVERED;
+}
+
+static inline struct rl_sim_frame *rl_sim_next_frame(struct rl_sim *sim, uint32_t index)
+{
+    struct rl_sim_frame *frame = &sim->frames[index];
+    if (RL_SIM_UNLIKELY(frame->epoch != sim->epoch))
+        rl_sim_classify(sim, frame);
+    return frame;
+}
+
+static inline void rl_sim_advance_wire(struct rl_sim *sim, uint32_t frames)
+{
+    sim->at += frames;
+    if (sim->at == sim->order_length)
+        sim->at = 0;
+    if (sim->left != UINT64_MAX)
+        sim->left -= frames;
+}
+
+#endif
