@@ -119,6 +119,7 @@ def test_a_child_that_is_gone_is_not_an_error_to_speak_to(start: Start) -> None:
     child.reap()
 
 
+@pytest.mark.slow
 def test_a_child_that_never_reads_holds_nobody_up_for_long(start: Start) -> None:
     child = start("time.sleep(600)")
     begin = time.monotonic()

@@ -258,6 +258,7 @@ def test_a_finite_replay_ends_by_itself_with_a_report(
     assert told["buffers"]["free"] == sum(told["buffers"].values())
 
 
+@pytest.mark.slow
 def test_what_runs_can_be_asked_watched_and_ended(write: Callable[..., Path]) -> None:
     path = write(wire=SLOW, listen="127.0.0.1:0")
     with started(str(path)) as process:
@@ -286,6 +287,7 @@ def test_what_runs_can_be_asked_watched_and_ended(write: Callable[..., Path]) ->
     assert ringline("status", path.stem).returncode == 3
 
 
+@pytest.mark.slow
 def test_for_ends_a_run_and_shows_how_far_it_is(write: Callable[..., Path]) -> None:
     done = ringline("run", str(write(wire=SLOW)), "--for", "2.5")
     assert done.returncode == 0, done.stderr

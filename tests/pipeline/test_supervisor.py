@@ -315,6 +315,7 @@ def test_a_display_that_is_closed_ends_nothing(trial: Trial) -> None:
     assert len(trial.snapshots) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["opening", "running", "draining", "retiring", "closing"])
 def test_nothing_is_left_however_it_ends(trial: Trial, moment: str) -> None:
     """An error of our own at any moment: children and segments go all the same."""

@@ -236,6 +236,7 @@ def test_a_closed_segment_has_no_owner_though_a_view_keeps_its_mapping(
     assert remove_stale(name, no_dma) == [segment.path]
 
 
+@pytest.mark.slow
 def test_racing_creators_never_share(instance: Callable[[], str]) -> None:
     # Each tries to become the owner again and again, as a start does; whoever has the
     # instance writes its id into the segment, and finds it there before it lets go.

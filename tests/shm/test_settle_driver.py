@@ -126,6 +126,7 @@ def single_steps(program: Path, books: Books) -> Iterator[int]:
         walker.stderr.close()
 
 
+@pytest.mark.slow
 def test_books_balance_wherever_the_driver_was_stopped(
     build_c: Callable[..., Path], books: Books, instance: Callable[[], str]
 ) -> None:

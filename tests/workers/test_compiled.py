@@ -208,6 +208,7 @@ def test_a_state_that_cannot_be_is_refused(plugin_file: PluginFile, setup: str, 
     assert words in refusal(path)
 
 
+@pytest.mark.slow
 def test_a_change_anywhere_in_what_was_inlined_is_compiled_anew(plugin_file: PluginFile) -> None:
     source = """
 from numba import njit

@@ -95,6 +95,7 @@ def test_a_card_of_its_own_outlives_its_driver():
             assert pair.port.faults() == []
 
 
+@pytest.mark.slow
 def test_a_card_whose_process_is_gone_is_a_hardware_error():
     with machine(WireConfig(), process=True) as whole:
         assert whole.process is not None
