@@ -30,15 +30,24 @@ _KINDS: list[tuple[type, str]] = [
 
 _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
+# No configuration comes near it, and to parse a capture given by mistake takes minutes.
+FILE_BYTES_MAX = 1 << 20
+
 
 def read_file(path: Path) -> dict[str, Any]:
     """The top table of the file at `path`.
 
-    Raises ConfigurationError when there is no such file, it cannot be read, or
-    it is not TOML (with the line).
+    Raises ConfigurationError when there is no such file, it cannot be read, it is
+    too long to be one, or it is not TOML (with the line).
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES_MAX + 1)
+        if len(content) > FILE_BYTES_MAX:
+            raise ConfigurationError(
+                f"{path}: is longer than {FILE_BYTES_MAX >> 20} MiB; is this a configuration file?"
+            )
+        text = content.decode("utf-8")
     except FileNotFoundError:
         raise ConfigurationError(f"{path}: there is no such file") from None
     except IsADirectoryError:
@@ -52,7 +61,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also a number of thousands of digits
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
     except RecursionError:
         raise ConfigurationError(f"{path}: is not valid TOML: nested too deeply") from None
