@@ -14,7 +14,7 @@ from ringline.pipeline.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
 from ringline.shm.errors import RinglineError
 
 NOTHING = "-"
-RUNNING = "running"
+RUNNING, ENDED = "running", "ended"
 BRIEFLY = {"waiting to restart": "waiting"}  # a row must fit into 80 columns
 LEFT_COLUMNS = 2  # are words, the others numbers
 
@@ -203,7 +203,7 @@ def duration(seconds: float) -> str:
 
 def _elapsed(now: Snapshot, until: float | None) -> str:
     lasted = now.taken - now.started
-    return f"{lasted:.0f} s" if until is None else f"{lasted:.0f} of {until:g} s"
+    return f"{lasted:.0f} s" if until is None else f"{min(lasted, until):.0f} of {until:g} s"
 
 
 def _gigabits(octets: float | None) -> str:

@@ -7,6 +7,7 @@ writes control characters into what is no terminal.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -54,7 +55,7 @@ class Lines(Display):
     """One line for each snapshot, on standard output."""
 
     def _draw(self, before: Snapshot | None, now: Snapshot) -> None:
-        if before is not None:
+        if before is not None and now.state != table.ENDED:
             print(table.line(before, now, self._seconds), flush=True)
 
     def announce(self, sentence: str) -> None:
@@ -86,8 +87,9 @@ class LiveTable(Display):
         self._console.print(f"ringline: {sentence}", markup=False)
 
     def close(self) -> None:
-        """Leave the last table on the screen."""
-        self._live.stop()
+        """Leave the last table on the screen, if that is still there."""
+        with contextlib.suppress(OSError):
+            self._live.stop()
 
 
 def display(seconds: float | None = None) -> Display:
