@@ -2,6 +2,7 @@
  * nothing is lost to it. */
 #include "receive.h"
 
+#define FETCH_AHEAD 12      /* descriptors */
 #define STUCK_NS 100000000u /* a wire that waits so long for a queue that is off says so */
 
 static void look_at_tails(struct rl_sim *sim)
@@ -58,6 +59,18 @@ static uint32_t settle_closed(struct rl_sim *sim, const struct rl_sim_frame *fra
     return 1;
 }
 
+/* The line that a later frame will be written to belongs to the core that worked
+ * on the buffer last: ask for it early. A prefetch harms at no address. */
+static inline void fetch_ahead(const struct rl_sim_rx_queue *queue,
+                               const struct rl_sim_window *window)
+{
+    uint32_t slot = queue->head + FETCH_AHEAD;
+    if (RL_SIM_LIKELY(slot < queue->size)) {
+        uint64_t bus = __atomic_load_n(&queue->ring[2 * (uint64_t)slot], __ATOMIC_RELAXED);
+        __builtin_prefetch((void *)((uintptr_t)window->host + (bus - window->bus)), 1);
+    }
+}
+
 /* As many frames as one pass through `order` and the budget allow; returns how
  * many left the wire. */
 static uint32_t run_closed(struct rl_sim *sim, const uint32_t *order, uint32_t run)
@@ -75,8 +88,10 @@ static uint32_t run_closed(struct rl_sim *sim, const uint32_t *order, uint32_t r
         }
         struct rl_sim_rx_queue *queue = &sim->rx[frame->queue];
         enum rl_sim_outcome outcome = RL_SIM_NO_ROOM;
-        if (RL_SIM_LIKELY(queue->head != queue->tail))
+        if (RL_SIM_LIKELY(queue->head != queue->tail)) {
+            fetch_ahead(queue, &window);
             outcome = rl_sim_deliver(sim, queue, frame, &window);
+        }
         if (RL_SIM_LIKELY(outcome == RL_SIM_DELIVERED))
             sim->tally.classes[frame->size_class]++;
         else if (!settle_closed(sim, frame, outcome))
