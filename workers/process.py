@@ -5,8 +5,8 @@ cannot open another worker's, nor anything of a card's.
 
 Messages (plan of the control socket): `open` with three descriptors -> events
 `prepared` and `ready`, or `failed`; `stop` -> what is on `in` is finished, blanks
-are returned, and it exits with 0. Remarks, tracebacks of a failing plugin and the
-plugin's last word go as `report` events, once a second at most.
+are returned, and it exits with 0. Remarks, and what is wrong with a plugin that
+fails, go as `report` events, once a second at most.
 
 Started in 13 ms with a plugin in C, and that is why this file reads as it does:
 json, socket, typing, dataclasses and the like are not imported (channel.py), and
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS = 2.0  # a driver that goes on pushing would keep a stopping worker for ever
 REPORT_SECONDS = 1.0
+COMPLAINT_SECONDS_MAX = 60.0  # between two reports of the same failure that goes on
 HOPELESS_SECONDS = 5.0  # after so long in which every packet failed, a new life is tried
 HOPELESS_PACKETS = 100
 
@@ -59,6 +60,47 @@ class Hope:
         return now - self._hopeful_at > HOPELESS_SECONDS
 
 
+class Complaints:
+    """What is to be said of a plugin that fails: at once what is new, and less and less
+    often what stays the same, or it would fill a journal."""
+
+    def __init__(self, plugin: str, engine: Engine) -> None:
+        self._plugin = plugin
+        self._engine = engine
+        self._raised = engine.counters.plugin_errors
+        self._no_port = engine.counters.verdict_errors
+        self._at = 0.0
+        self._pause = 0.0
+        self._what = ""
+
+    def due(self, now: float) -> str | None:
+        """A sentence, when there is reason and time for one."""
+        if now < self._at:
+            return None
+        raised = self._engine.counters.plugin_errors - self._raised
+        no_port = self._engine.counters.verdict_errors - self._no_port
+        what = complaint = self._engine.complaint()
+        if complaint is None and raised:
+            what = "raised"
+            complaint = f"raised on {_packets(raised)}; `ringline try` with a capture tells what"
+        elif complaint is None and no_port:
+            what = "no port"
+            complaint = f"gave {_packets(no_port)} a verdict that is neither a port nor DROP"
+        if what is None or complaint is None:
+            return None
+        self._raised += raised
+        self._no_port += no_port
+        same = what == self._what
+        self._pause = min(2 * self._pause, COMPLAINT_SECONDS_MAX) if same else REPORT_SECONDS
+        self._at = now + self._pause
+        self._what = what
+        return f"plugin {self._plugin}: {complaint}"
+
+
+def _packets(number: int) -> str:
+    return f"{number} packet{'' if number == 1 else 's'}"
+
+
 class Process:
     """One life of a worker."""
 
@@ -68,7 +110,6 @@ class Process:
         self._packets = Segment.attach(descriptors[0], kind=lib.RL_SEGMENT_PACKETS)
         self._rings = Segment.attach(descriptors[1], kind=lib.RL_SEGMENT_RINGS)
         self._slot = slots.WorkerSlot.attach(descriptors[2])
-        self._report_at = 0.0
         self._hope = Hope(time.monotonic())
 
     def run(self) -> int:
@@ -119,6 +160,7 @@ class Process:
         )
 
     def _serve(self, engine: Engine) -> int:
+        complaints = Complaints(self._message["plugin"], engine)
         until = None
         while True:
             reason = engine.run()
@@ -138,8 +180,8 @@ class Process:
                 engine.turn()
             except Exception as error:
                 engine.raised = error
-            if now >= self._report_at and (complaint := engine.complaint()):
-                self._report({"error": f"plugin {self._message['plugin']}: {complaint}"})
+            if (complaint := complaints.due(now)) is not None:
+                self._report({"error": complaint})
             if self._hope.lost(engine.counters.packets, engine.counters.plugin_errors, now):
                 self._fail(
                     "PluginError",
@@ -158,7 +200,6 @@ class Process:
             self._report({"error": f"plugin {self._message['plugin']}: {sentence(error)}"})
 
     def _report(self, content: dict[str, Any]) -> None:
-        self._report_at = time.monotonic() + REPORT_SECONDS
         self._channel.send({"event": "report", "plugin": content})
 
     def _fail(self, kind: str, text: str) -> None:
