@@ -21,6 +21,7 @@ from ringline.shm import errors
 from ringline.shm.control import Closed, Garbled, Message
 from ringline.shm.errors import RinglineError
 
+REMARKS_MAX = 32
 MESSAGES_PER_TURN = 16  # a child that talks without end must not keep the loop
 
 ERRORS: list[type[RinglineError]] = [
@@ -41,6 +42,13 @@ class House:
     announce: Callable[[str], None]
     fail: Callable[[RinglineError], None]  # the run must end for this reason
     remarked: set[str] = field(default_factory=set)  # what workers said of their plugins
+
+    def is_new(self, remark: str) -> bool:
+        """Whether no worker of this run has said so before; they all run the same plugin."""
+        if remark in self.remarked or len(self.remarked) >= REMARKS_MAX:
+            return False
+        self.remarked.add(remark)
+        return True
 
 
 class Keeper(ABC):

@@ -210,9 +210,8 @@ class WorkerKeeper(Keeper):
             return
         self.report = report
         remarks, error, now = report.get("remarks"), report.get("error"), time.monotonic()
-        for remark in remarks[:16] if isinstance(remarks, list) else []:
-            if isinstance(remark, str) and remark not in self.house.remarked:
-                self.house.remarked.add(remark)
+        for remark in remarks if isinstance(remarks, list) else []:
+            if isinstance(remark, str) and self.house.is_new(remark):
                 self.house.announce(remark)
         if isinstance(error, str) and now - self._complained_at >= 1.0:
             self._complained_at = now

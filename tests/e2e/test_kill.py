@@ -1,0 +1,446 @@
+"""Killing any process at any moment: nothing is left, and the books balance.
+
+By the command line alone. Moments are drawn from a seed that a failure prints;
+RINGLINE_PROOF=1 draws many more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+pytestmark = pytest.mark.slow
+
+PROOF = os.environ.get("RINGLINE_PROOF") == "1"
+TIMES = 40 if PROOF else 3  # how often each kind of death is tried
+SEED = int(os.environ.get("RINGLINE_SEED", "0")) or random.randrange(1, 10**6)
+SECONDS = 60.0  # after which something hangs
+BATCH = 64  # a dead worker costs at most so many packets
+
+ROLES = {"pipeline.driver": "driver", "start.py": "worker", "sim82599.process": "card"}
+
+CONFIG = """
+name = "{name}"
+[port.wan]
+device = "sim:82599"
+queues = 2
+process = {process}
+wire = {{ flows = {{ count = 64 }} }}
+[worker]
+plugin = "forward"
+restart = {{ intensity = 1000, period = 1.0 }}
+[metrics]
+listen = "127.0.0.1:0"
+"""
+
+
+def said(seconds: float, what: str) -> None:
+    raise AssertionError(f"{what} did not happen within {seconds:g} s (seed {SEED})")
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            said(seconds, what)
+        time.sleep(0.01)
+    return value
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that ended and waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Running:
+    """`ringline run` in a process of its own, and what it left when it has ended."""
+
+    def __init__(self, name: str, folder: Path, *, process: bool = False) -> None:
+        self.name = name
+        self._folder = folder
+        self._config = folder / f"{name}.toml"
+        self._config.write_text(CONFIG.format(name=name, process=str(process).lower()))
+        self.start()
+
+    def start(self, *options: str) -> None:
+        self._report = self._folder / f"{self.name}.json"
+        self._report.unlink(missing_ok=True)
+        self._output = self._folder / f"{self.name}.out"
+        with self._output.open("w") as output:
+            self.process = subprocess.Popen(
+                ["ringline", "run", str(self._config), "--report", str(self._report), *options],
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def children(self) -> list[tuple[int, str]]:
+        """Process id and role of everything that it started."""
+        found = []
+        with contextlib.suppress(OSError):
+            pid = self.process.pid
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                with contextlib.suppress(OSError):
+                    command = Path(f"/proc/{child}/cmdline").read_text()
+                    found += [(int(child), ROLES[mark]) for mark in ROLES if mark in command]
+        return found
+
+    def pids(self, role: str) -> list[int]:
+        return [pid for pid, its in self.children() if its == role]
+
+    def first(self, role: str) -> int:
+        """Wait for a child of this role; its process id."""
+
+        def look() -> list[int]:
+            assert self.process.poll() is None, self.output
+            return self.pids(role)
+
+        pids: list[int] = until(look, f"the start of a {role}")
+        return pids[0]
+
+    def status(self) -> dict[str, Any]:
+        answer = subprocess.run(
+            ["ringline", "status", self.name, "--json"],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        told: dict[str, Any] = json.loads(answer.stdout) if answer.returncode == 0 else {}
+        return told
+
+    def serving(self) -> dict[str, Any]:
+        """Wait until packets flow; the status."""
+
+        def look() -> dict[str, Any]:
+            assert self.process.poll() is None, self.output
+            told = self.status()
+            flows = told and told["state"] == "running"
+            flows = flows and told["ports"]["wan"]["transmitted"]["packets"] > 0
+            return told if flows else {}
+
+        told: dict[str, Any] = until(look, "traffic")
+        return told
+
+    def end(self) -> tuple[int, dict[str, Any]]:
+        """Ask it to end, if it runs; its exit code and report."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.ended()
+
+    def ended(self) -> tuple[int, dict[str, Any]]:
+        """Wait for its end; its exit code and report."""
+        try:
+            code = self.process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            said(SECONDS, f"the end of the run; it told:\n{self.output}")
+        told = self._report.read_text() if self._report.exists() else ""
+        return code, json.loads(told) if told else {}
+
+    def left(self) -> list[str]:
+        """Segments and sockets of this instance that are still there."""
+        folders = ["/dev/shm", "/run/ringline", f"/tmp/ringline-{os.geteuid()}"]
+        folders += [os.path.join(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"), "ringline")]
+        names = (f"ringline.{self.name}.", f"{self.name}.sock")
+        return [
+            f"{folder}/{entry}"
+            for folder in folders
+            if os.path.isdir(folder)
+            for entry in os.listdir(folder)
+            if entry.startswith(names)
+        ]
+
+    def kill_all(self) -> None:
+        pids = [pid for pid, _ in self.children()]
+        self.process.kill()
+        self.process.wait()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for path in self.left():
+            os.unlink(path)
+
+
+@pytest.fixture
+def start(tmp_path: Path, instance: Callable[[], str]) -> Iterator[Callable[..., Running]]:
+    runs: list[Running] = []
+
+    def start_(**options: bool) -> Running:
+        runs.append(Running(instance(), tmp_path, **options))
+        return runs[-1]
+
+    yield start_
+    for run in runs:
+        run.kill_all()
+
+
+def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def see_end(pids: list[int]) -> None:
+    """Whose supervisor died end by themselves, and soon."""
+    until(lambda: not any(alive(pid) for pid in pids), "the end of all children", 10.0)
+
+
+def wrong(report: dict[str, Any]) -> dict[str, int]:
+    """The equations that do not hold."""
+    return {name: off for name, off in report["balance"].items() if off}
+
+
+def check_counts(report: dict[str, Any]) -> None:
+    """The books balance, and agree with what the card and the wire counted for themselves."""
+    assert wrong(report) == {}, f"seed {SEED}"
+    port = report["ports"]["wan"]
+    dropped = sum(port["drops"].values())
+    assert port["received"]["packets"] == port["forwarded"] + dropped + port["in_flight"]
+
+
+def drops(report: dict[str, Any], reason: str) -> list[int]:
+    """Per queue."""
+    return [queue[f"drop_{reason}"] for queue in report["ports"]["wan"]["queues"]]
+
+
+def worker_pid(told: dict[str, Any], queue: int) -> int:
+    pid: int = told["workers"][queue]["pid"] or 0
+    return pid
+
+
+def restarts(told: dict[str, Any]) -> list[int]:
+    return [worker["restarts"] for worker in told["workers"]]
+
+
+def kill_and_see_successor(
+    run: Running, queue: int, number: signal.Signals = signal.SIGKILL
+) -> None:
+    before = run.serving()
+    kill(worker_pid(before, queue), number)
+
+    def replaced() -> bool:
+        told = run.status()
+        if not told:
+            return False
+        worker = told["workers"][queue]
+        return bool(worker["up"]) and worker["generation"] > before["workers"][queue]["generation"]
+
+    until(replaced, f"the start of a successor for worker {queue}")
+
+
+@pytest.mark.parametrize("process", [False, True], ids=["stepped card", "card process"])
+def test_a_killed_worker_costs_at_most_a_batch(
+    start: Callable[..., Running], process: bool
+) -> None:
+    draw = random.Random(SEED)
+    run = start(process=process)
+    run.serving()
+    for _ in range(TIMES):
+        time.sleep(draw.random() * 0.2)
+        kill_and_see_successor(run, 1)
+    code, report = run.end()
+    assert code == 0, run.output
+    check_counts(report)
+    assert restarts(report) == [0, TIMES]
+    lost = drops(report, "worker_lost")
+    assert lost[0] == 0, "another queue paid for it"
+    assert lost[1] <= BATCH * TIMES
+    port = report["ports"]["wan"]
+    assert sum(port["drops"].values()) == lost[1]
+    assert sum(port["card_drops"].values()) == 0, "closed loop: nothing is lost for lack of time"
+    assert port["wire"]["delivered"] == port["received"]["packets"]
+    assert port["wire"]["transmitted"] == port["forwarded"]
+    assert run.left() == []
+
+
+def test_killing_workers_again_and_again_leaves_the_books_right(
+    start: Callable[..., Running],
+) -> None:
+    """Without waiting for successors: they die in every phase of their lives."""
+    draw = random.Random(SEED + 1)
+    run = start()
+    run.serving()
+    for _ in range(10 * TIMES):
+        time.sleep(draw.random() * 0.05)
+        for pid in run.pids("worker"):
+            if draw.random() < 0.5:
+                kill(pid)
+    code, report = run.end()
+    assert code == 0, run.output
+    check_counts(report)
+    for queue, restarted in enumerate(restarts(report)):
+        assert drops(report, "worker_lost")[queue] <= BATCH * restarted
+    assert run.left() == []
+
+
+def test_a_stopped_worker_is_replaced(start: Callable[..., Running]) -> None:
+    """SIGSTOP: it lives, and does nothing more. ABRT does not reach it, KILL does."""
+    run = start()
+    kill_and_see_successor(run, 0, signal.SIGSTOP)
+    code, report = run.end()
+    assert code == 0, run.output
+    check_counts(report)
+    assert "gave no sign of life" in run.output
+    assert drops(report, "worker_lost")[0] <= BATCH
+    assert drops(report, "worker_lost")[1] == 0
+    assert run.left() == []
+
+
+def counters_of(url: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    with urllib.request.urlopen(url, timeout=SECONDS) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        if family.type in ("counter", "histogram")
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+def test_counters_never_step_back_across_a_restart(start: Callable[..., Running]) -> None:
+    draw = random.Random(SEED + 2)
+    run = start()
+    url = run.serving()["metrics"]
+    before: dict[Any, float] = {}
+    for turn in range(20 * TIMES):
+        now = counters_of(url)
+        back = {key: (was, now.get(key)) for key, was in before.items() if now.get(key, 0) < was}
+        assert back == {}, f"seed {SEED}, scrape {turn}"
+        before = now
+        if turn % 5 == 2:
+            kill(run.first("worker"))
+        time.sleep(draw.random() * 0.05)
+    code, report = run.end()
+    assert code == 0, run.output
+    check_counts(report)
+    assert sum(restarts(report)) > 0
+    received = sum(
+        value for (name, _), value in before.items() if name == "ringline_port_rx_packets_total"
+    )
+    assert received <= report["ports"]["wan"]["received"]["packets"]
+
+
+@pytest.mark.parametrize("process", [False, True], ids=["stepped card", "card process"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_the_death_of_the_driver_ends_the_run_with_balanced_books(
+    start: Callable[..., Running], process: bool, number: signal.Signals
+) -> None:
+    draw = random.Random(SEED + 3)
+    for _ in range(TIMES if number is signal.SIGKILL else 1):
+        run = start(process=process)
+        run.serving()
+        time.sleep(draw.random() * 0.2)
+        pids = [pid for pid, _ in run.children()]
+        (driver,) = run.pids("driver")
+        kill(driver, number)
+        code, report = run.ended()
+        assert code == 4, run.output
+        why = "was ended by SIGKILL" if number is signal.SIGKILL else "gave no sign of life"
+        assert f"the driver {why}" in run.output
+        check_counts(report)
+        port = report["ports"]["wan"]
+        assert port["in_flight"] == 0
+        if process:
+            assert port["wire"]["transmitted"] >= port["forwarded"]
+        assert not any(alive(pid) for pid in pids)
+        assert run.left() == []
+
+
+def test_the_death_of_a_card_process_ends_the_run(start: Callable[..., Running]) -> None:
+    draw = random.Random(SEED + 4)
+    for _ in range(TIMES):
+        run = start(process=True)
+        run.serving()
+        time.sleep(draw.random() * 0.2)
+        pids = [pid for pid, _ in run.children()]
+        (card,) = run.pids("card")
+        kill(card)
+        code, report = run.ended()
+        assert code == 4, run.output
+        assert "card of port wan was ended by SIGKILL" in run.output
+        check_counts(report)
+        assert not any(alive(pid) for pid in pids)
+        assert run.left() == []
+
+
+@pytest.mark.parametrize("process", [False, True], ids=["stepped card", "card process"])
+def test_when_the_supervisor_is_killed_its_children_end_and_the_next_start_clears_up(
+    start: Callable[..., Running], process: bool
+) -> None:
+    draw = random.Random(SEED + 5)
+    run = start(process=process)
+    for turn in range(TIMES):
+        run.serving()
+        time.sleep(draw.random() * 0.2)
+        pids = [pid for pid, _ in run.children()]
+        assert len(pids) == 3 + process
+        run.process.kill()
+        run.process.wait()
+        if turn % 2 == 0:  # the next start need not wait for them
+            see_end(pids)
+        run.start()
+        run.serving()
+        code, report = run.end()
+        assert code == 0, run.output
+        check_counts(report)
+        see_end(pids)
+        assert run.left() == []
+        run.start()
+
+
+@pytest.mark.parametrize("role", ["driver", "worker", "card", "supervisor"])
+def test_a_death_while_it_starts_leaves_nothing(start: Callable[..., Running], role: str) -> None:
+    draw = random.Random(SEED + 6)
+    for _ in range(TIMES):
+        run = start(process=role == "card")
+        wanted = "driver" if role == "supervisor" else role
+        pid = run.first(wanted)
+        time.sleep(draw.random() * 0.3)
+        pids = [child for child, _ in run.children()]
+        if role == "supervisor":
+            run.process.kill()
+            run.process.wait()
+            see_end(pids)
+            run.start("--for", "0.1")
+            code, report = run.ended()
+            assert code == 0, run.output
+            check_counts(report)
+        else:
+            kill(pid)
+            time.sleep(0.05)
+            code, report = run.end()
+            assert code in (0, 2, 4), run.output
+            if report:
+                check_counts(report)
+        assert not any(alive(pid) for pid in pids)
+        assert run.left() == []
+
+
+def test_interrupting_twice_hurries_and_skips_nothing(start: Callable[..., Running]) -> None:
+    run = start()
+    run.serving()
+    run.process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    run.process.send_signal(signal.SIGINT)
+    code, report = run.ended()
+    assert code == 0, run.output
+    check_counts(report)
+    assert run.left() == []
