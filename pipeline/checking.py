@@ -6,7 +6,10 @@ import sys
 
 from ringline.pipeline import schema
 from ringline.pipeline.config import Config
-from ringline.shm.errors import ConfigurationError
+from ringline.pipeline.ports import create_port
+from ringline.pipeline.ports.pci import PciDevice, sysfs_root
+from ringline.shm.errors import ConfigurationError, EnvironmentLacks
+from ringline.workers import checking
 
 STRIDE = 2240  # bytes of a buffer: RL_BUFFER_STRIDE
 
@@ -14,14 +17,17 @@ STRIDE = 2240  # bytes of a buffer: RL_BUFFER_STRIDE
 def check(path: str) -> str:
     """One sentence on what the configuration at `path` would start.
 
-    Raises ConfigurationError with every mistake, those of its plugins included:
-    each is imported, prepared and set up in a child of its own.
+    Raises ConfigurationError with every mistake, those of its plugins included
+    (each is imported, prepared and set up in a child of its own), and
+    EnvironmentLacks for cards that are not here or not free.
     """
     config = schema.load(path)
     sys.path.append(config.folder)
-    problems = plugin_problems(config)
+    problems, missing = plugin_problems(config), card_problems(config)
     if problems:
-        raise ConfigurationError([f"{path}: {problem}" for problem in problems])
+        raise ConfigurationError([f"{path}: {problem}" for problem in problems + missing])
+    if missing:
+        raise EnvironmentLacks("\n".join(f"{path}: {problem}" for problem in missing))
     ports = ", ".join(f"{port.name} ({port.device})" for port in config.ports)
     memory = config.buffers * STRIDE / (1 << 20)
     return (
@@ -30,10 +36,24 @@ def check(path: str) -> str:
     )
 
 
+def card_problems(config: Config) -> list[str]:
+    """Which cards are not here, have no driver, or are used by the system."""
+    problems = []
+    for index, port in enumerate(config.ports):
+        if port.simulated:
+            continue
+        try:
+            create_port(port, index, config.queues)
+            PciDevice(port.device.removeprefix("pci:"), sysfs_root()).check_unused()
+        except EnvironmentLacks as error:
+            where = f"port.{port.name}"
+            told = str(error)
+            problems.append(told if told.startswith(where) else f"{where}.device: {told}")
+    return problems
+
+
 def plugin_problems(config: Config) -> list[str]:
     """What is wrong with the plugins of all workers; what several share is told once."""
-    from ringline.workers import checking
-
     ports = [port.name for port in config.ports]
     problems: list[str] = []
     seen = []

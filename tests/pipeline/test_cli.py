@@ -79,7 +79,10 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.wait(timeout=30)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def status_of(name: str, seconds: float = 30) -> dict[str, object]:
@@ -226,6 +229,16 @@ def test_check_reports_the_file_and_the_plugins(write: Callable[..., Path]) -> N
     assert 'port.wan.devise: unknown key; did you mean "device"?' in done.stderr
 
 
+def test_check_reports_cards_that_are_not_there(write: Callable[..., Path]) -> None:
+    path = write()
+    text = path.read_text().replace("sim:82599", "pci:ffff:1f:1f.7")
+    path.write_text("".join(line for line in text.splitlines(True) if "wire" not in line))
+    done = ringline("check", str(path))
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"ringline: {path}: port.wan.device: ")
+    assert "ffff:1f:1f.7" in done.stderr
+
+
 def test_a_plugin_beside_the_configuration_is_found(
     write: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -292,6 +305,16 @@ def test_for_ends_a_run_and_shows_how_far_it_is(write: Callable[..., Path]) -> N
     done = ringline("run", str(write(wire=SLOW)), "--for", "2.5")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^\d of 2.5 s; wan: rx", done.stdout, re.MULTILINE)
+
+
+def test_a_run_ends_when_its_reader_goes_away(write: Callable[..., Path], tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    with started(str(write(wire=SLOW)), "--report", str(report)) as process:
+        assert process.stdout is not None
+        assert "wan: rx" in process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=30) == 0
+        assert json.loads(report.read_text())["exit"]["code"] == 0
 
 
 def test_an_unwritable_report_is_refused_before_anything_starts(
