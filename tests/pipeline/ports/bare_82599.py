@@ -297,4 +297,3 @@ class Bare82599:
         """Whether transmit descriptor `n` has been written back."""
         (status,) = struct.unpack_from("<I", self.descriptors, self.tx_at(queue, n) + 12)
         return bool(status & 1)
-

@@ -23,7 +23,7 @@ def traffic(bench: Bare82599) -> tuple[int, int]:
     return len(bench.receive()), wire["transmitted"]
 
 
-def test_a_driver_that_does_every_step_passes_traffic_without_a_fault():
+def test_a_driver_that_does_every_step_passes_traffic_without_a_fault() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         assert traffic(bench) == (8, 8)
@@ -53,7 +53,7 @@ def test_a_driver_that_does_every_step_passes_traffic_without_a_fault():
         ("tx_wait", "tail"),
     ],
 )
-def test_a_skipped_step_is_named(step: str, kind: str):
+def test_a_skipped_step_is_named(step: str, kind: str) -> None:
     with Bare82599() as bench:
         bench.bring_up(skip=step)
         traffic(bench)
@@ -61,7 +61,7 @@ def test_a_skipped_step_is_named(step: str, kind: str):
 
 
 @pytest.mark.parametrize("step", ["link", "sfi", "restart", "rxen"])
-def test_without_link_or_receiver_nothing_arrives(step: str):
+def test_without_link_or_receiver_nothing_arrives(step: str) -> None:
     with Bare82599() as bench:
         bench.bring_up(skip=step)
         received, sent = traffic(bench)
@@ -69,13 +69,13 @@ def test_without_link_or_receiver_nothing_arrives(step: str):
         assert step == "rxen" or sent == 0
 
 
-def test_while_the_arbiter_is_stopped_nothing_is_sent():
+def test_while_the_arbiter_is_stopped_nothing_is_sent() -> None:
     with Bare82599() as bench:
         bench.bring_up(skip="arbiter_again")
         assert traffic(bench) == (8, 0)
 
 
-def test_receive_dma_hangs_until_the_next_reset():
+def test_receive_dma_hangs_until_the_next_reset() -> None:
     with Bare82599() as bench:
         bench.bring_up(skip="security")
         assert traffic(bench)[0] == 0
@@ -84,7 +84,7 @@ def test_receive_dma_hangs_until_the_next_reset():
         assert traffic(bench)[0] == 8
 
 
-def test_a_card_left_running_is_found_running():
+def test_a_card_left_running_is_found_running() -> None:
     with Sim82599(left_running=True) as sim:
         assert sim.read32(0x1028) & 1 << 25
         assert sim.read32(0x0880) != 0
@@ -97,7 +97,7 @@ def test_a_card_left_running_is_found_running():
         assert sim.read32(0x4074) == 0
 
 
-def test_the_address_is_there_once_the_eeprom_is_read():
+def test_the_address_is_there_once_the_eeprom_is_read() -> None:
     with Sim82599(bytes.fromhex("0a0b0c0d0e0f")) as sim:
         sim.write32(0x0888, 0xFFFFFFFF)
         sim.write32(0, 1 << 26 | 1 << 3)
@@ -110,7 +110,7 @@ def test_the_address_is_there_once_the_eeprom_is_read():
         assert sim.read32(0xA204) == 1 << 31 | 0x0F0E
 
 
-def test_statistics_clear_when_read_and_survive_a_reset():
+def test_statistics_clear_when_read_and_survive_a_reset() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         assert traffic(bench) == (8, 8)
@@ -123,7 +123,7 @@ def test_statistics_clear_when_read_and_survive_a_reset():
         assert bench.read(0x1030) == 8
 
 
-def test_queues_count_where_the_maps_say():
+def test_queues_count_where_the_maps_say() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         bench.change(0x2300, 0xF, 9)
@@ -150,14 +150,14 @@ def test_queues_count_where_the_maps_say():
         ({"rdlen": 0}, "length"),
     ],
 )
-def test_a_receive_queue_with_a_bad_ring_is_not_enabled(options: dict[str, int], says: str):
+def test_a_receive_queue_with_a_bad_ring_is_not_enabled(options: dict[str, int], says: str) -> None:
     with Bare82599() as bench:
         bench.bring_up(**options)
         assert not bench.wait(0x1028, 25)
         assert any(says in fault for fault in bench.sim.faults()), bench.sim.faults()
 
 
-def test_a_tail_beyond_the_ring_stops_the_queue():
+def test_a_tail_beyond_the_ring_stops_the_queue() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         bench.give(0, 64)
@@ -166,7 +166,7 @@ def test_a_tail_beyond_the_ring_stops_the_queue():
         assert {"tail"} == set(bench.sim.fault_counts())
 
 
-def test_dma_outside_every_window_is_refused_and_named():
+def test_dma_outside_every_window_is_refused_and_named() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         bench.post(0, 0, 0x2_0000_0000)
@@ -178,7 +178,7 @@ def test_dma_outside_every_window_is_refused_and_named():
         assert bench.sim.wire()["dropped_dma"] == 8
 
 
-def test_the_last_byte_of_a_window_is_its_last():
+def test_the_last_byte_of_a_window_is_its_last() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         end = 0x1_0000_0000 + len(bench.packets)
@@ -191,7 +191,7 @@ def test_the_last_byte_of_a_window_is_its_last():
         assert bench.sim.fault_counts() == {"dma": 1}
 
 
-def test_without_bus_mastering_or_with_master_disabled_there_is_no_dma():
+def test_without_bus_mastering_or_with_master_disabled_there_is_no_dma() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         bench.sim.bus_master(False)
@@ -206,7 +206,7 @@ def test_without_bus_mastering_or_with_master_disabled_there_is_no_dma():
         assert bench.sim.faults() == []
 
 
-def test_a_queue_goes_off_by_a_handshake_and_on_again():
+def test_a_queue_goes_off_by_a_handshake_and_on_again() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         bench.change(0x1028, 1 << 25)
@@ -223,14 +223,14 @@ def test_a_queue_goes_off_by_a_handshake_and_on_again():
 @pytest.mark.parametrize(
     "access", [(0x0002, "misaligned"), (0x3F00, "unknown"), (0x20000, "beyond")]
 )
-def test_registers_that_are_not_there_are_faults(access: tuple[int, str]):
+def test_registers_that_are_not_there_are_faults(access: tuple[int, str]) -> None:
     with Sim82599() as sim:
         assert sim.read32(access[0]) == 0
         sim.write32(access[0], 1)
         assert sim.fault_counts() == {"register": 2}
 
 
-def test_writing_what_is_read_only_is_a_fault():
+def test_writing_what_is_read_only_is_a_fault() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         for register in (0x0008, 0x42A4, 0x4074, 0x8D04):
@@ -238,7 +238,7 @@ def test_writing_what_is_read_only_is_a_fault():
         assert bench.sim.fault_counts() == {"register": 4}
 
 
-def test_faults_are_sentences_and_repeat_as_one():
+def test_faults_are_sentences_and_repeat_as_one() -> None:
     with Sim82599() as sim:
         for _ in range(3):
             sim.read32(0x3F00)

@@ -40,7 +40,7 @@ def without_udp_checksum(frame: bytes) -> bytes:
 # -- lengths ------------------------------------------------------------------------------
 
 
-def test_frames_arrive_unchanged_and_in_order():
+def test_frames_arrive_unchanged_and_in_order() -> None:
     frames = [ethernet(bytes([n]) * n) for n in range(46, 256)]
     with Bare82599() as bench:
         bench.bring_up()
@@ -53,7 +53,7 @@ def test_frames_arrive_unchanged_and_in_order():
     assert all(r.last and r.status & 1 for r in received)
 
 
-def test_runts_and_oversize_are_dropped_and_counted():
+def test_runts_and_oversize_are_dropped_and_counted() -> None:
     frames = [ethernet(b"")[:59], ethernet(b""), ethernet(bytes(1500)), ethernet(bytes(1501))]
     frames += [ethernet(bytes(1500), vlan=7), ethernet(bytes(1501), vlan=7), b"\2" * 10]
     with Bare82599() as bench:
@@ -72,7 +72,7 @@ def test_runts_and_oversize_are_dropped_and_counted():
         assert bench.read(0x40D0) == len(frames)  # TPR
 
 
-def test_jumbo_frames_up_to_maxfrs():
+def test_jumbo_frames_up_to_maxfrs() -> None:
     frames = [ethernet(bytes(8982)), ethernet(bytes(8983))]
     with Bare82599() as bench:
         bench.bring_up(srrctl=10 | 1 << 25)
@@ -85,7 +85,7 @@ def test_jumbo_frames_up_to_maxfrs():
         assert bench.sim.wire()["dropped_oversize"] == 1
 
 
-def test_frames_longer_than_a_buffer_go_on_in_the_next_without_eop():
+def test_frames_longer_than_a_buffer_go_on_in_the_next_without_eop() -> None:
     frame = ethernet(bytes(range(256)) * 5)
     pieces = receive(frame, ethernet(b""), srrctl=1 | 1 << 25 | 1 << 28)
     assert [len(p.data) for p in pieces] == [1024, len(frame) - 1024, 60]
@@ -93,7 +93,7 @@ def test_frames_longer_than_a_buffer_go_on_in_the_next_without_eop():
     assert pieces[0].data + pieces[1].data == frame
 
 
-def test_a_frame_waits_until_there_are_descriptors_for_all_of_it():
+def test_a_frame_waits_until_there_are_descriptors_for_all_of_it() -> None:
     frame = ethernet(bytes(1400))
     with Bare82599() as bench:
         bench.bring_up(srrctl=1 | 1 << 25, rdt=1)
@@ -105,7 +105,7 @@ def test_a_frame_waits_until_there_are_descriptors_for_all_of_it():
         assert bench.sim.wire()["delivered"] == 1
 
 
-def test_crc_stays_on_unless_both_strip_it():
+def test_crc_stays_on_unless_both_strip_it() -> None:
     frame = ethernet(b"crc")
     with Bare82599() as bench:
         bench.bring_up(skip="rdrxctl_strip")
@@ -119,13 +119,13 @@ def test_crc_stays_on_unless_both_strip_it():
 # -- filters ------------------------------------------------------------------------------
 
 
-def test_the_exact_filter_lets_in_the_card_and_broadcast_only():
+def test_the_exact_filter_lets_in_the_card_and_broadcast_only() -> None:
     frames = [ethernet(b"", destination=d) for d in (CARD, OTHER, BROADCAST, MULTICAST)]
     received = receive(*frames, promiscuous=False)
     assert [r.data[:6] for r in received] == [CARD, BROADCAST]
 
 
-def test_promiscuous_modes_and_the_address_valid_bit():
+def test_promiscuous_modes_and_the_address_valid_bit() -> None:
     frames = [ethernet(b"", destination=d) for d in (CARD, OTHER, BROADCAST, MULTICAST)]
     with Bare82599() as bench:
         bench.bring_up(promiscuous=False)
@@ -146,7 +146,7 @@ def test_promiscuous_modes_and_the_address_valid_bit():
         assert bench.sim.wire()["dropped_filtered"] == 1 + 1 + 3 + 4
 
 
-def test_multicast_table_and_vlan_filter():
+def test_multicast_table_and_vlan_filter() -> None:
     frames = [ethernet(b"", destination=MULTICAST), ethernet(b"", vlan=100), ethernet(b"", vlan=99)]
     with Bare82599() as bench:
         bench.bring_up(promiscuous=False)
@@ -163,7 +163,7 @@ def test_multicast_table_and_vlan_filter():
 # -- VLAN and checksums -------------------------------------------------------------------
 
 
-def test_vlan_tags_are_stripped_where_asked_for():
+def test_vlan_tags_are_stripped_where_asked_for() -> None:
     frame = packet(*V4, UDP, (1, 2), vlan=0x6123)
     (left,) = receive(frame)
     assert (left.data, left.vlan, left.status & VP) == (frame, 0, VP)
@@ -195,15 +195,16 @@ def test_vlan_tags_are_stripped_where_asked_for():
     ],
     ids=[
         "UDP", "TCP", "UDP over IPv6", "TCP over IPv6", "tagged", "bad UDP", "bad TCP",
-        "bad IPv4 header", "UDP without", "ICMP", "first fragment", "last fragment", "cut", "not IP",
+        "bad IPv4 header", "UDP without", "ICMP", "first fragment", "last fragment", "cut",
+        "not IP",
     ],
 )  # fmt: skip
-def test_checksum_status_is_the_chip_s(frame: bytes, status: int):
+def test_checksum_status_is_the_chip_s(frame: bytes, status: int) -> None:
     (only,) = receive(frame)
     assert only.status & (IPCS | L4CS | TCPE | IPE) == status
 
 
-def test_without_pcsd_the_descriptor_holds_the_ip_identification():
+def test_without_pcsd_the_descriptor_holds_the_ip_identification() -> None:
     frame = packet(*V4, UDP, (5, 6))
     (only,) = receive(frame, rxcsum=0)
     assert only.hash == 7  # what `ipv4` puts there
@@ -212,7 +213,7 @@ def test_without_pcsd_the_descriptor_holds_the_ip_identification():
 # -- room ---------------------------------------------------------------------------------
 
 
-def test_a_closed_loop_wire_waits_for_descriptors_and_loses_nothing():
+def test_a_closed_loop_wire_waits_for_descriptors_and_loses_nothing() -> None:
     frames = [ethernet(n.to_bytes(2, "big")) for n in range(300)]
     with Bare82599() as bench:
         bench.bring_up()
@@ -237,7 +238,7 @@ def wait_finished(bench: Bare82599, held: int = 0) -> None:
             return
 
 
-def test_an_open_loop_drops_without_descriptors_and_says_of_which_queue():
+def test_an_open_loop_drops_without_descriptors_and_says_of_which_queue() -> None:
     with Bare82599() as bench:
         bench.bring_up(2)
         sources = [packet("10.0.0.1", "10.0.0.2", UDP, (n, 9)) for n in range(64)]
@@ -251,7 +252,7 @@ def test_an_open_loop_drops_without_descriptors_and_says_of_which_queue():
         assert all(by_queue)
 
 
-def test_without_drop_en_frames_are_held_until_the_packet_buffer_is_full():
+def test_without_drop_en_frames_are_held_until_the_packet_buffer_is_full() -> None:
     frame = ethernet(bytes(1000))
     count = 700  # about 700 KiB: more than the packet buffer holds
     with Bare82599() as bench:
@@ -277,7 +278,7 @@ def test_without_drop_en_frames_are_held_until_the_packet_buffer_is_full():
         assert wire["offered"] == wire["delivered"] + wire["dropped_no_space"] == count
 
 
-def test_what_comes_while_the_receiver_is_off_is_lost_in_open_loop():
+def test_what_comes_while_the_receiver_is_off_is_lost_in_open_loop() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         bench.sim.load(table([ethernet(b"")], repeat=1000), rate_mpps=0.1)
@@ -288,12 +289,13 @@ def test_what_comes_while_the_receiver_is_off_is_lost_in_open_loop():
         wire = bench.sim.wire()
         assert wire["dropped_disabled"] > 0
         assert wire["offered"] == 1000
-        assert wire["offered"] == wire["delivered"] + wire["dropped_disabled"] + (
-            wire["dropped_no_descriptor"]
+        assert (
+            wire["offered"]
+            == wire["delivered"] + wire["dropped_disabled"] + (wire["dropped_no_descriptor"])
         )
 
 
-def test_frames_for_a_queue_that_is_off_hold_the_wire_and_are_named():
+def test_frames_for_a_queue_that_is_off_hold_the_wire_and_are_named() -> None:
     with Bare82599() as bench:
         bench.bring_up(1)
         bench.set_rss(8)
@@ -305,7 +307,7 @@ def test_frames_for_a_queue_that_is_off_hold_the_wire_and_are_named():
         assert "which is not enabled" in bench.sim.faults()[0]
 
 
-def test_a_stale_descriptor_is_named():
+def test_a_stale_descriptor_is_named() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         struct.pack_into("<Q", bench.descriptors, bench.rx_at(0, 0) + 8, 1)
@@ -315,7 +317,7 @@ def test_a_stale_descriptor_is_named():
         assert len(bench.receive()) == 1
 
 
-def test_queues_of_the_second_bank_work():
+def test_queues_of_the_second_bank_work() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         bank = bench.rx_bank(100)

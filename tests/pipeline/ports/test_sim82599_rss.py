@@ -47,7 +47,9 @@ def received(frame: bytes, *, queues: int = 4, fields: int | None = None) -> tup
 
 
 @pytest.mark.parametrize(("source", "destination", "by_addresses", "by_ports"), VECTORS)
-def test_toeplitz_equals_the_published_vectors(source, destination, by_addresses, by_ports):
+def test_toeplitz_equals_the_published_vectors(
+    source: tuple[str, int], destination: tuple[str, int], by_addresses: int, by_ports: int
+) -> None:
     addresses = b"".join(ipaddress.ip_address(end[0]).packed for end in (source, destination))
     ports = struct.pack("!HH", source[1], destination[1])
     assert toeplitz(KEY, addresses) == by_addresses
@@ -57,8 +59,12 @@ def test_toeplitz_equals_the_published_vectors(source, destination, by_addresses
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 @pytest.mark.parametrize(("source", "destination", "by_addresses", "by_ports"), VECTORS)
 def test_descriptor_and_queue_follow_the_vectors(
-    source, destination, by_addresses, by_ports, protocol
-):
+    source: tuple[str, int],
+    destination: tuple[str, int],
+    by_addresses: int,
+    by_ports: int,
+    protocol: int,
+) -> None:
     version6 = ":" in source[0]
     with_ports = {(TCP, False): 1, (UDP, False): 7, (TCP, True): 3, (UDP, True): 8}
     frame = packet(source[0], destination[0], protocol, (source[1], destination[1]))
@@ -70,7 +76,7 @@ def test_descriptor_and_queue_follow_the_vectors(
     assert received(bare) == (by_addresses % 128 % 4, by_addresses, kind)
 
 
-def test_fragments_and_extension_headers_hash_by_addresses_alone():
+def test_fragments_and_extension_headers_hash_by_addresses_alone() -> None:
     (source, sport), (destination, dport), by_addresses, _ = VECTORS[0]
     ends = [ipaddress.ip_address(end).packed for end in (source, destination)]
     body = segment(ends[0], ends[1], UDP, (sport, dport), b"x" * 32)
@@ -86,7 +92,7 @@ def test_fragments_and_extension_headers_hash_by_addresses_alone():
         assert received(frame) == (by_addresses % 4, by_addresses, 5)
 
 
-def test_ports_are_found_behind_options_and_a_tag():
+def test_ports_are_found_behind_options_and_a_tag() -> None:
     (source, sport), (destination, dport), _, by_ports = VECTORS[1]
     ends = [ipaddress.ip_address(end).packed for end in (source, destination)]
     body = segment(ends[0], ends[1], TCP, (sport, dport), b"")
@@ -107,18 +113,18 @@ def test_ports_are_found_behind_options_and_a_tag():
     ],
     ids=["ARP", "not IP", "version 6 as IPv4", "header too short"],
 )
-def test_what_is_not_ip_goes_to_queue_0_without_a_hash(frame):
+def test_what_is_not_ip_goes_to_queue_0_without_a_hash(frame: bytes) -> None:
     assert received(frame) == (0, 0, 0)
 
 
-def test_fields_that_are_off_fall_back_to_addresses_or_to_nothing():
+def test_fields_that_are_off_fall_back_to_addresses_or_to_nothing() -> None:
     (source, sport), (destination, dport), by_addresses, _ = VECTORS[2]
     frame = packet(source, destination, UDP, (sport, dport))
     assert received(frame, fields=1 << 17) == (by_addresses % 4, by_addresses, 2)
     assert received(frame, fields=1 << 16) == (0, 0, 0)
 
 
-def test_a_rewritten_reta_and_key_count_from_the_next_frame_on():
+def test_a_rewritten_reta_and_key_count_from_the_next_frame_on() -> None:
     (source, sport), (destination, dport), _, by_ports = VECTORS[3]
     frame = packet(source, destination, UDP, (sport, dport))
     with Bare82599() as bench:
@@ -138,7 +144,7 @@ def test_a_rewritten_reta_and_key_count_from_the_next_frame_on():
         assert {r.hash for q in range(4) for r in bench.receive(q)} == {0}
 
 
-def test_without_rss_everything_goes_to_queue_0():
+def test_without_rss_everything_goes_to_queue_0() -> None:
     (source, sport), (destination, dport), *_ = VECTORS[0]
     with Bare82599() as bench:
         bench.bring_up(4)

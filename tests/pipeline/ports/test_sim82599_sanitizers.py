@@ -26,7 +26,7 @@ def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_whatever_a_driver_does_stays_within_bounds_and_balances(fuzzer: Path, seed: int):
+def test_whatever_a_driver_does_stays_within_bounds_and_balances(fuzzer: Path, seed: int) -> None:
     done = subprocess.run(
         [str(fuzzer), str(seed), str(ROUNDS)],
         capture_output=True,
@@ -38,7 +38,7 @@ def test_whatever_a_driver_does_stays_within_bounds_and_balances(fuzzer: Path, s
     assert done.stderr == ""
 
 
-def test_the_model_includes_nothing_of_the_driver():
+def test_the_model_includes_nothing_of_the_driver() -> None:
     """It is written from the datasheet, or it would share the driver's mistakes."""
     for source in [*MODEL.glob("*.c"), *MODEL.glob("*.h")]:
         for line in source.read_text().splitlines():

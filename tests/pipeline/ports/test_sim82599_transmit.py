@@ -33,7 +33,7 @@ def records(path: Path) -> list[bytes]:
     return [bytes(frame) for frame in read_capture(str(path)).frames]
 
 
-def test_what_was_sent_is_recorded_and_written_back(tmp_path: Path):
+def test_what_was_sent_is_recorded_and_written_back(tmp_path: Path) -> None:
     frames = [ethernet(bytes([n]) * (46 + 7 * n)) for n in range(60)]
     path = tmp_path / "out.pcap"
     with Bare82599() as bench:
@@ -54,7 +54,7 @@ def test_what_was_sent_is_recorded_and_written_back(tmp_path: Path):
     assert path.read_bytes()[:4] == struct.pack("<I", 0xA1B23C4D)
 
 
-def test_short_frames_are_padded(tmp_path: Path):
+def test_short_frames_are_padded(tmp_path: Path) -> None:
     path = tmp_path / "out.pcap"
     with Bare82599() as bench:
         bench.bring_up()
@@ -82,7 +82,9 @@ def test_short_frames_are_padded(tmp_path: Path):
         (60, {"command": USUAL | 1 << 41}, "checksums"),
     ],
 )
-def test_what_the_card_would_not_send_is_refused(length: int, options: dict[str, int], says: str):
+def test_what_the_card_would_not_send_is_refused(
+    length: int, options: dict[str, int], says: str
+) -> None:
     with Bare82599() as bench:
         bench.bring_up()
         number = bench.send(bytes(length), **options)
@@ -97,7 +99,7 @@ def test_what_the_card_would_not_send_is_refused(length: int, options: dict[str,
 
 
 @pytest.mark.parametrize(("bit", "length"), [(0, 60), (10, 59)], ids=["CRC", "padding"])
-def test_frames_that_no_peer_would_take_are_refused(bit: int, length: int):
+def test_frames_that_no_peer_would_take_are_refused(bit: int, length: int) -> None:
     with Bare82599() as bench:
         bench.bring_up()
         bench.change(0x4240, 1 << bit)
@@ -107,7 +109,7 @@ def test_frames_that_no_peer_would_take_are_refused(bit: int, length: int):
         assert bench.sim.faults()
 
 
-def test_a_packet_of_several_descriptors_leaves_as_one(tmp_path: Path):
+def test_a_packet_of_several_descriptors_leaves_as_one(tmp_path: Path) -> None:
     path = tmp_path / "out.pcap"
     with Bare82599() as bench:
         bench.bring_up()
@@ -123,7 +125,7 @@ def test_a_packet_of_several_descriptors_leaves_as_one(tmp_path: Path):
     assert records(path) == [FRAME]
 
 
-def test_tags_come_from_the_context_descriptor(tmp_path: Path):
+def test_tags_come_from_the_context_descriptor(tmp_path: Path) -> None:
     path = tmp_path / "out.pcap"
     with Bare82599() as bench:
         bench.bring_up()
@@ -142,7 +144,7 @@ def test_tags_come_from_the_context_descriptor(tmp_path: Path):
     ]
 
 
-def test_only_what_asks_for_it_is_written_back():
+def test_only_what_asks_for_it_is_written_back() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         numbers = [bench.send(FRAME, command=USUAL & ~RS) for _ in range(7)] + [bench.send(FRAME)]
@@ -150,7 +152,7 @@ def test_only_what_asks_for_it_is_written_back():
         assert [bench.sent(n) for n in numbers] == [False] * 7 + [True]
 
 
-def test_with_a_threshold_nobody_is_asked():
+def test_with_a_threshold_nobody_is_asked() -> None:
     with Bare82599() as bench:
         bench.bring_up(wthresh=8)
         numbers = [bench.send(FRAME) for _ in range(7)]
@@ -161,7 +163,7 @@ def test_with_a_threshold_nobody_is_asked():
         assert all(map(bench.sent, numbers))
 
 
-def test_rings_wrap_and_a_step_takes_at_most_64_of_a_queue():
+def test_rings_wrap_and_a_step_takes_at_most_64_of_a_queue() -> None:
     with Bare82599() as bench:
         bench.bring_up(2)
         for _ in range(5):
@@ -174,7 +176,7 @@ def test_rings_wrap_and_a_step_takes_at_most_64_of_a_queue():
         assert bench.sim.faults() == []
 
 
-def test_a_descriptor_handed_over_as_done_is_named():
+def test_a_descriptor_handed_over_as_done_is_named() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         bench.send_raw(0, PACKETS_BUS, USUAL | 60 | 60 << 46 | 1 << 32)
@@ -182,7 +184,7 @@ def test_a_descriptor_handed_over_as_done_is_named():
         assert bench.sim.fault_counts() == {"tx_descriptor": 1}
 
 
-def test_nothing_is_sent_without_link():
+def test_nothing_is_sent_without_link() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         bench.change(0x42A0, 7 << 13, 4 << 13)
@@ -197,7 +199,7 @@ def test_nothing_is_sent_without_link():
         assert bench.sim.wire()["transmitted"] == 1
 
 
-def test_a_full_disk_ends_the_recording_with_a_reason():
+def test_a_full_disk_ends_the_recording_with_a_reason() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         bench.sim.record("/dev/full")
@@ -212,7 +214,7 @@ def test_a_full_disk_ends_the_recording_with_a_reason():
         assert "No space left on device" in (bench.sim.record_error or "")
 
 
-def test_what_a_full_disk_leaves_is_a_whole_capture(tmp_path: Path):
+def test_what_a_full_disk_leaves_is_a_whole_capture(tmp_path: Path) -> None:
     path = tmp_path / "out.pcap"
     with Bare82599() as bench:
         bench.bring_up()
@@ -229,12 +231,12 @@ def test_what_a_full_disk_leaves_is_a_whole_capture(tmp_path: Path):
     assert len(records(path)) == 2 * (RING - 1)
 
 
-def test_a_record_that_cannot_be_written_is_refused(tmp_path: Path):
+def test_a_record_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with Bare82599() as bench, pytest.raises(CaptureError, match="cannot be written"):
         bench.sim.record(str(tmp_path / "no" / "out.pcap"))
 
 
-def test_transmit_needs_no_source_and_receive_no_record():
+def test_transmit_needs_no_source_and_receive_no_record() -> None:
     with Bare82599() as bench:
         bench.bring_up()
         bench.send(FRAME)
