@@ -33,12 +33,15 @@ if TYPE_CHECKING:
 # Skips that even the strictest run accepts: what a machine without the hardware cannot have.
 MAY_BE_MISSING = ("hugepages", "RINGLINE_CAPTURES", "RINGLINE_PROOF")
 
+# Tests that are slow by what they are: they run whole instances, or compile for themselves.
+SLOW = re.compile(r"tests/(e2e|peers)/|sanitizers|stress|test_(compiled|documents|supervisor)")
+
 SESSION = "RINGLINE_TEST_SESSION"
 CAPTURES = os.environ.get("RINGLINE_CAPTURES")
 FORBID_SKIPS = os.environ.get("RINGLINE_FORBID_SKIPS") == "1"
 
 settings.register_profile(
-    "fast", max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "fast", max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
     "sample", max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -93,6 +96,12 @@ def pytest_configure(config: pytest.Config) -> None:
         owner = path.name.split(".")[1][1:].split("-")[0]
         if not Path("/proc", owner).exists():
             path.unlink(missing_ok=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SLOW.search(item.nodeid):
+            item.add_marker("slow")
 
 
 def end_in_order(number: int, _frame: object) -> None:
