@@ -65,7 +65,8 @@ def _same(one: Path, other: Path) -> bool:
 def _capture(path: str, file: Path) -> Iterable[str]:
     try:
         if not file.is_file() or file.stat().st_size <= READ_AT_ONCE:
-            read_capture(file)
+            if not len(read_capture(file)):
+                yield f"{path}: {file}: holds no packet, so there is nothing to replay"
         elif not os.access(file, os.R_OK):
             yield f"{path}: {file}: cannot be read: permission denied"
     except (OSError, CaptureError) as error:

@@ -20,11 +20,12 @@ from ringline.pipeline.placement import Place
 from ringline.shm import errors
 from ringline.shm.control import Closed, Garbled, Message
 from ringline.shm.errors import RinglineError
+from ringline.workers.capture_table import CaptureError
 
 REMARKS_MAX = 32
 MESSAGES_PER_TURN = 16  # a child that talks without end must not keep the loop
 
-ERRORS: list[type[RinglineError]] = [
+ERRORS: list[type[RinglineError]] = [CaptureError] + [
     kind
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, RinglineError) and kind is not RinglineError
