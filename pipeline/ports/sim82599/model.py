@@ -8,7 +8,7 @@ counted and, if asked for, recorded to a pcap file.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.shm.errors import Bug
@@ -16,11 +16,25 @@ from ringline.workers import headers
 from ringline.workers.captures import CaptureError
 
 if TYPE_CHECKING:
+    from array import array
     from types import TracebackType
 
-    from ringline.pipeline.ports.sim82599.wire import FrameTable
-
 BAR_BYTES: int = lib.RL_SIM_BAR_BYTES
+
+
+class Frames(Protocol):
+    """What a wire brings; a `FrameTable` is one, and says what the fields mean."""
+
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def offsets(self) -> array[int]: ...
+    @property
+    def lengths(self) -> array[int]: ...
+    @property
+    def order(self) -> array[int]: ...
+    @property
+    def total(self) -> int: ...
 
 
 class Sim82599:
@@ -98,7 +112,7 @@ class Sim82599:
 
     # -- the wire's side ----------------------------------------------------------------
 
-    def load(self, table: FrameTable, rate_mpps: float = 0.0) -> None:
+    def load(self, table: Frames, rate_mpps: float = 0.0) -> None:
         """What arrives, from its first frame on; `rate_mpps` 0: closed loop.
 
         The frames are copied. Raises `MemoryError`.
