@@ -4,7 +4,6 @@
 #define RINGLINE_IXGBE_H
 #include "../port.h"
 
-#define RL_IXGBE_RING_MAX 4096
 #define RL_IXGBE_NO_BUFFER 0xffffffff /* a context descriptor's slot */
 
 /* Both words of any descriptor: advanced receive, transmit data or context. */
@@ -27,7 +26,7 @@ struct rl_ixgbe_ring {
     uint32_t chained; /* receive: all ones inside a frame of several descriptors */
     uint32_t vlan;    /* transmit: the tag in the queue's context; none yet: above 0xffff */
     uint8_t line[24];
-    uint32_t buffers[4096]; /* RL_IXGBE_RING_MAX */
+    uint32_t buffers[4096]; /* the longest ring that the configuration allows */
     uint32_t end[4096];     /* the slot behind the burst ... */
     uint32_t packets[4096]; /* ... and its packets ... */
     uint32_t bytes[4096];   /* ... and their bytes */
@@ -50,8 +49,9 @@ uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl
                            uint32_t n);
 uint32_t rl_ixgbe_reclaim(struct rl_port *port, uint32_t queue);
 
-/* Blank the rings and post a buffer in every RX slot. Returns 0 when there are
- * too few free buffers, and has done nothing then. */
+/* Empty the TX rings and post a buffer in every RX slot, which leaves nothing of
+ * an earlier life. Returns 0 when there are too few free buffers, and has done
+ * nothing then. */
 int rl_ixgbe_post(struct rl_ixgbe *card);
 
 /* Take every buffer off the rings, whatever the card did with it. What was not

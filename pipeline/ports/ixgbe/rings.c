@@ -3,8 +3,6 @@
 #include "../memory.h"
 #include "ixgbe.h"
 
-#include <string.h>
-
 int rl_ixgbe_post(struct rl_ixgbe *card)
 {
     struct rl_memory *memory = card->port.memory;
@@ -16,7 +14,6 @@ int rl_ixgbe_post(struct rl_ixgbe *card)
         struct rl_ixgbe_ring *tx = &card->tx[q];
         rx->next = rx->chained = tx->next = tx->clean = 0;
         tx->vlan = UINT32_MAX;
-        memset(tx->descriptors, 0, (tx->mask + 1) * sizeof *tx->descriptors);
         for (rx->held = 0; rx->held <= rx->mask; rx->held++) {
             uint32_t buffer = memory->free[--memory->free_count];
             memory->ledger[buffer] = rl_ledger_card_rx(card->port.index);

@@ -173,6 +173,14 @@ def test_nothing_but_errors_is_an_empty_burst_with_a_doorbell(card: HandCard) ->
     assert [card.frame(ref) for ref in card.rx_burst()] == [number(100)]
 
 
+def test_errors_count_as_looked_at_and_not_as_starvation(card: HandCard) -> None:
+    for n in range(20):
+        card.receive(number(n), status=EOP | RXE if n < 6 else EOP)
+    assert [card.frame(ref) for ref in card.rx_burst(n=8)] == [number(6), number(7)]
+    assert card.tail() == 7
+    assert card.counters(0).rx_starved == 0
+
+
 def test_a_frame_of_several_descriptors_is_one_drop(card: HandCard) -> None:
     card.receive(number(1))
     card.receive(number(2), status=0)

@@ -104,6 +104,14 @@ def test_a_full_ring_takes_what_fits(card: HandCard) -> None:
     assert balanced(card)
 
 
+def test_a_burst_is_a_batch_at_most(instance: Callable[[], str]) -> None:
+    with HandCard(instance(), tx_descriptors=256).start() as card:
+        assert card.tx_burst(packets(card, 100)) == lib.RL_BATCH_MAX
+        assert card.transmit() == frames(lib.RL_BATCH_MAX)
+        assert card.reclaim() == lib.RL_BATCH_MAX
+        assert balanced(card)
+
+
 def test_a_ring_goes_round_with_every_frame_in_order(card: HandCard) -> None:
     expected = 0
     for size in (60, 10, 33, 64, 1, 50) * 12:
@@ -224,4 +232,3 @@ def test_too_few_buffers_are_told_with_the_sum(instance: Callable[[], str]) -> N
         pytest.raises(Exception, match=r"2 x 64 = 128 for its RX descriptors, and 127 are free"),
     ):
         card.start()
-    assert lib.RL_IXGBE_RING_MAX == 4096
