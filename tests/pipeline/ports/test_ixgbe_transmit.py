@@ -214,6 +214,8 @@ def test_a_port_can_be_started_again(card: HandCard) -> None:
         card.tx_burst([ref])
     card.transmit(limit=2)
     card.port.stop()
+    assert card.port.posted() == (0, 0)
+    assert balanced(card)
     card.start()
     assert card.port.posted() == (128, 0)
     for n in range(64):
