@@ -196,31 +196,32 @@ static bool passes(const struct rl_sim *sim, const uint8_t *bytes,
     }
 }
 
-void rl_sim_classify(struct rl_sim *sim, struct rl_sim_frame *frame)
+uint32_t rl_sim_classify(struct rl_sim *sim, struct rl_sim_frame *frame)
 {
     const struct rl_sim_layers *layers = &sim->layers[frame - sim->frames];
     uint32_t longest = sim->frame_max + (layers->tagged ? RL_SIM_TAG : 0);
     bool exact = is_exact(sim, frame->bytes);
-    frame->epoch = sim->epoch;
-    if (layers->length < 14 || !passes(sim, frame->bytes, layers, exact))
-        frame->fate = layers->length < 14 ? RL_SIM_UNDERSIZE : RL_SIM_FILTERED;
+    frame->epoch = 0;
+    frame->fate = RL_SIM_DELIVER;
+    if (layers->length >= 14 && !passes(sim, frame->bytes, layers, exact))
+        frame->fate = RL_SIM_FILTERED;
     else if (layers->length > longest)
         frame->fate = RL_SIM_OVERSIZE;
     else if (layers->length < RL_SIM_MIN)
         frame->fate = RL_SIM_UNDERSIZE;
-    else
-        frame->fate = RL_SIM_DELIVER;
     if (frame->fate != RL_SIM_DELIVER)
-        return;
+        return frame->fate;
     uint32_t type;
     uint32_t queue;
     uint32_t high = rl_sim_rss(sim, frame->bytes, layers, &type, &queue);
     if (!(sim->registers[RXCSUM / 4] & RXCSUM_PCSD))
         high = layers->fragment;
+    uint32_t status = STATUS_DD | STATUS_EOP | layers->status | (exact ? 0 : STATUS_PIF);
     frame->lower = (uint64_t)high << 32 | (uint32_t)layers->packet_type << 4 | type;
-    frame->status = STATUS_DD | STATUS_EOP | layers->status | (exact ? 0 : STATUS_PIF);
-    frame->length = (uint16_t)layers->length;
+    frame->upper = (uint64_t)layers->length << 32 | status;
     frame->queue = (uint8_t)queue;
     frame->tagged = layers->tagged;
     frame->size_class = (uint8_t)(rl_sim_size_bin(layers->length) + 8 * layers->cast);
+    frame->epoch = sim->epoch;
+    return RL_SIM_DELIVER;
 }

@@ -31,8 +31,8 @@ enum rl_sim_outcome rl_sim_deliver_slowly(struct rl_sim *sim, struct rl_sim_rx_q
 {
     uint8_t image[RL_SIM_LENGTH_MAX + RL_SIM_TAG + RL_SIM_CRC];
     uint32_t number = (uint32_t)(queue - sim->rx);
-    uint32_t length = frame->length;
-    uint32_t status = frame->status & ~STATUS_EOP;
+    uint32_t length = rl_sim_length(frame);
+    uint32_t status = (uint32_t)frame->upper & ~STATUS_EOP;
     uint32_t tag = 0;
     memcpy(image, frame->bytes, length);
     if (sim->crc_bytes) {
@@ -69,12 +69,13 @@ enum rl_sim_outcome rl_sim_deliver_slowly(struct rl_sim *sim, struct rl_sim_rx_q
             return rl_sim_abort_dma(sim, queue, address, part);
         memcpy(to, image + done, part);
         done += part;
-        rl_sim_write_back(descriptor, frame->lower, status | (done == length ? STATUS_EOP : 0),
-                          part, done == length ? tag : 0);
+        uint64_t upper = (uint64_t)part << 32 | status;
+        if (done == length)
+            upper |= (uint64_t)tag << 48 | STATUS_EOP;
+        rl_sim_write_back(descriptor, frame->lower, upper);
         rl_sim_advance(queue);
     }
-    queue->frames++;
-    queue->bytes += frame->length;
+    queue->count += RL_SIM_ONE_FRAME + rl_sim_length(frame);
     return RL_SIM_DELIVERED;
 }
 
@@ -94,6 +95,6 @@ void rl_sim_reject(struct rl_sim *sim, const struct rl_sim_frame *frame)
 void rl_sim_lose(struct rl_sim *sim, const struct rl_sim_frame *frame, uint64_t *reason)
 {
     sim->tally.classes[frame->size_class]++;
-    sim->tally.bytes += frame->length;
+    sim->tally.bytes += rl_sim_length(frame);
     *reason += 1;
 }

@@ -43,6 +43,12 @@ struct rl_sim_layers {
     uint8_t cast; /* of the destination: 0 unicast, 1 multicast, 2 broadcast */
 };
 
+/* A count of frames and of their bytes in one word, so that a frame costs one
+ * addition; good for 2^24 frames between two publications. */
+#define RL_SIM_ONE_FRAME (1ull << 40)
+#define RL_SIM_FRAMES(count) ((count) >> 40)
+#define RL_SIM_BYTES(count) ((count) & (RL_SIM_ONE_FRAME - 1))
+
 #define RL_SIM_DELIVER 0
 #define RL_SIM_FILTERED 1
 #define RL_SIM_OVERSIZE 2
@@ -52,16 +58,19 @@ struct rl_sim_layers {
  * met after one of them was written. 32 bytes, so that two share a cache line. */
 struct rl_sim_frame {
     const uint8_t *bytes;
-    uint64_t lower; /* first half of the write-back */
-    uint32_t epoch;
-    uint32_t status;
-    uint16_t length;
+    uint64_t lower; /* the write-back */
+    uint64_t upper; /* status and errors; length from bit 32 */
+    uint32_t epoch; /* of `sim` when this was worked out; 0 when it is not to be delivered */
     uint8_t queue;
     uint8_t fate;
     uint8_t tagged;
     uint8_t size_class; /* size bin + 8 * cast: an index of `classes` */
-    uint8_t padding[2];
 };
+
+static inline uint32_t rl_sim_length(const struct rl_sim_frame *frame)
+{
+    return (uint32_t)(frame->upper >> 32);
+}
 
 /* What was received and sent since `rl_sim_publish` was last called. */
 struct rl_sim_tally {
@@ -89,8 +98,7 @@ struct rl_sim_rx_queue {
     uint32_t tail;        /* as looked at when the step began */
     uint32_t whole_bytes; /* frames up to here take the short way */
     uint32_t buffer_bytes;
-    uint32_t frames; /* this and the next two: not yet published */
-    uint64_t bytes;
+    uint64_t count;  /* delivered and not yet published, frames and bytes */
     uint64_t missed; /* no descriptor, and DROP_EN */
     uint8_t enabled;
     uint8_t wanted; /* what ENABLE was written to be */
@@ -115,8 +123,7 @@ struct rl_sim_tx_queue {
     uint64_t *ring;
     uint32_t size;
     uint32_t head;
-    uint64_t packets; /* not yet published */
-    uint64_t bytes;
+    uint64_t count;     /* sent and not yet published, packets and bytes */
     uint32_t threshold; /* WTHRESH */
     uint32_t unwritten; /* with a threshold: completed, not yet written back */
     uint8_t enabled;
@@ -231,7 +238,7 @@ void rl_sim_queues_off(struct rl_sim *sim);
 
 /* classify.c, rss.c */
 void rl_sim_parse(const uint8_t *bytes, uint32_t length, struct rl_sim_layers *layers);
-void rl_sim_classify(struct rl_sim *sim, struct rl_sim_frame *frame);
+uint32_t rl_sim_classify(struct rl_sim *sim, struct rl_sim_frame *frame); /* its fate */
 uint32_t rl_sim_rss(const struct rl_sim *sim, const uint8_t *bytes,
                     const struct rl_sim_layers *layers, uint32_t *type, uint32_t *queue);
 uint32_t rl_sim_checksum(const uint8_t *bytes, uint32_t length, uint32_t sum);

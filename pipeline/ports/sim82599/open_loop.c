@@ -9,13 +9,13 @@ static uint32_t drain_held(struct rl_sim *sim)
     struct rl_sim_window window = sim->windows[sim->window_last];
     uint32_t moved = 0;
     for (; sim->held_count; moved++) {
-        const struct rl_sim_frame *frame = rl_sim_next_frame(sim, sim->held[sim->held_first]);
+        struct rl_sim_frame *frame = &sim->frames[sim->held[sim->held_first]];
         struct rl_sim_rx_queue *queue = &sim->rx[frame->queue];
         enum rl_sim_outcome outcome = RL_SIM_NO_ROOM;
         if (queue->head != queue->tail)
             outcome = rl_sim_deliver(sim, queue, frame, &window);
         if (outcome == RL_SIM_DELIVERED)
-            sim->tally.bytes -= frame->length; /* counted when it was held */
+            sim->tally.bytes -= rl_sim_length(frame); /* counted when it was held */
         else if (outcome == RL_SIM_LOST || queue->halted)
             sim->tally.dma++;
         else if (!queue->enabled)
@@ -24,7 +24,7 @@ static uint32_t drain_held(struct rl_sim *sim)
             queue->missed++;
         else
             break;
-        sim->held_bytes -= frame->length;
+        sim->held_bytes -= rl_sim_length(frame);
         sim->held_first = (sim->held_first + 1) % sim->held_capacity;
         sim->held_count--;
     }
@@ -33,15 +33,16 @@ static uint32_t drain_held(struct rl_sim *sim)
 
 static void hold(struct rl_sim *sim, uint32_t index, const struct rl_sim_frame *frame)
 {
-    if (sim->held_bytes + frame->length > sim->held_room || sim->held_count == sim->held_capacity) {
+    if (sim->held_bytes + rl_sim_length(frame) > sim->held_room ||
+        sim->held_count == sim->held_capacity) {
         sim->tally.no_space++;
-        sim->tally.unheard_bytes += frame->length;
+        sim->tally.unheard_bytes += rl_sim_length(frame);
         return;
     }
     sim->held[(sim->held_first + sim->held_count++) % sim->held_capacity] = index;
-    sim->held_bytes += frame->length;
+    sim->held_bytes += rl_sim_length(frame);
     sim->tally.classes[frame->size_class]++;
-    sim->tally.bytes += frame->length;
+    sim->tally.bytes += rl_sim_length(frame);
 }
 
 /* How many frames have come off an open-loop wire since the last time. */
@@ -65,9 +66,9 @@ uint32_t rl_sim_receive_open(struct rl_sim *sim)
     struct rl_sim_window window = sim->windows[sim->window_last];
     for (uint32_t i = 0; i < frames; i++) {
         uint32_t index = sim->order[sim->at];
-        const struct rl_sim_frame *frame = rl_sim_next_frame(sim, index);
+        struct rl_sim_frame *frame = &sim->frames[index];
         rl_sim_advance_wire(sim, 1);
-        if (RL_SIM_UNLIKELY(frame->fate != RL_SIM_DELIVER)) {
+        if (RL_SIM_UNLIKELY(!rl_sim_deliverable(sim, frame, sim->epoch))) {
             rl_sim_reject(sim, frame);
             continue;
         }

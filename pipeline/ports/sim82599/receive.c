@@ -80,9 +80,7 @@ static uint32_t run_closed(struct rl_sim *sim, const uint32_t *order, uint32_t r
     uint32_t epoch = sim->epoch;
     for (uint32_t i = 0; i < run; i++) {
         struct rl_sim_frame *frame = &frames[order[i]];
-        if (RL_SIM_UNLIKELY(frame->epoch != epoch))
-            rl_sim_classify(sim, frame);
-        if (RL_SIM_UNLIKELY(frame->fate != RL_SIM_DELIVER)) {
+        if (RL_SIM_UNLIKELY(!rl_sim_deliverable(sim, frame, epoch))) {
             rl_sim_reject(sim, frame);
             continue;
         }

@@ -44,12 +44,10 @@ static inline void rl_sim_advance(struct rl_sim_rx_queue *queue)
         queue->head = 0;
 }
 
-static inline void rl_sim_write_back(uint64_t *descriptor, uint64_t lower, uint32_t status,
-                                     uint32_t length, uint32_t tag)
+static inline void rl_sim_write_back(uint64_t *descriptor, uint64_t lower, uint64_t upper)
 {
     descriptor[0] = lower;
-    __atomic_store_n(&descriptor[1], status | (uint64_t)length << 32 | (uint64_t)tag << 48,
-                     __ATOMIC_RELEASE);
+    __atomic_store_n(&descriptor[1], upper, __ATOMIC_RELEASE);
 }
 
 /* The queue has a descriptor. `window` is a copy of the one that held the last
@@ -62,7 +60,7 @@ static inline enum rl_sim_outcome rl_sim_deliver(struct rl_sim *sim, struct rl_s
     uint32_t head = queue->head;
     uint64_t *descriptor = queue->ring + 2 * (uint64_t)head;
     uint64_t offset = __atomic_load_n(&descriptor[0], __ATOMIC_RELAXED) - window->bus;
-    uint32_t length = frame->length;
+    uint32_t length = rl_sim_length(frame);
     bool unusual = (length > queue->whole_bytes) | (frame->tagged & queue->strip) |
                    (descriptor[1] & STATUS_DD) | (offset >= window->size) |
                    (length > window->size - offset);
@@ -72,19 +70,17 @@ static inline enum rl_sim_outcome rl_sim_deliver(struct rl_sim *sim, struct rl_s
         return outcome;
     }
     rl_sim_copy(window->host + offset, frame->bytes, length);
-    rl_sim_write_back(descriptor, frame->lower, frame->status, length, 0);
+    rl_sim_write_back(descriptor, frame->lower, frame->upper);
     queue->head = ++head == queue->size ? 0 : head;
-    queue->frames++;
-    queue->bytes += length;
+    queue->count += RL_SIM_ONE_FRAME + length;
     return RL_SIM_DELIVERED;
 }
 
-static inline struct rl_sim_frame *rl_sim_next_frame(struct rl_sim *sim, uint32_t index)
+/* Whether the frame is to be delivered, as the registers stand. */
+static inline bool rl_sim_deliverable(struct rl_sim *sim, struct rl_sim_frame *frame,
+                                      uint32_t epoch)
 {
-    struct rl_sim_frame *frame = &sim->frames[index];
-    if (RL_SIM_UNLIKELY(frame->epoch != sim->epoch))
-        rl_sim_classify(sim, frame);
-    return frame;
+    return RL_SIM_LIKELY(frame->epoch == epoch) || rl_sim_classify(sim, frame) == RL_SIM_DELIVER;
 }
 
 static inline void rl_sim_advance_wire(struct rl_sim *sim, uint32_t frames)

@@ -28,16 +28,17 @@ static void publish_rx_queues(struct rl_sim *sim)
         uint32_t number = sim->rx_active[i];
         struct rl_sim_rx_queue *queue = &sim->rx[number];
         uint32_t counter = counter_of(sim, RQSMR, number);
-        add(sim, QPRC + 0x40 * counter, queue->frames);
+        uint64_t frames = RL_SIM_FRAMES(queue->count);
+        uint64_t bytes = RL_SIM_BYTES(queue->count);
+        add(sim, QPRC + 0x40 * counter, frames);
         add(sim, QPRDC + 0x40 * counter, queue->missed);
-        add_octets(sim, QBRC_L + 0x40 * counter, queue->bytes);
-        sim->tally.bytes += (int64_t)queue->bytes;
-        wire->queue_delivered[number] += queue->frames;
-        wire->delivered += queue->frames;
-        wire->delivered_bytes += queue->bytes;
+        add_octets(sim, QBRC_L + 0x40 * counter, bytes);
+        sim->tally.bytes += (int64_t)bytes;
+        wire->queue_delivered[number] += frames;
+        wire->delivered += frames;
+        wire->delivered_bytes += bytes;
         wire->dropped_no_descriptor += queue->missed;
-        queue->frames = 0;
-        queue->missed = queue->bytes = 0;
+        queue->count = queue->missed = 0;
     }
 }
 
@@ -85,15 +86,17 @@ static void publish_sent(struct rl_sim *sim)
         uint32_t number = sim->tx_active[i];
         struct rl_sim_tx_queue *queue = &sim->tx[number];
         uint32_t counter = counter_of(sim, TQSM, number);
-        add(sim, QPTC + 4 * counter, queue->packets);
-        add_octets(sim, QBTC_L + 8 * counter, queue->bytes);
-        add(sim, GPTC, queue->packets);
-        add(sim, TPT, queue->packets);
-        add_octets(sim, GOTCL, queue->bytes + RL_SIM_CRC * queue->packets);
-        wire->transmitted += queue->packets;
-        wire->transmitted_bytes += queue->bytes;
-        wire->queue_transmitted[number] += queue->packets;
-        queue->packets = queue->bytes = 0;
+        uint64_t packets = RL_SIM_FRAMES(queue->count);
+        uint64_t bytes = RL_SIM_BYTES(queue->count);
+        add(sim, QPTC + 4 * counter, packets);
+        add_octets(sim, QBTC_L + 8 * counter, bytes);
+        add(sim, GPTC, packets);
+        add(sim, TPT, packets);
+        add_octets(sim, GOTCL, bytes + RL_SIM_CRC * packets);
+        wire->transmitted += packets;
+        wire->transmitted_bytes += bytes;
+        wire->queue_transmitted[number] += packets;
+        queue->count = 0;
     }
     for (uint32_t i = 0; i < 6; i++)
         add(sim, PTC64 + 4 * i, sim->tally.tx_classes[i]);

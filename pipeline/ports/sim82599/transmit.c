@@ -32,8 +32,7 @@ static inline void sent(struct rl_sim *sim, struct rl_sim_tx_queue *queue,
 {
     uint32_t padded = length < RL_SIM_MIN ? RL_SIM_MIN : length;
     sim->tally.tx_classes[rl_sim_size_bin(padded)]++;
-    queue->packets++;
-    queue->bytes += padded;
+    queue->count += RL_SIM_ONE_FRAME + padded;
     if (RL_SIM_UNLIKELY(sim->record.fd >= 0))
         rl_sim_record_frame(sim, segments, count, length, tag);
 }
