@@ -37,8 +37,10 @@ from ringline.workers import tables
 TABLE_WORDS = 4096
 SLOT_WORDS = 4 * TABLE_WORDS
 HISTOGRAM_WORDS = 1 + 64  # as many as a worker can ask for
-# The driver writes its balances in microseconds, four times a second.
-BALANCE_TRIES = 100
+# The driver writes its balances in less than a microsecond, four times a second; it
+# may lose its processor just then.
+BALANCE_TRIES = 10
+BALANCE_PAUSE = 100e-6
 
 
 @dataclass
@@ -89,6 +91,10 @@ class Sources:
     driver_pid: int | None = None
     metrics_url: str | None = None
     started: float = field(default_factory=time.time)
+    balances: list[dict[str, Any]] = field(init=False)  # of each lane, as last read
+
+    def __post_init__(self) -> None:
+        self.balances = [counters.read(ffi.new("struct rl_balance *")) for _ in self.lanes]
 
     @classmethod
     def of(
@@ -110,7 +116,8 @@ def take(sources: Sources) -> Snapshot:
     """An instance at this moment."""
     clock = _Clock()
     books = [lane.at("struct rl_lane_segment *") for lane in sources.lanes]
-    balances = [_balance(book) for book in books]
+    balances = [_balance(book, last) for book, last in zip(books, sources.balances, strict=True)]
+    sources.balances = balances
     return Snapshot(
         name=sources.name,
         version=version(),
@@ -261,16 +268,17 @@ def _lane(book: Any, clock: _Clock) -> LaneSnapshot:
     return LaneSnapshot(clock.in_seconds(block), clock.age(heartbeat))
 
 
-def _balance(book: Any) -> dict[str, Any]:
-    """The last balances of a lane, of one moment. If the driver died while it wrote
-    them they stay as they are: the supervisor counts the books again then."""
+def _balance(book: Any, last: dict[str, Any]) -> dict[str, Any]:
+    """The balances of a lane, of one moment; `last` when they are being written all the
+    time. A driver that died just then has its books counted again by the supervisor."""
     copy = ffi.new("struct rl_balance *")
     for _ in range(BALANCE_TRIES):
         before = book.balance.sequence
         ffi.memmove(copy, ffi.addressof(book.balance), ffi.sizeof("struct rl_balance"))
         if before % 2 == 0 and book.balance.sequence == before:
-            break
-    return counters.read(copy)
+            return counters.read(copy)
+        time.sleep(BALANCE_PAUSE)
+    return last
 
 
 def _holders(sources: Sources, balances: Sequence[dict[str, Any]]) -> list[Holder]:

@@ -265,6 +265,11 @@ def test_two_rows_with_one_label_are_one_sample(idle: Idle) -> None:
     assert total(found["ringline_plugin_table"], row="a\N{REPLACEMENT CHARACTER}") == 1
 
 
+def test_two_columns_of_one_name_are_no_table(idle: Idle) -> None:
+    idle.plugin(0).table("top", "flow", ["n", "n"], 4).write([("a", [1, 2])])
+    assert families(exposition(idle))["ringline_plugin_table"].samples == []
+
+
 def test_other_paths_and_methods_are_refused_politely(url: str) -> None:
     base = url.removesuffix("/metrics")
     assert "/metrics" in fetch(base + "/")[2]

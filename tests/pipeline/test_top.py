@@ -128,6 +128,7 @@ def test_the_table_fits_and_nothing_is_cut(pair: tuple[Snapshot, Snapshot], widt
         for row in (grid.headings, *grid.rows):
             assert any(all(cell in line for cell in row) for line in lines), row
     assert len(lines) <= 24
+    assert lines[-1] == "", "an echoed ^C would wrap, and shift what is drawn next"
 
 
 def in_a_terminal(code: str, **environment: str) -> str:
