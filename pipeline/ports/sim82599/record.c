@@ -30,6 +30,7 @@ static void end_recording(struct rl_sim *sim, int error)
 {
     struct rl_sim_record *record = &sim->record;
     struct rl_sim_wire *wire = &sim->card->wire;
+    rl_sim_publish(sim); /* whoever reads of this reads how many frames there were */
     wire->record_error = (uint64_t)error;
     wire->recorded -= record->frames;
     int32_t fd = record->fd;
