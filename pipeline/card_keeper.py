@@ -12,7 +12,7 @@ from ringline.pipeline.instance import grant
 from ringline.pipeline.keepers import ERRORS, House, Keeper
 from ringline.pipeline.observe import PortSource
 from ringline.shm.control import Message, revive
-from ringline.shm.errors import GaveUp
+from ringline.shm.errors import EnvironmentLacks, GaveUp
 from ringline.shm.segments import Segment
 
 
@@ -56,7 +56,8 @@ class CardKeeper(Keeper):
         elif what == "stopped":
             self._source.wire = message["wire"]
             if message["trouble"]:
-                self.house.announce(f"port {self._source.name}: {message['trouble']}")
+                told = f"port {self._source.name}: {message['trouble']}"
+                self.house.lack(EnvironmentLacks(told))
 
     def ended(self, how: str) -> None:
         """Its end is certain."""

@@ -12,6 +12,7 @@ from ringline.pipeline.keepers import ERRORS, House, Keeper
 from ringline.pipeline.lifecycle import Beat
 from ringline.pipeline.observe import Sources
 from ringline.shm.control import Message, revive
+from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.rings import RingPair
 
 SILENCE = 3.0  # seconds without a pass of its loop until the driver counts as hung
@@ -117,3 +118,5 @@ class DriverKeeper(Keeper):
     def _describe(self, ports: list[dict[str, Any]]) -> None:
         for source, described in zip(self._sources.ports, ports, strict=False):
             source.update(described)
+            if trouble := described.get("trouble"):
+                self.house.lack(EnvironmentLacks(f"port {source.name}: {trouble}"))

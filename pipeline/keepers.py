@@ -19,7 +19,7 @@ from ringline.pipeline.loop import Loop
 from ringline.pipeline.placement import Place
 from ringline.shm import errors
 from ringline.shm.control import Closed, Garbled, Message
-from ringline.shm.errors import RinglineError
+from ringline.shm.errors import EnvironmentLacks, RinglineError
 from ringline.workers.capture_table import CaptureError
 
 REMARKS_MAX = 32
@@ -41,7 +41,8 @@ class House:
     instance: Instance
     places: Mapping[str, Place]
     announce: Callable[[str], None]
-    fail: Callable[[RinglineError], None]  # the run must end for this reason
+    fail: Callable[[RinglineError], None]  # the run must end at once for this reason
+    lack: Callable[[EnvironmentLacks], None]  # it must end for this one, in order
     remarked: set[str] = field(default_factory=set)  # what workers said of their plugins
 
     def is_new(self, remark: str) -> bool:

@@ -25,10 +25,12 @@ class Loop:
     """A context manager: from enter to exit the signals of SIGNALS come here.
 
     One that was ignored at the start (nohup) stays ignored. Must be entered in
-    the main thread.
+    the main thread. `last`: the process ends soon after; signals that come then
+    are too late to mean anything, and must not cut off its last words.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, last: bool = False) -> None:
+        self._last = last
         self._selector = selectors.DefaultSelector()
         self._handlers: dict[signal.Signals, Any] = {}
         self._on_signal: Callable[[signal.Signals], None] = lambda number: None
@@ -83,7 +85,7 @@ class Loop:
         trace: TracebackType | None,
     ) -> None:
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            signal.signal(number, _nothing if self._last else handler)
         signal.set_wakeup_fd(self._old_wakeup)
         self._selector.close()
         assert self._wakeup is not None

@@ -33,6 +33,7 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
             seconds=seconds,
             announce=shown.announce,
             display=_Watcher(config, shown).show,
+            last=True,
         ).run()
         shown.close()
         if file is not None and outcome.snapshot is not None:

@@ -25,7 +25,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ringline.pipeline import endpoint, lifecycle, observe, run_lifecycle
@@ -42,7 +42,7 @@ from ringline.pipeline.run_lifecycle import Action, Event, Patience, Run, Stage
 from ringline.pipeline.snapshot import Snapshot
 from ringline.pipeline.status import StatusServer
 from ringline.pipeline.worker_keeper import WorkerKeeper
-from ringline.shm.errors import BooksError, GaveUp, HardwareError, RinglineError
+from ringline.shm.errors import BooksError, EnvironmentLacks, GaveUp, HardwareError, RinglineError
 from ringline.shm.ledger import settle_driver
 from ringline.workers import launch
 
@@ -96,7 +96,8 @@ class Supervisor:
     """One run of one instance. `run` is its life.
 
     `seconds` ends it after so long; `announce` gets one sentence for everything
-    that an operator may want to know, `display` a snapshot every second.
+    that an operator may want to know, `display` a snapshot every second. `last`: the
+    process has little more to do afterwards, and signals shall not keep it from that.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Supervisor:
         patience: Patience | None = None,
         silence: float = SILENCE,
         stop_dma: Callable[[str], None] | None = None,
+        last: bool = False,
     ) -> None:
         self._config = config
         self._seconds = seconds
@@ -123,6 +125,7 @@ class Supervisor:
         self._patience = patience or Patience()
         self._silence = silence
         self._stop_dma = stop_dma or _stop_bus_mastering
+        self._last = last
         self._events: deque[Event] = deque()
         self._error: RinglineError | None = None
         self._final: Snapshot | None = None
@@ -133,7 +136,7 @@ class Supervisor:
         """Start everything, serve until the end, leave nothing. Errors are in the outcome."""
         self._notifier = Notifier()
         try:
-            with Loop() as loop, Instance(self._config, self._stop_dma) as instance:
+            with Loop(last=self._last) as loop, Instance(self._config, self._stop_dma) as instance:
                 self._prepare(loop, instance)
                 try:
                     self._start()
@@ -162,6 +165,7 @@ class Supervisor:
             places=place(wishes, usable_cpus()),
             announce=self._announce,
             fail=self._fail,
+            lack=self._lack,
         )
         self._driver = DriverKeeper(
             house, self._programs.driver, self._sources, self._driver_changed
@@ -176,7 +180,7 @@ class Supervisor:
             CardKeeper(house, self._programs.card, self._sources.ports[index], index, segment)
             for index, segment in instance.cards.items()
         ]
-        self._run = Run(deadline=time.monotonic() + self._patience.open)
+        self._run = Run(driver=False, deadline=time.monotonic() + self._patience.open)
         self._sources.state = self._run.stage.value
         self._started = self._finished = False
         self._end_at: float | None = None
@@ -192,6 +196,7 @@ class Supervisor:
 
     def _start_driver_and_workers(self) -> None:
         self._started = True
+        self._run = replace(self._run, driver=True)
         self._driver.start()
         for worker in self._workers:
             worker.step(lifecycle.Event.START)
@@ -305,10 +310,9 @@ class Supervisor:
             for card in self._cards:
                 card.signal(signal.SIGKILL)
         elif action is Action.SETTLE:
-            settled = settle_driver(self._instance.lane)
-            self._announce(
-                f"the books of the driver were settled: {settled.lost} packets lost with it"
-            )
+            lost = settle_driver(self._instance.lane).lost
+            if self._started:
+                self._announce(f"the driver's books were settled: {lost} packets lost with it")
         elif action is Action.FINISH:
             self._finish()
 
@@ -345,6 +349,11 @@ class Supervisor:
     def _fail(self, error: RinglineError) -> None:
         self._blame(error)
         self._events.append(Event.FAILED)
+
+    def _lack(self, error: EnvironmentLacks) -> None:
+        if self._error is None:
+            self._events.append(Event.STOP)
+        self._blame(error)
 
     def _blame(self, error: RinglineError) -> None:
         """The first reason to end is the reason."""

@@ -427,7 +427,8 @@ def test_a_death_while_it_starts_leaves_nothing(start: Callable[..., Running], r
             kill(pid)
             time.sleep(0.05)
             code, report = run.end()
-            assert code in (0, 2, 4), run.output
+            # A signal that comes when Python has begun or finished its own part is not ours.
+            assert code in (0, 2, 4, -signal.SIGTERM), run.output
             if report:
                 check_counts(report)
         assert not any(alive(pid) for pid in pids)

@@ -268,7 +268,7 @@ def test_a_driver_that_does_not_stop_is_killed_and_its_books_are_settled(trial: 
     assert isinstance(outcome.error, HardwareError)
     assert outcome.snapshot is not None
     assert outcome.snapshot.balanced
-    assert "books of the driver were settled" in trial.told[-1]
+    assert "the driver's books were settled" in trial.told[-1]
 
 
 def test_a_worker_that_does_not_stop_is_killed(trial: Trial) -> None:
