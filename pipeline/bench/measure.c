@@ -116,26 +116,25 @@ void rl_measure_transmit(struct rl_port *port, struct rl_step *model, uint64_t c
     }
 }
 
-void rl_measure_forward(struct rl_port *port, struct rl_step *model, uint64_t count, uint32_t batch,
-                        struct rl_measured *result)
+void rl_measure_forward(struct rl_port *port, struct rl_step *model, uint64_t count,
+                        uint32_t batch, struct rl_measured *result)
 {
     struct rl_reference refs[BULK_MAX];
     *result = (struct rl_measured){0};
     while (result->packets < count) {
-        uint32_t n = 0, got;
+        uint32_t n = 0, got, sent;
         settle(model);
         uint64_t start = rl_clock();
-        while ((got = port->rx_burst(port, 0, refs, batch)) > 0) {
-            uint32_t sent = port->tx_burst(port, 0, refs, got);
-            for (uint32_t i = sent; i < got; i++)
-                rl_buffer_free(port->memory, refs[i].buffer);
-            n += sent;
-            if (sent < got)
-                break;
-        }
-        while (port->reclaim(port, 0))
+        while (port->reclaim(port, 0)) /* what the model has sent since the last round */
             ;
+        do {
+            got = port->rx_burst(port, 0, refs, batch);
+            sent = port->tx_burst(port, 0, refs, got);
+            n += sent;
+        } while (got > 0 && sent == got);
         result->ticks += rl_clock() - start;
+        for (uint32_t i = sent; i < got; i++)
+            rl_buffer_free(port->memory, refs[i].buffer);
         if (n == 0)
             return;
         result->packets += n;
