@@ -43,7 +43,7 @@ def card_problems(config: Config) -> list[str]:
         if port.simulated:
             continue
         try:
-            create_port(port, index, config.queues)
+            create_port(port, index)
             PciDevice(port.device.removeprefix("pci:"), sysfs_root()).check_unused()
         except EnvironmentLacks as error:
             where = f"port.{port.name}"

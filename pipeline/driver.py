@@ -126,7 +126,7 @@ class Driver:
         lane = Lane(books, packets, addresses, range(config.queues), idle)
         cards = descriptors[3:]
         for index, port_config in enumerate(config.ports):
-            port = create_port(port_config, index, config.queues)
+            port = create_port(port_config, index)
             self._ports.append(port)
             if port_config.process:
                 from ringline.pipeline.ports.sim82599.port import Sim82599Port
@@ -203,6 +203,7 @@ class Driver:
                     "statistics": port.statistics(),
                     "wire": port.wire_statistics(),
                     "faults": port.faults(),
+                    "trouble": port.trouble(),
                 }
             )
         return described

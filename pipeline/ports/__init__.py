@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 IXGBE = {(0x8086, 0x10FB), (0x8086, 0x154D), (0x8086, 0x1557)}
 
 
-def create_port(config: PortConfig, index: int, workers: int, sysfs: Path | None = None) -> Port:
+def create_port(config: PortConfig, index: int, sysfs: Path | None = None) -> Port:
     """The port that a device string asks for, not opened yet.
 
-    `index` is its number in the instance, `workers` how many queues the instance has, `sysfs`
-    where PCI devices are looked up (default: RINGLINE_SYSFS, else /sys). Raises
-    `ConfigurationError` for a device string or a number that means nothing, `EnvironmentLacks`
-    when there is no such card.
+    `index` is its number in the instance, `sysfs` where PCI devices are looked up (default:
+    RINGLINE_SYSFS, else /sys). Raises `ConfigurationError` for a device string or a number that
+    means nothing, `EnvironmentLacks` when there is no such card.
     """
     # Nothing is imported for a kind of card that is not there.
     from ringline.pipeline.ports import pci

@@ -103,6 +103,11 @@ class Port(ABC):
         """What a simulated wire has counted for itself."""
         return {}
 
+    def trouble(self) -> str | None:
+        """What keeps the port from what it was configured for, and only the operator can put
+        right, as a disk too full to record to; None: nothing."""
+        return None
+
     def faults(self) -> list[str]:
         """What a simulated card was asked to do that the chip would not do."""
         return []

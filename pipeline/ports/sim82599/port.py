@@ -157,6 +157,12 @@ class Sim82599Port(IxgbePort):
     def faults(self) -> list[str]:
         if self._sim_card is None:
             return super().faults()
-        path = (self._config.wire and self._config.wire.record) or ""
-        ended = model.record_error(self._sim_card, path)
+        ended = self.trouble()
         return super().faults() + model.faults(self._sim_card) + ([ended] if ended else [])
+
+    def trouble(self) -> str | None:
+        """A recording that had to end."""
+        if self._sim_card is None:
+            return None
+        path = (self._config.wire and self._config.wire.record) or ""
+        return model.record_error(self._sim_card, path)

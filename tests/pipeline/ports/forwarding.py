@@ -121,7 +121,7 @@ class Machine:
         addresses = self.packets.device_addresses("offset")
         queues = port_config.queues
         lane = Lane(self.books, self.packets, addresses, range(queues), Idle())
-        port = create_port(port_config, 0, queues)
+        port = create_port(port_config, 0)
         assert isinstance(port, Sim82599Port)
         if self.card is not None:
             port.use_card(self.card.share())

@@ -145,6 +145,19 @@ def test_what_was_received_can_be_harvested_after_receiving_has_stopped(
         assert card.sim.faults() == []
 
 
+def test_a_stopped_card_is_off_in_every_part(instance: Callable[[], str]) -> None:
+    enable, rxen, disable, enabled = 1 << 25, 1, 1 << 2, 1 << 19
+    with ModelCard(instance(), queues=2).start() as card:
+        card.carry(FLOWS[:5])
+        queues = [0x1028, 0x1068, 0x6028, 0x6068]
+        assert all(card.sim.read32(control) & enable for control in queues)
+        card.port.stop()
+        assert not any(card.sim.read32(control) & enable for control in queues)
+        assert not card.sim.read32(0x3000) & rxen
+        assert card.sim.read32(0) & disable
+        assert not card.sim.read32(8) & enabled
+
+
 def test_the_statistics_of_two_readings_add_up(instance: Callable[[], str]) -> None:
     with ModelCard(instance()).start() as card:
         card.carry(FLOWS[:5])

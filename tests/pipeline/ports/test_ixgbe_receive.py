@@ -195,6 +195,15 @@ def test_a_frame_of_several_descriptors_is_one_drop(card: HandCard) -> None:
     assert set(card.residuals().values()) == {0}
 
 
+def test_a_frame_that_never_ended_does_not_outlive_a_stop(card: HandCard) -> None:
+    card.receive(number(1), status=0)
+    assert card.rx_burst() == []
+    card.port.stop()
+    card.start()
+    card.receive(number(2))
+    assert [card.frame(ref) for ref in card.rx_burst()] == [number(2)]
+
+
 def test_descriptors_of_an_earlier_life_are_not_taken_for_done(
     instance: Callable[[], str],
 ) -> None:

@@ -129,24 +129,24 @@ def test_two_drivers_cannot_have_one_card(device: Path, tmp_path: Path) -> None:
 
 
 def test_the_driver_is_chosen_by_pci_id(device: Path, tmp_path: Path) -> None:
-    port = create_port(PortConfig("wan", f"pci:{ADDRESS}"), 0, 1, tmp_path)
+    port = create_port(PortConfig("wan", f"pci:{ADDRESS}"), 0, tmp_path)
     assert type(port).__name__ == "IxgbePort"
     (device / "device").write_text("0x1572\n")
     with pytest.raises(EnvironmentLacks, match=r"port\.wan.*8086:1572.*8086:10fb"):
-        create_port(PortConfig("wan", f"pci:{ADDRESS}"), 0, 1, tmp_path)
+        create_port(PortConfig("wan", f"pci:{ADDRESS}"), 0, tmp_path)
 
 
 def test_an_id_that_is_no_number_is_told(device: Path, tmp_path: Path) -> None:
     (device / "vendor").write_text("\n")
     with pytest.raises(EnvironmentLacks, match="vendor does not hold"):
-        create_port(PortConfig("wan", f"pci:{ADDRESS}"), 0, 1, tmp_path)
+        create_port(PortConfig("wan", f"pci:{ADDRESS}"), 0, tmp_path)
 
 
 def test_an_unknown_device_string_says_what_is_known(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"port\.wan\.device.*'e1000'.*sim:82599"):
-        create_port(PortConfig("wan", "e1000"), 0, 1, tmp_path)
+        create_port(PortConfig("wan", "e1000"), 0, tmp_path)
 
 
 def test_more_queues_than_the_card_has(device: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"port\.wan\.queues.*16 queues, not 17"):
-        create_port(PortConfig("wan", f"pci:{ADDRESS}", queues=17), 0, 17, tmp_path)
+        create_port(PortConfig("wan", f"pci:{ADDRESS}", queues=17), 0, tmp_path)
