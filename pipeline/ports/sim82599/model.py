@@ -247,7 +247,7 @@ def record_error(card: Any, path: str) -> str | None:
         return None
     return (
         f"{path}: recording ended after {card.wire.recorded} of {card.wire.transmitted} frames: "
-        f"{os.strerror(number)}"
+        f"{os.strerror(number)}; make room, or record elsewhere"
     )
 
 
