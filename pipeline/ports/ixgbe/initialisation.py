@@ -64,7 +64,7 @@ class Initialisation(Card):
     def start_link(self) -> None:
         """[4.6.4] 10G serial over SFI; who waits for the link does so at the end."""
         self.AUTOC2.update(PMA_10G_SERIAL=PMA_SFI)
-        self.AUTOC.update(LMS=LMS_10G_SERIAL, PMA_10G_PARALLEL=0)
+        self.AUTOC.update(LMS=LMS_10G_SERIAL)
         self.AUTOC.set("RESTART_AN")
 
     def map_statistics(self) -> None:

@@ -17,7 +17,7 @@ EIMC         0x00888  -         WO    interrupt mask clear
 EEC          0x10010  -         RO    EEPROM control | AUTO_RD 9
 
 # Link
-AUTOC        0x042A0  -         RW    link mode | PMA_10G_PARALLEL 8:7, RESTART_AN 12, LMS 15:13
+AUTOC        0x042A0  -         RW    link mode | RESTART_AN 12, LMS 15:13
 AUTOC2       0x042A8  -         RW    link mode, continued | PMA_10G_SERIAL 17:16
 LINKS        0x042A4  -         RO    link status | SPEED 29:28, UP 30
 HLREG0       0x04240  -         RW    MAC | TXCRCEN 0, RXCRCSTRP 1, JUMBOEN 2, TXPADEN 10

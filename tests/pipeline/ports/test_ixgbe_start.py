@@ -16,6 +16,7 @@ from ringline.pipeline.ports.ixgbe.registers import REGISTERS
 from ringline.shm.errors import HardwareError
 
 from .frames import BROADCAST, OTHER, packet
+from .hand_card import CTRL, STATUS, HandCard, Words
 from .model_card import ModelCard
 
 MAC = "02:00:00:00:00:77"
@@ -108,6 +109,70 @@ def test_an_orderly_stop_leaves_every_buffer_free(right: dict[str, Any]) -> None
     port_faults, card_faults, residuals = right["stop"]
     assert (port_faults, card_faults) == ([], [])
     assert set(residuals.values()) == {0}
+
+
+LRST, RST, MASTER_DISABLE = 1 << 3, 1 << 26, 1 << 2
+
+
+class Slow(Words):
+    """A model that looks at its registers now and then: `looks` says what it does each time."""
+
+    def __init__(self, looks: list[Callable[[Words], None]]) -> None:
+        super().__init__()
+        self.looks = looks
+        self.log: list[tuple[int, int]] = []
+
+    def write32(self, address: int, value: int) -> None:
+        self.log.append((address, value))
+        self.words[address // 4] = value
+
+    def relax(self) -> None:
+        if self.looks:
+            self.looks.pop(0)(self)
+
+    def clear(self, bits: int) -> None:
+        self.words[CTRL // 4] &= ~bits
+
+
+def started(instance: str, access: Slow) -> list[tuple[int, int]]:
+    """All that is written while a port starts on such a card."""
+    with HandCard(instance) as card:
+        card.port.access = access
+        card.port._take = lambda: access
+        card.port.open(card.memory, card.descriptors, card.descriptors.device_addresses("offset"))
+        card.start()
+        assert not access.words[CTRL // 4] & (LRST | RST | MASTER_DISABLE)
+        return list(access.log)
+
+
+@pytest.mark.parametrize("first", [LRST, RST])
+def test_nothing_is_written_before_both_resets_are_over(
+    instance: Callable[[], str], first: int
+) -> None:
+    over: list[int] = []
+    access = Slow(
+        [
+            lambda card: card.clear(first),
+            lambda card: None,
+            lambda card: (over.append(len(card.log)), card.clear(LRST | RST)),
+        ]
+    )
+    log = started(instance(), access)
+    address, value = log[over[0] - 1]
+    assert address == CTRL
+    assert value & (LRST | RST) == LRST | RST
+    assert len(log) > 100
+
+
+def test_a_card_that_does_not_end_its_dma_is_reset_twice(instance: Callable[[], str]) -> None:
+    def follow(card: Slow) -> None:
+        card.clear(LRST | RST)
+        card.looks.append(follow)
+
+    access = Slow([follow])
+    access.words[STATUS // 4] = 1 << 19
+    log = started(instance(), access)
+    assert sum(address == CTRL and value & RST > 0 for address, value in log) == 2
 
 
 # What the model cannot tell, because a reset leaves just that. On a card the EEPROM, or firmware

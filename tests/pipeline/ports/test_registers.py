@@ -169,6 +169,17 @@ def test_a_counter_begins_again_at_zero(clears: bool) -> None:
     assert registers.GPRC.read() == 4
 
 
+def test_a_counter_that_a_reset_took_back_begins_again(
+    registers: Registers, memory: Memory
+) -> None:
+    memory.words[0x408C] = 5
+    registers.GORC.read()
+    memory.words[0x408C] = 0
+    registers.GORC.restart()
+    memory.words[0x4088] = 7
+    assert registers.GORC.read() == 7
+
+
 def test_the_sum_of_an_array_and_the_list_of_counters(registers: Registers, memory: Memory) -> None:
     memory.words[0x1030], memory.words[0x1070] = 4, 6
     assert registers.QPRC.sum() == 10
