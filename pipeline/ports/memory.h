@@ -86,8 +86,8 @@ static inline void rl_release(struct rl_memory *memory, const uint32_t *buffers,
         uint64_t *counter;
         uint32_t queue = rl_ledger_queue(origin);
         if (rl_ledger_input(origin) == RL_INPUT_BLANK)
-            counter = (uint64_t *)((uint8_t *)&books->slots[queue & (RL_QUEUES_MAX - 1)] +
-                                   outcome.blank);
+            counter =
+                (uint64_t *)((uint8_t *)&books->slots[queue & (RL_QUEUES_MAX - 1)] + outcome.blank);
         else
             counter = (uint64_t *)((uint8_t *)rl_counters(memory, rl_ledger_input(origin), queue) +
                                    outcome.packet);
