@@ -11,8 +11,9 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from ringline.pipeline import streams
 from ringline.pipeline.bench import add_arguments as add_bench_arguments
-from ringline.shm.errors import RinglineError, UsageError
+from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
 
 EPILOG = """\
 exit codes: 0 fine, 1 a bug in ringline, 2 wrong usage, configuration or plugin,
@@ -20,31 +21,56 @@ exit codes: 0 fine, 1 a bug in ringline, 2 wrong usage, configuration or plugin,
 """
 
 
+# Of what a machine has, this can come to an end at any call.
+SHORTAGES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    streams.ensure()
     try:
         given = parser().parse_args(arguments)
+        _look_around()
         code: int = given.function(given)
         sys.stdout.flush()
         return code
     except RinglineError as error:
-        for line in str(error).splitlines():
-            print(f"ringline: {line}", file=sys.stderr)
+        streams.complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EIO):
-            # Whoever read our output has gone, a pipe's reader or a terminal. Python
-            # would complain once more at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno in (errno.EPIPE, errno.EIO):  # who read our output has gone
+            streams.mute(sys.stdout)
             return 0
-        trace = "".join(traceback.format_tb(error.__traceback__, limit=-3))
-        print(
-            f"{trace}ringline: this is a bug in ringline: {type(error).__name__}: {error}",
-            file=sys.stderr,
-        )
-        return 1
+        if error.errno in SHORTAGES:
+            what = error.filename or "the output"
+            streams.complain(f"{what} cannot be written or opened: {error.strerror}")
+            streams.mute(sys.stdout)
+            return EnvironmentLacks.exit_code
+        return _confess(error)
+    except Exception as error:
+        return _confess(error)
+
+
+def _look_around() -> None:
+    """What every command needs."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise EnvironmentLacks(
+            f"the current folder cannot be used ({error.strerror}): it was removed, perhaps; "
+            "go to another one (cd)"
+        ) from None
+
+
+def _confess(error: Exception) -> int:
+    trace = "".join(traceback.format_tb(error.__traceback__, limit=-3))
+    print(
+        f"{trace}ringline: this is a bug in ringline: {type(error).__name__}: {error}",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def parser() -> argparse.ArgumentParser:

@@ -18,6 +18,10 @@ from ringline.pipeline.snapshot import Snapshot
 from ringline.shm.errors import EnvironmentLacks
 
 _INDEX = "ringline {version}: instance {name}\nMetrics for Prometheus are at /metrics\n"
+_REMEDIES = {
+    errno.EADDRNOTAVAIL: "; name an address of this machine, or 0.0.0.0 for all of them",
+    errno.EACCES: "; ports below 1024 are root's",
+}
 _REASONS = {
     200: "OK",
     400: "Bad Request",
@@ -46,7 +50,7 @@ def listen(config: MetricsConfig) -> socket.socket | None:
                 f"metrics.listen: {where} is taken by another program; "
                 'choose another port, 0 for any free one, or "off"'
             ) from None
-        reason = error.strerror or str(error)
+        reason = (error.strerror or str(error)) + _REMEDIES.get(error.errno or 0, "")
         raise EnvironmentLacks(f"metrics.listen: cannot listen on {where}: {reason}") from None
 
 

@@ -60,7 +60,7 @@ def of_a_run(
 class ReportFile:
     """The file of `--report`, opened before anything is started.
 
-    An older report stays as it is until the new one is written. Raises UsageError
+    An older report stays as it is until there is room for the new one. Raises UsageError
     when the file cannot be written.
     """
 
@@ -75,17 +75,27 @@ class ReportFile:
 
     def write(self, report: Mapping[str, Any]) -> None:
         """Write the report and keep it. Raises EnvironmentLacks when there is no room."""
-        text = json.dumps(report, indent=2, default=str) + "\n"
-        self._written = True
+        data = (json.dumps(report, indent=2, default=str) + "\n").encode()
         try:
             if stat.S_ISREG(os.fstat(self._fd).st_mode):
-                os.ftruncate(self._fd, 0)
-            with os.fdopen(os.dup(self._fd), "w") as file:
-                file.write(text)
+                self._make_room(len(data))
+            with os.fdopen(os.dup(self._fd), "wb") as file:
+                file.write(data)
+            self._written = True
         except OSError as error:
             raise EnvironmentLacks(
                 f"the report cannot be written to {self.path}: {error.strerror}"
             ) from None
+
+    def _make_room(self, size: int) -> None:
+        """Half a report would be worse than the old one."""
+        before = os.fstat(self._fd).st_size
+        try:
+            os.posix_fallocate(self._fd, 0, size)
+        except OSError:
+            os.ftruncate(self._fd, before)
+            raise
+        os.ftruncate(self._fd, size)
 
     def close(self) -> None:
         """Close the file; an empty one that was made for this run is removed."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from ringline.pipeline import report, schema, table
+from ringline.pipeline import report, schema, streams, table
 from ringline.pipeline.config import Config
 from ringline.pipeline.snapshot import Snapshot
-from ringline.pipeline.supervisor import Outcome, Supervisor
+from ringline.pipeline.supervisor import Supervisor
 from ringline.pipeline.top import Display, display
+from ringline.shm.errors import RinglineError
 
 
 def run(path: str | None, seconds: float | None, report_path: str | None) -> int:
@@ -36,9 +37,13 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
             last=True,
         ).run()
         shown.close()
+        errors = [outcome.error] if outcome.error else []
         if file is not None and outcome.snapshot is not None:
-            file.write(report.of_a_run(outcome.snapshot, outcome.error, outcome.reports))
-        return _tell_end(outcome)
+            try:
+                file.write(report.of_a_run(outcome.snapshot, outcome.error, outcome.reports))
+            except RinglineError as error:
+                errors.append(error)
+        return _tell_end(outcome.snapshot, errors)
 
 
 def _greeting(config: Config) -> str:
@@ -47,16 +52,18 @@ def _greeting(config: Config) -> str:
     return f"starting {config.name}: {ports}, {workers}; Ctrl-C ends it"
 
 
-def _tell_end(outcome: Outcome) -> int:
-    snapshot, error = outcome.snapshot, outcome.error
+def _tell_end(snapshot: Snapshot | None, errors: list[RinglineError]) -> int:
     served = snapshot is not None and any(port.total("rx_packets") for port in snapshot.ports)
-    if snapshot is not None and (served or error is None):
-        print(table.summary(snapshot, error), flush=True)
-    if error is None:
-        return 0
-    for line in str(error).splitlines():
-        print(f"ringline: {line}", file=sys.stderr, flush=True)
-    return error.exit_code
+    if snapshot is not None and (served or not errors):
+        try:
+            print(table.summary(snapshot, errors[0] if errors else None), flush=True)
+        except OSError:
+            if not errors:
+                raise
+            streams.mute(sys.stdout)  # what follows matters more
+    for error in errors:
+        streams.complain(str(error))
+    return errors[0].exit_code if errors else 0
 
 
 class _Watcher:

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from ringline.pipeline import table
+from ringline.pipeline import streams, table
 from ringline.pipeline.snapshot import Snapshot
 from ringline.pipeline.status import ask
 from ringline.shm.errors import EnvironmentLacks
@@ -60,7 +60,7 @@ class Lines(Display):
 
     def announce(self, sentence: str) -> None:
         """A line on standard error."""
-        print(f"ringline: {sentence}", file=sys.stderr, flush=True)
+        streams.complain(sentence)
 
     def close(self) -> None:
         """Nothing: lines stay where they are."""
@@ -84,7 +84,8 @@ class LiveTable(Display):
 
     def announce(self, sentence: str) -> None:
         """A line above the table."""
-        self._console.print(f"ringline: {sentence}", markup=False)
+        with contextlib.suppress(OSError):  # the terminal has gone; `_draw` tells that
+            self._console.print(f"ringline: {sentence}", markup=False)
 
     def close(self) -> None:
         """Leave the last table on the screen, if that is still there."""
