@@ -20,12 +20,14 @@ struct rl_batch {
     uint32_t blank_count;
     uint32_t ports; /* 0 … ports - 1 are verdicts that send */
     uint32_t queue;
-    uint32_t padding;
-    void *state; /* what the plugin's setup made, or its named state */
+    uint32_t judged; /* set to `count` at the end: else no verdict counts */
+    void *state;     /* what the plugin's setup made, or its named state */
 };
 
 /* Called once per batch: through a pointer that costs 1.4 ns a packet where a
- * call per packet costs 2.6. Must give every packet its verdict in `port`. */
+ * call per packet costs 2.6. Must give every packet its verdict in `port`, and
+ * say so in `judged`: a compiled function that ends early, by an exception that
+ * nothing caught, must not leave input ports behind as verdicts. */
 typedef void (*rl_batch_function)(struct rl_batch *batch);
 
 /* The one symbol that a C plugin exports; see RL_PLUGIN in plugin.h. */

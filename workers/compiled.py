@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ringline.workers.codegen import StateShape
 
-_ALLOCATION = re.compile(r"call [^\n]*@NRT_(MemInfo_alloc|Allocate)")
+_ALLOCATION = re.compile(r"call [^\n]*@NRT_(Allocate|MemInfo_(alloc|new))")
 
 
 class CompiledTier(Tier):
@@ -225,8 +225,8 @@ class CompiledTier(Tier):
         """Remarks about code that works and is slower than it need be."""
         if _ALLOCATION.search(loop.inspect_llvm()):
             return [
-                f"plugin {self.spec} allocates memory for each packet (a copy of a slice, a new "
-                f"array), which costs some 30 ns each time{self._place()}"
+                f"plugin {self.spec} allocates memory (a copy of a slice, a new array, a list), "
+                f"which costs some 30 ns each time{self._place()}"
             ]
         return []
 

@@ -109,6 +109,7 @@ static void begin(struct rl_worker *worker, uint32_t popped)
     uint32_t bytes = 0, flags = 0;
     batch->count = popped;
     batch->created = 0;
+    batch->judged = 0;
     for (uint32_t i = 0; i < popped; i++) {
         /* The card or its model wrote these lines: have them under way together. */
         __builtin_prefetch(rl_frame(batch, batch->packets + i), 1);
@@ -132,6 +133,8 @@ static void finish(struct rl_worker *worker)
     struct rl_batch *batch = &worker->batch;
     struct rl_worker_counters *counters = worker->counters;
     uint32_t forwarded = 0, dropped = 0, errors = 0, created = 0;
+    for (uint32_t i = 0; i < batch->count && batch->judged != batch->count; i++)
+        batch->packets[i].port = RL_VERDICT_ERROR;
     for (uint32_t i = 0; i < batch->count; i++) {
         uint8_t verdict = batch->packets[i].port;
         forwarded += verdict < batch->ports;
@@ -180,6 +183,7 @@ static void take_back(struct rl_worker *worker)
             failed ? RL_VERDICT_ERROR : rl_verdict(worker->verdicts[i], batch->ports);
     for (uint32_t i = batch->count; i < batch->count + batch->created && failed; i++)
         batch->packets[i].port = RL_VERDICT_DROP;
+    batch->judged = batch->count;
     worker->python = RL_PYTHON_NONE;
     finish(worker);
 }

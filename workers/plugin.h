@@ -60,6 +60,7 @@ static inline uint8_t *rl_create(struct rl_batch *batch, uint32_t length, uint32
             meta->port =                                                                           \
                 rl_verdict(packet_function(rl_frame(batch, meta), meta, batch), batch->ports);     \
         }                                                                                          \
+        batch->judged = batch->count;                                                              \
     }                                                                                              \
     __attribute__((visibility("default"))) struct rl_plugin name = {                               \
         RL_PLUGIN_ABI, sizeof(struct rl_batch), bytes, name##_batch};

@@ -235,7 +235,12 @@ def _live(channel: Channel, message: dict[str, Any], descriptors: list[int]) -> 
     faulthandler.enable()  # the supervisor answers silence with ABRT: then this says where
     if message.get("cpu") is not None:
         os.sched_setaffinity(0, {message["cpu"]})
-    return Process(channel, message, descriptors).run()
+    try:
+        return Process(channel, message, descriptors).run()
+    except RinglineError as error:
+        text = {"type": type(error).__name__, "message": str(error)}
+        channel.send({"event": "failed", "error": text})
+        return error.exit_code
 
 
 if __name__ == "__main__":

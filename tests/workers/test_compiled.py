@@ -123,7 +123,9 @@ def judge(frame, meta):
 
 
 def test_a_function_that_allocates_gets_a_remark(plugin_file: PluginFile) -> None:
-    path = plugin_file(HEAD + "    start = frame[:6].copy()\n    return start[0] * 0\n")
+    lists = plugin_file(HEAD + "    x = [1, 2]\n    x.append(frame[0])\n    return len(x)\n")
+    assert "allocates" in run_plugin(f"{lists}:judge", [bytes(60)]).remarks[0]
+    path = plugin_file(HEAD + "    start = frame[:6].copy()\n    return start[0] * 0\n", "copy.py")
     for _ in range(2):  # compiled and from the cache
         [remark] = run_plugin(f"{path}:judge", [bytes(60)]).remarks
         assert "allocates" in remark

@@ -57,6 +57,13 @@ def test_every_tier_keeps_the_contract(run: RunTier, tier: str) -> None:
         assert "neither the number of a port nor DROP" in result.error
 
 
+def test_a_function_that_ends_early_leaves_no_verdicts(compile_c: Callable[[Path], str]) -> None:
+    """Not one input port is taken for an answer."""
+    results = run_plugin(f"{compile_c(PLUGINS / 'early.c')}:early", [bytes(60)] * 3)
+    assert [result.verdict for result in results] == [ERROR] * 3
+    assert results.counters["plugin_errors"] == 3
+
+
 @pytest.mark.parametrize("tier", CAN_RAISE)
 def test_an_exception_costs_what_it_must_and_is_counted(run: RunTier, tier: str) -> None:
     results = run(tier, 0, 3, 2, batch=1)

@@ -311,6 +311,15 @@ class Echo:
     assert message.endswith(wanted)
 
 
+def test_a_segment_that_is_none_is_refused(worker: WorkerUnderTest) -> None:
+    worker.packets.segment.memory[0] = 0
+    worker.start(f"{MODULE}.drop:drop")
+    error = worker.event("failed")["error"]
+    assert error["type"] == "EnvironmentLacks"
+    assert "is not a whole ringline segment" in error["message"]
+    assert worker.wait() == 3
+
+
 def test_it_is_pinned_where_it_is_told(worker: WorkerUnderTest) -> None:
     cpu = max(os.sched_getaffinity(0))
     worker.serve(f"{MODULE}.drop:drop", cpu=cpu)
