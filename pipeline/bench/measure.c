@@ -116,8 +116,8 @@ void rl_measure_transmit(struct rl_port *port, struct rl_step *model, uint64_t c
     }
 }
 
-void rl_measure_forward(struct rl_port *port, struct rl_step *model, uint64_t count,
-                        uint32_t batch, struct rl_measured *result)
+void rl_measure_forward(struct rl_port *port, struct rl_step *model, uint64_t count, uint32_t batch,
+                        struct rl_measured *result)
 {
     struct rl_reference refs[BULK_MAX];
     *result = (struct rl_measured){0};
