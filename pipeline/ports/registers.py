@@ -120,16 +120,19 @@ class Register:
     """One register of a card, or an array of them: then `register[n]` is the one to use."""
 
     def __init__(
-        self, access: RegisterAccess, definition: Definition, index: int | None = None
+        self, access: RegisterAccess, definition: Definition, card: str, index: int | None = None
     ) -> None:
         self._access = access
         self._definition = definition
+        self._card = card
         self._mode = definition.mode
         self._last = 0
         self._elements: list[Register] = []
         if definition.count and index is None:
             self._mode = "array"
-            self._elements = [Register(access, definition, n) for n in range(definition.count)]
+            self._elements = [
+                Register(access, definition, card, n) for n in range(definition.count)
+            ]
         self.name = definition.name if index is None else f"{definition.name}[{index}]"
         self.address = definition.address + definition.stride * (index or 0)
         self.total = 0
@@ -214,7 +217,7 @@ class Register:
         while (seen := self.field(name)) != expected:
             if time.monotonic() >= deadline:
                 raise HardwareError(
-                    f"waited {seconds:g} s for {self.name}.{name} to become {expected:d}; it is "
+                    f"{self._card}: waited {seconds:g} s for {self.name}.{name} to become {expected:d}; it is "
                     f"{seen} ({self._definition.description}, register {self.address:#07x})"
                 )
             self._access.relax()
@@ -246,12 +249,17 @@ class Register:
 
 
 class Registers:
-    """The registers of a table, by name: `registers.CTRL`, `registers.RXDCTL[3]`."""
+    """The registers of a table, by name: `registers.CTRL`, `registers.RXDCTL[3]`.
 
-    def __init__(self, access: RegisterAccess, definitions: dict[str, Definition]) -> None:
+    `card` says in errors whose registers they are.
+    """
+
+    def __init__(
+        self, access: RegisterAccess, definitions: dict[str, Definition], card: str
+    ) -> None:
         self._access = access
         self._registers = {
-            name: Register(access, definition) for name, definition in definitions.items()
+            name: Register(access, definition, card) for name, definition in definitions.items()
         }
 
     def __getattr__(self, name: str) -> Register:

@@ -25,7 +25,7 @@ class Card(Registers):
         bus_mastering: Callable[[bool], None],
         patience: float,
     ) -> None:
-        super().__init__(access, REGISTERS)
+        super().__init__(access, REGISTERS, f"port {config.name} ({config.device})")
         self.config = config
         self.rx: list[tuple[int, int]] = []
         self.tx: list[tuple[int, int]] = []

@@ -58,7 +58,7 @@ def memory() -> Memory:
 
 @pytest.fixture
 def registers(memory: Memory) -> Registers:
-    return Registers(memory, TABLE)
+    return Registers(memory, TABLE, "port wan")
 
 
 def test_set_and_clear_change_only_the_named_bits(memory: Memory, registers: Registers) -> None:
@@ -160,7 +160,7 @@ def test_a_counter_of_plain_memory_adds_up_to_the_same(
 @pytest.mark.parametrize("clears", [True, False])
 def test_a_counter_begins_again_at_zero(clears: bool) -> None:
     memory = Memory(clears)
-    registers = Registers(memory, TABLE)
+    registers = Registers(memory, TABLE, "port wan")
     memory.words[0x4074] = 9
     registers.GPRC.read()
     registers.GPRC.restart()
@@ -196,7 +196,15 @@ def test_a_wait_ends_when_the_field_has_the_value(registers: Registers, memory: 
 def test_a_wait_that_fails_names_register_field_and_both_values(registers: Registers) -> None:
     with pytest.raises(HardwareError) as caught:
         registers.STATUS.wait("READY", 1, 0.01)
-    for part in ("STATUS.READY", "to become 1", "it is 0", "device status", "0x00008", "0.01 s"):
+    for part in (
+        "port wan: ",
+        "STATUS.READY",
+        "to become 1",
+        "it is 0",
+        "device status",
+        "0x00008",
+        "0.01 s",
+    ):
         assert part in str(caught.value)
 
 
