@@ -217,8 +217,8 @@ class Register:
         while (seen := self.field(name)) != expected:
             if time.monotonic() >= deadline:
                 raise HardwareError(
-                    f"{self._card}: waited {seconds:g} s for {self.name}.{name} to become {expected:d}; it is "
-                    f"{seen} ({self._definition.description}, register {self.address:#07x})"
+                    f"{self._card}: waited {seconds:g} s for {self.name}.{name} to become "
+                    f"{expected:d}; it is {seen} ({self._definition.description}, register {self.address:#07x})"
                 )
             self._access.relax()
 
