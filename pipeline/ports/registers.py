@@ -218,7 +218,8 @@ class Register:
             if time.monotonic() >= deadline:
                 raise HardwareError(
                     f"{self._card}: waited {seconds:g} s for {self.name}.{name} to become "
-                    f"{expected:d}; it is {seen} ({self._definition.description}, register {self.address:#07x})"
+                    f"{expected:d}; it is {seen} ({self._definition.description}, "
+                    f"register {self.address:#07x})"
                 )
             self._access.relax()
 
