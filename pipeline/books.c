@@ -2,33 +2,35 @@
 #include "../shm/clock.h"
 #include "lane_inline.h"
 
+#include <sched.h>
 #include <string.h>
 
 _Static_assert(RL_LEDGER_FREE == RL_LEDGER_FREE_WORD, "declared twice, for Python and for C");
 
-/* A TX ring that does not move for this long is not waited for: what is still
- * on `out` then counts as lost with the worker. */
-#define SETTLE_PASSES_WITHOUT_PROGRESS 200000
-
-/* Everything complete on the dead worker's `out` is sent or freed as it said. */
+/* Everything complete on the dead worker's `out` is sent or freed as it said. That
+ * is one ring full at most: a child that it left behind may go on writing. A TX ring
+ * that does not move for as long as a long silence is not waited for: what is still on
+ * `out` then counts as lost with the worker. */
 static uint64_t settle_returned(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
 {
     uint64_t before = lane->books->slots[queue].returned;
-    uint32_t waits = 0;
-    while (!slot->faulty && waits < SETTLE_PASSES_WITHOUT_PROGRESS) {
+    uint32_t first = slot->out.own;
+    uint64_t progress_at = rl_clock();
+    while (!slot->faulty && slot->out.own - first < RL_RING_CAPACITY) {
         struct rl_reference next;
-        if (rl_ring_peek(&slot->out, &next, 1) <= 0)
+        uint64_t now = rl_clock();
+        if (now - progress_at > lane->deep_after || rl_ring_peek(&slot->out, &next, 1) <= 0)
             break;
-        if (rl_lane_take_back(lane, slot, queue, rl_clock())) {
-            waits = 0;
+        if (rl_lane_take_back(lane, slot, queue, now)) {
+            progress_at = now;
             continue;
         }
-        waits++;
         for (uint32_t i = 0; i < lane->step_count; i++)
             lane->steps[i].step(lane->steps[i].context);
         for (uint32_t p = 0; p < lane->port_count; p++)
-            if (queue < lane->ports[p]->tx_queues)
-                lane->ports[p]->reclaim(lane->ports[p], queue);
+            lane->ports[p]->reclaim(lane->ports[p], queue);
+        if (lane->yielding) /* a card in a process of its own may want the core */
+            sched_yield();
         rl_pause();
     }
     return lane->books->slots[queue].returned - before;

@@ -9,8 +9,12 @@
 #include "lane_inline.h"
 
 #include <sched.h>
+#include <sys/prctl.h>
 
 #define PAUSES_PER_PASS 32
+/* Both rings full and a batch in hand. Who holds more keeps buffers, and would leave
+ * none to the other queues: `auto` has as many for each worker, and a harvest more. */
+#define HELD_MAX (2 * RL_RING_CAPACITY + RL_BATCH_MAX)
 #define EMPTY_PASSES 64 /* at least so many in a row before the first longer pause */
 
 /* Top up the worker's blank buffers; they travel on `in` like packets. */
@@ -63,11 +67,14 @@ static uint32_t harvest(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_
     struct rl_lane_segment *books = lane->books;
     struct rl_queue_counters *count = rl_counters(&lane->memory, port->index, queue);
     struct rl_reference *refs = books->intent.references;
+    struct rl_slot_counters *pushed = &books->slots[queue];
     int room = RL_BATCH_MAX;
     if (slot->attached) {
         if (slot->faulty)
             return 0;
         room = rl_ring_room(&slot->in, RL_BATCH_MAX);
+        if (pushed->pushed - pushed->returned - pushed->lost > HELD_MAX + slot->blanks)
+            room = RL_RING_FAULT;
         if (room <= 0) {
             if (room == RL_RING_FAULT)
                 rl_slot_fault(lane, slot, queue);
@@ -79,7 +86,6 @@ static uint32_t harvest(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_
     uint32_t n = port->rx_burst(port, queue, refs, (uint32_t)room);
     if (n == 0)
         return 0;
-    struct rl_slot_counters *pushed = &books->slots[queue];
     uint32_t word = rl_ledger_worker(slot->generation, queue, port->index);
     if (!slot->attached) /* never a worker's: on its way to be dropped */
         word = rl_ledger_card_tx(word, NO_OUTPUT);
@@ -190,8 +196,10 @@ static void wait_for_work(struct rl_lane *lane)
 uint64_t rl_lane_run(struct rl_lane *lane, uint64_t until)
 {
     uint64_t moved = 0;
-    if (lane->progress_at == 0)
+    if (lane->progress_at == 0) {
         lane->progress_at = rl_clock();
+        prctl(PR_SET_TIMERSLACK, 1); /* ns; by default a sleep of 30 us takes 100 */
+    }
     do {
         uint32_t request = __atomic_load_n(&lane->books->request, __ATOMIC_ACQUIRE);
         if (request != lane->request_seen) {

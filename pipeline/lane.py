@@ -81,7 +81,7 @@ class Lane:
             slot.sampled = lib.RL_NO_BUFFER
         lane.adaptive = idle.adaptive
         lane.yielding = idle.yielding
-        lane.sleep_ns = int(idle.descriptors / LINE_RATE * 1e9)
+        lane.sleep_ns = int(idle.descriptors / LINE_RATE / 2 * 1e9)  # waking takes the other half
         lane.deep_sleep_ns = int(idle.deep_sleep * 1e9)
         lane.pause_after = int(PAUSE_AFTER * second)
         lane.sleep_after = int(SLEEP_AFTER * second)

@@ -16,10 +16,12 @@ static inline void rl_slot_fault(struct rl_lane *lane, struct rl_lane_slot *slot
     lane->books->slots[queue].ring_faults++;
 }
 
-/* True when the reference's frame lies inside what a card may read. */
+/* True when the reference's frame lies inside what a card may read, and is one that
+ * it sends: a tag which is to go in counts. */
 static inline int rl_frame_fits(const struct rl_memory *memory, const struct rl_reference *ref)
 {
-    return ref->length >= RL_FRAME_MIN && ref->length <= RL_FRAME_MAX &&
+    uint32_t tag = ref->flags & RL_FLAG_VLAN ? 4 : 0; /* bytes */
+    return ref->length >= RL_FRAME_MIN && ref->length + tag <= RL_FRAME_MAX &&
            (uint32_t)ref->offset + ref->length <= memory->stride;
 }
 
@@ -45,6 +47,8 @@ static inline void rl_refuse(struct rl_lane *lane, struct rl_lane_slot *slot, ui
     count->bad_reference++;
     if (ref->buffer < memory->buffers &&
         rl_ledger_is_worker(memory->ledger[ref->buffer], slot->generation, queue)) {
+        if (ref->buffer == slot->sampled)
+            slot->sampled = RL_NO_BUFFER;
         rl_release(memory, &ref->buffer, 1, RL_OUTCOME(drop_bad_reference, blanks_returned),
                    &count->returned);
     }
@@ -108,12 +112,14 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
         } else {
             struct rl_port *port = lane->ports[verdict];
             uint32_t sent = port->tx_burst(port, queue, &refs[taken], run);
-            rl_counters(memory, verdict, queue)->tx_bursts += sent > 0;
+            struct rl_queue_counters *sender = rl_counters(
+                memory, verdict, queue < port->tx_queues ? queue : queue % port->tx_queues);
+            sender->tx_bursts += sent > 0;
             /* Counted after the words say so: settle_driver makes up for what it finds
              * between the two. */
             count->returned += sent;
             if (sent < run) {
-                rl_counters(memory, verdict, queue)->tx_waits++;
+                sender->tx_waits++;
                 for (uint32_t i = sent; i < run; i++)
                     ledger[buffers[i]] = rl_ledger_worker(slot->generation, queue,
                                                           rl_ledger_input(ledger[buffers[i]]));

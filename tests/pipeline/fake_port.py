@@ -40,6 +40,7 @@ class FakePort(Port):
         self.c_port.rx_queues = self.c_port.tx_queues = queues
         self.c_port.ready = 1
         self.completing = True
+        self.room_returns = 0  # descriptors that each `reclaim` finds done
 
     def open(self, memory, descriptors, addresses) -> None:
         self.c_port.memory = memory
@@ -63,6 +64,7 @@ class FakePort(Port):
 
     def _tx_burst(self, port, queue, refs, n) -> int:
         n = min(n, self.tx_room)
+        queue %= self.tx_queues
         self.tx_room -= n
         for i in range(n):
             self.sent.append((refs[i].buffer, refs[i].offset, refs[i].length))
@@ -70,6 +72,8 @@ class FakePort(Port):
         return n
 
     def _reclaim(self, port, queue) -> int:
+        queue %= self.tx_queues
+        self.tx_room += self.room_returns
         if not self.completing or not self.on_tx[queue]:
             return 0
         done, self.on_tx[queue] = self.on_tx[queue], []

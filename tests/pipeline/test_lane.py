@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.lane import Idle, Lane
+from ringline.shm.clock import ticks_per_second
 from ringline.shm.packets import PacketMemory
 from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment
@@ -65,7 +68,9 @@ instances = itertools.count(1)
 class Bench:
     """A lane with two fake ports, its memory, and a hand-worked worker per queue."""
 
-    def __init__(self, blanks: int = 0, buffers: int = BUFFERS) -> None:
+    def __init__(
+        self, blanks: int = 0, buffers: int = BUFFERS, queues: tuple[int, int] = (QUEUES, QUEUES)
+    ) -> None:
         self.instance = f"t{os.getpid()}-lane{next(instances)}"
         self.packets = PacketMemory.create(self.instance, buffers, hugepages="off")
         size = ffi.sizeof("struct rl_lane_segment") + 4 * buffers
@@ -80,7 +85,7 @@ class Bench:
             range(QUEUES),
             Idle(adaptive=True),
         )
-        self.ports = [FakePort(0, QUEUES), FakePort(1, QUEUES)]
+        self.ports = [FakePort(index, count) for index, count in enumerate(queues)]
         for port in self.ports:
             port.open(self.lane.memory, None, None)
             self.lane.add_port(port)
@@ -164,9 +169,11 @@ def test_packets_go_to_the_port_that_the_plugin_named(bench: Bench) -> None:
         ({"offset": 2240, "length": 64}, True),
         ({"offset": 2200, "length": 64}, True),
         ({"offset": 0xFFFF, "length": 0xFFFF}, True),
+        ({"offset": 0xFFF0, "length": 64}, True),  # whose end is in the buffer, in 16 bits
         ({"length": 0}, True),
         ({"length": 16}, True),
         ({"length": 1519, "offset": 192}, True),
+        ({"length": 1515, "offset": 192, "flags": lib.RL_FLAG_VLAN}, True),  # with its tag 1519
         ({"port": 2}, True),
         ({"port": 253}, True),
     ],
@@ -246,6 +253,93 @@ def test_a_full_tx_ring_holds_the_worker_up_and_loses_nothing(bench: Bench) -> N
     assert len(set(sent)) == 30
 
 
+def test_a_worker_that_keeps_its_packets_is_faulty_and_costs_no_other_queue_any() -> None:
+    bench = Bench(blanks=4, buffers=6000)
+    for queue in range(QUEUES):
+        bench.ports[0].arrive(queue, 100_000)
+    keeper, honest = bench.workers
+    for _ in range(100):
+        bench.run_pass()
+        keeper.pop()
+        honest.pop()
+        honest.held.sort(key=lambda ref: ref["flags"] & lib.RL_FLAG_BLANK)
+        honest.answer(1, len(honest.held) - 4)  # all but the blanks
+    assert bench.books.slots[0].ring_faults == 1
+    assert bench.books.slots[1].ring_faults == 0
+    full_rings_and_a_batch = 2 * lib.RL_RING_CAPACITY + lib.RL_BATCH_MAX
+    assert 0 < len(keeper.held) - full_rings_and_a_batch <= 4 + lib.RL_BATCH_MAX
+    assert bench.queue(0, 1).rx_packets == 100 * lib.RL_BATCH_MAX
+    assert bench.problems() == []
+    bench.close()
+
+
+def test_never_more_goes_to_a_worker_than_its_ring_has_room_for() -> None:
+    bench = Bench(buffers=1600)
+    bench.ports[0].arrive(0, 2000)
+    bench.run_pass(30)
+    ring = bench.workers[0].in_
+    assert ring.producer == lib.RL_RING_CAPACITY
+    assert bench.queue(0, 0).rx_waits > 0
+    order = [slot.buffer for slot in ring.slots]
+    assert len(set(order)) == lib.RL_RING_CAPACITY
+    bench.workers[0].pop(10)
+    bench.run_pass(3)
+    assert ring.producer == lib.RL_RING_CAPACITY + 10
+    assert [slot.buffer for slot in ring.slots][10:] == order[10:]
+    assert bench.problems() == []
+    bench.close()
+
+
+def test_each_packet_is_booked_where_it_came_in(bench: Bench) -> None:
+    bench.ports[0].arrive(0, 3)
+    bench.ports[1].arrive(0, 4)
+    bench.run_pass()
+    worker = bench.workers[0]
+    worker.pop()
+    worker.held = [worker.held[i] for i in (0, 3, 1, 4, 2, 5, 6)]  # by turns
+    worker.answer(DROP)
+    bench.run_pass()
+    assert [bench.queue(port, 0).drop_plugin for port in (0, 1)] == [3, 4]
+
+
+def test_a_refused_packet_is_no_sample_of_the_latency(bench: Bench) -> None:
+    bench.ports[0].arrive(0, 1)
+    bench.run_pass()
+    worker = bench.workers[0]
+    worker.pop()
+    worker.answer(99)
+    bench.run_pass()
+    pause = 0.2
+    time.sleep(pause)
+    bench.ports[0].arrive(0, 1)  # into the same buffer: it was freed last
+    bench.run_pass()
+    worker.pop()
+    worker.answer(1)
+    bench.run_pass()
+    slot = bench.books.slots[0]
+    assert sum(slot.latency) == 1
+    assert slot.latency_ticks < pause * ticks_per_second()
+
+
+def test_a_sleeping_worker_is_woken_but_not_more_often_than_may_be(bench: Bench) -> None:
+    lane, worker, slot = bench.lane._lane, bench.workers[0], bench.books.slots[0]
+    lane.wake_interval = int(0.2 * ticks_per_second())
+    for arrivals, wakeups in ((1, 1), (1, 1), (0, 1)):  # the first at once, then none for a while
+        worker.in_.sleeping = 1
+        bench.ports[0].arrive(0, arrivals)
+        bench.run_pass()
+        assert slot.wakeups == wakeups
+    time.sleep(0.2)
+    bench.run_pass()  # nothing came, and yet it is owed the wake-up that was held back
+    assert (slot.wakeups, worker.in_.sleeping) == (2, 0)
+
+
+def test_sleeps_are_not_stretched_by_the_kernel(bench: Bench) -> None:
+    bench.lane.run(0.001)
+    get_timer_slack = 30  # PR_GET_TIMERSLACK of prctl(2), in ns
+    assert ctypes.CDLL(None).prctl(get_timer_slack, 0, 0, 0, 0) == 1
+
+
 def test_packets_for_a_port_whose_link_is_down_are_dropped_by_that_name(bench: Bench) -> None:
     bench.ports[1].c_port.ready = 0
     bench.ports[0].arrive(0, 3)
@@ -273,6 +367,49 @@ def test_settlement_sends_the_complete_frees_the_lost_and_carries_the_rest(bench
     successor.answer(1)
     bench.run_pass(10)
     assert bench.lane.in_flight == 0
+
+
+def test_settlement_sends_by_the_queues_that_a_port_has() -> None:
+    bench = Bench(queues=(QUEUES, 1))
+    bench.ports[0].arrive(1, 100)
+    bench.run_pass(3)
+    worker = bench.workers[1]
+    worker.pop(100)
+    worker.answer(1)
+    bench.ports[1].tx_room, bench.ports[1].room_returns = 0, 5
+    settled = bench.renew(1)
+    assert (settled.returned, settled.lost) == (100, 0)
+    bench.run_pass()
+    assert bench.queue(1, 0).tx_packets == 100
+    assert (bench.queue(1, 0).tx_waits > 0, bench.queue(1, 1).tx_waits) == (True, 0)
+    assert bench.problems() == []
+    bench.close()
+
+
+def test_a_child_left_behind_cannot_keep_settlement_going() -> None:
+    bench = Bench(buffers=4000)
+    worker = bench.workers[0]
+    bench.ports[0].arrive(0, 2000)
+    while len(worker.held) < 2000:
+        bench.run_pass()
+        worker.pop()
+
+    class Child(list[tuple[int, int, int]]):
+        """Whenever a packet is sent it has put the next there, behind many bad ones."""
+
+        def append(self, sent: tuple[int, int, int]) -> None:
+            super().append(sent)
+            for _ in range(lib.RL_BATCH_MAX - 1):
+                worker.push(buffer=0xFFFFFFFF)
+            worker.answer(1, 1)
+
+    bench.ports[1].sent = Child()
+    worker.answer(1, 1)
+    settled = bench.renew(0)
+    assert settled.returned < 20
+    assert bench.books.slots[0].bad_reference <= lib.RL_RING_CAPACITY
+    assert bench.problems() == []
+    bench.close()
 
 
 def test_a_queue_that_is_given_up_is_dropped_by_name(bench: Bench) -> None:
