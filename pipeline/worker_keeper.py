@@ -64,6 +64,7 @@ class WorkerKeeper(Keeper):
         self._beat = Beat()
         self._death = Death()
         self._complained_at = 0.0
+        self._ring_faults = 0  # that the driver had seen when these rings began
 
     def step(self, event: Event) -> None:
         """Let the table decide, and do what it says."""
@@ -82,7 +83,8 @@ class WorkerKeeper(Keeper):
             self.step(Event.EXITED)
 
     def look(self, now: float, longest: float) -> None:
-        """Look at the heartbeat; `longest` seconds is the most that one look counts for."""
+        """Look at the heartbeat, and at what the driver saw of its rings; `longest` seconds is
+        the most that one look counts for."""
         if self.slot.phase is not Phase.RUNNING:
             return
         self._beat = self._beat.look(self._source.slot.counters.heartbeat, now, longest)
@@ -90,6 +92,8 @@ class WorkerKeeper(Keeper):
             self._death.fault = "closed its control socket"
         elif self._beat.silent > self._silence:
             self._death.fault = f"gave no sign of life for {self._silence:g} s"
+        elif self._counted_ring_faults() != self._ring_faults:
+            self._death.fault = "broke an index of its rings, or kept packets back"
         else:
             return
         self.house.announce(f"{self.name} {self._death.fault}; it is ended")
@@ -181,10 +185,15 @@ class WorkerKeeper(Keeper):
         death = self._death
 
         def settled(came_to: dict[str, int]) -> None:
+            self._ring_faults = self._counted_ring_faults()
             if death.how:
                 self._tell_of(death, came_to, successor=rings is not None)
 
         self._driver.renew(self.queue, generation, rings, settled)
+
+    def _counted_ring_faults(self) -> int:
+        """After one the driver does not poll the worker any more, until it has new rings."""
+        return int(self.house.instance.books.slots[self.queue].ring_faults)
 
     def _tell_of(self, death: Death, came_to: dict[str, int], *, successor: bool) -> None:
         lost = came_to["lost"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 import random
 import signal
@@ -20,6 +21,8 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from ringline.shm._shm import ffi
 
 pytestmark = pytest.mark.slow
 
@@ -300,6 +303,35 @@ def test_a_stopped_worker_is_replaced(start: Callable[..., Running]) -> None:
     assert "gave no sign of life" in run.output
     assert drops(report, "worker_lost")[0] <= BATCH
     assert drops(report, "worker_lost")[1] == 0
+    assert run.left() == []
+
+
+def test_a_worker_that_breaks_an_index_of_its_rings_is_replaced(
+    start: Callable[..., Running],
+) -> None:
+    """The driver does not poll it any more, and its heart beats on: somebody has to end it."""
+    run = start()
+    generation = run.serving()["workers"][0]["generation"]
+    rings = Path(f"/dev/shm/ringline.{run.name}.rings.0.{generation}")
+    producer = ffi.offsetof("struct rl_rings_segment", "out")
+    with rings.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+
+        def ended() -> bool:
+            for _ in range(1000):  # the worker writes it, too
+                memory[producer : producer + 4] = b"\0\0\0\x80"
+            return not rings.exists()
+
+        until(ended, "the end of the worker whose rings these are")
+    after = run.serving()["ports"]["wan"]["queues"][0]["rx_packets"]
+    until(
+        lambda: run.status()["ports"]["wan"]["queues"][0]["rx_packets"] > after,
+        "the first packet for its successor",
+    )
+    code, report = run.end()
+    assert code == 0, run.output
+    check_counts(report)
+    assert restarts(report) == [1, 0]
+    assert "broke an index of its rings" in run.output
     assert run.left() == []
 
 
