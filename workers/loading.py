@@ -40,9 +40,9 @@ def find(spec: str, folder: str | None = None) -> Any:
     """The object that `spec` names."""
     place, _, path = (spec if ":" in spec else _entry_point(spec)).rpartition(":")
     if _is_file(place):
-        place = os.path.join(folder or "", os.path.expanduser(place))
+        place = os.path.abspath(os.path.join(folder or "", os.path.expanduser(place)))
     if place.endswith(".so"):
-        return open_shared_object(os.path.abspath(place), path)
+        return open_shared_object(place, path)
     module = _import_file(spec, place) if _is_file(place) else _import_module(spec, place)
     found: Any = module
     for name in path.split("."):
@@ -109,10 +109,9 @@ def _import_module(spec: str, name: str) -> ModuleType:
     return sys.modules[name]
 
 
-def _import_file(spec: str, place: str) -> ModuleType:
+def _import_file(spec: str, path: str) -> ModuleType:
     """Run the file as a module whose name says where it came from, so that two files of one
     name do not meet. Its folder is searched for what it imports, as if Python ran it."""
-    path = os.path.abspath(place)
     name = f"ringline_plugin_{lib.rl_hash(path.encode(), len(path.encode())):016x}"
     if name in sys.modules:
         return sys.modules[name]
@@ -125,7 +124,7 @@ def _import_file(spec: str, place: str) -> ModuleType:
         with open(path, "rb") as file:
             code = compile(file.read(), path, "exec", dont_inherit=True)
     except OSError as error:
-        raise PluginError(f"plugin {spec}: {place} cannot be read: {error.strerror}") from None
+        raise PluginError(f"plugin {spec}: {path} cannot be read: {error.strerror}") from None
     except (SyntaxError, ValueError) as error:
         raise PluginError(f"plugin {spec} does not import: {sentence(error)}") from error
     sys.modules[name] = module
