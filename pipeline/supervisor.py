@@ -311,7 +311,7 @@ class Supervisor:
                 card.signal(signal.SIGKILL)
         elif action is Action.SETTLE:
             lost = settle_driver(self._instance.lane).lost
-            if self._started:
+            if self._driver.served:
                 self._announce(f"the driver's books were settled: {lost} packets lost with it")
         elif action is Action.FINISH:
             self._finish()
@@ -381,8 +381,9 @@ class Supervisor:
         now = time.monotonic()
         self._end_at = None if self._seconds is None else now + self._seconds
         self._display_at = now
-        ports, workers = len(self._config.ports), len(self._workers)
-        self._notifier.ready(f"{ports} ports, {workers} workers")
+        self._notifier.ready(
+            f"{_number(len(self._config.ports), 'port')}, {_number(len(self._workers), 'worker')}"
+        )
 
     def _tell_world(self, now: float) -> None:
         if self._notifier.watchdog_seconds is not None and now >= self._alive_at:
@@ -430,6 +431,10 @@ class Supervisor:
             for keeper in keepers:
                 keeper.abandon(self._patience.kill)
             self._stop_all_dma()
+
+
+def _number(count: int, of: str) -> str:
+    return f"{count} {of}" if count == 1 else f"{count} {of}s"
 
 
 def _is_pipe(stream: Any) -> bool:

@@ -27,7 +27,7 @@ from ringline.shm._shm import ffi
 pytestmark = pytest.mark.slow
 
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
-TIMES = 40 if PROOF else 3  # how often each kind of death is tried
+TIMES = 40 if PROOF else 2  # how often each kind of death is tried
 SEED = int(os.environ.get("RINGLINE_SEED", "0")) or random.randrange(1, 10**6)
 SECONDS = 60.0  # after which something hangs
 BATCH = 64  # a dead worker costs at most so many packets
@@ -365,9 +365,9 @@ def test_counters_never_step_back_across_a_restart(start: Callable[..., Running]
     check_counts(report)
     assert sum(restarts(report)) > 0
     received = sum(
-        value for (name, _), value in before.items() if name == "ringline_port_rx_packets_total"
+        value for (name, _), value in before.items() if name == "ringline_port_received_packets_total"
     )
-    assert received <= report["ports"]["wan"]["received"]["packets"]
+    assert 0 < received <= report["ports"]["wan"]["received"]["packets"]
 
 
 @pytest.mark.parametrize("process", [False, True], ids=["stepped card", "card process"])

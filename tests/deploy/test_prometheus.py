@@ -1,0 +1,156 @@
+"""The scrape configuration: accepted by promtool, and a real Prometheus scrapes a run with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CONFIG = Path(__file__).parents[2] / "deploy" / "prometheus.yml"
+TARGET = "127.0.0.1:9464"
+SECONDS = 60.0
+
+
+def tool(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"needs {name}, of the Debian package prometheus")
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as end:
+        end.bind(("127.0.0.1", 0))
+        port: int = end.getsockname()[1]
+        return port
+
+
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5.0) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def until(look: Callable[[], Any], what: str) -> Any:
+    end = time.monotonic() + SECONDS
+    while True:
+        try:
+            found = look()
+        except OSError:
+            found = None
+        if found:
+            return found
+        assert time.monotonic() < end, f"no {what} within {SECONDS:g} s"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def run(tmp_path: Path, instance: Callable[[], str]) -> Iterator[str]:
+    """A run under light traffic; the address of its metrics."""
+    name, port = instance(), free_port()
+    config = tmp_path / f"{name}.toml"
+    config.write_text(
+        f'name = "{name}"\n[port.wan]\ndevice = "sim:82599"\nqueues = 2\n'
+        "wire = { flows = { count = 64 }, rate_mpps = 0.05 }\n"
+        f'[metrics]\nlisten = "127.0.0.1:{port}"\n'
+    )
+    process = subprocess.Popen(
+        ["ringline", "run", str(config)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: fetch(f"http://127.0.0.1:{port}/metrics"), "answer of the run")
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        assert process.wait(SECONDS) == 0
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path, run: str) -> Iterator[str]:
+    """A Prometheus with our configuration, scraping `run`; its address."""
+    config = tmp_path / "prometheus.yml"
+    text = CONFIG.read_text()
+    assert text.count(TARGET) == 1
+    # A test need not wait five seconds for a scrape.
+    config.write_text(text.replace(TARGET, run).replace("5s", "500ms"))
+    address = f"127.0.0.1:{free_port()}"
+    with (tmp_path / "prometheus.log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                tool("prometheus"),
+                f"--config.file={config}",
+                f"--storage.tsdb.path={tmp_path / 'data'}",
+                f"--web.listen-address={address}",
+                "--log.level=warn",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        until(lambda: fetch(f"http://{address}/-/ready"), "Prometheus that is ready")
+        yield address
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
+
+
+def query(address: str, expression: str) -> list[Any]:
+    text = fetch(f"http://{address}/api/v1/query?" + urllib.parse.urlencode({"query": expression}))
+    answer = json.loads(text)
+    assert answer["status"] == "success", answer
+    result: list[Any] = answer["data"]["result"]
+    return result
+
+
+def test_promtool_accepts_the_configuration() -> None:
+    result = subprocess.run(
+        [tool("promtool"), "check", "config", str(CONFIG)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_promtool_accepts_the_metrics(run: str) -> None:
+    result = subprocess.run(
+        [tool("promtool"), "check", "metrics"],
+        input=fetch(f"http://{run}/metrics"),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_a_prometheus_scrapes_a_run_and_answers(prometheus: str) -> None:
+    def up() -> bool:
+        series = query(prometheus, 'up{job="ringline"}')
+        return [point["value"][1] for point in series] == ["1"]
+
+    until(up, "successful scrape")
+    rate = "sum(rate(ringline_port_received_packets_total[30s])) > 0"
+    until(lambda: query(prometheus, rate), "rate of packets")
+    received = query(prometheus, "ringline_port_received_packets_total")
+    assert {point["metric"]["port"] for point in received} == {"wan"}
+    assert sorted(point["metric"]["queue"] for point in received) == ["0", "1"]
+    workers = query(prometheus, "ringline_worker_up == 1")
+    assert sorted(point["metric"]["worker"] for point in workers) == ["0", "1"]
