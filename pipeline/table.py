@@ -149,7 +149,7 @@ def summary(
 ) -> str:
     """What a run came to, for its end: several lines."""
     lasted = snapshot.taken - snapshot.started if seconds is None else seconds
-    end = "all well" if error is None else "it ended with an error"
+    end = "all well" if error is None else "ended by an error"
     lines = [f"{snapshot.name} ran {lasted:.1f} s: {end}"]
     for port in snapshot.ports:
         packets, octets = port.total("rx_packets"), port.total("rx_bytes")
