@@ -37,6 +37,7 @@ class DriverKeeper(Keeper):
     ) -> None:
         super().__init__(house, "driver", program)
         self.ready = False
+        self.served = False  # was ready at least once
         self.how = "was not started"  # how it ended
         self._sources = sources
         self._changed = changed
@@ -91,7 +92,7 @@ class DriverKeeper(Keeper):
     def heard(self, what: str, message: Message) -> None:
         """Take over what it tells, then tell of it."""
         if what == "ready":
-            self.ready = True
+            self.ready = self.served = True
             self._beat = Beat(seen=time.monotonic())
             self._describe(message.get("ports", []))
         elif what == "ports":

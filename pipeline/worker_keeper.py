@@ -23,6 +23,8 @@ from ringline.shm.errors import PluginError, RinglineError
 from ringline.shm.rings import RingPair
 from ringline.workers import launch
 
+THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
 
 @dataclass
 class Death:
@@ -61,6 +63,8 @@ class WorkerKeeper(Keeper):
         self._driver = driver
         self._policy = policy
         self._silence = silence
+        # Once for all lives: the current folder may be removed meanwhile.
+        self._environment = {**THREADS, **launch.environment()}
         self._beat = Beat()
         self._death = Death()
         self._complained_at = 0.0
@@ -102,8 +106,7 @@ class WorkerKeeper(Keeper):
     def environment(self) -> dict[str, str]:
         """Where modules are found; and no threads of libraries, which would take the
         driver's CPU, unless the user asks for them."""
-        threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        return {**threads, **launch.environment()}
+        return self._environment
 
     def heard(self, what: str, message: Message) -> None:
         """A word of the worker's."""
@@ -237,4 +240,6 @@ class WorkerKeeper(Keeper):
         if self._death.error is not None:
             return self._death.error
         plugin = self.house.config.worker(self.queue).plugin
-        return PluginError(f"{self.name} with the plugin {plugin} {self._death.words()}")
+        return PluginError(
+            f"{self.name} with the plugin {plugin} {self._death.words()} while it was made ready"
+        )
