@@ -445,6 +445,62 @@ def test_blanks_are_granted_sent_returned_and_lost_in_books_of_their_own() -> No
     bench.close()
 
 
+@pytest.mark.parametrize(
+    ("lie", "told"),
+    [
+        ("queues[0].rx_packets", "packets_residual[0] = 1"),
+        ("queues[0].drop_plugin", "packets_residual[0] = -1"),
+        ("slots[1].pushed", "worker_residual[1] = 1"),
+        ("slots[0].blanks_granted", "blanks_residual = 1"),
+    ],
+)
+def test_a_count_that_is_wrong_is_told(lie: str, told: str) -> None:
+    bench = Bench(blanks=2)
+    bench.ports[0].arrive(0, 3)
+    bench.run_pass(2)
+    block, counter = lie.split("].")
+    array, index = block.split("[")
+    counters = getattr(bench.books, array)[int(index)]
+    setattr(counters, counter, getattr(counters, counter) + 1)
+    assert bench.problems() == [told]
+    bench.close()
+
+
+def test_a_buffer_that_is_held_twice_or_by_nobody_is_told() -> None:
+    bench = Bench()
+    memory = bench.lane._lane.memory
+    memory.free[0] = memory.free[1]
+    assert bench.problems() == ["scan_missing = 1", "scan_duplicates = 1"]
+    memory.free_count -= 1
+    assert "buffers_residual = 1" in bench.problems()
+    bench.close()
+
+
+def test_what_a_dead_worker_wrote_on_its_own_in_ring_is_not_believed(bench: Bench) -> None:
+    bench.ports[0].arrive(0, 20)
+    bench.ports[0].arrive(1, 1)
+    bench.run_pass()
+    slots = bench.workers[0].in_.slots
+    order = [slots[i].buffer for i in range(20)]
+    slots[0].buffer = bench.workers[1].in_.slots[0].buffer  # another worker's
+    slots[1].buffer = bench.lane._lane.memory.free[0]  # nobody's
+    slots[2].buffer = BUFFERS
+    slots[3].length = 5000
+    slots[4].offset = 2239
+    slots[5].buffer = order[6]  # twice
+    slots[7].port = 1  # it came in by port 0
+    settled = bench.renew(0)
+    assert (settled.carried, settled.lost) == (14, 6)
+    successor, other = bench.workers
+    successor.pop()
+    assert [ref["buffer"] for ref in successor.held] == order[6:]
+    assert {ref["port"] for ref in successor.held} == {0}
+    other.pop()
+    other.answer(1)
+    bench.run_pass(2)
+    assert len(bench.ports[1].sent) == 1
+
+
 class AnyWorker(RuleBasedStateMachine):
     """Traffic, honest and hostile workers, deaths and full rings in any order."""
 
