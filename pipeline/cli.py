@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             streams.mute(sys.stdout)
             return 0
         if error.errno in SHORTAGES:
-            what = error.filename or "the output"
-            streams.complain(f"{what} cannot be written or opened: {error.strerror}")
+            what = error.filename or "the output cannot be written"
+            streams.complain(f"{what}: {error.strerror}")
             streams.mute(sys.stdout)
             return EnvironmentLacks.exit_code
         return _confess(error)
@@ -59,8 +59,7 @@ def _look_around() -> None:
         os.getcwd()
     except OSError as error:
         raise EnvironmentLacks(
-            f"the current folder cannot be used ({error.strerror}): it was removed, perhaps; "
-            "go to another one (cd)"
+            f"the current folder is gone or out of reach ({error.strerror}): go to another one (cd)"
         ) from None
 
 
