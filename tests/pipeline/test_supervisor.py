@@ -141,7 +141,9 @@ def test_a_plugin_that_fails_at_first_refuses_the_run(trial: Trial, plugin: str)
 def test_a_worker_that_dies_at_first_refuses_the_run(trial: Trial) -> None:
     outcome = trial.run("dies_at_first", "well", seconds=None)
     assert isinstance(outcome.error, PluginError)
-    assert str(outcome.error) == ("worker 0 with the plugin dies_at_first was ended by SIGKILL")
+    assert str(outcome.error) == (
+        "worker 0 with the plugin dies_at_first was ended by SIGKILL while it was made ready"
+    )
 
 
 def test_a_plugin_that_takes_too_long_refuses_the_run(trial: Trial) -> None:
