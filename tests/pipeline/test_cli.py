@@ -243,11 +243,18 @@ def test_a_plugin_beside_the_configuration_is_found(
     write: Callable[..., Path], tmp_path: Path
 ) -> None:
     (tmp_path / "beside.py").write_text(
-        "class Pass:\n    def process(self, batch):\n        batch.forward(0)\n"
+        "class Back:\n"
+        "    def process(self, batch):\n"
+        "        for packet in batch:\n"
+        "            packet.verdict = packet.port\n"
     )
-    for plugin in ("beside:Pass", "./beside.py:Pass"):
-        done = ringline("check", str(write(plugin=plugin)), folder=Path("/"))
+    for plugin in ("beside:Back", "./beside.py:Back"):
+        path = write(plugin=plugin)
+        done = ringline("check", str(path), folder=Path("/"))
         assert (done.returncode, done.stderr) == (0, ""), plugin
+        done = ringline("run", str(path), folder=Path("/"))
+        assert done.returncode == 0, done.stderr
+        assert "dropped: none" in done.stdout
 
 
 # -- run, status, top -------------------------------------------------------------------
