@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from importlib import metadata
 
 
 @functools.cache
 def version() -> str:
-    """The version of the installed package."""
+    """The version of the installed package. The first call takes 30 ms, for importlib.metadata."""
+    from importlib import metadata
+
     return metadata.version("ringline")
