@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ringline.pipeline._pipeline import lib
+from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.ports.ixgbe.initialisation import STEPS
 from ringline.pipeline.ports.ixgbe.registers import REGISTERS
 from ringline.shm.errors import HardwareError
@@ -221,3 +221,23 @@ def test_a_register_that_cannot_be_written_is_told(
 ) -> None:
     seen = observe(instance(), deaf=addresses_of(name))
     assert (seen == right) is (name in UNTOLD_REGISTERS)
+
+
+def test_a_frame_cannot_pass_its_buffer_whatever_the_card_takes(
+    instance: Callable[[], str],
+) -> None:
+    """Jumbo frames are switched on behind its back: each comes in pieces, and is dropped."""
+    hlreg0, jumboen, maxfrs = 0x4240, 1 << 2, 0x4268
+    with ModelCard(instance(), **CONFIG) as card:
+        card.start()
+        card.sim.write32(hlreg0, card.sim.read32(hlreg0) | jumboen)
+        card.sim.write32(maxfrs, 9000 << 16)
+        jumbo = to(OURS, packet("10.0.0.1", "10.0.0.2", 17, (1, 2), b"\xff" * 5000))
+        received = card.carry([jumbo, PLAIN[0]])
+        assert [one.frame for one in received] == [PLAIN[0]]
+        assert sum(card.counters(queue).drop_rx_error for queue in range(4)) == 1
+        memory = card.memory
+        for buffer in range(memory.buffers):
+            start = memory.base + buffer * memory.stride
+            assert not any(bytes(ffi.buffer(start, memory.headroom))), buffer
+        assert set(card.residuals().values()) == {0}
