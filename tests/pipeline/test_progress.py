@@ -1,0 +1,55 @@
+"""The bar of a long command: only where somebody looks, and gone at its end."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from ringline.pipeline import progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    return terminal
+
+
+def test_a_terminal_sees_how_far_it_is_and_then_nothing(terminal: Terminal) -> None:
+    bar = progress.Progress("zoom.pcap")
+    for done in (0, 350, 700, 800):
+        bar.show(done, 700)
+    bar.close()
+    drawn = terminal.getvalue().split("\r")[1:]
+    assert [text.rsplit("] ")[1] for text in drawn[:-1]] == ["  0 %", " 50 %", "100 %", "100 %"]
+    assert drawn[1].count("#") == drawn[1].count(".") - 1 == progress.WIDTH // 2  # a dot of .pcap
+    assert drawn[-1] == "\x1b[2K"
+
+
+def test_nothing_to_do_is_no_error(terminal: Terminal) -> None:
+    bar = progress.Progress("empty.pcap")
+    bar.show(0, 0)
+    bar.close()
+    bar.close()
+    assert terminal.getvalue().count("\x1b[2K") == 1
+
+
+def test_no_terminal_sees_nothing(
+    monkeypatch: pytest.MonkeyPatch, terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    progress.Progress("x").show(1, 2)
+    assert terminal.getvalue() == ""
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    monkeypatch.setenv("TERM", "xterm")
+    bar = progress.Progress("x")
+    bar.show(1, 2)
+    bar.close()
