@@ -69,6 +69,7 @@ class WorkerKeeper(Keeper):
         self._death = Death()
         self._complained_at = 0.0
         self._ring_faults = 0  # that the driver had seen when these rings began
+        self._settling = False  # the driver has not taken these rings yet
 
     def step(self, event: Event) -> None:
         """Let the table decide, and do what it says."""
@@ -96,7 +97,7 @@ class WorkerKeeper(Keeper):
             self._death.fault = "closed its control socket"
         elif self._beat.silent > self._silence:
             self._death.fault = f"gave no sign of life for {self._silence:g} s"
-        elif self._counted_ring_faults() != self._ring_faults:
+        elif not self._settling and self._counted_ring_faults() != self._ring_faults:
             self._death.fault = "broke an index of its rings, or kept packets back"
         else:
             return
@@ -186,9 +187,12 @@ class WorkerKeeper(Keeper):
 
     def _renew(self, generation: int, rings: RingPair | None) -> None:
         death = self._death
+        self._settling = True
 
         def settled(came_to: dict[str, int]) -> None:
-            self._ring_faults = self._counted_ring_faults()
+            if generation >= self.slot.generation:
+                self._settling = False
+                self._ring_faults = self._counted_ring_faults()
             if death.how:
                 self._tell_of(death, came_to, successor=rings is not None)
 
