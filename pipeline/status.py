@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import socket
 import stat
 import time
@@ -28,7 +29,8 @@ from ringline.pipeline import dataclass_json, report, table
 from ringline.pipeline.about import version
 from ringline.pipeline.server import Server
 from ringline.pipeline.snapshot import Snapshot
-from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.errors import EnvironmentLacks, UsageError
+from ringline.shm.segments import segments_of
 
 ANSWER_BYTES = 64 << 20
 SECONDS = 5.0
@@ -77,10 +79,10 @@ class StatusServer(Server):
 
 
 def _listen(path: Path) -> socket.socket:
-    with contextlib.suppress(FileExistsError, FileNotFoundError):
-        path.parent.mkdir(mode=0o700)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
+            path.parent.mkdir(mode=0o700)
         with _reachable(path) as address:
             _remove_stale(path, address)
             os.fchmod(listener.fileno(), 0o600)  # before bind: Linux makes the file with this
@@ -89,7 +91,8 @@ def _listen(path: Path) -> socket.socket:
     except OSError as error:
         listener.close()
         raise EnvironmentLacks(
-            f"the status socket {path} cannot be made: {error.strerror or error}"
+            f"the status socket {path} cannot be made: {error.strerror or error}; "
+            "RUNTIME_DIRECTORY names another folder for it"
         ) from None
     except EnvironmentLacks:
         listener.close()
@@ -156,20 +159,50 @@ def running(where: list[Path] | None = None) -> dict[str, Path]:
 def ask(name: str | None = None, where: list[Path] | None = None) -> Snapshot:
     """What the instance `name` knows of itself; None: the only one that runs.
 
-    Raises EnvironmentLacks when there is none, or it does not answer.
+    Raises EnvironmentLacks when there is none, or it does not answer, UsageError
+    when it must be named or cannot be a name.
     """
     known = running(where)
     if name is None:
         if len(known) > 1:
-            raise EnvironmentLacks(
-                f"several instances run here: {', '.join(sorted(known))}; name one"
-            )
+            known = {one: path for one, path in known.items() if _answers(path)}
+        if len(known) > 1:
+            raise UsageError(f"several instances run here: {', '.join(sorted(known))}; name one")
         name = next(iter(known), "")
     if name not in known:
+        _refuse_foreign(name)
         others = f" (running: {', '.join(sorted(known))})" if known else ""
         what = f"no instance {name} runs here" if name else "no instance runs here"
         raise EnvironmentLacks(f"{what}{others}; `ringline run` starts one")
     return _understood(name, _received(name, known[name]))
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens; what a killed instance left is there for nobody."""
+    with contextlib.suppress(OSError, EnvironmentLacks), socket.socket(socket.AF_UNIX) as end:
+        end.settimeout(SECONDS)
+        with _reachable(path) as address:
+            end.connect(address)
+            return True
+    return False
+
+
+def _refuse_foreign(name: str) -> None:
+    """Say whose an instance is that this user has no socket of."""
+    for path in segments_of(name) if name else ():
+        with contextlib.suppress(FileNotFoundError):
+            owner = os.stat(path, follow_symlinks=False).st_uid
+            if owner != os.geteuid():
+                raise EnvironmentLacks(
+                    f"instance {name} belongs to {_user(owner)}: only that user can ask it"
+                )
+
+
+def _user(number: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(number).pw_name}"
+    except KeyError:
+        return f"user {number}"
 
 
 def _received(name: str, path: Path) -> bytes:

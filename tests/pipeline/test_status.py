@@ -14,7 +14,7 @@ import pytest
 from ringline.pipeline import status
 from ringline.pipeline.server import Server
 from ringline.pipeline.status import StatusServer, ask, folders, running
-from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.errors import EnvironmentLacks, UsageError
 
 from .idle_instance import Idle, idle_instance, served
 
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refused(function: Callable[[], object]) -> str:
-    with pytest.raises(EnvironmentLacks) as caught:
+    with pytest.raises((EnvironmentLacks, UsageError)) as caught:
         function()
     return str(caught.value)
 
