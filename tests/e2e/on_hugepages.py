@@ -1,0 +1,59 @@
+"""Runs in a mount namespace of its own (`unshare --mount`), with hugepages mounted at FOLDER.
+
+Usage: on_hugepages.py FOLDER NAME. An instance runs on hugepages, its supervisor
+is killed, and the next start clears up. Prints what was seen as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SECONDS = 60.0
+CONFIG = """
+name = "{name}"
+[memory]
+hugepages = "require"
+[port.wan]
+device = "sim:82599"
+wire = {{ flows = {{ count = 64 }} }}
+[metrics]
+listen = "off"
+"""
+
+
+def main(folder: str, name: str) -> None:
+    subprocess.run(
+        ["mount", "-t", "hugetlbfs", "-o", "pagesize=2M", "none", folder], check=True, timeout=10
+    )
+    config = Path(folder).with_suffix(".toml")
+    config.write_text(CONFIG.format(name=name))
+    first = subprocess.Popen(["ringline", "run", str(config)], stdout=2)
+    end = time.monotonic() + SECONDS
+    children = Path(f"/proc/{first.pid}/task/{first.pid}/children")
+    while len(pids := children.read_text().split()) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    during = sorted(os.listdir(folder))
+    first.kill()
+    first.wait()
+    while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < end:
+        time.sleep(0.01)
+    second = subprocess.run(
+        ["ringline", "run", str(config), "--for", "0.2"], stdout=2, timeout=SECONDS, check=False
+    )
+    seen = {
+        "during": during,
+        "children": [pid for pid in pids if os.path.exists(f"/proc/{pid}")],
+        "code": second.returncode,
+        "after": sorted(os.listdir(folder)),
+    }
+    print(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,61 @@
+"""On hugepages: they are used where there are some, and given back whoever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PAGES = Path("/proc/sys/vm/nr_hugepages")
+WANTED = 32  # pages of 2 MiB: packet memory of one queue takes 4, descriptors 1
+SCENARIO = Path(__file__).with_name("on_hugepages.py")
+
+
+def free_pages() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("HugePages_Free")), 0)
+
+
+@pytest.fixture
+def pages() -> Iterator[None]:
+    """Hugepages of 2 MiB, reserved for this test if none are."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("needs root and unshare, to mount hugepages")
+    before = PAGES.read_text()
+    try:
+        PAGES.write_text(str(int(before) + WANTED))
+        if free_pages() < WANTED:
+            pytest.skip(f"needs {WANTED} hugepages; the kernel has not so much memory in one piece")
+        yield
+    finally:
+        PAGES.write_text(before)
+
+
+def test_hugepages_are_given_back_after_a_kill(
+    pages: None, tmp_path: Path, instance: Callable[[], str]
+) -> None:
+    name, folder = instance(), tmp_path / "hugepages"
+    folder.mkdir()
+    before = free_pages()
+    result = subprocess.run(
+        ["unshare", "--mount", sys.executable, str(SCENARIO), str(folder), name],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    seen = json.loads(result.stdout.splitlines()[-1])
+    assert seen["during"] == [f"ringline.{name}.descriptors", f"ringline.{name}.packets"]
+    assert seen["children"] == []
+    assert seen["code"] == 0, result.stderr
+    assert seen["after"] == []
+    assert free_pages() >= before, "hugepages are still in use"
