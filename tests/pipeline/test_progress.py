@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=terminal))
     monkeypatch.setattr(progress, "EVERY", 0.0)
     monkeypatch.setenv("TERM", "xterm")
     return terminal
@@ -42,14 +43,10 @@ def test_nothing_to_do_is_no_error(terminal: Terminal) -> None:
     assert terminal.getvalue().count("\x1b[2K") == 1
 
 
-def test_no_terminal_sees_nothing(
-    monkeypatch: pytest.MonkeyPatch, terminal: Terminal, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_terminal_sees_nothing(monkeypatch: pytest.MonkeyPatch, terminal: Terminal) -> None:
     monkeypatch.setenv("TERM", "dumb")
     progress.Progress("x").show(1, 2)
-    assert terminal.getvalue() == ""
-    monkeypatch.setattr("sys.stderr", io.StringIO())
     monkeypatch.setenv("TERM", "xterm")
-    bar = progress.Progress("x")
-    bar.show(1, 2)
-    bar.close()
+    monkeypatch.setattr(terminal, "isatty", lambda: False)
+    progress.Progress("x").show(1, 2)
+    assert terminal.getvalue() == ""
