@@ -120,6 +120,8 @@ class IxgbePort(Port):
         self._running = False
         self.c_port.ready = 0
         card, queues = self._card, range(self._config.queues)
+        if not self.mac:  # it never came up: to stop it is worth a try, and no long wait
+            card.patience = 0.1
         try:
             self.stop_receiving()
             for queue in queues:
