@@ -23,12 +23,12 @@ import sys
 import time
 from typing import Any
 
-from ringline.pipeline.config import Config, PortConfig
+from ringline.pipeline.config import Config
 from ringline.pipeline.lane import Idle, Lane
 from ringline.pipeline.ports import create_port
 from ringline.pipeline.ports.port import Port
 from ringline.shm import control
-from ringline.shm.errors import ConfigurationError, RinglineError
+from ringline.shm.errors import RinglineError
 from ringline.shm.packets import DescriptorMemory, PacketMemory
 from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment
@@ -115,7 +115,7 @@ class Driver:
         packets = PacketMemory.attach(descriptors[1])
         books = Segment.attach(descriptors[2])
         self._segments += [descriptor_memory.segment, packets.segment, books]
-        mode = dma_mode(config.ports)
+        mode = config.ports[0].dma_mode  # one for all: they share packet memory (schema.py)
         addresses = packets.device_addresses(mode)
         idle = Idle(
             adaptive=config.driver.idle == "adaptive",
@@ -207,25 +207,6 @@ class Driver:
                 }
             )
         return described
-
-
-def dma_mode(ports: tuple[PortConfig, ...]) -> str:
-    """How the cards of one instance see memory: `offset` or `physical`.
-
-    `auto` is `offset` for a simulated card and `physical` for one on PCI. All
-    ports share packet memory, so all need the same mode.
-    """
-    modes = {
-        port.name: port.dma if port.dma != "auto" else ("offset" if port.simulated else "physical")
-        for port in ports
-    }
-    if len(set(modes.values())) > 1:
-        told = ", ".join(f"{name}: {mode}" for name, mode in modes.items())
-        raise ConfigurationError(
-            f"the ports of one instance share packet memory and need one dma mode ({told}); "
-            "run them as two instances"
-        )
-    return next(iter(modes.values()))
 
 
 def main() -> int:
