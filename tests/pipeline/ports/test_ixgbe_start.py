@@ -15,6 +15,7 @@ from ringline.pipeline.ports.ixgbe.initialisation import STEPS
 from ringline.pipeline.ports.ixgbe.registers import REGISTERS
 from ringline.shm.errors import HardwareError
 
+from .bare_82599 import table
 from .frames import BROADCAST, OTHER, packet
 from .hand_card import CTRL, STATUS, HandCard, Words
 from .model_card import ModelCard
@@ -241,3 +242,21 @@ def test_a_frame_cannot_pass_its_buffer_whatever_the_card_takes(
             start = memory.base + buffer * memory.stride
             assert not any(bytes(ffi.buffer(start, memory.headroom))), buffer
         assert set(card.residuals().values()) == {0}
+
+
+def test_nothing_of_the_last_time_is_taken_for_new(instance: Callable[[], str]) -> None:
+    """Descriptors that the card had done and nobody had looked at, in both directions."""
+    with ModelCard(instance(), **CONFIG) as card:
+        card.start()
+        card.carry(PLAIN, steps=3)
+        card.sim.load(table(PLAIN))
+        for _ in range(5):
+            card.sim.step()
+        card.port.stop()
+        in_flight = card.lane.in_flight
+        card.port.start()
+        assert [card.rx_burst(queue) for queue in range(4)] == [[]] * 4
+        assert [card.reclaim(queue) for queue in range(4)] == [0] * 4
+        assert card.lane.in_flight == in_flight
+        assert sorted(one.frame for one in card.carry(PLAIN)) == sorted(PLAIN)
+        assert card.sim.faults() == []
