@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--report", metavar="FILE", help="write a report as JSON at the end")
 
     check = command("check", _check, "report every mistake in a configuration, plugins included")
-    check.add_argument("config", metavar="CONFIG")
+    check.add_argument("config", metavar="CONFIG", help="TOML file")
 
     status = command("status", _status, "show what an instance that runs is doing")
     status.add_argument("name", nargs="?", metavar="NAME", help="of the instance, if several run")
@@ -112,7 +112,9 @@ def parser() -> argparse.ArgumentParser:
 
     attempt = command("try", _try, "run a plugin on a capture, without any pipeline")
     attempt.add_argument(
-        "plugin", metavar="PLUGIN", help="package.module:object, or an entry point"
+        "plugin",
+        metavar="PLUGIN",
+        help="package.module:object, ./file.py:object, ./file.so:symbol, or an entry point",
     )
     attempt.add_argument("capture", metavar="CAPTURE", help="pcap or pcapng file")
     attempt.add_argument(

@@ -146,6 +146,10 @@ def _worker(worker: WorkerSnapshot) -> dict[str, Any]:
             for name, quantile in (("median", 0.5), ("p99", 0.99))
         },
         "metrics": {metric.name: metric.value for metric in worker.metrics},
+        "histograms": {
+            histogram.name: {"sum": histogram.total, "buckets": list(histogram.buckets)}
+            for histogram in worker.histograms
+        },
         "tables": {
             table.name: [
                 {table.label: label, **dict(zip(table.columns, numbers, strict=True))}

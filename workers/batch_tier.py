@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ringline.workers.batch import Batch
     from ringline.workers.worker import Worker
 
+# What ringline calls, each with one argument beside `self`.
+METHODS = {"prepare": "options", "setup": "worker", "process": "batch", "tick": "worker"}
+
 # Attributes of a batch that are NumPy columns.
 COLUMNS = {"verdicts", "ports", "lengths", "hashes", "flags", "vlan_tcis", "gather", "scatter"}
 
@@ -55,7 +58,8 @@ class BatchTier(Tier):
             raise PluginError(
                 f"plugin {self.spec}: {self._declared.__name__}() failed: {sentence(error)}"
             ) from error
-        self._check_arguments(self._plugin.process)
+        for name, argument in METHODS.items():
+            self._check_arguments(name, argument)
         self._call("prepare", self.options)
         self.process = self._plugin.process  # type: ignore[method-assign]  # one call less per batch
 
@@ -73,12 +77,15 @@ class BatchTier(Tier):
         tick: Callable[[Worker], None] | None = getattr(self._plugin, "tick", None)
         return tick
 
-    def _check_arguments(self, process: Any) -> None:
-        code = getattr(process, "__code__", None)
-        wanted = 2 if hasattr(process, "__self__") else 1
-        if code is not None and code.co_argcount != wanted and not code.co_flags & 0x04:
+    def _check_arguments(self, name: str, argument: str) -> None:
+        method: Any = getattr(self._plugin, name, None)
+        code = getattr(method, "__code__", None)
+        if code is None or code.co_flags & 0x04:  # *arguments take any number
+            return
+        given = 2 if hasattr(method, "__self__") else 1
+        if not code.co_argcount - len(method.__defaults__ or ()) <= given <= code.co_argcount:
             raise PluginError(
-                f"plugin {self.spec}: process must take (self, batch); it takes "
+                f"plugin {self.spec}: {name} must take (self, {argument}); it takes "
                 f"({', '.join(code.co_varnames[: code.co_argcount])}) "
                 f"({code.co_filename}, line {code.co_firstlineno})"
             )

@@ -125,8 +125,10 @@ def test_what_plugins_named_is_in_the_report(idle: Idle) -> None:
     worker = idle.plugin(0)
     worker.counter("seen").add(7)
     worker.table("top", "flow", ["packets", "bytes"], 3).write([("a > b", [2, 120])])
+    worker.histogram("sizes", 3).observe(3)
     told = lay_out(idle.take())["workers"][0]
     assert told["metrics"] == {"seen": 7}
+    assert told["histograms"] == {"sizes": {"sum": 3, "buckets": [0, 0, 1]}}
     assert told["tables"] == {"top": [{"flow": "a > b", "packets": 2, "bytes": 120}]}
 
 

@@ -191,6 +191,10 @@ def test_tick_and_setup_and_prepare_are_called_with_what_they_are_for() -> None:
     ("members", "words"),
     [
         ({"process": lambda self: None}, "process must take (self, batch); it takes (self)"),
+        (
+            {"process": lambda self, batch: None, "tick": lambda self: None},
+            "tick must take (self, worker); it takes (self)",
+        ),
         ({"process": print, "options": 3}, "`options` of the class is a list of Option"),
         (
             {"process": lambda self, batch: None, "__init__": lambda self, x: None},
