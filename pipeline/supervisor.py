@@ -137,6 +137,8 @@ class Supervisor:
         self._notifier = Notifier()
         try:
             with Loop(last=self._last) as loop, Instance(self._config, self._stop_dma) as instance:
+                if remark := instance.packets.segment.remark:
+                    self._announce(f"packet memory is on ordinary pages: {remark}")
                 self._prepare(loop, instance)
                 try:
                     self._start()

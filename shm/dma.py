@@ -101,7 +101,8 @@ def create_segment(instance: str, what: str, size: int, *, kind: int, pages: str
         raise UsageError(f"hugepages = {pages!r}: say auto, require or off")
     obstacles: list[str] = []
     if pages != "off":
-        for mount, page_size in sorted(hugepages.mounts(), key=lambda mount: mount[1]):
+        mounts = hugepages.mounts() or hugepages.mount_standard()
+        for mount, page_size in sorted(mounts, key=lambda mount: mount[1]):
             try:
                 _check(mount, page_size, size)
                 return Segment.create(instance, what, size, kind=kind, hugepage_mount=mount)
@@ -113,7 +114,10 @@ def create_segment(instance: str, what: str, size: int, *, kind: int, pages: str
                 "no hugetlbfs is mounted; mount one (mount -t hugetlbfs none /dev/hugepages)"
             )
         raise EnvironmentLacks(f'hugepages = "require", but {"; ".join(obstacles)}')
-    return Segment.create(instance, what, size, kind=kind)
+    segment = Segment.create(instance, what, size, kind=kind)
+    if hugepages.pool(hugepages.default_size(), "nr_hugepages"):
+        segment.remark = "; ".join(obstacles)
+    return segment
 
 
 def _check(mount: str, page_size: int, size: int) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 MOUNTS = "/proc/self/mounts"
 POOLS = "/sys/kernel/mm/hugepages"
+STANDARD = "/dev/hugepages"  # where systemd mounts a hugetlbfs
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20}
 
@@ -25,6 +28,31 @@ def mounts() -> list[tuple[str, int]]:
     return found
 
 
+def mount_standard() -> list[tuple[str, int]]:
+    """Mount a hugetlbfs where most systems have theirs since boot; then what `mounts` says.
+
+    Only root can, and only where pages are reserved: whoever reserved them wants
+    them used. The mount stays, as one that the system made would.
+    """
+    if os.geteuid() != 0 or not pool(default_size(), "nr_hugepages"):
+        return []
+    import subprocess  # workers import this module, and never come here
+
+    try:
+        os.makedirs(STANDARD, exist_ok=True)
+        command = ["mount", "-t", "hugetlbfs", "none", STANDARD]
+        subprocess.run(command, capture_output=True, check=False, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return mounts()
+
+
+def default_size() -> int:
+    """Bytes of a page of the default size, which `vm.nr_hugepages` reserves."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        return next((int(line.split()[1]) << 10 for line in file if "Hugepagesize" in line), 0)
+
+
 def pool(page_size: int, what: str) -> int:
     """A number of the pool of pages of this size: `nr_hugepages`, `free_hugepages`,
     `resv_hugepages`. 0 where the kernel has no such pool."""
@@ -42,9 +70,7 @@ def available(page_size: int) -> int:
 
 def how_to_reserve(page_size: int, count: int) -> str:
     """The command that makes the pool `count` pages large."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        default = next(int(line.split()[1]) << 10 for line in file if "Hugepagesize" in line)
-    if page_size == default:
+    if page_size == default_size():
         return f"sysctl -w vm.nr_hugepages={count}"
     return f"echo {count} > {POOLS}/hugepages-{page_size >> 10}kB/nr_hugepages"
 

@@ -54,8 +54,11 @@ class Segment:
     whole pages, `used` the bytes asked for (both with the header), `fd` its
     descriptor, `address` where it is mapped, `memory` a writable view of it all.
     Addresses end with `close()`; a view that somebody still holds then keeps the
-    mapping, so that using it late is never a crash.
+    mapping, so that using it late is never a crash. `remark` says what an operator
+    may not expect: why it is not on the hugepages that are reserved.
     """
+
+    remark = ""
 
     def __init__(self, fd: int, path: str, size: int, *, owner: bool) -> None:
         self._map = mmap.mmap(fd, size)

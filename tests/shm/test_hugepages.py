@@ -159,6 +159,29 @@ def test_require_without_a_mount_says_so(
         assert not memory.hugepages
 
 
+def test_reserved_pages_are_used_where_nobody_mounted_them(
+    instance: Callable[[], str],
+    real_hugepages: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for mount, _ in hugepages.mounts():
+        subprocess.run(["umount", mount], check=True)
+    monkeypatch.setattr(hugepages, "STANDARD", str(tmp_path / "standard"))
+    with PacketMemory.create(instance(), 100) as memory:
+        assert memory.segment.path.startswith(str(tmp_path / "standard"))
+        assert memory.page_size == real_hugepages
+        assert memory.segment.remark == ""
+
+
+def test_pages_that_are_reserved_and_not_used_are_remarked_on(
+    instance: Callable[[], str], stand_in: Callable[..., Path]
+) -> None:
+    stand_in(free=1, total=8)
+    with PacketMemory.create(instance(), 2000) as memory:
+        assert "3 hugepages of 2 MiB are needed and 1 of 8 are free" in memory.segment.remark
+
+
 def test_a_mount_that_is_not_writable_is_passed_by(
     instance: Callable[[], str], stand_in: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
