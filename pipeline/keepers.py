@@ -24,6 +24,7 @@ from ringline.workers.capture_table import CaptureError
 
 REMARKS_MAX = 32
 MESSAGES_PER_TURN = 16  # a child that talks without end must not keep the loop
+LAST_WORDS = 1000  # more than a socket holds
 
 ERRORS: list[type[RinglineError]] = [CaptureError] + [
     kind
@@ -105,9 +106,9 @@ class Keeper(ABC):
     def ended(self, how: str) -> None:
         """The child's end is certain, and `child` is None."""
 
-    def _listen(self) -> None:
+    def _listen(self, most: int = MESSAGES_PER_TURN) -> None:
         child = self.child
-        for _ in range(MESSAGES_PER_TURN):
+        for _ in range(most):
             if child is None or self.child is not child or self.deaf:
                 return
             try:
@@ -129,7 +130,7 @@ class Keeper(ABC):
     def _exited(self) -> None:
         child = self.child
         assert child is not None
-        self._listen()  # its last words came before its end
+        self._listen(LAST_WORDS)  # they came before its end
         self._forget(child)
         how = child.reap()
         self.child = None

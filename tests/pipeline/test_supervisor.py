@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from ringline.pipeline.config import Config, MetricsConfig, PortConfig, RestartConfig, WorkerConfig
+from ringline.pipeline.instance import Instance
 from ringline.pipeline.lifecycle import Policy
 from ringline.pipeline.run_lifecycle import Patience
 from ringline.pipeline.snapshot import Snapshot
 from ringline.pipeline.supervisor import Outcome, Programs, Supervisor
 from ringline.shm.errors import (
+    BooksError,
     EnvironmentLacks,
     GaveUp,
     HardwareError,
@@ -46,6 +48,7 @@ class Trial:
     def __init__(self, name: str) -> None:
         self.name = name
         self.told: list[str] = []
+        self.dma_stopped: list[str] = []
         self.snapshots: list[Snapshot] = []
         self.on_snapshot: Callable[[Snapshot], None] = lambda snapshot: None
 
@@ -57,10 +60,11 @@ class Trial:
         policy: Policy = FAST,
         patience: Patience = SHORT,
         silence: float = 5.0,
+        device: str = "sim:82599",
     ) -> Outcome:
         config = Config(
             name=self.name,
-            ports=(PortConfig("wan", "sim:82599", queues=len(plugins)),),
+            ports=(PortConfig("wan", device, queues=len(plugins)),),
             workers=tuple(WorkerConfig(plugin) for plugin in plugins),
             restart=RestartConfig(),
             metrics=MetricsConfig(host=None),
@@ -78,6 +82,7 @@ class Trial:
             policy=policy,
             patience=patience,
             silence=silence,
+            stop_dma=self.dma_stopped.append,
         )
         before = children_of(os.getpid())
         self.started = time.monotonic()
@@ -126,6 +131,18 @@ def test_a_run_ends_when_the_wire_is_dry(trial: Trial) -> None:
     assert raised(trial.run("well", driver="finishes", seconds=None)) is None
 
 
+def test_a_signal_that_was_ignored_stays_ignored(trial: Trial) -> None:
+    """As nohup asks for."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        trial.on_snapshot = lambda snapshot: os.kill(os.getpid(), signal.SIGHUP)
+        start = time.monotonic()
+        assert raised(trial.run("well", seconds=0.5)) is None
+        assert time.monotonic() - start >= 0.5
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_run_ends_on_a_signal(trial: Trial) -> None:
     trial.until(lambda snapshot: snapshot.state == "running")
     assert raised(trial.run("well", seconds=None)) is None
@@ -165,6 +182,19 @@ def test_a_dead_worker_has_a_successor_and_the_others_do_not_notice(trial: Trial
     assert trial.told == [
         "worker 1 was ended by SIGKILL; 3 packets lost with it, 2 go to its successor"
     ]
+
+
+def test_rings_of_an_earlier_life_are_gone_once_they_are_settled(trial: Trial) -> None:
+    rings: list[list[str]] = []
+
+    def look(snapshot: Snapshot) -> bool:
+        names = [path.partition(".rings.")[2] for path in segments_of(trial.name)]
+        rings.append(sorted(name for name in names if name))
+        return len(trial.told) == 1  # that the death was settled
+
+    trial.until(look)
+    trial.run("well", "dies_once", seconds=None)
+    assert rings[-1] == ["0.1", "1.2"]
 
 
 def test_a_queue_whose_worker_keeps_dying_is_given_up_and_the_rest_runs_on(trial: Trial) -> None:
@@ -265,12 +295,57 @@ def test_a_driver_that_hangs_is_ended(trial: Trial, monkeypatch: pytest.MonkeyPa
     assert "gave no sign of life for 0.3 s and was ended" in str(outcome.error)
 
 
+def test_a_driver_that_does_not_settle_is_ended(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringline.pipeline.driver_keeper.RENEWAL", 0.2)
+    outcome = trial.run("dies_once", driver="forgets", seconds=None, silence=0.3)
+    assert isinstance(outcome.error, GaveUp)
+    assert "did not settle queue 0 in 0.2 s" in str(outcome.error)
+
+
+def test_a_driver_that_lets_go_of_its_socket_is_ended(trial: Trial) -> None:
+    outcome = trial.run("well", driver="deaf", seconds=None, silence=0.3)
+    assert isinstance(outcome.error, GaveUp)
+    assert "closed its control socket" in str(outcome.error)
+
+
 def test_a_driver_that_does_not_stop_is_killed_and_its_books_are_settled(trial: Trial) -> None:
-    outcome = trial.run("well", driver="stubborn", patience=replace(SHORT, close=0.2))
+    # It ignores ABRT; if KILL were not sent it would be waited for as long as that may take.
+    outcome = trial.run("well", driver="stubborn", patience=replace(SHORT, close=0.2, kill=300.0))
     assert isinstance(outcome.error, HardwareError)
     assert outcome.snapshot is not None
     assert outcome.snapshot.balanced
     assert "the driver's books were settled" in trial.told[-1]
+
+
+def test_books_that_do_not_balance_are_an_error(trial: Trial) -> None:
+    outcome = trial.run("well", driver="miscounts")
+    assert isinstance(outcome.error, BooksError)
+    assert str(outcome.error) == "the books do not balance: buffers is off by -7"
+
+
+@pytest.mark.parametrize("driver", ["crashes", "well"])
+def test_dma_stops_when_the_driver_did_not_stop_its_cards(trial: Trial, driver: str) -> None:
+    outcome = trial.run("well", driver=driver, device="pci:0000:99:00.0")
+    assert (outcome.error is None) == (driver == "well")
+    assert trial.dma_stopped == (["0000:99:00.0"] if driver == "crashes" else [])
+
+
+def test_segments_say_which_cards_may_write_to_them(instance: Callable[[], str]) -> None:
+    """So that the next start can stop them when nobody else is left."""
+    port = PortConfig("wan", "pci:0000:99:00.0")
+    config = Config(name=instance(), ports=(port,), workers=(WorkerConfig(),))
+    with Instance(config, lambda address: None) as made:
+        assert made.packets.segment.pci == ["0000:99:00.0"]
+        assert made.descriptors.segment.pci == ["0000:99:00.0"]
+
+
+def test_the_driver_is_asked_to_come_back_for_every_message(instance: Callable[[], str]) -> None:
+    with Instance(Config(name=instance()), lambda address: None) as made:
+        before = made.books.request
+        made.ask_for_a_turn()
+        assert made.books.request == before + 1
 
 
 def test_a_worker_that_does_not_stop_is_killed(trial: Trial) -> None:

@@ -1,6 +1,8 @@
 """Stands in for the driver process: speaks its messages, moves no packet.
 
-Usage: driver.py MODE. Modes: well; mute (never ready); refuses (a failed event);
+Usage: driver.py MODE. Modes: well; mute (never ready); refuses (a failed event, after
+many others); miscounts (its books do not balance); forgets (to settle);
+deaf (closes its socket);
 crashes (ends when told to drain); stubborn (never stops); hangs (no heartbeat,
 no answers once running); finishes (says at once that the wire is dry).
 """
@@ -39,6 +41,8 @@ def serve(control: Control, mode: str) -> int:
         message, descriptors = received
         what = message["do"]
         if what == "open" and mode == "refuses":
+            for _ in range(100):
+                control.send({"event": "ports", "ports": []})
             error = {"type": "HardwareError", "message": "port wan: no link flag after 10 s"}
             control.send({"event": "failed", "error": error})
             return 3
@@ -47,6 +51,13 @@ def serve(control: Control, mode: str) -> int:
             control.send({"event": "ready", "ports": [PORT]})
             if mode == "finishes":
                 control.send({"event": "finished"})
+            if mode == "deaf":
+                control.close()
+                while True:
+                    lane.at("struct rl_lane_segment *").lane.heartbeat = ticks()
+                    time.sleep(0.05)
+        elif what == "renew" and mode == "forgets" and message["generation"] > 1:
+            pass
         elif what == "renew":
             queue = message["queue"]
             settled = SETTLED if queue in rings else dict.fromkeys(SETTLED, 0)
@@ -66,6 +77,8 @@ def serve(control: Control, mode: str) -> int:
             if mode == "stubborn":
                 signal.signal(signal.SIGABRT, signal.SIG_IGN)
                 time.sleep(600)
+            if mode == "miscounts" and lane is not None:
+                lane.at("struct rl_lane_segment *").balance.buffers_residual = -7
             control.send({"event": "stopped", "report": {"ports": [PORT]}})
             return 0
 
