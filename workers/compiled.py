@@ -18,7 +18,7 @@ import sys
 
 from ringline.shm.errors import PluginError
 from ringline.workers.function import PacketFunction
-from ringline.workers.tier import REHEARSAL_BYTES, Context, Tier, sentence, where
+from ringline.workers.tier import Context, Tier, sentence, where
 from ringline.workers.worker import Worker, private_slot
 
 TYPE_CHECKING = False
@@ -141,7 +141,7 @@ class CompiledTier(Tier):
     def _rehearse(self, context: Context) -> StateShape:
         """What setup returns, from memory that is thrown away."""
         worker = Worker(
-            private_slot(REHEARSAL_BYTES),
+            private_slot(context.state_bytes),
             queue=context.queue,
             ports=context.ports,
             options=self.options,

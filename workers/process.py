@@ -124,6 +124,7 @@ class Process:
                     queue=message["queue"],
                     ports=message["ports"],
                     debug=bool(message.get("debug")),
+                    state_bytes=self._slot.segment.used,
                 )
             )
             self._channel.send({"event": "prepared"})

@@ -56,7 +56,12 @@ def _say(results: IO[str], what: Mapping[str, Any]) -> None:
 
 
 def _context(job: Mapping[str, Any]) -> Context:
-    return Context(queue=job["queue"], ports=job["ports"], debug=job["debug"])
+    return Context(
+        queue=job["queue"],
+        ports=job["ports"],
+        debug=job["debug"],
+        state_bytes=job["state_bytes"],
+    )
 
 
 def _check(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +72,7 @@ def _check(job: Mapping[str, Any]) -> dict[str, Any]:
         if problems:
             return {"problems": [f"plugin {tier.spec}: option {problem}" for problem in problems]}
         tier.prepare(_context(job))
-        Stand(tier, _context(job), state_bytes=job["state_bytes"])
+        Stand(tier, _context(job))
     except PluginError as error:
         return {"problems": [str(error)]}
     return {"problems": [], "remarks": tier.remarks, "tier": tier.tier}
@@ -82,9 +87,7 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
     tier.prepare(context)
     page = mmap.mmap(job["page"], PAGE)
     address = int(ffi.cast("uintptr_t", ffi.from_buffer(page)))
-    stand = Stand(
-        tier, context, blanks=job["blanks"], state_bytes=job["state_bytes"], counters=address
-    )
+    stand = Stand(tier, context, blanks=job["blanks"], counters=address)
     _say(results, {"frames": len(capture)})
     trial = _Trial(stand, tier, context, ffi.cast("uint64_t *", address + PLACE_OFFSET))
     if job["out"] is None:

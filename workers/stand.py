@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ringline.workers.tier import Context, Tier
 
 BATCH: int = lib.RL_BATCH_MAX
-STATE_BYTES = 64 << 20  # mapped when touched
 
 # (bytes, input port, RSS hash, VLAN tag, flags)
 Arrival = tuple["bytes | memoryview", int, int, int, int]
@@ -54,10 +53,9 @@ class Stand:
         context: Context,
         *,
         blanks: int = 0,
-        state_bytes: int = STATE_BYTES,
         counters: int | None = None,
     ) -> None:
-        self.slot = private_slot(state_bytes)
+        self.slot = private_slot(context.state_bytes)
         self.tier = tier
         self._blanks = blanks
         self._memory = mmap.mmap(-1, (BATCH + blanks) * lib.RL_BUFFER_STRIDE, mmap.MAP_PRIVATE)

@@ -20,19 +20,25 @@ if TYPE_CHECKING:
     from ringline.workers.options import Option
     from ringline.workers.worker import Worker
 
-# Room for named state while a plugin is only rehearsed; memory that is not touched is free.
-REHEARSAL_BYTES = 1 << 30
+# Room for what a plugin names, where there is no slot; memory that is not touched is free.
+STATE_BYTES = 64 << 20
 
 
 class Context:
     """What `prepare` has to know beside the plugin's own options."""
 
     def __init__(
-        self, *, queue: int = 0, ports: Sequence[str] = ("port",), debug: bool = False
+        self,
+        *,
+        queue: int = 0,
+        ports: Sequence[str] = ("port",),
+        debug: bool = False,
+        state_bytes: int = STATE_BYTES,
     ) -> None:
         self.queue = queue
         self.ports = tuple(ports)
         self.debug = debug
+        self.state_bytes = state_bytes
 
 
 class Tier:

@@ -168,6 +168,18 @@ def test_only_a_busy_worker_never_sleeps() -> None:
         assert loop.slot.counters.busy_ticks == 0
 
 
+def test_an_empty_ring_is_watched_before_the_first_sleep() -> None:
+    """A driver that wakes a worker pays for a system call; one that is looked at does not."""
+    loop = Loop()
+    loop.engine.loop.spin_ticks = 1 << 60
+    for _ in range(3):
+        loop.engine.run()
+    assert loop.slot.counters.sleeps == 0
+    loop.engine.loop.spin_ticks = 0
+    loop.engine.run()
+    assert loop.slot.counters.sleeps > 0
+
+
 def test_an_index_out_of_range_is_a_fault() -> None:
     for ring, field in (("in", "producer"), ("out", "consumer")):
         loop = Loop()
