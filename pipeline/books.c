@@ -123,8 +123,11 @@ uint32_t rl_lane_in_flight(const struct rl_lane *lane)
 {
     uint32_t count = 0;
     for (uint32_t buffer = 0; buffer < lane->memory.buffers; buffer++) {
-        uint32_t holder = rl_ledger_holder(lane->memory.ledger[buffer]);
-        count += holder == RL_HOLDER_CARD_TX || holder == RL_HOLDER_WORKER;
+        uint32_t word = lane->memory.ledger[buffer];
+        uint32_t holder = rl_ledger_holder(word);
+        /* A blank that a worker has in hand is no packet yet, and may never be one. */
+        count += holder == RL_HOLDER_CARD_TX ||
+                 (holder == RL_HOLDER_WORKER && rl_ledger_input(word) != RL_INPUT_BLANK);
     }
     return count;
 }

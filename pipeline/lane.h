@@ -85,6 +85,6 @@ void rl_lane_renew(struct rl_lane *lane, uint32_t queue, struct rl_rings_segment
  * workers' are added here and what is missing or doubled is told. */
 void rl_lane_balance(struct rl_lane *lane, const uint32_t *posted, uint8_t *seen);
 
-/* Packets with workers and on TX rings now, by the ledger. */
+/* Packets with workers and on TX rings now, by the ledger; blanks count once they are sent. */
 uint32_t rl_lane_in_flight(const struct rl_lane *lane);
 #endif

@@ -177,7 +177,7 @@ class Lane:
 
     @property
     def in_flight(self) -> int:
-        """Packets with workers and on TX descriptor rings, by the ledger."""
+        """Packets with workers and on TX descriptor rings, by the ledger; no blanks in hand."""
         count: int = lib.rl_lane_in_flight(self._lane)
         return count
 

@@ -432,6 +432,7 @@ def test_blanks_are_granted_sent_returned_and_lost_in_books_of_their_own() -> No
     bench.run_pass()
     worker = bench.workers[0]
     assert worker.pop() == 8
+    assert bench.lane.in_flight == 0, "blanks in hand are no packets: a drain would wait for them"
     worker.answer(1, 3)
     worker.answer(DROP, 2)
     bench.run_pass(2)
