@@ -9,6 +9,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
 WHAT = ("handoff", "driver", "tx", "pipeline", "plugin", "latency")
+ON_TWO = ("handoff", "plugin", "latency")  # two busy loops: on one processor they never meet
 RUNS = 5
 
 
@@ -47,7 +48,9 @@ def main(arguments: Namespace) -> int:
         "latency": latency.measure,
     }
     wanted = _wanted(arguments)
-    at = machine.look(machine.choose_cpus(_cpus(arguments.cpus)))
+    cpus = machine.choose_cpus(_cpus(arguments.cpus))
+    _enough(cpus, wanted)
+    at = machine.look(cpus)
     started = time.monotonic()
     figures: list[Figure] = []
     for number, what in enumerate(wanted, 1):
@@ -89,10 +92,22 @@ def _cpus(text: str | None) -> list[int] | None:
 
     if text is None:
         return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"bench: --cpus wants numbers like 0,1, not {text!r}") from None
+    numbers = [int(part) for part in text.split(",") if part.isdecimal()]
+    if len(set(numbers)) != 2 or text.count(",") != 1:
+        raise UsageError(f"bench: --cpus wants two processors, as in 0,1, not {text!r}")
+    return numbers
+
+
+def _enough(cpus: tuple[int, ...], wanted: list[str]) -> None:
+    from ringline.shm.errors import EnvironmentLacks
+
+    lacking = [what for what in wanted if what in ON_TWO]
+    if len(cpus) < 2 and lacking:
+        others = ", ".join(what for what in WHAT if what not in ON_TWO)
+        raise EnvironmentLacks(
+            f"bench: two processors are needed for {', '.join(lacking)}, and only processor "
+            f"{cpus[0]} can be used here; it is enough for {others}"
+        )
 
 
 def _progress(text: str) -> None:
