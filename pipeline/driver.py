@@ -4,7 +4,9 @@ Everything per packet happens in C. Python gets a turn every TURN seconds or whe
 the supervisor asks for one, and then: takes messages, publishes the balances,
 reads the cards' statistics.
 
-Order of an orderly end, asked for by the supervisor:
+Its course, as the supervisor asks for it:
+ `open`   the cards are found and mapped
+ `begin`  they are started, and packets move
  `drain`  the cards stop receiving; what they had received is still harvested,
           worked on and sent; then nothing is in flight (or the deadline passed)
  `stop`   what workers still hold is settled, the cards are stopped, the books are
@@ -48,6 +50,7 @@ class Driver:
         self._lane: Lane | None = None
         self._segments: list[Segment] = []
         self._config = Config()
+        self._begun = False
         self._finished = False
         self._drain_until: float | None = None
         self._ended = False
@@ -69,14 +72,14 @@ class Driver:
                 segment.close()
 
     def _turn(self) -> None:
-        wait = 0.5 if self._lane is None else 0.0
+        wait = 0.0 if self._begun else 0.5
         received = self._supervisor.receive(wait)
         while received is not None:
             self._obey(*received)
             if self._ended:
                 return
             received = self._supervisor.receive(0.0)
-        if self._lane is None:
+        if self._lane is None or not self._begun:
             return
         moved = self._lane.run(TURN if self._lane.moving else IDLE_TURN)
         now = time.monotonic()
@@ -98,6 +101,8 @@ class Driver:
         what = message.get("do")
         if what == "open":
             self._open(Config.from_json(message["config"]), bool(message.get("yield")), descriptors)
+        elif what == "begin":
+            self._begin()
         elif what == "renew":
             self._renew(message["queue"], message["generation"], descriptors)
         elif what == "drain":
@@ -136,9 +141,14 @@ class Driver:
             port.open(lane.memory, descriptor_memory, descriptor_memory.device_addresses(mode))
             lane.add_port(port)
         self._lane = lane
+        self._supervisor.send({"event": "opened"})
+
+    def _begin(self) -> None:
+        assert self._lane is not None
         for port in self._ports:
             port.start()
-        lane.harvesting = True
+        self._lane.harvesting = True
+        self._begun = True
         self._supervisor.send({"event": "ready", "ports": self._describe_ports()})
 
     def _renew(self, queue: int, generation: int, descriptors: list[int]) -> None:
@@ -187,7 +197,8 @@ class Driver:
             for port in self._ports:
                 port.stop()
             self._lane.balance(complete=True)
-            report["ports"] = self._describe_ports()
+            if self._begun:
+                report["ports"] = self._describe_ports()
         self._supervisor.send({"event": "stopped", "report": report})
         self._ended = True
 

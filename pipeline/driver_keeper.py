@@ -25,7 +25,7 @@ class DriverKeeper(Keeper):
     """The driver process. Its word is taken: it is ours, and no user code runs in it.
 
     `changed` is called with each of its events that matters to the course of the
-    run ("ready", "renewed", "drained", "finished", "stopped") and with "gone".
+    run ("opened", "ready", "renewed", "drained", "finished", "stopped") and with "gone".
     """
 
     def __init__(
@@ -36,7 +36,8 @@ class DriverKeeper(Keeper):
         changed: Callable[[str], None],
     ) -> None:
         super().__init__(house, "driver", program)
-        self.ready = False
+        self.opened = False  # has found its cards
+        self.ready = False  # they receive
         self.served = False  # was ready at least once
         self.how = "was not started"  # how it ended
         self._sources = sources
@@ -91,7 +92,9 @@ class DriverKeeper(Keeper):
 
     def heard(self, what: str, message: Message) -> None:
         """Take over what it tells, then tell of it."""
-        if what == "ready":
+        if what == "opened":
+            self.opened = True
+        elif what == "ready":
             self.ready = self.served = True
             self._beat = Beat(seen=time.monotonic())
             self._describe(message.get("ports", []))

@@ -1,4 +1,8 @@
-"""The course of a run, as a pure table: opening, running, draining, and the one way to the end.
+"""The course of a run, as a pure table: opening, beginning, running, draining, and the one
+way to the end.
+
+Cards receive nothing before every worker is ready: what came earlier would find full
+rings, and be lost.
 
 The end is always the same sequence, however a run gets there, so that nothing
 is forgotten on a rare path:
@@ -23,7 +27,8 @@ from ringline.shm.errors import Bug
 class Stage(enum.Enum):
     """Where a run is in its course."""
 
-    OPENING = "opening"  # driver and cards open, workers prepare
+    OPENING = "opening"  # the driver finds its cards, workers prepare
+    BEGINNING = "beginning"  # the driver starts its cards
     RUNNING = "running"
     DRAINING = "draining"  # the driver harvests no more; what is in flight goes out
     ABORTING = "aborting the driver"  # it was silent: ABRT sent
@@ -37,8 +42,9 @@ class Stage(enum.Enum):
 class Event(enum.Enum):
     """What happens to a run."""
 
-    OPENED = "driver and cards are open"
-    ALL_READY = "everything is ready"
+    OPENED = "the driver has its cards"
+    ALL_READY = "every worker is ready too"
+    BEGUN = "the cards receive"
     FAILED = "failed"  # a reason to end that leaves the driver alive
     STOP = "stop"  # asked for; a second one hurries
     DRAINED = "drained"
@@ -53,6 +59,7 @@ class Event(enum.Enum):
 class Action(enum.Enum):
     """What the supervisor does, in the order given."""
 
+    BEGIN = "begin"  # have the driver start its cards
     SERVE = "serve"  # everything is up: tell who waits for that
     DRAIN = "drain"
     HURRY = "hurry"
@@ -167,11 +174,16 @@ def _hurry_workers(run: Run, now: float, patience: Patience) -> Result:
 
 TABLE: Mapping[tuple[Stage, Event], Step] = {
     (Stage.OPENING, Event.OPENED): lambda run, now, patience: (replace(run, deadline=None), ()),
-    (Stage.OPENING, Event.ALL_READY): _to(Stage.RUNNING, None, Action.SERVE),
+    (Stage.OPENING, Event.ALL_READY): _to(Stage.BEGINNING, "open", Action.BEGIN),
     (Stage.OPENING, Event.FAILED): _retire,
     (Stage.OPENING, Event.STOP): _retire,
     (Stage.OPENING, Event.DEADLINE): _retire,
     (Stage.OPENING, Event.DRIVER_GONE): _lost,
+    (Stage.BEGINNING, Event.BEGUN): _to(Stage.RUNNING, None, Action.SERVE),
+    (Stage.BEGINNING, Event.FAILED): _retire,
+    (Stage.BEGINNING, Event.STOP): _retire,
+    (Stage.BEGINNING, Event.DEADLINE): _retire,
+    (Stage.BEGINNING, Event.DRIVER_GONE): _lost,
     (Stage.RUNNING, Event.FAILED): _retire,
     (Stage.RUNNING, Event.STOP): _to(Stage.DRAINING, "drain", Action.DRAIN),
     (Stage.RUNNING, Event.DRIVER_SILENT): _abort,

@@ -262,11 +262,13 @@ class Supervisor:
             if all(card.ready for card in self._cards):
                 self._start_driver_and_workers()
             return None
-        if stage is Stage.OPENING and self._driver.ready:
+        if stage is Stage.OPENING and self._driver.opened:
             if self._run.deadline is not None:
                 return Event.OPENED
             # One may have died since: that is not for the whole run to wait for.
             return Event.ALL_READY if all(worker.slot.served for worker in workers) else None
+        if stage is Stage.BEGINNING and self._driver.ready:
+            return Event.BEGUN
         if stage is Stage.RUNNING:
             if workers and all(worker.slot.phase is Phase.GIVEN_UP for worker in workers):
                 self._blame(GaveUp("the workers of all queues were given up; see above"))
@@ -287,7 +289,9 @@ class Supervisor:
             self._perform(action)
 
     def _perform(self, action: Action) -> None:
-        if action is Action.SERVE:
+        if action is Action.BEGIN:
+            self._driver.order({"do": "begin"})
+        elif action is Action.SERVE:
             self._serve()
         elif action is Action.DRAIN:
             self._notifier.stopping()
@@ -323,7 +327,12 @@ class Supervisor:
     @property
     def _watching(self) -> bool:
         """Whether heartbeats are looked at."""
-        return self._run.stage in (Stage.OPENING, Stage.RUNNING, Stage.DRAINING)
+        return self._run.stage in (
+            Stage.OPENING,
+            Stage.BEGINNING,
+            Stage.RUNNING,
+            Stage.DRAINING,
+        )
 
     def _look(self, now: float) -> None:
         if not self._watching or now < self._look_at:
@@ -332,7 +341,7 @@ class Supervisor:
         self._look_at = now + every
         for worker in self._workers:
             worker.look(now, 1.5 * every)
-        if self._run.stage is not Stage.OPENING and (why := self._driver.silent(now, 1.5 * every)):
+        if why := self._driver.silent(now, 1.5 * every):
             self._blame(GaveUp(f"the driver {why} and was ended"))
             self._events.append(Event.DRIVER_SILENT)
 
@@ -364,7 +373,7 @@ class Supervisor:
     def _late(self) -> None:
         """The deadline of the run's stage has passed."""
         stage, patience = self._run.stage, self._patience
-        if stage is Stage.OPENING:
+        if stage in (Stage.OPENING, Stage.BEGINNING):
             self._blame(
                 HardwareError(
                     f"the driver did not open its ports within {patience.open:g} s: "

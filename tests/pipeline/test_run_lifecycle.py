@@ -21,6 +21,7 @@ def test_an_orderly_run_does_everything_once_in_order() -> None:
         Run(),
         Event.OPENED,
         Event.ALL_READY,
+        Event.BEGUN,
         Event.STOP,
         Event.DRAINED,
         Event.WORKERS_GONE,
@@ -30,6 +31,7 @@ def test_an_orderly_run_does_everything_once_in_order() -> None:
     )
     assert run.stage is Stage.ENDED
     assert done == [
+        Action.BEGIN,
         Action.SERVE,
         Action.DRAIN,
         Action.STOP_WORKERS,
@@ -40,7 +42,7 @@ def test_an_orderly_run_does_everything_once_in_order() -> None:
 
 
 def test_a_dead_driver_stops_dma_first_and_its_books_are_settled() -> None:
-    run, _ = run_told(Run(), Event.OPENED, Event.ALL_READY)
+    run, _ = run_told(Run(), Event.OPENED, Event.ALL_READY, Event.BEGUN)
     run, done = run_told(run, Event.DRIVER_GONE, Event.WORKERS_GONE, Event.CARDS_GONE)
     assert run.stage is Stage.ENDED
     assert done == [
@@ -54,7 +56,13 @@ def test_a_dead_driver_stops_dma_first_and_its_books_are_settled() -> None:
 
 def test_a_driver_that_ends_without_closing_its_books_has_them_settled() -> None:
     run, _ = run_told(
-        Run(), Event.OPENED, Event.ALL_READY, Event.STOP, Event.DRAINED, Event.WORKERS_GONE
+        Run(),
+        Event.OPENED,
+        Event.ALL_READY,
+        Event.BEGUN,
+        Event.STOP,
+        Event.DRAINED,
+        Event.WORKERS_GONE,
     )
     run, done = run_told(run, Event.DRIVER_GONE, Event.WORKERS_GONE, Event.CARDS_GONE)
     assert run.stage is Stage.ENDED
@@ -63,7 +71,7 @@ def test_a_driver_that_ends_without_closing_its_books_has_them_settled() -> None
 
 
 def test_a_second_stop_hurries_and_skips_nothing() -> None:
-    run, _ = run_told(Run(), Event.OPENED, Event.ALL_READY, Event.STOP)
+    run, _ = run_told(Run(), Event.OPENED, Event.ALL_READY, Event.BEGUN, Event.STOP)
     patient = run.deadline
     run, done = run_told(run, Event.STOP)
     assert done == [Action.HURRY]
@@ -82,7 +90,7 @@ def test_a_second_stop_hurries_and_skips_nothing() -> None:
 
 
 def test_a_silent_driver_is_aborted_then_killed() -> None:
-    run, _ = run_told(Run(), Event.OPENED, Event.ALL_READY)
+    run, _ = run_told(Run(), Event.OPENED, Event.ALL_READY, Event.BEGUN)
     run, done = run_told(run, Event.DRIVER_SILENT, Event.DEADLINE, Event.DRIVER_GONE)
     assert done == [Action.ABORT_DRIVER, Action.KILL_DRIVER, Action.STOP_DMA, Action.STOP_WORKERS]
 

@@ -48,12 +48,14 @@ def serve(control: Control, mode: str) -> int:
             return 3
         if what == "open" and mode != "mute":
             lane = Segment.attach(descriptors[2])
+            control.send({"event": "opened"})
+        elif what == "begin":
             control.send({"event": "ready", "ports": [PORT]})
             if mode == "finishes":
                 control.send({"event": "finished"})
             if mode == "deaf":
                 control.close()
-                while True:
+                while lane is not None:
                     lane.at("struct rl_lane_segment *").lane.heartbeat = ticks()
                     time.sleep(0.05)
         elif what == "renew" and mode == "forgets" and message["generation"] > 1:
