@@ -223,6 +223,20 @@ def test_two_ports_send_each_others_frames(
         assert port["received"]["packets"] == port["forwarded"] == len(replayed(capture))
 
 
+def test_a_rated_wire_loses_nothing_while_workers_get_ready(run: Run, tmp_path: Path) -> None:
+    """10,000 packets a second, which no ring could hold for the time this plugin takes."""
+    plugin = tmp_path / "slow.py"
+    plugin.write_text(
+        "import time\n\n\nclass Slow:\n"
+        "    def prepare(self, options):\n        time.sleep(1.0)\n\n"
+        "    def process(self, batch):\n        batch.verdicts[:] = batch.ports\n"
+    )
+    result = run("flows = { packets = 5000 }, rate_mpps = 0.01", 1, f"{plugin}:Slow")
+    balanced(result)
+    assert result.port["card_drops"]["no_descriptor"] == 0
+    assert result.port["wire"]["transmitted"] == 5000
+
+
 def test_flows_of_every_kind_are_carried(run: Run) -> None:
     flows = 'count = 64, sizes = "imix", ip = "mixed", protocol = "mixed", packets = 20000'
     result = run(f"flows = {{ {flows} }}", 4)
