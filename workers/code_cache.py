@@ -127,7 +127,8 @@ def store(place: str, name: str, text: str) -> str:
 
 
 def known(place: str, name: str) -> list[str] | None:
-    """The remarks that were made when `name` was compiled; None when it never was."""
+    """What was noted when `name` was compiled: by which way, and remarks; None when it
+    never was."""
     path = os.path.join(place, f"{name}.remarks")
     try:
         with open(path, encoding="utf-8") as file:
@@ -139,7 +140,7 @@ def known(place: str, name: str) -> list[str] | None:
 
 
 def remember(place: str, name: str, remarks: list[str]) -> None:
-    """Note that `name` compiled, and what was to be said; forget what nobody uses."""
+    """Note how `name` was compiled, and what was to be said; forget what nobody uses."""
     with contextlib.suppress(OSError):
         with open(os.path.join(place, f"{name}.remarks"), "w", encoding="utf-8") as file:
             file.write("\n".join(remarks))
@@ -152,5 +153,5 @@ def remember(place: str, name: str, remarks: list[str]) -> None:
 def _forget(place: str, name: str) -> None:
     for inside in (place, os.path.join(place, "__pycache__")):
         for entry in list(os.scandir(inside)):
-            if entry.name.startswith(name + "."):
+            if entry.name.startswith((f"{name}.", f"{name}_")):
                 os.unlink(entry.path)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 
 from ringline.shm.errors import PluginError
 from ringline.workers.function import PacketFunction
@@ -24,10 +23,9 @@ from ringline.workers.worker import Worker, private_slot
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
     from typing import Any
 
-    from ringline.workers.codegen import StateShape
+    from ringline.workers.codegen import Build, StateShape
 
 _ALLOCATION = re.compile(r"call [^\n]*@NRT_(Allocate|MemInfo_(alloc|new))")
 
@@ -62,8 +60,7 @@ class CompiledTier(Tier):
             numba.config.BOUNDSCHECK = 1  # in the functions that the plugin calls, too
         if self._declared.setup is not None:
             self._shape = self._rehearse(context)
-        dispatcher = numba.njit(boundscheck=context.debug)(self._function)
-        self._loop = self._compile(dispatcher, context)
+        self._loop = self._compile(context)
         self.function = self._loop.address
 
     def setup(self, worker: Worker) -> None:
@@ -149,29 +146,46 @@ class CompiledTier(Tier):
         )
         return self._run_setup(worker)[2]
 
-    def _compile(self, dispatcher: Any, context: Context) -> Any:
-        """The generated loop around `dispatcher`, compiled."""
+    def _compile(self, context: Context) -> Any:
+        """The generated loop around the function, compiled, by the quicker way if it can be.
+
+        Without reference counts: they cost a function that works on arrays of its state
+        half of its time. Impossible for one that allocates; that then is a remark.
+        """
         from ringline.workers import code_cache, codegen, jit
 
-        place = code_cache.folder()
         title = f"{self._function.__module__}.{self._function.__qualname__}"
-        text = codegen.source(title, self._shape, cache=place is not None)
-        names = codegen.globals_of(dispatcher, self._shape)
+        loop_source = codegen.source(title, self._shape, cache=True, counted=False)
         with open(jit.__file__, encoding="utf-8") as file:
-            pieces = (file.read(), text, repr(self._shape), str(context.debug))
+            pieces = (file.read(), loop_source, repr(self._shape), str(context.debug))
         stem = re.sub(r"\W", "_", title)[-80:]
         name = f"{stem}_{code_cache.fingerprint(self._function, *pieces)}"
-        remarks = None if place is None else code_cache.known(place, name)
-        if remarks is None:
-            self._try_alone(dispatcher)
-        path = "<ringline>" if place is None else code_cache.store(place, name, text)
-        loop = getattr(_run_module(name, path, text, names), codegen.ENTRY)
-        if remarks is None:
-            remarks = self._judge(loop)
-            if place is not None:
-                code_cache.remember(place, name, remarks)
-        self.remarks += remarks
+        place = code_cache.folder()
+        build = codegen.Build(self._function, self._shape, context.debug, place, name, title)
+        known = None if place is None else code_cache.known(place, name)
+        if known is not None:
+            self.remarks += known[1:]
+            return build.loop(counted=known[0] == codegen.COUNTED)
+        loop = self._compile_plain(build)
+        known = [codegen.PLAIN]
+        if loop is None:
+            self._try_alone(build.dispatcher(counted=True))
+            loop = build.compiled(counted=True)
+            known = [codegen.COUNTED, *self._judge(loop)]
+        if place is not None:
+            code_cache.remember(place, name, known)
+        self.remarks += known[1:]
         return loop
+
+    def _compile_plain(self, build: Build) -> Any:
+        """The loop without reference counts, or None where they are needed."""
+        try:
+            self._try_alone(build.dispatcher(counted=False))
+            loop = build.compiled(counted=False)
+        except Exception:
+            return None  # the other way will work, or tell better what is wrong
+        # A function that had been compiled before may allocate: nobody would free it.
+        return None if _ALLOCATION.search(loop.inspect_llvm()) else loop
 
     def _try_alone(self, dispatcher: Any) -> None:
         """Compile the user's function by itself first: its errors are then about it alone."""
@@ -232,13 +246,3 @@ class CompiledTier(Tier):
 
 
 _NOISE = ("Failed in", "File ", "During", "- ", "There are", "-", "Traceback", "[", "(", "|")
-
-
-def _run_module(name: str, path: str, text: str, names: dict[str, Any]) -> ModuleType:
-    """Run the generated module under its name, which is how the cached code finds it."""
-    module = type(sys)(name)
-    module.__file__ = path
-    module.__dict__.update(names)
-    sys.modules[name] = module
-    exec(compile(text, path, "exec", dont_inherit=True), module.__dict__)
-    return module

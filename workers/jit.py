@@ -255,10 +255,9 @@ def state_number(_: Any, words: Any, kind: Any) -> Any:
 
 
 @register_jitable
-def frame_of(batch: int, packet: int) -> Any:
-    """The frame that the reference at `packet` names."""
-    address = batch_memory(batch) + packet_buffer(packet) * STRIDE + packet_offset(packet)
-    return frame_at(address, packet_length(packet))
+def packet_address(batch: int, packet: int) -> Any:
+    """The address of the frame that the reference at `packet` names."""
+    return batch_memory(batch) + packet_buffer(packet) * STRIDE + packet_offset(packet)
 
 
 def _big_endian(builder: Any, value: Any) -> Any:
@@ -345,7 +344,8 @@ def _set_field(frame: Any, offset: Any, size: Any, value: Any) -> Any:
     return set_field
 
 
-@overload(packets.resize)
+# Inlined, for without reference counts a function cannot return an array of its own.
+@overload(packets.resize, inline="always")
 def _resize(meta: Any, front: Any, back: Any) -> Any:
     if not isinstance(meta, MetaType):
         return None
@@ -358,12 +358,12 @@ def _resize(meta: Any, front: Any, back: Any) -> Any:
             raise ValueError("the frame would leave its buffer")
         set_packet_offset(packet, offset)
         set_packet_length(packet, length)
-        return frame_of(batch, packet)
+        return frame_at(packet_address(batch, packet), length)
 
     return resize
 
 
-@overload(packets.create)
+@overload(packets.create, inline="always")
 def _create(meta: Any, length: Any, port: Any) -> Any:
     if not isinstance(meta, MetaType):
         return None
@@ -384,6 +384,6 @@ def _create(meta: Any, length: Any, port: Any) -> Any:
         set_packet_flags(packet, 0)
         set_batch_blank_count(batch, left - 1)
         set_batch_created(batch, made + 1)
-        return frame_of(batch, packet)
+        return frame_at(packet_address(batch, packet), length)
 
     return create

@@ -130,6 +130,8 @@ def test_a_function_that_allocates_gets_a_remark(plugin_file: PluginFile) -> Non
         [remark] = run_plugin(f"{path}:judge", [bytes(60)]).remarks
         assert "allocates" in remark
         assert f"{path}, line 6" in remark
+    resized = plugin_file(HEAD + "    return len(resize(meta, 4, 0)) - 64\n", "resized.py")
+    assert run_plugin(f"{resized}:judge", [bytes(60)]).remarks == []
     views = plugin_file(HEAD + "    start = frame[:6]\n    return start[0] * 0\n", "views.py")
     assert run_plugin(f"{views}:judge", [bytes(60)]).remarks == []
 
@@ -254,6 +256,21 @@ def test_what_was_compiled_is_loaded_by_the_next_process(
         times.append({file: file.stat().st_mtime_ns for file in found})
     assert len(times[0]) == 2  # numba's index and its code
     assert times[0] == times[1]
+
+
+def test_two_workers_that_compile_at_once_do_not_disturb_each_other(
+    plugin_file: PluginFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RINGLINE_CACHE", str(tmp_path / "cache"))
+    path = plugin_file(HEAD + "    x = [frame[0]]\n    x.append(1)\n    return len(x) - 2\n")
+    code = f"from ringline.workers.testing import *\nr = run_plugin('{path}:judge', [bytes(60)])"
+    code += "\nassert r[0].verdict == 0 and len(r.remarks) == 1, r"
+    both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    assert [process.wait(120) for process in both] == [0, 0]
+    # And when the note of what was found out has not been written yet:
+    [remarks] = (tmp_path / "cache").rglob("*.remarks")
+    remarks.unlink()
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_a_cache_that_others_could_write_is_not_used(
