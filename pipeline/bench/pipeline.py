@@ -21,10 +21,10 @@ IDLE_SECONDS = 5.0
 BARE_COUNT = 32 * 600_000
 BARE_BUFFERS = 2048
 SILENT_PACKETS = 12
-SILENCE = 0.7  # seconds between two packets: longer than the driver waits to sleep deeply
+SILENCE = 0.5  # seconds between two packets: longer than the driver waits to sleep deeply
 
 FLOWS = "flows = { count = 256, sizes = 64 }"
-IDLE_WIRE = f"flows = {{ count = 1, packets = {SILENT_PACKETS} }}, rate_mpps = {1e-6 / SILENCE:.9f}"
+IDLE_WIRE = f"flows = {{ count = 1, packets = {SILENT_PACKETS} }}, rate_mpps = {1e-6 / SILENCE:.6f}"
 
 
 def configuration(wire: str, plugin: str, driver: int, worker: int, *, idle: str) -> str:
