@@ -248,7 +248,8 @@ class Table:
         unused = [key for key in self._known if key not in self.values]
         for key in self.values:
             if key not in self._known:
-                hint = did_you_mean(key, unused) or f"; known here: {', '.join(self._known)}"
+                near = did_you_mean(key, unused) or did_you_mean(key, self._known)
+                hint = near or f"; known here: {', '.join(self._known)}"
                 self.problem(key, f"unknown key{hint}")
 
 

@@ -1,0 +1,27 @@
+"""Fixtures of the tests that use the command line."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .operator_view import Operator
+
+
+@pytest.fixture
+def operator(tmp_path: Path, instance: Callable[[], str]) -> Operator:
+    """Runs commands in a folder of the test's own."""
+    return Operator(tmp_path, instance)
+
+
+@pytest.fixture
+def open_operator(instance: Callable[[], str]) -> Iterator[Operator]:
+    """The same in a folder that every user can read and write."""
+    folder = Path(tempfile.mkdtemp(prefix="ringline-", dir="/tmp"))
+    folder.chmod(0o777)
+    yield Operator(folder, instance)
+    shutil.rmtree(folder)

@@ -1,0 +1,57 @@
+"""Command lines that mean nothing: each command says what it wants, and nothing is started."""
+
+from __future__ import annotations
+
+import pytest
+
+from .operator_view import Operator
+
+pytestmark = pytest.mark.slow
+
+USAGE = {
+    "": "the following arguments are required: COMMAND",
+    "frobnicate": "invalid choice: 'frobnicate'",
+    "run one.toml two.toml": "unrecognized arguments: two.toml",
+    "run --for 0": "--for: must be a number of seconds above 0, not '0'",
+    "run --for soon": "--for: must be a number of seconds above 0, not 'soon'",
+    "run --for inf": "--for: must be a number of seconds above 0, not 'inf'",
+    "run --report": "--report: expected one argument",
+    "check": "the following arguments are required: CONFIG",
+    "try forward": "the following arguments are required: CAPTURE",
+    "try forward none.pcap -o map": "-o: must be KEY=VALUE, not 'map'",
+    "try forward none.pcap -o a=1 -o a=2": "an option is given twice with -o",
+    "bench walking": "there is no 'walking'; one or more of handoff, driver, tx",
+    "bench --runs 0": "--runs must be at least 1, not 0",
+    "bench --seconds nan": "--seconds must be above 0, not nan",
+    "bench --cpus 0,0": "--cpus wants two processors, as in 0,1, not '0,0'",
+    "status ../passwd": "'../passwd' cannot be the name of an instance",
+    "top ../passwd": "'../passwd' cannot be the name of an instance",
+}
+LACKING = {
+    "status nobody": "no instance nobody runs here",
+    "status --json nobody": "no instance nobody runs here",
+    "top nobody": "no instance nobody runs here",
+    "bench --cpus 0,4095": "--cpus: processor 4095 cannot be used here; usable: 0",
+}
+
+
+@pytest.mark.parametrize("words", USAGE)
+def test_wrong_usage_is_told(operator: Operator, words: str) -> None:
+    ended = operator.run(*words.split())
+    assert ended.code == 2
+    assert USAGE[words] in ended.errors
+    assert not ended.out
+
+
+@pytest.mark.parametrize("words", LACKING)
+def test_what_is_not_there_is_told(operator: Operator, words: str) -> None:
+    assert LACKING[words] in operator.refused(3, *words.split())
+
+
+@pytest.mark.parametrize("what", ["handoff", "plugin", "latency"])
+def test_a_benchmark_for_two_processors_is_refused_on_one(operator: Operator, what: str) -> None:
+    sentence = operator.refused(3, "bench", what, within=["taskset", "-c", "0"])
+    assert sentence == (
+        f"bench: two processors are needed for {what}, and only processor 0 can be used here; "
+        "it is enough for driver, tx, pipeline"
+    )
