@@ -365,7 +365,9 @@ def test_counters_never_step_back_across_a_restart(start: Callable[..., Running]
     check_counts(report)
     assert sum(restarts(report)) > 0
     received = sum(
-        value for (name, _), value in before.items() if name == "ringline_port_received_packets_total"
+        value
+        for (name, _), value in before.items()
+        if name == "ringline_port_received_packets_total"
     )
     assert 0 < received <= report["ports"]["wan"]["received"]["packets"]
 
