@@ -25,6 +25,9 @@ from collections.abc import Mapping, Sequence
 from ringline.shm.control import ENVIRONMENT, Closed, Control, Message
 from ringline.shm.errors import EnvironmentLacks
 
+# Seconds for which a killed process is waited for; one that a device driver holds may never end.
+UNKILLABLE = 10.0
+
 
 class Child:
     """A running child. `name` is for messages: "worker 2", "driver".
@@ -57,8 +60,14 @@ class Child:
         finally:
             theirs.close()
         self.pid = self._process.pid
-        # It cannot have been reaped yet, so this is still the same process.
-        self.pidfd = os.pidfd_open(self.pid)
+        try:
+            # It cannot have been reaped yet, so this is still the same process.
+            self.pidfd = os.pidfd_open(self.pid)
+        except OSError as error:
+            self.control.close()
+            self._process.kill()
+            self._process.wait()
+            raise EnvironmentLacks(f"{name} could not be watched: {error.strerror}") from None
 
     def tell(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """Send a message; False when it is gone or does not read, which its exit or
@@ -99,6 +108,9 @@ class Child:
         poll.register(self.pidfd, select.POLLIN)
         if not poll.poll(seconds * 1000):
             self.signal(signal.SIGKILL)
+            if not poll.poll(UNKILLABLE * 1000):
+                os.close(self.pidfd)
+                return "could not be ended: it hangs in the kernel"
         return self.reap()
 
 

@@ -86,7 +86,8 @@ class Keeper(ABC):
         lets a driver stop its cards, and after `seconds` by force."""
         if self.child is not None:
             self._forget(self.child)
-            self.child.leave(seconds)
+            how = self.child.leave(seconds)
+            self.house.announce(f"{self.name} {how}")
             self.child = None
 
     @property

@@ -18,6 +18,7 @@ Guarantees (tests in tests/pipeline/test_supervisor.py):
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import stat
@@ -28,38 +29,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from ringline.pipeline import endpoint, lifecycle, observe, run_lifecycle
-from ringline.pipeline.card_keeper import CardKeeper
+from ringline.pipeline import endpoint, observe, run_lifecycle
 from ringline.pipeline.config import Config
-from ringline.pipeline.driver_keeper import DriverKeeper
-from ringline.pipeline.instance import Instance, pci_address
-from ringline.pipeline.keepers import House, Keeper
-from ringline.pipeline.lifecycle import Phase, Policy
+from ringline.pipeline.crew import Crew, Programs
+from ringline.pipeline.instance import Instance
+from ringline.pipeline.keepers import House
+from ringline.pipeline.lifecycle import Policy
 from ringline.pipeline.loop import Loop
 from ringline.pipeline.notify import Notifier
 from ringline.pipeline.placement import place, usable_cpus
 from ringline.pipeline.run_lifecycle import Action, Event, Patience, Run, Stage
 from ringline.pipeline.snapshot import Snapshot
 from ringline.pipeline.status import StatusServer
-from ringline.pipeline.worker_keeper import WorkerKeeper
 from ringline.shm.errors import BooksError, EnvironmentLacks, GaveUp, HardwareError, RinglineError
 from ringline.shm.ledger import settle_driver
-from ringline.workers import launch
 
 SILENCE = 1.0  # seconds without a heartbeat until a worker counts as hung
 LOOK = 0.3  # of `silence`: from one look at the heartbeats to the next
 DISPLAY_EVERY = 1.0
 DRAIN_SHARE = 0.9  # of the drain's deadline is the driver's, to answer in time
-
-
-@dataclass(frozen=True)
-class Programs:
-    """What is executed for each kind of child."""
-
-    # -P: nothing that lies in the current folder can stand in for a module of ours.
-    driver: tuple[str, ...] = (sys.executable, "-P", "-m", "ringline.pipeline.driver")
-    worker: tuple[str, ...] = field(default_factory=lambda: tuple(launch.command()))
-    card: tuple[str, ...] = (sys.executable, "-P", "-m", "ringline.pipeline.ports.sim82599.process")
 
 
 @dataclass(frozen=True)
@@ -116,7 +104,7 @@ class Supervisor:
     ) -> None:
         self._config = config
         self._seconds = seconds
-        self._announce = announce
+        self._say = announce
         self._display = display
         self._programs = programs or Programs()
         self._policy = policy or Policy(
@@ -129,7 +117,7 @@ class Supervisor:
         self._events: deque[Event] = deque()
         self._error: RinglineError | None = None
         self._final: Snapshot | None = None
-        self._workers: list[WorkerKeeper] = []
+        self._reports: dict[int, dict[str, Any]] = {}
         self._services: list[Service] = []
 
     def run(self) -> Outcome:
@@ -148,8 +136,7 @@ class Supervisor:
                     self._clear()
         except RinglineError as error:
             self._error = self._error or error
-        reports = {worker.queue: worker.report for worker in self._workers if worker.report}
-        return Outcome(self._error, self._final, reports)
+        return Outcome(self._error, self._final, self._reports)
 
     # -- beginning ----------------------------------------------------------------------
 
@@ -169,53 +156,39 @@ class Supervisor:
             fail=self._fail,
             lack=self._lack,
         )
-        self._driver = DriverKeeper(
-            house, self._programs.driver, self._sources, self._driver_changed
+        self._crew = Crew(
+            house,
+            self._programs,
+            self._sources,
+            self._policy,
+            self._silence,
+            self._driver_changed,
         )
-        self._workers = [
-            WorkerKeeper(
-                house, self._programs.worker, source, self._driver, self._policy, self._silence
-            )
-            for source in self._sources.workers
-        ]
-        self._cards = [
-            CardKeeper(house, self._programs.card, self._sources.ports[index], index, segment)
-            for index, segment in instance.cards.items()
-        ]
         self._run = Run(driver=False, deadline=time.monotonic() + self._patience.open)
         self._sources.state = self._run.stage.value
-        self._started = self._finished = False
+        self._finished = False  # the driver said that every wire is dry
+        self._hung = False  # it gave no sign of life
         self._end_at: float | None = None
         self._display_at = self._look_at = self._alive_at = time.monotonic()
         loop.on_signal(lambda number: self._events.append(Event.STOP))
 
     def _start(self) -> None:
-        self._services = self._open_services()
+        self._open_services()
         for service in self._services:
             self._loop.watch(service.fileno(), service.turn)
-        for card in self._cards:
-            card.start()
-
-    def _start_driver_and_workers(self) -> None:
-        self._started = True
-        self._run = replace(self._run, driver=True)
-        self._driver.start()
-        for worker in self._workers:
-            worker.step(lifecycle.Event.START)
+        self._crew.start_cards()
 
     def _take(self) -> Snapshot:
         return observe.take(self._sources)
 
-    def _open_services(self) -> list[Service]:
+    def _open_services(self) -> None:
         """What others can ask: before there is traffic, so that a taken port is refused."""
-        services: list[Service] = []
         listener = endpoint.listen(self._config.metrics)
         if listener is not None:
             metrics = endpoint.MetricsServer(listener, self._take)
             self._sources.metrics_url = metrics.url
-            services.append(metrics)
-        services.append(StatusServer(self._config.name, self._take))
-        return services
+            self._services.append(metrics)
+        self._services.append(StatusServer(self._config.name, self._take))
 
     # -- one turn -----------------------------------------------------------------------
 
@@ -230,19 +203,14 @@ class Supervisor:
         self._loop.turn(self._deadlines())
         now = time.monotonic()
         self._look(now)
-        for worker in self._workers:
-            if worker.slot.deadline is not None and worker.slot.deadline <= now:
-                worker.step(lifecycle.Event.DEADLINE)
+        self._crew.late(now)
         for service in self._services:
             if service.deadline is not None and service.deadline <= now:
                 service.turn()
-        if self._run.deadline is not None and self._run.deadline <= now:
-            self._late()
         self._tell_world(now)
 
     def _deadlines(self) -> list[float | None]:
-        deadlines = [self._run.deadline, self._end_at]
-        deadlines += [worker.slot.deadline for worker in self._workers]
+        deadlines = [self._run.deadline, self._end_at, *self._crew.deadlines()]
         deadlines += [service.deadline for service in self._services]
         if self._watching:
             deadlines.append(self._look_at)
@@ -256,30 +224,32 @@ class Supervisor:
         """What happened, else what holds now and the table waits for."""
         if self._events:
             return self._events.popleft()
-        stage, workers = self._run.stage, self._workers
-        if stage is Stage.OPENING and not self._started:
-            # The driver looks for its cards at once, so they are there before it.
-            if all(card.ready for card in self._cards):
-                self._start_driver_and_workers()
-            return None
-        if stage is Stage.OPENING and self._driver.opened:
+        stage, crew, now = self._run.stage, self._crew, time.monotonic()
+        if stage is Stage.OPENING and not crew.started and crew.cards_ready:
+            self._run = replace(self._run, driver=True)
+            crew.start()
+        if stage is Stage.OPENING and crew.driver.opened:
             if self._run.deadline is not None:
                 return Event.OPENED
-            # One may have died since: that is not for the whole run to wait for.
-            return Event.ALL_READY if all(worker.slot.served for worker in workers) else None
-        if stage is Stage.BEGINNING and self._driver.ready:
+            return Event.ALL_READY if crew.workers_served else None
+        if stage is Stage.BEGINNING and crew.driver.ready:
             return Event.BEGUN
+        if stage in (Stage.RUNNING, Stage.DRAINING) and self._hung:
+            return Event.DRIVER_SILENT
         if stage is Stage.RUNNING:
-            if workers and all(worker.slot.phase is Phase.GIVEN_UP for worker in workers):
+            if crew.workers_given_up:
                 self._blame(GaveUp("the workers of all queues were given up; see above"))
                 return Event.STOP
-            if self._finished or (self._end_at is not None and self._end_at <= time.monotonic()):
+            if self._finished or (self._end_at is not None and self._end_at <= now):
                 self._end_at = None
                 return Event.STOP
-        if stage is Stage.RETIRING and all(worker.slot.over for worker in workers):
+        if stage is Stage.RETIRING and crew.workers_over:
             return Event.WORKERS_GONE
-        if stage is Stage.DISMISSING and all(card.child is None for card in self._cards):
+        if stage is Stage.DISMISSING and crew.cards_gone:
             return Event.CARDS_GONE
+        if self._run.deadline is not None and self._run.deadline <= now:
+            self._tell_what_is_late()
+            return Event.DEADLINE
         return None
 
     def _step(self, event: Event) -> None:
@@ -290,34 +260,31 @@ class Supervisor:
 
     def _perform(self, action: Action) -> None:
         if action is Action.BEGIN:
-            self._driver.order({"do": "begin"})
+            self._crew.driver.order({"do": "begin"})
         elif action is Action.SERVE:
             self._serve()
         elif action is Action.DRAIN:
             self._notifier.stopping()
-            self._driver.order({"do": "drain", "seconds": self._patience.drain * DRAIN_SHARE})
+            self._crew.driver.order({"do": "drain", "seconds": self._patience.drain * DRAIN_SHARE})
         elif action is Action.HURRY:
-            self._driver.order({"do": "drain", "seconds": self._patience.hurry * DRAIN_SHARE})
+            self._crew.driver.order({"do": "drain", "seconds": self._patience.hurry * DRAIN_SHARE})
         elif action is Action.STOP_WORKERS:
-            for worker in self._workers:
-                worker.step(lifecycle.Event.STOP)
+            self._crew.stop_workers()
         elif action is Action.STOP_DRIVER:
-            self._driver.order({"do": "stop"})
+            self._crew.driver.order({"do": "stop"})
         elif action is Action.ABORT_DRIVER:
-            self._driver.signal(signal.SIGABRT)
+            self._crew.driver.signal(signal.SIGABRT)
         elif action is Action.KILL_DRIVER:
-            self._driver.signal(signal.SIGKILL)
+            self._crew.driver.signal(signal.SIGKILL)
         elif action is Action.STOP_DMA:
-            self._stop_all_dma()
+            self._crew.stop_dma(self._stop_dma)
         elif action is Action.STOP_CARDS:
-            for card in self._cards:
-                card.dismiss()
+            self._crew.dismiss_cards()
         elif action is Action.KILL_CARDS:
-            for card in self._cards:
-                card.signal(signal.SIGKILL)
+            self._crew.kill_cards()
         elif action is Action.SETTLE:
             lost = settle_driver(self._instance.lane).lost
-            if self._driver.served:
+            if self._crew.driver.served:
                 self._announce(f"the driver's books were settled: {lost} packets lost with it")
         elif action is Action.FINISH:
             self._finish()
@@ -339,11 +306,10 @@ class Supervisor:
             return
         every = self._silence * LOOK
         self._look_at = now + every
-        for worker in self._workers:
-            worker.look(now, 1.5 * every)
-        if why := self._driver.silent(now, 1.5 * every):
+        why = self._crew.look(now, 1.5 * every)
+        if why and not self._hung:
+            self._hung = True
             self._blame(GaveUp(f"the driver {why} and was ended"))
-            self._events.append(Event.DRIVER_SILENT)
 
     def _driver_changed(self, what: str) -> None:
         if what == "finished":
@@ -354,7 +320,7 @@ class Supervisor:
             self._events.append(Event.DRIVER_CLOSED)
         elif what == "gone":
             if not self._run.closed and Event.DRIVER_CLOSED not in self._events:
-                self._blame(GaveUp(f"the driver {self._driver.how}; everything was stopped"))
+                self._blame(GaveUp(f"the driver {self._crew.driver.how}; everything was stopped"))
             self._events.append(Event.DRIVER_GONE)
 
     def _fail(self, error: RinglineError) -> None:
@@ -366,14 +332,23 @@ class Supervisor:
             self._events.append(Event.STOP)
         self._blame(error)
 
+    def _announce(self, sentence: str) -> None:
+        """Tell the operator; a run does not end because nobody can read it."""
+        with contextlib.suppress(OSError):
+            self._say(sentence)
+
     def _blame(self, error: RinglineError) -> None:
         """The first reason to end is the reason."""
         self._error = self._error or error
 
-    def _late(self) -> None:
+    def _tell_what_is_late(self) -> None:
         """The deadline of the run's stage has passed."""
         stage, patience = self._run.stage, self._patience
-        if stage in (Stage.OPENING, Stage.BEGINNING):
+        if stage is Stage.OPENING and not self._crew.started:
+            self._blame(
+                HardwareError(f"the simulated cards were not ready within {patience.open:g} s")
+            )
+        elif stage in (Stage.OPENING, Stage.BEGINNING):
             self._blame(
                 HardwareError(
                     f"the driver did not open its ports within {patience.open:g} s: "
@@ -386,15 +361,13 @@ class Supervisor:
             self._blame(
                 HardwareError(f"the driver did not stop its ports within {patience.close:g} s")
             )
-        self._events.append(Event.DEADLINE)
 
     def _serve(self) -> None:
         now = time.monotonic()
         self._end_at = None if self._seconds is None else now + self._seconds
         self._display_at = now
-        self._notifier.ready(
-            f"{_number(len(self._config.ports), 'port')}, {_number(len(self._workers), 'worker')}"
-        )
+        ports = _number(len(self._config.ports), "port")
+        self._notifier.ready(f"{ports}, {_number(len(self._crew.workers), 'worker')}")
 
     def _tell_world(self, now: float) -> None:
         if self._notifier.watchdog_seconds is not None and now >= self._alive_at:
@@ -412,7 +385,7 @@ class Supervisor:
     # -- the end ------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        self._final = self._take()
+        self._final, self._reports = self._take(), self._crew.reports
         if not self._final.balanced:
             wrong = {name: off for name, off in self._final.balance.items() if off}
             self._error = BooksError(
@@ -420,28 +393,13 @@ class Supervisor:
                 + ", ".join(f"{name} is off by {off}" for name, off in wrong.items())
             )
 
-    def _stop_all_dma(self) -> None:
-        for card in self._cards:
-            card.stop_dma()
-        for port in self._config.ports:
-            address = pci_address(port)
-            if address is None:
-                continue
-            try:
-                self._stop_dma(address)
-            except (RinglineError, OSError) as error:
-                self._announce(f"DMA of {address} could not be stopped: {error}")
-
     def _clear(self) -> None:
         """Whatever happened: nothing of this run goes on."""
         for service in self._services:
             self._loop.forget(service.fileno())
             service.close()
-        keepers: list[Keeper] = [*self._workers, self._driver, *self._cards]
-        if any(keeper.child is not None for keeper in keepers):
-            for keeper in keepers:
-                keeper.abandon(self._patience.kill)
-            self._stop_all_dma()
+        if self._crew.abandon(self._patience.kill):
+            self._crew.stop_dma(self._stop_dma)
 
 
 def _number(count: int, of: str) -> str:

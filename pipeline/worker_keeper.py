@@ -19,7 +19,7 @@ from ringline.pipeline.keepers import ERRORS, House, Keeper
 from ringline.pipeline.lifecycle import Action, Beat, Event, Phase, Policy, Slot
 from ringline.pipeline.observe import WorkerSource
 from ringline.shm.control import Message, revive
-from ringline.shm.errors import PluginError, RinglineError
+from ringline.shm.errors import EnvironmentLacks, PluginError, RinglineError
 from ringline.shm.rings import RingPair
 from ringline.workers import launch
 
@@ -79,7 +79,9 @@ class WorkerKeeper(Keeper):
         try:
             for action in actions:
                 self._perform(action)
-        except RinglineError as error:
+        except (RinglineError, OSError) as error:  # OSError: no descriptors left, say
+            if isinstance(error, OSError):
+                error = EnvironmentLacks(str(error))
             self._death.error = error
             self.house.announce(f"{self.name}: {error}")
         self._publish()

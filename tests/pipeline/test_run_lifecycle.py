@@ -144,6 +144,12 @@ def test_books_are_settled_unless_the_driver_closed_them() -> None:
             assert (Action.SETTLE in actions) != run.closed
 
 
+def test_a_reason_to_end_may_come_at_any_moment() -> None:
+    for run in RUNS:
+        after, _ = step(run, Event.FAILED, 0.0, Patience())
+        assert after.stage is not Stage.RUNNING
+
+
 def test_the_driver_may_die_at_any_moment() -> None:
     for run in RUNS:
         if run.driver:

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from ringline.pipeline.config import Config, MetricsConfig, PortConfig, RestartConfig, WorkerConfig
+from ringline.pipeline.crew import Programs
 from ringline.pipeline.instance import Instance
 from ringline.pipeline.lifecycle import Policy
 from ringline.pipeline.run_lifecycle import Patience
 from ringline.pipeline.snapshot import Snapshot
-from ringline.pipeline.supervisor import Outcome, Programs, Supervisor
+from ringline.pipeline.supervisor import Outcome, Supervisor
 from ringline.shm.errors import (
     BooksError,
     EnvironmentLacks,

@@ -1,0 +1,157 @@
+"""All children of one run: the driver, the workers, the cards in processes of their own."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ringline.pipeline.card_keeper import CardKeeper
+from ringline.pipeline.driver_keeper import DriverKeeper
+from ringline.pipeline.instance import pci_address
+from ringline.pipeline.keepers import House, Keeper
+from ringline.pipeline.lifecycle import Event, Phase, Policy
+from ringline.pipeline.observe import Sources
+from ringline.pipeline.worker_keeper import WorkerKeeper
+from ringline.shm.errors import RinglineError
+from ringline.workers import launch
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What is executed for each kind of child."""
+
+    # -P: nothing that lies in the current folder can stand in for a module of ours.
+    driver: tuple[str, ...] = (sys.executable, "-P", "-m", "ringline.pipeline.driver")
+    worker: tuple[str, ...] = field(default_factory=lambda: tuple(launch.command()))
+    card: tuple[str, ...] = (sys.executable, "-P", "-m", "ringline.pipeline.ports.sim82599.process")
+
+
+class Crew:
+    """The keepers of all children, started and ended together.
+
+    `silence` is the age in seconds at which a worker's heartbeat means that it hangs.
+    """
+
+    def __init__(
+        self,
+        house: House,
+        programs: Programs,
+        sources: Sources,
+        policy: Policy,
+        silence: float,
+        driver_changed: Callable[[str], None],
+    ) -> None:
+        self._house = house
+        self.started = False  # the driver and the workers were
+        self.driver = DriverKeeper(house, programs.driver, sources, driver_changed)
+        self.workers = [
+            WorkerKeeper(house, programs.worker, source, self.driver, policy, silence)
+            for source in sources.workers
+        ]
+        self.cards = [
+            CardKeeper(house, programs.card, sources.ports[index], index, segment)
+            for index, segment in house.instance.cards.items()
+        ]
+
+    @property
+    def cards_ready(self) -> bool:
+        """Whether the driver can look for its cards."""
+        return all(card.ready for card in self.cards)
+
+    @property
+    def cards_gone(self) -> bool:
+        """Whether no card process is left."""
+        return all(card.child is None for card in self.cards)
+
+    @property
+    def workers_served(self) -> bool:
+        """Whether every worker was ready once. One may have died since: that is not for
+        the whole run to wait for."""
+        return all(worker.slot.served for worker in self.workers)
+
+    @property
+    def workers_over(self) -> bool:
+        """Whether no worker is left, and none will come."""
+        return all(worker.slot.over for worker in self.workers)
+
+    @property
+    def workers_given_up(self) -> bool:
+        """Whether every queue was given up."""
+        return bool(self.workers) and all(
+            worker.slot.phase is Phase.GIVEN_UP for worker in self.workers
+        )
+
+    @property
+    def reports(self) -> dict[int, dict[str, Any]]:
+        """What plugins said of themselves at last, by queue."""
+        return {worker.queue: worker.report for worker in self.workers if worker.report}
+
+    def deadlines(self) -> list[float | None]:
+        """When `late` has something to do."""
+        return [worker.slot.deadline for worker in self.workers]
+
+    def late(self, now: float) -> None:
+        """Tell every worker whose deadline has passed."""
+        for worker in self.workers:
+            if worker.slot.deadline is not None and worker.slot.deadline <= now:
+                worker.step(Event.DEADLINE)
+
+    def look(self, now: float, longest: float) -> str:
+        """Look at all heartbeats; why the driver counts as hung, or "".
+
+        `longest` seconds is the most that one look counts for.
+        """
+        for worker in self.workers:
+            worker.look(now, longest)
+        return self.driver.silent(now, longest)
+
+    def start_cards(self) -> None:
+        """First: the driver looks for its cards at once."""
+        for card in self.cards:
+            card.start()
+
+    def start(self) -> None:
+        """The driver and the workers, side by side."""
+        self.started = True
+        self.driver.start()
+        for worker in self.workers:
+            worker.step(Event.START)
+
+    def stop_workers(self) -> None:
+        """Tell them to finish; the second time, they have little time left."""
+        for worker in self.workers:
+            worker.step(Event.STOP)
+
+    def stop_dma(self, stop: Callable[[str], None]) -> None:
+        """No card writes into memory any more; `stop` knows how, given a PCI address."""
+        for card in self.cards:
+            card.stop_dma()
+        for port in self._house.config.ports:
+            address = pci_address(port)
+            if address is None:
+                continue
+            try:
+                stop(address)
+            except (RinglineError, OSError) as error:
+                self._house.announce(f"DMA of {address} could not be stopped: {error}")
+
+    def dismiss_cards(self) -> None:
+        """They write out what they recorded and end."""
+        for card in self.cards:
+            card.dismiss()
+
+    def kill_cards(self) -> None:
+        """They did not."""
+        for card in self.cards:
+            card.signal(signal.SIGKILL)
+
+    def abandon(self, seconds: float) -> bool:
+        """End whoever is left; whether there was anybody. `seconds` is for each."""
+        keepers: list[Keeper] = [*self.workers, self.driver, *self.cards]
+        left = [keeper for keeper in keepers if keeper.child is not None]
+        for keeper in left:
+            keeper.abandon(seconds)
+        return bool(left)
