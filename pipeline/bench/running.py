@@ -85,6 +85,13 @@ class Running:
 
     def end(self) -> dict[str, Any]:
         """End it as Ctrl-C would and return its report."""
+        self._stop()
+        if self._process.returncode != 0 or not self._report.exists():
+            raise EnvironmentLacks(f"the run that was measured did not end well: {self._words()}")
+        self.report = json.loads(self._report.read_text())
+        return self.report
+
+    def _stop(self) -> None:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
@@ -92,10 +99,6 @@ class Running:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        if self._process.returncode != 0 or not self._report.exists():
-            raise EnvironmentLacks(f"the run that was measured did not end well: {self._words()}")
-        self.report = json.loads(self._report.read_text())
-        return self.report
 
     def _words(self) -> str:
         self._errors.flush()
@@ -113,13 +116,7 @@ class Running:
             if kind is None and not self.report:
                 self.end()
         finally:
-            if self._process.poll() is None:
-                self._process.send_signal(signal.SIGINT)
-                try:
-                    self._process.wait(STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    self._process.kill()
-                    self._process.wait()
+            self._stop()
             self._errors.close()
             self._folder.cleanup()
 
