@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,6 +12,13 @@ from pathlib import Path
 import pytest
 
 from .operator_view import Operator
+
+
+@pytest.fixture(scope="session")
+def name_instance() -> Callable[[], str]:
+    """As `instance`, for fixtures that outlive a test."""
+    numbers = itertools.count(1)
+    return lambda: f"t{os.getpid()}-m{next(numbers)}"
 
 
 @pytest.fixture
