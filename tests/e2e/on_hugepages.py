@@ -27,6 +27,9 @@ listen = "off"
 
 
 def main(folder: str, name: str) -> None:
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        if line.split()[2] == "hugetlbfs":  # those of the system, in this namespace only
+            subprocess.run(["umount", "--lazy", line.split()[1]], check=True, timeout=10)
     subprocess.run(
         ["mount", "-t", "hugetlbfs", "-o", "pagesize=2M", "none", folder], check=True, timeout=10
     )
