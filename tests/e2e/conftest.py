@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from .operator_view import Operator
+from .running import Running
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +35,17 @@ def open_operator(instance: Callable[[], str]) -> Iterator[Operator]:
     folder.chmod(0o777)
     yield Operator(folder, instance)
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def start(tmp_path: Path, instance: Callable[[], str]) -> Iterator[Callable[..., Running]]:
+    """Starts runs, and ends by force what is left of them afterwards."""
+    runs: list[Running] = []
+
+    def start_(**options: bool) -> Running:
+        runs.append(Running(instance(), tmp_path, **options))
+        return runs[-1]
+
+    yield start_
+    for run in runs:
+        run.kill_all()

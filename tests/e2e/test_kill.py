@@ -6,16 +6,13 @@ RINGLINE_PROOF=1 draws many more.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import mmap
 import os
 import random
 import signal
-import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,228 +21,25 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ringline.shm._shm import ffi
 
+from .running import (
+    SECONDS,
+    SEED,
+    Running,
+    alive,
+    check_counts,
+    drops,
+    kill,
+    kill_and_see_successor,
+    restarts,
+    see_end,
+    until,
+)
+
 pytestmark = pytest.mark.slow
 
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
 TIMES = 40 if PROOF else 2  # how often each kind of death is tried
-SEED = int(os.environ.get("RINGLINE_SEED", "0")) or random.randrange(1, 10**6)
-SECONDS = 60.0  # after which something hangs
 BATCH = 64  # a dead worker costs at most so many packets
-
-ROLES = {"pipeline.driver": "driver", "start.py": "worker", "sim82599.process": "card"}
-
-CONFIG = """
-name = "{name}"
-[port.wan]
-device = "sim:82599"
-queues = 2
-process = {process}
-wire = {{ flows = {{ count = 64 }} }}
-[worker]
-plugin = "forward"
-restart = {{ intensity = 1000, period = 1.0 }}
-[metrics]
-listen = "127.0.0.1:0"
-"""
-
-
-def said(seconds: float, what: str) -> None:
-    raise AssertionError(f"{what} did not happen within {seconds:g} s (seed {SEED})")
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > end:
-            said(seconds, what)
-        time.sleep(0.01)
-    return value
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs; one that ended and waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-class Running:
-    """`ringline run` in a process of its own, and what it left when it has ended."""
-
-    def __init__(self, name: str, folder: Path, *, process: bool = False) -> None:
-        self.name = name
-        self._folder = folder
-        self._config = folder / f"{name}.toml"
-        self._config.write_text(CONFIG.format(name=name, process=str(process).lower()))
-        self.start()
-
-    def start(self, *options: str) -> None:
-        self._report = self._folder / f"{self.name}.json"
-        self._report.unlink(missing_ok=True)
-        self._output = self._folder / f"{self.name}.out"
-        with self._output.open("w") as output:
-            self.process = subprocess.Popen(
-                ["ringline", "run", str(self._config), "--report", str(self._report), *options],
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-
-    @property
-    def output(self) -> str:
-        return self._output.read_text()
-
-    def children(self) -> list[tuple[int, str]]:
-        """Process id and role of everything that it started."""
-        found = []
-        with contextlib.suppress(OSError):
-            pid = self.process.pid
-            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-                with contextlib.suppress(OSError):
-                    command = Path(f"/proc/{child}/cmdline").read_text()
-                    found += [(int(child), ROLES[mark]) for mark in ROLES if mark in command]
-        return found
-
-    def pids(self, role: str) -> list[int]:
-        return [pid for pid, its in self.children() if its == role]
-
-    def first(self, role: str) -> int:
-        """Wait for a child of this role; its process id."""
-
-        def look() -> list[int]:
-            assert self.process.poll() is None, self.output
-            return self.pids(role)
-
-        pids: list[int] = until(look, f"the start of a {role}")
-        return pids[0]
-
-    def status(self) -> dict[str, Any]:
-        answer = subprocess.run(
-            ["ringline", "status", self.name, "--json"],
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        told: dict[str, Any] = json.loads(answer.stdout) if answer.returncode == 0 else {}
-        return told
-
-    def serving(self) -> dict[str, Any]:
-        """Wait until packets flow; the status."""
-
-        def look() -> dict[str, Any]:
-            assert self.process.poll() is None, self.output
-            told = self.status()
-            flows = told and told["state"] == "running"
-            flows = flows and told["ports"]["wan"]["transmitted"]["packets"] > 0
-            return told if flows else {}
-
-        told: dict[str, Any] = until(look, "traffic")
-        return told
-
-    def end(self) -> tuple[int, dict[str, Any]]:
-        """Ask it to end, if it runs; its exit code and report."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.ended()
-
-    def ended(self) -> tuple[int, dict[str, Any]]:
-        """Wait for its end; its exit code and report."""
-        try:
-            code = self.process.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            said(SECONDS, f"the end of the run; it told:\n{self.output}")
-        told = self._report.read_text() if self._report.exists() else ""
-        return code, json.loads(told) if told else {}
-
-    def left(self) -> list[str]:
-        """Segments and sockets of this instance that are still there."""
-        folders = ["/dev/shm", "/run/ringline", f"/tmp/ringline-{os.geteuid()}"]
-        folders += [os.path.join(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"), "ringline")]
-        names = (f"ringline.{self.name}.", f"{self.name}.sock")
-        return [
-            f"{folder}/{entry}"
-            for folder in folders
-            if os.path.isdir(folder)
-            for entry in os.listdir(folder)
-            if entry.startswith(names)
-        ]
-
-    def kill_all(self) -> None:
-        pids = [pid for pid, _ in self.children()]
-        self.process.kill()
-        self.process.wait()
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for path in self.left():
-            os.unlink(path)
-
-
-@pytest.fixture
-def start(tmp_path: Path, instance: Callable[[], str]) -> Iterator[Callable[..., Running]]:
-    runs: list[Running] = []
-
-    def start_(**options: bool) -> Running:
-        runs.append(Running(instance(), tmp_path, **options))
-        return runs[-1]
-
-    yield start_
-    for run in runs:
-        run.kill_all()
-
-
-def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def see_end(pids: list[int]) -> None:
-    """Whose supervisor died end by themselves, and soon."""
-    until(lambda: not any(alive(pid) for pid in pids), "the end of all children", 10.0)
-
-
-def wrong(report: dict[str, Any]) -> dict[str, int]:
-    """The equations that do not hold."""
-    return {name: off for name, off in report["balance"].items() if off}
-
-
-def check_counts(report: dict[str, Any]) -> None:
-    """The books balance, and agree with what the card and the wire counted for themselves."""
-    assert wrong(report) == {}, f"seed {SEED}"
-    port = report["ports"]["wan"]
-    dropped = sum(port["drops"].values())
-    assert port["received"]["packets"] == port["forwarded"] + dropped + port["in_flight"]
-
-
-def drops(report: dict[str, Any], reason: str) -> list[int]:
-    """Per queue."""
-    return [queue[f"drop_{reason}"] for queue in report["ports"]["wan"]["queues"]]
-
-
-def worker_pid(told: dict[str, Any], queue: int) -> int:
-    pid: int = told["workers"][queue]["pid"] or 0
-    return pid
-
-
-def restarts(told: dict[str, Any]) -> list[int]:
-    return [worker["restarts"] for worker in told["workers"]]
-
-
-def kill_and_see_successor(
-    run: Running, queue: int, number: signal.Signals = signal.SIGKILL
-) -> None:
-    before = run.serving()
-    kill(worker_pid(before, queue), number)
-
-    def replaced() -> bool:
-        told = run.status()
-        if not told:
-            return False
-        worker = told["workers"][queue]
-        return bool(worker["up"]) and worker["generation"] > before["workers"][queue]["generation"]
-
-    until(replaced, f"the start of a successor for worker {queue}")
 
 
 @pytest.mark.parametrize("process", [False, True], ids=["stepped card", "card process"])
@@ -467,15 +261,3 @@ def test_a_death_while_it_starts_leaves_nothing(start: Callable[..., Running], r
                 check_counts(report)
         assert not any(alive(pid) for pid in pids)
         assert run.left() == []
-
-
-def test_interrupting_twice_hurries_and_skips_nothing(start: Callable[..., Running]) -> None:
-    run = start()
-    run.serving()
-    run.process.send_signal(signal.SIGINT)
-    time.sleep(0.05)
-    run.process.send_signal(signal.SIGINT)
-    code, report = run.ended()
-    assert code == 0, run.output
-    check_counts(report)
-    assert run.left() == []
