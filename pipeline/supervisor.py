@@ -45,7 +45,7 @@ from ringline.shm.errors import BooksError, EnvironmentLacks, GaveUp, HardwareEr
 from ringline.shm.ledger import settle_driver
 
 SILENCE = 1.0  # seconds without a heartbeat until a worker counts as hung
-LOOK = 0.3  # of `silence`: from one look at the heartbeats to the next
+LOOK = 0.35  # of `silence`: from one look at the heartbeats to the next
 DISPLAY_EVERY = 1.0
 DRAIN_SHARE = 0.9  # of the drain's deadline is the driver's, to answer in time
 

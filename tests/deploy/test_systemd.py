@@ -53,7 +53,7 @@ def test_systemd_would_say_so_if_the_unit_were_wrong(tmp_path: Path) -> None:
 
 def test_the_unit_waits_longer_than_the_supervisor_does() -> None:
     policy, patience = Policy(), Patience()
-    start = patience.open + policy.prepare
+    start = max(patience.open, policy.prepare + policy.setup) + patience.open
     assert float(setting("TimeoutStartSec")) >= start
     stop = patience.drain + 2 * policy.stop + patience.close + patience.grace
     stop += 2 * patience.kill + patience.dismiss

@@ -16,9 +16,10 @@ from ringline.pipeline.config import Config, MetricsConfig, PortConfig, RestartC
 from ringline.pipeline.crew import Programs
 from ringline.pipeline.instance import Instance
 from ringline.pipeline.lifecycle import Policy
+from ringline.pipeline.loop import Loop
 from ringline.pipeline.run_lifecycle import Patience
 from ringline.pipeline.snapshot import Snapshot
-from ringline.pipeline.supervisor import Outcome, Supervisor
+from ringline.pipeline.supervisor import SILENCE, Outcome, Supervisor
 from ringline.shm.errors import (
     BooksError,
     EnvironmentLacks,
@@ -382,6 +383,22 @@ def test_an_instance_that_runs_refuses_a_second(trial: Trial) -> None:
     assert raised(trial.run("well", seconds=None)) is None
     assert isinstance(refused[0].error, EnvironmentLacks)
     assert "already runs" in str(refused[0].error)
+
+
+def test_an_idle_supervisor_wakes_up_rarely(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times a second, of which one is left to what the driver tells."""
+    turns: list[float] = []
+    turn = Loop.turn
+
+    def counted(loop: Loop, deadlines: list[float | None]) -> None:
+        turn(loop, deadlines)
+        turns.append(time.monotonic())
+
+    monkeypatch.setattr(Loop, "turn", counted)
+    monkeypatch.setattr("ringline.pipeline.supervisor.DISPLAY_EVERY", 600.0)
+    assert raised(trial.run("well", "well", seconds=4.0, silence=SILENCE)) is None
+    # The start and the end are busier: two seconds between them.
+    assert len([at for at in turns if turns[-1] - 3.0 < at < turns[-1] - 1.0]) <= 3 * 2
 
 
 def test_a_display_that_is_closed_ends_nothing(trial: Trial) -> None:
