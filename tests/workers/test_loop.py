@@ -210,6 +210,7 @@ def test_blanks_are_kept_and_come_back_at_the_end(pushes: list[tuple[bool, int]]
     assert sorted(reference[3] for reference in returned) == [10_000 + i for i in range(blanks)]
     assert all(reference[5] == DROP and reference[6] & BLANK for reference in returned)
     assert loop.slot.counters.packets == packets
+    assert loop.slot.counters.bytes == 60 * packets
     assert loop.slot.counters.created == 0
 
 

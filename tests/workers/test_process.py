@@ -55,6 +55,25 @@ def test_stop_means_after_what_was_pushed(worker: WorkerUnderTest) -> None:
     assert {reference[5] for reference in back} == {DROP}
 
 
+SLOW = """
+import time
+
+class Slow:
+    def process(self, batch):
+        time.sleep(0.03)
+"""
+
+
+def test_a_slow_plugin_is_given_time_to_finish(
+    worker: WorkerUnderTest, plugin_file: PluginFile
+) -> None:
+    """It takes several turns, and each has a look at the clock."""
+    worker.serve(f"{plugin_file(SLOW)}:Slow")
+    worker.push([(n % 64, 192, 60, n, 0, 0, 0) for n in range(400)])
+    assert worker.stop() == exits.STOPPED
+    assert [reference[3] for reference in worker.take(400)] == list(range(400))
+
+
 def test_blanks_come_back_when_it_stops(worker: WorkerUnderTest) -> None:
     worker.serve(f"{MODULE}.drop:drop")
     worker.push([(n, 192, 0, 0, 0, 255, BLANK) for n in range(100)])
