@@ -114,8 +114,9 @@ def create_segment(instance: str, what: str, size: int, *, kind: int, pages: str
                 "no hugetlbfs is mounted; mount one (mount -t hugetlbfs none /dev/hugepages)"
             )
         raise EnvironmentLacks(f'hugepages = "require", but {"; ".join(obstacles)}')
+    reserved = hugepages.pool(hugepages.default_size(), "nr_hugepages")
     segment = Segment.create(instance, what, size, kind=kind)
-    if hugepages.pool(hugepages.default_size(), "nr_hugepages"):
+    if reserved:
         segment.remark = "; ".join(obstacles)
     return segment
 
