@@ -85,7 +85,8 @@ class Loop:
         trace: TracebackType | None,
     ) -> None:
         for number, handler in self._handlers.items():
-            signal.signal(number, _nothing if self._last else handler)
+            # Python takes its own handlers away at its end, and then a signal would kill.
+            signal.signal(number, signal.SIG_IGN if self._last else handler)
         signal.set_wakeup_fd(self._old_wakeup)
         self._selector.close()
         assert self._wakeup is not None
