@@ -152,12 +152,14 @@ class CompiledTier(Tier):
         Without reference counts: they cost a function that works on arrays of its state
         half of its time. Impossible for one that allocates; that then is a remark.
         """
-        from ringline.workers import code_cache, codegen, jit
+        from ringline.workers import code_cache, codegen, jit, jit_packets
 
         title = f"{self._function.__module__}.{self._function.__qualname__}"
         loop_source = codegen.source(title, self._shape, cache=True, counted=False)
-        with open(jit.__file__, encoding="utf-8") as file:
-            pieces = (file.read(), loop_source, repr(self._shape), str(context.debug))
+        pieces = [loop_source, repr(self._shape), str(context.debug)]
+        for ours in (jit, jit_packets):
+            with open(str(ours.__file__), encoding="utf-8") as file:
+                pieces.append(file.read())
         stem = re.sub(r"\W", "_", title)[-80:]
         name = f"{stem}_{code_cache.fingerprint(self._function, *pieces)}"
         place = code_cache.folder()

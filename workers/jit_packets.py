@@ -1,0 +1,181 @@
+"""What packets.py offers, for compiled functions: fields, resize, create.
+
+Imported for its effect: from here on numba knows these names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import errors
+from numba.extending import intrinsic, overload
+from numba.np.arrayobj import make_array
+
+from ringline.shm._shm import lib as shm
+from ringline.workers import packets
+from ringline.workers.jit import (
+    FRAME,
+    REFERENCE,
+    STRIDE,
+    WORD,
+    MetaType,
+    batch_count,
+    batch_packets,
+    batch_ports,
+    frame_at,
+    holders,
+    packet_address,
+    packet_buffer,
+    packet_length,
+    packet_offset,
+    pointer,
+    reader,
+    set_packet_port,
+    writer,
+)
+
+HEADROOM: int = shm.RL_BUFFER_HEADROOM
+LENGTH_MIN: int = shm.RL_FRAME_MIN
+LENGTH_MAX: int = shm.RL_FRAME_MAX
+CREATED_MAX: int = shm.RL_BATCH_MAX
+
+batch_blank_count = reader("struct rl_batch", "blank_count")
+batch_blanks = reader("struct rl_batch", "blanks")
+batch_created = reader("struct rl_batch", "created")
+set_batch_blank_count = writer("struct rl_batch", "blank_count")
+set_batch_created = writer("struct rl_batch", "created")
+set_packet_buffer = writer("struct rl_reference", "buffer")
+set_packet_flags = writer("struct rl_reference", "flags")
+set_packet_length = writer("struct rl_reference", "length")
+set_packet_offset = writer("struct rl_reference", "offset")
+
+
+def _big_endian(builder: Any, value: Any) -> Any:
+    return value if value.type.width == 8 else builder.bswap(value)
+
+
+def _pieces(size: int) -> list[tuple[int, int]]:
+    """(byte, bytes) of the loads that make a field of `size` bytes."""
+    return [(0, 4), (4, 2)] if size == 6 else [(0, size)]
+
+
+def _size_of(size: Any) -> int:
+    """The constant in the type of an argument."""
+    value = getattr(size, "literal_value", None)
+    if value not in (1, 2, 4, 6, 8):
+        raise errors.TypingError("the size of a field is a constant: 1, 2, 4, 6 or 8")
+    return int(value)
+
+
+@intrinsic(prefer_literal=True)
+def _load_field(_: Any, frame: Any, offset: Any, size: Any) -> Any:
+    width = _size_of(size)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = make_array(FRAME)(context, builder, args[0]).data
+        address = builder.add(builder.ptrtoint(data, WORD), args[1])
+        value = ir.Constant(WORD, 0)
+        for at, count in _pieces(width):
+            there = pointer(builder, address, at, 8 * count)
+            piece = _big_endian(builder, builder.load(there, align=1))
+            if count < 8:
+                piece = builder.zext(piece, WORD)
+            shift = ir.Constant(WORD, 8 * (width - at - count))
+            value = builder.or_(value, builder.shl(piece, shift))
+        return value
+
+    return types.int64(FRAME, types.int64, size), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _store_field(_: Any, frame: Any, offset: Any, size: Any, value: Any) -> Any:
+    width = _size_of(size)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = make_array(FRAME)(context, builder, args[0]).data
+        address = builder.add(builder.ptrtoint(data, WORD), args[1])
+        for at, count in _pieces(width):
+            shift = ir.Constant(WORD, 8 * (width - at - count))
+            piece = builder.lshr(args[3], shift)
+            if count < 8:
+                piece = builder.trunc(piece, ir.IntType(8 * count))
+            there = pointer(builder, address, at, 8 * count)
+            builder.store(_big_endian(builder, piece), there, align=1)
+        return context.get_dummy_value()
+
+    return types.void(FRAME, types.int64, size, types.int64), codegen
+
+
+@overload(packets.field, prefer_literal=True)
+def _get_field(frame: Any, offset: Any, size: Any) -> Any:
+    if frame != FRAME:
+        return None
+    width = _size_of(size)
+
+    def field(frame: Any, offset: Any, size: Any) -> Any:
+        if offset < 0 or offset + width > len(frame):
+            raise IndexError("the frame ends before this field")
+        return _load_field(frame, offset, width)
+
+    return field
+
+
+@overload(packets.set_field, prefer_literal=True)
+def _set_field(frame: Any, offset: Any, size: Any, value: Any) -> Any:
+    if frame != FRAME:
+        return None
+    width = _size_of(size)
+
+    def set_field(frame: Any, offset: Any, size: Any, value: Any) -> None:
+        if offset < 0 or offset + width > len(frame):
+            raise IndexError("the frame ends before this field")
+        _store_field(frame, offset, width, value)
+
+    return set_field
+
+
+# Inlined, for without reference counts a function cannot return an array of its own.
+@overload(packets.resize, inline="always")
+def _resize(meta: Any, front: Any, back: Any) -> Any:
+    if not isinstance(meta, MetaType):
+        return None
+
+    def resize(meta: Any, front: Any, back: Any) -> Any:
+        batch, packet = holders(meta)
+        offset = packet_offset(packet) - front
+        length = packet_length(packet) + front + back
+        if offset < 0 or length < 0 or offset + length > STRIDE:
+            raise ValueError("the frame would leave its buffer")
+        set_packet_offset(packet, offset)
+        set_packet_length(packet, length)
+        return frame_at(packet_address(batch, packet), length)
+
+    return resize
+
+
+@overload(packets.create, inline="always")
+def _create(meta: Any, length: Any, port: Any) -> Any:
+    if not isinstance(meta, MetaType):
+        return None
+
+    def create(meta: Any, length: Any, port: Any) -> Any:
+        batch, _ = holders(meta)
+        if not 0 <= port < batch_ports(batch) or not LENGTH_MIN <= length <= LENGTH_MAX:
+            raise ValueError("no such port, or no such length")
+        left, made = batch_blank_count(batch), batch_created(batch)
+        if left == 0 or made == CREATED_MAX:
+            return frame_at(batch, 0)
+        blank = batch_blanks(batch) + (left - 1) * REFERENCE
+        packet = batch_packets(batch) + (batch_count(batch) + made) * REFERENCE
+        set_packet_buffer(packet, packet_buffer(blank))
+        set_packet_offset(packet, HEADROOM)
+        set_packet_length(packet, length)
+        set_packet_port(packet, port)
+        set_packet_flags(packet, 0)
+        set_batch_blank_count(batch, left - 1)
+        set_batch_created(batch, made + 1)
+        return frame_at(packet_address(batch, packet), length)
+
+    return create
