@@ -81,7 +81,7 @@ class DriverKeeper(Keeper):
         if not self.ready:
             return ""
         self._beat = self._beat.look(self.house.instance.books.lane.heartbeat, now, longest)
-        if self.deaf:
+        if self.deaf(now):
             return "closed its control socket"
         if self._beat.silent > SILENCE:
             return f"gave no sign of life for {SILENCE:g} s"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from ringline.workers.capture_table import CaptureError
 
 REMARKS_MAX = 32
 MESSAGES_PER_TURN = 16  # a child that talks without end must not keep the loop
+DYING = 0.5  # seconds from the closing of a process's files to its end, on a busy machine
 LAST_WORDS = 1000  # more than a socket holds
 
 ERRORS: list[type[RinglineError]] = [CaptureError] + [
@@ -61,25 +63,30 @@ class Keeper(ABC):
         self.house = house
         self.name = name
         self.child: Child | None = None
-        self.deaf = False  # its end of the control socket is closed, or useless
+        self._deaf_since: float | None = None  # it cannot be spoken to
         self._program = program
 
     def spawn(self) -> None:
         """Start the program and listen to it."""
         child = self.child = Child(self.name, self._program, self.environment())
-        self.deaf = False
+        self._deaf_since = None
         self.house.loop.watch(child.pidfd, self._exited)
         self.house.loop.watch(child.control.fileno(), self._listen)
 
     def tell(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send to the child, if there is one that listens."""
-        if self.child is not None and not self.deaf:
+        if self.child is not None and self._deaf_since is None:
             self.child.tell(message, descriptors)
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the child, if there is one."""
         if self.child is not None:
             self.child.signal(number)
+
+    def deaf(self, now: float) -> bool:
+        """Whether it goes on without its control socket; one that is about to end has not
+        gone on for long."""
+        return self._deaf_since is not None and now - self._deaf_since > DYING
 
     def abandon(self, seconds: float) -> None:
         """End the child whatever any table says: by closing its control socket, which
@@ -110,13 +117,13 @@ class Keeper(ABC):
     def _listen(self, most: int = MESSAGES_PER_TURN) -> None:
         child = self.child
         for _ in range(most):
-            if child is None or self.child is not child or self.deaf:
+            if child is None or self.child is not child or self._deaf_since is not None:
                 return
             try:
                 received = child.control.receive()
             except (Closed, Garbled) as error:
                 self.house.loop.forget(child.control.fileno())
-                self.deaf = True
+                self._deaf_since = time.monotonic()
                 if isinstance(error, Garbled):
                     self.house.announce(f"{self.name}: {error}; it is ended")
                     child.signal(signal.SIGKILL)

@@ -95,7 +95,7 @@ class WorkerKeeper(Keeper):
         if self.slot.phase is not Phase.RUNNING:
             return
         self._beat = self._beat.look(self._source.slot.counters.heartbeat, now, longest)
-        if self.deaf:
+        if self.deaf(now):
             self._death.fault = "closed its control socket"
         elif self._beat.silent > self._silence:
             self._death.fault = f"gave no sign of life for {self._silence:g} s"
