@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -48,6 +51,9 @@ def main(arguments: Namespace) -> int:
         "latency": latency.measure,
     }
     wanted = _wanted(arguments)
+    # `timeout` and service managers end a command so: leave in order, as at a Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    _remove_stale()
     cpus = machine.choose_cpus(_cpus(arguments.cpus))
     _enough(cpus, wanted)
     at = machine.look(cpus)
@@ -72,6 +78,18 @@ def main(arguments: Namespace) -> int:
         print(at.describe())
         print(table(figures))
     return 0
+
+
+def _remove_stale() -> None:
+    """Remove the segments of benchmarks that were killed."""
+    from ringline.shm.errors import RinglineError
+    from ringline.shm.owners import SHARED_MEMORY
+    from ringline.shm.segments import remove_stale
+
+    files = [name for name in os.listdir(SHARED_MEMORY) if name.startswith("ringline.bench-")]
+    for instance in {name.split(".")[1] for name in files}:
+        with contextlib.suppress(RinglineError):  # that one runs
+            remove_stale(instance, lambda address: None)
 
 
 def _wanted(arguments: Namespace) -> list[str]:
