@@ -107,7 +107,8 @@ def create_segment(instance: str, what: str, size: int, *, kind: int, pages: str
                 _check(mount, page_size, size)
                 return Segment.create(instance, what, size, kind=kind, hugepage_mount=mount)
             except Unavailable as error:
-                obstacles.append(str(error))
+                if str(error) not in obstacles:  # of two mounts
+                    obstacles.append(str(error))
     if pages == "require":
         if not obstacles:
             obstacles.append(

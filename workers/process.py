@@ -234,8 +234,6 @@ def _live(channel: Channel, message: dict[str, Any], descriptors: list[int]) -> 
     import faulthandler
 
     faulthandler.enable()  # the supervisor answers silence with ABRT: then this says where
-    # What a plugin prints is there at once, also when it crashes then; and nobody flushes it.
-    sys.stdout = open(1, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     if message.get("cpu") is not None:
         os.sched_setaffinity(0, {message["cpu"]})
     try:

@@ -19,5 +19,8 @@ else:
 
     site.main()
 
+# What a plugin prints is there at once: it may crash then, and nobody flushes for it.
+sys.stdout = open(1, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+
 __import__(f"ringline.workers.{sys.argv[1]}")
 sys.modules[f"ringline.workers.{sys.argv[1]}"].main()

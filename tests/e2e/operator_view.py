@@ -29,7 +29,8 @@ import pytest
 
 SECONDS = 100.0  # after which a command hangs
 MARK = "RINGLINE_TEST_COMMAND"
-HEAD = 'name = "NAME"\nmetrics.listen = "off"\n'
+# Hugepages are another test's, which may run at the same time.
+HEAD = 'name = "NAME"\nmetrics.listen = "off"\nmemory.hugepages = "off"\n'
 PORT = '[port.wan]\ndevice = "sim:82599"\n'
 ONE_QUEUE = HEAD + PORT
 
@@ -75,12 +76,15 @@ class Operator:
         within: Sequence[str] = (),
         environment: Mapping[str, str | None] | None = None,
         other_words: bool = False,
+        beside: bool = False,
         **more: Any,
     ) -> Ended:
         """`ringline ARGUMENTS`, to its end. `within` is what is before it on the command line,
         `environment` what is different (None: without that variable). `other_words`: not only
-        ours are on the error output."""
-        with self.started(*arguments, within=within, environment=environment, **more) as process:
+        ours are on the error output. `beside`: an instance of this name runs, and stays."""
+        with self.started(
+            *arguments, within=within, environment=environment, beside=beside, **more
+        ) as process:
             try:
                 out, errors = process.communicate(timeout=SECONDS)
             except subprocess.TimeoutExpired:
@@ -105,6 +109,7 @@ class Operator:
         *arguments: str | Path,
         within: Sequence[str] = (),
         environment: Mapping[str, str | None] | None = None,
+        beside: bool = False,
         **more: Any,
     ) -> Iterator[subprocess.Popen[str]]:
         """`ringline ARGUMENTS` until the block ends. Then it has ended, and nothing is left."""
@@ -128,7 +133,9 @@ class Operator:
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
-        left = [*shared_memory(self.name), *sockets(self.name), *processes(mark)]
+        left: list[Any] = processes(mark)
+        if not beside:
+            left += [*shared_memory(self.name), *sockets(self.name)]
         assert not left, f"left behind: {left}"
 
     @contextmanager
@@ -145,14 +152,8 @@ class Operator:
     def _until_it_serves(self, process: subprocess.Popen[str]) -> None:
         until = time.monotonic() + SECONDS
         while True:
-            asked = subprocess.run(
-                ["ringline", "status", "--json", self.name],
-                capture_output=True,
-                text=True,
-                timeout=SECONDS,
-                check=False,
-            )
-            if asked.returncode == 0 and '"state": "running"' in asked.stdout:
+            asked = self.run("status", "--json", self.name, beside=True)
+            if asked.code == 0 and '"state": "running"' in asked.out:
                 return
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < until, "it does not begin to serve"

@@ -138,5 +138,5 @@ def test_a_device_string_that_means_nothing(operator: Operator, device: str, tol
 
 def test_physical_memory_that_is_not_in_one_piece(operator: Operator, card: Card) -> None:
     """Ordinary pages will not do for a card without an IOMMU."""
-    text = CONFIG.replace('"offset"', '"physical"') + '[memory]\nhugepages = "off"\n'
+    text = CONFIG.replace('"offset"', '"physical"')
     assert "reserve hugepages" in refused(operator, text=text)

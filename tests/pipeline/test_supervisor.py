@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from ringline.pipeline.config import Config, MetricsConfig, PortConfig, RestartConfig, WorkerConfig
+from ringline.pipeline.config import (
+    Config,
+    MemoryConfig,
+    MetricsConfig,
+    PortConfig,
+    RestartConfig,
+    WorkerConfig,
+)
 from ringline.pipeline.crew import Programs
 from ringline.pipeline.instance import Instance
 from ringline.pipeline.lifecycle import Policy
@@ -66,6 +73,7 @@ class Trial:
     ) -> Outcome:
         config = Config(
             name=self.name,
+            memory=MemoryConfig(hugepages="off"),  # whatever this machine has reserved
             ports=(PortConfig("wan", device, queues=len(plugins)),),
             workers=tuple(WorkerConfig(plugin) for plugin in plugins),
             restart=RestartConfig(),
