@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -66,18 +67,20 @@ def test_the_plugins_that_are_named_are_there_and_no_others() -> None:
     assert set(re.findall(r"`(\w+)`", listed)) == there
 
 
-def test_the_plugin_runs(tmp_path: Path) -> None:
-    """Compiled by numba and run by `ringline try` on a capture."""
-    (shown,) = blocks("python")
-    (tmp_path / "bounce.py").write_text(shown)
+def test_the_plugins_run_and_the_test_passes(tmp_path: Path) -> None:
+    """The compiled one and the class by `ringline try` on a capture, the test by pytest."""
+    compiled, batch, test = blocks("python")
+    (tmp_path / "bounce.py").write_text(compiled)
+    (tmp_path / "guard.py").write_text(batch)
+    (tmp_path / "test_bounce.py").write_text(test)
     capture = str(ROOT / "tests" / "data" / "mixed.pcap")
-    done = subprocess.run(
+    for command in (
         ["ringline", "try", "./bounce.py:bounce", capture, "-w", "out.pcap"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+        ["ringline", "try", "./guard.py:Guard", capture],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_bounce.py"],
+    ):
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "out.pcap").stat().st_size > 24
