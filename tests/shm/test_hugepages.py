@@ -153,6 +153,7 @@ def test_require_without_a_mount_says_so(
 ) -> None:
     (tmp_path / "mounts").write_text("proc /proc proc rw 0 0\n")
     monkeypatch.setattr(hugepages, "MOUNTS", str(tmp_path / "mounts"))
+    monkeypatch.setattr(hugepages, "POOLS", str(tmp_path))  # nothing is reserved, nor mounted
     with pytest.raises(EnvironmentLacks, match="mount -t hugetlbfs none /dev/hugepages"):
         PacketMemory.create(instance(), 10, hugepages="require")
     with PacketMemory.create(instance(), 10) as memory:
