@@ -19,13 +19,18 @@ RL_PLUGIN(rl_drop, drop)
 
 static inline int64_t mac_swap(uint8_t *frame, struct rl_reference *meta, struct rl_batch *batch)
 {
-    uint8_t destination[6];
+    uint64_t head, first;
+    uint32_t tail, last;
     (void)batch;
     if (meta->length < 12)
         return RL_VERDICT_DROP;
-    memcpy(destination, frame, 6);
-    memmove(frame, frame + 6, 6);
-    memcpy(frame + 6, destination, 6);
+    /* Both addresses are 12 bytes turned round by 6, in two loads and two stores. */
+    memcpy(&head, frame, 8);
+    memcpy(&tail, frame + 8, 4);
+    first = head >> 48 | (uint64_t)tail << 16 | head << 48;
+    last = (uint32_t)(head >> 16);
+    memcpy(frame, &first, 8);
+    memcpy(frame + 8, &last, 4);
     return meta->port;
 }
 RL_PLUGIN(rl_mac_swap, mac_swap)
