@@ -56,6 +56,7 @@ void rl_sim_bus_master(struct rl_sim *sim, uint32_t on)
 {
     sim->bus_master = on != 0;
     sim->changed = true;
+    rl_sim_publish(sim); /* the bus is taken from it when its driver died: its counts stand */
 }
 
 uint32_t rl_sim_step(void *context)
