@@ -90,21 +90,24 @@ void rl_measure_transmit(struct rl_port *port, struct rl_step *model, uint64_t c
 {
     static struct rl_reference refs[ROUND_MAX + BULK_MAX];
     struct rl_memory *memory = port->memory;
+    uint32_t room = ROUND_MAX; /* on the ring; known after the first round */
     *result = (struct rl_measured){0};
     while (result->packets < count) {
-        uint32_t n = 0, sent;
+        uint32_t n = 0, burst, sent;
         if (!whole)
-            take_buffers(port, refs, ROUND_MAX);
+            take_buffers(port, refs, room);
         uint64_t start = rl_clock();
         do {
+            burst = room - n < batch ? room - n : batch;
             if (whole)
-                take_buffers(port, refs + n, batch);
-            sent = port->tx_burst(port, 0, refs + n, batch);
+                take_buffers(port, refs + n, burst);
+            sent = port->tx_burst(port, 0, refs + n, burst);
             n += sent;
-        } while (sent == batch && n < ROUND_MAX);
+        } while (sent == burst && n < room);
         result->ticks += rl_clock() - start;
-        for (uint32_t i = n; i < (whole ? n + batch - sent : ROUND_MAX); i++)
+        for (uint32_t i = n; i < (whole ? n + burst - sent : room); i++)
             rl_buffer_free(memory, refs[i].buffer);
+        room = n;
         settle(model);
         start = rl_clock();
         while (port->reclaim(port, 0))
