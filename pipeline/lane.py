@@ -70,7 +70,8 @@ class Lane:
         second = ticks_per_second()
         self._books = ffi.cast("struct rl_lane_segment *", books.address)
         self._free = ffi.new("uint32_t[]", packets.buffers)
-        self._page_bus = ffi.new("uint64_t[]", addresses.page_bus)
+        starts = (packets.first_offset + n * packets.stride for n in range(packets.buffers))
+        self._bus = ffi.new("uint64_t[]", [addresses.of(start) for start in starts])
         self._lane = ffi.new("struct rl_lane *")
         lane = self._lane
         lane.books = self._books
@@ -93,9 +94,7 @@ class Lane:
         memory.buffers = packets.buffers
         memory.stride = packets.stride
         memory.headroom = packets.headroom
-        memory.page_shift = addresses.page_shift
-        memory.first_offset = packets.first_offset
-        memory.page_bus = self._page_bus
+        memory.bus = self._bus
         memory.free = self._free
         memory.ledger = ffi.cast("uint32_t *", books.address + self._books.ledger_offset)
         memory.books = self._books

@@ -5,18 +5,11 @@
 #include "../../shm/ledger.h"
 #include "port.h"
 
+#include <string.h>
+
 static inline uint8_t *rl_buffer(const struct rl_memory *memory, uint32_t buffer)
 {
     return memory->base + (uint64_t)buffer * memory->stride;
-}
-
-/* Device address of a byte in a buffer. */
-static inline uint64_t rl_buffer_bus(const struct rl_memory *memory, uint32_t buffer,
-                                     uint32_t offset)
-{
-    uint64_t at = memory->first_offset + (uint64_t)buffer * memory->stride + offset;
-    uint64_t page = at >> memory->page_shift;
-    return memory->page_bus[page] + (at - (page << memory->page_shift));
 }
 
 static inline void rl_buffer_free(struct rl_memory *memory, uint32_t buffer)
@@ -68,6 +61,23 @@ struct rl_outcome {
     ((struct rl_outcome){offsetof(struct rl_queue_counters, packet),                               \
                          offsetof(struct rl_slot_counters, blank)})
 
+/* How many buffers, from the first of `n` on, came in where that one did. By fours: 0.06 ns
+ * a packet less. */
+static inline uint32_t rl_run_of_origin(const uint32_t *ledger, const uint32_t *buffers, uint32_t n)
+{
+    uint32_t run = 0, origin = ledger[buffers[0]];
+    for (; run + 4 <= n; run += 4) {
+        const uint32_t *next = buffers + run;
+        if (((ledger[next[0]] ^ origin) | (ledger[next[1]] ^ origin) | (ledger[next[2]] ^ origin) |
+             (ledger[next[3]] ^ origin)) &
+            0xffff)
+            break;
+    }
+    while (run < n && ((ledger[buffers[run]] ^ origin) & 0xffff) == 0)
+        run++;
+    return run;
+}
+
 /* Packets left for good: book each where it came in and free its buffer. `also`
  * is one more counter for all of them, or NULL. Buffers that came in together
  * leave together: the loop over runs is nearly always one turn. */
@@ -78,11 +88,8 @@ static inline void rl_release(struct rl_memory *memory, const uint32_t *buffers,
     uint32_t *ledger = memory->ledger;
     while (n > 0) {
         uint32_t origin = ledger[buffers[0]] & 0xffff;
-        uint32_t run = 0;
-        while (run < n && run < RL_BATCH_MAX && (ledger[buffers[run]] & 0xffff) == origin) {
-            books->intent.buffers[run] = buffers[run];
-            run++;
-        }
+        uint32_t run = rl_run_of_origin(ledger, buffers, n < RL_BATCH_MAX ? n : RL_BATCH_MAX);
+        memcpy(books->intent.buffers, buffers, run * sizeof *buffers);
         uint64_t *counter;
         uint32_t queue = rl_ledger_queue(origin);
         if (rl_ledger_input(origin) == RL_INPUT_BLANK)
@@ -93,11 +100,9 @@ static inline void rl_release(struct rl_memory *memory, const uint32_t *buffers,
                                    outcome.packet);
         rl_intend(books, RL_INTENT_RELEASE, run, RL_LEDGER_FREE, counter, also);
         /* rl_buffer_free for each, with one update of the count: 0.3 ns a packet less. */
-        uint32_t *free = memory->free + memory->free_count;
-        for (uint32_t i = 0; i < run; i++) {
+        memcpy(memory->free + memory->free_count, buffers, run * sizeof *buffers);
+        for (uint32_t i = 0; i < run; i++)
             ledger[buffers[i]] = RL_LEDGER_FREE;
-            free[i] = buffers[i];
-        }
         memory->free_count += run;
         *counter += run;
         if (also)

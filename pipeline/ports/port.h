@@ -11,12 +11,9 @@ struct rl_memory {
     uint32_t buffers;
     uint32_t stride;
     uint32_t headroom;
-    uint32_t page_shift;      /* device addresses are looked up by page ... */
-    uint64_t first_offset;    /* ... of the offset in the segment: buffer 0 is here */
-    const uint64_t *page_bus; /* device address of each page */
-    uint32_t *free;           /* LIFO stack of buffer indices */
     uint32_t free_count;
-    uint32_t padding;
+    const uint64_t *bus; /* device address of each buffer */
+    uint32_t *free;      /* LIFO stack of buffer indices */
     uint32_t *ledger;
     struct rl_lane_segment *books;
 };

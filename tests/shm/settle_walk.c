@@ -106,13 +106,10 @@ int main(int argc, char **argv)
     static struct fake_queue queues[PORTS][QUEUES];
     static struct rl_rings_segment rings[QUEUES][2];
     struct rl_ring_end in[QUEUES], out[QUEUES];
-    uint64_t one_page = 0;
     lane.books = books;
     lane.memory = (struct rl_memory){.buffers = buffers,
                                      .stride = RL_BUFFER_STRIDE,
                                      .headroom = RL_BUFFER_HEADROOM,
-                                     .page_shift = 63,
-                                     .page_bus = &one_page,
                                      .free = calloc(buffers, sizeof(uint32_t)),
                                      .ledger = (uint32_t *)((char *)books + books->ledger_offset),
                                      .books = books};

@@ -31,27 +31,6 @@ _Static_assert(RL_BUFFER_DATA == 2048, "RX_TOO_LONG and SRRCTL know the size of 
 
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
-/* rl_buffer_bus in a form that loops keep in registers: where all of packet
- * memory is one page, a device address is one multiplication away. */
-struct bus {
-    const struct rl_memory *pages; /* NULL: one page */
-    uint64_t base;
-    uint64_t stride;
-};
-
-static inline struct bus bus_of(const struct rl_memory *memory)
-{
-    return (struct bus){memory->page_shift < 63 ? memory : NULL,
-                        memory->page_bus[0] + memory->first_offset, memory->stride};
-}
-
-static inline uint64_t bus_address(struct bus bus, uint32_t buffer, uint32_t offset)
-{
-    if (unlikely(bus.pages))
-        return rl_buffer_bus(bus.pages, buffer, offset);
-    return bus.base + offset + buffer * bus.stride;
-}
-
 /* All stores to descriptors come before the doorbell. */
 static inline void ring_doorbell(const struct rl_ixgbe_ring *ring, uint32_t slot)
 {
@@ -75,7 +54,7 @@ static void drop(struct rl_port *port, uint32_t queue, struct rl_ixgbe_ring *rin
         count->drop_rx_error++;
         rl_intent_done(memory->books);
     }
-    ring->descriptors[slot].lower = rl_buffer_bus(memory, buffer, memory->headroom);
+    ring->descriptors[slot].lower = memory->bus[buffer] + memory->headroom;
     ring->descriptors[slot].upper = 0;
 }
 
@@ -90,23 +69,27 @@ uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refer
     struct rl_ixgbe *card = port->queues;
     struct rl_ixgbe_ring *ring = &card->rx[queue];
     struct rl_memory *memory = port->memory;
-    struct rl_ixgbe_descriptor *descriptors = ring->descriptors;
-    const struct bus bus = bus_of(memory);
+    const uint64_t *bus = memory->bus;
     const uint32_t *free = memory->free + memory->free_count;
     uint32_t *ledger = memory->ledger;
     uint32_t free_count = memory->free_count;
-    uint32_t headroom = memory->headroom;
+    uint64_t headroom = memory->headroom;
     uint32_t card_rx = rl_ledger_card_rx(port->index);
-    uint64_t input = (uint64_t)port->index << 48;
-    uint32_t *buffers = ring->buffers;
     uint64_t chained = ring->chained;
     uint32_t mask = ring->mask;
     uint32_t slot = ring->next;
+    struct rl_ixgbe_descriptor *descriptor = ring->descriptors + slot;
+    uint32_t *held = ring->buffers + slot;
     struct rl_reference *ref = refs;
     const struct rl_reference *end = refs + (n < free_count ? n : free_count);
-    for (; ref < end; slot = (slot + 1) & mask) {
-        uint64_t upper = __atomic_load_n(&descriptors[slot].upper, __ATOMIC_ACQUIRE);
-        uint64_t lower = descriptors[slot].lower;
+    for (; ref < end; slot++, descriptor++, held++) {
+        if (unlikely(slot > mask)) {
+            slot = 0;
+            descriptor = ring->descriptors;
+            held = ring->buffers;
+        }
+        uint64_t upper = __atomic_load_n(&descriptor->upper, __ATOMIC_ACQUIRE);
+        uint64_t lower = descriptor->lower;
         /* RSS type; the statuses VP, UDPCS, L4I, IPCS. */
         uint32_t entry = (uint32_t)(lower << 4 | (upper >> 3 & 0xf)) & 0xff;
         uint64_t expected = upper & (RX_WHOLE | RX_CHECKSUM_ERRORS | RX_DD);
@@ -123,19 +106,20 @@ uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refer
             entry |= (uint32_t)(upper >> 30 & 3) << 8 | (uint32_t)(lower >> 9 & 1) << 10;
         }
         uint64_t reference[2] = {
-            buffers[slot] | (uint64_t)headroom << 32 | upper >> 32 << 48,
-            lower >> 32 | upper >> 48 << 32 | input | (uint64_t)card->descriptor_flags[entry] << 56,
+            *held | headroom << 32 | upper >> 32 << 48,
+            lower >> 32 | upper >> 48 << 32 | card->port_and_flags[entry],
         };
         memcpy(ref++, reference, sizeof reference);
         uint32_t fresh = *--free;
-        buffers[slot] = fresh;
-        descriptors[slot].lower = bus_address(bus, fresh, headroom);
-        descriptors[slot].upper = 0;
+        *held = fresh;
+        descriptor->lower = bus[fresh] + headroom;
+        descriptor->upper = 0;
         ledger[fresh] = card_rx;
     }
     uint32_t taken = (uint32_t)(ref - refs);
     memory->free_count = free_count - taken;
-    if (unlikely(taken == free_count && taken < n && descriptors[slot].upper & RX_DD))
+    slot &= mask;
+    if (unlikely(taken == free_count && taken < n && ring->descriptors[slot].upper & RX_DD))
         rl_counters(memory, port->index, queue)->rx_starved++;
     if (slot != ring->next) {
         ring->next = slot;
@@ -151,7 +135,7 @@ uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl
     struct rl_ixgbe_ring *ring =
         &card->tx[queue < port->tx_queues ? queue : queue % port->tx_queues];
     struct rl_ixgbe_descriptor *descriptors = ring->descriptors;
-    const struct bus bus = bus_of(port->memory);
+    const uint64_t *bus = port->memory->bus;
     uint32_t mask = ring->mask;
     uint32_t first = ring->next;
     uint32_t slot = first;
@@ -179,7 +163,7 @@ uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl
             }
         }
         ring->buffers[slot] = ref->buffer;
-        descriptors[slot].lower = bus_address(bus, ref->buffer, ref->offset);
+        descriptors[slot].lower = bus[ref->buffer] + ref->offset;
         descriptors[slot].upper = upper;
         bytes += ref->length;
         slot = (slot + 1) & mask;
@@ -187,9 +171,7 @@ uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl
     if (sent == 0)
         return 0;
     descriptors[(slot - 1) & mask].upper |= TX_RS;
-    ring->end[first] = slot;
-    ring->packets[first] = sent;
-    ring->bytes[first] = bytes;
+    ring->bursts[first] = (struct rl_ixgbe_burst){slot, sent, bytes};
     ring->next = slot;
     ring_doorbell(ring, slot);
     return sent;
@@ -204,22 +186,22 @@ uint32_t rl_ixgbe_reclaim(struct rl_port *port, uint32_t queue)
     uint32_t done = 0;
     while (ring->clean != ring->next) {
         uint32_t first = ring->clean;
-        uint32_t end = ring->end[first];
-        const struct rl_ixgbe_descriptor *last = &ring->descriptors[(end - 1) & mask];
+        const struct rl_ixgbe_burst *burst = &ring->bursts[first];
+        const struct rl_ixgbe_descriptor *last = &ring->descriptors[(burst->end - 1) & mask];
         if (!(__atomic_load_n(&last->upper, __ATOMIC_ACQUIRE) & TX_DD))
             break;
         struct rl_queue_counters *count = rl_counters(port->memory, port->index, queue);
         uint32_t picked[RL_BATCH_MAX];
         const uint32_t *sent = &ring->buffers[first];
-        uint32_t n = ring->packets[first];
-        if (unlikely(first + n != end)) { /* a context or the ring's end is in between */
+        uint32_t n = burst->packets;
+        if (unlikely(first + n != burst->end)) { /* a context or the ring's end is in between */
             sent = picked;
             for (uint32_t slot = first, i = 0; i < n; slot = (slot + 1) & mask)
                 if (ring->buffers[slot] != RL_IXGBE_NO_BUFFER)
                     picked[i++] = ring->buffers[slot];
         }
-        ring->clean = end;
-        count->tx_bytes += ring->bytes[first];
+        ring->clean = burst->end;
+        count->tx_bytes += burst->bytes;
         rl_buffers_sent(port->memory, sent, n, count);
         done += n;
     }

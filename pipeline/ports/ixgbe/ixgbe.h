@@ -12,10 +12,17 @@ struct rl_ixgbe_descriptor {
     uint64_t upper;
 };
 
+/* What one call of tx_burst posted. */
+struct rl_ixgbe_burst {
+    uint32_t end; /* the slot behind it */
+    uint32_t packets;
+    uint32_t bytes;
+};
+
 /* Receive: every slot holds a buffer; the card owns all but the one before
  * `next`, where the tail stays. Transmit: slots [clean, next) are the card's; a
- * burst completes by its last descriptor alone, and what the burst is stands in
- * the arrays at its first slot. */
+ * burst completes by its last descriptor alone, and what it is stands in `bursts`
+ * at its first slot. */
 struct rl_ixgbe_ring {
     struct rl_ixgbe_descriptor *descriptors;
     volatile uint32_t *tail;
@@ -27,17 +34,16 @@ struct rl_ixgbe_ring {
     uint32_t vlan;    /* transmit: the tag in the queue's context; none yet: above 0xffff */
     uint8_t line[24];
     uint32_t buffers[4096]; /* the longest ring that the configuration allows */
-    uint32_t end[4096];     /* the slot behind the burst ... */
-    uint32_t packets[4096]; /* ... and its packets ... */
-    uint32_t bytes[4096];   /* ... and their bytes */
+    struct rl_ixgbe_burst bursts[4096];
 };
 
-/* Begins on a cache line, as its parts do. What a receive descriptor's bits make
- * of a packet's flags is looked up; ixgbe.c says by which bits. */
+/* Begins on a cache line, as its parts do. The end of a reference, the port's index
+ * and the flags from bit 56, is looked up; ixgbe.c says by which of a receive
+ * descriptor's bits. */
 struct rl_ixgbe {
     struct rl_port port;
     uint8_t line[8];
-    uint8_t descriptor_flags[2048];
+    uint64_t port_and_flags[2048];
     struct rl_ixgbe_ring rx[16];
     struct rl_ixgbe_ring tx[16];
 };

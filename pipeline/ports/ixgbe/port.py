@@ -52,7 +52,8 @@ class IxgbePort(Port):
         self._config, self._sysfs = config, sysfs
         self._room = mmap.mmap(-1, ffi.sizeof("struct rl_ixgbe"))  # begins on a page
         self._c = ffi.cast("struct rl_ixgbe *", ffi.from_buffer(self._room))
-        self._c.descriptor_flags = descriptor_flags(config.vlan_strip)
+        flags = descriptor_flags(config.vlan_strip)
+        self._c.port_and_flags = [index << 48 | each << 56 for each in flags]
         self.c_port = ffi.addressof(self._c, "port")
         self.c_port.queues = self._c
         self.c_port.index = index
@@ -182,7 +183,7 @@ class IxgbePort(Port):
 
 
 def descriptor_flags(vlan_strip: bool) -> list[int]:
-    """What a receive descriptor's bits make of a packet's flags: the table in struct rl_ixgbe.
+    """What a receive descriptor's bits make of a packet's flags, as struct rl_ixgbe has them.
 
     An index is, from bit 0: VP, UDPCS, L4I, IPCS, the RSS type in 4 bits, L4E, IPE, is UDP.
     VP is set for every tagged frame; only where tags are stripped does vlan_tci hold one. L4E

@@ -19,7 +19,7 @@ int rl_ixgbe_post(struct rl_ixgbe *card)
             memory->ledger[buffer] = rl_ledger_card_rx(card->port.index);
             rx->buffers[rx->held] = buffer;
             rx->descriptors[rx->held] =
-                (struct rl_ixgbe_descriptor){rl_buffer_bus(memory, buffer, memory->headroom), 0};
+                (struct rl_ixgbe_descriptor){memory->bus[buffer] + memory->headroom, 0};
         }
     }
     return 1;

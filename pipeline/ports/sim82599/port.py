@@ -104,11 +104,10 @@ class Sim82599Port(IxgbePort):
                 f"port.{self.name}.dma: a simulated card sees no physical memory; write auto or "
                 "offset"
             )
-        packets = int(ffi.cast("uintptr_t", memory.base)) - memory.first_offset
-        size = memory.first_offset + memory.buffers * memory.stride
+        packets = int(ffi.cast("uintptr_t", memory.base))
         segment = descriptors.segment
         self._windows = [
-            (memory.page_bus[0], packets, size),
+            (memory.bus[0], packets, memory.buffers * memory.stride),
             (addresses.page_bus[0], segment.address, segment.size),
         ]
         super().open(memory, descriptors, addresses)
