@@ -200,16 +200,14 @@ uint64_t rl_lane_run(struct rl_lane *lane, uint64_t until)
         lane->progress_at = rl_clock();
         prctl(PR_SET_TIMERSLACK, 1); /* ns; by default a sleep of 30 us takes 100 */
     }
-    do {
-        uint32_t request = __atomic_load_n(&lane->books->request, __ATOMIC_ACQUIRE);
-        if (request != lane->request_seen) {
-            lane->request_seen = request;
-            break;
-        }
+    uint32_t request;
+    do { /* a pass at least: what is asked may be whether anything is left to move */
         uint32_t now_moved = rl_lane_pass(lane);
         if (now_moved == 0)
             wait_for_work(lane);
         moved += now_moved;
-    } while (lane->pass_at < until);
+        request = __atomic_load_n(&lane->books->request, __ATOMIC_ACQUIRE);
+    } while (lane->pass_at < until && request == lane->request_seen);
+    lane->request_seen = request;
     return moved;
 }

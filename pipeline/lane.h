@@ -67,8 +67,8 @@ struct rl_settlement {
     uint64_t refused;  /* never popped and no successor */
 };
 
-/* Run until the clock reaches `until` or the supervisor asks for a control
- * turn. Returns the packets moved. */
+/* Run until the clock reaches `until` or the supervisor asks for a control turn,
+ * but one pass at least. Returns the packets moved: 0 says that nothing was left. */
 uint64_t rl_lane_run(struct rl_lane *lane, uint64_t until);
 
 /* One pass over models, ports and queues; for drains. */

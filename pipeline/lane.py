@@ -155,7 +155,7 @@ class Lane:
     def run(self, seconds: float) -> int:
         """Move packets for `seconds`, or until the supervisor asks for attention.
 
-        Returns how many were moved.
+        Returns how many were moved: with 0, a whole pass found nothing.
         """
         moved: int = lib.rl_lane_run(self._lane, ticks() + int(seconds * ticks_per_second()))
         return moved

@@ -334,6 +334,15 @@ def test_a_sleeping_worker_is_woken_but_not_more_often_than_may_be(bench: Bench)
     assert (slot.wakeups, worker.in_.sleeping) == (2, 0)
 
 
+def test_a_run_that_moved_nothing_found_nothing(bench: Bench) -> None:
+    """Whatever the supervisor asks meanwhile: a drain ends when a run moves nothing."""
+    bench.ports[0].arrive(0, 10)
+    bench.books.request += 1
+    assert bench.lane.run(1.0) == 10
+    assert bench.queue(0, 0).rx_packets == 10
+    assert bench.lane.run(0.0) == 0
+
+
 def test_sleeps_are_not_stretched_by_the_kernel(bench: Bench) -> None:
     bench.lane.run(0.001)
     get_timer_slack = 30  # PR_GET_TIMERSLACK of prctl(2), in ns
