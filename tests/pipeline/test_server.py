@@ -6,12 +6,11 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
-from select import select
 
 import pytest
 
 from ringline.pipeline import server as module
-from ringline.pipeline.server import CLIENTS, REQUEST_BYTES, Server
+from ringline.pipeline.server import CLIENTS, PER_TURN, REQUEST_BYTES, Server
 
 Connect = Callable[[], socket.socket]
 
@@ -23,7 +22,7 @@ def upper(request: bytes, complete: bool) -> bytes | None:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2 * CLIENTS)
     served = Server(listener, upper)
     yield served
     served.close()
@@ -45,7 +44,7 @@ def connect(server: Server) -> Iterator[Connect]:
 
 
 def turns(server: Server, until: float = 0.1) -> None:
-    """Some turns, so that everything which is there is done."""
+    """Turns enough that everything which is there is done."""
     for _ in range(20):
         server.turn()
         time.sleep(until / 20)
@@ -86,18 +85,31 @@ def test_every_client_ends_at_its_deadline(
     assert silent.recv(10) == b""
 
 
-def test_more_clients_than_allowed_wait_their_turn(server: Server, connect: Connect) -> None:
-    ends = [connect() for _ in range(2 * CLIENTS)]
+def test_silent_clients_give_way_to_others(server: Server, connect: Connect) -> None:
+    silent = [connect() for _ in range(2 * CLIENTS)]
     turns(server)
     assert len(server._clients) == CLIENTS
-    assert not select([server.fileno()], [], [], 0)[0], "the loop would spin until one leaves"
+    for end in silent[:CLIENTS]:
+        assert end.recv(10) == b""
+    other = connect()
+    other.sendall(b"x\n")
+    turns(server)
+    assert other.recv(10) == b"X\n", "it waits until a silent client is gone"
+    assert len(server._clients) == CLIENTS
+
+
+def test_many_requests_are_answered_over_several_turns(server: Server, connect: Connect) -> None:
+    ends = [connect() for _ in range(3 * PER_TURN)]
+    turns(server)
     for end in ends:
         end.sendall(b"x\n")
-        turns(server, 0.02)
-        assert end.recv(10) == b"X\n"
-        end.close()
-        turns(server, 0.02)
-    assert not server._clients
+    before = 0
+    while before < len(ends):
+        server.turn()
+        answered = sum(client.answer is not None for client in server._clients)
+        assert before < answered <= before + PER_TURN
+        before = answered
+    assert [end.recv(10) for end in ends] == [b"X\n"] * len(ends)
 
 
 def test_endless_request_is_cut_off(server: Server, connect: Connect) -> None:
