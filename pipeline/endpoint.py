@@ -119,7 +119,10 @@ class MetricsServer(Server):
 
         registry = CollectorRegistry()
         registry.register(RinglineCollector(self._take))
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # it asks for a version that is none
+            encode, content_type = choose_encoder("")
         return _answer(200, encode(registry), f"Content-Type: {content_type}\r\n")
 
 

@@ -288,7 +288,10 @@ def test_other_paths_and_methods_are_refused_politely(url: str) -> None:
         (b"GET /metrics HTTP/1.0\r\n\r\n", b"200"),
         (b"GET /metrics\r\n\r\n", b"400"),
         (b"\x16\x03\x01 TLS \r\n\r\n", b"400"),
-        (b"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;version=x\r\n\r\n", b""),
+        (
+            b"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;version=x\r\n\r\n",
+            b"200",
+        ),
         (b"GET /metrics HTTP/1.1\r\nX: " + b"y" * 9000 + b"\r\n\r\n", b"431"),
     ],
 )
