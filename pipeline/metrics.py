@@ -30,10 +30,16 @@ Names = Mapping[str, tuple[str, str] | None]
 
 QUEUE: Names = {
     "rx_packets": ("received_packets", "Packets harvested from RX descriptors."),
-    "rx_bytes": ("received_bytes", "Bytes of the packets harvested, without CRC."),
+    "rx_bytes": (
+        "received_bytes",
+        "Bytes of the packets harvested, without CRC and stripped tags.",
+    ),
     "rx_bursts": None,
     "tx_packets": ("sent_packets", "Packets that this port completed sending."),
-    "tx_bytes": ("sent_bytes", "Bytes of the packets sent, without CRC."),
+    "tx_bytes": (
+        "sent_bytes",
+        "Bytes of the packets sent, without the CRC, tags and padding that the card adds.",
+    ),
     "tx_bursts": None,
     "transmitted": ("forwarded_packets", "Packets received here and sent on any port."),
     "tx_waits": ("send_waits", "Times the TX descriptor ring was full."),
