@@ -5,7 +5,7 @@ the packet, and `packet.verdict` and `batch.verdicts` are the same numbers. A pa
 that is given no verdict is dropped. Nothing here is to be kept beyond `process`: the
 buffers belong to the driver again.
 
-Some 110 ns per packet for the columns, 300 for a loop over the packets (mac_swap,
+Some 110 ns per packet for the columns, 360 for a loop over the packets (mac_swap,
 64 packets). NumPy is imported by the first use of a column, not before.
 """
 
@@ -122,11 +122,13 @@ class Batch:
 
     def __iter__(self) -> Iterator[Packet]:
         view = self._view
+        packets = self._packets[: self._count]
         spans = _SPAN.iter_unpack(self._spans[: _SPAN.size * self._count])
-        for packet, (start, end, port) in zip(self._packets, spans, strict=False):
+        # All at once: a generator would cost each packet 40 ns more.
+        for packet, (start, end, port) in zip(packets, spans, strict=True):
             packet.data = view[start:end]
             packet.port = port
-            yield packet
+        return iter(packets)
 
     def __getitem__(self, index: int) -> Packet:
         number = range(self._count)[index]

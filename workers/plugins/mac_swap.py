@@ -47,6 +47,8 @@ class MacSwapColumns:
 
 
 ADDRESSES = Struct("6s6s")
+unpack_addresses = ADDRESSES.unpack_from  # looked up once, not for each packet
+pack_addresses = ADDRESSES.pack_into
 
 
 class MacSwapPackets:
@@ -56,7 +58,7 @@ class MacSwapPackets:
         """Swap in each packet's memoryview."""
         for packet in batch:
             data = packet.data
-            if len(data) >= ADDRESSES.size:
-                destination, source = ADDRESSES.unpack_from(data)
-                ADDRESSES.pack_into(data, 0, source, destination)
+            if len(data) >= 12:
+                destination, source = unpack_addresses(data)
+                pack_addresses(data, 0, source, destination)
                 packet.verdict = packet.port
