@@ -87,7 +87,9 @@ class Driver:
             self._lane.balance()
             self._balance_at = now + BALANCE_EVERY
         if now >= self._statistics_at:
-            self._supervisor.send({"event": "ports", "ports": self._describe_ports()})
+            ports = self._describe_ports()  # always: the cards' own counters have an end
+            if self._supervisor.heeded:  # it may be stopped (Ctrl-Z), and packets go on
+                self._supervisor.send({"event": "ports", "ports": ports})
             self._statistics_at = now + STATISTICS_EVERY
         if self._drain_until is not None:
             self._drained(moved, now)

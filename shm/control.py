@@ -13,6 +13,7 @@ Guarantees (tests in tests/shm/test_control.py):
    (test_what_is_not_a_message_is_refused, test_endless_message_is_refused)
  - no call waits longer than its limit (test_receive_ends_at_its_limit,
    test_send_to_a_peer_that_does_not_read_ends)
+ - who sends only while heeded never waits (test_a_peer_that_does_not_read_is_seen)
  - received descriptors are not inherited by programs started later
    (test_received_descriptors_are_not_inheritable)
 """
@@ -95,6 +96,17 @@ class Control:
     def fileno(self) -> int:
         """The descriptor, for selectors; -1 once closed."""
         return self._socket.fileno()
+
+    @property
+    def heeded(self) -> bool:
+        """Whether the other side reads: most of the room for what waits to be read is free.
+
+        What is not worth waiting for should be sent only then. It leaves three quarters of
+        the room to what is.
+        """
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        return bool(poll.poll(0))
 
     def send(
         self, message: Mapping[str, Any], descriptors: Sequence[int] = (), *, seconds: float = 2.0

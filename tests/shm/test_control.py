@@ -155,6 +155,19 @@ def test_send_to_a_peer_that_does_not_read_ends(ends: tuple[Control, Control]) -
             ours.send({"x": "y" * 1000}, seconds=0.05)
 
 
+def test_a_peer_that_does_not_read_is_seen(ends: tuple[Control, Control]) -> None:
+    ours, theirs = ends
+    sent = 0
+    while ours.heeded:
+        ours.send({"x": "y" * 1000}, seconds=0)
+        sent += 1
+        assert sent < 100_000, "never was it seen that nobody reads"
+    ours.send({"worth": "waiting for", "x": "y" * 20_000}, seconds=0)
+    for _ in range(sent + 1):
+        assert theirs.receive(1) is not None
+    assert ours.heeded
+
+
 def test_a_child_finds_its_end_in_the_environment() -> None:
     ours, bare = Control.pair()
     child = subprocess.Popen(
