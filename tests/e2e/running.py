@@ -13,6 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ringline.pipeline.status import folders
+from ringline.shm.segments import segments_of
+
 SEED = int(os.environ.get("RINGLINE_SEED", "0")) or random.randrange(1, 10**6)
 SECONDS = 60.0  # after which something hangs
 
@@ -148,16 +151,8 @@ class Running:
 
     def left(self) -> list[str]:
         """Segments and sockets of this instance that are still there."""
-        folders = ["/dev/shm", "/run/ringline", f"/tmp/ringline-{os.geteuid()}"]
-        folders += [os.path.join(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"), "ringline")]
-        names = (f"ringline.{self.name}.", f"{self.name}.sock")
-        return [
-            f"{folder}/{entry}"
-            for folder in folders
-            if os.path.isdir(folder)
-            for entry in os.listdir(folder)
-            if entry.startswith(names)
-        ]
+        sockets = [folder / f"{self.name}.sock" for folder in folders()]
+        return segments_of(self.name) + [str(path) for path in sockets if path.exists()]
 
     def kill_all(self) -> None:
         pids = [pid for pid, _ in self.children()]
