@@ -13,7 +13,7 @@ Its course, as the supervisor asks for it:
           counted with a full scan, and the process ends
 
 When the control socket closes, the supervisor is gone: the cards are stopped and
-the process ends by itself.
+the process ends by itself, even if it was stopped itself (SIGSTOP).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ringline.pipeline.lane import Idle, Lane
 from ringline.pipeline.ports import create_port
 from ringline.pipeline.ports.port import Port
 from ringline.shm import control
+from ringline.shm._shm import lib
 from ringline.shm.errors import RinglineError
 from ringline.shm.packets import DescriptorMemory, PacketMemory
 from ringline.shm.rings import RingPair
@@ -228,6 +229,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     supervisor = control.Control.from_environment()
+    # One that was stopped must go on to see that its control socket closed.
+    lib.rl_die_with_parent(signal.SIGCONT, os.getppid())
     driver = Driver(supervisor)
     try:
         driver.run()

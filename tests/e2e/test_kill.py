@@ -234,6 +234,19 @@ def test_when_the_supervisor_is_killed_its_children_end_and_the_next_start_clear
         run.start()
 
 
+@pytest.mark.parametrize("role", ["driver", "worker", "card"])
+def test_a_stopped_child_does_not_outlive_its_supervisor(
+    start: Callable[..., Running], role: str
+) -> None:
+    run = start(process=True)
+    run.serving()
+    pids = [pid for pid, _ in run.children()]
+    kill(run.first(role), signal.SIGSTOP)
+    run.process.kill()
+    run.process.wait()
+    see_end(pids)
+
+
 @pytest.mark.parametrize("role", ["driver", "worker", "card", "supervisor"])
 def test_a_death_while_it_starts_leaves_nothing(start: Callable[..., Running], role: str) -> None:
     draw = random.Random(SEED + 6)

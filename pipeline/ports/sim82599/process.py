@@ -9,6 +9,7 @@ It ends when it is told to, when its control socket closes, and when its supervi
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 from typing import Any
@@ -17,7 +18,7 @@ from ringline.pipeline._pipeline import lib
 from ringline.pipeline.config import Config
 from ringline.pipeline.ports.sim82599 import model
 from ringline.pipeline.ports.sim82599.port import card_in, connect
-from ringline.shm import control
+from ringline.shm import _shm, control
 from ringline.shm.errors import RinglineError
 from ringline.shm.packets import DESCRIPTORS_BASE, PACKETS_BASE, DescriptorMemory, PacketMemory
 from ringline.shm.segments import Segment
@@ -87,6 +88,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     supervisor = control.Control.from_environment()
+    # One that was stopped must go on to see that its control socket closed.
+    _shm.lib.rl_die_with_parent(signal.SIGCONT, os.getppid())
     try:
         Card(supervisor).run()
     except RinglineError as error:
