@@ -91,6 +91,7 @@ class Sources:
     driver_pid: int | None = None
     metrics_url: str | None = None
     started: float = field(default_factory=time.time)
+    began: float = field(default_factory=time.monotonic)
     balances: list[dict[str, Any]] = field(init=False)  # of each lane, as last read
 
     def __post_init__(self) -> None:
@@ -124,6 +125,7 @@ def take(sources: Sources) -> Snapshot:
         state=sources.state,
         started=sources.started,
         taken=time.time(),
+        began=sources.began,
         clock=time.monotonic(),
         driver_pid=sources.driver_pid,
         metrics_url=sources.metrics_url,

@@ -29,7 +29,7 @@ def lay_out(snapshot: Snapshot) -> dict[str, Any]:
         "state": snapshot.state,
         "started": _iso(snapshot.started),
         "taken": _iso(snapshot.taken),
-        "seconds": round(snapshot.taken - snapshot.started, 3),
+        "seconds": round(snapshot.seconds, 3),
         "metrics": snapshot.metrics_url,
         "ports": {port.name: _port(port, snapshot) for port in snapshot.ports},
         "workers": [_worker(worker) for worker in snapshot.workers],

@@ -156,7 +156,8 @@ class Snapshot:
     state: str
     started: float  # seconds since 1970
     taken: float  # the same
-    clock: float  # seconds of the monotonic clock: rates are differences of this
+    began: float  # seconds of the monotonic clock at the start, and now: what lasted, and
+    clock: float  # rates, are differences of these, whatever sets the time of day
     driver_pid: int | None
     metrics_url: str | None
     ports: tuple[PortSnapshot, ...]
@@ -165,6 +166,11 @@ class Snapshot:
     buffers: tuple[Holder, ...]
     in_flight: dict[str, int]  # per port, counted
     balance: dict[str, int]  # one number per equation; 0 when right
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run."""
+        return self.clock - self.began
 
     @property
     def balanced(self) -> bool:

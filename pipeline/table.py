@@ -148,7 +148,7 @@ def summary(
     snapshot: Snapshot, error: RinglineError | None = None, seconds: float | None = None
 ) -> str:
     """What a run came to, for its end: several lines."""
-    lasted = snapshot.taken - snapshot.started if seconds is None else seconds
+    lasted = snapshot.seconds if seconds is None else seconds
     end = "all well" if error is None else "ended by an error"
     lines = [f"{snapshot.name} ran {lasted:.1f} s: {end}"]
     for port in snapshot.ports:
@@ -202,7 +202,7 @@ def duration(seconds: float) -> str:
 
 
 def _elapsed(now: Snapshot, until: float | None) -> str:
-    lasted = now.taken - now.started
+    lasted = now.seconds
     return f"{lasted:.0f} s" if until is None else f"{min(lasted, until):.0f} of {until:g} s"
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ringline.pipeline.dataclass_json import from_json, to_json
 from ringline.pipeline.report import ReportFile, latency_quantile, lay_out, of_a_run
 from ringline.pipeline.snapshot import Snapshot
+from ringline.pipeline.table import summary
 from ringline.shm.errors import BooksError, EnvironmentLacks, UsageError
 
 from .idle_instance import Idle, idle_instance
@@ -119,6 +120,16 @@ def test_the_end_of_a_run_is_told_with_its_reason(idle: Idle) -> None:
     assert "taken" not in well
     ill = of_a_run(idle.take(), BooksError("off by 3"), {})
     assert ill["exit"] == {"code": 5, "reason": "off by 3"}
+
+
+def test_a_clock_that_is_set_changes_no_duration(
+    idle: Idle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    told = lay_out(idle.take())
+    assert told["taken"].startswith("1970-01-01")
+    assert 0 <= told["seconds"] < 3600
+    assert "-" not in summary(idle.take()).splitlines()[0].removeprefix(idle.sources.name)
 
 
 def test_what_plugins_named_is_in_the_report(idle: Idle) -> None:
