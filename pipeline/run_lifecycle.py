@@ -83,6 +83,7 @@ class Patience:
     hurry: float = 0.3
     grace: float = 0.5
     kill: float = 2.0
+    retire: float = 5.0  # workers are killed long before: one that survives even that is left
     close: float = 10.0
     dismiss: float = 5.0
 
@@ -117,8 +118,8 @@ def _lost(run: Run, now: float, patience: Patience) -> Result:
     lost = replace(run, driver=False)
     if run.stage is Stage.RETIRING:
         return lost, (Action.STOP_DMA,)
-    retiring = replace(lost, stage=Stage.RETIRING, deadline=None)
-    return retiring, (Action.STOP_DMA, Action.STOP_WORKERS)
+    retiring, actions = _retire(lost, now, patience)
+    return retiring, (Action.STOP_DMA, *actions)
 
 
 def _workers_gone(run: Run, now: float, patience: Patience) -> Result:
@@ -150,7 +151,7 @@ def _finish(run: Run, now: float, patience: Patience) -> Result:
     return replace(run, stage=Stage.ENDED, deadline=None), actions
 
 
-_retire = _to(Stage.RETIRING, None, Action.STOP_WORKERS)
+_retire = _to(Stage.RETIRING, "retire", Action.STOP_WORKERS)
 _close = _to(Stage.CLOSING, "close", Action.STOP_DRIVER)
 _abort = _to(Stage.ABORTING, "grace", Action.ABORT_DRIVER)
 _kill = _to(Stage.KILLING, "kill", Action.KILL_DRIVER)
@@ -206,6 +207,7 @@ TABLE: Mapping[tuple[Stage, Event], Step] = {
     (Stage.RETIRING, Event.STOP): _hurry_workers,
     (Stage.RETIRING, Event.DRIVER_GONE): _lost,
     (Stage.RETIRING, Event.WORKERS_GONE): _workers_gone,
+    (Stage.RETIRING, Event.DEADLINE): _workers_gone,
     (Stage.CLOSING, Event.FAILED): _stay,
     (Stage.CLOSING, Event.STOP): _stay,
     (Stage.CLOSING, Event.DRIVER_CLOSED): _closed,

@@ -55,7 +55,7 @@ def test_the_unit_waits_longer_than_the_supervisor_does() -> None:
     policy, patience = Policy(), Patience()
     start = max(patience.open, policy.prepare + policy.setup) + patience.open
     assert float(setting("TimeoutStartSec")) >= start
-    stop = patience.drain + 2 * policy.stop + patience.close + patience.grace
+    stop = patience.drain + patience.retire + patience.close + patience.grace
     stop += 2 * patience.kill + patience.dismiss
     assert float(setting("TimeoutStopSec")) > stop
 

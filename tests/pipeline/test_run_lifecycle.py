@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ringline.pipeline.lifecycle import Policy
 from ringline.pipeline.run_lifecycle import TABLE, Action, Event, Patience, Run, Stage, step
 from ringline.shm.errors import Bug
 
@@ -89,6 +90,11 @@ def test_a_second_stop_hurries_and_skips_nothing() -> None:
     assert done == [Action.STOP_WORKERS, Action.STOP_DRIVER, Action.STOP_CARDS, Action.FINISH]
 
 
+def test_workers_have_the_time_to_be_killed() -> None:
+    policy = Policy()
+    assert Patience().retire > 2 * policy.stop + policy.grace, "asked to stop, then killed"
+
+
 def test_a_silent_driver_is_aborted_then_killed() -> None:
     run, _ = run_told(Run(), Event.OPENED, Event.ALL_READY, Event.BEGUN)
     run, done = run_told(run, Event.DRIVER_SILENT, Event.DEADLINE, Event.DRIVER_GONE)
@@ -122,9 +128,7 @@ def test_every_run_ends() -> None:
         for _ in range(12):
             if run.stage is Stage.ENDED:
                 break
-            # Slots end by their own table; everything else only by deadlines.
-            event = Event.WORKERS_GONE if run.stage is Stage.RETIRING else Event.DEADLINE
-            run, actions = step(run, event, 0.0, Patience())
+            run, actions = step(run, Event.DEADLINE, 0.0, Patience())
             done += actions
         assert run.stage is Stage.ENDED, f"{first} does not end"
         if first.stage is not Stage.ENDED:
@@ -132,7 +136,7 @@ def test_every_run_ends() -> None:
 
 
 def test_every_stage_that_waits_for_a_child_has_a_deadline() -> None:
-    free = {Stage.OPENING, Stage.RUNNING, Stage.RETIRING, Stage.ENDED}
+    free = {Stage.OPENING, Stage.RUNNING, Stage.ENDED}
     for run in RUNS:
         assert run.stage in free or run.deadline is not None, f"{run} waits for ever"
 
