@@ -162,6 +162,14 @@ def _died(slot: Slot, now: float, policy: Policy) -> Result:
     return replace(successor, phase=Phase.BACKOFF, deadline=now + wait), actions
 
 
+def _hurry(slot: Slot, now: float, policy: Policy) -> Result:
+    """It was told to stop before, or is being killed: it has little time left, if it had more."""
+    soon = now + policy.grace
+    if slot.deadline is not None:
+        soon = min(soon, slot.deadline)
+    return replace(slot, phase=Phase.STOPPING, deadline=soon), ()
+
+
 _abort = _to(Phase.ABORTING, "grace", Action.ABORT)
 _kill = _to(Phase.KILLING, "stop", Action.KILL)
 _tell_stop = _to(Phase.STOPPING, "stop", Action.TELL_STOP)
@@ -187,15 +195,15 @@ SLOT_TABLE: Mapping[tuple[Phase, Event], Step] = {
     (Phase.RUNNING, Event.STOP): _tell_stop,
     (Phase.ABORTING, Event.DEADLINE): _kill,
     (Phase.ABORTING, Event.EXITED): _died,
-    (Phase.ABORTING, Event.STOP): _to(Phase.STOPPING, "grace"),
+    (Phase.ABORTING, Event.STOP): _hurry,
     (Phase.KILLING, Event.DEADLINE): _kill,
     (Phase.KILLING, Event.EXITED): _died,
-    (Phase.KILLING, Event.STOP): _to(Phase.STOPPING, "grace"),
+    (Phase.KILLING, Event.STOP): _hurry,
     (Phase.BACKOFF, Event.DEADLINE): _to(Phase.PREPARING, "prepare", Action.SPAWN),
     (Phase.BACKOFF, Event.STOP): _ended,
     (Phase.STOPPING, Event.DEADLINE): _to(Phase.STOPPING, "stop", Action.KILL),
     (Phase.STOPPING, Event.EXITED): _ended,
-    (Phase.STOPPING, Event.STOP): _to(Phase.STOPPING, "grace"),
+    (Phase.STOPPING, Event.STOP): _hurry,
     (Phase.STOPPED, Event.STOP): lambda slot, now, policy: (slot, ()),
     (Phase.GIVEN_UP, Event.STOP): lambda slot, now, policy: (slot, ()),
 }

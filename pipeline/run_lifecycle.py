@@ -166,6 +166,9 @@ def _stay(run: Run, now: float, patience: Patience) -> Result:
 
 
 def _hurry_drain(run: Run, now: float, patience: Patience) -> Result:
+    """A key held down must not put off what the second signal brought near."""
+    if run.deadline is not None and run.deadline <= now + patience.hurry:
+        return run, ()
     return replace(run, deadline=now + patience.hurry), (Action.HURRY,)
 
 

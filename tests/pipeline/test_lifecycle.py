@@ -184,6 +184,14 @@ def test_every_slot_can_be_stopped() -> None:
         assert stopping.over
 
 
+def test_stop_said_again_never_puts_off_the_end() -> None:
+    for slot in REACHABLE:
+        stopping, _ = step(slot, Event.STOP, 0.0, POLICY)
+        again, _ = step(stopping, Event.STOP, 0.1, POLICY)
+        once_more, actions = step(again, Event.STOP, 0.2, POLICY)
+        assert (once_more.deadline, actions) == (again.deadline, ())
+
+
 def test_whoever_waits_has_a_deadline() -> None:
     waiting = set(Phase) - {Phase.IDLE, Phase.RUNNING, Phase.STOPPED, Phase.GIVEN_UP}
     for slot in REACHABLE:

@@ -90,6 +90,13 @@ def test_a_second_stop_hurries_and_skips_nothing() -> None:
     assert done == [Action.STOP_WORKERS, Action.STOP_DRIVER, Action.STOP_CARDS, Action.FINISH]
 
 
+def test_a_key_held_down_does_not_put_off_the_end() -> None:
+    run, _ = run_told(Run(), Event.OPENED, Event.ALL_READY, Event.BEGUN, Event.STOP, Event.STOP)
+    soon = run.deadline
+    run, actions = step(run, Event.STOP, 0.1, Patience())
+    assert (run.deadline, actions) == (soon, ())
+
+
 def test_workers_have_the_time_to_be_killed() -> None:
     policy = Policy()
     assert Patience().retire > 2 * policy.stop + policy.grace, "asked to stop, then killed"
