@@ -28,16 +28,12 @@ class Notifier:
             self.watchdog_seconds = int(microseconds) / 1e6
 
     def ready(self, status: str) -> None:
-        """The run serves."""
+        """The run serves; `status` is the line that `systemctl status` shows."""
         self._tell(f"READY=1\nSTATUS={status}")
 
     def alive(self) -> None:
         """A sign of life for the watchdog."""
         self._tell("WATCHDOG=1")
-
-    def status(self, status: str) -> None:
-        """One line that `systemctl status` shows."""
-        self._tell(f"STATUS={status}")
 
     def stopping(self) -> None:
         """The end has begun."""
