@@ -58,10 +58,9 @@ def measure(machine: Machine, runs: int, seconds: float = SECONDS) -> list[Figur
     figures: list[Figure] = []
     one, *other = machine.cpus
     if other:
-        results = [
-            (_throughput(one, other[0], seconds), bare)
-            for bare in quiet_runs(lambda: _bare(machine), runs, machine)
-        ]
+        results = quiet_runs(
+            lambda: (_throughput(one, other[0], seconds), _bare(machine)), runs, machine
+        )
         two = [result for result, _ in results]
         figures += [
             Figure(
@@ -76,7 +75,7 @@ def measure(machine: Machine, runs: int, seconds: float = SECONDS) -> list[Figur
             Figure("  worker, busy", "ns", tuple(run.worker for run in two), goal=6.0),
             Figure("  simulated card", "ns", tuple(run.model for run in two)),
         ]
-    alone = [_throughput(one, one, seconds) for _ in range(runs)]
+    alone = quiet_runs(lambda: _throughput(one, one, seconds), runs, machine)
     figures.append(
         Figure(
             "pipeline, one core",
