@@ -307,18 +307,19 @@ def _workers(
         dataclasses.replace(common, cpu=cpus[queue % len(cpus)] if cpus else None)
         for queue in range(queues)
     ]
+    numbers = {str(queue): queue for queue in range(queues)}
     for key in list(table.values):
         if not re.fullmatch(r"[0-9]+", key):
             continue
         override = table.table(key)
         if override is None:
             continue
-        if str(int(key)) != key or int(key) >= queues:
+        queue = numbers.get(key)
+        if queue is None:
             # With no port there is nothing to compare with, and that is reported already.
             if queues:
                 table.problem(key, f"there is no worker {key}; there are 0 to {queues - 1}")
             override.problems = []
-        queue = int(key) if int(key) < queues else None
         base = common if queue is None else workers[queue]
         if "plugin" in override and "options" not in override:
             base = dataclasses.replace(base, options={})  # they were meant for the other plugin

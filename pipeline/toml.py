@@ -72,6 +72,11 @@ def kind_of(value: object) -> str:
     return next((words for kind, words in _KINDS if isinstance(value, kind)), "a date or time")
 
 
+def beyond_64_bits(value: object) -> bool:
+    """Whether it is a whole number larger than TOML promises to hold."""
+    return isinstance(value, int) and not -(1 << 63) <= value < 1 << 63
+
+
 def shown(value: object) -> str:
     """A TOML value as an operator would write it, cut to a readable length."""
     if isinstance(value, bool):
@@ -80,6 +85,8 @@ def shown(value: object) -> str:
         text = '"' + value.encode("unicode_escape").decode("ascii") + '"'
     elif isinstance(value, list | dict):
         return kind_of(value)
+    elif beyond_64_bits(value):
+        return "a number of more than 64 bits"  # Python refuses to write one of thousands of digits
     else:
         text = str(value)
     return text if len(text) <= 60 else text[:56] + "..." + text[-1]
@@ -179,7 +186,7 @@ class Table:
         if value is None:
             return None
         if not low <= value <= high or (power_of_two and value & (value - 1)):
-            self.problem(key, f"must be {wanted}, not {value}")
+            self.problem(key, f"must be {wanted}, not {shown(value)}")
             return None
         return value
 
@@ -189,8 +196,8 @@ class Table:
         value = self._typed(key, (int, float), wanted)
         if value is None:
             return default
-        if not math.isfinite(value) or not low <= value <= high:
-            self.problem(key, f"must be {wanted}, not {value}")
+        if not low <= value <= high:  # nor is it when it is no number
+            self.problem(key, f"must be {wanted}, not {shown(value)}")
             return default
         return float(value)
 
@@ -212,7 +219,7 @@ class Table:
                 return default
             value = int(match[1]) * _UNITS[match[2]]
         if not low <= value <= high:
-            self.problem(key, f"must be {wanted}, not {value}")
+            self.problem(key, f"must be {wanted}, not {shown(value)}")
             return default
         return int(value)
 
@@ -232,7 +239,7 @@ class Table:
         return None if value is None else Table(value, self.at(key), self.problems)
 
     def plain(self, key: str) -> dict[str, Any]:
-        """A table whose keys another part knows; dates are refused, since JSON has none."""
+        """A table whose keys another part knows; what JSON cannot carry is refused."""
         table = self.table(key)
         if table is None:
             return {}
@@ -241,6 +248,8 @@ class Table:
                 self.problems.append(f"{path}: must not be a date or time; write it as a text")
             elif isinstance(value, float) and not math.isfinite(value):
                 self.problems.append(f"{path}: must be a finite number, not {value}")
+            elif beyond_64_bits(value):
+                self.problems.append(f"{path}: must be a number of at most 64 bits")
         return dict(table.values)
 
     def done(self) -> None:

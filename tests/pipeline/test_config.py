@@ -49,6 +49,9 @@ listen = "[::1]:0"
 """
 
 
+BEYOND = "0x" + "F" * 5000  # Python writes no number of so many digits
+
+
 @pytest.fixture
 def problems_of(tmp_path: Path) -> Any:
     """Loads a text and returns its problems, each without the name of the file."""
@@ -223,6 +226,16 @@ def test_every_mistake_is_reported_at_once(problems_of: Any) -> None:
         (port() + '[worker]\nplugin = "a b"', "worker.plugin", "package.module:object"),
         (port() + "[worker]\noptions = { at = 2026-01-01 }", "worker.options.at", "date"),
         (port() + "[worker]\noptions = { a = [inf] }", "worker.options.a[0]", "finite"),
+        (port(f"queues = {BEYOND}"), "port.wan.queues", "not a number of more than 64 bits"),
+        (port(f"mac = {BEYOND}"), "port.wan.mac", "(a number of more than 64 bits)"),
+        (
+            port(f"wire = {{ flows = {{}}, rate_mpps = {BEYOND} }}"),
+            "port.wan.wire.rate_mpps",
+            "not",
+        ),
+        (port() + f"[worker]\nstate = {BEYOND}", "worker.state", "bytes, from 65536"),
+        (port() + f"[worker]\noptions.a = [{BEYOND}]", "worker.options.a[0]", "at most 64 bits"),
+        (port() + f"[worker.{'9' * 5000}]", f"worker.{'9' * 5000}", "there is no worker 999"),
         (port() + "[worker.1]", "worker.1", "there is no worker 1; there are 0 to 0"),
         (port() + "[worker.00]", "worker.00", "there is no worker 00"),
         (port() + "[worker]\n0 = 5", "worker.0", "must be a table"),
@@ -325,6 +338,7 @@ values = st.recursive(
     st.one_of(
         st.booleans(),
         st.integers(-(1 << 70), 1 << 70),
+        st.just(1 << 2000),
         st.floats(),
         st.text(max_size=8),
         st.sampled_from(["auto", "sim:82599", "imix", "off", "forward"]),
