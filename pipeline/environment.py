@@ -7,12 +7,13 @@ what is wrong and what would be right.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from ringline.pipeline.config import Config, PortConfig
 from ringline.pipeline.placement import usable_cpus
-from ringline.workers.captures import CaptureError, read_capture
+from ringline.workers.captures import CaptureError, is_capture, read_capture
 
 # A capture up to this size is read to its end before a run starts, which takes
 # about 4 ms per MiB. What is wrong with a longer one is told by the wire that replays it.
@@ -23,7 +24,7 @@ def problems_here(config: Config) -> list[str]:
     """Everything that can be told without starting a process or touching a card."""
     problems = list(_cpus(config))
     for port in config.ports:
-        problems += _wire(port)
+        problems += _wire(port, config)
     return problems
 
 
@@ -42,7 +43,7 @@ def _cpus(config: Config) -> Iterable[str]:
             yield f"worker.cpus: processor {cpu} of {who} cannot be used here; usable: {words}"
 
 
-def _wire(port: PortConfig) -> Iterable[str]:
+def _wire(port: PortConfig, config: Config) -> Iterable[str]:
     if port.wire is None:
         return
     if port.wire.replay is not None:
@@ -50,16 +51,23 @@ def _wire(port: PortConfig) -> Iterable[str]:
     if port.wire.record is not None:
         record = Path(port.wire.record)
         path = f"port.{port.name}.wire.record"
-        if port.wire.replay is not None and _same(record, Path(port.wire.replay)):
-            yield f"{path}: {record} is the capture that is replayed; record to another file"
+        for other in config.ports:
+            replay, recorded = (
+                (other.wire.replay, other.wire.record) if other.wire else (None, None)
+            )
+            if replay is not None and same(record, Path(replay)):
+                yield f"{path}: {record} is the capture that is replayed; record to another file"
+            if recorded is not None and other.name < port.name and same(record, Path(recorded)):
+                yield f"{path}: port {other.name} records to {record}, too; record to another file"
         yield from unwritable(path, record)
 
 
-def _same(one: Path, other: Path) -> bool:
+def same(one: Path, other: Path) -> bool:
+    """Whether both are, or will be, one file."""
     try:
         return one.samefile(other)
     except OSError:
-        return one == other
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _capture(path: str, file: Path) -> Iterable[str]:
@@ -69,18 +77,41 @@ def _capture(path: str, file: Path) -> Iterable[str]:
                 yield f"{path}: {file}: holds no packet, so there is nothing to replay"
         elif not os.access(file, os.R_OK):
             yield f"{path}: {file}: cannot be read: permission denied"
-    except (OSError, CaptureError) as error:
+    except CaptureError as error:
         yield f"{path}: {error}"
+    except OSError as error:
+        yield f"{path}: {file}: cannot be read: {error.strerror}"
 
 
 def unwritable(path: str, file: Path) -> Iterable[str]:
     """A problem when `file` can be neither made nor written; nothing is made or changed."""
-    if file.is_dir():
-        yield f"{path}: {file} is a folder; name a file in it"
-    elif file.exists():
-        if not os.access(file, os.W_OK):
-            yield f"{path}: {file} cannot be written: permission denied"
-    elif not file.parent.is_dir():
-        yield f"{path}: there is no folder {file.parent}"
-    elif not os.access(file.parent, os.W_OK | os.X_OK):
-        yield f"{path}: {file.parent} cannot be written: permission denied"
+    try:
+        if file.is_dir():
+            yield f"{path}: {file} is a folder; name a file in it"
+        elif file.exists():
+            if not os.access(file, os.W_OK):
+                yield f"{path}: {file} cannot be written: permission denied"
+            elif why := to_be_kept(file):
+                yield f"{path}: {file} {why}"
+        elif not file.parent.is_dir():
+            yield f"{path}: there is no folder {file.parent}"
+        elif not os.access(file.parent, os.W_OK | os.X_OK):
+            yield f"{path}: {file.parent} cannot be written: permission denied"
+    except OSError as error:
+        yield f"{path}: {file} cannot be written: {error.strerror}"
+
+
+def to_be_kept(file: Path) -> str | None:
+    """Why no capture can be written to what is at `file` already, which is no folder: the end
+    of a sentence. Only captures are replaced, not a configuration or a plugin by mistake."""
+    try:
+        kind = file.stat().st_mode
+        if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):  # to write there waits for a reader
+            return "is a pipe or a socket; record to a file"
+        with open(file, "rb") as there:
+            begin = there.read(4) if stat.S_ISREG(kind) else b""
+    except OSError:
+        return None
+    if begin and not is_capture(begin):
+        return "is there already, and is no capture; remove it, or record to another file"
+    return None

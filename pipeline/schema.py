@@ -259,7 +259,7 @@ def _path(table: Table, key: str, folder: Path) -> str | None:
         return None if text and "\0" not in text else "must be the path of a capture file"
 
     text = table.optional_text(key, check=wrong)
-    return None if text is None else str(folder / Path(text).expanduser())
+    return None if text is None else str(folder / os.path.expanduser(text))
 
 
 def _flows(table: Table) -> c.FlowsConfig:

@@ -6,10 +6,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from ringline.pipeline.environment import same, to_be_kept
 from ringline.pipeline.progress import Progress
-from ringline.shm.errors import PluginError
+from ringline.shm.errors import PluginError, UsageError
 from ringline.workers import trial
 
 TABLE_ROWS = 10  # of a table that a plugin names, in the summary
@@ -21,6 +23,11 @@ def attempt(plugin: str, capture: str, out: str | None, options: Mapping[str, An
     That is 2 when the plugin failed on a packet. Raises RinglineError when it
     could not run at all.
     """
+    if out is not None:
+        if same(Path(out), Path(capture)):
+            raise UsageError(f"{out} is the capture that is read; write to another file")
+        if why := to_be_kept(Path(out)):
+            raise UsageError(f"{out} {why}")
     sys.path.append(os.getcwd())
     with contextlib.closing(Progress(os.path.basename(capture))) as progress:
         done = trial.run(plugin, capture, out, options, progress=progress.show)

@@ -61,6 +61,11 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
     return capture
 
 
+def is_capture(begin: bytes) -> bool:
+    """Whether a file that begins with these 4 bytes is one, whole or not."""
+    return begin in pcap.MAGICS or begin == pcapng.MAGIC
+
+
 def _read(path: str) -> bytes:
     """The whole file. Looked at before it is opened: opening a FIFO waits for its writer."""
     try:

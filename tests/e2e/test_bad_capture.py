@@ -138,6 +138,22 @@ def test_a_trial_tells_what_it_cannot_write(operator: Operator) -> None:
     )
 
 
+def test_a_trial_writes_over_nothing_but_a_capture(operator: Operator) -> None:
+    (operator.folder / "in.pcap").write_bytes(MIXED)
+    (operator.folder / "link.pcap").hardlink_to(operator.folder / "in.pcap")
+    operator.write("of great value", "notes")
+    os.mkfifo(operator.folder / "pipe")
+    for out, told in (
+        ("in.pcap", "in.pcap is the capture that is read; write to another file"),
+        ("link.pcap", "link.pcap is the capture that is read; write to another file"),
+        ("notes", "notes is there already, and is no capture; remove it, or record to another"),
+        ("pipe", "pipe is a pipe or a socket; record to a file"),
+    ):
+        sentence = operator.refused(2, "try", "forward", "in.pcap", "-w", out)
+        assert sentence.startswith(told)
+    assert (operator.folder / "in.pcap").read_bytes() == MIXED
+
+
 FULL = {
     "at its end": ("flows = { packets = 9000 }, ", ""),
     "on the way": ("flows = {}, ", ""),

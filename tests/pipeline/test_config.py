@@ -49,6 +49,7 @@ listen = "[::1]:0"
 """
 
 
+DATA = Path(__file__).parent.parent / "data"
 BEYOND = "0x" + "F" * 5000  # Python writes no number of so many digits
 
 
@@ -323,12 +324,42 @@ def test_a_record_that_cannot_be_written_is_refused_and_nothing_made(
 
 
 def test_the_replayed_capture_is_never_the_record(problems_of: Any, tmp_path: Path) -> None:
-    mixed = Path(__file__).parent.parent / "data" / "mixed.pcap"
-    (tmp_path / "a.pcap").write_bytes(mixed.read_bytes())
+    (tmp_path / "a.pcap").write_bytes((DATA / "mixed.pcap").read_bytes())
     (tmp_path / "b.pcap").symlink_to("a.pcap")
     (problem,) = problems_of(port('wire = { replay = "a.pcap", record = "b.pcap" }'))
     assert problem.startswith("port.wan.wire.record: ")
     assert "is replayed" in problem
+
+
+def test_only_a_capture_is_replaced_by_a_recording(problems_of: Any, tmp_path: Path) -> None:
+    text = port('wire = { record = "NAME" }')
+    (tmp_path / "notes.txt").write_text("of great value\n")
+    os.mkfifo(tmp_path / "pipe")
+    for name, told in (
+        ("edge.toml", "is there already, and is no capture"),  # the configuration itself
+        ("notes.txt", "is there already, and is no capture"),
+        ("pipe", "is a pipe or a socket"),
+        ("x" * 300, "cannot be written: File name too long"),
+        ("~nobody-at-all/out.pcap", "there is no folder"),
+    ):
+        (problem,) = problems_of(text.replace("NAME", name))
+        assert problem.startswith("port.wan.wire.record: ")
+        assert told in problem
+    (tmp_path / "old.pcap").write_bytes((DATA / "mixed.pcap").read_bytes()[:100])
+    (tmp_path / "empty").touch()
+    for name in ("old.pcap", "empty", "/dev/null"):
+        assert problems_of(text.replace("NAME", name)) == []
+
+
+def test_no_two_ports_use_one_file(problems_of: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.pcap").write_bytes((DATA / "mixed.pcap").read_bytes())
+    lan = port('wire = { record = "./a.pcap" }').replace("wan", "lan")
+    (problem,) = problems_of(port('wire = { replay = "a.pcap" }') + lan)
+    assert problem.startswith("port.lan.wire.record: ")
+    assert "is replayed" in problem
+    (tmp_path / "folder").mkdir()
+    (problem,) = problems_of(port('wire = { record = "folder/../a.pcap" }') + lan)
+    assert problem.startswith("port.wan.wire.record: port lan records to ")
 
 
 KEYS = """name memory port wan device queues wire flows replay sizes worker 0 1 options cpus
