@@ -61,14 +61,23 @@ class ReportFile:
     """The file of `--report`, opened before anything is started.
 
     An older report stays as it is until there is room for the new one. Raises UsageError
-    when the file cannot be written.
+    when the file cannot be written, or is something else: a configuration, say, that was
+    meant to be run.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._new = not os.path.lexists(path)
         try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            if not _may_be_replaced(path):
+                raise UsageError(
+                    f"the report cannot be written to {path}: it is there already, and is no "
+                    "report; remove it, or name another file"
+                )
+            # Else to open a pipe waits for its reader.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            self._fd = os.open(path, flags, 0o666)
+            os.set_blocking(self._fd, True)
         except OSError as error:
             raise UsageError(f"the report cannot be written to {path}: {error.strerror}") from None
         self._written = False
@@ -102,6 +111,14 @@ class ReportFile:
         os.close(self._fd)
         if self._new and not self._written:
             os.unlink(self.path)
+
+
+def _may_be_replaced(path: str) -> bool:
+    """Whether there is no file, or an empty one, or a JSON object: an older report."""
+    if not os.path.isfile(path):
+        return True
+    with open(path, "rb") as file:
+        return file.read(1) in (b"", b"{")
 
 
 def _iso(seconds: float) -> str:

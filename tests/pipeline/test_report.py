@@ -153,10 +153,10 @@ def test_a_snapshot_travels_as_json(idle: Idle) -> None:
 
 def test_the_report_file_is_written_whole_over_an_older_one(tmp_path: Path) -> None:
     new, old = tmp_path / "new.json", tmp_path / "old.json"
-    old.write_text("older and much longer " * 100)
+    old.write_text('{"older": "and much longer"}' * 100)
     for path in (new, old):
         file = ReportFile(str(path))
-        assert old.read_text().startswith("older"), "an older report was lost before the new one"
+        assert old.read_text().startswith('{"older'), "an older report was lost before the new one"
         file.write({"name": "edge"})
         file.close()
         assert json.loads(path.read_text()) == {"name": "edge"}
@@ -185,6 +185,20 @@ def test_an_unwritable_report_is_refused_with_its_path(tmp_path: Path) -> None:
     for path in (tmp_path / "none" / "report.json", tmp_path):
         with pytest.raises(UsageError, match=f"the report cannot be written to {path}: "):
             ReportFile(str(path))
+
+
+def test_what_is_no_report_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "edge.toml"  # as in `run --report edge.toml`
+    path.write_text('name = "edge"\n')
+    with pytest.raises(UsageError, match=r"edge\.toml: it is there already, and is no report"):
+        ReportFile(str(path))
+    assert path.read_text() == 'name = "edge"\n'
+
+
+def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="No such device or address"):
+        ReportFile(str(tmp_path / "pipe"))
 
 
 def test_a_full_disk_is_told() -> None:
