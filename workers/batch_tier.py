@@ -14,7 +14,6 @@ An exception in `process` drops the batch, and is counted and reported.
 from __future__ import annotations
 
 from ringline.shm.errors import PluginError
-from ringline.workers.options import Option
 from ringline.workers.tier import Context, Tier, sentence
 
 TYPE_CHECKING = False
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 # What ringline calls, each with one argument beside `self`.
 METHODS = {"prepare": "options", "setup": "worker", "process": "batch", "tick": "worker"}
 
+# Flags of code that a call only begins: a generator, a coroutine, both.
+LATER = 0x20 | 0x80 | 0x200
+
 # Attributes of a batch that are NumPy columns.
 COLUMNS = {"verdicts", "ports", "lengths", "hashes", "flags", "vlan_tcis", "gather", "scatter"}
 
@@ -38,12 +40,7 @@ class BatchTier(Tier):
     tier = "batch"
 
     def __init__(self, spec: str, declared: type) -> None:
-        options = getattr(declared, "options", ())
-        if not isinstance(options, (list, tuple)) or not all(
-            isinstance(option, Option) for option in options
-        ):
-            raise PluginError(f"plugin {spec}: `options` of the class is a list of Option")
-        super().__init__(spec, options)
+        super().__init__(spec, getattr(declared, "options", ()))
         self._declared = declared
         self._plugin: Any = None
 
@@ -80,7 +77,14 @@ class BatchTier(Tier):
     def _check_arguments(self, name: str, argument: str) -> None:
         method: Any = getattr(self._plugin, name, None)
         code = getattr(method, "__code__", None)
-        if code is None or code.co_flags & 0x04:  # *arguments take any number
+        if code is None:
+            return
+        if code.co_flags & LATER:
+            raise PluginError(
+                f"plugin {self.spec}: {name} must do its work when it is called: neither async "
+                f"nor with a yield ({code.co_filename}, line {code.co_firstlineno})"
+            )
+        if code.co_flags & 0x04:  # *arguments take any number
             return
         given = 2 if hasattr(method, "__self__") else 1
         if not code.co_argcount - len(method.__defaults__ or ()) <= given <= code.co_argcount:

@@ -53,7 +53,7 @@ def check(
         if "problems" in answer:
             return list(answer["problems"])
         if "error" in answer:
-            return [f"plugin {plugin}: {answer['error']['message']}"]
+            return [answer["error"]["message"]]
     return [f"plugin {plugin} {how_it_ended(child.returncode)} while it was made ready"]
 
 

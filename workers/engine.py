@@ -90,7 +90,9 @@ class Engine:
             batch.begin()
             try:
                 process(batch)
-            except Exception as error:
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
                 self.raised = error
                 loop.python = lib.RL_PYTHON_FAILED
 

@@ -132,6 +132,11 @@ class Process:
         except PluginError as error:
             self._fail("PluginError", str(error))
             return exits.PLUGIN
+        except (Exception, SystemExit):
+            raise
+        except BaseException as error:  # as libraries raise for a panic, or what was cancelled
+            self._fail("PluginError", f"plugin {message['plugin']}: {sentence(error)}")
+            return exits.PLUGIN
         if tier.remarks:
             self._report({"remarks": tier.remarks})
         # What stands now stays: a collection must not look through all of numba.

@@ -26,7 +26,7 @@ from ringline.workers.captures import CaptureWriter, read_capture
 from ringline.workers.options import resolve
 from ringline.workers.stand import BATCH, Departure, Stand
 from ringline.workers.testing import ERROR, explain, named_values
-from ringline.workers.tier import Context, Tier
+from ringline.workers.tier import Context, Tier, sentence
 
 FRAME_PADDED = 60  # a sending card fills shorter frames up to this
 COMPLAINTS_MAX = 10
@@ -45,6 +45,11 @@ def main() -> NoReturn:
         _say(results, _check(job) if job["do"] == "check" else _try(job, results))
     except RinglineError as error:
         _say(results, {"error": describe(error)})
+    except (Exception, SystemExit):
+        raise
+    except BaseException as error:  # as libraries raise for a panic, or what was cancelled
+        told = PluginError(f"plugin {job['plugin']}: {sentence(error)}")
+        _say(results, {"error": describe(told)})
     results.close()
     sys.stdout.flush()
     os._exit(0)  # threads of the plugin's must not hold it

@@ -9,7 +9,7 @@ that is 0.
 from __future__ import annotations
 
 from ringline.shm.errors import PluginError
-from ringline.workers.options import resolve
+from ringline.workers.options import Option, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ringline.workers.batch import Batch
-    from ringline.workers.options import Option
     from ringline.workers.worker import Worker
 
 # Room for what a plugin names, where there is no slot; memory that is not touched is free.
@@ -50,6 +49,10 @@ class Tier:
     state = 0  # address that it finds in batch->state
 
     def __init__(self, spec: str, declared: Sequence[Option]) -> None:
+        if not isinstance(declared, (list, tuple)) or not all(
+            isinstance(option, Option) for option in declared
+        ):
+            raise PluginError(f"plugin {spec}: `options` is a list of Option")
         self.spec = spec
         self.declared = tuple(declared)
         self.options: dict[str, Any] = {}
@@ -104,8 +107,13 @@ def sentence(error: BaseException) -> str:
         return text
     if isinstance(error, SyntaxError):
         text = error.msg
+    # It may hold bytes of a packet, and is shown on a terminal and written to a journal.
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    if len(text) > TEXT_MAX:
+        text = f"{text[:TEXT_MAX]}..."
     return f"{type(error).__name__}{': ' if text else ''}{text}{where(error)}"
 
 
+TEXT_MAX = 500  # characters of what an exception says
 OURS = __file__.rpartition("/")[0] + "/"
 PLUGINS = OURS + "plugins/"

@@ -187,6 +187,14 @@ def test_tick_and_setup_and_prepare_are_called_with_what_they_are_for() -> None:
     assert calls == [("prepare", {}), ("setup", 2), ("process", 10), ("tick", 2)]
 
 
+def begun_only(self: Any, batch: Batch) -> Any:
+    yield batch
+
+
+async def awaited(self: Any, batch: Batch) -> None:
+    pass
+
+
 @pytest.mark.parametrize(
     ("members", "words"),
     [
@@ -195,7 +203,9 @@ def test_tick_and_setup_and_prepare_are_called_with_what_they_are_for() -> None:
             {"process": lambda self, batch: None, "tick": lambda self: None},
             "tick must take (self, worker); it takes (self)",
         ),
-        ({"process": print, "options": 3}, "`options` of the class is a list of Option"),
+        ({"process": print, "options": 3}, "`options` is a list of Option"),
+        ({"process": begun_only}, "process must do its work when it is called"),
+        ({"process": awaited}, "process must do its work when it is called"),
         (
             {"process": lambda self, batch: None, "__init__": lambda self, x: None},
             "Judge() failed: TypeError",

@@ -159,6 +159,17 @@ def test_state_and_counters_survive_a_kill(
             "    def process(self, batch): pass",
             "setup failed: KeyError: 'x'",
         ),
+        (
+            "import asyncio\nclass plugin:\n"
+            "    def setup(self, worker): raise asyncio.CancelledError('x')\n"
+            "    def process(self, batch): pass",
+            ": CancelledError: x (",
+        ),
+        (
+            "from ringline.workers.api import *\n"
+            "@packet_function(options=[3])\ndef plugin(frame, meta):\n    return DROP\n",
+            "`options` is a list of Option",
+        ),
     ],
 )
 def test_a_plugin_that_cannot_start_says_why_and_is_not_started_again(
@@ -181,11 +192,14 @@ def test_unknown_options_are_refused(worker: WorkerUnderTest) -> None:
 
 
 RAISING = """
+class Bad(BaseException):
+    pass
+
 class Probe:
     def process(self, batch):
         for packet in batch:
             if packet.data[0]:
-                raise ValueError("a bad\\nframe")
+                raise Bad("a bad\\nframe \\x1b[2J" + "x" * 10000)
             packet.verdict = 0
 """
 
@@ -198,7 +212,8 @@ def test_a_batch_that_fails_is_counted_and_reported(
     worker.put([b"\1" * 60] * 3)
     assert {reference[5] for reference in worker.take(3)} == {ERROR}
     told = worker.event("report")["plugin"]["error"]
-    assert told == f"plugin {path}:Probe: ValueError: a bad frame ({path}, line 6)"
+    bad = r"a bad frame \x1b[2J" + "x" * 10000
+    assert told == f"plugin {path}:Probe: Bad: {bad[:500]}... ({path}, line 9)"
     worker.put([bytes(60)] * 3)
     assert {reference[5] for reference in worker.take(3)} == {0}
     for _ in range(50):  # more of them in a moment than anybody wants to read
