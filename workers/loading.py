@@ -41,6 +41,8 @@ def find(spec: str, folder: str | None = None) -> Any:
     place, _, path = (spec if ":" in spec else _entry_point(spec)).rpartition(":")
     if _is_file(place):
         place = os.path.abspath(os.path.join(folder or "", os.path.expanduser(place)))
+        if os.path.exists(place) and not os.path.isfile(place):  # to open a pipe would wait
+            raise PluginError(f"plugin {spec}: {place} is no file")
     if place.endswith(".so"):
         return open_shared_object(place, path)
     module = _import_file(spec, place) if _is_file(place) else _import_module(spec, place)
@@ -112,7 +114,8 @@ def _import_module(spec: str, name: str) -> ModuleType:
 def _import_file(spec: str, path: str) -> ModuleType:
     """Run the file as a module whose name says where it came from, so that two files of one
     name do not meet. Its folder is searched for what it imports, as if Python ran it."""
-    name = f"ringline_plugin_{lib.rl_hash(path.encode(), len(path.encode())):016x}"
+    there = os.fsencode(path)
+    name = f"ringline_plugin_{lib.rl_hash(there, len(there)):016x}"
     if name in sys.modules:
         return sys.modules[name]
     module = type(sys)(name)

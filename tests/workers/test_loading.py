@@ -149,6 +149,18 @@ def test_what_is_not_there_is_said(spec: str, words: str) -> None:
     assert words in refusal(spec)
 
 
+@pytest.mark.parametrize("ending", ["py", "so"])
+def test_what_is_no_file_is_not_opened(tmp_path: Path, ending: str) -> None:
+    os.mkfifo(tmp_path / f"pipe.{ending}")  # whose reader waits for a writer
+    assert "is no file" in refusal(f"{tmp_path}/pipe.{ending}:x")
+
+
+def test_a_file_may_have_any_name(tmp_path: Path) -> None:
+    path = f"{tmp_path}/{os.fsdecode(bytes([0xE9]))}.py"  # in Latin-1
+    Path(path).write_text("class Probe:\n    def process(self, batch): pass\n")
+    assert loading.load(f"{path}:Probe").tier == "batch"
+
+
 def test_a_symbol_that_is_not_there_is_said(compile_c: Callable[[Path], str]) -> None:
     path = compile_c(PLUGINS / "contract.c")
     assert "has no symbol nothing; RL_PLUGIN(nothing, …)" in refusal(f"{path}:nothing")
