@@ -139,7 +139,9 @@ def check_plugin(text: str) -> str | None:
 
 def parse_listen(text: str) -> tuple[str, int] | None:
     """(host, port) of `host:port` or `[ipv6]:port`; None when it is neither."""
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", text)
+    label = "[A-Za-z0-9-]{1,63}"
+    name = rf"{label}(?:\.{label})*"
+    match = re.fullmatch(rf"(?:\[([0-9A-Fa-f:.]+)\]|({name})):([0-9]{{1,5}})", text)
     if match is None or int(match[3]) > 65535:
         return None
     host = match[1] or match[2]

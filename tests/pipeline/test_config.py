@@ -246,6 +246,8 @@ def test_every_mistake_is_reported_at_once(problems_of: Any) -> None:
         (port() + "[driver]\ncpu = 4000", "driver.cpu", "processor 4000 cannot be used"),
         (port() + '[driver]\nidle = "lazy"', "driver.idle", "one of busy, adaptive"),
         (port() + '[metrics]\nlisten = "9464"', "metrics.listen", "127.0.0.1:9464"),
+        (port() + '[metrics]\nlisten = "a..b:80"', "metrics.listen", "address:port"),
+        (port() + f'[metrics]\nlisten = "{"a" * 64}:80"', "metrics.listen", "address:port"),
         (port() + '[metrics]\nlisten = "1.2.3:80"', "metrics.listen", "address:port"),
         (port() + 'name = "x"', "port.wan.name", "unknown key"),
         ('name = "' + "x" * 33 + '"\n' + port(), "name", "1 to 32 of a-z, 0-9 and -"),
