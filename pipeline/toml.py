@@ -47,7 +47,7 @@ def read_file(path: Path) -> dict[str, Any]:
             raise ConfigurationError(
                 f"{path}: is longer than {FILE_BYTES_MAX >> 20} MiB; is this a configuration file?"
             )
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except FileNotFoundError:
         raise ConfigurationError(f"{path}: there is no such file") from None
     except IsADirectoryError:

@@ -298,6 +298,12 @@ def test_what_is_no_file_or_no_toml_is_told_with_the_line(tmp_path: Path) -> Non
     assert "is not valid TOML" in sentence(broken)
 
 
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "edge.toml"
+    file.write_text(port(), encoding="utf-8-sig")
+    assert [found.name for found in schema.load(file).ports] == ["wan"]
+
+
 def test_captures_are_read_before_a_run(problems_of: Any, tmp_path: Path) -> None:
     (tmp_path / "empty.pcap").write_bytes(b"")
     (tmp_path / "text.pcap").write_text("not a capture at all, but long enough\n" * 3)
