@@ -163,7 +163,7 @@ def _option(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"must be KEY=VALUE, not {text!r}")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # also a number of thousands of digits
         return key, value
 
 
@@ -195,9 +195,13 @@ def _top(given: argparse.Namespace) -> int:
 
 
 def _try(given: argparse.Namespace) -> int:
+    from ringline.pipeline.toml import Table
     from ringline.pipeline.trying import attempt
 
-    options = dict(given.options)
+    problems: list[str] = []
+    options = Table({"-o": dict(given.options)}, "", problems).plain("-o")
+    if problems:
+        raise UsageError("\n".join(problems))
     if len(options) != len(given.options):
         raise UsageError("an option is given twice with -o")
     return attempt(given.plugin, given.capture, given.out, options)

@@ -20,6 +20,11 @@ USAGE = {
     "try forward": "the following arguments are required: CAPTURE",
     "try forward none.pcap -o map": "-o: must be KEY=VALUE, not 'map'",
     "try forward none.pcap -o a=1 -o a=2": "an option is given twice with -o",
+    "try forward none.pcap -o a=2026-01-01": "-o.a: must not be a date or time",
+    "try forward none.pcap -o a=nan": "-o.a: must be a finite number, not nan",
+    f"try forward none.pcap -o a=0x{'F' * 5000}": "-o.a: must be a number of at most 64 bits",
+    f"try forward none.pcap -o a={'9' * 5000}": "none.pcap: there is no such capture file",
+    f"try forward none.pcap -o a={'[' * 5000}": "none.pcap: there is no such capture file",
     "bench walking": "there is no 'walking'; one or more of handoff, driver, tx",
     "bench --runs 0": "--runs must be at least 1, not 0",
     "bench --seconds nan": "--seconds must be above 0, not nan",
@@ -35,7 +40,7 @@ LACKING = {
 }
 
 
-@pytest.mark.parametrize("words", USAGE)
+@pytest.mark.parametrize("words", USAGE, ids=lambda words: words[:50])
 def test_wrong_usage_is_told(operator: Operator, words: str) -> None:
     ended = operator.run(*words.split())
     assert ended.code == 2
