@@ -7,6 +7,7 @@ is a reason for a run to end otherwise than in order.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from typing import TextIO
@@ -24,6 +25,10 @@ def ensure() -> None:
         except OSError:
             os.open(os.devnull, flags)  # gets the lowest number that is free: this one
             os.set_inheritable(number, True)
+    for stream in (sys.stdout, sys.stderr):
+        # The name of a file may hold what the terminal's encoding does not have.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  # as long as the process
     if sys.stderr is None:

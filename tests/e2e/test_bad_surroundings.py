@@ -79,6 +79,15 @@ def test_a_reader_that_has_gone_is_no_error(operator: Operator, config: Path) ->
             assert ended.errors == ""
 
 
+def test_names_that_the_terminal_cannot_show_are_shown_escaped(operator: Operator) -> None:
+    config = operator.write(FOREVER, os.fsdecode(b"\xe9dge.toml"))  # in Latin-1
+    for encoding in ("utf-8", "ascii"):
+        variables = {"PYTHONIOENCODING": f"{encoding}:strict"}
+        ended = operator.run("check", config, environment=variables)
+        assert ended.code == 0, ended.errors
+        assert r"\udce9dge.toml: all well" in ended.out
+
+
 @pytest.mark.parametrize("variable", ["HOME", "TERM"])
 def test_an_environment_without_the_usual_is_enough(operator: Operator, variable: str) -> None:
     ended = operator.run("run", operator.write(COMPILED), environment={variable: None})
