@@ -51,10 +51,15 @@ class CompiledTier(Tier):
         self._check_arguments()
         try:
             import numba
-        except ImportError:
+        except ModuleNotFoundError:
             raise PluginError(
                 f"plugin {self.spec} is compiled with numba, which is not installed: "
                 "pip install ringline[compiled]"
+            ) from None
+        except Exception as error:  # it does not fit its NumPy, say, or there is no memory
+            raise PluginError(
+                f"plugin {self.spec} is compiled with numba, which does not import: "
+                f"{sentence(error)}"
             ) from None
         if context.debug:
             numba.config.BOUNDSCHECK = 1  # in the functions that the plugin calls, too

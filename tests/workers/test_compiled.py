@@ -89,6 +89,16 @@ def test_a_wrong_signature_is_refused(plugin_file: PluginFile, function: str, wo
     assert words in refusal(plugin_file(source))
 
 
+def test_a_numba_that_does_not_import_says_why(
+    plugin_file: PluginFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs NumPy 2.3 or less')\n")
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = plugin_file(HEAD + "    return 0\n")
+    assert "does not import: ImportError: Numba needs NumPy 2.3 or less" in refusal(path)
+
+
 def test_without_numba_the_message_says_what_to_install(
     plugin_file: PluginFile, no_numba: None
 ) -> None:
