@@ -21,8 +21,15 @@ exit codes: 0 fine, 1 a bug in ringline, 2 wrong usage, configuration or plugin,
 """
 
 
-# Of what a machine has, this can come to an end at any call.
-SHORTAGES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# Of what a machine has, this can come to an end at any call: what is to be done about it.
+SHORTAGES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EMFILE: "raise the limit (ulimit -n)",
+    errno.ENFILE: "raise the limit (sysctl fs.file-max)",
+    errno.ENOMEM: "free some, or raise the limit (ulimit -v)",
+    errno.EAGAIN: "raise the limit of processes (ulimit -u)",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,13 +51,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             streams.mute(sys.stdout)
             return 0
         if error.errno in SHORTAGES:
-            what = error.filename or "the output cannot be written"
-            streams.complain(f"{what}: {error.strerror}")
-            streams.mute(sys.stdout)
+            _tell_shortage(error)
             return EnvironmentLacks.exit_code
         return _confess(error)
+    except MemoryError:
+        streams.complain(f"no memory is left: {SHORTAGES[errno.ENOMEM]}")
+        return EnvironmentLacks.exit_code
     except Exception as error:
         return _confess(error)
+
+
+def _tell_shortage(error: OSError) -> None:
+    what = f"{error.filename}: " if error.filename else ""
+    if not what and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = "the output cannot be written: "
+    streams.complain(f"{what}{error.strerror}: {SHORTAGES[error.errno or 0]}")
+    streams.mute(sys.stdout)
 
 
 def _look_around() -> None:

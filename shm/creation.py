@@ -91,7 +91,8 @@ def _create(path: str) -> int:
                 f"{directory} is not writable for user {os.geteuid()}, so {path} cannot be "
                 f"created: {error.strerror}"
             ) from None
-        raise Unavailable(f"{path} cannot be created: {error.strerror}") from None
+        # posix_ipc has words of its own for some errors.
+        raise Unavailable(f"{path} cannot be created: {error.strerror or error}") from None
     os.fchmod(fd, 0o600)  # the umask may have taken bits away
     return fd
 

@@ -19,7 +19,7 @@ import mmap
 
 from ringline.shm import slots
 from ringline.shm._shm import ffi, lib
-from ringline.shm.errors import PluginError
+from ringline.shm.errors import EnvironmentLacks, PluginError
 from ringline.workers import tables
 
 TYPE_CHECKING = False
@@ -211,7 +211,13 @@ class PrivateSegment:
     def __init__(self, state_bytes: int) -> None:
         self.used = ffi.offsetof("struct rl_slot_segment", "area") + state_bytes
         # Mapped, not allocated: only what the plugin touches takes memory.
-        self._map = mmap.mmap(-1, self.used, mmap.MAP_PRIVATE)
+        try:
+            self._map = mmap.mmap(-1, self.used, mmap.MAP_PRIVATE)
+        except OSError as error:
+            raise EnvironmentLacks(
+                f"{self.used} bytes for the state of a plugin cannot be had: {error.strerror}; "
+                "give it less state, or raise the limit (ulimit -v)"
+            ) from None
         self.address = int(ffi.cast("uintptr_t", ffi.from_buffer(self._map)))
 
     def at(self, pointer: str, offset: int = 0) -> Any:

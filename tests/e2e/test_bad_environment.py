@@ -15,6 +15,7 @@ from .operator_view import ONE_QUEUE, SECONDS, Operator, alone, as_nobody
 
 pytestmark = pytest.mark.slow
 
+MIXED = Path(__file__).parents[1] / "data" / "mixed.pcap"
 FOREVER = ONE_QUEUE + "wire = { flows = {}, rate_mpps = 0.01 }\n"
 REQUIRED = ONE_QUEUE.replace('hugepages = "off"', 'hugepages = "require"')
 BRIEFLY = ("--for", "0.2")
@@ -232,6 +233,8 @@ def test_a_folder_for_the_status_socket_that_cannot_be_used(
 
 LIMITS = {
     "--nofile=8": "Too many open files",
+    "--nofile=10": "cannot be created: ",  # then the words of the library that makes segments
+    "--nofile=14": "Too many open files: raise the limit (ulimit -n)",
     "--nofile=16": "Too many open files",
     "--fsize=1000000": "File too large",
 }
@@ -242,6 +245,16 @@ def test_a_limit_that_is_too_low(operator: Operator, config: Path, limit: str) -
     ended = operator.run("run", config, *BRIEFLY, within=["prlimit", limit])
     assert ended.code == 3, ended.errors
     assert LIMITS[limit] in ended.last
+    assert "None" not in ended.last
+
+
+@pytest.mark.parametrize("command", ["check", "try"])
+def test_memory_that_a_plugin_cannot_have_is_told(operator: Operator, command: str) -> None:
+    config = operator.write(ONE_QUEUE + '[worker]\nstate = "8 GiB"\n')
+    arguments = [config] if command == "check" else ["forward", MIXED]
+    ended = operator.run(command, *arguments, within=["prlimit", f"--as={60 << 20}"])
+    assert ended.code == {"check": 2, "try": 3}[command]
+    assert " bytes for the state of a plugin cannot be had: Cannot allocate" in ended.last
 
 
 # -- other users --------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_closed_streams_change_nothing(operator: Operator, config: Path, closed:
 
 
 def test_output_that_cannot_be_written_is_told(operator: Operator, config: Path) -> None:
-    told = "the output cannot be written: No space left on device"
+    told = "the output cannot be written: No space left on device: make room"
     commands = [("run", config, *BRIEFLY), ("check", config), ("try", "forward", MIXED)]
     for command in [*commands, ("--version",)]:
         assert operator.refused(3, *command, within=in_shell(">/dev/full")) == told
