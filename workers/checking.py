@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ringline.workers import launch
 
+_LOOK_SECONDS = 0.1
+_ENDING_SECONDS = 1.0
 PREPARE_SECONDS = 60.0  # numba without its cache needs some seconds, a busy machine more
 
 
@@ -43,18 +48,16 @@ def check(
     }
     child = start(pass_fds=())
     try:
-        output, _ = child.communicate(json.dumps(job), timeout=seconds)
-    except subprocess.TimeoutExpired:
+        tell(child, job)
+        line = _answer(child, seconds)
+    except TimeoutError:
         return [f"plugin {plugin} was not ready after {seconds:g} s: does it wait for something?"]
     finally:
         end(child)
-    for line in output.splitlines():
-        answer = json.loads(line)
-        if "problems" in answer:
-            return list(answer["problems"])
-        if "error" in answer:
-            return [answer["error"]["message"]]
-    return [f"plugin {plugin} {how_it_ended(child.returncode)} while it was made ready"]
+    if not line:
+        return [f"plugin {plugin} {how_it_ended(child.returncode)} while it was made ready"]
+    answer = json.loads(line)
+    return list(answer["problems"]) if "problems" in answer else [answer["error"]["message"]]
 
 
 def start(pass_fds: Sequence[int]) -> subprocess.Popen[str]:
@@ -70,10 +73,48 @@ def start(pass_fds: Sequence[int]) -> subprocess.Popen[str]:
     )
 
 
+def tell(child: subprocess.Popen[str], job: Mapping[str, Any]) -> None:
+    """Give the child its job."""
+    assert child.stdin is not None
+    with child.stdin:
+        child.stdin.write(json.dumps(job))
+
+
+def _answer(child: subprocess.Popen[str], seconds: float) -> bytes:
+    """The line that it answers, b"" when it ends without; TimeoutError after `seconds`."""
+    assert child.stdout is not None
+    line, until = b"", time.monotonic() + seconds
+    while not line.endswith(b"\n"):
+        over = has_ended(child)  # its output may stay open: another process may have it, too
+        if select.select([child.stdout], [], [], _LOOK_SECONDS)[0]:
+            data = os.read(child.stdout.fileno(), 65536)
+            if not data:
+                await_end(child)
+                return b""
+            line += data
+        elif over:
+            return b""
+        elif time.monotonic() > until:
+            raise TimeoutError
+    return line
+
+
+def has_ended(child: subprocess.Popen[str]) -> bool:
+    """Whether the child has ended. It is not reaped: its number stays that of its group."""
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def await_end(child: subprocess.Popen[str]) -> None:
+    """Give a child that closed its output the time to end by itself."""
+    until = time.monotonic() + _ENDING_SECONDS
+    while not has_ended(child) and time.monotonic() < until:
+        time.sleep(0.005)
+
+
 def end(child: subprocess.Popen[str]) -> None:
-    """Make sure that the child is gone, and its pipes closed."""
-    if child.poll() is None:
-        child.kill()
+    """Make sure that the child is gone with all that it started, and its pipes closed."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
             with contextlib.suppress(OSError):  # what it did not read any more

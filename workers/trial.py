@@ -119,18 +119,15 @@ class _Watch:
         """Until it has an answer, has ended, or is to be ended."""
         child = checking.start(pass_fds=(self._job["page"],))
         try:
-            assert child.stdin is not None
-            with child.stdin:
-                child.stdin.write(json.dumps(self._job))
+            checking.tell(child, self._job)
             answer = self._await(child)
-            if answer is None:
-                child.wait()
-                raise PluginError(
-                    f"plugin {self._job['plugin']} {checking.how_it_ended(child.returncode)}"
-                    f"{self._place()}"
-                )
         finally:
             checking.end(child)
+        if answer is None:
+            raise PluginError(
+                f"plugin {self._job['plugin']} {checking.how_it_ended(child.returncode)}"
+                f"{self._place()}"
+            )
         if "error" in answer:
             raise revive(answer["error"], _ERRORS)
         summary = answer["summary"]
@@ -144,6 +141,7 @@ class _Watch:
         with selectors.DefaultSelector() as selector:
             selector.register(child.stdout, selectors.EVENT_READ)
             while True:
+                over = checking.has_ended(child)  # another process may have its output, too
                 readable = selector.select(_LOOK_SECONDS)
                 packets = self._packets()
                 if packets != done:
@@ -153,11 +151,14 @@ class _Watch:
                 if readable:
                     data = os.read(child.stdout.fileno(), 65536)
                     if not data:
+                        checking.await_end(child)
                         return None
                     for answer in self._lines(data):
                         if "frames" not in answer:
                             return answer
                         self._frames, since = answer["frames"], time.monotonic()
+                elif over:
+                    return None
                 limit = checking.PREPARE_SECONDS if self._frames is None else self._silence
                 if time.monotonic() - since > limit:
                     raise PluginError(

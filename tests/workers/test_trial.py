@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,6 +175,46 @@ def test_checking_ends_whatever_the_plugin_does(
     folder, name = os.path.split(plugin_file(source))
     [problem] = checking.check(f"./{name}:x", {}, ["a"], folder=folder, seconds=1.0)
     assert words.replace("{}", name) in problem
+
+
+CHILD = """
+import os, time
+if os.fork() == 0:
+    time.sleep(99)
+    os._exit(0)
+"""
+
+
+def family() -> set[str]:
+    """Processes that this one started, and what they started."""
+    return {name for name in os.listdir("/proc") if name.isdigit() and marked(name)}
+
+
+def marked(pid: str) -> bool:
+    try:
+        return b"RINGLINE_TEST_FAMILY=1" in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # it has ended
+        return False
+
+
+@pytest.mark.parametrize("end", ["", "os._exit(3)"])
+def test_nothing_that_a_plugin_started_is_waited_for_or_left(
+    capture: str, plugin_file: PluginFile, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setenv("RINGLINE_TEST_FAMILY", "1")
+    path = plugin_file(f"{CHILD}{end}\nfrom {MODULE}.mac_swap import MacSwapPackets\n")
+    problems = checking.check(f"{path}:MacSwapPackets", {}, ["a"])
+    if end:
+        assert "ended the process (exit status 3)" in problems[0]
+        with pytest.raises(PluginError, match=r"ended the process \(exit status 3\)"):
+            trial.run(f"{path}:MacSwapPackets", capture)
+    else:
+        assert problems == []
+        assert trial.run(f"{path}:MacSwapPackets", capture).counters["forwarded"] == 200
+    until = time.monotonic() + 30
+    while family():
+        assert time.monotonic() < until, family()
+        time.sleep(0.01)
 
 
 def test_state_that_does_not_fit_the_slot_is_told_before_anything_starts() -> None:
