@@ -48,7 +48,12 @@ class BatchTier(Tier):
         """Make the object and let it prepare."""
         methods = (value for value in vars(self._declared).values() if hasattr(value, "__code__"))
         if any(COLUMNS.intersection(method.__code__.co_names) for method in methods):
-            __import__("numpy")  # now, for it takes 80 ms, and not with the first packets
+            try:
+                __import__("numpy")  # now, for it takes 80 ms, and not with the first packets
+            except ImportError as error:
+                raise PluginError(
+                    f"plugin {self.spec} uses columns of a batch: {sentence(error)}"
+                ) from None
         try:
             self._plugin = self._declared()
         except Exception as error:

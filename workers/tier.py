@@ -111,9 +111,12 @@ def sentence(error: BaseException) -> str:
     text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     if len(text) > TEXT_MAX:
         text = f"{text[:TEXT_MAX]}..."
+    if isinstance(error, ModuleNotFoundError) and error.name in COMPILED_EXTRA:
+        text += "; pip install ringline[compiled]"
     return f"{type(error).__name__}{': ' if text else ''}{text}{where(error)}"
 
 
 TEXT_MAX = 500  # characters of what an exception says
+COMPILED_EXTRA = ("numba", "numpy")  # modules that the extra `compiled` brings
 OURS = __file__.rpartition("/")[0] + "/"
 PLUGINS = OURS + "plugins/"

@@ -220,3 +220,9 @@ def worker(instance: Callable[[], str]) -> Iterator[WorkerUnderTest]:
 def no_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if numba were not installed."""
     monkeypatch.setitem(sys.modules, "numba", None)
+
+
+@pytest.fixture
+def no_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if NumPy were not installed."""
+    monkeypatch.setitem(sys.modules, "numpy", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from ringline.shm._shm import lib
 from ringline.workers.api import HASH, VLAN, Batch
-from ringline.workers.testing import DROP, ERROR, Frame, Run, run_plugin
+from ringline.workers.testing import DROP, ERROR, Frame, PluginError, Run, run_plugin
 
 STRIDE: int = lib.RL_BUFFER_STRIDE
 
@@ -216,3 +217,24 @@ def test_a_class_that_cannot_be_used_is_refused(members: Any, words: str) -> Non
     with pytest.raises(Exception, match="plugin Judge") as caught:
         run_plugin(type("Judge", (), members), FRAMES)
     assert words in str(caught.value)
+
+
+def test_without_numpy_the_message_says_what_to_install(
+    plugin_file: Callable[[str], str], no_numpy: None
+) -> None:
+    def columns(batch: Batch) -> None:
+        batch.verdicts[:] = batch.ports
+
+    def setup(plugin: Any, worker: Any) -> None:
+        worker.state("seen", "u8")
+
+    def judge(plugin: Any, batch: Batch) -> None:
+        pass
+
+    for plugin in (
+        type("Judge", (), {"process": columns}),
+        type("Judge", (), {"setup": setup, "process": judge}),
+        plugin_file("import numpy as np\n") + ":Judge",
+    ):
+        with pytest.raises(PluginError, match=r"'?numpy.*; pip install ringline\[compiled\]"):
+            run_plugin(plugin, FRAMES)
