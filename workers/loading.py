@@ -38,6 +38,8 @@ def load(spec: str, folder: str | None = None) -> Tier:
 
 def find(spec: str, folder: str | None = None) -> Any:
     """The object that `spec` names."""
+    if ":" not in spec and _is_file(spec):
+        raise PluginError(f"plugin {spec} is a file: name what in it is the plugin, {spec}:…")
     place, _, path = (spec if ":" in spec else _entry_point(spec)).rpartition(":")
     if _is_file(place):
         place = os.path.abspath(os.path.join(folder or "", os.path.expanduser(place)))

@@ -142,6 +142,8 @@ def test_what_does_not_import_is_told_with_its_line(
         ("ringline.workers.nowhere:x", "there is no module 'ringline.workers.nowhere'"),
         ("os:nowhere", "os has no 'nowhere'"),
         ("nowhere", "has an entry point of that name in the group ringline.plugins"),
+        ("bounce.py", "bounce.py is a file: name what in it is the plugin, bounce.py:…"),
+        ("./reflect.so", "./reflect.so is a file: name what in it is the plugin, ./reflect.so:…"),
         ("./nowhere.so:x", "cannot open shared object file"),
     ],
 )
