@@ -6,6 +6,7 @@ of 10^6 packets and 10^9 bits (of frames without CRC, as the counters have them)
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from ringline.shm.errors import RinglineError
 NOTHING = "-"
 RUNNING, ENDED = "running", "ended"
 BRIEFLY = {"waiting to restart": "waiting"}  # a row must fit into 80 columns
+COLUMN_GAP = 2
 LEFT_COLUMNS = 2  # are words, the others numbers
 
 
@@ -25,6 +27,13 @@ class Grid:
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    def within(self, width: int) -> Grid:
+        """Without the last columns, as many as do not fit into `width` characters."""
+        columns = zip(self.headings, *self.rows, strict=True)
+        ends = itertools.accumulate(max(map(len, column)) + COLUMN_GAP for column in columns)
+        fit = sum(end <= width for end in ends)
+        return Grid(self.headings[:fit], tuple(row[:fit] for row in self.rows))
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,7 @@ def _aligned(grid: Grid) -> Iterator[str]:
             cell.ljust(width) if number < LEFT_COLUMNS else cell.rjust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        yield "  ".join(cells).rstrip()
+        yield (" " * COLUMN_GAP).join(cells).rstrip()
     yield ""
 
 

@@ -76,11 +76,12 @@ class LiveTable(Display):
 
         self._console = Console(highlight=False)
         # Drawn by us alone: no thread, and so no table in the middle of a line.
-        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
+        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="ellipsis")
         self._live.start()
 
     def _draw(self, before: Snapshot | None, now: Snapshot) -> None:
-        self._live.update(drawn(table.board(before, now, self._seconds)), refresh=True)
+        board = table.board(before, now, self._seconds)
+        self._live.update(drawn(board, self._console.width), refresh=True)
 
     def announce(self, sentence: str) -> None:
         """A line above the table."""
@@ -101,8 +102,11 @@ def display(seconds: float | None = None) -> Display:
     return Lines(seconds)
 
 
-def drawn(board: table.Board) -> RenderableType:
-    """The board for a terminal: no wider than 80 columns need be."""
+def drawn(board: table.Board, width: int) -> RenderableType:
+    """The board for a terminal of `width` columns; 80 are enough for all of it.
+
+    Workers come last: where there are too many of them, they are what the lower edge cuts.
+    """
     from rich.console import Group
     from rich.padding import Padding
     from rich.table import Table
@@ -118,9 +122,9 @@ def drawn(board: table.Board) -> RenderableType:
         below.add_row(Text(name, style="dim"), Text(words, style=style))
     return Group(
         Text(board.title, style="bold", overflow="ellipsis", no_wrap=True),
-        Padding(_grid(board.ports), (1, 0, 1, 0)),
-        Padding(_grid(board.workers), (0, 0, 1, 0)),
+        Padding(_grid(board.ports.within(width)), (1, 0, 1, 0)),
         below,
+        Padding(_grid(board.workers.within(width)), (1, 0, 0, 0)),
         # The cursor waits here: the ^C that a terminal echoes at the end of a full line would
         # wrap, and the next drawing begin a line too low.
         Text(),
@@ -131,7 +135,7 @@ def _grid(grid: table.Grid) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    drawn = Table(box=None, padding=(0, table.COLUMN_GAP, 0, 0), header_style="dim")
     for number, heading in enumerate(grid.headings):
         left = number < table.LEFT_COLUMNS
         drawn.add_column(heading, justify="left" if left else "right", no_wrap=True)

@@ -113,7 +113,7 @@ def test_plain_text_is_aligned(pair: tuple[Snapshot, Snapshot]) -> None:
 def drawn(board: table.Board, width: int) -> list[str]:
     file = io.StringIO()
     Console(file=file, width=width, force_terminal=True, color_system=None, highlight=False).print(
-        top.drawn(board)
+        top.drawn(board, width)
     )
     return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in file.getvalue().splitlines()]
 
@@ -129,6 +129,30 @@ def test_the_table_fits_and_nothing_is_cut(pair: tuple[Snapshot, Snapshot], widt
             assert any(all(cell in line for cell in row) for line in lines), row
     assert len(lines) <= 24
     assert lines[-1] == "", "an echoed ^C would wrap, and shift what is drawn next"
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_a_narrow_terminal_has_fewer_columns_and_none_is_cut(
+    pair: tuple[Snapshot, Snapshot], width: int
+) -> None:
+    board = table.board(*pair)
+    _title, *lines = drawn(board, width)
+    assert max(len(line.rstrip()) for line in lines) <= width
+    assert "…" not in "".join(lines)
+    for grid in (board.ports, board.workers):
+        (shown,) = (line.split() for line in lines if line.startswith(grid.headings[0]))
+        assert len(shown) > 1
+        assert " ".join(grid.headings).startswith(" ".join(shown))
+
+
+def test_what_concerns_all_comes_before_the_workers(pair: tuple[Snapshot, Snapshot]) -> None:
+    """Of sixteen workers a terminal of 24 lines has no room for the last."""
+    board = table.board(*pair)
+    lines = drawn(board, 80)
+    first = next(n for n, line in enumerate(lines) if line.startswith("worker"))
+    for name in ("drops", "buffers", "books", "metrics"):
+        assert any(line.startswith(name) for line in lines[:first])
+    assert lines[first:] == lines[-len(board.workers.rows) - 2 :]
 
 
 def in_a_terminal(code: str, **environment: str) -> str:
