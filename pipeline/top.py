@@ -75,11 +75,16 @@ class LiveTable(Display):
         from rich.live import Live
 
         self._console = Console(highlight=False)
+        self._size = self._console.size
         # Drawn by us alone: no thread, and so no table in the middle of a line.
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="ellipsis")
         self._live.start()
 
     def _draw(self, before: Snapshot | None, now: Snapshot) -> None:
+        if self._size != self._console.size:
+            # Some terminals have wrapped the old table anew: nobody knows where it begins.
+            self._size = self._console.size
+            self._console.clear()
         board = table.board(before, now, self._seconds)
         self._live.update(drawn(board, self._console.width), refresh=True)
 

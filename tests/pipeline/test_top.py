@@ -209,6 +209,15 @@ def test_a_terminal_gets_a_table_that_stays_in_its_place(show: str) -> None:
     assert "ringline: worker 0 is replaced" in written
 
 
+def test_a_terminal_whose_size_has_changed_is_cleared_once(show: str) -> None:
+    """What it made of the old table, lines in two or none, is not left above the new one."""
+    resized = "import termios\n" + show.replace(
+        "    shown.show", "    termios.tcsetwinsize(1, (24, 60))\n    shown.show"
+    )
+    assert in_a_terminal(resized).count("\x1b[2J") == 1
+    assert "\x1b[2J" not in in_a_terminal(show)
+
+
 def test_no_color_is_honoured(show: str) -> None:
     assert re.search(r"\x1b\[[0-9;]*3[0-9]m", in_a_terminal(show, NO_COLOR=""))
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", in_a_terminal(show, NO_COLOR="1"))
