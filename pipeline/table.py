@@ -88,12 +88,20 @@ class Rates:
         return (lost - (before.card_drops | before.drops).get(reason, 0)) / self.seconds
 
 
-def board(before: Snapshot | None, now: Snapshot, until: float | None = None) -> Board:
-    """What to show of `now`; `until` is how many seconds the run is to last."""
+@dataclass(frozen=True)
+class Span:
+    """How long a run is to serve, and since when, in seconds of the monotonic clock."""
+
+    since: float
+    seconds: float
+
+
+def board(before: Snapshot | None, now: Snapshot, span: Span | None = None) -> Board:
+    """What to show of `now`; `span` is of a run that ends by itself."""
     rates = Rates(before, now)
     wrong = [name for name, residual in now.balance.items() if residual]
     return Board(
-        title=f"ringline {now.name}  {now.state}  {_elapsed(now, until)}",
+        title=f"ringline {now.name}  {now.state}  {_elapsed(now, span)}",
         ports=_ports(rates),
         workers=_workers(rates),
         drops=", ".join(_drops(rates)) or "none",
@@ -131,10 +139,10 @@ def _aligned(grid: Grid) -> Iterator[str]:
     yield ""
 
 
-def line(before: Snapshot | None, now: Snapshot, until: float | None = None) -> str:
+def line(before: Snapshot | None, now: Snapshot, span: Span | None = None) -> str:
     """The same in one line, for a log."""
     rates = Rates(before, now)
-    parts = [_elapsed(now, until)]
+    parts = [_elapsed(now, span)]
     for index, port in enumerate(now.ports):
         received, sent = rates.port(index, "rx_packets"), rates.port(index, "tx_packets")
         bits = _gigabits(rates.port(index, "rx_bytes"))
@@ -164,11 +172,11 @@ def summary(
         packets, octets = port.total("rx_packets"), port.total("rx_bytes")
         lines.append(
             f"  port {port.name}: received {packets:,} ({size(octets)}), "
-            f"forwarded {port.total('transmitted'):,}, sent {port.total('tx_packets'):,}"
+            f"forwarded {port.total('transmitted'):,}"
         )
         lost = {reason: n for reason, n in (port.card_drops | port.drops).items() if n}
         told = ", ".join(f"{reason} {number:,}" for reason, number in lost.items())
-        lines.append(f"    dropped: {told or 'none'}")
+        lines.append(f"    sent {port.total('tx_packets'):,}; dropped: {told or 'none'}")
         lines += [f"    fault: {fault}" for fault in port.faults]
     lines += [f"  {_worked(worker)}" for worker in snapshot.workers]
     held = [f"{name} {count:,}" for name, count in _holders(snapshot) if count]
@@ -210,9 +218,10 @@ def duration(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
-def _elapsed(now: Snapshot, until: float | None) -> str:
-    lasted = now.seconds
-    return f"{lasted:.0f} s" if until is None else f"{min(lasted, until):.0f} of {until:g} s"
+def _elapsed(now: Snapshot, span: Span | None) -> str:
+    if span is None:
+        return f"{now.seconds:.0f} s"
+    return f"{min(now.clock - span.since, span.seconds):.0f} of {span.seconds:g} s"
 
 
 def _gigabits(octets: float | None) -> str:
@@ -283,12 +292,14 @@ def _holders(snapshot: Snapshot) -> Iterable[tuple[str, int]]:
 
 def _worked(worker: WorkerSnapshot) -> str:
     packets = int(worker.counters["packets"])
-    told = f"worker {worker.queue}: {packets:,} packets, restarts {worker.restarts}"
+    told = f"worker {worker.queue}: {packets:,} packets"
+    if worker.restarts:
+        told += f", restarts {worker.restarts}"
     if packets:
         told += f", {1e9 * worker.counters['plugin_seconds'] / packets:.1f} ns in plugin"
     median = latency_quantile(worker.latency, 0.5)
     if median is not None:
-        told += f", latency < {duration(median)}"
+        told += f", median latency < {duration(median)}"
     lost = {kind: number for kind, number in worker.errors.items() if number}
     if lost:
         told += ", errors: " + ", ".join(f"{kind} {number:,}" for kind, number in lost.items())

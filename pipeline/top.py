@@ -28,14 +28,18 @@ EVERY = 1.0  # seconds between two questions of `watch`
 
 
 class Display(ABC):
-    """Shows one snapshot after the other. `seconds` is how long the run is to last."""
+    """Shows one snapshot after the other; `seconds` is how long the run is to serve,
+    from the first of them on."""
 
     def __init__(self, seconds: float | None = None) -> None:
         self._seconds = seconds
+        self._span: table.Span | None = None
         self._before: Snapshot | None = None
 
     def show(self, snapshot: Snapshot) -> None:
         """Show the instance as it is now, with rates since the last time."""
+        if self._span is None and self._seconds is not None:
+            self._span = table.Span(snapshot.clock, self._seconds)
         self._draw(self._before, snapshot)
         self._before = snapshot
 
@@ -56,7 +60,7 @@ class Lines(Display):
 
     def _draw(self, before: Snapshot | None, now: Snapshot) -> None:
         if before is not None and now.state != table.ENDED:
-            print(table.line(before, now, self._seconds), flush=True)
+            print(table.line(before, now, self._span), flush=True)
 
     def announce(self, sentence: str) -> None:
         """A line on standard error."""
@@ -85,7 +89,7 @@ class LiveTable(Display):
             # Some terminals have wrapped the old table anew: nobody knows where it begins.
             self._size = self._console.size
             self._console.clear()
-        board = table.board(before, now, self._seconds)
+        board = table.board(before, now, self._span)
         self._live.update(drawn(board, self._console.width), refresh=True)
 
     def announce(self, sentence: str) -> None:

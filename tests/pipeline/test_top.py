@@ -75,9 +75,9 @@ def test_there_are_no_rates_without_two_moments(pair: tuple[Snapshot, Snapshot])
 
 
 def test_a_line_says_the_same_for_a_log(pair: tuple[Snapshot, Snapshot]) -> None:
-    told = table.line(*pair, until=10)
+    told = table.line(*pair, table.Span(pair[0].clock, 10))
     assert "\n" not in told
-    assert "of 10 s; wan: rx 13.000 Mpps 6.24 Gbit/s, tx 12.000 Mpps; lan: rx" in told
+    assert "2 of 10 s; wan: rx 13.000 Mpps 6.24 Gbit/s, tx 12.000 Mpps; lan: rx" in told
     assert "worker 0: 6.500 Mpps, rings 0/0; worker 1: waiting to restart" in told
     assert "restarts 3" in told
     assert "drops: wan plugin 2,000,000 (1,000,000/s)" in told
@@ -94,12 +94,39 @@ def test_books_that_are_off_are_shown_everywhere(idle: Idle) -> None:
 
 def test_the_summary_has_the_sums_and_the_balance(pair: tuple[Snapshot, Snapshot]) -> None:
     told = table.summary(pair[1])
-    assert "received 26,000,000 (1.56 GB), forwarded 24,000,000, sent 24,000,000" in told
-    assert "dropped: plugin 2,000,000" in told
+    assert "received 26,000,000 (1.56 GB), forwarded 24,000,000" in told
+    assert "sent 24,000,000; dropped: plugin 2,000,000" in told
     assert "worker 1: 13,000,000 packets, restarts 3" in told
     assert "balance: 0 in all 10 equations" in told
     assert "all well" in told
     assert max(map(len, told.splitlines())) <= 80
+
+
+def test_the_summary_of_an_hour_fits(idle: Idle) -> None:
+    block, counted = idle.books.queues[0], idle.instance.slots[0].counters
+    many = 10**11  # at 28 Mpps
+    block.rx_packets = block.tx_packets = block.transmitted = counted.packets = many
+    block.rx_bytes = 60 * many
+    snapshot = idle.take()
+    worker = snapshot.workers[0]
+    worker = dataclasses.replace(
+        worker,
+        latency=(0,) * 20 + (5,) + worker.latency[21:],
+        counters={**worker.counters, "plugin_seconds": 410.0},
+    )
+    told = table.summary(dataclasses.replace(snapshot, workers=[worker]))
+    assert "100,000,000,000 packets, 4.1 ns in plugin, median latency < 67.1 ms" in told
+    assert max(map(len, told.splitlines())) <= 80
+
+
+def test_a_bounded_run_is_shown_since_it_serves(
+    pair: tuple[Snapshot, Snapshot], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The start does not count: a plugin may have been compiled in it."""
+    shown = top.Lines(seconds=10)
+    for snapshot in pair:
+        shown.show(dataclasses.replace(snapshot, began=snapshot.began - 7))
+    assert capsys.readouterr().out.startswith("2 of 10 s; ")
 
 
 def test_plain_text_is_aligned(pair: tuple[Snapshot, Snapshot]) -> None:
