@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from importlib.util import find_spec
@@ -21,6 +22,8 @@ from ringline.pipeline.status import ask
 from ringline.shm.errors import EnvironmentLacks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import RenderableType
     from rich.table import Table
 
@@ -80,27 +83,71 @@ class LiveTable(Display):
 
         self._console = Console(highlight=False)
         self._size = self._console.size
-        # Drawn by us alone: no thread, and so no table in the middle of a line.
+        # Drawn when we say so, and so no table in the middle of a line.
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="ellipsis")
         self._live.start()
+        self._lock = threading.Lock()  # one writer to the terminal at a time
+        self._beside = _Beside(self._print) if sys.stderr.isatty() else None
 
     def _draw(self, before: Snapshot | None, now: Snapshot) -> None:
-        if self._size != self._console.size:
-            # Some terminals have wrapped the old table anew: nobody knows where it begins.
-            self._size = self._console.size
-            self._console.clear()
         board = table.board(before, now, self._span)
-        self._live.update(drawn(board, self._console.width), refresh=True)
+        with self._lock:
+            if self._size != self._console.size:
+                # Some terminals have wrapped the old table anew: nobody knows where it begins.
+                self._size = self._console.size
+                self._console.clear()
+            self._live.update(drawn(board, self._console.width), refresh=True)
 
     def announce(self, sentence: str) -> None:
         """A line above the table."""
-        with contextlib.suppress(OSError):  # the terminal has gone; `_draw` tells that
-            self._console.print(f"ringline: {sentence}", markup=False)
+        self._print(f"ringline: {sentence}")
+
+    def _print(self, text: str) -> None:
+        from rich.text import Text
+
+        with self._lock, contextlib.suppress(OSError):  # the terminal has gone: `_draw` tells that
+            self._console.print(Text.from_ansi(text))
 
     def close(self) -> None:
         """Leave the last table on the screen, if that is still there."""
+        if self._beside is not None:
+            self._beside.close()
+            self._beside = None
         with contextlib.suppress(OSError):
             self._live.stop()
+
+
+class _Beside:
+    """Takes what is written to the error output, by children as well, and has it told.
+
+    A plugin that prints would write into the middle of the table, which is drawn by going
+    up as many lines as were drawn before. A thread reads, so that nobody has to wait.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._terminal = os.dup(2)
+        self._read, write = os.pipe()
+        os.dup2(write, 2)
+        os.close(write)
+        self._thread = threading.Thread(target=self._pass_on, daemon=True)
+        self._thread.start()
+
+    def _pass_on(self) -> None:
+        rest = b""
+        while data := os.read(self._read, 1 << 16):
+            lines, _, rest = (rest + data).rpartition(b"\n")
+            if lines:
+                self._tell(lines.decode(errors="replace"))
+        if rest:
+            self._tell(rest.decode(errors="replace"))
+        os.close(self._read)
+
+    def close(self) -> None:
+        """Give the error output back, once what was written to it is told."""
+        os.dup2(self._terminal, 2)
+        os.close(self._terminal)
+        self._thread.join(1.0)  # a child that hangs in the kernel may hold the other end
 
 
 def display(seconds: float | None = None) -> Display:

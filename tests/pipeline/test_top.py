@@ -236,6 +236,19 @@ def test_a_terminal_gets_a_table_that_stays_in_its_place(show: str) -> None:
     assert "ringline: worker 0 is replaced" in written
 
 
+def test_what_a_plugin_prints_goes_above_the_table(show: str) -> None:
+    """Workers print where our error output goes; in place of the table, which is drawn anew."""
+    prints = "import os, subprocess, time\n" + show.replace(
+        "    shown.announce(",
+        "    subprocess.run(['sh', '-c', 'printf \"setup\\nhalf a line\" >&2'])\n"
+        "    shown.announce(",
+    )
+    written = in_a_terminal(prints)
+    assert re.search(r"\x1b\[1A\x1b\[2Ksetup *\r\n", written)
+    assert re.search(r"\x1b\[1A\x1b\[2Khalf a line", written)
+    assert written.rindex("half a line") < written.rindex("metrics")
+
+
 def test_a_terminal_whose_size_has_changed_is_cleared_once(show: str) -> None:
     """What it made of the old table, lines in two or none, is not left above the new one."""
     resized = "import termios\n" + show.replace(
