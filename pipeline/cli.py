@@ -145,6 +145,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="an option of the plugin; a value is TOML, or else a text",
     )
+    attempt.add_argument(
+        "--ports",
+        type=_names,
+        default=["port"],
+        metavar="NAME,...",
+        help="the ports that the plugin finds; the frames come in at the first (default: port)",
+    )
 
     add_bench_arguments(command("bench", _bench, "measure this machine and ringline on it"))
     return top
@@ -181,6 +188,13 @@ def _option(text: str) -> tuple[str, Any]:
         return key, tomllib.loads(f"value = {value}")["value"]
     except (ValueError, RecursionError):  # also a number of thousands of digits
         return key, value
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if "" in names or len(set(names)) != len(names):
+        raise argparse.ArgumentTypeError(f"must be different names, as in wan,lan, not {text!r}")
+    return names
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -220,7 +234,7 @@ def _try(given: argparse.Namespace) -> int:
         raise UsageError("\n".join(problems))
     if len(options) != len(given.options):
         raise UsageError("an option is given twice with -o")
-    return attempt(given.plugin, given.capture, given.out, options)
+    return attempt(given.plugin, given.capture, given.out, options, given.ports)
 
 
 def _bench(given: argparse.Namespace) -> int:

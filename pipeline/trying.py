@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ from ringline.pipeline.progress import Progress
 from ringline.shm.errors import PluginError, UsageError
 from ringline.workers import trial
 
+BLANKS = 64  # buffers for packets that the plugin makes, for each batch
 TABLE_ROWS = 10  # of a table that a plugin names, in the summary
 
 
-def attempt(plugin: str, capture: str, out: str | None, options: Mapping[str, Any]) -> int:
+def attempt(
+    plugin: str, capture: str, out: str | None, options: Mapping[str, Any], ports: Sequence[str]
+) -> int:
     """Run `plugin` on `capture`, print what came of it; the exit code.
 
     That is 2 when the plugin failed on a packet. Raises RinglineError when it
@@ -30,7 +33,9 @@ def attempt(plugin: str, capture: str, out: str | None, options: Mapping[str, An
             raise UsageError(f"{out} {why}")
     sys.path.append(os.getcwd())
     with contextlib.closing(Progress(os.path.basename(capture))) as progress:
-        done = trial.run(plugin, capture, out, options, progress=progress.show)
+        done = trial.run(
+            plugin, capture, out, options, ports, blanks=BLANKS, progress=progress.show
+        )
     print(words(plugin, capture, done, out), flush=True)
     for frame, complaint in done.complaints:
         print(f"ringline: frame {frame}: {complaint}", file=sys.stderr)
@@ -52,6 +57,9 @@ def words(plugin: str, capture: str, done: trial.Summary, out: str | None) -> st
     lines.append(f"  forwarded {count['forwarded']:,}{written}, dropped {count['dropped']:,}")
     if count["created"]:
         lines.append(f"  created {count['created']:,}")
+    if len(done.per_port) > 1:
+        sent = ", ".join(f"{name} {number:,}" for name, number in done.per_port.items())
+        lines.append(f"  sent by port: {sent}")
     failed = count["plugin_errors"] + count["verdict_errors"]
     if failed:
         lines.append(
@@ -67,16 +75,24 @@ def words(plugin: str, capture: str, done: trial.Summary, out: str | None) -> st
 
 
 def _named(name: str, value: Any) -> list[str]:
-    """A counter in one line; the first rows of a table, or a histogram's sum and buckets."""
+    """A counter in one line, a histogram in another; of a table the first rows."""
     if not isinstance(value, list | tuple):
         return [f"  {name}: {value}"]
     if len(value) == 2 and isinstance(value[0], int):
-        return [f"  {name}: sum {value[0]}, buckets {_row(value[1])}"]
+        return [f"  {name}: sum {value[0]}; {_buckets(value[1])}"]
     lines = [f"  {name}:"]
     lines += [f"    {_row(row)}" for row in value[:TABLE_ROWS]]
     if len(value) > TABLE_ROWS:
         lines.append(f"    and {len(value) - TABLE_ROWS} more")
     return lines
+
+
+def _buckets(buckets: Sequence[int]) -> str:
+    """Those with something in them, by the values that they count: powers of two."""
+    bounds = [f"below {2**bucket}" for bucket in range(len(buckets) - 1)]
+    bounds.append(f"{2 ** (len(buckets) - 2)} and more")
+    told = [f"{bound}: {n}" for bound, n in zip(bounds, buckets, strict=True) if n]
+    return ", ".join(told) or "no values"
 
 
 def _row(row: Any) -> str:

@@ -366,6 +366,27 @@ def test_try_says_what_became_of_a_capture(tmp_path: Path) -> None:
     assert out.stat().st_size > 24
 
 
+def test_try_has_the_ports_and_the_blanks_that_a_plugin_works_with(tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text(
+        "class Echo:\n"
+        "    def setup(self, worker):\n        self.lan = worker.ports['lan']\n"
+        "        for n in (1, 5, 7, 300):\n"
+        "            worker.histogram('sizes', buckets=5).observe(n)\n"
+        "    def process(self, batch):\n"
+        "        for packet in batch:\n            packet.verdict = self.lan\n"
+        "        batch.create(bytes(60), 0)\n"
+    )
+    done = ringline("try", "./echo.py:Echo", str(MIXED), "--ports", "wan,lan", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    made = r"forwarded (\d+), dropped 0\n  created ([1-9]\d*)\n  sent by port: wan \2, lan \1\n"
+    assert re.search(made, done.stdout)
+    assert "sizes: sum 313; below 2: 1, below 8: 2, 8 and more: 1\n" in done.stdout
+    for wrong in ("wan,wan", "wan,", ""):
+        done = ringline("try", "forward", str(MIXED), "--ports", wrong)
+        assert done.returncode == 2
+        assert "must be different names, as in wan,lan" in done.stderr
+
+
 def test_try_tells_what_a_plugin_did_wrong(tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text(
         "class Raises:\n    def process(self, batch):\n        raise KeyError('no such flow')\n"
