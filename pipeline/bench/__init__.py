@@ -59,10 +59,13 @@ def main(arguments: Namespace) -> int:
     at = machine.look(cpus)
     started = time.monotonic()
     figures: list[Figure] = []
-    for number, what in enumerate(wanted, 1):
-        _progress(f"[{number}/{len(wanted)}] {what} … {time.monotonic() - started:.0f} s so far")
-        figures += measures[what](at, arguments.runs)
-    _progress("")
+    try:
+        for number, what in enumerate(wanted, 1):
+            begun = time.monotonic() - started
+            _progress(f"[{number}/{len(wanted)}] {what} … since second {begun:.0f}")
+            figures += measures[what](at, arguments.runs)
+    finally:
+        _progress("")
     if arguments.json:
         result = {
             "machine": {
@@ -130,6 +133,6 @@ def _enough(cpus: tuple[int, ...], wanted: list[str]) -> None:
 
 def _progress(text: str) -> None:
     """One line that is written over, where somebody looks on."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         sys.stderr.write(f"\r\033[K{text}")
         sys.stderr.flush()

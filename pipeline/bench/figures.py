@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -57,13 +57,6 @@ class Figure:
             "of_limit": self.of_limit,
             "met": self.met,
         }
-
-
-@dataclass
-class Progress:
-    """Says what runs now, where somebody looks on; silent otherwise."""
-
-    say: Callable[[str], None] = field(default=lambda text: None)
 
 
 def number(value: float | None) -> str:

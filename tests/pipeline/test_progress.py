@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 from types import SimpleNamespace
 
 import pytest
 
-from ringline.pipeline import progress
+from ringline.pipeline import bench, progress
+from ringline.pipeline.bench import handoff, machine
 
 
 class Terminal(io.StringIO):
@@ -50,3 +52,24 @@ def test_no_terminal_sees_nothing(monkeypatch: pytest.MonkeyPatch, terminal: Ter
     monkeypatch.setattr(terminal, "isatty", lambda: False)
     progress.Progress("x").show(1, 2)
     assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("xterm", "\r\x1b[K[1/1] handoff"), ("dumb", "")])
+def test_a_benchmark_that_is_ended_leaves_an_empty_line(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, kind: str, shown: str
+) -> None:
+    def interrupted(at: object, runs: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench.sys, "stderr", terminal)
+    monkeypatch.setattr(bench.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(machine, "look", lambda cpus: None)
+    monkeypatch.setattr(machine, "choose_cpus", lambda cpus: (0, 1))
+    monkeypatch.setattr(handoff, "measure", interrupted)
+    monkeypatch.setenv("TERM", kind)
+    given = argparse.Namespace(what=["handoff"], json=False, runs=1, seconds=1.0, cpus=None)
+    with pytest.raises(KeyboardInterrupt):
+        bench.main(given)
+    assert terminal.getvalue().startswith(shown)
+    assert terminal.getvalue().endswith("\r\x1b[K" if shown else "")
+    assert bool(terminal.getvalue()) == bool(shown)
