@@ -12,13 +12,30 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
     """The interpreter's own wake-up does the work."""
+
+
+class Service(Protocol):
+    """Something with a descriptor that is served in a loop."""
+
+    def fileno(self) -> int:
+        """Readable when `turn` has work."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When `turn` has work at the latest."""
+
+    def turn(self) -> None:
+        """Do what can be done without waiting."""
+
+    def close(self) -> None:
+        """Serve no more."""
 
 
 class Loop:

@@ -34,6 +34,7 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
             seconds=seconds,
             announce=shown.announce,
             display=_Watcher(config, shown).show,
+            beside=shown.beside,
             last=True,
         ).run()
         shown.close()

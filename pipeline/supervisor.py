@@ -25,9 +25,9 @@ import stat
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from ringline.pipeline import endpoint, observe, run_lifecycle
 from ringline.pipeline.config import Config
@@ -35,7 +35,7 @@ from ringline.pipeline.crew import Crew, Programs
 from ringline.pipeline.instance import Instance
 from ringline.pipeline.keepers import House
 from ringline.pipeline.lifecycle import Policy
-from ringline.pipeline.loop import Loop
+from ringline.pipeline.loop import Loop, Service
 from ringline.pipeline.notify import Notifier
 from ringline.pipeline.placement import place, usable_cpus
 from ringline.pipeline.run_lifecycle import Action, Event, Patience, Run, Stage
@@ -63,29 +63,13 @@ class Outcome:
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
-class Service(Protocol):
-    """A listening socket that is served in the supervisor's loop (server.Server)."""
-
-    def fileno(self) -> int:
-        """Readable when `turn` has work."""
-
-    @property
-    def deadline(self) -> float | None:
-        """When `turn` has work at the latest."""
-
-    def turn(self) -> None:
-        """Do what can be done without waiting."""
-
-    def close(self) -> None:
-        """Serve no more."""
-
-
 class Supervisor:
     """One run of one instance. `run` is its life.
 
     `seconds` ends it after so long; `announce` gets one sentence for everything
-    that an operator may want to know, `display` a snapshot every second. `last`: the
-    process has little more to do afterwards, and signals shall not keep it from that.
+    that an operator may want to know, `display` a snapshot every second. `beside` is served
+    in the loop, and left open. `last`: the process has little more to do afterwards, and
+    signals shall not keep it from that.
     """
 
     def __init__(
@@ -95,6 +79,7 @@ class Supervisor:
         seconds: float | None = None,
         announce: Callable[[str], None] = lambda sentence: print(sentence, file=sys.stderr),
         display: Callable[[Snapshot], None] | None = None,
+        beside: Sequence[Service] = (),
         programs: Programs | None = None,
         policy: Policy | None = None,
         patience: Patience | None = None,
@@ -106,6 +91,7 @@ class Supervisor:
         self._seconds = seconds
         self._say = announce
         self._display = display
+        self._beside = beside
         self._programs = programs or Programs()
         self._policy = policy or Policy(
             intensity=config.restart.intensity, period=config.restart.period
@@ -174,7 +160,7 @@ class Supervisor:
 
     def _start(self) -> None:
         self._open_services()
-        for service in self._services:
+        for service in (*self._beside, *self._services):
             self._loop.watch(service.fileno(), service.turn)
         self._crew.start_cards()
 

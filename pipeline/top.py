@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
 import time
 from abc import ABC, abstractmethod
 from importlib.util import find_spec
@@ -22,17 +21,23 @@ from ringline.pipeline.status import ask
 from ringline.shm.errors import EnvironmentLacks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rich.console import RenderableType
     from rich.table import Table
 
+    from ringline.pipeline.loop import Service
+
 EVERY = 1.0  # seconds between two questions of `watch`
+LINE_BYTES = 4096
+PIPE_BYTES = 1 << 16  # more than waits in a pipe
 
 
 class Display(ABC):
     """Shows one snapshot after the other; `seconds` is how long the run is to serve,
-    from the first of them on."""
+    from the first of them on. `beside` is to be served in the loop meanwhile."""
+
+    beside: Sequence[Service] = ()
 
     def __init__(self, seconds: float | None = None) -> None:
         self._seconds = seconds
@@ -83,20 +88,19 @@ class LiveTable(Display):
 
         self._console = Console(highlight=False)
         self._size = self._console.size
-        # Drawn when we say so, and so no table in the middle of a line.
+        # Drawn by us alone: no thread, and so no table in the middle of a line.
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="ellipsis")
         self._live.start()
-        self._lock = threading.Lock()  # one writer to the terminal at a time
-        self._beside = _Beside(self._print) if sys.stderr.isatty() else None
+        if sys.stderr.isatty():
+            self.beside = (_Beside(self._print),)
 
     def _draw(self, before: Snapshot | None, now: Snapshot) -> None:
         board = table.board(before, now, self._span)
-        with self._lock:
-            if self._size != self._console.size:
-                # Some terminals have wrapped the old table anew: nobody knows where it begins.
-                self._size = self._console.size
-                self._console.clear()
-            self._live.update(drawn(board, self._console.width), refresh=True)
+        if self._size != self._console.size:
+            # Some terminals have wrapped the old table anew: nobody knows where it begins.
+            self._size = self._console.size
+            self._console.clear()
+        self._live.update(drawn(board, self._console.width), refresh=True)
 
     def announce(self, sentence: str) -> None:
         """A line above the table."""
@@ -105,14 +109,14 @@ class LiveTable(Display):
     def _print(self, text: str) -> None:
         from rich.text import Text
 
-        with self._lock, contextlib.suppress(OSError):  # the terminal has gone: `_draw` tells that
+        with contextlib.suppress(OSError):  # the terminal has gone: `_draw` tells that
             self._console.print(Text.from_ansi(text))
 
     def close(self) -> None:
         """Leave the last table on the screen, if that is still there."""
-        if self._beside is not None:
-            self._beside.close()
-            self._beside = None
+        for service in self.beside:
+            service.close()
+        self.beside = ()
         with contextlib.suppress(OSError):
             self._live.stop()
 
@@ -121,33 +125,47 @@ class _Beside:
     """Takes what is written to the error output, by children as well, and has it told.
 
     A plugin that prints would write into the middle of the table, which is drawn by going
-    up as many lines as were drawn before. A thread reads, so that nobody has to wait.
+    up as many lines as were drawn before. It is a `Service`: the supervisor's loop reads.
     """
+
+    deadline = None
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
+        self._rest = b""
         self._terminal = os.dup(2)
         self._read, write = os.pipe()
+        os.set_blocking(self._read, False)
         os.dup2(write, 2)
         os.close(write)
-        self._thread = threading.Thread(target=self._pass_on, daemon=True)
-        self._thread.start()
 
-    def _pass_on(self) -> None:
-        rest = b""
-        while data := os.read(self._read, 1 << 16):
-            lines, _, rest = (rest + data).rpartition(b"\n")
-            if lines:
-                self._tell(lines.decode(errors="replace"))
-        if rest:
-            self._tell(rest.decode(errors="replace"))
-        os.close(self._read)
+    def fileno(self) -> int:
+        """Readable when something was written."""
+        return self._read
+
+    def turn(self) -> None:
+        """Tell the lines that were written. One without an end is told in pieces."""
+        *lines, self._rest = (self._rest + self._take()).split(b"\n")
+        if len(self._rest) > LINE_BYTES:
+            lines.append(self._rest)
+            self._rest = b""
+        if lines:
+            self._tell(b"\n".join(lines).decode(errors="replace"))
 
     def close(self) -> None:
-        """Give the error output back, once what was written to it is told."""
+        """Give the error output back, and tell the rest."""
         os.dup2(self._terminal, 2)
         os.close(self._terminal)
-        self._thread.join(1.0)  # a child that hangs in the kernel may hold the other end
+        self._rest += self._take()
+        if self._rest:
+            self._tell(self._rest.decode(errors="replace").removesuffix("\n"))
+        os.close(self._read)
+
+    def _take(self) -> bytes:
+        try:
+            return os.read(self._read, PIPE_BYTES)
+        except BlockingIOError:
+            return b""
 
 
 def display(seconds: float | None = None) -> Display:

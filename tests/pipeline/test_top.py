@@ -238,9 +238,11 @@ def test_a_terminal_gets_a_table_that_stays_in_its_place(show: str) -> None:
 
 def test_what_a_plugin_prints_goes_above_the_table(show: str) -> None:
     """Workers print where our error output goes; in place of the table, which is drawn anew."""
-    prints = "import os, subprocess, time\n" + show.replace(
+    prints = "import subprocess\n" + show.replace(
         "    shown.announce(",
         "    subprocess.run(['sh', '-c', 'printf \"setup\\nhalf a line\" >&2'])\n"
+        "    for service in shown.beside:\n"
+        "        service.turn()\n"
         "    shown.announce(",
     )
     written = in_a_terminal(prints)
