@@ -62,7 +62,9 @@ class Initialisation(Card):
             self.mac = self.config.mac
 
     def start_link(self) -> None:
-        """[4.6.4] 10G serial over SFI; who waits for the link does so at the end."""
+        """[4.6.4] 10G serial over SFI; who waits for the link does so at the end. The laser is on
+        first: kernel drivers darken it while their interface is down, and a reset leaves it so."""
+        self.ESDP.clear("SDP3_DATA")
         self.AUTOC2.update(PMA_10G_SERIAL=PMA_SFI)
         self.AUTOC.update(LMS=LMS_10G_SERIAL)
         self.AUTOC.set("RESTART_AN")

@@ -12,6 +12,7 @@ REGISTERS = table(
 CTRL         0x00000  -         RW    device control | MASTER_DISABLE 2, LRST 3, RST 26
 STATUS       0x00008  -         RO    device status | MASTER_ENABLED 19
 CTRL_EXT     0x00018  -         RW    extended device control | NS_DIS 16
+ESDP         0x00020  -         RW    software-definable pins; the fourth darkens an optical module | SDP3_DATA 3
 EICR         0x00800  -         RO    interrupt causes, acknowledged by reading
 EIMC         0x00888  -         WO    interrupt mask clear
 EEC          0x10010  -         RO    EEPROM control | AUTO_RD 9

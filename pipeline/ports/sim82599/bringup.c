@@ -84,8 +84,9 @@ void rl_sim_restart_link(struct rl_sim *sim)
     const uint32_t *registers = sim->registers;
     bool sfi = AUTOC_LMS(registers[AUTOC / 4]) == AUTOC_LMS_SERIAL_10G &&
                AUTOC2_PMA(registers[AUTOC2 / 4]) == AUTOC2_PMA_SFI;
+    bool lit = !(registers[ESDP / 4] & ESDP_DARK);
     sim->link_up = false;
-    sim->link_wait = sfi ? RL_SIM_WAIT : 0;
+    sim->link_wait = sfi && lit ? RL_SIM_WAIT : 0;
     sim->waiting = 1;
     sim->changed = true;
 }
@@ -178,7 +179,8 @@ void rl_sim_check_transmit(struct rl_sim *sim)
           "the model has neither DCB nor pools");
 }
 
-/* What somebody else's driver left: it receives into memory that is not there. */
+/* What somebody else's driver left: it receives into memory that is not there, and
+ * its own laser is off, as kernel drivers leave it. */
 void rl_sim_leave_running(struct rl_sim *sim)
 {
     uint32_t *registers = sim->registers;
@@ -187,6 +189,7 @@ void rl_sim_leave_running(struct rl_sim *sim)
             registers[reg / 4] = 82599;
     registers[EIMS / 4] = 0x00100001;
     registers[EICR / 4] = 0x00100001;
+    registers[ESDP / 4] = ESDP_DARK;
     registers[FCTRL / 4] = FCTRL_BAM | FCTRL_UPE | FCTRL_MPE;
     registers[AUTOC / 4] = AUTOC_LMS_SERIAL_10G << 13;
     registers[AUTOC2 / 4] = AUTOC2_PMA_SFI << 16;

@@ -17,7 +17,7 @@ const struct rl_sim_register rl_sim_registers[] = {
     {CTRL, ONE, 0, STORE | SET_UP, "CTRL"},
     {STATUS, ONE, 0, READ_ONLY, "STATUS"},
     {CTRL_EXT, ONE, 0, STORE | SET_UP, "CTRL_EXT"},
-    {0x0020, ONE, 0, STORE | EEPROM, "ESDP"},
+    {ESDP, ONE, 0, STORE | KEPT, "ESDP"},
     {0x0028, ONE, 0, STORE, "I2CCTL"},
     {0x0200, ONE, 0, STORE | EEPROM, "LEDCTL"},
     {EICR, ONE, 0, STORE, "EICR"},

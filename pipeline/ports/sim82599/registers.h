@@ -13,6 +13,8 @@
 #define STATUS_MASTER_ENABLED (1u << 19)
 #define CTRL_EXT 0x0018
 #define CTRL_EXT_NS_DIS (1u << 16)
+#define ESDP 0x0020
+#define ESDP_DARK (1u << 3)
 #define EICR 0x0800
 #define EICS 0x0808
 #define EIMS 0x0880

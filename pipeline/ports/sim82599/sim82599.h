@@ -9,8 +9,8 @@
  *    until then), master disable (STATUS bit 19), EEPROM auto-read and DMA
  *    initialisation that take time after a reset, interrupt mask.
  *  - The card as a previous owner left it: running, interrupts unmasked, a
- *    receive ring at an address that is nobody's, statistics not read.
- *  - Link: up only as a 10G serial link over SFI, and after a restart.
+ *    receive ring at an address that is nobody's, statistics not read, laser off.
+ *  - Link: up only as a 10G serial link over SFI, laser on, and after a restart.
  *  - Statistics that a read clears, that survive a reset, and that count queues
  *    as RQSMR and TQSM map them: QPRC, QPRDC, QBRC, QPTC, QBTC, MPC, GPRC,
  *    GORC, GPTC, GOTC, TPR, TOR, TPT, BPRC, MPRC, PRC*, PTC*, RUC, ROC.

@@ -153,6 +153,8 @@ class Bare82599:
         self.wait(0x2F00, 3)
 
     def link(self) -> None:
+        if "laser" not in self.skip:
+            self.change(0x0020, 1 << 3)
         if "sfi" not in self.skip:
             self.change(0x42A8, 3 << 16, 2 << 16)
         self.change(0x42A0, 7 << 13, 3 << 13)

@@ -60,7 +60,7 @@ def test_a_skipped_step_is_named(step: str, kind: str) -> None:
         assert kind in bench.sim.fault_counts(), bench.sim.faults()
 
 
-@pytest.mark.parametrize("step", ["link", "sfi", "restart", "rxen"])
+@pytest.mark.parametrize("step", ["link", "laser", "sfi", "restart", "rxen"])
 def test_without_link_or_receiver_nothing_arrives(step: str) -> None:
     with Bare82599() as bench:
         bench.bring_up(skip=step)
