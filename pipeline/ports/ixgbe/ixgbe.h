@@ -60,8 +60,8 @@ uint32_t rl_ixgbe_reclaim(struct rl_port *port, uint32_t queue);
  * nothing then. */
 int rl_ixgbe_post(struct rl_ixgbe *card);
 
-/* Take every buffer off the rings, whatever the card did with it. What was not
- * sent is booked as dropped because the output is down. */
+/* Take every buffer off the rings, once the card does no more DMA. What it has not
+ * said to be sent is booked as dropped because the output is down. */
 void rl_ixgbe_return_all(struct rl_ixgbe *card);
 
 /* How many buffers the rings of `queues` queues hold, counted slot by slot. With

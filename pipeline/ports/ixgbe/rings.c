@@ -31,6 +31,7 @@ void rl_ixgbe_return_all(struct rl_ixgbe *card)
     for (uint32_t q = 0; q < card->port.rx_queues; q++) {
         struct rl_ixgbe_ring *rx = &card->rx[q];
         struct rl_ixgbe_ring *tx = &card->tx[q];
+        rl_ixgbe_reclaim(&card->port, q);
         while (rx->held > 0)
             rl_buffer_free(memory, rx->buffers[--rx->held]);
         rx->next = 0; /* so that nothing is left between `clean` and `next` either */

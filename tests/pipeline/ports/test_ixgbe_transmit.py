@@ -8,7 +8,7 @@ import pytest
 
 from ringline.pipeline._pipeline import lib
 
-from .hand_card import RS, TDBAL, TDT, UNTOUCHED, HandCard, Sent, number
+from .hand_card import RS, SECRXSTAT, TDBAL, TDT, UNTOUCHED, HandCard, Sent, number
 
 
 @pytest.fixture
@@ -204,6 +204,19 @@ def test_what_the_card_still_sends_is_waited_for(card: HandCard) -> None:
     card.port.stop()
     assert card.counters(0).drop_tx_down == 0
     assert card.counters(0).transmitted == 3
+    assert balanced(card)
+
+
+def test_what_the_card_sent_counts_as_sent_whatever_goes_wrong_while_it_stops(
+    card: HandCard,
+) -> None:
+    card.tx_burst(packets(card, 3))
+    card.transmit()
+    card.tx_burst(packets(card, 2, first=3))
+    card.port.access.write32(SECRXSTAT, 0)  # it does not answer any more
+    card.port.stop()
+    assert card.port.faults()
+    assert (card.counters(0).transmitted, card.counters(0).drop_tx_down) == (3, 2)
     assert balanced(card)
 
 
