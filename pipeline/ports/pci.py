@@ -81,17 +81,23 @@ class PciDevice:
                 )
 
     def map_bar(self, least: int) -> MappedBar:
-        """BAR 0, of which at least `least` bytes are needed, for nobody but this process."""
+        """BAR 0, of which at least `least` bytes are needed, for nobody but this process.
+
+        The device answers there from here on: one that no driver ever had may not have yet."""
+        self._command(_MEMORY_SPACE, on=True)
         return MappedBar(self.folder / "resource0", least, read_clears=self._real)
 
     def set_bus_mastering(self, on: bool) -> None:
         """Let the device do DMA, or stop it."""
+        self._command(_BUS_MASTER, on=on)
+
+    def _command(self, bits: int, *, on: bool) -> None:
         path = self.folder / "config"
         try:
             with path.open("r+b", buffering=0) as config:
                 fd = config.fileno()
                 command = int.from_bytes(os.pread(fd, 2, _COMMAND), "little")
-                command = command | _MEMORY_SPACE | _BUS_MASTER if on else command & ~_BUS_MASTER
+                command = command | bits if on else command & ~bits
                 os.pwrite(fd, command.to_bytes(2, "little"), _COMMAND)
         except OSError as error:
             raise _lacking(path, error) from None

@@ -76,8 +76,13 @@ def test_an_interface_that_is_down_is_not_in_the_way(
     PciDevice(ADDRESS, tmp_path).check_unused()
 
 
-def test_bus_mastering_changes_its_bit_and_needs_memory_space(device: Path, tmp_path: Path) -> None:
+def test_a_card_answers_once_it_is_mapped_and_bus_mastering_is_a_bit_of_its_own(
+    device: Path, tmp_path: Path
+) -> None:
     pci = PciDevice(ADDRESS, tmp_path)
+    assert (device / "config").read_bytes()[4:6] == b"\x40\x01"  # as no driver has touched it
+    pci.map_bar(BAR_BYTES).close()
+    assert (device / "config").read_bytes()[4:6] == b"\x42\x01"
     pci.set_bus_mastering(True)
     assert (device / "config").read_bytes()[4:6] == b"\x46\x01"
     pci.set_bus_mastering(False)
