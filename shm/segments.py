@@ -15,6 +15,8 @@ Guarantees (tests in tests/shm/test_segments.py):
    (test_racing_creators_never_share, in test_owners.py)
  - what attach returns has been checked: magic, layout, kind, size
    (test_attach_refuses_what_is_not_a_segment)
+ - what is known of a mapped segment stays, whatever is written into its header
+   (test_a_header_that_is_overwritten_changes_nothing)
  - after close nothing is left open or mapped (test_nothing_is_left_open)
 
 Assumption: /dev/shm and hugetlbfs mounts are local, so that flock means something.
@@ -51,8 +53,10 @@ class Segment:
     """A mapped segment. A context manager: leaving it closes, and unlinks what was created.
 
     `name` is `/ringline.<instance>.<what>`, `path` its file, `size` its bytes in
-    whole pages, `used` the bytes asked for (both with the header), `fd` its
-    descriptor, `address` where it is mapped, `memory` a writable view of it all.
+    whole pages, `used` the bytes asked for (both with the header), `kind` one of
+    RL_SEGMENT_*, `generation` the one that the creator gave, `fd` its descriptor,
+    `address` where it is mapped, `memory` a writable view of it all. None of them is
+    read from the header later: a worker may write into that of a segment it has.
     Addresses end with `close()`; a view that somebody still holds then keeps the
     mapping, so that using it late is never a crash. `remark` says what an operator
     may not expect: why it is not on the hugepages that are reserved.
@@ -60,13 +64,18 @@ class Segment:
 
     remark = ""
 
-    def __init__(self, fd: int, path: str, size: int, *, owner: bool) -> None:
+    def __init__(
+        self, fd: int, path: str, size: int, *, kind: int, used: int, generation: int, owner: bool
+    ) -> None:
         self._map = mmap.mmap(fd, size)
         with ffi.from_buffer(self._map) as start:
             self.address = int(ffi.cast("uintptr_t", start))
         self.fd = fd
         self.path = path
         self.size = size
+        self.kind = kind
+        self.used = used
+        self.generation = generation
         self.memory = memoryview(self._map)
         self._owner = owner
         self._header = self.at("struct rl_segment_header *")
@@ -102,7 +111,9 @@ class Segment:
             try:
                 # What is missing is an error now, not a SIGBUS later.
                 os.posix_fallocate(fd, 0, whole)
-                segment = cls(fd, path, whole, owner=True)
+                segment = cls(
+                    fd, path, whole, kind=kind, used=size, generation=generation, owner=True
+                )
             except OSError as error:
                 raise no_room(error, path, whole) from None
             segment.set_pci(pci)
@@ -132,7 +143,7 @@ class Segment:
             path = os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)")
             size = os.fstat(fd).st_size
             header = read_header(fd)
-            if header is None or header.size != size:
+            if header is None or header.size != size or header.used > size:
                 raise EnvironmentLacks(f"{path} is not a whole ringline segment")
             if (header.layout_version, header.layout_hash) != (
                 lib.RL_LAYOUT_VERSION,
@@ -145,7 +156,15 @@ class Segment:
                 )
             if kind is not None and header.kind != kind:
                 raise Bug(f"{path} is a segment of kind {header.kind}, not {kind}")
-            return cls(fd, path, size, owner=False)
+            return cls(
+                fd,
+                path,
+                size,
+                kind=header.kind,
+                used=header.used,
+                generation=header.generation,
+                owner=False,
+            )
         except BaseException:
             os.close(fd)
             raise
@@ -154,21 +173,6 @@ class Segment:
     def name(self) -> str:
         """`/ringline.<instance>.<what>`"""
         return "/" + self.path.rpartition("/")[2]
-
-    @property
-    def kind(self) -> int:
-        """One of RL_SEGMENT_*."""
-        return int(self._header.kind)
-
-    @property
-    def generation(self) -> int:
-        """The generation that the creator gave."""
-        return int(self._header.generation)
-
-    @property
-    def used(self) -> int:
-        """The bytes asked for, header included; the rest up to `size` fills whole pages."""
-        return int(self._header.used)
 
     @property
     def pci(self) -> list[str]:

@@ -109,6 +109,7 @@ def test_attach_refuses_what_is_not_a_segment(instance: Callable[[], str]) -> No
             ("layout_version", 99, "another build of ringline"),
             ("layout_hash", 1, "another build of ringline"),
             ("size", 4096, "not a whole ringline segment"),
+            ("used", segment.size + 1, "not a whole ringline segment"),
             ("magic", 0, "not a whole ringline segment"),
         ]:
             right = getattr(header, field)
@@ -122,6 +123,16 @@ def test_attach_refuses_what_is_not_a_segment(instance: Callable[[], str]) -> No
             Segment.attach(segment.share())
         os.ftruncate(segment.fd, segment.size)
         Segment.attach(segment.share()).close()
+
+
+def test_a_header_that_is_overwritten_changes_nothing(instance: Callable[[], str]) -> None:
+    with create(instance()) as segment:
+        other = Segment.attach(segment.share(), kind=LANE)
+        before = segment.kind, segment.used, segment.generation, segment.size
+        segment.memory[: lib.RL_HEADER_BYTES] = b"\xff" * lib.RL_HEADER_BYTES
+        for mapped in (segment, other):
+            assert (mapped.kind, mapped.used, mapped.generation, mapped.size) == before
+        other.close()
 
 
 def test_too_many_devices_for_a_header_is_an_error(instance: Callable[[], str]) -> None:

@@ -222,11 +222,15 @@ def test_a_name_twice_is_its_first(slot: WorkerSlot) -> None:
 @given(data=st.data())
 @settings(max_examples=2000 if PROOF else 60)
 def test_hostile_directory(shared_slot: WorkerSlot, data: st.DataObject) -> None:
-    # Any bytes as a directory: reading ends, and reads only what is in the segment.
+    # Any bytes as a directory: reading ends, and reads only what is in the segment,
+    # whatever its header says of its size.
     slot = shared_slot
+    header = slot.segment.at("struct rl_segment_header *")
+    header.used = header.size = 2**64 - 1
     size = ffi.sizeof("struct rl_slot_entry")
     first = ffi.offsetof("struct rl_slot_segment", "entries")
-    near = st.sampled_from([0, AREA, AREA + 8, slot.segment.used - 8, slot.segment.used, 2**64 - 8])
+    end = AREA + STATE_BYTES
+    near = st.sampled_from([0, AREA, AREA + 8, end - 8, end, 1 << 30, 2**64 - 8])
     for index in data.draw(st.lists(st.integers(0, lib.RL_SLOT_ENTRIES - 1), max_size=20)):
         raw = data.draw(st.binary(min_size=size, max_size=size))
         slot.segment.memory[first + index * size : first + (index + 1) * size] = raw
@@ -238,11 +242,11 @@ def test_hostile_directory(shared_slot: WorkerSlot, data: st.DataObject) -> None
             entry.offset, entry.bytes = data.draw(near), data.draw(near)
             entry.columns = data.draw(st.integers(0, 3))
     for entry in slot.entries():
-        assert AREA <= entry.offset <= entry.offset + entry.bytes <= slot.segment.used
+        assert AREA <= entry.offset <= entry.offset + entry.bytes <= end
         assert entry.name.isidentifier()
         assert len(slot.values(entry)) == entry.bytes // 8
     try:
         address = slot.lookup_or_add("mine", COUNTER)
     except PluginError:
         return
-    assert AREA <= address - slot.segment.address <= slot.segment.used - 8
+    assert AREA <= address - slot.segment.address <= end - 8
