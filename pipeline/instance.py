@@ -48,8 +48,7 @@ class Instance:
             self.packets = stack.enter_context(
                 PacketMemory.create(name, config.buffers, hugepages=hugepages)
             )
-            for memory in (self.descriptors, self.packets):
-                memory.segment.set_pci(pci)
+            self.descriptors.segment.set_pci(pci)
             self.lane = stack.enter_context(create_lane(name, config.buffers))
             self.books: Any = self.lane.at("struct rl_lane_segment *")
             self.slots = [

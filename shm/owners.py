@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SHARED_MEMORY = "/dev/shm"
+DESCRIPTORS = "descriptors"  # the segment that says which devices reach the instance's memory
 
 # How often one tries for a lock that a looker holds for a moment.
 _ATTEMPTS = 40
@@ -81,9 +82,11 @@ def already_runs(instance: str, path: str, pid: int) -> EnvironmentLacks:
 def remove_stale(instance: str, stop_dma: Callable[[str], None]) -> list[str]:
     """Remove the segments that a dead owner of `instance` left; returns their paths.
 
-    `stop_dma` is called first with each PCI address that a header lists: as long
-    as a device may write into this memory it must not go. If it raises, nothing is
-    removed. Raises EnvironmentLacks when the instance is alive.
+    `stop_dma` is called first with each PCI address that the header of `.descriptors`
+    lists: as long as a device may write into this memory it must not go. No other
+    header is believed, for workers can write them, and the devices of others would be
+    stopped. If it raises, nothing is removed. Raises EnvironmentLacks when the instance
+    is alive.
     """
     locked: list[tuple[str, int]] = []
     try:
@@ -95,9 +98,9 @@ def remove_stale(instance: str, stop_dma: Callable[[str], None]) -> list[str]:
             if not _lock_in_time(fd):
                 raise already_runs(instance, path, owner_of(path) or 0)
         addresses: dict[str, None] = {}
-        for _, fd in locked:
+        for path, fd in locked:
             header = read_header(fd)
-            if header is not None:
+            if header is not None and path.endswith(f".{DESCRIPTORS}"):
                 addresses.update(dict.fromkeys(addresses_in(header)))
         for address in addresses:
             stop_dma(address)

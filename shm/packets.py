@@ -10,6 +10,7 @@ from ringline.shm._shm import ffi, lib
 from ringline.shm.dma import DeviceAddresses, DmaMemory, create_segment
 from ringline.shm.errors import Bug, EnvironmentLacks
 from ringline.shm.hugepages import size_text
+from ringline.shm.owners import DESCRIPTORS
 from ringline.shm.segments import Segment
 
 __all__ = ["DescriptorMemory", "DeviceAddresses", "PacketMemory"]
@@ -84,7 +85,7 @@ class DescriptorMemory(DmaMemory):
         """The segment `.descriptors` with `size` bytes to allocate."""
         size += lib.RL_HEADER_BYTES
         kind = lib.RL_SEGMENT_DESCRIPTORS
-        return cls(create_segment(instance, "descriptors", size, kind=kind, pages=hugepages))
+        return cls(create_segment(instance, DESCRIPTORS, size, kind=kind, pages=hugepages))
 
     @classmethod
     def attach(cls, fd: int) -> DescriptorMemory:

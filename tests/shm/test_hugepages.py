@@ -250,8 +250,8 @@ def test_hugepages_that_a_dead_owner_left_are_given_back(
     name = instance()
     code = (
         "import os, signal, sys\n"
-        "from ringline.shm.packets import PacketMemory\n"
-        "memory = PacketMemory.create(sys.argv[1], 2000, hugepages='require')\n"
+        "from ringline.shm.packets import DescriptorMemory\n"
+        "memory = DescriptorMemory.create(sys.argv[1], 5 << 20, hugepages='require')\n"
         "memory.segment.set_pci(['0000:03:00.0'])\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -260,6 +260,6 @@ def test_hugepages_that_a_dead_owner_left_are_given_back(
     assert hugepages.pool(real_hugepages, "free_hugepages") == free - 3
     stopped: list[str] = []
     removed = remove_stale(name, stopped.append)
-    assert [Path(path).name for path in removed] == [f"ringline.{name}.packets"]
+    assert [Path(path).name for path in removed] == [f"ringline.{name}.descriptors"]
     assert stopped == ["0000:03:00.0"]
     assert hugepages.pool(real_hugepages, "free_hugepages") == free

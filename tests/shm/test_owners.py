@@ -130,7 +130,7 @@ def test_what_a_dead_owner_left_is_removed_after_its_devices_are_stopped(
 
 def test_nothing_is_removed_when_a_device_cannot_be_stopped(instance: Callable[[], str]) -> None:
     name = instance()
-    left_by_a_dead_owner(name, "packets", "0000:03:00.0")
+    left_by_a_dead_owner(name, "descriptors", "0000:03:00.0")
 
     def stop_dma(address: str) -> None:
         raise PermissionError(address)
@@ -139,6 +139,13 @@ def test_nothing_is_removed_when_a_device_cannot_be_stopped(instance: Callable[[
         remove_stale(name, stop_dma)
     assert len(segments_of(name)) == 1
     assert len(remove_stale(name, lambda address: None)) == 1
+
+
+@pytest.mark.parametrize("what", ["packets", "rings.0.1", "worker.0", "lane.0"])
+def test_a_device_that_a_worker_names_is_left_alone(instance: Callable[[], str], what: str) -> None:
+    name = instance()
+    left_by_a_dead_owner(name, what, "0000:00:1f.2")
+    assert len(remove_stale(name, no_dma)) == 1
 
 
 @pytest.mark.parametrize(
