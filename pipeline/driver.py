@@ -32,6 +32,7 @@ from ringline.pipeline.ports.port import Port
 from ringline.shm import control
 from ringline.shm._shm import lib
 from ringline.shm.errors import RinglineError
+from ringline.shm.ledger import Ledger
 from ringline.shm.packets import DescriptorMemory, PacketMemory
 from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment
@@ -120,8 +121,9 @@ class Driver:
         if config.driver.cpu is not None:
             os.sched_setaffinity(0, {config.driver.cpu})
         descriptor_memory = DescriptorMemory.attach(descriptors[0])
-        packets = PacketMemory.attach(descriptors[1])
-        books = Segment.attach(descriptors[2])
+        # What no worker can write says that the layout is ours, and how many buffers there are.
+        books = Segment.attach(descriptors[2], kind=lib.RL_SEGMENT_LANE)
+        packets = PacketMemory.attach(descriptors[1], Ledger(books).buffers)
         self._segments += [descriptor_memory.segment, packets.segment, books]
         mode = config.ports[0].dma_mode  # one for all: they share packet memory (schema.py)
         addresses = packets.device_addresses(mode)

@@ -44,9 +44,11 @@ class PacketMemory(DmaMemory):
         return cls(create_segment(instance, "packets", size, kind=kind, pages=hugepages))
 
     @classmethod
-    def attach(cls, fd: int) -> PacketMemory:
-        """The packet memory behind `fd`, which is taken over."""
-        return cls(Segment.attach(fd, kind=lib.RL_SEGMENT_PACKETS))
+    def attach(cls, fd: int, buffers: int) -> PacketMemory:
+        """The packet memory of `buffers` buffers behind `fd`, which is taken over. Every
+        worker can write into its header: it is not read."""
+        size = lib.RL_HEADER_BYTES + buffers * lib.RL_BUFFER_STRIDE
+        return cls(Segment.attach_known(fd, kind=lib.RL_SEGMENT_PACKETS, used=size))
 
     def device_addresses(self, mode: str, base: int = PACKETS_BASE) -> DeviceAddresses:
         """Where a device finds the buffers.

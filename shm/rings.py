@@ -52,8 +52,10 @@ class RingPair:
 
     @classmethod
     def attach(cls, fd: int) -> RingPair:
-        """The rings behind `fd`, which is taken over."""
-        return cls(Segment.attach(fd, kind=lib.RL_SEGMENT_RINGS))
+        """The rings behind `fd`, which is taken over, for the driver: the worker may have
+        them already, so their header is not read."""
+        size = ffi.sizeof("struct rl_rings_segment")
+        return cls(Segment.attach_known(fd, kind=lib.RL_SEGMENT_RINGS, used=size))
 
     def close(self) -> None:
         """Unmap; `in_` and `out` must not be used any more."""

@@ -15,6 +15,8 @@ Guarantees (tests in tests/shm/test_segments.py):
    (test_racing_creators_never_share, in test_owners.py)
  - what attach returns has been checked: magic, layout, kind, size
    (test_attach_refuses_what_is_not_a_segment)
+ - a header that another process spoiled does not keep anybody out who knows what
+   the segment is (test_a_spoiled_header_is_not_needed)
  - what is known of a mapped segment stays, whatever is written into its header
    (test_a_header_that_is_overwritten_changes_nothing)
  - after close nothing is left open or mapped (test_nothing_is_left_open)
@@ -137,7 +139,7 @@ class Segment:
         """Map the segment behind `fd`, which is the segment's from here, error or not.
 
         Raises EnvironmentLacks when it is not a whole segment of this layout,
-        Bug when it is not of `kind`.
+        Bug when it is not of `kind`. `attach_known` is for what a worker can write.
         """
         try:
             path = os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)")
@@ -165,6 +167,23 @@ class Segment:
                 generation=header.generation,
                 owner=False,
             )
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def attach_known(cls, fd: int, *, kind: int, used: int) -> Segment:
+        """Map a segment of which the caller knows what it is, as `attach` does, but
+        whatever its header says: another process may have written there already.
+
+        Raises EnvironmentLacks when it has fewer than `used` bytes.
+        """
+        try:
+            path = os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)")
+            size = os.fstat(fd).st_size
+            if size < used:
+                raise EnvironmentLacks(f"{path} has {size} bytes, and {used} are needed")
+            return cls(fd, path, size, kind=kind, used=used, generation=0, owner=False)
         except BaseException:
             os.close(fd)
             raise

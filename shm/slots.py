@@ -81,9 +81,11 @@ class WorkerSlot:
         )
 
     @classmethod
-    def attach(cls, fd: int) -> WorkerSlot:
-        """The slot behind `fd`, which is taken over."""
-        return cls(Segment.attach(fd, kind=lib.RL_SEGMENT_SLOT))
+    def attach(cls, fd: int, state_bytes: int) -> WorkerSlot:
+        """The slot behind `fd`, which is taken over; made with `state_bytes`. An earlier
+        worker may have died of writing anywhere: its header is not read."""
+        used = _AREA + state_bytes
+        return cls(Segment.attach_known(fd, kind=lib.RL_SEGMENT_SLOT, used=used))
 
     def entries(self) -> list[SlotEntry]:
         """What the plugin has named, in that order; entries that cannot be are left out."""

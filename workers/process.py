@@ -107,9 +107,13 @@ class Process:
     def __init__(self, channel: Channel, message: dict[str, Any], descriptors: list[int]) -> None:
         self._channel = channel
         self._message = message
-        self._packets = Segment.attach(descriptors[0], kind=lib.RL_SEGMENT_PACKETS)
+        # These rings are new: that their layout is ours vouches for the rest, whose headers
+        # other workers may have spoiled.
         self._rings = Segment.attach(descriptors[1], kind=lib.RL_SEGMENT_RINGS)
-        self._slot = slots.WorkerSlot.attach(descriptors[2])
+        self._packets = Segment.attach_known(
+            descriptors[0], kind=lib.RL_SEGMENT_PACKETS, used=lib.RL_HEADER_BYTES
+        )
+        self._slot = slots.WorkerSlot.attach(descriptors[2], message["state_bytes"])
         self._hope = Hope(time.monotonic())
 
     def run(self) -> int:

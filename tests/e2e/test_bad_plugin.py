@@ -23,7 +23,7 @@ FRAMES = [bytes(frame).ljust(60, b"\0") for frame in read_capture(MIXED).frames]
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
 
 PLUGINS = """
-import os, signal, sys, threading, time
+import ctypes, os, signal, sys, threading, time
 
 from ringline.workers.api import DROP, packet_function
 
@@ -141,6 +141,18 @@ class LeavesChild(Base):
 class LeavesThread(Base):
     def setup(self, worker):
         threading.Thread(target=time.sleep, args=(1000,)).start()
+
+class SpoilsHeaders(Base):
+    def setup(self, worker):
+        self.lives = worker.counter("lives")
+        self.lives.add()
+        for line in open("/proc/self/maps"):
+            if "/ringline." in line:
+                ctypes.memset(int(line.split("-")[0], 16), 255, 4096)
+    def process(self, batch):
+        batch.verdicts[:] = 0
+        if self.lives.value == 1:
+            os._exit(9)
 """
 FILES = {
     "syntax": "def f(:\n",
@@ -367,6 +379,17 @@ def test_what_a_plugin_started_ends_with_the_run(ran: Callable[[str], Result], p
     result = ran(plugin)  # which has looked for what is left
     assert result.ended.code == 0
     assert result.port["forwarded"] == len(FRAMES)
+
+
+@pytest.mark.parametrize("plugin", ["SpoilsHeaders"])
+def test_a_worker_that_spoils_every_header_it_can_reach_harms_nobody(
+    ran: Callable[[str], Result], plugin: str
+) -> None:
+    result = ran(plugin)
+    assert result.ended.code == 0
+    assert result.report["workers"][0]["restarts"] == 1
+    assert set(result.drops) == {"worker_lost"}
+    assert result.port["forwarded"] >= len(FRAMES) - 64
 
 
 @pytest.mark.parametrize("plugin", ["HoardsInPrepare"])

@@ -218,7 +218,7 @@ def test_hugepages_hold_buffers_at_physical_addresses(
         assert (memory.page_size, memory.hugepages, memory.buffers) == (real_hugepages, True, 2000)
         assert memory.segment.size == 3 * real_hugepages
         assert hugepages.pool(real_hugepages, "free_hugepages") == free - 3
-        other = PacketMemory.attach(memory.segment.share())
+        other = PacketMemory.attach(memory.segment.share(), 2000)
         assert (other.page_size, other.buffers) == (real_hugepages, 2000)
         there = other.device_addresses("physical")
         assert there.page_shift == 21

@@ -32,7 +32,7 @@ def test_buffers_lie_side_by_side_and_inside(instance: Callable[[], str]) -> Non
         assert memory.headroom + lib.RL_BUFFER_DATA == memory.stride
         assert memory.segment.size >= HEADER + 1000 * STRIDE
         assert (memory.page_size, memory.hugepages) == (4096, False)
-        other = PacketMemory.attach(memory.segment.share())
+        other = PacketMemory.attach(memory.segment.share(), 1000)
         assert other.buffers == 1000
         other.segment.memory[HEADER + 999 * STRIDE + STRIDE - 1] = 9
         assert memory.segment.memory[HEADER + 1000 * STRIDE - 1] == 9

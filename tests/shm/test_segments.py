@@ -135,6 +135,16 @@ def test_a_header_that_is_overwritten_changes_nothing(instance: Callable[[], str
         other.close()
 
 
+def test_a_spoiled_header_is_not_needed(instance: Callable[[], str]) -> None:
+    with create(instance(), size=10_000) as segment:
+        segment.memory[: lib.RL_HEADER_BYTES] = b"\xff" * lib.RL_HEADER_BYTES
+        other = Segment.attach_known(segment.share(), kind=LANE, used=10_000)
+        assert (other.kind, other.used, other.size) == (LANE, 10_000, segment.size)
+        other.close()
+        with pytest.raises(EnvironmentLacks, match=f"{segment.size} bytes, and 12289 are needed"):
+            Segment.attach_known(segment.share(), kind=LANE, used=segment.size + 1)
+
+
 def test_too_many_devices_for_a_header_is_an_error(instance: Callable[[], str]) -> None:
     name = instance()
     with pytest.raises(Bug, match="40 PCI addresses do not fit"):

@@ -63,7 +63,7 @@ def test_names_outlive_their_worker(slot: WorkerSlot) -> None:
     numbers(sizes, 8)[7] = 9
     numbers(state, 100)[99] = 11
 
-    successor = WorkerSlot.attach(slot.segment.share())
+    successor = WorkerSlot.attach(slot.segment.share(), STATE_BYTES)
     again = successor.lookup_or_add("hits", COUNTER)
     assert again - successor.segment.address == hits - slot.segment.address
     assert numbers(again, 1)[0] == 5

@@ -83,6 +83,7 @@ class WorkerUnderTest:
     def __init__(self, instance: str, *, buffers: int = 256, state_bytes: int = 1 << 22) -> None:
         self._stack = contextlib.ExitStack()
         self._instance = instance
+        self.state_bytes = state_bytes
         self.generation = 0
         self.packets = self._stack.enter_context(
             PacketMemory.create(instance, buffers, hugepages="off")
@@ -115,6 +116,7 @@ class WorkerUnderTest:
             "plugin": plugin,
             "options": {},
             "ports": list(ports),
+            "state_bytes": self.state_bytes,
             "idle": "adaptive",
             "yield": True,
             **message,

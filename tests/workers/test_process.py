@@ -275,7 +275,7 @@ with PacketMemory.create("t{os.getpid()}-orphan", 4, hugepages="off") as packets
         with WorkerSlot.create("t{os.getpid()}-orphan", 0, 4096) as slot:
             fds = [s.share() for s in (packets.segment, rings.segment, slot.segment)]
             control.send({{"do": "open", "queue": 0, "generation": 1, "ports": ["a"],
-                           "plugin": {path + ":x"!r}}}, fds)
+                           "state_bytes": 4096, "plugin": {path + ":x"!r}}}, fds)
             sys.stdin.readline()
 os._exit(0)
 """
@@ -345,13 +345,21 @@ class Echo:
     assert message.endswith(wanted)
 
 
-def test_a_segment_that_is_none_is_refused(worker: WorkerUnderTest) -> None:
-    worker.packets.segment.memory[0] = 0
-    worker.start(f"{MODULE}.drop:drop")
+def test_a_segment_that_is_too_small_is_refused(worker: WorkerUnderTest) -> None:
+    worker.start(f"{MODULE}.drop:drop", state_bytes=1 << 40)
     error = worker.event("failed")["error"]
     assert error["type"] == "EnvironmentLacks"
-    assert "is not a whole ringline segment" in error["message"]
+    assert f"has {worker.slot.segment.size} bytes, and 109" in error["message"]
     assert worker.wait() == 3
+
+
+def test_it_starts_whatever_another_worker_wrote_into_headers(worker: WorkerUnderTest) -> None:
+    for segment in (worker.packets.segment, worker.slot.segment):
+        segment.memory[: lib.RL_HEADER_BYTES] = b"\xff" * lib.RL_HEADER_BYTES
+    worker.serve(f"{MODULE}.drop:drop")
+    worker.put([bytes(60)])
+    assert len(worker.take(1)) == 1
+    assert worker.stop() == exits.STOPPED
 
 
 def test_it_is_pinned_where_it_is_told(worker: WorkerUnderTest) -> None:

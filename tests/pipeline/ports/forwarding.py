@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ringline.pipeline._pipeline import ffi
-from ringline.pipeline.config import Config, PortConfig, WireConfig
+from ringline.pipeline.config import Config, MemoryConfig, PortConfig, WireConfig
 from ringline.pipeline.instance import create_lane, grant
 from ringline.pipeline.lane import Idle, Lane
 from ringline.pipeline.ports import create_port
@@ -141,6 +141,7 @@ def machine(wire: WireConfig, *, process: bool = False, **port: Any) -> Iterator
     name = f"t{os.getpid()}-sim"
     config = Config(
         name=name,
+        memory=MemoryConfig(buffers=BUFFERS),
         ports=(PortConfig(name="p", device="sim:82599", wire=wire, process=process, **port),),
     )
     with contextlib.ExitStack() as stack:

@@ -25,7 +25,7 @@ def serve(control: Control) -> int:
     assert received is not None
     message, descriptors = received
     plugin, first = message["plugin"], message["generation"] == 1
-    slot = WorkerSlot.attach(descriptors[2])
+    slot = WorkerSlot.attach(descriptors[2], message["state_bytes"])
     RingPair.attach(descriptors[1])
     if plugin == "late":
         time.sleep(600)
