@@ -233,6 +233,13 @@ def test_an_index_out_of_range_marks_the_worker_faulty(side: str) -> None:
     assert bench.books.slots[1].ring_faults == 0
     bench.renew(0)
     assert bench.problems() == []
+    successor = bench.workers[0]
+    taken = len(bench.ports[1].sent)
+    bench.run_pass()
+    assert successor.pop() > 0
+    successor.answer(1, 1)
+    bench.run_pass(2)
+    assert len(bench.ports[1].sent) == taken + 1, "the successor is believed again"
     bench.close()
 
 
@@ -302,13 +309,18 @@ def test_each_packet_is_booked_where_it_came_in(bench: Bench) -> None:
     assert [bench.queue(port, 0).drop_plugin for port in (0, 1)] == [3, 4]
 
 
-def test_a_refused_packet_is_no_sample_of_the_latency(bench: Bench) -> None:
+@pytest.mark.parametrize("how", ["refused", "lost"])
+def test_a_packet_that_was_not_answered_is_no_sample_of_the_latency(bench: Bench, how: str) -> None:
     bench.ports[0].arrive(0, 1)
     bench.run_pass()
     worker = bench.workers[0]
     worker.pop()
-    worker.answer(99)
-    bench.run_pass()
+    if how == "refused":
+        worker.answer(99)
+        bench.run_pass()
+    else:
+        bench.renew(0)
+        worker = bench.workers[0]
     pause = 0.2
     time.sleep(pause)
     bench.ports[0].arrive(0, 1)  # into the same buffer: it was freed last
@@ -455,11 +467,47 @@ def test_blanks_are_granted_sent_returned_and_lost_in_books_of_their_own() -> No
     bench.close()
 
 
+def test_blanks_wait_for_free_buffers() -> None:
+    bench = Bench(blanks=8, buffers=12)
+    bench.run_pass(3)
+    assert [slot.blanks_granted for slot in bench.books.slots[0:QUEUES]] == [8, 4]
+    assert bench.problems() == []
+    bench.workers[0].pop()
+    bench.workers[0].answer(DROP, 1)
+    bench.run_pass(2)
+    assert sum(slot.blanks_granted for slot in bench.books.slots[0:QUEUES]) == 13
+    assert bench.problems() == []
+    bench.close()
+
+
+def test_no_blanks_are_granted_while_nothing_is_harvested() -> None:
+    bench = Bench(blanks=8)
+    bench.lane.harvesting = False  # a worker that is to stop gives its blanks back, for good
+    bench.run_pass(2)
+    assert bench.books.slots[0].blanks_granted == 0
+    bench.close()
+
+
+def test_a_blank_that_was_not_popped_is_a_blank_again_for_the_successor() -> None:
+    bench = Bench(blanks=2)
+    bench.run_pass()
+    for slot in bench.workers[0].in_.slots[0:2]:
+        slot.flags, slot.offset, slot.port = 0, 9, 1  # what the dead worker wrote there
+    assert bench.renew(0).carried == 2
+    successor = bench.workers[0]
+    assert successor.pop() == 2
+    for ref in successor.held:
+        assert (ref["flags"], ref["offset"], ref["port"]) == (lib.RL_FLAG_BLANK, 192, 255)
+    assert bench.problems() == []
+    bench.close()
+
+
 @pytest.mark.parametrize(
     ("lie", "told"),
     [
         ("queues[0].rx_packets", "packets_residual[0] = 1"),
         ("queues[0].drop_plugin", "packets_residual[0] = -1"),
+        ("queues[0].drop_driver_lost", "packets_residual[0] = -1"),
         ("slots[1].pushed", "worker_residual[1] = 1"),
         ("slots[0].blanks_granted", "blanks_residual = 1"),
     ],
@@ -494,17 +542,19 @@ def test_what_a_dead_worker_wrote_on_its_own_in_ring_is_not_believed(bench: Benc
     order = [slots[i].buffer for i in range(20)]
     slots[0].buffer = bench.workers[1].in_.slots[0].buffer  # another worker's
     slots[1].buffer = bench.lane._lane.memory.free[0]  # nobody's
-    slots[2].buffer = BUFFERS
+    slots[2].buffer = 0xFFFFFFFF
     slots[3].length = 5000
     slots[4].offset = 2239
     slots[5].buffer = order[6]  # twice
     slots[7].port = 1  # it came in by port 0
+    slots[8].flags |= lib.RL_FLAG_BLANK  # and is none
     settled = bench.renew(0)
     assert (settled.carried, settled.lost) == (14, 6)
     successor, other = bench.workers
     successor.pop()
     assert [ref["buffer"] for ref in successor.held] == order[6:]
     assert {ref["port"] for ref in successor.held} == {0}
+    assert not any(ref["flags"] & lib.RL_FLAG_BLANK for ref in successor.held)
     other.pop()
     other.answer(1)
     bench.run_pass(2)
