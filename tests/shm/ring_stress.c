@@ -198,9 +198,10 @@ static uint64_t nanoseconds(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* A wake-up that is lost shows as an answer that takes as long as the worker
- * sleeps by itself. Pauses of every length up to half a microsecond, on both sides,
- * bring the two together at each point of falling asleep. */
+/* A wake-up that is lost shows as a worker that sleeps long after the push and has not
+ * answered; one that only waits for a processor has been woken, and its flag is down.
+ * Pauses of every length up to half a microsecond, on both sides, bring the two
+ * together at each point of falling asleep. */
 static void sleeper(int fd)
 {
     struct rl_rings_segment *rings = map(fd);
@@ -218,11 +219,16 @@ static void sleeper(int fd)
             woken++;
         }
         uint64_t start = nanoseconds();
-        while (rl_ring_pop(&out, &ref, 1) != 1)
-            if (nanoseconds() - start > 100000)
+        for (;;) {
+            uint64_t waited = nanoseconds() - start;
+            uint64_t asleep = waited > 500000000 && rl_ring_is_asleep(in.ring);
+            if (rl_ring_pop(&out, &ref, 1) == 1)
+                break;
+            lost |= asleep;
+            if (waited > 100000)
                 sched_yield();
+        }
         check(&ref, number);
-        lost += nanoseconds() - start > 900000000;
     }
     kill(worker, SIGKILL);
     waitpid(worker, NULL, 0);
