@@ -7,24 +7,31 @@
 
 _Static_assert(RL_LEDGER_FREE == RL_LEDGER_FREE_WORD, "declared twice, for Python and for C");
 
+#define TRIES 64
+
 /* Everything complete on the dead worker's `out` is sent or freed as it said. That
  * is one ring full at most: a child that it left behind may go on writing. A TX ring
- * that does not move for as long as a long silence is not waited for: what is still on
- * `out` then counts as lost with the worker. */
+ * that does not move for as long as a long silence, and was tried TRIES times, since
+ * time goes by while this process has no processor, is not waited for: what is still
+ * on `out` then counts as lost with the worker. */
 static uint64_t settle_returned(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
 {
     uint64_t before = lane->books->slots[queue].returned;
     uint32_t first = slot->out.own;
     uint64_t progress_at = rl_clock();
+    uint32_t tries = 0;
     while (!slot->faulty && slot->out.own - first < RL_RING_CAPACITY) {
         struct rl_reference next;
         uint64_t now = rl_clock();
-        if (now - progress_at > lane->deep_after || rl_ring_peek(&slot->out, &next, 1) <= 0)
+        if (rl_ring_peek(&slot->out, &next, 1) <= 0)
             break;
         if (rl_lane_take_back(lane, slot, queue, now)) {
             progress_at = now;
+            tries = 0;
             continue;
         }
+        if (++tries > TRIES && now - progress_at > lane->deep_after)
+            break;
         for (uint32_t i = 0; i < lane->step_count; i++)
             lane->steps[i].step(lane->steps[i].context);
         for (uint32_t p = 0; p < lane->port_count; p++)

@@ -398,6 +398,7 @@ def test_settlement_sends_by_the_queues_that_a_port_has() -> None:
     worker.pop(100)
     worker.answer(1)
     bench.ports[1].tx_room, bench.ports[1].room_returns = 0, 5
+    bench.lane._lane.deep_after = 0  # as if it had no processor for that long, time and again
     settled = bench.renew(1)
     assert (settled.returned, settled.lost) == (100, 0)
     bench.run_pass()
