@@ -2,8 +2,9 @@
 
 numba caches by source file and cannot see that a function which was inlined has
 changed. So the generated file's name holds a fingerprint of everything that went
-into it: the user's function, every function and constant that it reaches, the
-types of its state, the versions of all that compiles. A change is a new file.
+into it: the user's function, every function and constant that it reaches, the files
+that these are from (an enum, an intrinsic or an overload cannot be told by its value),
+the types of its state, the versions of all that compiles. A change is a new file.
 
 What numba loads is executed: the folder must belong to this user alone.
 """
@@ -43,19 +44,23 @@ def folder() -> str | None:
     return path if ours and os.access(path, os.W_OK) else None
 
 
-def fingerprint(function: Any, *more: str) -> str:
-    """A name for `function` as it is now, with all that it reaches, and for `more`."""
+def fingerprint(function: Any, *more: Any) -> str:
+    """A name for `function` as it is now, with all that it reaches, and for `more`: texts, and
+    classes of the state."""
     digest = hashlib.sha256()
-    for text in (sys.version, numba.__version__, llvmlite.__version__, np.__version__, *more):
-        digest.update(text.encode() + b"\0")
-    _function(digest, function, set())
+    seen: set[object] = set()
+    for value in (sys.version, numba.__version__, llvmlite.__version__, np.__version__, *more):
+        _value(digest, value, set(), seen)
+        digest.update(b"\0")
+    _function(digest, function, seen)
     return digest.hexdigest()[:24]
 
 
-def _function(digest: Any, function: Any, seen: set[int]) -> None:
+def _function(digest: Any, function: Any, seen: set[object]) -> None:
     if id(function) in seen:
         return
     seen.add(id(function))
+    _file(digest, function.__code__.co_filename, seen)
     names = _code(digest, function.__code__)
     for cell in function.__closure__ or ():
         _value(digest, cell.cell_contents, names, seen)
@@ -64,6 +69,14 @@ def _function(digest: Any, function: Any, seen: set[int]) -> None:
         if name in function.__globals__:
             digest.update(name.encode() + b"=")
             _value(digest, function.__globals__[name], names, seen)
+
+
+def _file(digest: Any, path: str, seen: set[object]) -> None:
+    """Digest a file of the user's, when there is one."""
+    if path not in seen:
+        seen.add(path)
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            digest.update(file.read())
 
 
 def _code(digest: Any, code: CodeType) -> set[str]:
@@ -79,31 +92,38 @@ def _code(digest: Any, code: CodeType) -> set[str]:
     return names
 
 
-def _value(digest: Any, value: Any, names: set[str], seen: set[int]) -> None:
+def _value(digest: Any, value: Any, names: set[str], seen: set[object]) -> None:
     """Digest what compiled code would freeze of a global."""
     inner = getattr(value, "py_func", None) or getattr(value, "function", value)
-    if isinstance(inner, FunctionType):
+    if isinstance(value, ModuleType):
+        digest.update(value.__name__.encode())
+        # Another function may take other names of the same module.
+        visit = (id(value), frozenset(names))
+        if visit in seen or value.__name__.partition(".")[0] in _STABLE:
+            return
+        seen.add(visit)
+        for name in sorted(names & vars(value).keys()):
+            _value(digest, vars(value)[name], names, seen)
+    elif isinstance(inner, FunctionType):
         _function(digest, inner, seen)
     elif isinstance(value, np.ndarray):
         digest.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
-    elif isinstance(value, ModuleType):
-        digest.update(value.__name__.encode())
-        if id(value) in seen or value.__name__.partition(".")[0] in _STABLE:
-            return
-        seen.add(id(value))
-        for name in sorted(names & vars(value).keys()):
-            _value(digest, vars(value)[name], names, seen)
     elif isinstance(value, tuple):
+        digest.update(repr(getattr(value, "_fields", "")).encode())
         for part in value:
             _value(digest, part, names, seen)
-    elif isinstance(value, (int, float, complex, str, bytes, type(None), np.generic)):
+    elif isinstance(value, _PLAIN):
         digest.update(repr(value).encode())
     else:
         kind = value if isinstance(value, type) else type(value)
         fields = getattr(kind, "_fields", "")
         digest.update(f"{kind.__module__}.{kind.__qualname__}{fields}".encode())
+        for where in (kind.__module__, str(getattr(value, "__module__", ""))):
+            if where.partition(".")[0] not in _STABLE:
+                _file(digest, getattr(sys.modules.get(where), "__file__", None) or "", seen)
 
 
+_PLAIN = (int, float, complex, str, bytes, type(None), np.generic, np.dtype, numba.types.Type)
 _STABLE = frozenset({"numpy", "numba", "math", "builtins", "operator"})
 
 

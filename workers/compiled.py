@@ -157,13 +157,20 @@ class CompiledTier(Tier):
         Without reference counts: they cost a function that works on arrays of its state
         half of its time. Impossible for one that allocates; that then is a remark.
         """
-        from ringline.workers import code_cache, codegen, jit, jit_packets
+        from ringline.workers import (
+            code_cache,
+            codegen,
+            jit_packets,  # noqa: F401  # from here on numba knows field, resize, create
+        )
 
         title = f"{self._function.__module__}.{self._function.__qualname__}"
         loop_source = codegen.source(title, self._shape, cache=True, counted=False)
-        pieces = [loop_source, repr(self._shape), str(context.debug)]
-        for ours in (jit, jit_packets):
-            with open(str(ours.__file__), encoding="utf-8") as file:
+        holder = None if self._shape is None else self._shape.holder
+        pieces = [loop_source, repr(self._shape), holder, str(context.debug)]
+        # What the loop is made of, and the structs whose layout is compiled into it.
+        folder = os.path.dirname(os.path.abspath(__file__))
+        for ours in ("jit.py", "jit_packets.py", "batch.h", "../shm/types.h"):
+            with open(os.path.join(folder, ours), encoding="utf-8") as file:
                 pieces.append(file.read())
         stem = re.sub(r"\W", "_", title)[-80:]
         name = f"{stem}_{code_cache.fingerprint(self._function, *pieces)}"

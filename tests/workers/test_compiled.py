@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import stat
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ringline.shm.errors import PluginError
-from ringline.workers import code_cache
+from ringline.workers import code_cache, loading
 from ringline.workers.api import DROP, Meta, field, packet_function, set_field
 from ringline.workers.testing import ERROR, Frame, run_plugin
 
@@ -251,6 +252,90 @@ def judge(frame, meta):
             ).stdout
         )
     assert [int(verdict) for verdict in verdicts] == [0, 1, 1, 2]
+
+
+def fingerprint(folder: Path, **files: str) -> str:
+    """Of the function `judge` of plugin.py, after it and what it imports were written anew."""
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    return code_cache.fingerprint(importlib.import_module("plugin").judge)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "constants"),
+    [
+        # An enum's value, which its class does not show.
+        (
+            "from constants import Kind\ndef judge(frame, meta): return 0 + Kind.A",
+            "from enum import IntEnum\nclass Kind(IntEnum): A = {}",
+        ),
+        # A constant that only the second of two functions takes of a module.
+        (
+            "import constants\ndef other(): return constants.B\n"
+            "def judge(frame, meta): return constants.A + other()",
+            "A, B = 1, {}",
+        ),
+        (
+            "from constants import PAIR\ndef judge(frame, meta): return PAIR.a",
+            "from typing import NamedTuple\n"
+            "PAIR = NamedTuple('Pair', zip(('ab', 'ba')[{}], (int, int)))(1, 2)",
+        ),
+        (
+            "from constants import T\ndef judge(frame, meta): return T(meta.length)",
+            "import numba\nT = (numba.uint8, numba.uint16)[{}]",
+        ),
+        (
+            "from constants import up\ndef judge(frame, meta): return up(meta.port)",
+            "import numba\n@numba.vectorize\ndef up(x): return x + {}",
+        ),
+        (
+            "from constants import up\ndef judge(frame, meta): return up(meta.port)",
+            "from numba import types\nfrom numba.extending import intrinsic\n@intrinsic\n"
+            "def up(_, x): return types.int64(x), lambda c, b, s, a: c.get_constant(s, {})",
+        ),
+        (
+            "from constants import up\ndef judge(frame, meta): return up(meta.port)",
+            "from numba.extending import overload\ndef up(x): return x\n@overload(up)\n"
+            "def _up(x): return lambda x: x + {}",
+        ),
+        # A module with an attribute that marks other things as functions.
+        (
+            "import constants\ndef judge(frame, meta): return constants.A",
+            "def function(): pass\nA = {}",
+        ),
+    ],
+    ids=["enum", "module", "tuple", "type", "vectorize", "intrinsic", "overload", "attribute"],
+)
+def test_the_fingerprint_changes_with_whatever_the_function_reaches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin: str, constants: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for name in ("plugin", "constants"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    one = fingerprint(tmp_path, plugin=plugin, constants=constants.format(0))
+    again = fingerprint(tmp_path, plugin=plugin, constants=constants.format(0))
+    other = fingerprint(tmp_path, plugin=plugin, constants=constants.format(1))
+    assert one == again
+    assert one != other
+
+
+def test_state_whose_names_change_places_is_compiled_anew(plugin_file: PluginFile) -> None:
+    source = """
+from typing import NamedTuple
+from ringline.workers.api import *
+State = NamedTuple("State", [("{}", int), ("{}", int)])
+
+@packet_function(setup=lambda worker: State(a=1, b=2))
+def judge(frame, meta, state):
+    return state.a
+"""
+    for names in ("ab", "ba"):
+        spec = f"{plugin_file(source.format(*names))}:judge"
+        assert run_plugin(spec, [bytes(60)], ports=3)[0].verdict == 1
+        del sys.modules[loading.find(spec).function.__module__]
 
 
 def test_what_was_compiled_is_loaded_by_the_next_process(
