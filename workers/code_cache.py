@@ -128,12 +128,12 @@ _STABLE = frozenset({"numpy", "numba", "math", "builtins", "operator"})
 
 
 def store(place: str, name: str, text: str) -> str:
-    """Put the generated module into the folder; returns its path.
+    """Put the file `name` into the folder, whole or not at all; returns its path.
 
-    A file that is there already stays as it is: numba trusts its code only as long as
-    the file's time is the same.
+    One that is there already stays as it is: numba trusts the code of a generated module
+    only as long as the file's time is the same.
     """
-    path = os.path.join(place, f"{name}.py")
+    path = os.path.join(place, name)
     if not os.path.exists(path):
         handle, temporary = tempfile.mkstemp(dir=place, suffix=".new")
         try:
@@ -162,16 +162,17 @@ def known(place: str, name: str) -> list[str] | None:
 def remember(place: str, name: str, remarks: list[str]) -> None:
     """Note how `name` was compiled, and what was to be said; forget what nobody uses."""
     with contextlib.suppress(OSError):
-        with open(os.path.join(place, f"{name}.remarks"), "w", encoding="utf-8") as file:
-            file.write("\n".join(remarks))
+        store(place, f"{name}.remarks", "\n".join(remarks))
         for entry in list(os.scandir(place)):
             unused = time.time() - entry.stat().st_mtime > UNUSED_SECONDS
             if unused and entry.name.endswith(".remarks"):
-                _forget(place, entry.name.removesuffix(".remarks"))
+                forget(place, entry.name.removesuffix(".remarks"))
 
 
-def _forget(place: str, name: str) -> None:
+def forget(place: str, name: str) -> None:
+    """Remove what the folder has of `name`."""
     for inside in (place, os.path.join(place, "__pycache__")):
-        for entry in list(os.scandir(inside)):
-            if entry.name.startswith((f"{name}.", f"{name}_")):
-                os.unlink(entry.path)
+        with contextlib.suppress(OSError):
+            for entry in list(os.scandir(inside)):
+                if entry.name.startswith((f"{name}.", f"{name}_")):
+                    os.unlink(entry.path)

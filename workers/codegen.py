@@ -213,7 +213,7 @@ class Build:
         name = f"{self._name}_{COUNTED if counted else PLAIN}"
         path = "<ringline>"
         if place is not None:
-            path = code_cache.store(place, name, text)
+            path = code_cache.store(place, f"{name}.py", text)
         names = globals_of(self.dispatcher(counted=counted), self._shape)
         return getattr(_run_module(name, path, text, names), ENTRY)
 

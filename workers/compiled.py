@@ -175,21 +175,41 @@ class CompiledTier(Tier):
         stem = re.sub(r"\W", "_", title)[-80:]
         name = f"{stem}_{code_cache.fingerprint(self._function, *pieces)}"
         place = code_cache.folder()
-        build = codegen.Build(self._function, self._shape, context.debug, place, name, title)
-        known = None if place is None else code_cache.known(place, name)
-        if known is not None:
-            self.remarks += known[1:]
-            return build.loop(counted=known[0] == codegen.COUNTED)
-        loop = self._compile_plain(build)
-        known = [codegen.PLAIN]
-        if loop is None:
-            self._try_alone(build.dispatcher(counted=True))
-            loop = build.compiled(counted=True)
-            known = [codegen.COUNTED, *self._judge(loop)]
         if place is not None:
-            code_cache.remember(place, name, known)
-        self.remarks += known[1:]
+            build = codegen.Build(self._function, self._shape, context.debug, place, name, title)
+            try:
+                return self._cached(build, place, name)
+            except PluginError:
+                raise
+            except Exception:  # what numba or the system say of a damaged file or a full disk
+                code_cache.forget(place, name)
+        build = codegen.Build(self._function, self._shape, context.debug, None, name, title)
+        return self._compile_anew(build)[0]
+
+    def _cached(self, build: Build, place: str, name: str) -> Any:
+        """The loop from the cache; what is not there yet is compiled and kept there."""
+        from ringline.workers import code_cache, codegen
+
+        known = code_cache.known(place, name)
+        if known is not None:
+            loop = build.loop(counted=known[0] == codegen.COUNTED)
+            self.remarks += known[1:]
+            return loop
+        loop, way = self._compile_anew(build)
+        code_cache.remember(place, name, [way, *self.remarks])
         return loop
+
+    def _compile_anew(self, build: Build) -> tuple[Any, str]:
+        """The loop, and by which way it was compiled."""
+        from ringline.workers import codegen
+
+        loop = self._compile_plain(build)
+        if loop is not None:
+            return loop, codegen.PLAIN
+        self._try_alone(build.dispatcher(counted=True))
+        loop = build.compiled(counted=True)
+        self.remarks += self._judge(loop)
+        return loop, codegen.COUNTED
 
     def _compile_plain(self, build: Build) -> Any:
         """The loop without reference counts, or None where they are needed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import re
@@ -336,6 +337,40 @@ def judge(frame, meta, state):
         spec = f"{plugin_file(source.format(*names))}:judge"
         assert run_plugin(spec, [bytes(60)], ports=3)[0].verdict == 1
         del sys.modules[loading.find(spec).function.__module__]
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc", "remarks"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe damaged"])
+def test_a_damaged_cache_is_compiled_anew(
+    plugin_file: PluginFile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    content: bytes,
+) -> None:
+    monkeypatch.setenv("RINGLINE_CACHE", str(tmp_path / "cache"))
+    spec = f"{plugin_file(HEAD + '    return 0' + chr(10))}:judge"
+    for good in (False, True):
+        assert run_plugin(spec, [bytes(60)])[0].verdict == 0
+        found = list((tmp_path / "cache").rglob(f"*.{kind}"))
+        assert len(found) == (not good)
+        for file in found:
+            file.write_bytes(content)
+    assert run_plugin(spec, [bytes(60)])[0].verdict == 0
+    assert len(list((tmp_path / "cache").rglob(f"*.{kind}"))) == 1
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_plugin(
+    plugin_file: PluginFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(code_cache, "store", full)
+    path = plugin_file(HEAD + "    x = [frame[0]]\n    x.append(1)\n    return len(x) - 2\n")
+    run = run_plugin(f"{path}:judge", [bytes(60)])
+    assert run[0].verdict == 0
+    assert len(run.remarks) == 1
 
 
 def test_what_was_compiled_is_loaded_by_the_next_process(
