@@ -61,8 +61,8 @@ class CompiledTier(Tier):
                 f"plugin {self.spec} is compiled with numba, which does not import: "
                 f"{sentence(error)}"
             ) from None
-        if context.debug:
-            numba.config.BOUNDSCHECK = 1  # in the functions that the plugin calls, too
+        # In the functions that the plugin calls, too; and not in what is compiled after it.
+        numba.config.BOUNDSCHECK = 1 if context.debug else None
         if self._declared.setup is not None:
             self._shape = self._rehearse(context)
         self._loop = self._compile(context)

@@ -134,6 +134,12 @@ def judge(frame, meta):
     assert wrong.verdict == ERROR
 
 
+def test_debug_ends_with_the_plugin_that_asked_for_it(plugin_file: PluginFile) -> None:
+    path = plugin_file(HEAD + "    return frame[frame[0]] * 0\n")
+    for debug, verdict in ((True, ERROR), (False, 0)):
+        assert run_plugin(f"{path}:judge", [b"\x40" * 60], debug=debug)[0].verdict == verdict
+
+
 def test_a_function_that_allocates_gets_a_remark(plugin_file: PluginFile) -> None:
     lists = plugin_file(HEAD + "    x = [1, 2]\n    x.append(frame[0])\n    return len(x)\n")
     assert "allocates" in run_plugin(f"{lists}:judge", [bytes(60)]).remarks[0]
