@@ -115,7 +115,7 @@ def _get_field(frame: Any, offset: Any, size: Any) -> Any:
     width = _size_of(size)
 
     def field(frame: Any, offset: Any, size: Any) -> Any:
-        if offset < 0 or offset + width > len(frame):
+        if offset < 0 or offset > len(frame) - width:  # a sum could overflow
             raise IndexError("the frame ends before this field")
         return _load_field(frame, offset, width)
 
@@ -129,7 +129,7 @@ def _set_field(frame: Any, offset: Any, size: Any, value: Any) -> Any:
     width = _size_of(size)
 
     def set_field(frame: Any, offset: Any, size: Any, value: Any) -> None:
-        if offset < 0 or offset + width > len(frame):
+        if offset < 0 or offset > len(frame) - width:  # a sum could overflow
             raise IndexError("the frame ends before this field")
         _store_field(frame, offset, width, value)
 

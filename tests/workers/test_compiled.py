@@ -481,6 +481,18 @@ def test_a_field_beyond_the_end_is_an_error_with_and_without_debug() -> None:
         fields(meta.frame, meta)
 
 
+def test_no_offset_is_too_large_to_be_beyond_the_end() -> None:
+    @packet_function
+    def far(frame, meta):  # type: ignore[no-untyped-def]
+        offset = field(frame, 0, 8)
+        set_field(frame, offset, 2, 0)
+        return field(frame, offset, 2)
+
+    for offset in (59, 2**63 - 1, -1, -(2**63)):
+        [result] = run_plugin(far, [offset.to_bytes(8, "big", signed=True) + bytes(52)])
+        assert "the frame ends before this field" in (result.error or ""), offset
+
+
 def test_what_a_card_tells_is_in_meta() -> None:
     @packet_function
     def tell(frame, meta):  # type: ignore[no-untyped-def]
