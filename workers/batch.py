@@ -94,6 +94,9 @@ class Packet:
         if offset < 0 or length < 0 or offset + length > shm.RL_BUFFER_STRIDE:
             raise ValueError("the frame would leave its buffer")
         reference.offset, reference.length = offset, length
+        span = self._batch.loop.spans[self._index]  # where the next iteration finds it
+        span.start = reference.buffer * shm.RL_BUFFER_STRIDE + offset
+        span.end = span.start + length
         self.data = self._batch.bytes_of(reference)
         return self.data
 

@@ -147,6 +147,21 @@ def test_frames_grow_and_shrink() -> None:
     assert result.frame == b"head" + bytes(range(50))
 
 
+def test_a_frame_that_was_resized_is_found_so_by_the_next_iteration() -> None:
+    def judge(batch: Batch) -> None:
+        for packet in batch:
+            packet.resize(4, -packet.port)
+        for packet in batch:
+            assert packet.length == len(packet.data) == 64 - packet.port
+            packet.data[:4] = b"head"
+            packet.verdict = 0
+        assert [bytes(batch[n].data[:4]) for n in range(3)] == [b"head"] * 3
+
+    frames = [Frame(bytes(range(60)), port=n) for n in range(3)]
+    for n, result in enumerate(checked(judge, frames, ports=3)):
+        assert result.frame == b"head" + bytes(range(60 - n))
+
+
 def test_packets_are_made_until_there_are_no_blanks() -> None:
     def judge(batch: Batch) -> None:
         made = [batch.create(bytes([n]) * 60, n % 2) for n in range(5)]
