@@ -204,6 +204,8 @@ class Batch:
         """
         np = self._take_columns()
         rows: NDArray[Any] = np.empty(self._count, dtype)
+        if rows.dtype.hasobject:
+            raise ValueError("a packet holds no Python objects: give the bytes of the field")
         if rows.size and offset >= 0:
             width = rows.nbytes // self._count
             lib.rl_batch_gather(self._batch, offset, width, ffi.from_buffer("uint8_t[]", rows))
@@ -213,7 +215,9 @@ class Batch:
 
     def scatter(self, offset: int, values: ArrayLike) -> None:
         """Write one row of `values` to byte `offset` of every frame, as wide and in the byte
-        order that its dtype says. Bytes beyond the end of a frame are not written."""
+        order that its dtype says. NumPy's arithmetic gives the machine's order: then say
+        `scatter(36, (ports + 1).astype(">u2"))`. Bytes beyond the end of a frame are not written.
+        """
         np = self._take_columns()
         rows = np.ascontiguousarray(values)
         if rows.shape[:1] != (self._count,) or offset < 0:
@@ -221,6 +225,8 @@ class Batch:
                 f"scatter takes one row for each of the {self._count} packets and an offset >= 0, "
                 f"not {rows.shape} and {offset}"
             )
+        if rows.dtype.hasobject:
+            raise ValueError("a packet holds no Python objects: give the bytes of the field")
         width = rows.nbytes // self._count
         lib.rl_batch_scatter(self._batch, offset, width, ffi.from_buffer("uint8_t[]", rows))
 

@@ -126,6 +126,8 @@ def test_nothing_beyond_a_frame_is_read_or_written() -> None:
         lambda batch: batch.create(b"x" * 60, 1),
         lambda batch: batch.create(b"x" * 16, 0),
         lambda batch: batch.create(b"x" * 1519, 0),
+        lambda batch: batch.gather(0, object),
+        lambda batch: batch.scatter(0, [None] * 10),
     ],
 )
 def test_what_would_leave_the_memory_or_the_instance_is_an_error(judge: Any) -> None:
