@@ -57,8 +57,10 @@ class Stand:
     ) -> None:
         self.slot = private_slot(context.state_bytes)
         self.tier = tier
-        self._blanks = blanks
-        self._memory = mmap.mmap(-1, (BATCH + blanks) * lib.RL_BUFFER_STRIDE, mmap.MAP_PRIVATE)
+        self._blanks = min(blanks, BATCH)  # more a plugin cannot use in one batch
+        self._memory = mmap.mmap(
+            -1, (BATCH + self._blanks) * lib.RL_BUFFER_STRIDE, mmap.MAP_PRIVATE
+        )
         self._view = memoryview(self._memory)
         self._rings = ffi.new("struct rl_rings_segment *")
         in_, out = ffi.addressof(self._rings, "in"), ffi.addressof(self._rings, "out")

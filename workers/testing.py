@@ -95,6 +95,8 @@ def run_plugin(
     Raises PluginError when the plugin cannot be loaded, prepared or set up, or does not
     take the options.
     """
+    if not 1 <= batch <= BATCH:
+        raise ValueError(f"a batch has 1 to {BATCH} frames, not {batch}")
     names = [f"port{n}" for n in range(ports)] if isinstance(ports, int) else list(ports)
     context = Context(queue=queue, ports=names, debug=debug)
     tier = _load(plugin)

@@ -170,10 +170,18 @@ def test_packets_are_made_until_there_are_no_blanks() -> None:
         assert made == [True] * 3 + [False] * 2
         batch.verdicts[:] = 1
 
+    with_many = process(lambda batch: batch.create(bytes(60), 0), FRAMES, blanks=5000)
+    assert len(with_many.created) == 1
     run = checked(judge, FRAMES[:2], ports=2, blanks=3)
     assert [(made.verdict, made.frame[0]) for made in run.created] == [(0, 0), (1, 1), (0, 2)]
     assert run.counters["created"] == 3
     assert run.counters["forwarded"] == 2
+
+
+@pytest.mark.parametrize("batch", [-1, 0, 65])
+def test_a_test_is_told_of_a_batch_that_cannot_be(batch: int) -> None:
+    with pytest.raises(ValueError, match="1 to 64 frames"):
+        run_plugin("drop", FRAMES, batch=batch)
 
 
 @pytest.mark.parametrize("verdict", [1 << 63, "0", None, 0.5])
