@@ -81,6 +81,9 @@ class Histogram(_Words):
 
     def observe(self, value: int) -> None:
         """Count one `value` >= 0."""
+        value = int(value)  # NumPy's numbers do not know their bit length
+        if value < 0:
+            raise ValueError(f"a histogram counts values from 0 on, not {value}")
         self._words[1 + min(value.bit_length(), self._count - 2)] += 1
         self._words[0] += value
 

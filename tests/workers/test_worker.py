@@ -77,6 +77,15 @@ def test_a_histogram_counts_by_powers_of_two(values: list[int], buckets: int) ->
     assert counts == wanted
 
 
+def test_a_histogram_takes_numbers_of_numpy_and_none_below_zero() -> None:
+    slot = private_slot(BYTES)
+    histogram = life(slot).histogram("h", 4)
+    histogram.observe(np.int64(5))  # type: ignore[arg-type]  # as a column gives it
+    with pytest.raises(ValueError, match="from 0 on, not -5"):
+        histogram.observe(-5)
+    assert named_values(slot)["h"] == (5, [0, 0, 0, 1])
+
+
 def test_a_table_holds_the_rows_of_the_last_write() -> None:
     slot = private_slot(BYTES)
     table = life(slot).table("top", "flow", ["packets", "bytes"], 3)
