@@ -81,6 +81,19 @@ def test_mac_swap_is_one_plugin_in_every_tier(name: str, frames: list[bytes]) ->
 TAGS = {0: b"", 1: b"\x81\x00\x00\x05", 2: b"\x88\xa8\x00\x07\x81\x00\x00\x05"}
 
 
+# IPv6 extension headers: their kind, and what follows its first byte. And, of a fragment, the
+# number of the header after the fragment header: what is beyond is not looked at.
+OPTIONS, LONG = (0, bytes(7)), (60, b"\x01" + bytes(14))
+EXTENSIONS: list[tuple[list[tuple[int, bytes]], int | None]] = [
+    ([], None),
+    ([OPTIONS], None),
+    ([OPTIONS, LONG], None),
+    ([(44, bytes(7))], None),  # first and last in one
+    ([OPTIONS, (44, b"\0\0\1\0\0\0\7")], 2),
+    ([(44, b"\0\1\0\0\0\0\7"), LONG], 1),
+]
+
+
 @st.composite
 def packets(draw: st.DrawFn) -> tuple[bytes, tuple[Any, ...] | None]:
     """A frame, and the flow that it belongs to, None when it is not IP."""
@@ -100,8 +113,13 @@ def packets(draw: st.DrawFn) -> tuple[bytes, tuple[Any, ...] | None]:
         whole = fragment in (0, 0x4000)
     else:
         ends = [b"\xfe\x80" + bytes(13) + bytes([n]) for n in (source, target)]
-        header = b"\x60" + bytes(5) + bytes([protocol, 64]) + ends[0] + ends[1]
-        whole = True
+        extensions, offset = draw(st.sampled_from(EXTENSIONS))
+        chain = [kind for kind, _ in extensions] + [protocol]
+        header = b"\x60" + bytes(5) + bytes([chain[0], 64]) + ends[0] + ends[1]
+        for following, (_, rest) in zip(chain[1:], extensions, strict=True):
+            header += bytes([following]) + rest
+        whole = offset is None
+        protocol = chain[offset] if offset else protocol
     ether_type = b"\x08\x00" if kind == "ipv4" else b"\x86\xdd"
     frame = bytes(12) + tags + ether_type + header + ports + bytes(16)
     has_ports = protocol in (6, 17, 132) and whole
@@ -118,7 +136,7 @@ def flow_label(flow: tuple[Any, ...]) -> str:
             text = f"[{text}]" if ":" in text else text
             text += f":{int.from_bytes(port, 'big')}"
         words.append(text)
-    return f"{words[0]} > {words[1]} {fs.PROTOCOLS[protocol]}"
+    return f"{words[0]} > {words[1]} {fs.PROTOCOLS.get(protocol, protocol)}"
 
 
 @settings(max_examples=30)

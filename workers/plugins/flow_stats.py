@@ -40,6 +40,7 @@ RANK = 0xFF
 USED = 0x100
 
 TCP, UDP, SCTP = 6, 17, 132
+FRAGMENT = 44
 PROTOCOLS = {1: "icmp", TCP: "tcp", UDP: "udp", 47: "gre", 50: "esp", 58: "icmp6", SCTP: "sctp"}
 
 # An odd number with no pattern in its bits (2^64 / the golden ratio), as int64.
@@ -144,6 +145,13 @@ def flow_key(frame: Any) -> Any:
         source_high, source_low = field(frame, at + 8, 8), field(frame, at + 16, 8)
         target_high, target_low = field(frame, at + 24, 8), field(frame, at + 32, 8)
         version, ports_at = 6, at + 40
+        # What follows the fragment header of a fragment may be the middle of anything.
+        while whole and extends(protocol) and len(frame) >= ports_at + 8:
+            if protocol == FRAGMENT:
+                whole = field(frame, ports_at + 2, 2) & 0xFFF9 == 0
+            size = 8 if protocol == FRAGMENT else 8 * (field(frame, ports_at + 1, 1) + 1)
+            protocol = field(frame, ports_at, 1)
+            ports_at += size
     else:
         return 0, 0, 0, 0, 0
     ports = 0
@@ -152,6 +160,19 @@ def flow_key(frame: Any) -> Any:
         ports = field(frame, ports_at, 4)
     rest = ports << 16 | protocol << 8 | version
     return source_high, source_low, target_high, target_low, rest
+
+
+@njit
+def extends(protocol: Any) -> Any:
+    """Whether this is a header between IPv6 and the transport: hop-by-hop options, routing,
+    a fragment's, destination options, mobility."""
+    return (
+        protocol == 0  # noqa: PLR1714  # numba
+        or protocol == 43
+        or protocol == FRAGMENT
+        or protocol == 60
+        or protocol == 135
+    )
 
 
 def _mixer() -> Any:
