@@ -324,6 +324,7 @@ def test_a_worker_with_a_plugin_in_c_imports_nothing_heavy(
     modules = set(worker.event("failed")["error"]["message"].split())
     assert "ringline.workers.process" in modules
     assert modules.isdisjoint(HEAVY.split()), modules.intersection(HEAVY.split())
+    assert not [name for name in modules if name.startswith("ringline.pipeline")]
 
 
 def test_a_long_message_arrives_whole(worker: WorkerUnderTest, plugin_file: PluginFile) -> None:
