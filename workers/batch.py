@@ -166,7 +166,8 @@ class Batch:
 
     @property
     def verdicts(self) -> NDArray[np.int64]:
-        """The verdicts, to be written: `batch.verdicts[:] = batch.ports`."""
+        """The verdicts, to be written: `batch.verdicts[:] = batch.ports`. Numbers that are
+        not whole are a TypeError, as for a packet's verdict."""
         self._take_columns()
         verdicts: NDArray[np.int64] = self._verdicts[: self._count]
         return verdicts
@@ -253,5 +254,8 @@ class Batch:
                 ]
             )
             self._columns = np.frombuffer(ffi.buffer(self.loop.packets), reference)
-            self._verdicts = np.frombuffer(ffi.buffer(self.loop.verdicts), np.int64)
+            from ringline.workers.verdicts import Verdicts
+
+            verdicts = np.frombuffer(ffi.buffer(self.loop.verdicts), np.int64)
+            self._verdicts = verdicts.view(Verdicts)
         return np

@@ -77,6 +77,24 @@ def test_data_is_the_packet_and_no_byte_more() -> None:
     assert [result.frame for result in run] == [b"xy" + frame[2:] for frame in FRAMES]
 
 
+@pytest.mark.parametrize("value", [0.7, [0.2, 1.0], None, "1", 2**64, np.float64("nan")], ids=repr)
+def test_what_is_no_whole_number_is_no_verdict(value: Any) -> None:
+    """NumPy would cut 0.7 to 0, which is a port."""
+
+    def column(batch: Batch) -> None:
+        batch.verdicts[:] = value
+
+    def part(batch: Batch) -> None:
+        batch.verdicts[batch.lengths > 0] = value
+
+    def filled(batch: Batch) -> None:
+        batch.verdicts.fill(value)
+
+    for judge in (column, part, filled):
+        run = process(judge, FRAMES[:2])
+        assert [result.verdict for result in run] == [ERROR, ERROR]
+
+
 def test_fields_are_gathered_and_scattered() -> None:
     def judge(batch: Batch) -> None:
         first = batch.gather(0, ">u2")
