@@ -113,6 +113,7 @@ class Batch:
         self._batch = ffi.addressof(loop, "batch")
         verdicts = memoryview(ffi.buffer(loop.verdicts)).cast("B").cast("q")
         self._packets = [Packet(self, index, verdicts) for index in range(shm.RL_BATCH_MAX)]
+        self._numpy: Any = None
         self._columns: Any = None
         self._verdicts: Any = None
 
@@ -168,9 +169,10 @@ class Batch:
     def verdicts(self) -> NDArray[np.int64]:
         """The verdicts, to be written: `batch.verdicts[:] = batch.ports`. Numbers that are
         not whole are a TypeError, as for a packet's verdict."""
-        self._take_columns()
-        verdicts: NDArray[np.int64] = self._verdicts[: self._count]
-        return verdicts
+        if self._numpy is None:
+            self._open_columns()
+        verdicts: NDArray[np.int64] = self._verdicts
+        return verdicts if self._count == shm.RL_BATCH_MAX else verdicts[: self._count]
 
     @property
     def ports(self) -> NDArray[np.int64]:
@@ -203,7 +205,7 @@ class Batch:
         `dtype` gives its bytes and their order: ">u2" for a port number, ("u1", 6) for a MAC
         address, which makes rows of six. Bytes beyond the end of a frame read as zero.
         """
-        np = self._take_columns()
+        np = self._numpy or self._open_columns()
         rows: NDArray[Any] = np.empty(self._count, dtype)
         if rows.dtype.hasobject:
             raise ValueError("a packet holds no Python objects: give the bytes of the field")
@@ -219,7 +221,7 @@ class Batch:
         order that its dtype says. NumPy's arithmetic gives the machine's order: then say
         `scatter(36, (ports + 1).astype(">u2"))`. Bytes beyond the end of a frame are not written.
         """
-        np = self._take_columns()
+        np = self._numpy or self._open_columns()
         rows = np.ascontiguousarray(values)
         if rows.shape[:1] != (self._count,) or offset < 0:
             raise ValueError(
@@ -233,29 +235,29 @@ class Batch:
 
     def _column(self, name: str) -> NDArray[np.int64]:
         """A copy, wide enough for any arithmetic."""
-        np = self._take_columns()
+        np = self._numpy or self._open_columns()
         column: NDArray[Any] = self._columns[name][: self._count].astype(np.int64)
         return column
 
-    def _take_columns(self) -> Any:
-        """NumPy, with the arrays over the loop's memory made."""
+    def _open_columns(self) -> Any:
+        """NumPy, from here on in `_numpy`, with the arrays over the loop's memory made."""
         import numpy as np
 
-        if self._columns is None:
-            reference = np.dtype(
-                [
-                    ("buffer", "<u4"),
-                    ("offset", "<u2"),
-                    ("length", "<u2"),
-                    ("rss_hash", "<u4"),
-                    ("vlan_tci", "<u2"),
-                    ("port", "u1"),
-                    ("flags", "u1"),
-                ]
-            )
-            self._columns = np.frombuffer(ffi.buffer(self.loop.packets), reference)
-            from ringline.workers.verdicts import Verdicts
+        from ringline.workers.verdicts import Verdicts
 
-            verdicts = np.frombuffer(ffi.buffer(self.loop.verdicts), np.int64)
-            self._verdicts = verdicts.view(Verdicts)
+        reference = np.dtype(
+            [
+                ("buffer", "<u4"),
+                ("offset", "<u2"),
+                ("length", "<u2"),
+                ("rss_hash", "<u4"),
+                ("vlan_tci", "<u2"),
+                ("port", "u1"),
+                ("flags", "u1"),
+            ]
+        )
+        self._columns = np.frombuffer(ffi.buffer(self.loop.packets), reference)
+        verdicts = np.frombuffer(ffi.buffer(self.loop.verdicts), np.int64)
+        self._verdicts = verdicts.view(Verdicts)
+        self._numpy = np
         return np
