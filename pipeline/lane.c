@@ -144,8 +144,10 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
     for (uint32_t i = 0; i < lane->queue_count; i++) {
         uint32_t queue = lane->queues[i];
         struct rl_lane_slot *slot = &lane->slots[queue];
-        if (slot->attached)
-            moved += rl_lane_take_back(lane, slot, queue, now);
+        /* Up to twice as many as come in: what once piled up would stay, and its lines go cold. */
+        for (uint32_t taken = RL_BATCH_MAX, i = 0; i < 2 && slot->attached && taken == RL_BATCH_MAX;
+             i++)
+            moved += taken = rl_lane_take_back(lane, slot, queue, now);
         for (uint32_t p = 0; p < lane->port_count; p++) {
             struct rl_port *port = lane->ports[p];
             if (queue < port->tx_queues)
