@@ -2,7 +2,7 @@
  * nothing is lost to it. */
 #include "receive.h"
 
-#define FETCH_AHEAD 12      /* descriptors */
+#define FETCH_AHEAD 24      /* descriptors */
 #define STUCK_NS 100000000u /* a wire that waits so long for a queue that is off says so */
 
 static void look_at_tails(struct rl_sim *sim)
