@@ -22,6 +22,6 @@ def measure(machine: Machine, runs: int) -> list[Figure]:
         bare, _ = run_pair(machine.cpus, "bare ring", given, ffi.sizeof("struct rl_bare_ring"))
         return ours * each, bare * each
 
-    results = quiet_runs(once, runs, machine)
+    results = quiet_runs(once, runs, machine, pair=True)
     ours, bare = zip(*results, strict=True)
     return [Figure("handoff, one hop, bulk 32", "ns", ours, bare, goal=2.9)]

@@ -34,10 +34,11 @@ def measure(machine: Machine, runs: int) -> list[Figure]:
 def _trips(machine: Machine, runs: int, idle: str, count: int, gap: float) -> tuple[float, ...]:
     second = ticks_per_second()
     trips = ffi.new("uint64_t[]", count)
-    with worker(PLUGIN, cpu=machine.cpus[-1], idle=idle) as peer:
-        os.sched_setaffinity(0, {machine.cpus[0]})
 
-        def once() -> float:
+    def once() -> float:
+        # A worker for each run: one that spins would be in the way of the look at the machine.
+        with worker(PLUGIN, cpu=machine.cpus[-1], idle=idle) as peer:
+            os.sched_setaffinity(0, {machine.cpus[0]})
             answered = lib.rl_measure_round_trips(
                 peer.rings,
                 peer.in_,
@@ -51,8 +52,7 @@ def _trips(machine: Machine, runs: int, idle: str, count: int, gap: float) -> tu
             )
             if answered < count:
                 raise EnvironmentLacks(f"the worker stopped answering after {answered} packets")
-            microseconds: float = statistics.median(trips) / second * 1e6
-            return microseconds
+        microseconds: float = statistics.median(trips) / second * 1e6
+        return microseconds
 
-        once()  # warm
-        return tuple(quiet_runs(once, runs, machine))
+    return tuple(quiet_runs(once, runs, machine, pair=True))

@@ -1,8 +1,10 @@
 """The machine as it is in this minute, and which of its runs were quiet.
 
 Virtual machines lend their processors to others: a loop of pure arithmetic takes
-up to 1.8 times as long in a bad moment. So every benchmark looks at the same
-loop before and after each run, and only runs in good moments count.
+up to 1.8 times as long in a bad moment. And they move them: a cache line's way
+between two that were near takes five times as long when one is on another chip.
+So every benchmark looks at both before and after each run, and only runs in good
+moments count.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks
 
 ROUNDS = 2_000_000  # of arithmetic: some 3 ms
-PINGS = 200_000
-QUIET = 1.08  # a run counts when its arithmetic took at most this times the best seen
+PINGS = 100_000
+QUIET = 1.08  # a run counts when its arithmetic took at most this times the best seen,
+NEAR = 2.0  # and a cache line's way at most this times
 TRIES_PER_RUN = 3
 
 # Before the first measurement pins this process.
@@ -69,10 +72,7 @@ def look(cpus: tuple[int, ...]) -> Machine:
     strays = _strays(cpus)
     os.sched_setaffinity(0, {cpus[0]})
     arithmetic_ns = min(arithmetic() for _ in range(20))
-    trip = None
-    if len(cpus) > 1:
-        there, _ = run_pair(cpus, "ping", {"rounds": PINGS}, 4096)
-        trip = there / PINGS / ticks_per_second() * 1e9
+    trip = min(round_trip(cpus) for _ in range(5)) if len(cpus) > 1 else None
     return Machine(cpus, arithmetic_ns, trip, strays)
 
 
@@ -82,21 +82,35 @@ def arithmetic() -> float:
     return ticks / ROUNDS / ticks_per_second() * 1e9
 
 
-def quiet_runs(measure: Callable[[], Result], runs: int, machine: Machine) -> list[Result]:
+def round_trip(cpus: tuple[int, ...]) -> float:
+    """ns of a cache line there and back between the two processors, now."""
+    ticks, _ = run_pair(cpus, "ping", {"rounds": PINGS}, 4096)
+    return ticks / PINGS / ticks_per_second() * 1e9
+
+
+def quiet_runs(
+    measure: Callable[[], Result], runs: int, machine: Machine, *, pair: bool = False
+) -> list[Result]:
     """`runs` results of `measure` from quiet moments; after TRIES_PER_RUN times as many
-    tries also others, the least disturbed first."""
-    tried: list[tuple[float, Result]] = []
-    best = machine.arithmetic
+    tries also others, the least disturbed first. `pair`: it runs on both processors."""
+    tried: list[tuple[float, float, Result]] = []
+
+    def look() -> tuple[float, float]:
+        return arithmetic(), round_trip(machine.cpus) if pair and machine.round_trip else 0.0
+
+    best, nearest = machine.arithmetic, machine.round_trip or 0.0
     for _ in range(runs * TRIES_PER_RUN):
-        before = arithmetic()
+        before = look()
         result = measure()
-        after = arithmetic()
-        best = min(best, before, after)
-        tried.append((max(before, after), result))
-        if sum(slowest <= best * QUIET for slowest, _ in tried) >= runs:
+        after = look()
+        slowest, farthest = map(max, before, after)
+        best = min(best, *(each[0] for each in (before, after)))
+        nearest = min(nearest, *(each[1] for each in (before, after))) if pair else nearest
+        tried.append((farthest, slowest, result))
+        if sum(one[0] <= nearest * NEAR and one[1] <= best * QUIET for one in tried) >= runs:
             break
-    tried.sort(key=lambda one: one[0])
-    return [result for _, result in tried[:runs]]
+    tried.sort(key=lambda one: (one[0] > nearest * NEAR, one[1]))
+    return [one[2] for one in tried[:runs]]
 
 
 def _busy(cpus: tuple[int, ...]) -> dict[int, tuple[int, int]]:

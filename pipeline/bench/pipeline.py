@@ -59,7 +59,7 @@ def measure(machine: Machine, runs: int, seconds: float = SECONDS) -> list[Figur
     one, *other = machine.cpus
     if other:
         results = quiet_runs(
-            lambda: (_throughput(one, other[0], seconds), _bare(machine)), runs, machine
+            lambda: (_throughput(one, other[0], seconds), _bare(machine)), runs, machine, pair=True
         )
         two = [result for result, _ in results]
         figures += [

@@ -17,6 +17,7 @@ from ringline.shm.errors import EnvironmentLacks
 
 PACKETS = 8_000_000  # of one run, for the fast tiers
 PACKETS_IN_PYTHON = 400_000
+WARM = 10  # of a run, this part first and not counted
 PACKAGE = "ringline.workers.plugins"
 COMPILED_OF_C = 1.2  # the compiled tier may take this much of what C takes
 
@@ -40,24 +41,24 @@ def _tier(
     machine: Machine, runs: int, plugin: str, packets: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     second = ticks_per_second()
-    with worker(plugin, cpu=machine.cpus[-1], idle="busy") as peer:
-        os.sched_setaffinity(0, {machine.cpus[0]})
-        memory = lib.RL_BUFFER_STRIDE * BATCH
-        frames = bytearray(memory)
+    frames = bytearray(lib.RL_BUFFER_STRIDE * BATCH)
+    patience = int(PATIENCE * second)
 
-        def once() -> tuple[float, float]:
-            before = peer.counters.plugin_ticks, peer.counters.packets
-            ticks = lib.rl_measure_feed(
-                peer.in_, peer.out, peer.references, BATCH, packets, int(PATIENCE * second)
-            )
-            if not ticks:
-                raise EnvironmentLacks(f"the worker with {plugin} stopped answering")
+    def once() -> tuple[float, float]:
+        # A worker for each run: one that spins would be in the way of the look at the machine.
+        with worker(plugin, cpu=machine.cpus[-1], idle="busy") as peer:
+            os.sched_setaffinity(0, {machine.cpus[0]})
+            for count in (packets // WARM, packets):
+                before = peer.counters.plugin_ticks, peer.counters.packets
+                if not lib.rl_measure_feed(
+                    peer.in_, peer.out, peer.references, BATCH, count, patience
+                ):
+                    raise EnvironmentLacks(f"the worker with {plugin} stopped answering")
             inside = peer.counters.plugin_ticks - before[0]
             done = peer.counters.packets - before[1]
             rounds = PACKETS // BATCH
             bare = lib.rl_limit_swap(ffi.from_buffer(frames), peer.references, BATCH, rounds)
-            return inside / done / second * 1e9, bare / (rounds * BATCH) / second * 1e9
+        return inside / done / second * 1e9, bare / (rounds * BATCH) / second * 1e9
 
-        once()  # warm
-        ours, bare = zip(*quiet_runs(once, runs, machine), strict=True)
-        return ours, bare
+    ours, bare = zip(*quiet_runs(once, runs, machine, pair=True), strict=True)
+    return ours, bare
