@@ -129,7 +129,7 @@ class DriverConfig:
 
     cpu: int | None = None
     idle: str = "adaptive"  # busy | adaptive
-    deep_sleep_us: int = 800
+    deep_sleep_us: int = 900
 
 
 @dataclass(frozen=True)

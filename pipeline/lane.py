@@ -35,7 +35,7 @@ class Idle:
     adaptive: bool = True
     yielding: bool = False
     descriptors: int = 512
-    deep_sleep: float = 800e-6
+    deep_sleep: float = 900e-6
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@
 
 #include <sched.h>
 
-#define SLEEP_NANOSECONDS 20000000u
+#define SLEEP_NANOSECONDS 50000000u /* a stop is seen so late, and at idle each costs 0.1 ms */
 #define ROOM_NANOSECONDS 50000
 
 void rl_worker_begin(struct rl_worker *worker, struct rl_ring *in, struct rl_ring *out,
