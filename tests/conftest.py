@@ -92,6 +92,13 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[SESSION] = str(os.getpid())
     os.environ.pop("RINGLINE_SYSFS", None)
     signal.signal(signal.SIGTERM, end_in_order)
+    # A shell's job in the background has these ignored, and so had all that tests start.
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGQUIT, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     for path in shared_memory(r"ringline\.t(\d+)-.*"):
         owner = path.name.split(".")[1][1:].split("-")[0]
         if not Path("/proc", owner).exists():
