@@ -280,6 +280,20 @@ def test_a_worker_that_keeps_its_packets_is_faulty_and_costs_no_other_queue_any(
     bench.close()
 
 
+def test_what_piled_up_on_an_out_ring_does_not_stay_there(bench: Bench) -> None:
+    """A pass takes more back than it hands out: 64 of a port and a queue."""
+    bench.ports[0].arrive(0, 130)
+    bench.run_pass(3)
+    worker = bench.workers[0]
+    while worker.pop():
+        pass
+    worker.answer(DROP)
+    bench.run_pass()
+    assert bench.books.slots[0].returned == 128
+    bench.run_pass()
+    assert bench.books.slots[0].returned == 130
+
+
 def test_never_more_goes_to_a_worker_than_its_ring_has_room_for() -> None:
     bench = Bench(buffers=1600)
     bench.ports[0].arrive(0, 2000)

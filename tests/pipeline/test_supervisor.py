@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ringline.pipeline.config import (
 from ringline.pipeline.crew import Programs
 from ringline.pipeline.instance import Instance
 from ringline.pipeline.lifecycle import Policy
-from ringline.pipeline.loop import Loop
+from ringline.pipeline.loop import Loop, Service
 from ringline.pipeline.run_lifecycle import Patience
 from ringline.pipeline.snapshot import Snapshot
 from ringline.pipeline.supervisor import SILENCE, Outcome, Supervisor
@@ -70,6 +70,7 @@ class Trial:
         patience: Patience = SHORT,
         silence: float = 5.0,
         device: str = "sim:82599",
+        beside: Sequence[Service] = (),
     ) -> Outcome:
         config = Config(
             name=self.name,
@@ -85,6 +86,7 @@ class Trial:
             seconds=seconds,
             announce=self.told.append,
             display=self._display,
+            beside=beside,
             programs=Programs(
                 driver=(*python, str(STAND_INS / "driver.py"), driver),
                 worker=(*python, str(STAND_INS / "worker.py")),
@@ -390,6 +392,30 @@ def test_an_instance_that_runs_refuses_a_second(trial: Trial) -> None:
     assert raised(trial.run("well", seconds=None)) is None
     assert isinstance(refused[0].error, EnvironmentLacks)
     assert "already runs" in str(refused[0].error)
+
+
+def test_what_a_display_brings_along_is_served_and_left_open(trial: Trial) -> None:
+    read, write = os.pipe()
+    taken: list[bytes] = []
+
+    class Pipe:
+        deadline = None
+
+        def fileno(self) -> int:
+            return read
+
+        def turn(self) -> None:
+            taken.append(os.read(read, 100))
+
+        def close(self) -> None:
+            taken.append(b"closed")
+
+    os.write(write, b"printed")
+    trial.until(lambda snapshot: bool(taken))
+    assert raised(trial.run("well", seconds=None, beside=[Pipe()])) is None
+    assert taken == [b"printed"]
+    os.close(read)
+    os.close(write)
 
 
 def test_an_idle_supervisor_wakes_up_rarely(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:

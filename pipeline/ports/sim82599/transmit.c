@@ -1,7 +1,8 @@
 /* Packets from packet memory to the wire, as transmit descriptors say.
  *
- * The short way is for a packet in one descriptor that asks for nothing but to
- * be sent; every other descriptor goes through `take_slowly`. */
+ * The short way, `send_plain`, is for a packet in one descriptor that asks for
+ * nothing but to be sent, while nothing is recorded; every other descriptor goes
+ * through `take_slowly`. */
 #include "registers.h"
 
 /* The second half of an advanced transmit descriptor. */
