@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from ringline.pipeline import schema
-from ringline.pipeline.config import Config
+from ringline.pipeline.configuration import schema
+from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.ports import create_port
 from ringline.pipeline.ports.pci import PciDevice, sysfs_root
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks

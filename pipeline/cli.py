@@ -225,7 +225,7 @@ def _top(given: argparse.Namespace) -> int:
 
 
 def _try(given: argparse.Namespace) -> int:
-    from ringline.pipeline.toml import Table
+    from ringline.pipeline.configuration.toml import Table
     from ringline.pipeline.trying import attempt
 
     problems: list[str] = []

@@ -25,7 +25,7 @@ import sys
 import time
 from typing import Any
 
-from ringline.pipeline.config import Config
+from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.lane import Idle, Lane
 from ringline.pipeline.ports import create_port
 from ringline.pipeline.ports.port import Port

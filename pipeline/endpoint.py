@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 
 from ringline.pipeline.about import version
-from ringline.pipeline.config import MetricsConfig
+from ringline.pipeline.configuration.config import MetricsConfig
 from ringline.pipeline.server import REQUEST_BYTES, Server
 from ringline.pipeline.snapshot import Snapshot
 from ringline.shm.errors import EnvironmentLacks

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ringline.pipeline.config import Config, PortConfig
+from ringline.pipeline.configuration.config import Config, PortConfig
 from ringline.shm._shm import ffi, lib
 from ringline.shm.packets import DescriptorMemory, PacketMemory
 from ringline.shm.rings import RingPair

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ringline.pipeline.about import version
-from ringline.pipeline.config import RING_CAPACITY, Config
+from ringline.pipeline.configuration.config import RING_CAPACITY, Config
 from ringline.pipeline.snapshot import (
     Holder,
     LaneSnapshot,

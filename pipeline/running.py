@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from ringline.pipeline import report, schema, streams, table
-from ringline.pipeline.config import Config
+from ringline.pipeline import report, streams, table
+from ringline.pipeline.configuration import schema
+from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.snapshot import Snapshot
 from ringline.pipeline.supervisor import Supervisor
 from ringline.pipeline.top import Display, display

@@ -25,8 +25,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ringline.pipeline import dataclass_json, report, table
+from ringline.pipeline import report, table
 from ringline.pipeline.about import version
+from ringline.pipeline.configuration import dataclass_json
 from ringline.pipeline.server import Server
 from ringline.pipeline.snapshot import Snapshot
 from ringline.shm.errors import EnvironmentLacks, UsageError

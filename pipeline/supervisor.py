@@ -30,14 +30,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ringline.pipeline import endpoint, observe, run_lifecycle
-from ringline.pipeline.config import Config
+from ringline.pipeline.configuration.config import Config
+from ringline.pipeline.configuration.placement import place, usable_cpus
 from ringline.pipeline.crew import Crew, Programs
 from ringline.pipeline.instance import Instance
 from ringline.pipeline.keepers import House
 from ringline.pipeline.lifecycle import Policy
 from ringline.pipeline.loop import Loop, Service
 from ringline.pipeline.notify import Notifier
-from ringline.pipeline.placement import place, usable_cpus
 from ringline.pipeline.run_lifecycle import Action, Event, Patience, Run, Stage
 from ringline.pipeline.snapshot import Snapshot
 from ringline.pipeline.status import StatusServer

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ringline.pipeline.environment import same, to_be_kept
+from ringline.pipeline.configuration.environment import same, to_be_kept
 from ringline.pipeline.progress import Progress
 from ringline.shm.errors import PluginError, UsageError
 from ringline.workers import trial

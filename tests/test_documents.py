@@ -32,7 +32,7 @@ def test_the_configuration_is_accepted(edit: Callable[[str], str], tmp_path: Pat
     if edit is uncommented:
         text = re.sub(r"^flows = .*\n", "", text, flags=re.MULTILINE)
     tomllib.loads(text)
-    from ringline.pipeline.schema import read
+    from ringline.pipeline.configuration.schema import read
 
     problems: list[str] = []
     read(tomllib.loads(text), tmp_path, problems)

@@ -13,7 +13,7 @@ from typing import Any
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.bench.figures import Figure
 from ringline.pipeline.bench.machine import Machine, quiet_runs
-from ringline.pipeline.config import FlowsConfig, PortConfig, WireConfig
+from ringline.pipeline.configuration.config import FlowsConfig, PortConfig, WireConfig
 from ringline.pipeline.instance import create_lane
 from ringline.pipeline.lane import Idle, Lane
 from ringline.pipeline.ports import create_port

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks
 
 if TYPE_CHECKING:
-    from ringline.pipeline.config import PortConfig
+    from ringline.pipeline.configuration.config import PortConfig
     from ringline.pipeline.ports.port import Port
 
 # Which cards the ixgbe driver brings up: 82599 with an SFI interface, by vendor and device ID.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from select import select
 
-from ringline.pipeline.config import Config, MetricsConfig, PortConfig, WorkerConfig
+from ringline.pipeline.configuration.config import Config, MetricsConfig, PortConfig, WorkerConfig
 from ringline.pipeline.instance import Instance
 from ringline.pipeline.observe import Sources, take
 from ringline.pipeline.server import Server

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ringline.pipeline import driver
-from ringline.pipeline.config import (
+from ringline.pipeline.configuration.config import (
     Config,
     FlowsConfig,
     MemoryConfig,

@@ -22,7 +22,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from ringline.pipeline import endpoint, metrics
-from ringline.pipeline.config import MetricsConfig
+from ringline.pipeline.configuration.config import MetricsConfig
 from ringline.pipeline.endpoint import MetricsServer
 from ringline.pipeline.report import lay_out
 from ringline.shm import counters

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringline.pipeline.dataclass_json import from_json, to_json
+from ringline.pipeline.configuration.dataclass_json import from_json, to_json
 from ringline.pipeline.report import ReportFile, latency_quantile, lay_out, of_a_run
 from ringline.pipeline.snapshot import Snapshot
 from ringline.pipeline.table import summary

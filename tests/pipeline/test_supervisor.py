@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ringline.pipeline.config import (
+from ringline.pipeline.configuration.config import (
     Config,
     MemoryConfig,
     MetricsConfig,

@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from ringline.pipeline import status, table, top
-from ringline.pipeline.dataclass_json import to_json
+from ringline.pipeline.configuration.dataclass_json import to_json
 from ringline.pipeline.snapshot import Snapshot
 from ringline.pipeline.status import StatusServer
 from ringline.shm.errors import BooksError, EnvironmentLacks
@@ -208,7 +208,7 @@ def in_a_terminal(code: str, **environment: str) -> str:
 
 SHOW = """
 import json, pathlib
-from ringline.pipeline.dataclass_json import from_json
+from ringline.pipeline.configuration.dataclass_json import from_json
 from ringline.pipeline.snapshot import Snapshot
 from ringline.pipeline.top import display
 shown = display()

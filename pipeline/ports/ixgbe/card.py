@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ringline.pipeline.config import PortConfig
+from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.ixgbe.registers import REGISTERS
 from ringline.pipeline.ports.registers import Register, RegisterAccess, Registers
 

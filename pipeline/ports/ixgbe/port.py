@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline._pipeline import ffi, lib
-from ringline.pipeline.config import PortConfig
+from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.ixgbe.initialisation import STEPS, Initialisation
 from ringline.pipeline.ports.ixgbe.registers import QUEUE_STATISTICS, REGISTERS, STATISTICS
 from ringline.pipeline.ports.pci import PciDevice

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline._pipeline import ffi, lib
-from ringline.pipeline.config import PortConfig
+from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
 from ringline.pipeline.ports.registers import RegisterAccess
 from ringline.pipeline.ports.sim82599 import model

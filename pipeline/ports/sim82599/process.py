@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from ringline.pipeline._pipeline import lib
-from ringline.pipeline.config import Config
+from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.ports.sim82599 import model
 from ringline.pipeline.ports.sim82599.port import card_in, connect
 from ringline.shm import _shm, control

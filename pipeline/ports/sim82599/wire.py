@@ -22,7 +22,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ringline.pipeline.config import FlowsConfig, WireConfig
+from ringline.pipeline.configuration.config import FlowsConfig, WireConfig
 from ringline.workers import headers
 from ringline.workers.captures import CaptureError, read_capture
 

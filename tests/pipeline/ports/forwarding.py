@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ringline.pipeline._pipeline import ffi
-from ringline.pipeline.config import Config, MemoryConfig, PortConfig, WireConfig
+from ringline.pipeline.configuration.config import Config, MemoryConfig, PortConfig, WireConfig
 from ringline.pipeline.instance import create_lane, grant
 from ringline.pipeline.lane import Idle, Lane
 from ringline.pipeline.ports import create_port

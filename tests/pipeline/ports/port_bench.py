@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ringline.pipeline._pipeline import ffi, lib
-from ringline.pipeline.config import PortConfig
+from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.lane import Idle, Lane
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
 from ringline.shm.packets import DescriptorMemory, DeviceAddresses, PacketMemory

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ringline.pipeline._pipeline import lib
-from ringline.pipeline.config import PortConfig
+from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
 from ringline.pipeline.ports.port import Link
 from ringline.shm.errors import ConfigurationError, HardwareError

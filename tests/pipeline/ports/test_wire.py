@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ringline.pipeline.config import FlowsConfig, WireConfig
+from ringline.pipeline.configuration.config import FlowsConfig, WireConfig
 from ringline.pipeline.ports.sim82599.wire import (
     LINE_BYTES,
     FrameTable,

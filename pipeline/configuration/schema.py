@@ -13,10 +13,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ringline.pipeline import config as c
-from ringline.pipeline.environment import problems_here
-from ringline.pipeline.placement import usable_cpus
-from ringline.pipeline.toml import Table, read_file, shown
+from ringline.pipeline.configuration import config as c
+from ringline.pipeline.configuration.environment import problems_here
+from ringline.pipeline.configuration.placement import usable_cpus
+from ringline.pipeline.configuration.toml import Table, read_file, shown
 from ringline.shm.errors import ConfigurationError
 
 DEVICES = ("sim:82599", "pci:0000:03:00.0")

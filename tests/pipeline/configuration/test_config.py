@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringline.pipeline import config as c
-from ringline.pipeline import schema
+from ringline.pipeline.configuration import config as c
+from ringline.pipeline.configuration import schema
 from ringline.shm.errors import Bug, ConfigurationError
 
 WHOLE = """
@@ -49,7 +49,7 @@ listen = "[::1]:0"
 """
 
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 BEYOND = "0x" + "F" * 5000  # Python writes no number of so many digits
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringline.pipeline import dataclass_json
+from ringline.pipeline.configuration import dataclass_json
 
 RING_CAPACITY = 1024  # RL_RING_CAPACITY: slots of one ring
 BATCH_MAX = 64  # RL_BATCH_MAX
