@@ -5,15 +5,15 @@ from pathlib import Path
 
 DECLARATIONS = [
     "pipeline/ports/port.h",
-    "pipeline/lane.h",
+    "pipeline/driver/lane.h",
     "pipeline/ports/ixgbe/ixgbe.h",
     "pipeline/ports/sim82599/sim82599.h",
     "pipeline/bench/limits.h",
     "pipeline/bench/measure.h",
 ]
 SOURCES = [
-    "pipeline/lane.c",
-    "pipeline/books.c",
+    "pipeline/driver/lane.c",
+    "pipeline/driver/books.c",
     "pipeline/ports/ixgbe/ixgbe.c",
     "pipeline/ports/ixgbe/rings.c",
     "pipeline/ports/sim82599/sim82599.c",

@@ -24,7 +24,7 @@ class Programs:
     """What is executed for each kind of child."""
 
     # -P: nothing that lies in the current folder can stand in for a module of ours.
-    driver: tuple[str, ...] = (sys.executable, "-P", "-m", "ringline.pipeline.driver")
+    driver: tuple[str, ...] = (sys.executable, "-P", "-m", "ringline.pipeline.driver.driver")
     worker: tuple[str, ...] = field(default_factory=lambda: tuple(launch.command()))
     card: tuple[str, ...] = (sys.executable, "-P", "-m", "ringline.pipeline.ports.sim82599.process")
 

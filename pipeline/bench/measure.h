@@ -2,7 +2,7 @@
  * read this file. */
 #ifndef RINGLINE_BENCH_MEASURE_H
 #define RINGLINE_BENCH_MEASURE_H
-#include "../lane.h"
+#include "../driver/lane.h"
 
 /* Move `count` references through a ring of ours, `bulk` at a time, as
  * rl_limit_produce and rl_limit_consume do through a bare one. */

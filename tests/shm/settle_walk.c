@@ -5,7 +5,7 @@
  * thread: settle_walk FD BUFFERS PASSES, FD the lane's segment. Behind the ledger
  * stands what the ports delivered, counted for themselves. */
 #define _GNU_SOURCE
-#include "pipeline/lane.h"
+#include "pipeline/driver/lane.h"
 #include "pipeline/ports/memory.h"
 #include "shm/ring.h"
 

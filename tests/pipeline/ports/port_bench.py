@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration.config import PortConfig
-from ringline.pipeline.lane import Idle, Lane
+from ringline.pipeline.driver.lane import Idle, Lane
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
 from ringline.shm.packets import DescriptorMemory, DeviceAddresses, PacketMemory
 from ringline.shm.segments import Segment

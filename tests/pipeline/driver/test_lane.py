@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ringline.pipeline._pipeline import ffi, lib
-from ringline.pipeline.lane import Idle, Lane
+from ringline.pipeline.driver.lane import Idle, Lane
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.packets import PacketMemory
 from ringline.shm.rings import RingPair

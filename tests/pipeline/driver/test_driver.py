@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from ringline.pipeline import driver
 from ringline.pipeline.configuration.config import (
     Config,
     FlowsConfig,
@@ -18,6 +17,7 @@ from ringline.pipeline.configuration.config import (
     WireConfig,
     WorkerConfig,
 )
+from ringline.pipeline.driver import driver
 from ringline.pipeline.instance import Instance, grant
 from ringline.shm.control import Control, Message
 

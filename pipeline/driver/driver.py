@@ -26,7 +26,7 @@ import time
 from typing import Any
 
 from ringline.pipeline.configuration.config import Config
-from ringline.pipeline.lane import Idle, Lane
+from ringline.pipeline.driver.lane import Idle, Lane
 from ringline.pipeline.ports import create_port
 from ringline.pipeline.ports.port import Port
 from ringline.shm import control

@@ -4,8 +4,8 @@
 #define _GNU_SOURCE
 #include "lane.h"
 
-#include "../shm/clock.h"
-#include "../shm/wait.h"
+#include "../../shm/clock.h"
+#include "../../shm/wait.h"
 #include "lane_inline.h"
 
 #include <sched.h>

@@ -3,7 +3,7 @@
  * cffi read this file. */
 #ifndef RINGLINE_LANE_H
 #define RINGLINE_LANE_H
-#include "ports/port.h"
+#include "../ports/port.h"
 
 #define RL_NO_BUFFER 0xffffffff
 

@@ -1,5 +1,5 @@
 /* Settlement of a dead worker, and the balances: what runs between passes. */
-#include "../shm/clock.h"
+#include "../../shm/clock.h"
 #include "lane_inline.h"
 
 #include <sched.h>

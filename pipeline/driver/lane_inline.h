@@ -2,9 +2,9 @@
  * references that a worker returned, and sending or freeing them. */
 #ifndef RINGLINE_LANE_INLINE_H
 #define RINGLINE_LANE_INLINE_H
-#include "../shm/ring.h"
+#include "../../shm/ring.h"
 #include "lane.h"
-#include "ports/memory.h"
+#include "../ports/memory.h"
 
 #define NO_OUTPUT 0xfff /* "TX ring" of packets that are dropped, until they are free */
 

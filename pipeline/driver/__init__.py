@@ -1,0 +1,1 @@
+"""The driver process: its packet loop (the lane), settlement, balances."""
