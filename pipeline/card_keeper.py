@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ringline.pipeline.instance import grant
 from ringline.pipeline.keepers import ERRORS, House, Keeper
-from ringline.pipeline.observe import PortSource
+from ringline.pipeline.telemetry.observe import PortSource
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks, GaveUp
 from ringline.shm.segments import Segment

@@ -164,7 +164,7 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from ringline.pipeline.about import version
+        from ringline.pipeline.telemetry.about import version
 
         print(f"ringline {version()}")
         parser.exit()
@@ -211,7 +211,7 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _status(given: argparse.Namespace) -> int:
-    from ringline.pipeline.status import tell
+    from ringline.pipeline.telemetry.status import tell
 
     print(tell(given.name, as_json=given.json))
     return 0

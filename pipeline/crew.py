@@ -13,7 +13,7 @@ from ringline.pipeline.driver_keeper import DriverKeeper
 from ringline.pipeline.instance import pci_address
 from ringline.pipeline.keepers import House, Keeper
 from ringline.pipeline.lifecycle import Event, Phase, Policy
-from ringline.pipeline.observe import Sources
+from ringline.pipeline.telemetry.observe import Sources
 from ringline.pipeline.worker_keeper import WorkerKeeper
 from ringline.shm.errors import RinglineError
 from ringline.workers import launch

@@ -10,7 +10,7 @@ from typing import Any
 from ringline.pipeline.instance import grant
 from ringline.pipeline.keepers import ERRORS, House, Keeper
 from ringline.pipeline.lifecycle import Beat
-from ringline.pipeline.observe import Sources
+from ringline.pipeline.telemetry.observe import Sources
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.rings import RingPair

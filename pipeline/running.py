@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from ringline.pipeline import report, streams, table
+from ringline.pipeline import streams, table
 from ringline.pipeline.configuration import schema
 from ringline.pipeline.configuration.config import Config
-from ringline.pipeline.snapshot import Snapshot
 from ringline.pipeline.supervisor import Supervisor
+from ringline.pipeline.telemetry import report
+from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.top import Display, display
 from ringline.shm.errors import RinglineError
 

@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ringline.pipeline import endpoint, observe, run_lifecycle
+from ringline.pipeline import run_lifecycle
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.configuration.placement import place, usable_cpus
 from ringline.pipeline.crew import Crew, Programs
@@ -39,8 +39,9 @@ from ringline.pipeline.lifecycle import Policy
 from ringline.pipeline.loop import Loop, Service
 from ringline.pipeline.notify import Notifier
 from ringline.pipeline.run_lifecycle import Action, Event, Patience, Run, Stage
-from ringline.pipeline.snapshot import Snapshot
-from ringline.pipeline.status import StatusServer
+from ringline.pipeline.telemetry import endpoint, observe
+from ringline.pipeline.telemetry.snapshot import Snapshot
+from ringline.pipeline.telemetry.status import StatusServer
 from ringline.shm.errors import BooksError, EnvironmentLacks, GaveUp, HardwareError, RinglineError
 from ringline.shm.ledger import settle_driver
 

@@ -10,8 +10,8 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ringline.pipeline.report import latency_quantile
-from ringline.pipeline.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
+from ringline.pipeline.telemetry.report import latency_quantile
+from ringline.pipeline.telemetry.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
 from ringline.shm.errors import RinglineError
 
 NOTHING = "-"

@@ -16,8 +16,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ringline.pipeline import streams, table
-from ringline.pipeline.snapshot import Snapshot
-from ringline.pipeline.status import ask
+from ringline.pipeline.telemetry.snapshot import Snapshot
+from ringline.pipeline.telemetry.status import ask
 from ringline.shm.errors import EnvironmentLacks
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from ringline.pipeline.driver_keeper import DriverKeeper
 from ringline.pipeline.instance import grant
 from ringline.pipeline.keepers import ERRORS, House, Keeper
 from ringline.pipeline.lifecycle import Action, Beat, Event, Phase, Policy, Slot
-from ringline.pipeline.observe import WorkerSource
+from ringline.pipeline.telemetry.observe import WorkerSource
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks, PluginError, RinglineError
 from ringline.shm.rings import RingPair

@@ -10,7 +10,7 @@ from ringline.pipeline.bench.figures import Figure
 from ringline.pipeline.bench.machine import Machine, quiet_runs
 from ringline.pipeline.bench.pair import run_pair
 from ringline.pipeline.bench.running import Running, cpu_seconds, resident
-from ringline.pipeline.snapshot import Snapshot
+from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import BooksError
 from ringline.workers.captures import read_capture

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ringline.pipeline import status
 from ringline.pipeline.bench.machine import USABLE
-from ringline.pipeline.snapshot import Snapshot
+from ringline.pipeline.telemetry import status
+from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.errors import EnvironmentLacks, RinglineError
 
 START_SECONDS = 60.0  # numba without its cache compiles for some seconds

@@ -9,9 +9,9 @@ from select import select
 
 from ringline.pipeline.configuration.config import Config, MetricsConfig, PortConfig, WorkerConfig
 from ringline.pipeline.instance import Instance
-from ringline.pipeline.observe import Sources, take
-from ringline.pipeline.server import Server
-from ringline.pipeline.snapshot import Snapshot
+from ringline.pipeline.telemetry.observe import Sources, take
+from ringline.pipeline.telemetry.server import Server
+from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm import counters
 from ringline.workers.worker import Worker
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from ringline.pipeline import cli, running
-from ringline.pipeline.about import version
+from ringline.pipeline.telemetry.about import version
 from ringline.shm import errors
 
 DATA = Path(__file__).parent.parent / "data"

@@ -25,8 +25,8 @@ from ringline.pipeline.instance import Instance
 from ringline.pipeline.lifecycle import Policy
 from ringline.pipeline.loop import Loop, Service
 from ringline.pipeline.run_lifecycle import Patience
-from ringline.pipeline.snapshot import Snapshot
 from ringline.pipeline.supervisor import SILENCE, Outcome, Supervisor
+from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.errors import (
     BooksError,
     EnvironmentLacks,

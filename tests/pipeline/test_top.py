@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ringline.pipeline import status, table, top
+from ringline.pipeline import table, top
 from ringline.pipeline.configuration.dataclass_json import to_json
-from ringline.pipeline.snapshot import Snapshot
-from ringline.pipeline.status import StatusServer
+from ringline.pipeline.telemetry import status
+from ringline.pipeline.telemetry.snapshot import Snapshot
+from ringline.pipeline.telemetry.status import StatusServer
 from ringline.shm.errors import BooksError, EnvironmentLacks
 
 from .idle_instance import Idle, idle_instance, served
@@ -209,7 +210,7 @@ def in_a_terminal(code: str, **environment: str) -> str:
 SHOW = """
 import json, pathlib
 from ringline.pipeline.configuration.dataclass_json import from_json
-from ringline.pipeline.snapshot import Snapshot
+from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.top import display
 shown = display()
 for path in SNAPSHOTS:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from ringline.pipeline import status
-from ringline.pipeline.server import Server
-from ringline.pipeline.status import StatusServer, ask, folders, running
+from ringline.pipeline.telemetry import status
+from ringline.pipeline.telemetry.server import Server
+from ringline.pipeline.telemetry.status import StatusServer, ask, folders, running
 from ringline.shm.errors import EnvironmentLacks, UsageError
 
-from .idle_instance import Idle, idle_instance, served
+from ..idle_instance import Idle, idle_instance, served
 
 
 @pytest.fixture

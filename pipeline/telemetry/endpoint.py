@@ -11,10 +11,10 @@ import socket
 import traceback
 from collections.abc import Callable
 
-from ringline.pipeline.about import version
 from ringline.pipeline.configuration.config import MetricsConfig
-from ringline.pipeline.server import REQUEST_BYTES, Server
-from ringline.pipeline.snapshot import Snapshot
+from ringline.pipeline.telemetry.about import version
+from ringline.pipeline.telemetry.server import REQUEST_BYTES, Server
+from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.errors import EnvironmentLacks
 
 _INDEX = "ringline {version}: instance {name}\nMetrics for Prometheus are at /metrics\n"
@@ -115,7 +115,7 @@ class MetricsServer(Server):
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import choose_encoder
 
-        from ringline.pipeline.metrics import RinglineCollector
+        from ringline.pipeline.telemetry.metrics import RinglineCollector
 
         registry = CollectorRegistry()
         registry.register(RinglineCollector(self._take))

@@ -4,7 +4,7 @@ No thread: what is asked for is read from memory that the same loop maps and
 unmaps. A client that is slow or silent costs a socket until its deadline, or until
 others need its place, and never the loop's time.
 
-Guarantees (tests in tests/pipeline/test_server.py):
+Guarantees (tests in tests/pipeline/telemetry/test_server.py):
  - no call waits (test_a_silent_client_does_not_hold_up_others), and one turn answers
    PER_TURN clients at most (test_many_requests_are_answered_over_several_turns)
  - every client is gone by its deadline (test_every_client_ends_at_its_deadline)

@@ -21,15 +21,15 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from ringline.pipeline import endpoint, metrics
 from ringline.pipeline.configuration.config import MetricsConfig
-from ringline.pipeline.endpoint import MetricsServer
-from ringline.pipeline.report import lay_out
+from ringline.pipeline.telemetry import endpoint, metrics
+from ringline.pipeline.telemetry.endpoint import MetricsServer
+from ringline.pipeline.telemetry.report import lay_out
 from ringline.shm import counters
 from ringline.shm._shm import ffi
 from ringline.shm.errors import EnvironmentLacks
 
-from .idle_instance import Idle, idle_instance, served
+from ..idle_instance import Idle, idle_instance, served
 
 Parse = Callable[[str], Iterable[Metric]]
 PARSE: Parse = text_string_to_metric_families

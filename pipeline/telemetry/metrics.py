@@ -22,7 +22,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from ringline.pipeline.snapshot import NO_DESCRIPTOR, Snapshot, WorkerSnapshot
+from ringline.pipeline.telemetry.snapshot import NO_DESCRIPTOR, Snapshot, WorkerSnapshot
 
 # Field -> (name between `ringline_<block>_` and `_total`, what it counts). Fields
 # that are exported in another way have None.

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ringline.pipeline import server as module
-from ringline.pipeline.server import CLIENTS, PER_TURN, REQUEST_BYTES, Server
+from ringline.pipeline.telemetry import server as module
+from ringline.pipeline.telemetry.server import CLIENTS, PER_TURN, REQUEST_BYTES, Server
 
 Connect = Callable[[], socket.socket]
 

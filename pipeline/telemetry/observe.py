@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringline.pipeline.about import version
 from ringline.pipeline.configuration.config import RING_CAPACITY, Config
-from ringline.pipeline.snapshot import (
+from ringline.pipeline.telemetry.about import version
+from ringline.pipeline.telemetry.snapshot import (
     Holder,
     LaneSnapshot,
     PluginHistogram,

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ringline.pipeline.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
+from ringline.pipeline.telemetry.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
 from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
 
 ENDED_WELL = "all well"

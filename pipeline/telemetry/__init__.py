@@ -1,0 +1,1 @@
+"""What a run tells of itself: snapshot, metrics, report, status socket."""
