@@ -8,7 +8,7 @@ import sys
 from ringline.pipeline import streams, table
 from ringline.pipeline.configuration import schema
 from ringline.pipeline.configuration.config import Config
-from ringline.pipeline.supervisor import Supervisor
+from ringline.pipeline.supervisor.supervisor import Supervisor
 from ringline.pipeline.telemetry import report
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.top import Display, display

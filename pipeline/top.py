@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from ringline.pipeline.loop import Service
+    from ringline.pipeline.supervisor.loop import Service
 
 EVERY = 1.0  # seconds between two questions of `watch`
 LINE_BYTES = 4096

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringline.pipeline._pipeline import ffi, lib
-from ringline.pipeline.children import Child
-from ringline.pipeline.instance import grant
+from ringline.pipeline.supervisor.children import Child
+from ringline.pipeline.supervisor.instance import grant
 from ringline.shm import control, errors
 from ringline.shm.errors import EnvironmentLacks, PluginError
 from ringline.shm.packets import PacketMemory

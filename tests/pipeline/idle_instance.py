@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from select import select
 
 from ringline.pipeline.configuration.config import Config, MetricsConfig, PortConfig, WorkerConfig
-from ringline.pipeline.instance import Instance
+from ringline.pipeline.supervisor.instance import Instance
 from ringline.pipeline.telemetry.observe import Sources, take
 from ringline.pipeline.telemetry.server import Server
 from ringline.pipeline.telemetry.snapshot import Snapshot

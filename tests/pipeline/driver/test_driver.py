@@ -18,7 +18,7 @@ from ringline.pipeline.configuration.config import (
     WorkerConfig,
 )
 from ringline.pipeline.driver import driver
-from ringline.pipeline.instance import Instance, grant
+from ringline.pipeline.supervisor.instance import Instance, grant
 from ringline.shm.control import Control, Message
 
 SECONDS = 30.0  # after which something hangs

@@ -17,9 +17,9 @@ from typing import Any
 from ringline.pipeline._pipeline import ffi
 from ringline.pipeline.configuration.config import Config, MemoryConfig, PortConfig, WireConfig
 from ringline.pipeline.driver.lane import Idle, Lane
-from ringline.pipeline.instance import create_lane, grant
 from ringline.pipeline.ports import create_port
 from ringline.pipeline.ports.sim82599.port import Sim82599Port, card_segment
+from ringline.pipeline.supervisor.instance import create_lane, grant
 from ringline.shm import control
 from ringline.shm.packets import DescriptorMemory, PacketMemory
 from ringline.shm.segments import Segment

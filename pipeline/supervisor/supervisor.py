@@ -5,7 +5,7 @@ and status sockets, deadlines. What is decided lies in two pure tables, `lifecyc
 for a worker slot and `run_lifecycle` for the run; what is done to children, in
 their keepers.
 
-Guarantees (tests in tests/pipeline/test_supervisor.py):
+Guarantees (tests in tests/pipeline/supervisor/test_supervisor.py):
  - however a run ends, every child is reaped and every segment unlinked
    (test_nothing_is_left_however_it_ends)
  - a worker that ends is replaced and the others are not disturbed
@@ -29,16 +29,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ringline.pipeline import run_lifecycle
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.configuration.placement import place, usable_cpus
-from ringline.pipeline.crew import Crew, Programs
-from ringline.pipeline.instance import Instance
-from ringline.pipeline.keepers import House
-from ringline.pipeline.lifecycle import Policy
-from ringline.pipeline.loop import Loop, Service
-from ringline.pipeline.notify import Notifier
-from ringline.pipeline.run_lifecycle import Action, Event, Patience, Run, Stage
+from ringline.pipeline.supervisor import run_lifecycle
+from ringline.pipeline.supervisor.crew import Crew, Programs
+from ringline.pipeline.supervisor.instance import Instance
+from ringline.pipeline.supervisor.keepers import House
+from ringline.pipeline.supervisor.lifecycle import Policy
+from ringline.pipeline.supervisor.loop import Loop, Service
+from ringline.pipeline.supervisor.notify import Notifier
+from ringline.pipeline.supervisor.run_lifecycle import Action, Event, Patience, Run, Stage
 from ringline.pipeline.telemetry import endpoint, observe
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.telemetry.status import StatusServer

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringline.pipeline.card_keeper import CardKeeper
-from ringline.pipeline.driver_keeper import DriverKeeper
-from ringline.pipeline.instance import pci_address
-from ringline.pipeline.keepers import House, Keeper
-from ringline.pipeline.lifecycle import Event, Phase, Policy
+from ringline.pipeline.supervisor.card_keeper import CardKeeper
+from ringline.pipeline.supervisor.driver_keeper import DriverKeeper
+from ringline.pipeline.supervisor.instance import pci_address
+from ringline.pipeline.supervisor.keepers import House, Keeper
+from ringline.pipeline.supervisor.lifecycle import Event, Phase, Policy
+from ringline.pipeline.supervisor.worker_keeper import WorkerKeeper
 from ringline.pipeline.telemetry.observe import Sources
-from ringline.pipeline.worker_keeper import WorkerKeeper
 from ringline.shm.errors import RinglineError
 from ringline.workers import launch
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ringline.pipeline.instance import grant
-from ringline.pipeline.keepers import ERRORS, House, Keeper
-from ringline.pipeline.lifecycle import Beat
+from ringline.pipeline.supervisor.instance import grant
+from ringline.pipeline.supervisor.keepers import ERRORS, House, Keeper
+from ringline.pipeline.supervisor.lifecycle import Beat
 from ringline.pipeline.telemetry.observe import Sources
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from ringline.pipeline.lifecycle import Policy
-from ringline.pipeline.run_lifecycle import TABLE, Action, Event, Patience, Run, Stage, step
+from ringline.pipeline.supervisor.lifecycle import Policy
+from ringline.pipeline.supervisor.run_lifecycle import (
+    TABLE,
+    Action,
+    Event,
+    Patience,
+    Run,
+    Stage,
+    step,
+)
 from ringline.shm.errors import Bug
 
 

@@ -20,12 +20,12 @@ from ringline.pipeline.configuration.config import (
     RestartConfig,
     WorkerConfig,
 )
-from ringline.pipeline.crew import Programs
-from ringline.pipeline.instance import Instance
-from ringline.pipeline.lifecycle import Policy
-from ringline.pipeline.loop import Loop, Service
-from ringline.pipeline.run_lifecycle import Patience
-from ringline.pipeline.supervisor import SILENCE, Outcome, Supervisor
+from ringline.pipeline.supervisor.crew import Programs
+from ringline.pipeline.supervisor.instance import Instance
+from ringline.pipeline.supervisor.lifecycle import Policy
+from ringline.pipeline.supervisor.loop import Loop, Service
+from ringline.pipeline.supervisor.run_lifecycle import Patience
+from ringline.pipeline.supervisor.supervisor import SILENCE, Outcome, Supervisor
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.errors import (
     BooksError,
@@ -121,7 +121,7 @@ class Trial:
 
 @pytest.fixture
 def trial(instance: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> Trial:
-    monkeypatch.setattr("ringline.pipeline.supervisor.DISPLAY_EVERY", 0.02)
+    monkeypatch.setattr("ringline.pipeline.supervisor.supervisor.DISPLAY_EVERY", 0.02)
     return Trial(instance())
 
 
@@ -301,7 +301,7 @@ def test_a_driver_that_never_gets_ready_is_ended_in_time(trial: Trial) -> None:
 
 
 def test_a_driver_that_hangs_is_ended(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ringline.pipeline.driver_keeper.SILENCE", 0.3)
+    monkeypatch.setattr("ringline.pipeline.supervisor.driver_keeper.SILENCE", 0.3)
     outcome = trial.run("well", driver="hangs", seconds=None, silence=0.3)
     assert isinstance(outcome.error, GaveUp)
     assert "gave no sign of life for 0.3 s and was ended" in str(outcome.error)
@@ -310,7 +310,7 @@ def test_a_driver_that_hangs_is_ended(trial: Trial, monkeypatch: pytest.MonkeyPa
 def test_a_driver_that_does_not_settle_is_ended(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ringline.pipeline.driver_keeper.RENEWAL", 0.2)
+    monkeypatch.setattr("ringline.pipeline.supervisor.driver_keeper.RENEWAL", 0.2)
     outcome = trial.run("dies_once", driver="forgets", seconds=None, silence=0.3)
     assert isinstance(outcome.error, GaveUp)
     assert "did not settle queue 0 in 0.2 s" in str(outcome.error)
@@ -428,7 +428,7 @@ def test_an_idle_supervisor_wakes_up_rarely(trial: Trial, monkeypatch: pytest.Mo
         turns.append(time.monotonic())
 
     monkeypatch.setattr(Loop, "turn", counted)
-    monkeypatch.setattr("ringline.pipeline.supervisor.DISPLAY_EVERY", 600.0)
+    monkeypatch.setattr("ringline.pipeline.supervisor.supervisor.DISPLAY_EVERY", 600.0)
     assert raised(trial.run("well", "well", seconds=4.0, silence=SILENCE)) is None
     # The start and the end are busier: two seconds between them.
     assert len([at for at in turns if turns[-1] - 3.0 < at < turns[-1] - 1.0]) <= 3 * 2

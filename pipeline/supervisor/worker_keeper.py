@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringline.pipeline import lifecycle
-from ringline.pipeline.driver_keeper import DriverKeeper
-from ringline.pipeline.instance import grant
-from ringline.pipeline.keepers import ERRORS, House, Keeper
-from ringline.pipeline.lifecycle import Action, Beat, Event, Phase, Policy, Slot
+from ringline.pipeline.supervisor import lifecycle
+from ringline.pipeline.supervisor.driver_keeper import DriverKeeper
+from ringline.pipeline.supervisor.instance import grant
+from ringline.pipeline.supervisor.keepers import ERRORS, House, Keeper
+from ringline.pipeline.supervisor.lifecycle import Action, Beat, Event, Phase, Policy, Slot
 from ringline.pipeline.telemetry.observe import WorkerSource
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks, PluginError, RinglineError

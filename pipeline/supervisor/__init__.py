@@ -1,0 +1,1 @@
+"""Starts the driver and the workers, watches them, replaces them, ends them."""
