@@ -11,8 +11,8 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from ringline.pipeline import streams
 from ringline.pipeline.bench import add_arguments as add_bench_arguments
+from ringline.pipeline.terminal import streams
 from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
 
 EPILOG = """\
@@ -218,7 +218,7 @@ def _status(given: argparse.Namespace) -> int:
 
 
 def _top(given: argparse.Namespace) -> int:
-    from ringline.pipeline.top import watch
+    from ringline.pipeline.terminal.top import watch
 
     watch(given.name)
     return 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from ringline.pipeline import streams, table
 from ringline.pipeline.configuration import schema
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.supervisor.supervisor import Supervisor
 from ringline.pipeline.telemetry import report
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.top import Display, display
+from ringline.pipeline.terminal import streams, table
+from ringline.pipeline.terminal.top import Display, display
 from ringline.shm.errors import RinglineError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ringline.pipeline.configuration.environment import same, to_be_kept
-from ringline.pipeline.progress import Progress
+from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import PluginError, UsageError
 from ringline.workers import trial
 

@@ -25,12 +25,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ringline.pipeline import table
 from ringline.pipeline.configuration import dataclass_json
 from ringline.pipeline.telemetry import report
 from ringline.pipeline.telemetry.about import version
 from ringline.pipeline.telemetry.server import Server
 from ringline.pipeline.telemetry.snapshot import Snapshot
+from ringline.pipeline.terminal import table
 from ringline.shm.errors import EnvironmentLacks, UsageError
 from ringline.shm.segments import segments_of
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringline.pipeline.configuration.dataclass_json import from_json, to_json
-from ringline.pipeline.table import summary
 from ringline.pipeline.telemetry.report import ReportFile, latency_quantile, lay_out, of_a_run
 from ringline.pipeline.telemetry.snapshot import Snapshot
+from ringline.pipeline.terminal.table import summary
 from ringline.shm.errors import BooksError, EnvironmentLacks, UsageError
 
 from ..idle_instance import Idle, idle_instance

@@ -15,9 +15,9 @@ from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from ringline.pipeline import streams, table
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.telemetry.status import ask
+from ringline.pipeline.terminal import streams, table
 from ringline.shm.errors import EnvironmentLacks
 
 if TYPE_CHECKING:

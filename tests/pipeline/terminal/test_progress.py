@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ringline.pipeline import bench, progress
+from ringline.pipeline import bench
 from ringline.pipeline.bench import handoff, machine
+from ringline.pipeline.terminal import progress
 
 
 class Terminal(io.StringIO):

@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ringline.pipeline import table, top
 from ringline.pipeline.configuration.dataclass_json import to_json
 from ringline.pipeline.telemetry import status
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.telemetry.status import StatusServer
+from ringline.pipeline.terminal import table, top
 from ringline.shm.errors import BooksError, EnvironmentLacks
 
-from .idle_instance import Idle, idle_instance, served
+from ..idle_instance import Idle, idle_instance, served
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ SHOW = """
 import json, pathlib
 from ringline.pipeline.configuration.dataclass_json import from_json
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.top import display
+from ringline.pipeline.terminal.top import display
 shown = display()
 for path in SNAPSHOTS:
     shown.show(from_json(Snapshot, json.loads(pathlib.Path(path).read_text())))
