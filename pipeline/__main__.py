@@ -15,7 +15,7 @@ def main() -> int:
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     if not ignored:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from ringline.pipeline.cli import main as command_line
+    from ringline.pipeline.commands.cli import main as command_line
 
     try:
         if not ignored:

@@ -38,7 +38,7 @@ class Running:
         config.write_text(f'name = "{self.name}"\n{text}\n[metrics]\nlisten = "off"\n')
         self._errors = (self.folder / "errors").open("w+")
         self._report = self.folder / "report.json"
-        command = [sys.executable, "-P", "-m", "ringline.pipeline.cli", "run", str(config)]
+        command = [sys.executable, "-P", "-m", "ringline.pipeline.commands.cli", "run", str(config)]
         os.sched_setaffinity(0, USABLE)  # which the run inherits
         self.started = time.monotonic()
         self._process = subprocess.Popen(

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from ringline.pipeline import cli, running
+from ringline.pipeline.commands import cli, running
 from ringline.pipeline.telemetry.about import version
 from ringline.shm import errors
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 MIXED = DATA / "mixed.pcap"
-COMMAND = [sys.executable, "-P", "-m", "ringline.pipeline.cli"]
+COMMAND = [sys.executable, "-P", "-m", "ringline.pipeline.commands.cli"]
 
 CONFIG = """
 name = "{name}"

@@ -198,13 +198,13 @@ def _names(text: str) -> list[str]:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from ringline.pipeline.running import run
+    from ringline.pipeline.commands.running import run
 
     return run(given.config, given.seconds, given.report)
 
 
 def _check(given: argparse.Namespace) -> int:
-    from ringline.pipeline.checking import check
+    from ringline.pipeline.commands.checking import check
 
     print(check(given.config))
     return 0
@@ -225,8 +225,8 @@ def _top(given: argparse.Namespace) -> int:
 
 
 def _try(given: argparse.Namespace) -> int:
+    from ringline.pipeline.commands.trying import attempt
     from ringline.pipeline.configuration.toml import Table
-    from ringline.pipeline.trying import attempt
 
     problems: list[str] = []
     options = Table({"-o": dict(given.options)}, "", problems).plain("-o")
