@@ -22,7 +22,7 @@ from ringline.shm.clock import ticks_per_second
 from ringline.shm.control import describe
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.workers import loading
-from ringline.workers.captures import CaptureWriter, read_capture
+from ringline.workers.captures.captures import CaptureWriter, read_capture
 from ringline.workers.options import resolve
 from ringline.workers.stand import BATCH, Departure, Stand
 from ringline.workers.testing import ERROR, explain, named_values

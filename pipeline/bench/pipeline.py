@@ -13,7 +13,7 @@ from ringline.pipeline.bench.running import Running, cpu_seconds, resident
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import BooksError
-from ringline.workers.captures import read_capture
+from ringline.workers.captures.captures import read_capture
 
 SECONDS = 10.0
 WARM_SECONDS = 1.0

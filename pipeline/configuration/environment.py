@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ringline.pipeline.configuration.config import Config, PortConfig
 from ringline.pipeline.configuration.placement import usable_cpus
-from ringline.workers.captures import CaptureError, is_capture, read_capture
+from ringline.workers.captures.captures import CaptureError, is_capture, read_capture
 
 # A capture up to this size is read to its end before a run starts, which takes
 # about 4 ms per MiB. What is wrong with a longer one is told by the wire that replays it.

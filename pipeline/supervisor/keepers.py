@@ -21,7 +21,7 @@ from ringline.pipeline.supervisor.loop import Loop
 from ringline.shm import errors
 from ringline.shm.control import Closed, Garbled, Message
 from ringline.shm.errors import EnvironmentLacks, RinglineError
-from ringline.workers.capture_table import CaptureError
+from ringline.workers.captures.capture_table import CaptureError
 
 REMARKS_MAX = 32
 MESSAGES_PER_TURN = 16  # a child that talks without end must not keep the loop

@@ -1,7 +1,7 @@
 """Make the recordings in this folder: python tests/data/make.py
 
 They are the project's own: every frame is made here, none was captured. The
-builders of the two formats know nothing of `ringline.workers.captures`, which
+builders of the two formats know nothing of `ringline.workers.captures.captures`, which
 they test; addresses are from the ranges for documentation.
 """
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ringline.workers.captures import read_capture
+from ringline.workers.captures.captures import read_capture
 
 from .operator_view import ONE_QUEUE, Operator, alone, as_nobody
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ringline.workers.captures import read_capture
+from ringline.workers.captures.captures import read_capture
 
 from .operator_view import ONE_QUEUE, SECONDS, Ended, Operator
 

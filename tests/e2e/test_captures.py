@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from ringline.workers.captures import read_capture
-from ringline.workers.headers import FRAME_MAX, FRAME_MIN, TYPE_VLAN, rss_input
+from ringline.workers.captures.captures import read_capture
+from ringline.workers.captures.headers import FRAME_MAX, FRAME_MIN, TYPE_VLAN, rss_input
 
 pytestmark = pytest.mark.slow
 

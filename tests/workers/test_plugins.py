@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ringline.shm.errors import PluginError
 from ringline.workers import loading
-from ringline.workers.captures import read_capture
+from ringline.workers.captures.captures import read_capture
 from ringline.workers.plugins import flow_stats as fs
 from ringline.workers.stand import BATCH, Stand
 from ringline.workers.testing import DROP, Frame, named_values, run_plugin

@@ -11,7 +11,7 @@ import pytest
 
 from ringline.shm.errors import EnvironmentLacks, PluginError
 from ringline.workers import checking, trial
-from ringline.workers.captures import CaptureError, read_capture, write_capture
+from ringline.workers.captures.captures import CaptureError, read_capture, write_capture
 
 PLUGINS = Path(__file__).parent / "plugins"
 MODULE = "ringline.workers.plugins"

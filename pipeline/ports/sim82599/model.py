@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.shm.errors import Bug
-from ringline.workers import headers
-from ringline.workers.captures import CaptureError
+from ringline.workers.captures import headers
+from ringline.workers.captures.captures import CaptureError
 
 if TYPE_CHECKING:
     from array import array

@@ -35,7 +35,7 @@ from ringline.pipeline.ports.sim82599.mailbox import Mailbox
 from ringline.pipeline.ports.sim82599.wire import CARD_MAC, frame_table
 from ringline.shm.errors import Bug, ConfigurationError
 from ringline.shm.segments import Segment
-from ringline.workers import headers
+from ringline.workers.captures import headers
 
 if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses

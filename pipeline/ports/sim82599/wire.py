@@ -23,8 +23,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ringline.pipeline.configuration.config import FlowsConfig, WireConfig
-from ringline.workers import headers
-from ringline.workers.captures import CaptureError, read_capture
+from ringline.workers.captures import headers
+from ringline.workers.captures.captures import CaptureError, read_capture
 
 LINE_BYTES = 64  # of the processor's cache
 

@@ -11,8 +11,8 @@ import pytest
 from ringline.pipeline.configuration.config import FlowsConfig, WireConfig
 from ringline.pipeline.ports.sim82599.wire import frame_table
 from ringline.shm.errors import Bug, ConfigurationError, HardwareError
-from ringline.workers import headers
-from ringline.workers.captures import CaptureError, read_capture
+from ringline.workers.captures import headers
+from ringline.workers.captures.captures import CaptureError, read_capture
 
 from .forwarding import machine
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ringline.workers.captures import CaptureError, read_capture
+from ringline.workers.captures.captures import CaptureError, read_capture
 
 from .bare_82599 import (
     CONTEXT,

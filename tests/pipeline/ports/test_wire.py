@@ -20,8 +20,8 @@ from ringline.pipeline.ports.sim82599.wire import (
     from_flows,
     from_replay,
 )
-from ringline.workers import headers
-from ringline.workers.captures import CaptureError, read_capture, write_capture
+from ringline.workers.captures import headers
+from ringline.workers.captures.captures import CaptureError, read_capture, write_capture
 
 DATA = Path(__file__).parents[2] / "data"
 make: Any = type("Make", (), runpy.run_path(str(DATA / "make.py")))

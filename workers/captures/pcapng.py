@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from ringline.workers.capture_table import (
+from ringline.workers.captures.capture_table import (
     LINK_TYPE_ETHERNET,
     Capture,
     CaptureError,

@@ -18,9 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringline.shm.errors import EnvironmentLacks, RinglineError
-from ringline.workers.captures import CaptureError, CaptureWriter, read_capture, write_capture
+from ringline.workers.captures.captures import (
+    CaptureError,
+    CaptureWriter,
+    read_capture,
+    write_capture,
+)
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 make: Any = type("Make", (), runpy.run_path(str(DATA / "make.py")))
 SAMPLES = sorted(DATA.glob("*.pcap*"))
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"

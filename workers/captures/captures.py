@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from ringline.shm.errors import EnvironmentLacks
-from ringline.workers import pcap, pcapng
-from ringline.workers.capture_table import Capture, CaptureError, Frames
+from ringline.workers.captures import pcap, pcapng
+from ringline.workers.captures.capture_table import Capture, CaptureError, Frames
 
 __all__ = ["Capture", "CaptureError", "CaptureWriter", "Frames", "read_capture", "write_capture"]
 

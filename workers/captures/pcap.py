@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from ringline.workers.capture_table import (
+from ringline.workers.captures.capture_table import (
     FRAME_BYTES_MAX,
     LINK_TYPE_ETHERNET,
     Capture,

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringline.workers import headers
+from ringline.workers.captures import headers
 
-make: Any = type("Make", (), runpy.run_path(str(Path(__file__).parents[1] / "data" / "make.py")))
+make: Any = type("Make", (), runpy.run_path(str(Path(__file__).parents[2] / "data" / "make.py")))
 
 V4 = bytes([192, 0, 2, 1]), bytes([198, 51, 100, 1])
 V6 = bytes.fromhex("20010db8" + "0" * 23 + "1"), bytes.fromhex("20010db8" + "0" * 20 + "ffff")
