@@ -12,7 +12,6 @@ import os
 from ringline.shm.errors import PluginError
 from ringline.workers.batch import Batch, Packet
 from ringline.workers.function import packet_function
-from ringline.workers.native import native_plugin
 from ringline.workers.options import Option
 from ringline.workers.packets import (
     CHECKSUM_BAD,
@@ -27,6 +26,7 @@ from ringline.workers.packets import (
     resize,
     set_field,
 )
+from ringline.workers.tiers.native import native_plugin
 from ringline.workers.worker import Counter, Gauge, Histogram, Table, Worker
 
 __all__ = [

@@ -11,13 +11,13 @@ import time
 
 from ringline.shm._shm import lib as shm
 from ringline.workers._workers import ffi, lib
-from ringline.workers.tier import sentence
+from ringline.workers.tiers.tier import sentence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ringline.workers.tier import Tier
+    from ringline.workers.tiers.tier import Tier
     from ringline.workers.worker import Worker
 
 TURN: int = lib.RL_WORKER_TURN

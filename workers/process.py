@@ -25,10 +25,11 @@ from ringline.shm import slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.shm.segments import Segment
-from ringline.workers import exits, loading
+from ringline.workers import exits
 from ringline.workers.channel import Channel, Closed
 from ringline.workers.engine import DRAINED, FAULT, Engine
-from ringline.workers.tier import Context, Tier, sentence
+from ringline.workers.tiers import loading
+from ringline.workers.tiers.tier import Context, Tier, sentence
 from ringline.workers.worker import Worker
 
 TYPE_CHECKING = False

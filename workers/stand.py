@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ringline.shm.rings import Reference
-    from ringline.workers.tier import Context, Tier
+    from ringline.workers.tiers.tier import Context, Tier
 
 BATCH: int = lib.RL_BATCH_MAX
 

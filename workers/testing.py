@@ -20,10 +20,11 @@ from ringline.shm import counters as counter_blocks
 from ringline.shm import slots
 from ringline.shm._shm import lib
 from ringline.shm.errors import PluginError
-from ringline.workers import loading, tables
+from ringline.workers import tables
 from ringline.workers.packets import DROP, HASH, VLAN
 from ringline.workers.stand import BATCH, Arrival, Departure, Stand
-from ringline.workers.tier import Context, Tier
+from ringline.workers.tiers import loading
+from ringline.workers.tiers.tier import Context, Tier
 
 __all__ = ["DROP", "ERROR", "Frame", "PluginError", "Result", "Run", "run_plugin"]
 

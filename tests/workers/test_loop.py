@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from ringline.shm._shm import ffi, lib
 from ringline.shm.rings import RingEnd
-from ringline.workers import loading
 from ringline.workers.engine import DRAINED, FAULT, TURN, Engine
-from ringline.workers.tier import Context, Tier
+from ringline.workers.tiers import loading
+from ringline.workers.tiers.tier import Context, Tier
 from ringline.workers.worker import Worker, private_slot
 
 DROP: int = lib.RL_VERDICT_DROP

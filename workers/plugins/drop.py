@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from ringline.workers._workers import ffi, lib
-from ringline.workers.native import native_plugin
+from ringline.workers.tiers.native import native_plugin
 
 drop = native_plugin(ffi.addressof(lib, "rl_drop"))

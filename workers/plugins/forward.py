@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from ringline.shm.errors import PluginError
 from ringline.workers._workers import ffi, lib
-from ringline.workers.native import native_plugin
 from ringline.workers.options import Option
+from ringline.workers.tiers.native import native_plugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ringline.workers import code_cache, loading
 from ringline.workers.testing import run_plugin
+from ringline.workers.tiers import code_cache, loading
 
 PluginFile = Callable[..., str]
 

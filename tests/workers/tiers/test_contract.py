@@ -9,7 +9,7 @@ import pytest
 
 from ringline.workers.testing import DROP, ERROR, Frame, Run, run_plugin
 
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = Path(__file__).parents[1] / "plugins"
 TIERS = ["C", "compiled", "packets", "columns"]
 CAN_RAISE = ["compiled", "packets", "columns"]
 CAN_EDIT = ["C", "compiled", "packets"]

@@ -18,7 +18,7 @@ import re
 
 from ringline.shm.errors import PluginError
 from ringline.workers.function import PacketFunction
-from ringline.workers.tier import Context, Tier, sentence, where
+from ringline.workers.tiers.tier import Context, Tier, sentence, where
 from ringline.workers.worker import Worker, private_slot
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ringline.workers.codegen import Build, StateShape
+    from ringline.workers.tiers.codegen import Build, StateShape
 
 _ALLOCATION = re.compile(r"call [^\n]*@NRT_(Allocate|MemInfo_(alloc|new))")
 
@@ -73,7 +73,7 @@ class CompiledTier(Tier):
         """Run the plugin's setup; its state must be of the types that were compiled."""
         if self._declared.setup is None:
             return
-        from ringline.workers import codegen
+        from ringline.workers.tiers import codegen
 
         state, parts, shape = self._run_setup(worker)
         if shape != self._shape:
@@ -131,7 +131,7 @@ class CompiledTier(Tier):
             )
 
     def _run_setup(self, worker: Worker) -> tuple[Any, list[Any], StateShape]:
-        from ringline.workers import codegen
+        from ringline.workers.tiers import codegen
 
         assert self._declared.setup is not None
         try:
@@ -158,7 +158,7 @@ class CompiledTier(Tier):
         Without reference counts: they cost a function that works on arrays of its state
         half of its time. Impossible for one that allocates; that then is a remark.
         """
-        from ringline.workers import (
+        from ringline.workers.tiers import (
             code_cache,
             codegen,
             jit_packets,  # noqa: F401  # from here on numba knows field, resize, create
@@ -170,7 +170,7 @@ class CompiledTier(Tier):
         pieces = [loop_source, repr(self._shape), holder, str(context.debug)]
         # What the loop is made of, and the structs whose layout is compiled into it.
         folder = os.path.dirname(os.path.abspath(__file__))
-        for ours in ("jit.py", "jit_packets.py", "batch.h", "../shm/types.h"):
+        for ours in ("jit.py", "jit_packets.py", "../batch.h", "../../shm/types.h"):
             with open(os.path.join(folder, ours), encoding="utf-8") as file:
                 pieces.append(file.read())
         stem = re.sub(r"\W", "_", title)[-80:]
@@ -189,7 +189,7 @@ class CompiledTier(Tier):
 
     def _cached(self, build: Build, place: str, name: str) -> Any:
         """The loop from the cache; what is not there yet is compiled and kept there."""
-        from ringline.workers import code_cache, codegen
+        from ringline.workers.tiers import code_cache, codegen
 
         known = code_cache.known(place, name)
         if known is not None:
@@ -202,7 +202,7 @@ class CompiledTier(Tier):
 
     def _compile_anew(self, build: Build) -> tuple[Any, str]:
         """The loop, and by which way it was compiled."""
-        from ringline.workers import codegen
+        from ringline.workers.tiers import codegen
 
         loop = self._compile_plain(build)
         if loop is not None:
@@ -226,7 +226,7 @@ class CompiledTier(Tier):
         """Compile the user's function by itself first: its errors are then about it alone."""
         from numba.core import types
 
-        from ringline.workers import jit
+        from ringline.workers.tiers import jit
 
         arguments = [jit.FRAME, jit.META]
         if self._shape is not None:

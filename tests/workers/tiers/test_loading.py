@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from ringline.shm.errors import PluginError
-from ringline.workers import loading
 from ringline.workers._workers import ffi, lib
 from ringline.workers.api import native_plugin
-from ringline.workers.tier import Context
+from ringline.workers.tiers import loading
+from ringline.workers.tiers.tier import Context
 
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = Path(__file__).parents[1] / "plugins"
 PluginFile = Callable[..., str]
 
 ALL = """

@@ -19,7 +19,7 @@ from __future__ import annotations
 from ringline.shm._shm import ffi as shm_ffi
 from ringline.shm.errors import PluginError
 from ringline.workers._workers import ffi, lib
-from ringline.workers.tier import Context, Tier, sentence
+from ringline.workers.tiers.tier import Context, Tier, sentence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

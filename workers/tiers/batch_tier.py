@@ -14,7 +14,7 @@ An exception in `process` drops the batch, and is counted and reported.
 from __future__ import annotations
 
 from ringline.shm.errors import PluginError
-from ringline.workers.tier import Context, Tier, sentence
+from ringline.workers.tiers.tier import Context, Tier, sentence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

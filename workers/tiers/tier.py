@@ -118,5 +118,5 @@ def sentence(error: BaseException) -> str:
 
 TEXT_MAX = 500  # characters of what an exception says
 COMPILED_EXTRA = ("numba", "numpy")  # modules that the extra `compiled` brings
-OURS = __file__.rpartition("/")[0] + "/"
+OURS = __file__.rpartition("/tiers/")[0] + "/"
 PLUGINS = OURS + "plugins/"

@@ -15,7 +15,7 @@ from numba.np.arrayobj import make_array
 
 from ringline.shm._shm import lib as shm
 from ringline.workers import packets
-from ringline.workers.jit import (
+from ringline.workers.tiers.jit import (
     FRAME,
     REFERENCE,
     STRIDE,

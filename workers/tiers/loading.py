@@ -19,8 +19,8 @@ import sys
 from ringline.shm._shm import lib
 from ringline.shm.errors import PluginError
 from ringline.workers.function import PacketFunction
-from ringline.workers.native import NativePlugin, NativeTier, open_shared_object
-from ringline.workers.tier import Tier, sentence
+from ringline.workers.tiers.native import NativePlugin, NativeTier, open_shared_object
+from ringline.workers.tiers.tier import Tier, sentence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ def tier_of(spec: str, found: Any) -> Tier:
     if isinstance(found, NativePlugin):
         return NativeTier(spec, found)
     if isinstance(found, PacketFunction):
-        from ringline.workers.compiled import CompiledTier
+        from ringline.workers.tiers.compiled import CompiledTier
 
         return CompiledTier(spec, found)
     if isinstance(found, type) and callable(getattr(found, "process", None)):
-        from ringline.workers.batch_tier import BatchTier
+        from ringline.workers.tiers.batch_tier import BatchTier
 
         return BatchTier(spec, found)
     if isinstance(found, type):

@@ -1,0 +1,1 @@
+"""How a plugin becomes a batch function: batch classes, compiled Python, C."""
