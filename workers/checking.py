@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ringline.workers import launch
+from ringline.workers.process import launch
 
 _LOOK_SECONDS = 0.1
 _ENDING_SECONDS = 1.0

@@ -1,6 +1,6 @@
 /* The worker's packet loop: pop, plugin, push, and how it waits.
  *
- * Guarantees (tests in tests/workers/test_loop.py, W3 in test_contract.py):
+ * Guarantees (tests in tests/workers/process/test_loop.py, W3 in test_contract.py):
  *  W1  everything that was popped is pushed on `out`, once and in order
  *      (test_everything_comes_back_in_order)
  *  W2  at most RL_BATCH_MAX packets are popped and not yet on `out`

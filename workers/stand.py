@@ -11,7 +11,7 @@ import mmap
 from ringline.shm._shm import ffi, lib
 from ringline.shm.errors import Bug
 from ringline.shm.rings import RingEnd
-from ringline.workers.engine import DRAINED, FAULT, Engine
+from ringline.workers.process.engine import DRAINED, FAULT, Engine
 from ringline.workers.worker import Worker, private_slot
 
 TYPE_CHECKING = False

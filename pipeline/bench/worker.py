@@ -16,7 +16,7 @@ from ringline.shm.errors import EnvironmentLacks, PluginError
 from ringline.shm.packets import PacketMemory
 from ringline.shm.rings import RingPair
 from ringline.shm.slots import WorkerSlot
-from ringline.workers import launch
+from ringline.workers.process import launch
 
 READY_SECONDS = 60.0  # numba without its cache compiles for some seconds
 PATIENCE = 5.0  # seconds until a worker that does not answer is given up

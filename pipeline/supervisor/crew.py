@@ -16,7 +16,7 @@ from ringline.pipeline.supervisor.lifecycle import Event, Phase, Policy
 from ringline.pipeline.supervisor.worker_keeper import WorkerKeeper
 from ringline.pipeline.telemetry.observe import Sources
 from ringline.shm.errors import RinglineError
-from ringline.workers import launch
+from ringline.workers.process import launch
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from ringline.shm.control import Closed, Control, Message
 from ringline.shm.packets import PacketMemory
 from ringline.shm.rings import RingEnd, RingPair
 from ringline.shm.slots import WorkerSlot
-from ringline.workers import launch
 from ringline.workers.api import include_directory
+from ringline.workers.process import launch
 
 if TYPE_CHECKING:
     from ringline.shm.rings import Reference

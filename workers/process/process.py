@@ -25,9 +25,9 @@ from ringline.shm import slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.shm.segments import Segment
-from ringline.workers import exits
-from ringline.workers.channel import Channel, Closed
-from ringline.workers.engine import DRAINED, FAULT, Engine
+from ringline.workers.process import exits
+from ringline.workers.process.channel import Channel, Closed
+from ringline.workers.process.engine import DRAINED, FAULT, Engine
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier, sentence
 from ringline.workers.worker import Worker

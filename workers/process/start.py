@@ -1,8 +1,8 @@
-"""Starts one of this package's programs without Python's site: `start.py process`.
+"""Starts one of this package's programs without Python's site: `start.py process.process`.
 
 Run as a file by `python -I -S`, with nothing but Python's own modules to import: site
 takes 25 of the 38 ms that a worker would need. The module search path comes from who
-starts it, in RINGLINE_PATH; the folder above this one is `ringline`, whether installed
+starts it, in RINGLINE_PATH; the folder two above this one is `ringline`, whether installed
 or editable.
 """
 
@@ -10,7 +10,7 @@ import os
 import sys
 
 ringline = type(sys)("ringline")
-ringline.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+ringline.__path__ = [os.path.abspath(f"{__file__}/../../..")]
 sys.modules["ringline"] = ringline
 if "RINGLINE_PATH" in os.environ:
     sys.path[:] = os.environ["RINGLINE_PATH"].split(os.pathsep)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ringline.shm._shm import ffi, lib
 from ringline.shm.rings import RingEnd
-from ringline.workers.engine import DRAINED, FAULT, TURN, Engine
+from ringline.workers.process.engine import DRAINED, FAULT, TURN, Engine
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier
 from ringline.workers.worker import Worker, private_slot

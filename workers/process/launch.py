@@ -6,8 +6,8 @@ import os
 import sys
 
 
-def command(program: str = "process") -> list[str]:
-    """The command line of a worker process, or of another program of this package."""
+def command(program: str = "process.process") -> list[str]:
+    """The command line of a worker process, or of another module of `ringline.workers`."""
     start = os.path.join(os.path.dirname(os.path.abspath(__file__)), "start.py")
     return [sys.executable, "-I", "-S", start, program]
 

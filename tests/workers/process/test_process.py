@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ringline.shm._shm import lib
-from ringline.workers import exits, launch
-from ringline.workers.process import HOPELESS_PACKETS, HOPELESS_SECONDS, Hope
+from ringline.workers.process import exits, launch
+from ringline.workers.process.process import HOPELESS_PACKETS, HOPELESS_SECONDS, Hope
 from ringline.workers.testing import ERROR
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def test_a_hanging_plugin_ends_with_its_supervisor(plugin_file: PluginFile) -> N
 import json, os, subprocess, sys, time
 from ringline.shm.control import Control
 from ringline.shm.packets import PacketMemory
-from ringline.workers import launch
+from ringline.workers.process import launch
 control, theirs = Control.pair()
 environment = {{**launch.environment(), "RINGLINE_CONTROL": str(theirs.fileno())}}
 child = subprocess.Popen(launch.command(), env=environment, pass_fds=(theirs.fileno(),))
@@ -322,7 +322,7 @@ def test_a_worker_with_a_plugin_in_c_imports_nothing_heavy(
     """That is what makes it run 13 ms after its start, in 12 MB."""
     worker.start(f"{plugin_file(MODULES)}:tell")
     modules = set(worker.event("failed")["error"]["message"].split())
-    assert "ringline.workers.process" in modules
+    assert "ringline.workers.process.process" in modules
     assert modules.isdisjoint(HEAVY.split()), modules.intersection(HEAVY.split())
     assert not [name for name in modules if name.startswith("ringline.pipeline")]
 
@@ -392,7 +392,7 @@ def test_started_by_hand_it_says_who_starts_it() -> None:
 
 def test_it_also_starts_as_a_module_and_without_a_search_path() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "RINGLINE_PATH"}
-    for command in ([sys.executable, "-m", "ringline.workers.process"], launch.command()):
+    for command in ([sys.executable, "-m", "ringline.workers.process.process"], launch.command()):
         result = subprocess.run(
             command, check=False, env=environment, capture_output=True, text=True, timeout=60
         )

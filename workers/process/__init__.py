@@ -1,0 +1,1 @@
+"""The worker process itself: its start, its loop, its control channel."""
