@@ -22,9 +22,9 @@ from ringline.shm._shm import lib
 from ringline.shm.errors import PluginError
 from ringline.workers import tables
 from ringline.workers.packets import DROP, HASH, VLAN
-from ringline.workers.stand import BATCH, Arrival, Departure, Stand
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier
+from ringline.workers.trials.stand import BATCH, Arrival, Departure, Stand
 
 __all__ = ["DROP", "ERROR", "Frame", "PluginError", "Result", "Run", "run_plugin"]
 

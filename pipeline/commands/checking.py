@@ -9,7 +9,7 @@ from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.ports import create_port
 from ringline.pipeline.ports.pci import PciDevice, sysfs_root
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks
-from ringline.workers import checking
+from ringline.workers.trials import checking
 
 STRIDE = 2240  # bytes of a buffer: RL_BUFFER_STRIDE
 

@@ -12,7 +12,7 @@ from typing import Any
 from ringline.pipeline.configuration.environment import same, to_be_kept
 from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import PluginError, UsageError
-from ringline.workers import trial
+from ringline.workers.trials import trial
 
 BLANKS = 64  # buffers for packets that the plugin makes, for each batch
 TABLE_ROWS = 10  # of a table that a plugin names, in the summary

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from ringline.shm.errors import EnvironmentLacks, PluginError
-from ringline.workers import checking, trial
 from ringline.workers.captures.captures import CaptureError, read_capture, write_capture
+from ringline.workers.trials import checking, trial
 
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = Path(__file__).parents[1] / "plugins"
 MODULE = "ringline.workers.plugins"
 PluginFile = Callable[..., str]
 

@@ -23,10 +23,10 @@ from ringline.shm.control import describe
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.workers.captures.captures import CaptureWriter, read_capture
 from ringline.workers.options import resolve
-from ringline.workers.stand import BATCH, Departure, Stand
 from ringline.workers.testing import ERROR, explain, named_values
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier, sentence
+from ringline.workers.trials.stand import BATCH, Departure, Stand
 
 FRAME_PADDED = 60  # a sending card fills shorter frames up to this
 COMPLAINTS_MAX = 10

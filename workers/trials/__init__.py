@@ -1,0 +1,1 @@
+"""A plugin on a capture, without a pipeline, in a child process."""
