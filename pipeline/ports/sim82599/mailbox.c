@@ -4,7 +4,7 @@
  * and the next driver goes on counting from its number. */
 #include <sched.h>
 #include <time.h>
-#include "model.h"
+#include "chip/model.h"
 
 #define SPINS 2000
 #define IDLE_SPINS 64

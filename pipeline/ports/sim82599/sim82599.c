@@ -1,6 +1,6 @@
 /* The card as a whole: made, connected, stepped and taken apart. */
 #include <stdlib.h>
-#include "registers.h"
+#include "chip/registers.h"
 
 struct rl_sim *rl_sim_new(const struct rl_sim_config *config)
 {

@@ -1,5 +1,5 @@
 /* The long way into packet memory, and the ways that end elsewhere. */
-#include "receive.h"
+#include "deliver.h"
 
 enum rl_sim_outcome rl_sim_abort_dma(struct rl_sim *sim, struct rl_sim_rx_queue *queue,
                                      uint64_t address, uint32_t bytes)

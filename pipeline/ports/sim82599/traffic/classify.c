@@ -1,5 +1,5 @@
 /* What is in a frame, and what the card, as it is set up, makes of it. */
-#include "registers.h"
+#include "../chip/registers.h"
 
 #define TYPE_IPV4 0x0800
 #define TYPE_VLAN 0x8100

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
-#include "model.h"
+#include "../chip/model.h"
 
 #define BUFFER (1u << 20)
 #define RECORD_HEADER 16

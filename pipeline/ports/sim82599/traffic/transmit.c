@@ -3,7 +3,7 @@
  * The short way, `send_plain`, is for a packet in one descriptor that asks for
  * nothing but to be sent, while nothing is recorded; every other descriptor goes
  * through `take_slowly`. */
-#include "registers.h"
+#include "../chip/registers.h"
 
 /* The second half of an advanced transmit descriptor. */
 #define LENGTH(high) ((uint32_t)(high)&0xFFFF)

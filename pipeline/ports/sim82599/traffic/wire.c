@@ -2,7 +2,7 @@
  * does not depend on registers worked out once. */
 #include <stdlib.h>
 #include <time.h>
-#include "model.h"
+#include "../chip/model.h"
 
 #define LINE 64
 #define HELD_FRAMES 32768 /* more frames than any RXPBSIZE has room for */

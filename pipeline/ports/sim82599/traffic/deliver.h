@@ -5,7 +5,7 @@
  * step is not decided once a frame. */
 #ifndef RINGLINE_SIM82599_RECEIVE_H
 #define RINGLINE_SIM82599_RECEIVE_H
-#include "registers.h"
+#include "../chip/registers.h"
 
 #define STATUS_DD 1u
 #define STATUS_EOP 2u

@@ -1,6 +1,6 @@
 /* A wire that does not wait: frames are due by the clock, and what finds neither
  * descriptor nor room in the packet buffer is lost, as on the card. */
-#include "receive.h"
+#include "deliver.h"
 
 /* Frames in the packet buffer go on in order; the first that finds no
  * descriptor, and may not be dropped for it, holds up all behind it. */

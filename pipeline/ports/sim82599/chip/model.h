@@ -3,7 +3,7 @@
 #define RINGLINE_SIM82599_MODEL_H
 #include <stdbool.h>
 #include <string.h>
-#include "sim82599.h"
+#include "../sim82599.h"
 
 #define RL_SIM_QUEUES 128
 #define RL_SIM_TX_QUEUES_MAX 64 /* without DCB and pools (MTQC = 0) */

@@ -1,6 +1,6 @@
 /* Frames from the wire into packet memory. A closed-loop wire waits for room, so
  * nothing is lost to it. */
-#include "receive.h"
+#include "deliver.h"
 
 #define FETCH_AHEAD 24      /* descriptors */
 #define STUCK_NS 100000000u /* a wire that waits so long for a queue that is off says so */

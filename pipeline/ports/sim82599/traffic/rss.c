@@ -1,5 +1,5 @@
 /* Receive-side scaling: the Toeplitz hash and the queue that follows from it. */
-#include "registers.h"
+#include "../chip/registers.h"
 
 /* Bit i of the input, when set, adds the 32 bits of the key that begin at its
  * bit i. */
