@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringline.pipeline._pipeline import ffi, lib
-from ringline.pipeline.supervisor.children import Child
+from ringline.pipeline.supervisor.child import Child
 from ringline.pipeline.supervisor.instance import grant
 from ringline.shm import control, errors
 from ringline.shm.errors import EnvironmentLacks, PluginError

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.configuration.placement import Place
-from ringline.pipeline.supervisor.children import Child
+from ringline.pipeline.supervisor.child import Child
 from ringline.pipeline.supervisor.instance import Instance
 from ringline.pipeline.supervisor.loop import Loop
 from ringline.shm import errors

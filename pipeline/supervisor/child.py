@@ -3,7 +3,7 @@
 A child is never made by forking a process that has threads or DMA memory:
 subprocess calls vfork and exec in C, and no Python runs in between.
 
-Guarantees (tests in tests/pipeline/supervisor/test_children.py):
+Guarantees (tests in tests/pipeline/supervisor/test_child.py):
  - a child has a session of its own: no key of a terminal reaches it, and its
    whole family is ended with it (test_the_family_ends_with_the_child)
  - it inherits its control socket and nothing else

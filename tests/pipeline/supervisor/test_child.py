@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ringline.pipeline.supervisor.children import Child, how_it_ended
+from ringline.pipeline.supervisor.child import Child, how_it_ended
 from ringline.shm.errors import EnvironmentLacks
 
 Start = Callable[[str], Child]
