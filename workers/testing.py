@@ -24,7 +24,7 @@ from ringline.workers import tables
 from ringline.workers.packets import DROP, HASH, VLAN
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier
-from ringline.workers.trials.stand import BATCH, Arrival, Departure, Stand
+from ringline.workers.trials.harness import BATCH, Arrival, Departure, Stand
 
 __all__ = ["DROP", "ERROR", "Frame", "PluginError", "Result", "Run", "run_plugin"]
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from ringline.pipeline.bench.machine import USABLE
-from ringline.pipeline.telemetry import status
+from ringline.pipeline.telemetry import status_socket
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.errors import EnvironmentLacks, RinglineError
 
@@ -61,7 +61,7 @@ class Running:
             if self._process.poll() is not None:
                 raise EnvironmentLacks(f"the run that was to be measured ended: {self._words()}")
             try:
-                return status.ask(self.name)
+                return status_socket.ask(self.name)
             except RinglineError:
                 if time.monotonic() > deadline:
                     raise

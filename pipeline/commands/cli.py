@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ringline.pipeline.bench import add_arguments as add_bench_arguments
-from ringline.pipeline.terminal import streams
+from ringline.pipeline.terminal import stdio
 from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
 
 EPILOG = """\
@@ -34,7 +34,7 @@ SHORTAGES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    streams.ensure()
+    stdio.ensure()
     try:
         given = parser().parse_args(arguments)
         _look_around()
@@ -42,20 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except RinglineError as error:
-        streams.complain(str(error))
+        stdio.complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     except OSError as error:
         if error.errno in (errno.EPIPE, errno.EIO):  # who read our output has gone
-            streams.mute(sys.stdout)
+            stdio.mute(sys.stdout)
             return 0
         if error.errno in SHORTAGES:
             _tell_shortage(error)
             return EnvironmentLacks.exit_code
         return _confess(error)
     except MemoryError:
-        streams.complain(f"no memory is left: {SHORTAGES[errno.ENOMEM]}")
+        stdio.complain(f"no memory is left: {SHORTAGES[errno.ENOMEM]}")
         return EnvironmentLacks.exit_code
     except Exception as error:
         return _confess(error)
@@ -65,8 +65,8 @@ def _tell_shortage(error: OSError) -> None:
     what = f"{error.filename}: " if error.filename else ""
     if not what and error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = "the output cannot be written: "
-    streams.complain(f"{what}{error.strerror}: {SHORTAGES[error.errno or 0]}")
-    streams.mute(sys.stdout)
+    stdio.complain(f"{what}{error.strerror}: {SHORTAGES[error.errno or 0]}")
+    stdio.mute(sys.stdout)
 
 
 def _look_around() -> None:
@@ -164,7 +164,7 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from ringline.pipeline.telemetry.about import version
+        from ringline.pipeline.telemetry.version import version
 
         print(f"ringline {version()}")
         parser.exit()
@@ -198,20 +198,20 @@ def _names(text: str) -> list[str]:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from ringline.pipeline.commands.running import run
+    from ringline.pipeline.commands.run import run
 
     return run(given.config, given.seconds, given.report)
 
 
 def _check(given: argparse.Namespace) -> int:
-    from ringline.pipeline.commands.checking import check
+    from ringline.pipeline.commands.check import check
 
     print(check(given.config))
     return 0
 
 
 def _status(given: argparse.Namespace) -> int:
-    from ringline.pipeline.telemetry.status import tell
+    from ringline.pipeline.telemetry.status_socket import tell
 
     print(tell(given.name, as_json=given.json))
     return 0
@@ -225,7 +225,7 @@ def _top(given: argparse.Namespace) -> int:
 
 
 def _try(given: argparse.Namespace) -> int:
-    from ringline.pipeline.commands.trying import attempt
+    from ringline.pipeline.commands.try_plugin import attempt
     from ringline.pipeline.configuration.toml import Table
 
     problems: list[str] = []

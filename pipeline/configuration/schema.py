@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ringline.pipeline.configuration import config as c
-from ringline.pipeline.configuration.environment import problems_here
-from ringline.pipeline.configuration.placement import usable_cpus
+from ringline.pipeline.configuration.affinity import usable_cpus
+from ringline.pipeline.configuration.machine_checks import problems_here
 from ringline.pipeline.configuration.toml import Table, read_file, shown
 from ringline.shm.errors import ConfigurationError
 

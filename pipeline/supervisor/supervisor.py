@@ -29,19 +29,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ringline.pipeline.configuration.affinity import place, usable_cpus
 from ringline.pipeline.configuration.config import Config
-from ringline.pipeline.configuration.placement import place, usable_cpus
-from ringline.pipeline.supervisor import run_lifecycle
-from ringline.pipeline.supervisor.crew import Crew, Programs
+from ringline.pipeline.supervisor import run_states
+from ringline.pipeline.supervisor.children import Crew, Programs
+from ringline.pipeline.supervisor.event_loop import Loop, Service
 from ringline.pipeline.supervisor.instance import Instance
-from ringline.pipeline.supervisor.keepers import House
-from ringline.pipeline.supervisor.lifecycle import Policy
-from ringline.pipeline.supervisor.loop import Loop, Service
-from ringline.pipeline.supervisor.notify import Notifier
-from ringline.pipeline.supervisor.run_lifecycle import Action, Event, Patience, Run, Stage
-from ringline.pipeline.telemetry import endpoint, observe
+from ringline.pipeline.supervisor.monitor import House
+from ringline.pipeline.supervisor.run_states import Action, Event, Patience, Run, Stage
+from ringline.pipeline.supervisor.sd_notify import Notifier
+from ringline.pipeline.supervisor.worker_states import Policy
+from ringline.pipeline.telemetry import metrics_http, observe
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.telemetry.status import StatusServer
+from ringline.pipeline.telemetry.status_socket import StatusServer
 from ringline.shm.errors import BooksError, EnvironmentLacks, GaveUp, HardwareError, RinglineError
 from ringline.shm.ledger import settle_driver
 
@@ -170,9 +170,9 @@ class Supervisor:
 
     def _open_services(self) -> None:
         """What others can ask: before there is traffic, so that a taken port is refused."""
-        listener = endpoint.listen(self._config.metrics)
+        listener = metrics_http.listen(self._config.metrics)
         if listener is not None:
-            metrics = endpoint.MetricsServer(listener, self._take)
+            metrics = metrics_http.MetricsServer(listener, self._take)
             self._sources.metrics_url = metrics.url
             self._services.append(metrics)
         self._services.append(StatusServer(self._config.name, self._take))
@@ -240,7 +240,7 @@ class Supervisor:
         return None
 
     def _step(self, event: Event) -> None:
-        self._run, actions = run_lifecycle.step(self._run, event, time.monotonic(), self._patience)
+        self._run, actions = run_states.step(self._run, event, time.monotonic(), self._patience)
         self._sources.state = self._run.stage.value
         for action in actions:
             self._perform(action)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ringline.pipeline.configuration.config import RING_CAPACITY, Config
-from ringline.pipeline.telemetry.about import version
 from ringline.pipeline.telemetry.snapshot import (
     Holder,
     LaneSnapshot,
@@ -24,6 +23,7 @@ from ringline.pipeline.telemetry.snapshot import (
     Snapshot,
     WorkerSnapshot,
 )
+from ringline.pipeline.telemetry.version import version
 from ringline.shm import counters, slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.clock import ticks, ticks_per_second

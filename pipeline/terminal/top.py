@@ -16,8 +16,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.telemetry.status import ask
-from ringline.pipeline.terminal import streams, table
+from ringline.pipeline.telemetry.status_socket import ask
+from ringline.pipeline.terminal import stdio, table
 from ringline.shm.errors import EnvironmentLacks
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from ringline.pipeline.supervisor.loop import Service
+    from ringline.pipeline.supervisor.event_loop import Service
 
 EVERY = 1.0  # seconds between two questions of `watch`
 LINE_BYTES = 4096
@@ -72,7 +72,7 @@ class Lines(Display):
 
     def announce(self, sentence: str) -> None:
         """A line on standard error."""
-        streams.complain(sentence)
+        stdio.complain(sentence)
 
     def close(self) -> None:
         """Nothing: lines stay where they are."""

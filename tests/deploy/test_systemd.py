@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ringline.pipeline.supervisor.lifecycle import Policy
-from ringline.pipeline.supervisor.run_lifecycle import Patience
+from ringline.pipeline.supervisor.run_states import Patience
+from ringline.pipeline.supervisor.worker_states import Policy
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks, PluginError
 
 UNIT = Path(__file__).parents[2] / "deploy" / "ringline@.service"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ringline.pipeline.telemetry.status import folders
+from ringline.pipeline.telemetry.status_socket import folders
 from ringline.shm.segments import segments_of
 
 SEED = int(os.environ.get("RINGLINE_SEED", "0")) or random.randrange(1, 10**6)

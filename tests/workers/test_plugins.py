@@ -18,7 +18,7 @@ from ringline.workers.plugins import flow_stats as fs
 from ringline.workers.testing import DROP, Frame, named_values, run_plugin
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context
-from ringline.workers.trials.stand import BATCH, Stand
+from ringline.workers.trials.harness import BATCH, Stand
 from ringline.workers.worker import Worker
 
 MODULE = "ringline.workers.plugins"

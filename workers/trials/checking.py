@@ -63,7 +63,7 @@ def check(
 def start(pass_fds: Sequence[int]) -> subprocess.Popen[str]:
     """A child that does one job (rehearsal.py)."""
     return subprocess.Popen(
-        launch.command("trials.rehearsal"),
+        launch.command("trials.dry_run"),
         env=launch.environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

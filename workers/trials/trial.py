@@ -18,7 +18,7 @@ from ringline.shm.control import revive
 from ringline.shm.errors import PluginError
 from ringline.workers.captures.capture_table import CaptureError
 from ringline.workers.trials import checking
-from ringline.workers.trials.rehearsal import PAGE, PLACE_OFFSET
+from ringline.workers.trials.dry_run import PAGE, PLACE_OFFSET
 
 SILENCE_SECONDS = 10.0  # a batch that takes longer never ends
 _LOOK_SECONDS = 0.1

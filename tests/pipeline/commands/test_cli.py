@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from ringline.pipeline.commands import cli, running
-from ringline.pipeline.telemetry.about import version
+from ringline.pipeline.commands import cli, run
+from ringline.pipeline.telemetry.version import version
 from ringline.shm import errors
 
 DATA = Path(__file__).parents[2] / "data"
@@ -181,7 +181,7 @@ def test_each_error_has_its_exit_code_and_its_sentences(
     def fail(*_: object) -> int:
         raise error
 
-    monkeypatch.setattr(running, "run", fail)
+    monkeypatch.setattr(run, "run", fail)
     assert cli.main(["run"]) == code
     told = capsys.readouterr().err
     if isinstance(error, errors.RinglineError):

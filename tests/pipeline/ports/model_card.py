@@ -12,7 +12,7 @@ from ringline.pipeline.ports.registers import RegisterAccess
 from ringline.pipeline.ports.sim82599.model import Sim82599
 
 from .bare_82599 import table
-from .port_bench import PortBench
+from .port_harness import PortBench
 
 DESCRIPTORS_BUS = 0x1000_0000
 PACKETS_BUS = 0x1_0000_0000

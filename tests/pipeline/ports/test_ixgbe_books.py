@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from .hand_card import EOP, RXE, HandCard, Sent, number
+from .fake_card import EOP, RXE, HandCard, Sent, number
 
 numbers = itertools.count(1)
 counts = st.integers(1, 70)

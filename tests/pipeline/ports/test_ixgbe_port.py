@@ -15,8 +15,8 @@ from ringline.pipeline.ports.port import Link
 from ringline.shm.errors import ConfigurationError, HardwareError
 
 from .bare_82599 import table
+from .fake_card import LINKS, HandCard
 from .frames import BROADCAST, CARD, OTHER, packet
-from .hand_card import LINKS, HandCard
 from .model_card import ModelCard
 
 # The vectors published with the receive side scaling of Windows: addresses and ports, the hash

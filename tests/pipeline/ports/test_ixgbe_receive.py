@@ -8,7 +8,7 @@ import pytest
 
 from ringline.pipeline._pipeline import lib
 
-from .hand_card import EOP, IPCS, IPE, L4E, L4I, RDT, RXE, UNTOUCHED, VP, HandCard, number
+from .fake_card import EOP, IPCS, IPE, L4E, L4I, RDT, RXE, UNTOUCHED, VP, HandCard, number
 
 UDP = 1 << 9  # packet type, in the lower word
 OK = lib.RL_FLAG_L3_OK | lib.RL_FLAG_L4_OK

@@ -16,8 +16,8 @@ from ringline.pipeline.ports.ixgbe.registers import REGISTERS
 from ringline.shm.errors import HardwareError
 
 from .bare_82599 import table
+from .fake_card import CTRL, STATUS, HandCard, Words
 from .frames import BROADCAST, OTHER, packet
-from .hand_card import CTRL, STATUS, HandCard, Words
 from .model_card import ModelCard
 
 MAC = "02:00:00:00:00:77"

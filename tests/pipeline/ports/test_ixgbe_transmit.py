@@ -8,7 +8,7 @@ import pytest
 
 from ringline.pipeline._pipeline import lib
 
-from .hand_card import RS, SECRXSTAT, TDBAL, TDT, UNTOUCHED, HandCard, Sent, number
+from .fake_card import RS, SECRXSTAT, TDBAL, TDT, UNTOUCHED, HandCard, Sent, number
 
 
 @pytest.fixture

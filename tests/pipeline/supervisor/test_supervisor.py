@@ -20,12 +20,12 @@ from ringline.pipeline.configuration.config import (
     RestartConfig,
     WorkerConfig,
 )
-from ringline.pipeline.supervisor.crew import Programs
+from ringline.pipeline.supervisor.children import Programs
+from ringline.pipeline.supervisor.event_loop import Loop, Service
 from ringline.pipeline.supervisor.instance import Instance
-from ringline.pipeline.supervisor.lifecycle import Policy
-from ringline.pipeline.supervisor.loop import Loop, Service
-from ringline.pipeline.supervisor.run_lifecycle import Patience
+from ringline.pipeline.supervisor.run_states import Patience
 from ringline.pipeline.supervisor.supervisor import SILENCE, Outcome, Supervisor
+from ringline.pipeline.supervisor.worker_states import Policy
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.errors import (
     BooksError,
@@ -37,7 +37,7 @@ from ringline.shm.errors import (
 )
 from ringline.shm.segments import segments_of
 
-STAND_INS = Path(__file__).parent / "stand_ins"
+FAKES = Path(__file__).parent / "fakes"
 
 FAST = Policy(intensity=3, period=60.0, prepare=20.0, setup=20.0, grace=0.1, stop=0.3, backoff=0.01)
 SHORT = Patience(open=20.0, drain=2.0, hurry=0.2, grace=0.1, kill=2.0, close=2.0, dismiss=1.0)
@@ -88,8 +88,8 @@ class Trial:
             display=self._display,
             beside=beside,
             programs=Programs(
-                driver=(*python, str(STAND_INS / "driver.py"), driver),
-                worker=(*python, str(STAND_INS / "worker.py")),
+                driver=(*python, str(FAKES / "driver.py"), driver),
+                worker=(*python, str(FAKES / "worker.py")),
             ),
             policy=policy,
             patience=patience,
@@ -301,7 +301,7 @@ def test_a_driver_that_never_gets_ready_is_ended_in_time(trial: Trial) -> None:
 
 
 def test_a_driver_that_hangs_is_ended(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ringline.pipeline.supervisor.driver_keeper.SILENCE", 0.3)
+    monkeypatch.setattr("ringline.pipeline.supervisor.driver_monitor.SILENCE", 0.3)
     outcome = trial.run("well", driver="hangs", seconds=None, silence=0.3)
     assert isinstance(outcome.error, GaveUp)
     assert "gave no sign of life for 0.3 s and was ended" in str(outcome.error)
@@ -310,7 +310,7 @@ def test_a_driver_that_hangs_is_ended(trial: Trial, monkeypatch: pytest.MonkeyPa
 def test_a_driver_that_does_not_settle_is_ended(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ringline.pipeline.supervisor.driver_keeper.RENEWAL", 0.2)
+    monkeypatch.setattr("ringline.pipeline.supervisor.driver_monitor.RENEWAL", 0.2)
     outcome = trial.run("dies_once", driver="forgets", seconds=None, silence=0.3)
     assert isinstance(outcome.error, GaveUp)
     assert "did not settle queue 0 in 0.2 s" in str(outcome.error)

@@ -22,8 +22,8 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from ringline.pipeline.configuration.config import MetricsConfig
-from ringline.pipeline.telemetry import endpoint, metrics
-from ringline.pipeline.telemetry.endpoint import MetricsServer
+from ringline.pipeline.telemetry import metrics, metrics_http
+from ringline.pipeline.telemetry.metrics_http import MetricsServer
 from ringline.pipeline.telemetry.report import lay_out
 from ringline.shm import counters
 from ringline.shm._shm import ffi
@@ -45,7 +45,7 @@ def idle(instance: Callable[[], str]) -> Iterator[Idle]:
 
 @pytest.fixture
 def url(idle: Idle) -> Iterator[str]:
-    listener = endpoint.listen(ANY_FREE)
+    listener = metrics_http.listen(ANY_FREE)
     assert listener is not None
     server = MetricsServer(listener, idle.take)
     with served(server):
@@ -311,7 +311,7 @@ def test_whatever_a_client_sends_it_gets_an_answer(
 
 
 def test_a_bug_in_a_snapshot_is_told_and_ends_nothing(idle: Idle) -> None:
-    listener = endpoint.listen(ANY_FREE)
+    listener = metrics_http.listen(ANY_FREE)
     assert listener is not None
     broken = [True]
 
@@ -333,16 +333,16 @@ def test_a_taken_port_is_an_error_or_another_port() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(EnvironmentLacks, match=f"127.0.0.1:{port} is taken"):
-            endpoint.listen(MetricsConfig("127.0.0.1", port))
-        moved = endpoint.listen(MetricsConfig("127.0.0.1", port, elsewhere_if_taken=True))
+            metrics_http.listen(MetricsConfig("127.0.0.1", port))
+        moved = metrics_http.listen(MetricsConfig("127.0.0.1", port, elsewhere_if_taken=True))
         assert moved is not None
         assert moved.getsockname()[1] not in (0, port)
         moved.close()
 
 
 def test_off_listens_nowhere_and_a_foreign_address_is_refused() -> None:
-    assert endpoint.listen(MetricsConfig(host=None)) is None
+    assert metrics_http.listen(MetricsConfig(host=None)) is None
     with pytest.raises(EnvironmentLacks, match=r"cannot listen on 192\.0\.2\.1:9464"):
-        endpoint.listen(MetricsConfig("192.0.2.1", 9464))
+        metrics_http.listen(MetricsConfig("192.0.2.1", 9464))
     with pytest.raises(EnvironmentLacks, match=r"cannot listen on no\.such\.invalid:1"):
-        endpoint.listen(MetricsConfig("no.such.invalid", 1))
+        metrics_http.listen(MetricsConfig("no.such.invalid", 1))

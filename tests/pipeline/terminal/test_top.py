@@ -18,9 +18,9 @@ import pytest
 from rich.console import Console
 
 from ringline.pipeline.configuration.dataclass_json import to_json
-from ringline.pipeline.telemetry import status
+from ringline.pipeline.telemetry import status_socket
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.telemetry.status import StatusServer
+from ringline.pipeline.telemetry.status_socket import StatusServer
 from ringline.pipeline.terminal import table, top
 from ringline.shm.errors import BooksError, EnvironmentLacks
 
@@ -288,7 +288,7 @@ def test_what_is_no_terminal_gets_lines_without_control_characters(show: str) ->
 def test_watching_ends_with_the_instance(
     idle: Idle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(status, "folders", lambda: [tmp_path / "ringline"])
+    monkeypatch.setattr(status_socket, "folders", lambda: [tmp_path / "ringline"])
     monkeypatch.setattr(top, "EVERY", 0.05)
     with pytest.raises(EnvironmentLacks, match="no instance runs here"):
         top.watch(None)

@@ -10,7 +10,7 @@ from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.supervisor.supervisor import Supervisor
 from ringline.pipeline.telemetry import report
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.terminal import streams, table
+from ringline.pipeline.terminal import stdio, table
 from ringline.pipeline.terminal.top import Display, display
 from ringline.shm.errors import RinglineError
 
@@ -63,9 +63,9 @@ def _tell_end(snapshot: Snapshot | None, errors: list[RinglineError]) -> int:
         except OSError:
             if not errors:
                 raise
-            streams.mute(sys.stdout)  # what follows matters more
+            stdio.mute(sys.stdout)  # what follows matters more
     for error in errors:
-        streams.complain(str(error))
+        stdio.complain(str(error))
     return errors[0].exit_code if errors else 0
 
 

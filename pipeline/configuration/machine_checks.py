@@ -11,8 +11,8 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from ringline.pipeline.configuration.affinity import usable_cpus
 from ringline.pipeline.configuration.config import Config, PortConfig
-from ringline.pipeline.configuration.placement import usable_cpus
 from ringline.workers.captures.captures import CaptureError, is_capture, read_capture
 
 # A capture up to this size is read to its end before a run starts, which takes

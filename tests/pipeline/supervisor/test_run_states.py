@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ringline.pipeline.supervisor.lifecycle import Policy
-from ringline.pipeline.supervisor.run_lifecycle import (
+from ringline.pipeline.supervisor.run_states import (
     TABLE,
     Action,
     Event,
@@ -14,6 +13,7 @@ from ringline.pipeline.supervisor.run_lifecycle import (
     Stage,
     step,
 )
+from ringline.pipeline.supervisor.worker_states import Policy
 from ringline.shm.errors import Bug
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringline.pipeline.supervisor.lifecycle import (
+from ringline.pipeline.supervisor.worker_states import (
     SAID,
     SLOT_TABLE,
     Action,

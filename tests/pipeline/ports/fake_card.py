@@ -13,7 +13,7 @@ from typing import Any
 from ringline.pipeline._pipeline import ffi
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
 
-from .port_bench import PortBench
+from .port_harness import PortBench
 
 DD, EOP, VP, L4I, IPCS = 1 << 0, 1 << 1, 1 << 3, 1 << 5, 1 << 6
 RXE, L4E, IPE = 1 << 29, 1 << 30, 1 << 31

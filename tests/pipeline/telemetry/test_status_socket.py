@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ringline.pipeline.telemetry import status
+from ringline.pipeline.telemetry import status_socket
 from ringline.pipeline.telemetry.server import Server
-from ringline.pipeline.telemetry.status import StatusServer, ask, folders, running
+from ringline.pipeline.telemetry.status_socket import StatusServer, ask, folders, running
 from ringline.shm.errors import EnvironmentLacks, UsageError
 
 from ..idle_instance import Idle, idle_instance, served
@@ -120,9 +120,9 @@ def test_who_asks_for_what_is_not_there_is_told_what_is(idle: Idle, folder: Path
 
 
 def test_silent_instance_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "SECONDS", 0.2)
+    monkeypatch.setattr(status_socket, "SECONDS", 0.2)
     folder.mkdir(parents=True)
-    with status._listen(folder / "edge.sock"):
+    with status_socket._listen(folder / "edge.sock"):
         assert "does not answer" in refused(lambda: ask("edge", [folder]))
 
 
@@ -138,7 +138,7 @@ def test_silent_instance_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 )
 def test_what_is_no_snapshot_is_told(folder: Path, answer: bytes, told: str) -> None:
     folder.mkdir(parents=True)
-    listener = status._listen(folder / "edge.sock")
+    listener = status_socket._listen(folder / "edge.sock")
     with served(Server(listener, lambda request, complete: answer)):
         if answer:
             assert told in refused(lambda: ask("edge", [folder]))
@@ -159,14 +159,14 @@ def test_status_prints_words_or_json(
     idle: Idle, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.mkdir(parents=True)
-    monkeypatch.setattr(status, "folders", lambda: [folder])
-    monkeypatch.setattr(status, "RATES_OVER", 0.01)
+    monkeypatch.setattr(status_socket, "folders", lambda: [folder])
+    monkeypatch.setattr(status_socket, "RATES_OVER", 0.01)
     idle.count()
     with served(StatusServer(idle.sources.name, idle.take)):
-        words = status.tell(None, as_json=False)
+        words = status_socket.tell(None, as_json=False)
         assert "wan" in words
         assert "running" in words
-        whole = json.loads(status.tell(None, as_json=True))
+        whole = json.loads(status_socket.tell(None, as_json=True))
         assert whole["ports"]["wan"]["received"]["packets"] == idle.take().ports[0].total(
             "rx_packets"
         )

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringline.pipeline.supervisor.card_keeper import CardKeeper
-from ringline.pipeline.supervisor.driver_keeper import DriverKeeper
+from ringline.pipeline.supervisor.card_monitor import CardKeeper
+from ringline.pipeline.supervisor.driver_monitor import DriverKeeper
 from ringline.pipeline.supervisor.instance import pci_address
-from ringline.pipeline.supervisor.keepers import House, Keeper
-from ringline.pipeline.supervisor.lifecycle import Event, Phase, Policy
-from ringline.pipeline.supervisor.worker_keeper import WorkerKeeper
+from ringline.pipeline.supervisor.monitor import House, Keeper
+from ringline.pipeline.supervisor.worker_monitor import WorkerKeeper
+from ringline.pipeline.supervisor.worker_states import Event, Phase, Policy
 from ringline.pipeline.telemetry.observe import Sources
 from ringline.shm.errors import RinglineError
 from ringline.workers.process import launch
@@ -24,7 +24,7 @@ class Programs:
     """What is executed for each kind of child."""
 
     # -P: nothing that lies in the current folder can stand in for a module of ours.
-    driver: tuple[str, ...] = (sys.executable, "-P", "-m", "ringline.pipeline.driver.driver")
+    driver: tuple[str, ...] = (sys.executable, "-P", "-m", "ringline.pipeline.driver.process")
     worker: tuple[str, ...] = field(default_factory=lambda: tuple(launch.command()))
     card: tuple[str, ...] = (sys.executable, "-P", "-m", "ringline.pipeline.ports.sim82599.process")
 

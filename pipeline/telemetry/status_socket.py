@@ -3,7 +3,7 @@
 It lies in a folder that only its owner may write, as `<instance>.sock`, 0600.
 The supervisor listens; `ringline status` and `ringline top` ask.
 
-Guarantees (tests in tests/pipeline/telemetry/test_status.py):
+Guarantees (tests in tests/pipeline/telemetry/test_status_socket.py):
  - nobody but the owner and root can connect (test_socket_and_folder_are_the_owners)
  - a folder that another user could have put there is refused, by both sides
    (test_foreign_folder_is_refused)
@@ -27,9 +27,9 @@ from typing import Any
 
 from ringline.pipeline.configuration import dataclass_json
 from ringline.pipeline.telemetry import report
-from ringline.pipeline.telemetry.about import version
 from ringline.pipeline.telemetry.server import Server
 from ringline.pipeline.telemetry.snapshot import Snapshot
+from ringline.pipeline.telemetry.version import version
 from ringline.pipeline.terminal import table
 from ringline.shm.errors import EnvironmentLacks, UsageError
 from ringline.shm.segments import segments_of

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from ringline.pipeline.supervisor.keepers import House, Keeper
-from ringline.pipeline.supervisor.loop import Loop
+from ringline.pipeline.supervisor.event_loop import Loop
+from ringline.pipeline.supervisor.monitor import House, Keeper
 from ringline.shm.control import Message
 
 PROGRAM = """

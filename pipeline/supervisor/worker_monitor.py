@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringline.pipeline.supervisor import lifecycle
-from ringline.pipeline.supervisor.driver_keeper import DriverKeeper
+from ringline.pipeline.supervisor import worker_states
+from ringline.pipeline.supervisor.driver_monitor import DriverKeeper
 from ringline.pipeline.supervisor.instance import grant
-from ringline.pipeline.supervisor.keepers import ERRORS, House, Keeper
-from ringline.pipeline.supervisor.lifecycle import Action, Beat, Event, Phase, Policy, Slot
+from ringline.pipeline.supervisor.monitor import ERRORS, House, Keeper
+from ringline.pipeline.supervisor.worker_states import Action, Beat, Event, Phase, Policy, Slot
 from ringline.pipeline.telemetry.observe import WorkerSource
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks, PluginError, RinglineError
@@ -75,7 +75,7 @@ class WorkerKeeper(Keeper):
         """Let the table decide, and do what it says."""
         if event is Event.DEADLINE:
             self._note_what_was_late()
-        self.slot, actions = lifecycle.step(self.slot, event, time.monotonic(), self._policy)
+        self.slot, actions = worker_states.step(self.slot, event, time.monotonic(), self._policy)
         try:
             for action in actions:
                 self._perform(action)

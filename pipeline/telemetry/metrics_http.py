@@ -12,9 +12,9 @@ import traceback
 from collections.abc import Callable
 
 from ringline.pipeline.configuration.config import MetricsConfig
-from ringline.pipeline.telemetry.about import version
 from ringline.pipeline.telemetry.server import REQUEST_BYTES, Server
 from ringline.pipeline.telemetry.snapshot import Snapshot
+from ringline.pipeline.telemetry.version import version
 from ringline.shm.errors import EnvironmentLacks
 
 _INDEX = "ringline {version}: instance {name}\nMetrics for Prometheus are at /metrics\n"

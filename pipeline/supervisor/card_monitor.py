@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ringline.pipeline.supervisor.instance import grant
-from ringline.pipeline.supervisor.keepers import ERRORS, House, Keeper
+from ringline.pipeline.supervisor.monitor import ERRORS, House, Keeper
 from ringline.pipeline.telemetry.observe import PortSource
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks, GaveUp

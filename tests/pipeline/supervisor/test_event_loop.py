@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from ringline.pipeline.supervisor.loop import Loop
+from ringline.pipeline.supervisor.event_loop import Loop
 
 
 def test_what_was_forgotten_in_this_turn_is_not_called() -> None:

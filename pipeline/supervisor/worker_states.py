@@ -9,7 +9,7 @@ Rules of both tables:
    ours and raises Bug.
  - A state that waits has a deadline; the event DEADLINE comes when it passes.
 
-Guarantees (tests in tests/pipeline/supervisor/test_lifecycle.py):
+Guarantees (tests in tests/pipeline/supervisor/test_worker_states.py):
  - a slot that dies more than `intensity` times in `period` is given up, one that
    dies less often never is (test_given_up_exactly_when_intensity_is_exceeded)
  - a silent worker gets ABRT, then KILL (test_silence_is_met_by_abort_then_kill)

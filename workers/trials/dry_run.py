@@ -26,7 +26,7 @@ from ringline.workers.options import resolve
 from ringline.workers.testing import ERROR, explain, named_values
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier, sentence
-from ringline.workers.trials.stand import BATCH, Departure, Stand
+from ringline.workers.trials.harness import BATCH, Departure, Stand
 
 FRAME_PADDED = 60  # a sending card fills shorter frames up to this
 COMPLAINTS_MAX = 10

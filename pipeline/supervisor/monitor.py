@@ -13,11 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ringline.pipeline.configuration.affinity import Place
 from ringline.pipeline.configuration.config import Config
-from ringline.pipeline.configuration.placement import Place
 from ringline.pipeline.supervisor.child import Child
+from ringline.pipeline.supervisor.event_loop import Loop
 from ringline.pipeline.supervisor.instance import Instance
-from ringline.pipeline.supervisor.loop import Loop
 from ringline.shm import errors
 from ringline.shm.control import Closed, Garbled, Message
 from ringline.shm.errors import EnvironmentLacks, RinglineError

@@ -17,7 +17,7 @@ from ringline.pipeline.configuration.config import (
     WireConfig,
     WorkerConfig,
 )
-from ringline.pipeline.driver import driver
+from ringline.pipeline.driver import process
 from ringline.pipeline.supervisor.instance import Instance, grant
 from ringline.shm.control import Control, Message
 
@@ -31,7 +31,7 @@ class Driven:
         self.books: Any = instance.books
         self.ours, theirs = Control.pair()
         self._theirs = Control(theirs)
-        self._thread = threading.Thread(target=driver.Driver(self._theirs).run)
+        self._thread = threading.Thread(target=process.Driver(self._theirs).run)
         self._thread.start()
         with grant(instance.descriptors.segment, instance.packets.segment, instance.lane) as given:
             self.ours.send({"do": "open", "config": instance.config.to_json()}, given)
@@ -84,9 +84,9 @@ def test_a_supervisor_that_does_not_read_holds_nothing_up(
     driven: Driven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was stopped by Ctrl-Z, say: statistics are left out, its orders still are answered."""
-    monkeypatch.setattr(driver, "STATISTICS_EVERY", 0.0)
-    monkeypatch.setattr(driver, "TURN", 0.001)
-    monkeypatch.setattr(driver, "IDLE_TURN", 0.001)
+    monkeypatch.setattr(process, "STATISTICS_EVERY", 0.0)
+    monkeypatch.setattr(process, "TURN", 0.001)
+    monkeypatch.setattr(process, "IDLE_TURN", 0.001)
     driven.pass_by(400)
     driven.ours.send({"do": "stop"})
     assert driven.hear("stopped")["report"]["ports"][0]["name"] == "wan"

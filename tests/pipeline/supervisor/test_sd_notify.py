@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ringline.pipeline.supervisor.notify import Notifier
+from ringline.pipeline.supervisor.sd_notify import Notifier
 
 
 @pytest.mark.parametrize("abstract", [False, True])

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ringline.pipeline.configuration.environment import same, to_be_kept
+from ringline.pipeline.configuration.machine_checks import same, to_be_kept
 from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import PluginError, UsageError
 from ringline.workers.trials import trial

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from ringline.pipeline.supervisor.instance import grant
-from ringline.pipeline.supervisor.keepers import ERRORS, House, Keeper
-from ringline.pipeline.supervisor.lifecycle import Beat
+from ringline.pipeline.supervisor.monitor import ERRORS, House, Keeper
+from ringline.pipeline.supervisor.worker_states import Beat
 from ringline.pipeline.telemetry.observe import Sources
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks

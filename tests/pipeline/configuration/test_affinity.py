@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringline.pipeline.configuration.placement import Place, place, usable_cpus
+from ringline.pipeline.configuration.affinity import Place, place, usable_cpus
 from ringline.shm.errors import EnvironmentLacks
 
 
