@@ -6,7 +6,7 @@
  *  L2  a worker's reference is accepted only if the word names that worker in
  *      that generation; a second return of the same buffer is refused
  *      (test_second_return_is_refused, test_other_generation_is_refused)
- *  L3  the input port and queue survive from harvest to completion, so every
+ *  L3  the input port and queue survive from receive to completion, so every
  *      packet is booked where it came in (test_input_port_survives)
  *
  * Assumptions:

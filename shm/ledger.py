@@ -4,7 +4,7 @@ While a driver lives, this only reads. When a driver was killed, `settle_driver`
 makes its books exact. Guarantees (tests in tests/shm/test_settle_driver.py):
  - wherever the driver was stopped, every equation is 0 afterwards
    (test_books_balance_wherever_the_driver_was_stopped)
- - a packet that was harvested is transmitted, dropped for its reason, or
+ - a packet that was received is transmitted, dropped for its reason, or
    driver_lost: exactly one of them (test_each_packet_ends_once)
  - settling what is settled changes nothing (test_settling_twice_is_settling_once)
 
@@ -145,13 +145,13 @@ def _finish_batch(ledger: Ledger) -> int:
     if intent.operation == 0:
         return 0
     count = intent.count
-    if intent.operation == lib.RL_INTENT_HARVEST:
+    if intent.operation == lib.RL_INTENT_RECEIVE:
         buffers = [intent.references[i].buffer for i in range(min(count, lib.RL_BATCH_MAX))]
     else:
         buffers = list(intent.buffers[0 : min(count, lib.RL_BATCH_MAX)])
     counters = [(intent.counter[i], intent.before[i]) for i in range(2) if intent.counter[i]]
     if (
-        intent.operation not in (lib.RL_INTENT_HARVEST, lib.RL_INTENT_RELEASE)
+        intent.operation not in (lib.RL_INTENT_RECEIVE, lib.RL_INTENT_ASSIGN)
         or count > lib.RL_BATCH_MAX
         or any(buffer >= ledger.buffers for buffer in buffers)
         or not all(_is_counter(offset) for offset, _ in counters)

@@ -56,14 +56,14 @@ static inline int rl_ring_room(struct rl_ring_end *end, uint32_t want)
 /* Copy `n` references in behind the last; the caller has asked for room. */
 static inline void rl_ring_put(struct rl_ring_end *end, const struct rl_reference *from, uint32_t n)
 {
-    struct rl_reference *slots = end->ring->slots;
+    struct rl_reference *entries = end->ring->entries;
     uint32_t at = end->own & (RL_RING_CAPACITY - 1);
     uint32_t first = RL_RING_CAPACITY - at;
     if (n <= first) {
-        memcpy(slots + at, from, n * sizeof *from);
+        memcpy(entries + at, from, n * sizeof *from);
     } else {
-        memcpy(slots + at, from, first * sizeof *from);
-        memcpy(slots, from + first, (n - first) * sizeof *from);
+        memcpy(entries + at, from, first * sizeof *from);
+        memcpy(entries, from + first, (n - first) * sizeof *from);
     }
     end->own += n;
     __atomic_store_n(&end->ring->producer, end->own, RL_RING_RELEASE);
@@ -81,7 +81,7 @@ static inline int rl_ring_push(struct rl_ring_end *end, const struct rl_referenc
 /* Copy up to `n` references out without taking them; rl_ring_take follows. */
 static inline int rl_ring_peek(struct rl_ring_end *end, struct rl_reference *to, uint32_t n)
 {
-    const struct rl_reference *slots = end->ring->slots;
+    const struct rl_reference *entries = end->ring->entries;
     uint32_t ready = end->peer - end->own;
     if (ready < n) {
         uint32_t peer = __atomic_load_n(&end->ring->producer, __ATOMIC_ACQUIRE);
@@ -95,18 +95,18 @@ static inline int rl_ring_peek(struct rl_ring_end *end, struct rl_reference *to,
     uint32_t at = end->own & (RL_RING_CAPACITY - 1);
     uint32_t first = RL_RING_CAPACITY - at;
     if (n <= first) {
-        memcpy(to, slots + at, n * sizeof *to);
+        memcpy(to, entries + at, n * sizeof *to);
     } else {
-        memcpy(to, slots + at, first * sizeof *to);
-        memcpy(to + first, slots, (n - first) * sizeof *to);
+        memcpy(to, entries + at, first * sizeof *to);
+        memcpy(to + first, entries, (n - first) * sizeof *to);
     }
-    /* What the caller checks is the copy: the peer may write its slots at any
+    /* What the caller checks is the copy: the peer may write its entries at any
      * time, so they are never read a second time. */
     __asm__ volatile("" ::"r"(to) : "memory");
     return (int)n;
 }
 
-/* Give `n` slots back to the producer. */
+/* Give `n` entries back to the producer. */
 static inline void rl_ring_take(struct rl_ring_end *end, uint32_t n)
 {
     end->own += n;

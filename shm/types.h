@@ -83,7 +83,7 @@ struct rl_ring {
     uint8_t consumer_line[60];
     uint32_t sleeping; /* futex word: 1 while the consumer sleeps */
     uint8_t sleeping_line[60];
-    struct rl_reference slots[1024];
+    struct rl_reference entries[1024];
     uint8_t guard_line[64];
 };
 
@@ -146,7 +146,7 @@ struct rl_slot_segment {
 /* Per port and queue, written by the lane alone. `rx_*` and `drop_*` belong to
  * the queue as input, `tx_*` to it as output. */
 struct rl_queue_counters {
-    uint64_t rx_packets; /* harvested from descriptors */
+    uint64_t rx_packets; /* received from descriptors */
     uint64_t rx_bytes;
     uint64_t rx_bursts;
     uint64_t tx_packets; /* completed by the card */
@@ -205,11 +205,11 @@ struct rl_intent {
     uint32_t padding;
     uint64_t counter[2];
     uint64_t before[2];
-    uint32_t buffers[64];               /* of RL_INTENT_RELEASE */
-    struct rl_reference references[64]; /* of RL_INTENT_HARVEST: the buffers are in them */
+    uint32_t buffers[64];               /* of RL_INTENT_ASSIGN */
+    struct rl_reference references[64]; /* of RL_INTENT_RECEIVE: the buffers are in them */
 };
-#define RL_INTENT_HARVEST 1
-#define RL_INTENT_RELEASE 2
+#define RL_INTENT_RECEIVE 1
+#define RL_INTENT_ASSIGN 2
 
 /* The books as counted between two batches; `sequence` is odd while written. */
 struct rl_balance {

@@ -1,4 +1,4 @@
-"""What holds for every test: names, patience, skips, and that nothing stays behind.
+"""What holds for every test: names, timeouts, skips, and that nothing stays behind.
 
 Settings, all from the environment:
  - RINGLINE_CAPTURES=FOLDER   real captures for the tests that take `real_capture`

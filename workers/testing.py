@@ -24,7 +24,7 @@ from ringline.workers import tables
 from ringline.workers.packets import DROP, HASH, VLAN
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier
-from ringline.workers.trials.harness import BATCH, Arrival, Departure, Stand
+from ringline.workers.trials.harness import BATCH, Arrival, Departure, Harness
 
 __all__ = ["DROP", "ERROR", "Frame", "PluginError", "Result", "Run", "run_plugin"]
 
@@ -103,26 +103,26 @@ def run_plugin(
     tier = _load(plugin)
     tier.accept(options or {})
     tier.prepare(context)
-    stand = Stand(tier, context, blanks=blanks)
+    harness = Harness(tier, context, blanks=blanks)
     arrivals = [_arrival(frame, len(names)) for frame in frames]
     results: list[Result] = []
     created: list[Result] = []
     for start in range(0, len(arrivals), batch):
         some = arrivals[start : start + batch]
-        departures, made = stand.run(some)
-        complaint = stand.engine.complaint()
+        departures, made = harness.run(some)
+        complaint = harness.engine.complaint()
         for arrival, departure in zip(some, departures, strict=True):
             error = None
             if departure.verdict == ERROR:
                 error = complaint or explain(tier, arrival, len(names))
             results.append(_result(departure, error))
         created += [_result(departure, None) for departure in made]
-    stand.engine.tick()
+    harness.engine.tick()
     return Run(
         results,
         created,
-        counter_blocks.read(stand.counters),
-        named_values(stand.slot),
+        counter_blocks.read(harness.counters),
+        named_values(harness.slot),
         tier.remarks,
     )
 

@@ -11,7 +11,7 @@ import statistics
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.bench.figures import Figure
 from ringline.pipeline.bench.machine import Machine, quiet_runs
-from ringline.pipeline.bench.worker import PATIENCE, worker
+from ringline.pipeline.bench.worker import TIMEOUT, worker
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks
 
@@ -48,7 +48,7 @@ def _trips(machine: Machine, runs: int, idle: str, count: int, gap: float) -> tu
                 count,
                 int(gap * second),
                 idle != "busy",
-                int(PATIENCE * second),
+                int(TIMEOUT * second),
             )
             if answered < count:
                 raise EnvironmentLacks(f"the worker stopped answering after {answered} packets")

@@ -17,7 +17,7 @@ uint64_t rl_limit_arithmetic(uint64_t rounds)
     return rl_clock() - start;
 }
 
-uint64_t rl_limit_ping(uint32_t *line, uint32_t side, uint32_t rounds, uint64_t patience)
+uint64_t rl_limit_ping(uint32_t *line, uint32_t side, uint32_t rounds, uint64_t timeout)
 {
     uint64_t start = rl_clock();
     for (uint32_t i = 0; i < rounds; i++) {
@@ -25,7 +25,7 @@ uint64_t rl_limit_ping(uint32_t *line, uint32_t side, uint32_t rounds, uint64_t 
         if (side == 0)
             __atomic_store_n(line, 2 * i + 1, __ATOMIC_RELEASE);
         while (__atomic_load_n(line, __ATOMIC_ACQUIRE) != 2 * i + 2 - side)
-            if (rl_clock() - since > patience)
+            if (rl_clock() - since > timeout)
                 return 0;
         if (side == 1)
             __atomic_store_n(line, 2 * i + 2, __ATOMIC_RELEASE);
@@ -40,7 +40,7 @@ static void copy(struct rl_reference *to, const struct rl_reference *from, uint3
 
 /* `at` is a multiple of `bulk`, and so is the capacity: no wrap inside a copy. */
 uint64_t rl_limit_produce(struct rl_bare_ring *ring, uint64_t count, uint32_t bulk,
-                          uint64_t patience)
+                          uint64_t timeout)
 {
     struct rl_reference batch[BULK_MAX] = {{0}};
     uint32_t own = 0, peer = 0;
@@ -48,11 +48,11 @@ uint64_t rl_limit_produce(struct rl_bare_ring *ring, uint64_t count, uint32_t bu
     for (uint64_t done = 0; done < count; done += bulk) {
         while (own + bulk - peer > RL_RING_CAPACITY) {
             peer = __atomic_load_n(&ring->consumer, __ATOMIC_ACQUIRE);
-            if (own + bulk - peer > RL_RING_CAPACITY && rl_clock() - since > patience)
+            if (own + bulk - peer > RL_RING_CAPACITY && rl_clock() - since > timeout)
                 return 0;
         }
         batch[0].buffer = own;
-        copy(ring->slots + (own & (RL_RING_CAPACITY - 1)), batch, bulk);
+        copy(ring->entries + (own & (RL_RING_CAPACITY - 1)), batch, bulk);
         own += bulk;
         __atomic_store_n(&ring->producer, own, __ATOMIC_RELEASE);
         if ((own & 0xffff) == 0)
@@ -62,7 +62,7 @@ uint64_t rl_limit_produce(struct rl_bare_ring *ring, uint64_t count, uint32_t bu
 }
 
 uint64_t rl_limit_consume(struct rl_bare_ring *ring, uint64_t count, uint32_t bulk,
-                          uint64_t patience)
+                          uint64_t timeout)
 {
     struct rl_reference batch[BULK_MAX];
     uint32_t own = 0, peer = 0;
@@ -70,10 +70,10 @@ uint64_t rl_limit_consume(struct rl_bare_ring *ring, uint64_t count, uint32_t bu
     for (uint64_t done = 0; done < count; done += bulk) {
         while (peer - own < bulk) {
             peer = __atomic_load_n(&ring->producer, __ATOMIC_ACQUIRE);
-            if (peer - own < bulk && rl_clock() - since > patience)
+            if (peer - own < bulk && rl_clock() - since > timeout)
                 return 0;
         }
-        copy(batch, ring->slots + (own & (RL_RING_CAPACITY - 1)), bulk);
+        copy(batch, ring->entries + (own & (RL_RING_CAPACITY - 1)), bulk);
         __asm__ volatile("" ::"r"(batch) : "memory");
         own += bulk;
         __atomic_store_n(&ring->consumer, own, __ATOMIC_RELEASE);
@@ -93,7 +93,7 @@ static void swap(uint8_t *frame)
 }
 
 uint64_t rl_limit_here(struct rl_bare_ring *in, struct rl_bare_ring *out, uint64_t count,
-                       uint32_t buffers, uint64_t patience)
+                       uint32_t buffers, uint64_t timeout)
 {
     const uint32_t bulk = 32;
     struct rl_reference batch[BULK_MAX] = {{0}};
@@ -109,21 +109,21 @@ uint64_t rl_limit_here(struct rl_bare_ring *in, struct rl_bare_ring *out, uint64
                 batch[i].buffer = buffer;
                 buffer = buffer + 1 < buffers ? buffer + 1 : 0;
             }
-            copy(in->slots + (in_own & (RL_RING_CAPACITY - 1)), batch, bulk);
+            copy(in->entries + (in_own & (RL_RING_CAPACITY - 1)), batch, bulk);
             in_own += bulk;
             __atomic_store_n(&in->producer, in_own, __ATOMIC_RELEASE);
         }
         if (out_peer - out_own < bulk)
             out_peer = __atomic_load_n(&out->producer, __ATOMIC_ACQUIRE);
         if (out_peer - out_own >= bulk) {
-            copy(batch, out->slots + (out_own & (RL_RING_CAPACITY - 1)), bulk);
+            copy(batch, out->entries + (out_own & (RL_RING_CAPACITY - 1)), bulk);
             __asm__ volatile("" ::"r"(batch) : "memory");
             out_own += bulk;
             __atomic_store_n(&out->consumer, out_own, __ATOMIC_RELEASE);
             done += bulk;
             if ((out_own & 0xffff) == 0)
                 since = rl_clock();
-        } else if (rl_clock() - since > patience) {
+        } else if (rl_clock() - since > timeout) {
             return 0;
         }
     }
@@ -131,7 +131,7 @@ uint64_t rl_limit_here(struct rl_bare_ring *in, struct rl_bare_ring *out, uint64
 }
 
 uint64_t rl_limit_there(struct rl_bare_ring *in, struct rl_bare_ring *out, uint8_t *memory,
-                        uint64_t count, uint64_t patience)
+                        uint64_t count, uint64_t timeout)
 {
     const uint32_t bulk = 32;
     struct rl_reference batch[BULK_MAX];
@@ -140,16 +140,16 @@ uint64_t rl_limit_there(struct rl_bare_ring *in, struct rl_bare_ring *out, uint8
     for (uint64_t done = 0; done < count; done += bulk) {
         while (peer - own < bulk) {
             peer = __atomic_load_n(&in->producer, __ATOMIC_ACQUIRE);
-            if (peer - own < bulk && rl_clock() - since > patience)
+            if (peer - own < bulk && rl_clock() - since > timeout)
                 return 0;
         }
         uint32_t at = own & (RL_RING_CAPACITY - 1);
-        copy(batch, in->slots + at, bulk);
+        copy(batch, in->entries + at, bulk);
         own += bulk;
         __atomic_store_n(&in->consumer, own, __ATOMIC_RELEASE);
         for (uint32_t i = 0; i < bulk; i++)
             swap(memory + (uint64_t)batch[i].buffer * RL_BUFFER_STRIDE + RL_BUFFER_HEADROOM);
-        copy(out->slots + at, batch, bulk);
+        copy(out->entries + at, batch, bulk);
         __atomic_store_n(&out->producer, own, __ATOMIC_RELEASE);
         if ((own & 0xffff) == 0)
             since = rl_clock();

@@ -8,7 +8,7 @@
 #define FRAME_BYTES 60
 #define ROUND_MAX 4096
 
-uint64_t rl_measure_produce(struct rl_ring *ring, uint64_t count, uint32_t bulk, uint64_t patience)
+uint64_t rl_measure_produce(struct rl_ring *ring, uint64_t count, uint32_t bulk, uint64_t timeout)
 {
     struct rl_ring_end end = rl_ring_end_new(ring);
     struct rl_reference batch[BULK_MAX] = {{0}};
@@ -21,13 +21,13 @@ uint64_t rl_measure_produce(struct rl_ring *ring, uint64_t count, uint32_t bulk,
         done += (uint64_t)pushed;
         if (pushed && (end.own & 0xffff) == 0)
             since = rl_clock();
-        else if (!pushed && rl_clock() - since > patience)
+        else if (!pushed && rl_clock() - since > timeout)
             return 0;
     }
     return rl_clock() - start;
 }
 
-uint64_t rl_measure_consume(struct rl_ring *ring, uint64_t count, uint32_t bulk, uint64_t patience)
+uint64_t rl_measure_consume(struct rl_ring *ring, uint64_t count, uint32_t bulk, uint64_t timeout)
 {
     struct rl_ring_end end = rl_ring_end_new(ring);
     struct rl_reference batch[BULK_MAX];
@@ -40,7 +40,7 @@ uint64_t rl_measure_consume(struct rl_ring *ring, uint64_t count, uint32_t bulk,
         done += (uint64_t)popped;
         if (popped && (end.own & 0xffff) == 0)
             since = rl_clock();
-        else if (!popped && rl_clock() - since > patience)
+        else if (!popped && rl_clock() - since > timeout)
             return 0;
     }
     return rl_clock() - start;
@@ -147,7 +147,7 @@ void rl_measure_forward(struct rl_port *port, struct rl_step *model, uint64_t co
 uint32_t rl_measure_round_trips(struct rl_rings_segment *rings, struct rl_ring_end *in,
                                 struct rl_ring_end *out, const struct rl_reference *ref,
                                 uint64_t *trips, uint32_t n, uint64_t gap, uint32_t wake,
-                                uint64_t patience)
+                                uint64_t timeout)
 {
     for (uint32_t i = 0; i < n; i++) {
         struct rl_reference answer;
@@ -160,7 +160,7 @@ uint32_t rl_measure_round_trips(struct rl_rings_segment *rings, struct rl_ring_e
         if (wake && rl_ring_is_asleep(&rings->in))
             rl_ring_wake(&rings->in);
         while (rl_ring_pop(out, &answer, 1) != 1)
-            if (rl_clock() - start > patience)
+            if (rl_clock() - start > timeout)
                 return i;
         trips[i] = rl_clock() - start;
     }
@@ -169,7 +169,7 @@ uint32_t rl_measure_round_trips(struct rl_rings_segment *rings, struct rl_ring_e
 
 uint64_t rl_measure_feed(struct rl_ring_end *in, struct rl_ring_end *out,
                          const struct rl_reference *refs, uint32_t n, uint64_t count,
-                         uint64_t patience)
+                         uint64_t timeout)
 {
     struct rl_reference answers[BULK_MAX];
     uint64_t start = rl_clock(), since = start, back = 0;
@@ -185,12 +185,12 @@ uint64_t rl_measure_feed(struct rl_ring_end *in, struct rl_ring_end *out,
         back += (uint64_t)got;
         if (got)
             since = rl_clock();
-        else if (rl_clock() - since > patience)
+        else if (rl_clock() - since > timeout)
             return 0;
     }
     while (out->own != in->own) {
         int got = rl_ring_pop(out, answers, BULK_MAX);
-        if (got < 0 || rl_clock() - since > patience)
+        if (got < 0 || rl_clock() - since > timeout)
             return 0;
     }
     return rl_clock() - start;

@@ -17,14 +17,14 @@ from ringline.pipeline._pipeline import ffi, lib
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks
 
-PATIENCE = 5.0  # seconds that one side waits for the other
+TIMEOUT = 5.0  # seconds that one side waits for the other
 
 Loops = dict[str, tuple[Any, Any]]
 
 
 def _loops(memory: Any, given: dict[str, int]) -> Loops:
     """Per name: what this side does, and what the other does, as functions without arguments."""
-    patience = int(PATIENCE * ticks_per_second())
+    timeout = int(TIMEOUT * ticks_per_second())
     bare = ffi.cast("struct rl_bare_ring *", memory)
     back = ffi.cast("struct rl_bare_ring *", memory + ffi.sizeof("struct rl_bare_ring"))
     frames = memory + 2 * ffi.sizeof("struct rl_bare_ring")
@@ -34,20 +34,20 @@ def _loops(memory: Any, given: dict[str, int]) -> Loops:
     rounds, buffers = given.get("rounds", 0), given.get("buffers", 0)
     return {
         "ping": (
-            lambda: lib.rl_limit_ping(line, 0, rounds, patience),
-            lambda: lib.rl_limit_ping(line, 1, rounds, patience),
+            lambda: lib.rl_limit_ping(line, 0, rounds, timeout),
+            lambda: lib.rl_limit_ping(line, 1, rounds, timeout),
         ),
         "bare ring": (
-            lambda: lib.rl_limit_consume(bare, count, bulk, patience),
-            lambda: lib.rl_limit_produce(bare, count, bulk, patience),
+            lambda: lib.rl_limit_consume(bare, count, bulk, timeout),
+            lambda: lib.rl_limit_produce(bare, count, bulk, timeout),
         ),
         "our ring": (
-            lambda: lib.rl_measure_consume(ours, count, bulk, patience),
-            lambda: lib.rl_measure_produce(ours, count, bulk, patience),
+            lambda: lib.rl_measure_consume(ours, count, bulk, timeout),
+            lambda: lib.rl_measure_produce(ours, count, bulk, timeout),
         ),
         "bare pipeline": (
-            lambda: lib.rl_limit_here(bare, back, count, buffers, patience),
-            lambda: lib.rl_limit_there(bare, back, frames, count, patience),
+            lambda: lib.rl_limit_here(bare, back, count, buffers, timeout),
+            lambda: lib.rl_limit_there(bare, back, frames, count, timeout),
         ),
     }
 

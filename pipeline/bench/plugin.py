@@ -11,7 +11,7 @@ import os
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.bench.figures import Figure
 from ringline.pipeline.bench.machine import Machine, quiet_runs
-from ringline.pipeline.bench.worker import BATCH, PATIENCE, worker
+from ringline.pipeline.bench.worker import BATCH, TIMEOUT, worker
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks
 
@@ -42,7 +42,7 @@ def _tier(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     second = ticks_per_second()
     frames = bytearray(lib.RL_BUFFER_STRIDE * BATCH)
-    patience = int(PATIENCE * second)
+    timeout = int(TIMEOUT * second)
 
     def once() -> tuple[float, float]:
         # A worker for each run: one that spins would be in the way of the look at the machine.
@@ -51,7 +51,7 @@ def _tier(
             for count in (packets // WARM, packets):
                 before = peer.counters.plugin_ticks, peer.counters.packets
                 if not lib.rl_measure_feed(
-                    peer.in_, peer.out, peer.references, BATCH, count, patience
+                    peer.in_, peer.out, peer.references, BATCH, count, timeout
                 ):
                     raise EnvironmentLacks(f"the worker with {plugin} stopped answering")
             inside = peer.counters.plugin_ticks - before[0]

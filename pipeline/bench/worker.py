@@ -19,7 +19,7 @@ from ringline.shm.slots import WorkerSlot
 from ringline.workers.process import launch
 
 READY_SECONDS = 60.0  # numba without its cache compiles for some seconds
-PATIENCE = 5.0  # seconds until a worker that does not answer is given up
+TIMEOUT = 5.0  # seconds until a worker that does not answer is given up
 FRAME = 60
 BATCH = 64
 

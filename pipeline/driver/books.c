@@ -57,7 +57,7 @@ static void settle_unpopped(struct rl_lane *lane, struct rl_lane_slot *slot, uin
         return;
     for (uint32_t at = consumer; at != slot->in.own; at++) {
         struct rl_reference ref;
-        memcpy(&ref, &ring->slots[at & (RL_RING_CAPACITY - 1)], sizeof ref);
+        memcpy(&ref, &ring->entries[at & (RL_RING_CAPACITY - 1)], sizeof ref);
         __asm__ volatile("" ::"r"(&ref) : "memory"); /* read once: a child of the dead may write */
         if (ref.buffer >= memory->buffers)
             continue;

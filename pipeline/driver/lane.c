@@ -13,7 +13,7 @@
 
 #define PAUSES_PER_PASS 32
 /* Both rings full and a batch in hand. Who holds more keeps buffers, and would leave
- * none to the other queues: `auto` has as many for each worker, and a harvest more. */
+ * none to the other queues: `auto` has as many for each worker, and a receive more. */
 #define HELD_MAX (2 * RL_RING_CAPACITY + RL_BATCH_MAX)
 #define EMPTY_PASSES 64 /* at least so many in a row before the first longer pause */
 
@@ -32,7 +32,7 @@ static void grant_blanks(struct rl_lane *lane, struct rl_lane_slot *slot, uint32
                                      .flags = RL_FLAG_BLANK};
         uint32_t word = rl_ledger_worker(slot->generation, queue, RL_INPUT_BLANK);
         lane->books->intent.buffers[0] = buffer;
-        rl_intend(lane->books, RL_INTENT_RELEASE, 1, word, &count->blanks_granted, &count->pushed);
+        rl_intend(lane->books, RL_INTENT_ASSIGN, 1, word, &count->blanks_granted, &count->pushed);
         memory->ledger[buffer] = word;
         count->blanks_granted++;
         count->pushed++;
@@ -61,7 +61,7 @@ static void wake_worker(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_
 
 /* Card to worker: never more than `in` has room for; the rest waits in
  * descriptors, and what finds none is dropped and counted by the card. */
-static uint32_t harvest(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
+static uint32_t receive(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
                         struct rl_port *port, uint64_t now)
 {
     struct rl_lane_segment *books = lane->books;
@@ -89,7 +89,7 @@ static uint32_t harvest(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_
     uint32_t word = rl_ledger_worker(slot->generation, queue, port->index);
     if (!slot->attached) /* never a worker's: on its way to be dropped */
         word = rl_ledger_card_tx(word, NO_OUTPUT);
-    rl_intend(books, RL_INTENT_HARVEST, n, word, &count->rx_packets,
+    rl_intend(books, RL_INTENT_RECEIVE, n, word, &count->rx_packets,
               slot->attached ? &pushed->pushed : NULL);
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -152,11 +152,11 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
             struct rl_port *port = lane->ports[p];
             if (queue < port->tx_queues)
                 moved += port->reclaim(port, queue);
-            if (lane->harvesting && queue < port->rx_queues)
-                moved += harvest(lane, slot, queue, port, now);
+            if (lane->receiving && queue < port->rx_queues)
+                moved += receive(lane, slot, queue, port, now);
         }
         if (slot->attached && !slot->faulty) {
-            if (slot->blanks && lane->harvesting)
+            if (slot->blanks && lane->receiving)
                 grant_blanks(lane, slot, queue);
             if (slot->wake_due)
                 wake_worker(lane, slot, queue, now);

@@ -41,7 +41,7 @@ struct rl_lane {
     uint32_t port_count;
     uint32_t step_count;
     uint32_t queue_count;
-    uint32_t harvesting;    /* 0 while draining: nothing more is taken from the cards */
+    uint32_t receiving;     /* 0 while draining: nothing more is taken from the cards */
     uint32_t adaptive;      /* 0: busy, never sleeps */
     uint32_t yielding;      /* this core is shared: give it away whenever there is nothing to do */
     uint32_t sleep_ns;      /* longest sleep while traffic may be near */

@@ -1,7 +1,7 @@
 """The lane in Python: it is put together here and runs in C (lane.c, books.c).
 
 Between two runs, and only then, Python may look at it and change it: attach the
-rings of a new worker, count the books, stop harvesting.
+rings of a new worker, count the books, stop receiving.
 """
 
 from __future__ import annotations
@@ -161,13 +161,13 @@ class Lane:
         return moved
 
     @property
-    def harvesting(self) -> bool:
+    def receiving(self) -> bool:
         """Whether packets are taken from the cards."""
-        return bool(self._lane.harvesting)
+        return bool(self._lane.receiving)
 
-    @harvesting.setter
-    def harvesting(self, on: bool) -> None:
-        self._lane.harvesting = on
+    @receiving.setter
+    def receiving(self, on: bool) -> None:
+        self._lane.receiving = on
 
     @property
     def moving(self) -> bool:

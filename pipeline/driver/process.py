@@ -7,7 +7,7 @@ reads the cards' statistics.
 Its course, as the supervisor asks for it:
  `open`   the cards are found and mapped
  `begin`  they are started, and packets move
- `drain`  the cards stop receiving; what they had received is still harvested,
+ `drain`  the cards stop receiving; what they had received is still received,
           worked on and sent; then nothing is in flight (or the deadline passed)
  `stop`   what workers still hold is settled, the cards are stopped, the books are
           counted with a full scan, and the process ends
@@ -152,7 +152,7 @@ class Driver:
         assert self._lane is not None
         for port in self._ports:
             port.start()
-        self._lane.harvesting = True
+        self._lane.receiving = True
         self._begun = True
         self._supervisor.send({"event": "ready", "ports": self._describe_ports()})
 
@@ -189,14 +189,14 @@ class Driver:
         assert self._drain_until is not None
         left = self._lane.in_flight
         if (moved == 0 and left == 0) or now >= self._drain_until:
-            self._lane.harvesting = False
+            self._lane.receiving = False
             self._drain_until = None
             self._supervisor.send({"event": "drained", "in_flight": left})
 
     def _stop(self) -> None:
         report: dict[str, Any] = {}
         if self._lane is not None:
-            self._lane.harvesting = False
+            self._lane.receiving = False
             for queue in range(self._config.queues):
                 self._lane.renew(queue, None, 0)
             for port in self._ports:

@@ -98,7 +98,7 @@ static inline void rl_release(struct rl_memory *memory, const uint32_t *buffers,
         else
             counter = (uint64_t *)((uint8_t *)rl_counters(memory, rl_ledger_input(origin), queue) +
                                    outcome.packet);
-        rl_intend(books, RL_INTENT_RELEASE, run, RL_LEDGER_FREE, counter, also);
+        rl_intend(books, RL_INTENT_ASSIGN, run, RL_LEDGER_FREE, counter, also);
         /* rl_buffer_free for each, with one update of the count: 0.3 ns a packet less. */
         memcpy(memory->free + memory->free_count, buffers, run * sizeof *buffers);
         for (uint32_t i = 0; i < run; i++)

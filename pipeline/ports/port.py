@@ -60,7 +60,7 @@ class Port(ABC):
     @abstractmethod
     def stop_receiving(self) -> None:
         """The card takes nothing more from the wire; what it has received can still be
-        harvested, and what was posted for sending is sent."""
+        received, and what was posted for sending is sent."""
 
     @abstractmethod
     def stop(self) -> None:

@@ -9,20 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ringline.pipeline.supervisor.instance import grant
-from ringline.pipeline.supervisor.monitor import ERRORS, House, Keeper
+from ringline.pipeline.supervisor.monitor import ERRORS, Monitor, RunContext
 from ringline.pipeline.telemetry.observe import PortSource
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks, GaveUp
 from ringline.shm.segments import Segment
 
 
-class CardKeeper(Keeper):
+class CardMonitor(Monitor):
     """The card process of the port with number `index`; `segment` is its `.card.<port>`."""
 
     def __init__(
-        self, house: House, program: Sequence[str], source: PortSource, index: int, segment: Segment
+        self,
+        context: RunContext,
+        program: Sequence[str],
+        source: PortSource,
+        index: int,
+        segment: Segment,
     ) -> None:
-        super().__init__(house, f"card of port {source.name}", program)
+        super().__init__(context, f"card of port {source.name}", program)
         self.ready = False
         self._source = source
         self._index = index
@@ -32,8 +37,8 @@ class CardKeeper(Keeper):
     def start(self) -> None:
         """Spawn it and hand it its port and its segments."""
         self.spawn()
-        instance = self.house.instance
-        message = {"do": "open", "config": self.house.config.to_json(), "port": self._index}
+        instance = self.context.instance
+        message = {"do": "open", "config": self.context.config.to_json(), "port": self._index}
         segments = (instance.descriptors.segment, instance.packets.segment, self._segment)
         with grant(*segments) as descriptors:
             self.tell(message, descriptors)
@@ -52,15 +57,15 @@ class CardKeeper(Keeper):
         if what == "ready":
             self.ready = True
         elif what == "failed":
-            self.house.fail(revive(message["error"], ERRORS))
+            self.context.fail(revive(message["error"], ERRORS))
         elif what == "stopped":
             self._source.wire = message["wire"]
             if message["trouble"]:
                 told = f"port {self._source.name}: {message['trouble']}"
-                self.house.lack(EnvironmentLacks(told))
+                self.context.lack(EnvironmentLacks(told))
 
     def ended(self, how: str) -> None:
         """Its end is certain."""
         self.ready = False
         if not self._dismissed:
-            self.house.fail(GaveUp(f"the {self.name} {how}; everything was stopped"))
+            self.context.fail(GaveUp(f"the {self.name} {how}; everything was stopped"))

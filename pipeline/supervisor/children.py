@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringline.pipeline.supervisor.card_monitor import CardKeeper
-from ringline.pipeline.supervisor.driver_monitor import DriverKeeper
+from ringline.pipeline.supervisor.card_monitor import CardMonitor
+from ringline.pipeline.supervisor.driver_monitor import DriverMonitor
 from ringline.pipeline.supervisor.instance import pci_address
-from ringline.pipeline.supervisor.monitor import House, Keeper
-from ringline.pipeline.supervisor.worker_monitor import WorkerKeeper
-from ringline.pipeline.supervisor.worker_states import Event, Phase, Policy
+from ringline.pipeline.supervisor.monitor import Monitor, RunContext
+from ringline.pipeline.supervisor.worker_monitor import WorkerMonitor
+from ringline.pipeline.supervisor.worker_states import Phase, RestartPolicy, WorkerEvent
 from ringline.pipeline.telemetry.observe import Sources
 from ringline.shm.errors import RinglineError
 from ringline.workers.process import launch
@@ -29,31 +29,31 @@ class Programs:
     card: tuple[str, ...] = (sys.executable, "-P", "-m", "ringline.pipeline.ports.sim82599.process")
 
 
-class Crew:
-    """The keepers of all children, started and ended together.
+class Children:
+    """The monitors of all children, started and ended together.
 
     `silence` is the age in seconds at which a worker's heartbeat means that it hangs.
     """
 
     def __init__(
         self,
-        house: House,
+        context: RunContext,
         programs: Programs,
         sources: Sources,
-        policy: Policy,
+        policy: RestartPolicy,
         silence: float,
         driver_changed: Callable[[str], None],
     ) -> None:
-        self._house = house
+        self._context = context
         self.started = False  # the driver and the workers were
-        self.driver = DriverKeeper(house, programs.driver, sources, driver_changed)
+        self.driver = DriverMonitor(context, programs.driver, sources, driver_changed)
         self.workers = [
-            WorkerKeeper(house, programs.worker, source, self.driver, policy, silence)
+            WorkerMonitor(context, programs.worker, source, self.driver, policy, silence)
             for source in sources.workers
         ]
         self.cards = [
-            CardKeeper(house, programs.card, sources.ports[index], index, segment)
-            for index, segment in house.instance.cards.items()
+            CardMonitor(context, programs.card, sources.ports[index], index, segment)
+            for index, segment in context.instance.cards.items()
         ]
 
     @property
@@ -70,18 +70,18 @@ class Crew:
     def workers_served(self) -> bool:
         """Whether every worker was ready once. One may have died since: that is not for
         the whole run to wait for."""
-        return all(worker.slot.served for worker in self.workers)
+        return all(worker.state.served for worker in self.workers)
 
     @property
     def workers_over(self) -> bool:
         """Whether no worker is left, and none will come."""
-        return all(worker.slot.over for worker in self.workers)
+        return all(worker.state.over for worker in self.workers)
 
     @property
     def workers_given_up(self) -> bool:
         """Whether every queue was given up."""
         return bool(self.workers) and all(
-            worker.slot.phase is Phase.GIVEN_UP for worker in self.workers
+            worker.state.phase is Phase.GIVEN_UP for worker in self.workers
         )
 
     @property
@@ -91,13 +91,13 @@ class Crew:
 
     def deadlines(self) -> list[float | None]:
         """When `late` has something to do."""
-        return [worker.slot.deadline for worker in self.workers]
+        return [worker.state.deadline for worker in self.workers]
 
     def late(self, now: float) -> None:
         """Tell every worker whose deadline has passed."""
         for worker in self.workers:
-            if worker.slot.deadline is not None and worker.slot.deadline <= now:
-                worker.step(Event.DEADLINE)
+            if worker.state.deadline is not None and worker.state.deadline <= now:
+                worker.step(WorkerEvent.DEADLINE)
 
     def look(self, now: float, longest: float) -> str:
         """Look at all heartbeats; why the driver counts as hung, or "".
@@ -118,25 +118,25 @@ class Crew:
         self.started = True
         self.driver.start()
         for worker in self.workers:
-            worker.step(Event.START)
+            worker.step(WorkerEvent.START)
 
     def stop_workers(self) -> None:
         """Tell them to finish; the second time, they have little time left."""
         for worker in self.workers:
-            worker.step(Event.STOP)
+            worker.step(WorkerEvent.STOP)
 
     def stop_dma(self, stop: Callable[[str], None]) -> None:
         """No card writes into memory any more; `stop` knows how, given a PCI address."""
         for card in self.cards:
             card.stop_dma()
-        for port in self._house.config.ports:
+        for port in self._context.config.ports:
             address = pci_address(port)
             if address is None:
                 continue
             try:
                 stop(address)
             except (RinglineError, OSError) as error:
-                self._house.announce(f"DMA of {address} could not be stopped: {error}")
+                self._context.announce(f"DMA of {address} could not be stopped: {error}")
 
     def dismiss_cards(self) -> None:
         """They write out what they recorded and end."""
@@ -150,8 +150,8 @@ class Crew:
 
     def abandon(self, seconds: float) -> bool:
         """End whoever is left; whether there was anybody. `seconds` is for each."""
-        keepers: list[Keeper] = [*self.workers, self.driver, *self.cards]
-        left = [keeper for keeper in keepers if keeper.child is not None]
-        for keeper in left:
-            keeper.abandon(seconds)
+        monitors: list[Monitor] = [*self.workers, self.driver, *self.cards]
+        left = [monitor for monitor in monitors if monitor.child is not None]
+        for monitor in left:
+            monitor.abandon(seconds)
         return bool(left)

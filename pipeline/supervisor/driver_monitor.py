@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from ringline.pipeline.supervisor.instance import grant
-from ringline.pipeline.supervisor.monitor import ERRORS, House, Keeper
-from ringline.pipeline.supervisor.worker_states import Beat
+from ringline.pipeline.supervisor.monitor import ERRORS, Monitor, RunContext
+from ringline.pipeline.supervisor.worker_states import Heartbeat
 from ringline.pipeline.telemetry.observe import Sources
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks
@@ -21,7 +21,7 @@ RENEWAL = 5.0  # seconds in which it must have settled a queue
 Settled = Callable[[dict[str, int]], None]
 
 
-class DriverKeeper(Keeper):
+class DriverMonitor(Monitor):
     """The driver process. Its word is taken: it is ours, and no user code runs in it.
 
     `changed` is called with each of its events that matters to the course of the
@@ -30,19 +30,19 @@ class DriverKeeper(Keeper):
 
     def __init__(
         self,
-        house: House,
+        context: RunContext,
         program: Sequence[str],
         sources: Sources,
         changed: Callable[[str], None],
     ) -> None:
-        super().__init__(house, "driver", program)
+        super().__init__(context, "driver", program)
         self.opened = False  # has found its cards
         self.ready = False  # they receive
         self.served = False  # was ready at least once
         self.how = "was not started"  # how it ended
         self._sources = sources
         self._changed = changed
-        self._beat = Beat()
+        self._beat = Heartbeat()
         # What it was asked to settle, by queue and new generation: since when, whom to tell.
         self._renewals: dict[tuple[int, int], tuple[float, Settled]] = {}
 
@@ -50,8 +50,8 @@ class DriverKeeper(Keeper):
         """Spawn it and hand it its configuration and its segments."""
         self.spawn()
         self._sources.driver_pid = self.pid
-        instance, place = self.house.instance, self.house.places["driver"]
-        config = self.house.config
+        instance, place = self.context.instance, self.context.places["driver"]
+        config = self.context.config
         config = replace(config, driver=replace(config.driver, cpu=place.cpu))
         message = {"do": "open", "config": config.to_json(), "yield": place.shared}
         segments = [instance.descriptors.segment, instance.packets.segment, instance.lane]
@@ -74,13 +74,13 @@ class DriverKeeper(Keeper):
     def order(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Tell it something and have it read that at once."""
         self.tell(message, descriptors)
-        self.house.instance.ask_for_a_turn()
+        self.context.instance.ask_for_a_turn()
 
     def silent(self, now: float, longest: float) -> str:
         """Why it counts as hung, or "". `longest`: the most that one look counts for."""
         if not self.ready:
             return ""
-        self._beat = self._beat.look(self.house.instance.books.lane.heartbeat, now, longest)
+        self._beat = self._beat.look(self.context.instance.books.lane.heartbeat, now, longest)
         if self.deaf(now):
             return "closed its control socket"
         if self._beat.silent > SILENCE:
@@ -96,19 +96,19 @@ class DriverKeeper(Keeper):
             self.opened = True
         elif what == "ready":
             self.ready = self.served = True
-            self._beat = Beat(seen=time.monotonic())
+            self._beat = Heartbeat(seen=time.monotonic())
             self._describe(message.get("ports", []))
         elif what == "ports":
             self._describe(message["ports"])
         elif what == "renewed":
             queue, generation = message["queue"], message["generation"]
             _, settled = self._renewals.pop((queue, generation))
-            self.house.instance.settled(queue, generation)
+            self.context.instance.settled(queue, generation)
             settled(message["settled"])
         elif what == "stopped":
             self._describe(message["report"].get("ports", []))
         elif what == "failed":
-            self.house.fail(revive(message["error"], ERRORS))
+            self.context.fail(revive(message["error"], ERRORS))
         self._changed(what)
 
     def ended(self, how: str) -> None:
@@ -123,4 +123,4 @@ class DriverKeeper(Keeper):
         for source, described in zip(self._sources.ports, ports, strict=False):
             source.update(described)
             if trouble := described.get("trouble"):
-                self.house.lack(EnvironmentLacks(f"port {source.name}: {trouble}"))
+                self.context.lack(EnvironmentLacks(f"port {source.name}: {trouble}"))

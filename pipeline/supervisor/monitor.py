@@ -1,7 +1,7 @@
-"""Keepers: each has one child, hears what it says, sees its end, and does what a table decides.
+"""Monitors: each has one child, hears what it says, sees its end, and does what a table decides.
 
-The tables (`lifecycle`, `run_lifecycle`) decide; the keepers act; the supervisor
-owns the loop and the course of the run. This is what all keepers have in common.
+The tables (`lifecycle`, `run_lifecycle`) decide; the monitors act; the supervisor
+owns the loop and the course of the run. This is what all monitors have in common.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ ERRORS: list[type[RinglineError]] = [CaptureError] + [
 
 
 @dataclass
-class House:
-    """What all keepers of one run share."""
+class RunContext:
+    """What all monitors of one run share."""
 
     config: Config
     loop: Loop
@@ -56,11 +56,11 @@ class House:
         return True
 
 
-class Keeper(ABC):
+class Monitor(ABC):
     """One child at a time, wired to the loop."""
 
-    def __init__(self, house: House, name: str, program: Sequence[str]) -> None:
-        self.house = house
+    def __init__(self, context: RunContext, name: str, program: Sequence[str]) -> None:
+        self.context = context
         self.name = name
         self.child: Child | None = None
         self._deaf_since: float | None = None  # it cannot be spoken to
@@ -70,8 +70,8 @@ class Keeper(ABC):
         """Start the program and listen to it."""
         child = self.child = Child(self.name, self._program, self.environment())
         self._deaf_since = None
-        self.house.loop.watch(child.pidfd, self._exited)
-        self.house.loop.watch(child.control.fileno(), self._listen)
+        self.context.loop.watch(child.pidfd, self._exited)
+        self.context.loop.watch(child.control.fileno(), self._listen)
 
     def tell(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send to the child, if there is one that listens."""
@@ -94,7 +94,7 @@ class Keeper(ABC):
         if self.child is not None:
             self._forget(self.child)
             how = self.child.leave(seconds)
-            self.house.announce(f"{self.name} {how}")
+            self.context.announce(f"{self.name} {how}")
             self.child = None
 
     @property
@@ -122,10 +122,10 @@ class Keeper(ABC):
             try:
                 received = child.control.receive()
             except (Closed, Garbled) as error:
-                self.house.loop.forget(child.control.fileno())
+                self.context.loop.forget(child.control.fileno())
                 self._deaf_since = time.monotonic()
                 if isinstance(error, Garbled):
-                    self.house.announce(f"{self.name}: {error}; it is ended")
+                    self.context.announce(f"{self.name}: {error}; it is ended")
                     child.signal(signal.SIGKILL)
                 return
             if received is None:
@@ -145,5 +145,5 @@ class Keeper(ABC):
         self.ended(how)
 
     def _forget(self, child: Child) -> None:
-        self.house.loop.forget(child.pidfd)
-        self.house.loop.forget(child.control.fileno())
+        self.context.loop.forget(child.pidfd)
+        self.context.loop.forget(child.control.fileno())

@@ -39,7 +39,7 @@ class Stage(enum.Enum):
     ENDED = "ended"
 
 
-class Event(enum.Enum):
+class RunEvent(enum.Enum):
     """What happens to a run."""
 
     OPENED = "the driver has its cards"
@@ -56,7 +56,7 @@ class Event(enum.Enum):
     DEADLINE = "deadline"
 
 
-class Action(enum.Enum):
+class RunAction(enum.Enum):
     """What the supervisor does, in the order given."""
 
     BEGIN = "begin"  # have the driver start its cards
@@ -75,7 +75,7 @@ class Action(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long each stage may last, in seconds."""
 
     open: float = 30.0
@@ -89,7 +89,7 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunState:
     """A run. `driver` tells whether there is one to be closed."""
 
     stage: Stage = Stage.OPENING
@@ -99,140 +99,140 @@ class Run:
     cards_killed: bool = False
 
 
-Result = tuple[Run, tuple[Action, ...]]
-Step = Callable[[Run, float, Patience], Result]
+Transition = tuple[RunState, tuple[RunAction, ...]]
+Step = Callable[[RunState, float, Timeouts], Transition]
 
 
-def _to(stage: Stage, patience: str | None, *actions: Action) -> Step:
-    """A row that changes the stage and waits as long as `patience.<name>`."""
+def _to(stage: Stage, limit: str | None, *actions: RunAction) -> Step:
+    """A row that changes the stage; its deadline is `timeouts.<limit>` from now."""
 
-    def step(run: Run, now: float, patiences: Patience) -> Result:
-        deadline = None if patience is None else now + getattr(patiences, patience)
+    def row(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+        deadline = None if limit is None else now + getattr(timeouts, limit)
         return replace(run, stage=stage, deadline=deadline), actions
 
-    return step
+    return row
 
 
-def _lost(run: Run, now: float, patience: Patience) -> Result:
+def _lost(run: RunState, now: float, timeouts: Timeouts) -> Transition:
     """The driver ended unasked. DMA stops before anything else happens to memory."""
     lost = replace(run, driver=False)
     if run.stage is Stage.RETIRING:
-        return lost, (Action.STOP_DMA,)
-    retiring, actions = _retire(lost, now, patience)
-    return retiring, (Action.STOP_DMA, *actions)
+        return lost, (RunAction.STOP_DMA,)
+    retiring, actions = _retire(lost, now, timeouts)
+    return retiring, (RunAction.STOP_DMA, *actions)
 
 
-def _workers_gone(run: Run, now: float, patience: Patience) -> Result:
+def _workers_gone(run: RunState, now: float, timeouts: Timeouts) -> Transition:
     if run.driver:
-        return _close(run, now, patience)
-    return _dismiss(run, now, patience)
+        return _close(run, now, timeouts)
+    return _dismiss(run, now, timeouts)
 
 
-def _closer_gone(run: Run, now: float, patience: Patience) -> Result:
+def _closer_gone(run: RunState, now: float, timeouts: Timeouts) -> Transition:
     if run.closed:
-        return _dismiss(replace(run, driver=False), now, patience)
-    return _lost(run, now, patience)
+        return _dismiss(replace(run, driver=False), now, timeouts)
+    return _lost(run, now, timeouts)
 
 
-def _dismiss(run: Run, now: float, patience: Patience) -> Result:
-    dismissing = replace(run, stage=Stage.DISMISSING, deadline=now + patience.dismiss)
-    return dismissing, (Action.STOP_CARDS,)
+def _dismiss(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+    dismissing = replace(run, stage=Stage.DISMISSING, deadline=now + timeouts.dismiss)
+    return dismissing, (RunAction.STOP_CARDS,)
 
 
-def _cards_late(run: Run, now: float, patience: Patience) -> Result:
+def _cards_late(run: RunState, now: float, timeouts: Timeouts) -> Transition:
     """Cards that do not end are killed; one that survives even that is left behind."""
     if run.cards_killed:
-        return _finish(run, now, patience)
-    return replace(run, cards_killed=True, deadline=now + patience.kill), (Action.KILL_CARDS,)
+        return _finish(run, now, timeouts)
+    return replace(run, cards_killed=True, deadline=now + timeouts.kill), (RunAction.KILL_CARDS,)
 
 
-def _finish(run: Run, now: float, patience: Patience) -> Result:
-    actions = (Action.FINISH,) if run.closed else (Action.SETTLE, Action.FINISH)
+def _finish(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+    actions = (RunAction.FINISH,) if run.closed else (RunAction.SETTLE, RunAction.FINISH)
     return replace(run, stage=Stage.ENDED, deadline=None), actions
 
 
-_retire = _to(Stage.RETIRING, "retire", Action.STOP_WORKERS)
-_close = _to(Stage.CLOSING, "close", Action.STOP_DRIVER)
-_abort = _to(Stage.ABORTING, "grace", Action.ABORT_DRIVER)
-_kill = _to(Stage.KILLING, "kill", Action.KILL_DRIVER)
+_retire = _to(Stage.RETIRING, "retire", RunAction.STOP_WORKERS)
+_close = _to(Stage.CLOSING, "close", RunAction.STOP_DRIVER)
+_abort = _to(Stage.ABORTING, "grace", RunAction.ABORT_DRIVER)
+_kill = _to(Stage.KILLING, "kill", RunAction.KILL_DRIVER)
 
 
-def _closed(run: Run, now: float, patience: Patience) -> Result:
+def _closed(run: RunState, now: float, timeouts: Timeouts) -> Transition:
     return replace(run, closed=True), ()
 
 
-def _stay(run: Run, now: float, patience: Patience) -> Result:
+def _stay(run: RunState, now: float, timeouts: Timeouts) -> Transition:
     return run, ()
 
 
-def _hurry_drain(run: Run, now: float, patience: Patience) -> Result:
+def _hurry_drain(run: RunState, now: float, timeouts: Timeouts) -> Transition:
     """A key held down must not put off what the second signal brought near."""
-    if run.deadline is not None and run.deadline <= now + patience.hurry:
+    if run.deadline is not None and run.deadline <= now + timeouts.hurry:
         return run, ()
-    return replace(run, deadline=now + patience.hurry), (Action.HURRY,)
+    return replace(run, deadline=now + timeouts.hurry), (RunAction.HURRY,)
 
 
-def _hurry_workers(run: Run, now: float, patience: Patience) -> Result:
-    return run, (Action.STOP_WORKERS,)
+def _hurry_workers(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+    return run, (RunAction.STOP_WORKERS,)
 
 
-TABLE: Mapping[tuple[Stage, Event], Step] = {
-    (Stage.OPENING, Event.OPENED): lambda run, now, patience: (replace(run, deadline=None), ()),
-    (Stage.OPENING, Event.ALL_READY): _to(Stage.BEGINNING, "open", Action.BEGIN),
-    (Stage.OPENING, Event.FAILED): _retire,
-    (Stage.OPENING, Event.STOP): _retire,
-    (Stage.OPENING, Event.DEADLINE): _retire,
-    (Stage.OPENING, Event.DRIVER_GONE): _lost,
-    (Stage.BEGINNING, Event.BEGUN): _to(Stage.RUNNING, None, Action.SERVE),
-    (Stage.BEGINNING, Event.FAILED): _retire,
-    (Stage.BEGINNING, Event.STOP): _retire,
-    (Stage.BEGINNING, Event.DEADLINE): _retire,
-    (Stage.BEGINNING, Event.DRIVER_GONE): _lost,
-    (Stage.RUNNING, Event.FAILED): _retire,
-    (Stage.RUNNING, Event.STOP): _to(Stage.DRAINING, "drain", Action.DRAIN),
-    (Stage.RUNNING, Event.DRIVER_SILENT): _abort,
-    (Stage.RUNNING, Event.DRIVER_GONE): _lost,
-    (Stage.DRAINING, Event.FAILED): _retire,
-    (Stage.DRAINING, Event.STOP): _hurry_drain,
-    (Stage.DRAINING, Event.DRAINED): _retire,
-    (Stage.DRAINING, Event.DEADLINE): _retire,
-    (Stage.DRAINING, Event.DRIVER_SILENT): _abort,
-    (Stage.DRAINING, Event.DRIVER_GONE): _lost,
-    (Stage.ABORTING, Event.FAILED): _stay,
-    (Stage.ABORTING, Event.STOP): _stay,
-    (Stage.ABORTING, Event.DEADLINE): _kill,
-    (Stage.ABORTING, Event.DRIVER_GONE): _lost,
-    (Stage.KILLING, Event.FAILED): _stay,
-    (Stage.KILLING, Event.STOP): _stay,
-    (Stage.KILLING, Event.DEADLINE): _lost,
-    (Stage.KILLING, Event.DRIVER_GONE): _lost,
-    (Stage.RETIRING, Event.FAILED): _stay,
-    (Stage.RETIRING, Event.STOP): _hurry_workers,
-    (Stage.RETIRING, Event.DRIVER_GONE): _lost,
-    (Stage.RETIRING, Event.WORKERS_GONE): _workers_gone,
-    (Stage.RETIRING, Event.DEADLINE): _workers_gone,
-    (Stage.CLOSING, Event.FAILED): _stay,
-    (Stage.CLOSING, Event.STOP): _stay,
-    (Stage.CLOSING, Event.DRIVER_CLOSED): _closed,
-    (Stage.CLOSING, Event.DEADLINE): _abort,
-    (Stage.CLOSING, Event.DRIVER_GONE): _closer_gone,
-    (Stage.DISMISSING, Event.FAILED): _stay,
-    (Stage.DISMISSING, Event.STOP): _stay,
-    (Stage.DISMISSING, Event.CARDS_GONE): _finish,
-    (Stage.DISMISSING, Event.DEADLINE): _cards_late,
-    (Stage.DISMISSING, Event.DRIVER_GONE): _stay,
-    (Stage.ENDED, Event.FAILED): _stay,
-    (Stage.ENDED, Event.STOP): _stay,
-    (Stage.ENDED, Event.DRIVER_GONE): _stay,
+RUN_TABLE: Mapping[tuple[Stage, RunEvent], Step] = {
+    (Stage.OPENING, RunEvent.OPENED): lambda run, now, timeouts: (replace(run, deadline=None), ()),
+    (Stage.OPENING, RunEvent.ALL_READY): _to(Stage.BEGINNING, "open", RunAction.BEGIN),
+    (Stage.OPENING, RunEvent.FAILED): _retire,
+    (Stage.OPENING, RunEvent.STOP): _retire,
+    (Stage.OPENING, RunEvent.DEADLINE): _retire,
+    (Stage.OPENING, RunEvent.DRIVER_GONE): _lost,
+    (Stage.BEGINNING, RunEvent.BEGUN): _to(Stage.RUNNING, None, RunAction.SERVE),
+    (Stage.BEGINNING, RunEvent.FAILED): _retire,
+    (Stage.BEGINNING, RunEvent.STOP): _retire,
+    (Stage.BEGINNING, RunEvent.DEADLINE): _retire,
+    (Stage.BEGINNING, RunEvent.DRIVER_GONE): _lost,
+    (Stage.RUNNING, RunEvent.FAILED): _retire,
+    (Stage.RUNNING, RunEvent.STOP): _to(Stage.DRAINING, "drain", RunAction.DRAIN),
+    (Stage.RUNNING, RunEvent.DRIVER_SILENT): _abort,
+    (Stage.RUNNING, RunEvent.DRIVER_GONE): _lost,
+    (Stage.DRAINING, RunEvent.FAILED): _retire,
+    (Stage.DRAINING, RunEvent.STOP): _hurry_drain,
+    (Stage.DRAINING, RunEvent.DRAINED): _retire,
+    (Stage.DRAINING, RunEvent.DEADLINE): _retire,
+    (Stage.DRAINING, RunEvent.DRIVER_SILENT): _abort,
+    (Stage.DRAINING, RunEvent.DRIVER_GONE): _lost,
+    (Stage.ABORTING, RunEvent.FAILED): _stay,
+    (Stage.ABORTING, RunEvent.STOP): _stay,
+    (Stage.ABORTING, RunEvent.DEADLINE): _kill,
+    (Stage.ABORTING, RunEvent.DRIVER_GONE): _lost,
+    (Stage.KILLING, RunEvent.FAILED): _stay,
+    (Stage.KILLING, RunEvent.STOP): _stay,
+    (Stage.KILLING, RunEvent.DEADLINE): _lost,
+    (Stage.KILLING, RunEvent.DRIVER_GONE): _lost,
+    (Stage.RETIRING, RunEvent.FAILED): _stay,
+    (Stage.RETIRING, RunEvent.STOP): _hurry_workers,
+    (Stage.RETIRING, RunEvent.DRIVER_GONE): _lost,
+    (Stage.RETIRING, RunEvent.WORKERS_GONE): _workers_gone,
+    (Stage.RETIRING, RunEvent.DEADLINE): _workers_gone,
+    (Stage.CLOSING, RunEvent.FAILED): _stay,
+    (Stage.CLOSING, RunEvent.STOP): _stay,
+    (Stage.CLOSING, RunEvent.DRIVER_CLOSED): _closed,
+    (Stage.CLOSING, RunEvent.DEADLINE): _abort,
+    (Stage.CLOSING, RunEvent.DRIVER_GONE): _closer_gone,
+    (Stage.DISMISSING, RunEvent.FAILED): _stay,
+    (Stage.DISMISSING, RunEvent.STOP): _stay,
+    (Stage.DISMISSING, RunEvent.CARDS_GONE): _finish,
+    (Stage.DISMISSING, RunEvent.DEADLINE): _cards_late,
+    (Stage.DISMISSING, RunEvent.DRIVER_GONE): _stay,
+    (Stage.ENDED, RunEvent.FAILED): _stay,
+    (Stage.ENDED, RunEvent.STOP): _stay,
+    (Stage.ENDED, RunEvent.DRIVER_GONE): _stay,
 }
-SAID = frozenset({Event.DRAINED, Event.DRIVER_CLOSED})
+SAID = frozenset({RunEvent.DRAINED, RunEvent.DRIVER_CLOSED})
 
 
-def step(run: Run, event: Event, now: float, patience: Patience) -> Result:
+def step_run(run: RunState, event: RunEvent, now: float, timeouts: Timeouts) -> Transition:
     """The run after `event`, and what to do, in order."""
-    row = TABLE.get((run.stage, event))
+    row = RUN_TABLE.get((run.stage, event))
     if row is not None:
-        return row(run, now, patience)
+        return row(run, now, timeouts)
     if event in SAID:
         return run, ()
     raise Bug(f"event '{event.value}' cannot happen to a run that is {run.stage.value}")

@@ -3,7 +3,7 @@
 One thread, one loop: process ends (pidfds), control sockets, signals, the metrics
 and status sockets, deadlines. What is decided lies in two pure tables, `lifecycle`
 for a worker slot and `run_lifecycle` for the run; what is done to children, in
-their keepers.
+their monitors.
 
 Guarantees (tests in tests/pipeline/supervisor/test_supervisor.py):
  - however a run ends, every child is reaped and every segment unlinked
@@ -32,13 +32,13 @@ from typing import Any
 from ringline.pipeline.configuration.affinity import place, usable_cpus
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.supervisor import run_states
-from ringline.pipeline.supervisor.children import Crew, Programs
+from ringline.pipeline.supervisor.children import Children, Programs
 from ringline.pipeline.supervisor.event_loop import Loop, Service
 from ringline.pipeline.supervisor.instance import Instance
-from ringline.pipeline.supervisor.monitor import House
-from ringline.pipeline.supervisor.run_states import Action, Event, Patience, Run, Stage
+from ringline.pipeline.supervisor.monitor import RunContext
+from ringline.pipeline.supervisor.run_states import RunAction, RunEvent, RunState, Stage, Timeouts
 from ringline.pipeline.supervisor.sd_notify import Notifier
-from ringline.pipeline.supervisor.worker_states import Policy
+from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.pipeline.telemetry import metrics_http, observe
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.telemetry.status_socket import StatusServer
@@ -82,8 +82,8 @@ class Supervisor:
         display: Callable[[Snapshot], None] | None = None,
         beside: Sequence[Service] = (),
         programs: Programs | None = None,
-        policy: Policy | None = None,
-        patience: Patience | None = None,
+        policy: RestartPolicy | None = None,
+        timeouts: Timeouts | None = None,
         silence: float = SILENCE,
         stop_dma: Callable[[str], None] | None = None,
         last: bool = False,
@@ -94,14 +94,14 @@ class Supervisor:
         self._display = display
         self._beside = beside
         self._programs = programs or Programs()
-        self._policy = policy or Policy(
+        self._policy = policy or RestartPolicy(
             intensity=config.restart.intensity, period=config.restart.period
         )
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or Timeouts()
         self._silence = silence
         self._stop_dma = stop_dma or _stop_bus_mastering
         self._last = last
-        self._events: deque[Event] = deque()
+        self._events: deque[RunEvent] = deque()
         self._error: RinglineError | None = None
         self._final: Snapshot | None = None
         self._reports: dict[int, dict[str, Any]] = {}
@@ -134,7 +134,7 @@ class Supervisor:
         queues = range(config.queues)
         wishes = {"driver": config.driver.cpu}
         wishes |= {f"worker {queue}": config.worker(queue).cpu for queue in queues}
-        house = House(
+        context = RunContext(
             config=config,
             loop=loop,
             instance=instance,
@@ -143,27 +143,27 @@ class Supervisor:
             fail=self._fail,
             lack=self._lack,
         )
-        self._crew = Crew(
-            house,
+        self._children = Children(
+            context,
             self._programs,
             self._sources,
             self._policy,
             self._silence,
             self._driver_changed,
         )
-        self._run = Run(driver=False, deadline=time.monotonic() + self._patience.open)
+        self._run = RunState(driver=False, deadline=time.monotonic() + self._timeouts.open)
         self._sources.state = self._run.stage.value
         self._finished = False  # the driver said that every wire is dry
         self._hung = False  # it gave no sign of life
         self._end_at: float | None = None
         self._display_at = self._look_at = self._alive_at = time.monotonic()
-        loop.on_signal(lambda number: self._events.append(Event.STOP))
+        loop.on_signal(lambda number: self._events.append(RunEvent.STOP))
 
     def _start(self) -> None:
         self._open_services()
         for service in (*self._beside, *self._services):
             self._loop.watch(service.fileno(), service.turn)
-        self._crew.start_cards()
+        self._children.start_cards()
 
     def _take(self) -> Snapshot:
         return observe.take(self._sources)
@@ -190,14 +190,14 @@ class Supervisor:
         self._loop.turn(self._deadlines())
         now = time.monotonic()
         self._look(now)
-        self._crew.late(now)
+        self._children.late(now)
         for service in self._services:
             if service.deadline is not None and service.deadline <= now:
                 service.turn()
         self._tell_world(now)
 
     def _deadlines(self) -> list[float | None]:
-        deadlines = [self._run.deadline, self._end_at, *self._crew.deadlines()]
+        deadlines = [self._run.deadline, self._end_at, *self._children.deadlines()]
         deadlines += [service.deadline for service in self._services]
         if self._watching:
             deadlines.append(self._look_at)
@@ -207,73 +207,77 @@ class Supervisor:
             deadlines.append(self._alive_at)
         return deadlines
 
-    def _next_event(self) -> Event | None:
+    def _next_event(self) -> RunEvent | None:
         """What happened, else what holds now and the table waits for."""
         if self._events:
             return self._events.popleft()
-        stage, crew, now = self._run.stage, self._crew, time.monotonic()
-        if stage is Stage.OPENING and not crew.started and crew.cards_ready:
+        stage, children, now = self._run.stage, self._children, time.monotonic()
+        if stage is Stage.OPENING and not children.started and children.cards_ready:
             self._run = replace(self._run, driver=True)
-            crew.start()
-        if stage is Stage.OPENING and crew.driver.opened:
+            children.start()
+        if stage is Stage.OPENING and children.driver.opened:
             if self._run.deadline is not None:
-                return Event.OPENED
-            return Event.ALL_READY if crew.workers_served else None
-        if stage is Stage.BEGINNING and crew.driver.ready:
-            return Event.BEGUN
+                return RunEvent.OPENED
+            return RunEvent.ALL_READY if children.workers_served else None
+        if stage is Stage.BEGINNING and children.driver.ready:
+            return RunEvent.BEGUN
         if stage in (Stage.RUNNING, Stage.DRAINING) and self._hung:
-            return Event.DRIVER_SILENT
+            return RunEvent.DRIVER_SILENT
         if stage is Stage.RUNNING:
-            if crew.workers_given_up:
+            if children.workers_given_up:
                 self._blame(GaveUp("the workers of all queues were given up; see above"))
-                return Event.STOP
+                return RunEvent.STOP
             if self._finished or (self._end_at is not None and self._end_at <= now):
                 self._end_at = None
-                return Event.STOP
-        if stage is Stage.RETIRING and crew.workers_over:
-            return Event.WORKERS_GONE
-        if stage is Stage.DISMISSING and crew.cards_gone:
-            return Event.CARDS_GONE
+                return RunEvent.STOP
+        if stage is Stage.RETIRING and children.workers_over:
+            return RunEvent.WORKERS_GONE
+        if stage is Stage.DISMISSING and children.cards_gone:
+            return RunEvent.CARDS_GONE
         if self._run.deadline is not None and self._run.deadline <= now:
             self._tell_what_is_late()
-            return Event.DEADLINE
+            return RunEvent.DEADLINE
         return None
 
-    def _step(self, event: Event) -> None:
-        self._run, actions = run_states.step(self._run, event, time.monotonic(), self._patience)
+    def _step(self, event: RunEvent) -> None:
+        self._run, actions = run_states.step_run(self._run, event, time.monotonic(), self._timeouts)
         self._sources.state = self._run.stage.value
         for action in actions:
             self._perform(action)
 
-    def _perform(self, action: Action) -> None:
-        if action is Action.BEGIN:
-            self._crew.driver.order({"do": "begin"})
-        elif action is Action.SERVE:
+    def _perform(self, action: RunAction) -> None:
+        if action is RunAction.BEGIN:
+            self._children.driver.order({"do": "begin"})
+        elif action is RunAction.SERVE:
             self._serve()
-        elif action is Action.DRAIN:
+        elif action is RunAction.DRAIN:
             self._notifier.stopping()
-            self._crew.driver.order({"do": "drain", "seconds": self._patience.drain * DRAIN_SHARE})
-        elif action is Action.HURRY:
-            self._crew.driver.order({"do": "drain", "seconds": self._patience.hurry * DRAIN_SHARE})
-        elif action is Action.STOP_WORKERS:
-            self._crew.stop_workers()
-        elif action is Action.STOP_DRIVER:
-            self._crew.driver.order({"do": "stop"})
-        elif action is Action.ABORT_DRIVER:
-            self._crew.driver.signal(signal.SIGABRT)
-        elif action is Action.KILL_DRIVER:
-            self._crew.driver.signal(signal.SIGKILL)
-        elif action is Action.STOP_DMA:
-            self._crew.stop_dma(self._stop_dma)
-        elif action is Action.STOP_CARDS:
-            self._crew.dismiss_cards()
-        elif action is Action.KILL_CARDS:
-            self._crew.kill_cards()
-        elif action is Action.SETTLE:
+            self._children.driver.order(
+                {"do": "drain", "seconds": self._timeouts.drain * DRAIN_SHARE}
+            )
+        elif action is RunAction.HURRY:
+            self._children.driver.order(
+                {"do": "drain", "seconds": self._timeouts.hurry * DRAIN_SHARE}
+            )
+        elif action is RunAction.STOP_WORKERS:
+            self._children.stop_workers()
+        elif action is RunAction.STOP_DRIVER:
+            self._children.driver.order({"do": "stop"})
+        elif action is RunAction.ABORT_DRIVER:
+            self._children.driver.signal(signal.SIGABRT)
+        elif action is RunAction.KILL_DRIVER:
+            self._children.driver.signal(signal.SIGKILL)
+        elif action is RunAction.STOP_DMA:
+            self._children.stop_dma(self._stop_dma)
+        elif action is RunAction.STOP_CARDS:
+            self._children.dismiss_cards()
+        elif action is RunAction.KILL_CARDS:
+            self._children.kill_cards()
+        elif action is RunAction.SETTLE:
             lost = settle_driver(self._instance.lane).lost
-            if self._crew.driver.served:
+            if self._children.driver.served:
                 self._announce(f"the driver's books were settled: {lost} packets lost with it")
-        elif action is Action.FINISH:
+        elif action is RunAction.FINISH:
             self._finish()
 
     # -- what happens -------------------------------------------------------------------
@@ -293,7 +297,7 @@ class Supervisor:
             return
         every = self._silence * LOOK
         self._look_at = now + every
-        why = self._crew.look(now, 1.5 * every)
+        why = self._children.look(now, 1.5 * every)
         if why and not self._hung:
             self._hung = True
             self._blame(GaveUp(f"the driver {why} and was ended"))
@@ -302,21 +306,23 @@ class Supervisor:
         if what == "finished":
             self._finished = True
         elif what == "drained":
-            self._events.append(Event.DRAINED)
+            self._events.append(RunEvent.DRAINED)
         elif what == "stopped":
-            self._events.append(Event.DRIVER_CLOSED)
+            self._events.append(RunEvent.DRIVER_CLOSED)
         elif what == "gone":
-            if not self._run.closed and Event.DRIVER_CLOSED not in self._events:
-                self._blame(GaveUp(f"the driver {self._crew.driver.how}; everything was stopped"))
-            self._events.append(Event.DRIVER_GONE)
+            if not self._run.closed and RunEvent.DRIVER_CLOSED not in self._events:
+                self._blame(
+                    GaveUp(f"the driver {self._children.driver.how}; everything was stopped")
+                )
+            self._events.append(RunEvent.DRIVER_GONE)
 
     def _fail(self, error: RinglineError) -> None:
         self._blame(error)
-        self._events.append(Event.FAILED)
+        self._events.append(RunEvent.FAILED)
 
     def _lack(self, error: EnvironmentLacks) -> None:
         if self._error is None:
-            self._events.append(Event.STOP)
+            self._events.append(RunEvent.STOP)
         self._blame(error)
 
     def _announce(self, sentence: str) -> None:
@@ -330,15 +336,15 @@ class Supervisor:
 
     def _tell_what_is_late(self) -> None:
         """The deadline of the run's stage has passed."""
-        stage, patience = self._run.stage, self._patience
-        if stage is Stage.OPENING and not self._crew.started:
+        stage, timeouts = self._run.stage, self._timeouts
+        if stage is Stage.OPENING and not self._children.started:
             self._blame(
-                HardwareError(f"the simulated cards were not ready within {patience.open:g} s")
+                HardwareError(f"the simulated cards were not ready within {timeouts.open:g} s")
             )
         elif stage in (Stage.OPENING, Stage.BEGINNING):
             self._blame(
                 HardwareError(
-                    f"the driver did not open its ports within {patience.open:g} s: "
+                    f"the driver did not open its ports within {timeouts.open:g} s: "
                     + ", ".join(f"{port.name} ({port.device})" for port in self._config.ports)
                 )
             )
@@ -346,7 +352,7 @@ class Supervisor:
             self._announce("the drain is over its time: what is in flight is counted as lost")
         elif stage is Stage.CLOSING:
             self._blame(
-                HardwareError(f"the driver did not stop its ports within {patience.close:g} s")
+                HardwareError(f"the driver did not stop its ports within {timeouts.close:g} s")
             )
 
     def _serve(self) -> None:
@@ -354,7 +360,7 @@ class Supervisor:
         self._end_at = None if self._seconds is None else now + self._seconds
         self._display_at = now
         ports = _number(len(self._config.ports), "port")
-        self._notifier.ready(f"{ports}, {_number(len(self._crew.workers), 'worker')}")
+        self._notifier.ready(f"{ports}, {_number(len(self._children.workers), 'worker')}")
 
     def _tell_world(self, now: float) -> None:
         if self._notifier.watchdog_seconds is not None and now >= self._alive_at:
@@ -367,12 +373,12 @@ class Supervisor:
             except OSError:
                 self._display = None
                 if _is_pipe(sys.stdout):  # whoever read it has gone; a journal comes back
-                    self._events.append(Event.STOP)
+                    self._events.append(RunEvent.STOP)
 
     # -- the end ------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        self._final, self._reports = self._take(), self._crew.reports
+        self._final, self._reports = self._take(), self._children.reports
         if not self._final.balanced:
             wrong = {name: off for name, off in self._final.balance.items() if off}
             self._error = BooksError(
@@ -385,8 +391,8 @@ class Supervisor:
         for service in self._services:
             self._loop.forget(service.fileno())
             service.close()
-        if self._crew.abandon(self._patience.kill):
-            self._crew.stop_dma(self._stop_dma)
+        if self._children.abandon(self._timeouts.kill):
+            self._children.stop_dma(self._stop_dma)
 
 
 def _number(count: int, of: str) -> str:

@@ -1,4 +1,4 @@
-"""The lives of a worker slot and of a run, as pure tables.
+"""The lives of a worker and of a run, as pure tables.
 
 Every step is (state, event, now) -> (state, actions); nothing here starts a
 process, reads a clock or waits, so every path is tested without either.
@@ -10,10 +10,10 @@ Rules of both tables:
  - A state that waits has a deadline; the event DEADLINE comes when it passes.
 
 Guarantees (tests in tests/pipeline/supervisor/test_worker_states.py):
- - a slot that dies more than `intensity` times in `period` is given up, one that
+ - a worker that dies more than `intensity` times in `period` is given up, one that
    dies less often never is (test_given_up_exactly_when_intensity_is_exceeded)
  - a silent worker gets ABRT, then KILL (test_silence_is_met_by_abort_then_kill)
- - from every reachable state of a slot, STOP and the passing of deadlines lead
+ - from every reachable state of a worker, STOP and the passing of deadlines lead
    to an end (test_every_slot_can_be_stopped)
  - from every reachable state of a run, the same (test_every_run_ends)
 """
@@ -28,7 +28,7 @@ from ringline.shm.errors import Bug
 
 
 class Phase(enum.Enum):
-    """Where a worker slot is in its life."""
+    """Where a worker is in its life."""
 
     IDLE = "idle"  # nothing started yet
     PREPARING = "preparing"  # process started: imports and compiles the plugin
@@ -42,8 +42,8 @@ class Phase(enum.Enum):
     GIVEN_UP = "given up"
 
 
-class Event(enum.Enum):
-    """What happens to a slot."""
+class WorkerEvent(enum.Enum):
+    """What happens to a worker."""
 
     START = "start"
     PREPARED = "prepared"
@@ -55,8 +55,8 @@ class Event(enum.Enum):
     STOP = "stop"
 
 
-class Action(enum.Enum):
-    """What the supervisor does to a slot, in the order given."""
+class WorkerAction(enum.Enum):
+    """What the supervisor does to a worker, in the order given."""
 
     RINGS = "rings"  # make the rings of `generation`, have the driver take them
     NO_RINGS = "no rings"  # have the driver settle the queue and give it up
@@ -68,11 +68,11 @@ class Action(enum.Enum):
     REFUSE = "refuse"  # it failed before it ever served: the run must not start
 
 
-SAID = frozenset({Event.PREPARED, Event.READY, Event.FAILED})
+SAID = frozenset({WorkerEvent.PREPARED, WorkerEvent.READY, WorkerEvent.FAILED})
 
 
 @dataclass(frozen=True)
-class Policy:
+class RestartPolicy:
     """How patient the supervisor is. All times in seconds."""
 
     intensity: int = 5
@@ -87,8 +87,8 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A worker slot. `deaths` are the times of those within the period."""
+class WorkerState:
+    """A worker. `deaths` are the times of those within the period."""
 
     phase: Phase = Phase.IDLE
     generation: int = 0
@@ -108,119 +108,124 @@ class Slot:
         return self.phase in (Phase.STOPPED, Phase.GIVEN_UP)
 
 
-Result = tuple[Slot, tuple[Action, ...]]
-Step = Callable[[Slot, float, Policy], Result]
+Transition = tuple[WorkerState, tuple[WorkerAction, ...]]
+Step = Callable[[WorkerState, float, RestartPolicy], Transition]
 
 
-def _to(phase: Phase, patience: str | None, *actions: Action) -> Step:
-    """A row that changes the phase and waits as long as `policy.<patience>`."""
+def _to(phase: Phase, limit: str | None, *actions: WorkerAction) -> Step:
+    """A row that changes the phase; its deadline is `policy.<limit>` from now."""
 
-    def step(slot: Slot, now: float, policy: Policy) -> Result:
-        deadline = None if patience is None else now + getattr(policy, patience)
-        return replace(slot, phase=phase, deadline=deadline), actions
+    def row(worker: WorkerState, now: float, policy: RestartPolicy) -> Transition:
+        deadline = None if limit is None else now + getattr(policy, limit)
+        return replace(worker, phase=phase, deadline=deadline), actions
 
-    return step
+    return row
 
 
-def _start(slot: Slot, now: float, policy: Policy) -> Result:
+def _start(worker: WorkerState, now: float, policy: RestartPolicy) -> Transition:
     started = replace(
-        slot, phase=Phase.PREPARING, generation=slot.generation + 1, deadline=now + policy.prepare
+        worker,
+        phase=Phase.PREPARING,
+        generation=worker.generation + 1,
+        deadline=now + policy.prepare,
     )
-    return started, (Action.RINGS, Action.SPAWN)
+    return started, (WorkerAction.RINGS, WorkerAction.SPAWN)
 
 
-def _ready(slot: Slot, now: float, policy: Policy) -> Result:
-    return replace(slot, phase=Phase.RUNNING, deadline=None, served=True), ()
+def _ready(worker: WorkerState, now: float, policy: RestartPolicy) -> Transition:
+    return replace(worker, phase=Phase.RUNNING, deadline=None, served=True), ()
 
 
-def _failed(slot: Slot, now: float, policy: Policy) -> Result:
+def _failed(worker: WorkerState, now: float, policy: RestartPolicy) -> Transition:
     """Its exit follows; until then it has as long as one that was told to stop."""
-    waiting = replace(slot, deadline=now + policy.stop)
-    return waiting, () if slot.served else (Action.REFUSE,)
+    waiting = replace(worker, deadline=now + policy.stop)
+    return waiting, () if worker.served else (WorkerAction.REFUSE,)
 
 
-def _died(slot: Slot, now: float, policy: Policy) -> Result:
+def _died(worker: WorkerState, now: float, policy: RestartPolicy) -> Transition:
     """The exit nobody asked for is certain: settle, then a successor or none."""
-    if not slot.served:
-        return replace(slot, phase=Phase.STOPPED, deadline=None), (Action.REFUSE,)
-    deaths = (*(at for at in slot.deaths if at > now - policy.period), now)
+    if not worker.served:
+        return replace(worker, phase=Phase.STOPPED, deadline=None), (WorkerAction.REFUSE,)
+    deaths = (*(at for at in worker.deaths if at > now - policy.period), now)
     if len(deaths) > policy.intensity:
-        given_up = replace(slot, phase=Phase.GIVEN_UP, deadline=None, deaths=deaths)
-        return given_up, (Action.NO_RINGS,)
+        given_up = replace(worker, phase=Phase.GIVEN_UP, deadline=None, deaths=deaths)
+        return given_up, (WorkerAction.NO_RINGS,)
     successor = replace(
-        slot, generation=slot.generation + 1, deaths=deaths, restarts=slot.restarts + 1
+        worker, generation=worker.generation + 1, deaths=deaths, restarts=worker.restarts + 1
     )
-    actions: tuple[Action, ...] = (Action.RINGS,)
+    actions: tuple[WorkerAction, ...] = (WorkerAction.RINGS,)
     if len(deaths) >= policy.blank_after:
-        actions += (Action.BLANK_STATE,)
+        actions += (WorkerAction.BLANK_STATE,)
     if len(deaths) == 1:
         return (
             replace(successor, phase=Phase.PREPARING, deadline=now + policy.prepare),
-            (*actions, Action.SPAWN),
+            (*actions, WorkerAction.SPAWN),
         )
     wait = min(policy.backoff * 2.0 ** (len(deaths) - 2), policy.backoff_most)
     return replace(successor, phase=Phase.BACKOFF, deadline=now + wait), actions
 
 
-def _hurry(slot: Slot, now: float, policy: Policy) -> Result:
+def _hurry(worker: WorkerState, now: float, policy: RestartPolicy) -> Transition:
     """It was told to stop before, or is being killed: it has little time left, if it had more."""
     soon = now + policy.grace
-    if slot.deadline is not None:
-        soon = min(soon, slot.deadline)
-    return replace(slot, phase=Phase.STOPPING, deadline=soon), ()
+    if worker.deadline is not None:
+        soon = min(soon, worker.deadline)
+    return replace(worker, phase=Phase.STOPPING, deadline=soon), ()
 
 
-_abort = _to(Phase.ABORTING, "grace", Action.ABORT)
-_kill = _to(Phase.KILLING, "stop", Action.KILL)
-_tell_stop = _to(Phase.STOPPING, "stop", Action.TELL_STOP)
+_abort = _to(Phase.ABORTING, "grace", WorkerAction.ABORT)
+_kill = _to(Phase.KILLING, "stop", WorkerAction.KILL)
+_tell_stop = _to(Phase.STOPPING, "stop", WorkerAction.TELL_STOP)
 _ended = _to(Phase.STOPPED, None)
 
-SLOT_TABLE: Mapping[tuple[Phase, Event], Step] = {
-    (Phase.IDLE, Event.START): _start,
-    (Phase.IDLE, Event.STOP): _ended,
-    (Phase.PREPARING, Event.PREPARED): _to(Phase.SETTING_UP, "setup"),
-    (Phase.PREPARING, Event.FAILED): _failed,
-    (Phase.PREPARING, Event.DEADLINE): _abort,
-    (Phase.PREPARING, Event.EXITED): _died,
-    (Phase.PREPARING, Event.STOP): _tell_stop,
-    (Phase.SETTING_UP, Event.READY): _ready,
-    (Phase.SETTING_UP, Event.FAILED): _failed,
-    (Phase.SETTING_UP, Event.DEADLINE): _abort,
-    (Phase.SETTING_UP, Event.EXITED): _died,
-    (Phase.SETTING_UP, Event.STOP): _tell_stop,
-    (Phase.RUNNING, Event.FAILED): _failed,
-    (Phase.RUNNING, Event.SILENT): _abort,
-    (Phase.RUNNING, Event.DEADLINE): _abort,
-    (Phase.RUNNING, Event.EXITED): _died,
-    (Phase.RUNNING, Event.STOP): _tell_stop,
-    (Phase.ABORTING, Event.DEADLINE): _kill,
-    (Phase.ABORTING, Event.EXITED): _died,
-    (Phase.ABORTING, Event.STOP): _hurry,
-    (Phase.KILLING, Event.DEADLINE): _kill,
-    (Phase.KILLING, Event.EXITED): _died,
-    (Phase.KILLING, Event.STOP): _hurry,
-    (Phase.BACKOFF, Event.DEADLINE): _to(Phase.PREPARING, "prepare", Action.SPAWN),
-    (Phase.BACKOFF, Event.STOP): _ended,
-    (Phase.STOPPING, Event.DEADLINE): _to(Phase.STOPPING, "stop", Action.KILL),
-    (Phase.STOPPING, Event.EXITED): _ended,
-    (Phase.STOPPING, Event.STOP): _hurry,
-    (Phase.STOPPED, Event.STOP): lambda slot, now, policy: (slot, ()),
-    (Phase.GIVEN_UP, Event.STOP): lambda slot, now, policy: (slot, ()),
+WORKER_TABLE: Mapping[tuple[Phase, WorkerEvent], Step] = {
+    (Phase.IDLE, WorkerEvent.START): _start,
+    (Phase.IDLE, WorkerEvent.STOP): _ended,
+    (Phase.PREPARING, WorkerEvent.PREPARED): _to(Phase.SETTING_UP, "setup"),
+    (Phase.PREPARING, WorkerEvent.FAILED): _failed,
+    (Phase.PREPARING, WorkerEvent.DEADLINE): _abort,
+    (Phase.PREPARING, WorkerEvent.EXITED): _died,
+    (Phase.PREPARING, WorkerEvent.STOP): _tell_stop,
+    (Phase.SETTING_UP, WorkerEvent.READY): _ready,
+    (Phase.SETTING_UP, WorkerEvent.FAILED): _failed,
+    (Phase.SETTING_UP, WorkerEvent.DEADLINE): _abort,
+    (Phase.SETTING_UP, WorkerEvent.EXITED): _died,
+    (Phase.SETTING_UP, WorkerEvent.STOP): _tell_stop,
+    (Phase.RUNNING, WorkerEvent.FAILED): _failed,
+    (Phase.RUNNING, WorkerEvent.SILENT): _abort,
+    (Phase.RUNNING, WorkerEvent.DEADLINE): _abort,
+    (Phase.RUNNING, WorkerEvent.EXITED): _died,
+    (Phase.RUNNING, WorkerEvent.STOP): _tell_stop,
+    (Phase.ABORTING, WorkerEvent.DEADLINE): _kill,
+    (Phase.ABORTING, WorkerEvent.EXITED): _died,
+    (Phase.ABORTING, WorkerEvent.STOP): _hurry,
+    (Phase.KILLING, WorkerEvent.DEADLINE): _kill,
+    (Phase.KILLING, WorkerEvent.EXITED): _died,
+    (Phase.KILLING, WorkerEvent.STOP): _hurry,
+    (Phase.BACKOFF, WorkerEvent.DEADLINE): _to(Phase.PREPARING, "prepare", WorkerAction.SPAWN),
+    (Phase.BACKOFF, WorkerEvent.STOP): _ended,
+    (Phase.STOPPING, WorkerEvent.DEADLINE): _to(Phase.STOPPING, "stop", WorkerAction.KILL),
+    (Phase.STOPPING, WorkerEvent.EXITED): _ended,
+    (Phase.STOPPING, WorkerEvent.STOP): _hurry,
+    (Phase.STOPPED, WorkerEvent.STOP): lambda worker, now, policy: (worker, ()),
+    (Phase.GIVEN_UP, WorkerEvent.STOP): lambda worker, now, policy: (worker, ()),
 }
 
 
-def step(slot: Slot, event: Event, now: float, policy: Policy) -> Result:
-    """The slot after `event`, and what to do, in order."""
-    row = SLOT_TABLE.get((slot.phase, event))
+def step_worker(
+    worker: WorkerState, event: WorkerEvent, now: float, policy: RestartPolicy
+) -> Transition:
+    """The worker after `event`, and what to do, in order."""
+    row = WORKER_TABLE.get((worker.phase, event))
     if row is not None:
-        return row(slot, now, policy)
+        return row(worker, now, policy)
     if event in SAID:
-        return slot, ()
-    raise Bug(f"event '{event.value}' cannot happen to a worker slot that is {slot.phase.value}")
+        return worker, ()
+    raise Bug(f"event '{event.value}' cannot happen to a worker that is {worker.phase.value}")
 
 
 @dataclass(frozen=True)
-class Beat:
+class Heartbeat:
     """The heartbeat of a process as the supervisor saw it: its value, how long it stood still.
 
     Time passes only while the supervisor looks: when a machine loses its
@@ -231,8 +236,8 @@ class Beat:
     seen: float = 0.0
     silent: float = 0.0
 
-    def look(self, value: int, now: float, longest: float) -> Beat:
+    def look(self, value: int, now: float, longest: float) -> Heartbeat:
         """After one look; no look counts for more than `longest` seconds."""
         if value != self.value:
-            return Beat(value, now)
-        return Beat(value, now, self.silent + min(now - self.seen, longest))
+            return Heartbeat(value, now)
+        return Heartbeat(value, now, self.silent + min(now - self.seen, longest))

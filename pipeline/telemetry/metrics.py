@@ -29,10 +29,10 @@ from ringline.pipeline.telemetry.snapshot import NO_DESCRIPTOR, Snapshot, Worker
 Names = Mapping[str, tuple[str, str] | None]
 
 QUEUE: Names = {
-    "rx_packets": ("received_packets", "Packets harvested from RX descriptors."),
+    "rx_packets": ("received_packets", "Packets received from RX descriptors."),
     "rx_bytes": (
         "received_bytes",
-        "Bytes of the packets harvested, without CRC and stripped tags.",
+        "Bytes of the packets received, without CRC and stripped tags.",
     ),
     "rx_bursts": None,
     "tx_packets": ("sent_packets", "Packets that this port completed sending."),
@@ -153,7 +153,7 @@ def _ports(snapshot: Snapshot) -> Iterator[Metric]:
     ]
     yield from counters("port", QUEUE, labels, rows)
     for name, direction, of in (
-        ("receive", "rx", "Packets harvested at once; the count is of bursts."),
+        ("receive", "rx", "Packets received at once; the count is of bursts."),
         ("send", "tx", "Packets posted for sending at once; the count is of bursts."),
     ):
         bursts = SummaryMetricFamily(f"ringline_port_{name}_burst_packets", of, labels=labels)

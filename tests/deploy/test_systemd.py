@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ringline.pipeline.supervisor.run_states import Patience
-from ringline.pipeline.supervisor.worker_states import Policy
+from ringline.pipeline.supervisor.run_states import Timeouts
+from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks, PluginError
 
 UNIT = Path(__file__).parents[2] / "deploy" / "ringline@.service"
@@ -52,11 +52,11 @@ def test_systemd_would_say_so_if_the_unit_were_wrong(tmp_path: Path) -> None:
 
 
 def test_the_unit_waits_longer_than_the_supervisor_does() -> None:
-    policy, patience = Policy(), Patience()
-    start = max(patience.open, policy.prepare + policy.setup) + patience.open
+    policy, timeouts = RestartPolicy(), Timeouts()
+    start = max(timeouts.open, policy.prepare + policy.setup) + timeouts.open
     assert float(setting("TimeoutStartSec")) >= start
-    stop = patience.drain + patience.retire + patience.close + patience.grace
-    stop += 2 * patience.kill + patience.dismiss
+    stop = timeouts.drain + timeouts.retire + timeouts.close + timeouts.grace
+    stop += 2 * timeouts.kill + timeouts.dismiss
     assert float(setting("TimeoutStopSec")) > stop
 
 

@@ -117,7 +117,7 @@ int main(int argc, char **argv)
     for (uint32_t i = 0; i < buffers; i++)
         rl_buffer_free(&lane.memory, i);
     lane.ticks_per_64ns_shifted = 1 << 20;
-    lane.harvesting = 1;
+    lane.receiving = 1;
     lane.queue_count = QUEUES;
     lane.port_count = PORTS;
     for (uint32_t p = 0; p < PORTS; p++) {

@@ -35,12 +35,12 @@ def test_nothing_is_padded_by_the_compiler(name: str) -> None:
 
 def test_what_two_sides_write_is_on_lines_of_its_own() -> None:
     offsets = {name: it.offset for name, it in ffi.typeof("struct rl_ring").fields}
-    for name in ("producer", "consumer", "sleeping", "slots", "guard_line"):
+    for name in ("producer", "consumer", "sleeping", "entries", "guard_line"):
         assert offsets[name] % LINE == 0
     rings = {name: it.offset for name, it in ffi.typeof("struct rl_rings_segment").fields}
     assert rings["in"] % LINE == rings["out"] % LINE == 0
     assert ffi.sizeof("struct rl_reference") == 16
-    assert len(ffi.new("struct rl_ring *").slots) == lib.RL_RING_CAPACITY
+    assert len(ffi.new("struct rl_ring *").entries) == lib.RL_RING_CAPACITY
 
 
 @pytest.mark.parametrize(

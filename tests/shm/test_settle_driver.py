@@ -204,7 +204,7 @@ def test_what_the_card_has_sent_counts_as_transmitted(books: Books) -> None:
 
 def test_settling_twice_is_settling_once(books: Books) -> None:
     in_flight(books)
-    books.intend(lib.RL_INTENT_RELEASE, [6], FREE, (books.counter(0, 1), "transmitted"))
+    books.intend(lib.RL_INTENT_ASSIGN, [6], FREE, (books.counter(0, 1), "transmitted"))
     ledger.settle_driver(books.segment)
     once = bytes(books.segment.memory)
     again = ledger.settle_driver(books.segment)
@@ -223,7 +223,7 @@ def test_a_harvest_that_was_begun_is_finished(books: Books, done: int) -> None:
     slot.pushed, slot.returned = 10, 10
     word = WORKER | 4 << 16 | 1 << 8 | 0
     books.words[5] = books.words[6] = CARD_RX
-    books.intend(lib.RL_INTENT_HARVEST, [5, 6], word, (queue, "rx_packets"), (slot, "pushed"))
+    books.intend(lib.RL_INTENT_RECEIVE, [5, 6], word, (queue, "rx_packets"), (slot, "pushed"))
     for step, effect in enumerate(
         [
             lambda: books.words.__setitem__(5, word),
@@ -277,7 +277,7 @@ def test_a_balance_that_was_being_written_is_readable_again(books: Books) -> Non
     [("operation", 9), ("count", 65), ("buffer", BUFFERS), ("counter", 4096 + 8)],
 )
 def test_an_intent_that_no_driver_wrote_is_refused(books: Books, field: str, value: int) -> None:
-    books.intend(lib.RL_INTENT_RELEASE, [1], FREE, (books.counter(0, 0), "transmitted"))
+    books.intend(lib.RL_INTENT_ASSIGN, [1], FREE, (books.counter(0, 0), "transmitted"))
     intent = books.lane.intent
     if field == "buffer":
         intent.buffers[0] = value

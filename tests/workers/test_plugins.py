@@ -18,7 +18,7 @@ from ringline.workers.plugins import flow_stats as fs
 from ringline.workers.testing import DROP, Frame, named_values, run_plugin
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context
-from ringline.workers.trials.harness import BATCH, Stand
+from ringline.workers.trials.harness import BATCH, Harness
 from ringline.workers.worker import Worker
 
 MODULE = "ringline.workers.plugins"
@@ -197,15 +197,15 @@ class Life:
         self.tier = loading.load(FLOW_STATS)
         self.tier.accept(options)
         self.tier.prepare(Context(ports=["a"]))
-        self.stand = Stand(self.tier, Context(ports=["a"]))
+        self.harness = Harness(self.tier, Context(ports=["a"]))
 
     def run(self, frames: list[bytes]) -> None:
         for start in range(0, len(frames), BATCH):
             some = frames[start : start + BATCH]
-            self.stand.run([(frame, 0, 0, 0, 0) for frame in some])
+            self.harness.run([(frame, 0, 0, 0, 0) for frame in some])
 
     def worker(self) -> Worker:
-        return Worker(self.stand.slot, queue=0, ports=["a"], options=self.tier.options)
+        return Worker(self.harness.slot, queue=0, ports=["a"], options=self.tier.options)
 
     def again(self) -> None:
         """The next life's setup on the same slot."""
@@ -215,8 +215,8 @@ class Life:
         return self.worker().state("flows", np.int64, (self.tier.options["slots"], fs.WORDS))
 
     def named(self) -> dict[str, Any]:
-        self.stand.engine.tick()
-        return named_values(self.stand.slot)
+        self.harness.engine.tick()
+        return named_values(self.harness.slot)
 
 
 def test_a_full_table_counts_what_it_cannot_place() -> None:
@@ -270,7 +270,7 @@ def test_a_line_that_a_killed_worker_left_half_written_is_cleared(word: int) -> 
     assert len(valid) == 2
     assert flows[free, fs.CHECK] == 0
     life.run([udp(n) for n in range(3, 40)])
-    assert life.stand.counters.plugin_errors == 0
+    assert life.harness.counters.plugin_errors == 0
     placed = int(flows[:, fs.PACKETS].sum())
     assert placed <= 39 + 0x1234567
 

@@ -39,26 +39,29 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 2.0  # a driver that goes on pushing would keep a stopping worker for ever
 REPORT_SECONDS = 1.0
 COMPLAINT_SECONDS_MAX = 60.0  # between two reports of the same failure that goes on
-HOPELESS_SECONDS = 5.0  # after so long in which every packet failed, a new life is tried
-HOPELESS_PACKETS = 100
+FAILING_SECONDS = 5.0  # a worker whose plugin failed on every packet for so long is replaced
+FAILING_PACKETS = 100  # fewer failures than this decide nothing
 
 
-class Hope:
-    """Tells when nothing but errors came out of a plugin for HOPELESS_SECONDS."""
+class FailureDetector:
+    """Tells when a plugin has failed on every packet for FAILING_SECONDS."""
 
     def __init__(self, now: float) -> None:
-        self._hopeful_at = now
+        self._worked_at = now
         self._packets = self._failed = 0
 
-    def lost(self, packets: int, failed: int, now: float) -> bool:
-        """Whether hope is lost, `failed` of `packets` having failed since the start."""
+    def only_failures(self, packets: int, failed: int, now: float) -> bool:
+        """Whether every packet of the last FAILING_SECONDS failed.
+
+        `packets` and `failed` are counted since the start of the worker, `now` is in seconds.
+        """
         more, worse = packets - self._packets, failed - self._failed
-        if 0 < more < HOPELESS_PACKETS and more == worse:
-            return False  # too few to judge by: let them add up
+        if 0 < more < FAILING_PACKETS and more == worse:
+            return False  # too few packets to decide: wait for more
         if more == 0 or more > worse:
-            self._hopeful_at = now
+            self._worked_at = now
         self._packets, self._failed = packets, failed
-        return now - self._hopeful_at > HOPELESS_SECONDS
+        return now - self._worked_at > FAILING_SECONDS
 
 
 class Complaints:
@@ -115,7 +118,7 @@ class Process:
             descriptors[0], kind=lib.RL_SEGMENT_PACKETS, used=lib.RL_HEADER_BYTES
         )
         self._slot = slots.WorkerSlot.attach(descriptors[2], message["state_bytes"])
-        self._hope = Hope(time.monotonic())
+        self._failures = FailureDetector(time.monotonic())
 
     def run(self) -> int:
         """Prepare, set up, serve; returns the exit code."""
@@ -193,11 +196,13 @@ class Process:
                 engine.raised = error
             if (complaint := complaints.due(now)) is not None:
                 self._report({"error": complaint})
-            if self._hope.lost(engine.counters.packets, engine.counters.plugin_errors, now):
+            if self._failures.only_failures(
+                engine.counters.packets, engine.counters.plugin_errors, now
+            ):
                 self._fail(
                     "PluginError",
                     f"plugin {self._message['plugin']} failed on every packet for "
-                    f"{HOPELESS_SECONDS:.0f} s",
+                    f"{FAILING_SECONDS:.0f} s",
                 )
                 return exits.ERRORS
         self._last_tick(engine)

@@ -26,9 +26,9 @@ from ringline.workers.options import resolve
 from ringline.workers.testing import ERROR, explain, named_values
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier, sentence
-from ringline.workers.trials.harness import BATCH, Departure, Stand
+from ringline.workers.trials.harness import BATCH, Departure, Harness
 
-FRAME_PADDED = 60  # a sending card fills shorter frames up to this
+ETHERNET_MIN = 60  # a sending card fills shorter frames up to this
 COMPLAINTS_MAX = 10
 # The shared page: counters, then the numbers of the first and last frame of the batch.
 PLACE_OFFSET = 1024
@@ -77,7 +77,7 @@ def _check(job: Mapping[str, Any]) -> dict[str, Any]:
         if problems:
             return {"problems": [f"plugin {tier.spec}: option {problem}" for problem in problems]}
         tier.prepare(_context(job))
-        Stand(tier, _context(job))
+        Harness(tier, _context(job))
     except PluginError as error:
         return {"problems": [str(error)]}
     return {"problems": [], "remarks": tier.remarks, "tier": tier.tier}
@@ -92,9 +92,9 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
     tier.prepare(context)
     page = mmap.mmap(job["page"], PAGE)
     address = int(ffi.cast("uintptr_t", ffi.from_buffer(page)))
-    stand = Stand(tier, context, blanks=job["blanks"], counters=address)
+    harness = Harness(tier, context, blanks=job["blanks"], counters=address)
     _say(results, {"frames": len(capture)})
-    trial = _Trial(stand, tier, context, ffi.cast("uint64_t *", address + PLACE_OFFSET))
+    trial = _Trial(harness, tier, context, ffi.cast("uint64_t *", address + PLACE_OFFSET))
     if job["out"] is None:
         trial.run(capture, None)
     else:
@@ -106,10 +106,10 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
             "too_long": trial.too_long,
             "per_port": dict(zip(context.ports, trial.per_port, strict=True)),
             "complaints": trial.complaints,
-            "nanoseconds": stand.counters.plugin_ticks / ticks_per_second() * 1e9,
-            "counters": counter_blocks.read(stand.slot.counters)
+            "nanoseconds": harness.counters.plugin_ticks / ticks_per_second() * 1e9,
+            "counters": counter_blocks.read(harness.slot.counters)
             | counter_blocks.read(ffi.cast("struct rl_worker_counters *", address)),
-            "named": named_values(stand.slot),
+            "named": named_values(harness.slot),
             "remarks": tier.remarks + ([] if remark is None else [remark]),
             "tier": tier.tier,
         }
@@ -117,10 +117,10 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
 
 
 class _Trial:
-    """Frames through a stand; `place` is where the numbers of the present ones are shown."""
+    """Frames through a harness; `place` is where the numbers of the present ones are shown."""
 
-    def __init__(self, stand: Stand, tier: Tier, context: Context, place: Any) -> None:
-        self._stand = stand
+    def __init__(self, harness: Harness, tier: Tier, context: Context, place: Any) -> None:
+        self._harness = harness
         self._tier = tier
         self._context = context
         self._place = place
@@ -135,18 +135,18 @@ class _Trial:
             if len(frame) > lib.RL_FRAME_MAX:
                 self.too_long += 1
                 continue
-            batch.append((number, bytes(frame).ljust(FRAME_PADDED, b"\0")))
+            batch.append((number, bytes(frame).ljust(ETHERNET_MIN, b"\0")))
             if len(batch) == BATCH:
                 self._run(batch, capture.times, writer)
                 batch = []
         if batch:
             self._run(batch, capture.times, writer)
-        self._stand.engine.tick()
+        self._harness.engine.tick()
 
     def _run(self, batch: list[tuple[int, bytes]], times: Any, writer: Any) -> None:
         self._place[0], self._place[1] = batch[0][0], batch[-1][0]
-        departures, created = self._stand.run([(frame, 0, 0, 0, 0) for _, frame in batch])
-        complaint = self._stand.engine.complaint()
+        departures, created = self._harness.run([(frame, 0, 0, 0, 0) for _, frame in batch])
+        complaint = self._harness.engine.complaint()
         for (number, frame), departure in zip(batch, departures, strict=True):
             if departure.verdict == ERROR:
                 self._complain(number, frame, complaint)

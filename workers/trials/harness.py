@@ -1,4 +1,4 @@
-"""A test stand: a plugin on rings and packet memory of this process alone.
+"""A test harness: a plugin on rings and packet memory of this process alone.
 
 Whoever uses it plays the card and the driver: it puts frames in and looks at what
 comes out. Everything between is what a worker process runs, the C loop included.
@@ -40,7 +40,7 @@ class Departure:
         self.vlan_tci = vlan_tci
 
 
-class Stand:
+class Harness:
     """Runs `tier`, which has been prepared in `context`; its setup happens here.
 
     `blanks` buffers are there for packets that the plugin makes. `counters`, when given,
@@ -89,7 +89,7 @@ class Stand:
         self._in.push([self._arrive(index, *arrival) for index, arrival in enumerate(arrivals)])
         while (reason := self.engine.run()) != DRAINED:
             if reason == FAULT:
-                raise Bug("a ring of the test stand is at fault")
+                raise Bug("a ring of the test harness is at fault")
         departures: list[Any] = [None] * len(arrivals)
         created = []
         while references := self._out.pop(BATCH):

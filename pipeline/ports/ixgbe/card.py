@@ -13,7 +13,7 @@ class Card(Registers):
     """The registers of one card, with what is done to several of them at a time.
 
     Nothing here relies on more than that a register keeps what was written: the card may be a
-    model in another process that looks at plain memory now and then. `patience` is how many
+    model in another process that looks at plain memory now and then. `wait_seconds` is how many
     seconds it may take to answer; after that a handshake raises `HardwareError`. `rx` and `tx`
     are the descriptor rings, by queue: device address, number of descriptors.
     """
@@ -23,26 +23,26 @@ class Card(Registers):
         access: RegisterAccess,
         config: PortConfig,
         bus_mastering: Callable[[bool], None],
-        patience: float,
+        wait_seconds: float,
     ) -> None:
         super().__init__(access, REGISTERS, f"port {config.name} ({config.device})")
         self.config = config
         self.rx: list[tuple[int, int]] = []
         self.tx: list[tuple[int, int]] = []
         self.bus_mastering = bus_mastering
-        self.patience = patience
+        self.wait_seconds = wait_seconds
 
     def switch_receiver(self, *, on: bool) -> None:
         """RXCTRL, with the receive security path stopped: DMA may hang otherwise (erratum)."""
         self.SECRXCTRL.set("RX_DIS")
-        self.SECRXSTAT.wait("SECRX_RDY", 1, self.patience)
+        self.SECRXSTAT.wait("SECRX_RDY", 1, self.wait_seconds)
         self.RXCTRL.update(RXEN=on)
         self.SECRXCTRL.clear("RX_DIS")
 
     def switch_queue(self, control: Register, *, on: bool) -> None:
         """RXDCTL or TXDCTL of a queue, which is on or off once the bit reads so."""
         control.update(ENABLE=on)
-        control.wait("ENABLE", on, self.patience)
+        control.wait("ENABLE", on, self.wait_seconds)
 
     def set_promiscuous(self, on: bool) -> None:
         """FCTRL: unicast and multicast of anybody."""

@@ -35,26 +35,26 @@ class Initialisation(Card):
         """[4.6.3.2] A card that was left running ends its DMA; one that does not is reset twice."""
         self.CTRL.set("MASTER_DISABLE")
         try:
-            self.STATUS.wait("MASTER_ENABLED", 0, min(MASTER_DISABLE_SECONDS, self.patience))
+            self.STATUS.wait("MASTER_ENABLED", 0, min(MASTER_DISABLE_SECONDS, self.wait_seconds))
         except HardwareError:
             self.reset()
 
     def reset(self) -> None:
         """[4.6.3.2] Link and software; then the card is not to be touched for 10 ms."""
         self.CTRL.set("LRST", "RST")
-        self.CTRL.wait("RST", 0, self.patience)
-        self.CTRL.wait("LRST", 0, self.patience)
+        self.CTRL.wait("RST", 0, self.wait_seconds)
+        self.CTRL.wait("LRST", 0, self.wait_seconds)
         time.sleep(RESET_SECONDS)
         self.CTRL.clear("MASTER_DISABLE")
         self.mask_interrupts()
 
     def await_eeprom(self) -> None:
         """[4.6.3] The card has read its configuration, the MAC address among it."""
-        self.EEC.wait("AUTO_RD", 1, self.patience)
+        self.EEC.wait("AUTO_RD", 1, self.wait_seconds)
 
     def await_dma(self) -> None:
         """[4.6.3] The DMA engines are initialised."""
-        self.RDRXCTL.wait("DMAIDONE", 1, self.patience)
+        self.RDRXCTL.wait("DMAIDONE", 1, self.wait_seconds)
 
     def set_address(self) -> None:
         """RAL and RAH, where it shall not be the card's own."""

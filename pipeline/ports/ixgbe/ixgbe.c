@@ -32,30 +32,30 @@ _Static_assert(RL_BUFFER_DATA == 2048, "RX_TOO_LONG and SRRCTL know the size of 
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
 /* All stores to descriptors come before the doorbell. */
-static inline void ring_doorbell(const struct rl_ixgbe_ring *ring, uint32_t slot)
+static inline void ring_doorbell(const struct rl_ixgbe_ring *ring, uint32_t at)
 {
     __atomic_thread_fence(__ATOMIC_RELEASE);
-    *ring->tail = slot & ring->mask;
+    *ring->tail = at & ring->mask;
 }
 
 /* A frame with an error, or a part of one in several descriptors, which SRRCTL
  * and MAXFRS rule out: the frame is booked once, the buffer posted again. */
-static void drop(struct rl_port *port, uint32_t queue, struct rl_ixgbe_ring *ring, uint32_t slot)
+static void drop(struct rl_port *port, uint32_t queue, struct rl_ixgbe_ring *ring, uint32_t at)
 {
     struct rl_memory *memory = port->memory;
-    uint32_t buffer = ring->buffers[slot];
-    ring->chained = ring->descriptors[slot].upper & RX_EOP ? 0 : UINT32_MAX;
+    uint32_t buffer = ring->buffers[at];
+    ring->chained = ring->descriptors[at].upper & RX_EOP ? 0 : UINT32_MAX;
     if (!ring->chained) {
         struct rl_queue_counters *count = rl_counters(memory, port->index, queue);
         memory->books->intent.buffers[0] = buffer;
-        rl_intend(memory->books, RL_INTENT_RELEASE, 1, rl_ledger_card_rx(port->index),
+        rl_intend(memory->books, RL_INTENT_ASSIGN, 1, rl_ledger_card_rx(port->index),
                   &count->rx_packets, &count->drop_rx_error);
         count->rx_packets++;
         count->drop_rx_error++;
         rl_intent_done(memory->books);
     }
-    ring->descriptors[slot].lower = memory->bus[buffer] + memory->headroom;
-    ring->descriptors[slot].upper = 0;
+    ring->descriptors[at].lower = memory->bus[buffer] + memory->headroom;
+    ring->descriptors[at].upper = 0;
 }
 
 /* A packet is taken only when there is a free buffer to post in its place, so
@@ -77,14 +77,14 @@ uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refer
     uint32_t card_rx = rl_ledger_card_rx(port->index);
     uint64_t chained = ring->chained;
     uint32_t mask = ring->mask;
-    uint32_t slot = ring->next;
-    struct rl_ixgbe_descriptor *descriptor = ring->descriptors + slot;
-    uint32_t *held = ring->buffers + slot;
+    uint32_t at = ring->next;
+    struct rl_ixgbe_descriptor *descriptor = ring->descriptors + at;
+    uint32_t *held = ring->buffers + at;
     struct rl_reference *ref = refs;
     const struct rl_reference *end = refs + (n < free_count ? n : free_count);
-    for (; ref < end; slot++, descriptor++, held++) {
-        if (unlikely(slot > mask)) {
-            slot = 0;
+    for (; ref < end; at++, descriptor++, held++) {
+        if (unlikely(at > mask)) {
+            at = 0;
             descriptor = ring->descriptors;
             held = ring->buffers;
         }
@@ -97,7 +97,7 @@ uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refer
             if (!(upper & RX_DD))
                 break;
             if ((upper & RX_WHOLE) != RX_EOP || chained) {
-                drop(port, queue, ring, slot);
+                drop(port, queue, ring, at);
                 chained = ring->chained;
                 end--;
                 continue;
@@ -118,12 +118,12 @@ uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refer
     }
     uint32_t taken = (uint32_t)(ref - refs);
     memory->free_count = free_count - taken;
-    slot &= mask;
-    if (unlikely(taken == free_count && taken < n && ring->descriptors[slot].upper & RX_DD))
+    at &= mask;
+    if (unlikely(taken == free_count && taken < n && ring->descriptors[at].upper & RX_DD))
         rl_counters(memory, port->index, queue)->rx_starved++;
-    if (slot != ring->next) {
-        ring->next = slot;
-        ring_doorbell(ring, slot - 1);
+    if (at != ring->next) {
+        ring->next = at;
+        ring_doorbell(ring, at - 1);
     }
     return taken;
 }
@@ -138,7 +138,7 @@ uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl
     const uint64_t *bus = port->memory->bus;
     uint32_t mask = ring->mask;
     uint32_t first = ring->next;
-    uint32_t slot = first;
+    uint32_t at = first;
     uint32_t room = (ring->clean - first - 1) & mask;
     uint32_t bytes = 0;
     uint32_t sent = 0;
@@ -154,26 +154,26 @@ uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl
                 if (sent + 2 > room)
                     break;
                 ring->vlan = ref->vlan_tci;
-                ring->buffers[slot] = RL_IXGBE_NO_BUFFER;
-                descriptors[slot].lower = (uint64_t)ref->vlan_tci << 16;
-                descriptors[slot].upper = TX_CONTEXT;
-                slot = (slot + 1) & mask;
+                ring->buffers[at] = RL_IXGBE_NO_BUFFER;
+                descriptors[at].lower = (uint64_t)ref->vlan_tci << 16;
+                descriptors[at].upper = TX_CONTEXT;
+                at = (at + 1) & mask;
                 room--;
                 n = n < room ? n : room;
             }
         }
-        ring->buffers[slot] = ref->buffer;
-        descriptors[slot].lower = bus[ref->buffer] + ref->offset;
-        descriptors[slot].upper = upper;
+        ring->buffers[at] = ref->buffer;
+        descriptors[at].lower = bus[ref->buffer] + ref->offset;
+        descriptors[at].upper = upper;
         bytes += ref->length;
-        slot = (slot + 1) & mask;
+        at = (at + 1) & mask;
     }
     if (sent == 0)
         return 0;
-    descriptors[(slot - 1) & mask].upper |= TX_RS;
-    ring->bursts[first] = (struct rl_ixgbe_burst){slot, sent, bytes};
-    ring->next = slot;
-    ring_doorbell(ring, slot);
+    descriptors[(at - 1) & mask].upper |= TX_RS;
+    ring->bursts[first] = (struct rl_ixgbe_burst){at, sent, bytes};
+    ring->next = at;
+    ring_doorbell(ring, at);
     return sent;
 }
 
@@ -196,9 +196,9 @@ uint32_t rl_ixgbe_reclaim(struct rl_port *port, uint32_t queue)
         uint32_t n = burst->packets;
         if (unlikely(first + n != burst->end)) { /* a context or the ring's end is in between */
             sent = picked;
-            for (uint32_t slot = first, i = 0; i < n; slot = (slot + 1) & mask)
-                if (ring->buffers[slot] != RL_IXGBE_NO_BUFFER)
-                    picked[i++] = ring->buffers[slot];
+            for (uint32_t at = first, i = 0; i < n; at = (at + 1) & mask)
+                if (ring->buffers[at] != RL_IXGBE_NO_BUFFER)
+                    picked[i++] = ring->buffers[at];
         }
         ring->clean = burst->end;
         count->tx_bytes += burst->bytes;

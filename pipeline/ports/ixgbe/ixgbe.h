@@ -4,7 +4,7 @@
 #define RINGLINE_IXGBE_H
 #include "../port.h"
 
-#define RL_IXGBE_NO_BUFFER 0xffffffff /* a context descriptor's slot */
+#define RL_IXGBE_NO_BUFFER 0xffffffff /* beside a context descriptor */
 
 /* Both words of any descriptor: advanced receive, transmit data or context. */
 struct rl_ixgbe_descriptor {
@@ -14,22 +14,22 @@ struct rl_ixgbe_descriptor {
 
 /* What one call of tx_burst posted. */
 struct rl_ixgbe_burst {
-    uint32_t end; /* the slot behind it */
+    uint32_t end; /* index of the descriptor after the last */
     uint32_t packets;
     uint32_t bytes;
 };
 
-/* Receive: every slot holds a buffer; the card owns all but the one before
- * `next`, where the tail stays. Transmit: slots [clean, next) are the card's; a
+/* Receive: every descriptor has a buffer; the card owns all but the one before
+ * `next`, where the tail stays. Transmit: descriptors [clean, next) are the card's; a
  * burst completes by its last descriptor alone, and what it is stands in `bursts`
- * at its first slot. */
+ * at the index of its first descriptor. */
 struct rl_ixgbe_ring {
     struct rl_ixgbe_descriptor *descriptors;
     volatile uint32_t *tail;
-    uint32_t mask; /* slots - 1; a power of two */
+    uint32_t mask; /* descriptors - 1; their number is a power of two */
     uint32_t next;
     uint32_t clean;
-    uint32_t held;    /* receive: slots with buffers, which is all or none */
+    uint32_t held;    /* receive: descriptors with buffers, which is all or none */
     uint32_t chained; /* receive: all ones inside a frame of several descriptors */
     uint32_t vlan;    /* transmit: the tag in the queue's context; none yet: above 0xffff */
     uint8_t line[24];
@@ -55,7 +55,7 @@ uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl
                            uint32_t n);
 uint32_t rl_ixgbe_reclaim(struct rl_port *port, uint32_t queue);
 
-/* Empty the TX rings and post a buffer in every RX slot, which leaves nothing of
+/* Empty the TX rings and post a buffer in every RX descriptor, which leaves nothing of
  * an earlier life. Returns 0 when there are too few free buffers, and has done
  * nothing then. */
 int rl_ixgbe_post(struct rl_ixgbe *card);
@@ -64,7 +64,7 @@ int rl_ixgbe_post(struct rl_ixgbe *card);
  * said to be sent is booked as dropped because the output is down. */
 void rl_ixgbe_return_all(struct rl_ixgbe *card);
 
-/* How many buffers the rings of `queues` queues hold, counted slot by slot. With
+/* How many buffers the rings of `queues` queues hold, counted descriptor by descriptor. With
  * `seen` not NULL one is added to seen[buffer] for each. */
 uint32_t rl_ixgbe_scan(const struct rl_ixgbe_ring *rings, uint32_t queues, uint8_t *seen);
 #endif

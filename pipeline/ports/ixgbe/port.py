@@ -30,14 +30,14 @@ SPEEDS = {1: 100, 2: 1000, 3: 10000}  # LINKS.SPEED in Mbit/s
 class IxgbePort(Port):
     """One 82599; see `Port`. The device string names a PCI address below `sysfs`.
 
-    `steps` are the names of the initialisation's steps. `patience` is how many seconds a
+    `steps` are the names of the initialisation's steps. `wait_seconds` is how many seconds a
     handshake may take before it is an error: a model in another process may look rarely.
     `start` waits `link_seconds` for a link, which may also come up later, and `stop` waits
     `drain_seconds` until what is posted is sent.
     """
 
     steps = STEPS
-    patience = 5.0
+    wait_seconds = 5.0
     link_seconds = 3.0
     drain_seconds = 1.0
 
@@ -81,7 +81,7 @@ class IxgbePort(Port):
     def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
         self.c_port.memory = memory
         self._access = self._take()
-        card = Initialisation(self._access, self._config, self._bus_mastering, self.patience)
+        card = Initialisation(self._access, self._config, self._bus_mastering, self.wait_seconds)
 
         def place(c_ring: Any, tail: Register, count: int) -> tuple[int, int]:
             address, offset = descriptors.allocate(count * ffi.sizeof("struct rl_ixgbe_descriptor"))
@@ -122,7 +122,7 @@ class IxgbePort(Port):
         self.c_port.ready = 0
         card, queues = self._card, range(self._config.queues)
         if not self.mac:  # it never came up: to stop it is worth a try, and no long wait
-            card.patience = 0.1
+            card.wait_seconds = 0.1
         try:
             self.stop_receiving()
             for queue in queues:

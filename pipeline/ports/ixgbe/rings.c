@@ -46,8 +46,8 @@ uint32_t rl_ixgbe_scan(const struct rl_ixgbe_ring *rings, uint32_t queues, uint8
 {
     uint32_t buffers = 0;
     for (const struct rl_ixgbe_ring *ring = rings; ring < rings + queues; ring++) {
-        uint32_t slots = ring->held ? ring->held : (ring->next - ring->clean) & ring->mask;
-        for (uint32_t i = 0; i < slots; i++) {
+        uint32_t used = ring->held ? ring->held : (ring->next - ring->clean) & ring->mask;
+        for (uint32_t i = 0; i < used; i++) {
             uint32_t buffer = ring->buffers[(ring->clean + i) & ring->mask];
             if (buffer == RL_IXGBE_NO_BUFFER)
                 continue;

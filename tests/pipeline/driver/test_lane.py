@@ -39,14 +39,14 @@ class Worker:
     def pop(self, limit: int = 64) -> int:
         count = 0
         while count < limit and self.in_.consumer != self.in_.producer:
-            ref = self.in_.slots[self.in_.consumer % lib.RL_RING_CAPACITY]
+            ref = self.in_.entries[self.in_.consumer % lib.RL_RING_CAPACITY]
             self.held.append({name: getattr(ref, name) for name, _ in REFERENCE_FIELDS})
             self.in_.consumer = (self.in_.consumer + 1) & 0xFFFFFFFF
             count += 1
         return count
 
     def push(self, **fields: int) -> None:
-        ref = self.out.slots[self.out.producer % lib.RL_RING_CAPACITY]
+        ref = self.out.entries[self.out.producer % lib.RL_RING_CAPACITY]
         for name, value in fields.items():
             setattr(ref, name, value)
         self.out.producer = (self.out.producer + 1) & 0xFFFFFFFF
@@ -65,7 +65,7 @@ REFERENCE_FIELDS = ffi.typeof("struct rl_reference").fields
 instances = itertools.count(1)
 
 
-class Bench:
+class Harness:
     """A lane with two fake ports, its memory, and a hand-worked worker per queue."""
 
     def __init__(
@@ -89,7 +89,7 @@ class Bench:
         for port in self.ports:
             port.open(self.lane.memory, None, None)
             self.lane.add_port(port)
-        self.lane.harvesting = True
+        self.lane.receiving = True
         self.generation = 0
         self.blanks = blanks
         self.workers: list[Worker | None] = [None] * QUEUES
@@ -136,29 +136,29 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
-    bench = Bench()
-    yield bench
-    assert bench.problems() == []
-    bench.close()
+def harness() -> Iterator[Harness]:
+    harness = Harness()
+    yield harness
+    assert harness.problems() == []
+    harness.close()
 
 
-def test_packets_go_to_the_port_that_the_plugin_named(bench: Bench) -> None:
-    bench.ports[0].arrive(0, 10)
-    bench.run_pass()
-    worker = bench.workers[0]
+def test_packets_go_to_the_port_that_the_plugin_named(harness: Harness) -> None:
+    harness.ports[0].arrive(0, 10)
+    harness.run_pass()
+    worker = harness.workers[0]
     assert worker.pop() == 10
     worker.answer(1, 7)
     worker.answer(DROP, 2)
     worker.answer(ERROR)
-    bench.run_pass(2)
-    assert len(bench.ports[1].sent) == 7
-    assert not bench.ports[0].sent
-    count = bench.queue(0, 0)
+    harness.run_pass(2)
+    assert len(harness.ports[1].sent) == 7
+    assert not harness.ports[0].sent
+    count = harness.queue(0, 0)
     assert (count.rx_packets, count.transmitted) == (10, 7)
     assert (count.drop_plugin, count.drop_plugin_error) == (2, 1)
-    assert bench.queue(1, 0).tx_packets == 7
-    assert bench.lane.in_flight == 0
+    assert harness.queue(1, 0).tx_packets == 7
+    assert harness.lane.in_flight == 0
 
 
 @pytest.mark.parametrize(
@@ -179,255 +179,261 @@ def test_packets_go_to_the_port_that_the_plugin_named(bench: Bench) -> None:
     ],
 )
 def test_a_reference_that_is_not_right_is_counted_and_refused(
-    bench: Bench, change: dict[str, int], freed: bool
+    harness: Harness, change: dict[str, int], freed: bool
 ) -> None:
-    bench.ports[0].arrive(0, 1)
-    bench.run_pass()
-    worker = bench.workers[0]
+    harness.ports[0].arrive(0, 1)
+    harness.run_pass()
+    worker = harness.workers[0]
     worker.pop()
     worker.push(**{**worker.held[0], "port": 1, **change})
-    bench.run_pass(2)
-    assert bench.books.slots[0].bad_reference == 1
-    assert bench.queue(0, 0).drop_bad_reference == int(freed)
-    assert bench.lane.in_flight == int(not freed)
-    assert not bench.ports[1].sent
+    harness.run_pass(2)
+    assert harness.books.slots[0].bad_reference == 1
+    assert harness.queue(0, 0).drop_bad_reference == int(freed)
+    assert harness.lane.in_flight == int(not freed)
+    assert not harness.ports[1].sent
 
 
-def test_a_buffer_cannot_be_returned_twice(bench: Bench) -> None:
-    bench.ports[0].arrive(0, 1)
-    bench.run_pass()
-    worker = bench.workers[0]
+def test_a_buffer_cannot_be_returned_twice(harness: Harness) -> None:
+    harness.ports[0].arrive(0, 1)
+    harness.run_pass()
+    worker = harness.workers[0]
     worker.pop()
     for _ in range(3):
         worker.push(**{**worker.held[0], "port": 1})
-    bench.run_pass(2)
+    harness.run_pass(2)
     worker.push(**{**worker.held[0], "port": DROP})
-    bench.run_pass(2)
-    assert len(bench.ports[1].sent) == 1
-    assert bench.books.slots[0].bad_reference == 3
+    harness.run_pass(2)
+    assert len(harness.ports[1].sent) == 1
+    assert harness.books.slots[0].bad_reference == 3
 
 
-def test_a_worker_cannot_return_what_another_holds(bench: Bench) -> None:
-    bench.ports[0].arrive(0, 1)
-    bench.run_pass()
-    holder, thief = bench.workers
+def test_a_worker_cannot_return_what_another_holds(harness: Harness) -> None:
+    harness.ports[0].arrive(0, 1)
+    harness.run_pass()
+    holder, thief = harness.workers
     holder.pop()
     thief.push(**{**holder.held[0], "port": 1})
-    bench.run_pass(2)
-    assert bench.books.slots[1].bad_reference == 1
-    assert not bench.ports[1].sent
+    harness.run_pass(2)
+    assert harness.books.slots[1].bad_reference == 1
+    assert not harness.ports[1].sent
     holder.answer(1)
-    bench.run_pass(2)
-    assert len(bench.ports[1].sent) == 1
+    harness.run_pass(2)
+    assert len(harness.ports[1].sent) == 1
 
 
 @pytest.mark.parametrize("side", ["in_.consumer", "out.producer"])
 def test_an_index_out_of_range_marks_the_worker_faulty(side: str) -> None:
-    bench = Bench(buffers=1600)  # more than a ring holds: the lane must look at its peer's index
+    harness = Harness(
+        buffers=1600
+    )  # more than a ring holds: the lane must look at its peer's index
     ring, index = side.split(".")
-    bench.ports[0].arrive(0, 2000)
-    bench.run_pass()
-    setattr(getattr(bench.workers[0], ring), index, 0x80000000)
-    bench.run_pass(40)
-    assert bench.books.slots[0].ring_faults == 1
-    assert bench.books.slots[1].ring_faults == 0
-    bench.renew(0)
-    assert bench.problems() == []
-    successor = bench.workers[0]
-    taken = len(bench.ports[1].sent)
-    bench.run_pass()
+    harness.ports[0].arrive(0, 2000)
+    harness.run_pass()
+    setattr(getattr(harness.workers[0], ring), index, 0x80000000)
+    harness.run_pass(40)
+    assert harness.books.slots[0].ring_faults == 1
+    assert harness.books.slots[1].ring_faults == 0
+    harness.renew(0)
+    assert harness.problems() == []
+    successor = harness.workers[0]
+    taken = len(harness.ports[1].sent)
+    harness.run_pass()
     assert successor.pop() > 0
     successor.answer(1, 1)
-    bench.run_pass(2)
-    assert len(bench.ports[1].sent) == taken + 1, "the successor is believed again"
-    bench.close()
+    harness.run_pass(2)
+    assert len(harness.ports[1].sent) == taken + 1, "the successor is believed again"
+    harness.close()
 
 
-def test_a_full_tx_ring_holds_the_worker_up_and_loses_nothing(bench: Bench) -> None:
-    bench.ports[1].tx_room = 5
-    bench.ports[0].arrive(0, 30)
-    bench.run_pass()
-    worker = bench.workers[0]
+def test_a_full_tx_ring_holds_the_worker_up_and_loses_nothing(harness: Harness) -> None:
+    harness.ports[1].tx_room = 5
+    harness.ports[0].arrive(0, 30)
+    harness.run_pass()
+    worker = harness.workers[0]
     worker.pop()
     worker.answer(1)
-    bench.run_pass(3)
-    assert len(bench.ports[1].sent) == 5
-    assert bench.problems() == []
-    bench.ports[1].tx_room = 100
-    bench.run_pass(3)
-    assert len(bench.ports[1].sent) == 30
-    sent = [buffer for buffer, _, _ in bench.ports[1].sent]
+    harness.run_pass(3)
+    assert len(harness.ports[1].sent) == 5
+    assert harness.problems() == []
+    harness.ports[1].tx_room = 100
+    harness.run_pass(3)
+    assert len(harness.ports[1].sent) == 30
+    sent = [buffer for buffer, _, _ in harness.ports[1].sent]
     assert len(set(sent)) == 30
 
 
 def test_a_worker_that_keeps_its_packets_is_faulty_and_costs_no_other_queue_any() -> None:
-    bench = Bench(blanks=4, buffers=6000)
+    harness = Harness(blanks=4, buffers=6000)
     for queue in range(QUEUES):
-        bench.ports[0].arrive(queue, 100_000)
-    keeper, honest = bench.workers
+        harness.ports[0].arrive(queue, 100_000)
+    monitor, honest = harness.workers
     for _ in range(100):
-        bench.run_pass()
-        keeper.pop()
+        harness.run_pass()
+        monitor.pop()
         honest.pop()
         honest.held.sort(key=lambda ref: ref["flags"] & lib.RL_FLAG_BLANK)
         honest.answer(1, len(honest.held) - 4)  # all but the blanks
-    assert bench.books.slots[0].ring_faults == 1
-    assert bench.books.slots[1].ring_faults == 0
+    assert harness.books.slots[0].ring_faults == 1
+    assert harness.books.slots[1].ring_faults == 0
     full_rings_and_a_batch = 2 * lib.RL_RING_CAPACITY + lib.RL_BATCH_MAX
-    assert 0 < len(keeper.held) - full_rings_and_a_batch <= 4 + lib.RL_BATCH_MAX
-    assert bench.queue(0, 1).rx_packets == 100 * lib.RL_BATCH_MAX
-    assert bench.problems() == []
-    bench.close()
+    assert 0 < len(monitor.held) - full_rings_and_a_batch <= 4 + lib.RL_BATCH_MAX
+    assert harness.queue(0, 1).rx_packets == 100 * lib.RL_BATCH_MAX
+    assert harness.problems() == []
+    harness.close()
 
 
-def test_what_piled_up_on_an_out_ring_does_not_stay_there(bench: Bench) -> None:
+def test_what_piled_up_on_an_out_ring_does_not_stay_there(harness: Harness) -> None:
     """A pass takes more back than it hands out: 64 of a port and a queue."""
-    bench.ports[0].arrive(0, 130)
-    bench.run_pass(3)
-    worker = bench.workers[0]
+    harness.ports[0].arrive(0, 130)
+    harness.run_pass(3)
+    worker = harness.workers[0]
     while worker.pop():
         pass
     worker.answer(DROP)
-    bench.run_pass()
-    assert bench.books.slots[0].returned == 128
-    bench.run_pass()
-    assert bench.books.slots[0].returned == 130
+    harness.run_pass()
+    assert harness.books.slots[0].returned == 128
+    harness.run_pass()
+    assert harness.books.slots[0].returned == 130
 
 
 def test_never_more_goes_to_a_worker_than_its_ring_has_room_for() -> None:
-    bench = Bench(buffers=1600)
-    bench.ports[0].arrive(0, 2000)
-    bench.run_pass(30)
-    ring = bench.workers[0].in_
+    harness = Harness(buffers=1600)
+    harness.ports[0].arrive(0, 2000)
+    harness.run_pass(30)
+    ring = harness.workers[0].in_
     assert ring.producer == lib.RL_RING_CAPACITY
-    assert bench.queue(0, 0).rx_waits > 0
-    order = [slot.buffer for slot in ring.slots]
+    assert harness.queue(0, 0).rx_waits > 0
+    order = [entry.buffer for entry in ring.entries]
     assert len(set(order)) == lib.RL_RING_CAPACITY
-    bench.workers[0].pop(10)
-    bench.run_pass(3)
+    harness.workers[0].pop(10)
+    harness.run_pass(3)
     assert ring.producer == lib.RL_RING_CAPACITY + 10
-    assert [slot.buffer for slot in ring.slots][10:] == order[10:]
-    assert bench.problems() == []
-    bench.close()
+    assert [entry.buffer for entry in ring.entries][10:] == order[10:]
+    assert harness.problems() == []
+    harness.close()
 
 
-def test_each_packet_is_booked_where_it_came_in(bench: Bench) -> None:
-    bench.ports[0].arrive(0, 3)
-    bench.ports[1].arrive(0, 4)
-    bench.run_pass()
-    worker = bench.workers[0]
+def test_each_packet_is_booked_where_it_came_in(harness: Harness) -> None:
+    harness.ports[0].arrive(0, 3)
+    harness.ports[1].arrive(0, 4)
+    harness.run_pass()
+    worker = harness.workers[0]
     worker.pop()
     worker.held = [worker.held[i] for i in (0, 3, 1, 4, 2, 5, 6)]  # by turns
     worker.answer(DROP)
-    bench.run_pass()
-    assert [bench.queue(port, 0).drop_plugin for port in (0, 1)] == [3, 4]
+    harness.run_pass()
+    assert [harness.queue(port, 0).drop_plugin for port in (0, 1)] == [3, 4]
 
 
 @pytest.mark.parametrize("how", ["refused", "lost"])
-def test_a_packet_that_was_not_answered_is_no_sample_of_the_latency(bench: Bench, how: str) -> None:
-    bench.ports[0].arrive(0, 1)
-    bench.run_pass()
-    worker = bench.workers[0]
+def test_a_packet_that_was_not_answered_is_no_sample_of_the_latency(
+    harness: Harness, how: str
+) -> None:
+    harness.ports[0].arrive(0, 1)
+    harness.run_pass()
+    worker = harness.workers[0]
     worker.pop()
     if how == "refused":
         worker.answer(99)
-        bench.run_pass()
+        harness.run_pass()
     else:
-        bench.renew(0)
-        worker = bench.workers[0]
+        harness.renew(0)
+        worker = harness.workers[0]
     pause = 0.2
     time.sleep(pause)
-    bench.ports[0].arrive(0, 1)  # into the same buffer: it was freed last
-    bench.run_pass()
+    harness.ports[0].arrive(0, 1)  # into the same buffer: it was freed last
+    harness.run_pass()
     worker.pop()
     worker.answer(1)
-    bench.run_pass()
-    slot = bench.books.slots[0]
+    harness.run_pass()
+    slot = harness.books.slots[0]
     assert sum(slot.latency) == 1
     assert slot.latency_ticks < pause * ticks_per_second()
 
 
-def test_a_sleeping_worker_is_woken_but_not_more_often_than_may_be(bench: Bench) -> None:
-    lane, worker, slot = bench.lane._lane, bench.workers[0], bench.books.slots[0]
+def test_a_sleeping_worker_is_woken_but_not_more_often_than_may_be(harness: Harness) -> None:
+    lane, worker, slot = harness.lane._lane, harness.workers[0], harness.books.slots[0]
     lane.wake_interval = int(0.2 * ticks_per_second())
     for arrivals, wakeups in ((1, 1), (1, 1), (0, 1)):  # the first at once, then none for a while
         worker.in_.sleeping = 1
-        bench.ports[0].arrive(0, arrivals)
-        bench.run_pass()
+        harness.ports[0].arrive(0, arrivals)
+        harness.run_pass()
         assert slot.wakeups == wakeups
     time.sleep(0.2)
-    bench.run_pass()  # nothing came, and yet it is owed the wake-up that was held back
+    harness.run_pass()  # nothing came, and yet it is owed the wake-up that was held back
     assert (slot.wakeups, worker.in_.sleeping) == (2, 0)
 
 
-def test_a_run_that_moved_nothing_found_nothing(bench: Bench) -> None:
+def test_a_run_that_moved_nothing_found_nothing(harness: Harness) -> None:
     """Whatever the supervisor asks meanwhile: a drain ends when a run moves nothing."""
-    bench.ports[0].arrive(0, 10)
-    bench.books.request += 1
-    assert bench.lane.run(1.0) == 10
-    assert bench.queue(0, 0).rx_packets == 10
-    assert bench.lane.run(0.0) == 0
+    harness.ports[0].arrive(0, 10)
+    harness.books.request += 1
+    assert harness.lane.run(1.0) == 10
+    assert harness.queue(0, 0).rx_packets == 10
+    assert harness.lane.run(0.0) == 0
 
 
-def test_sleeps_are_not_stretched_by_the_kernel(bench: Bench) -> None:
-    bench.lane.run(0.001)
+def test_sleeps_are_not_stretched_by_the_kernel(harness: Harness) -> None:
+    harness.lane.run(0.001)
     get_timer_slack = 30  # PR_GET_TIMERSLACK of prctl(2), in ns
     assert ctypes.CDLL(None).prctl(get_timer_slack, 0, 0, 0, 0) == 1
 
 
-def test_packets_for_a_port_whose_link_is_down_are_dropped_by_that_name(bench: Bench) -> None:
-    bench.ports[1].c_port.ready = 0
-    bench.ports[0].arrive(0, 3)
-    bench.run_pass()
-    bench.workers[0].pop()
-    bench.workers[0].answer(1)
-    bench.run_pass(2)
-    assert bench.queue(0, 0).drop_tx_down == 3
+def test_packets_for_a_port_whose_link_is_down_are_dropped_by_that_name(harness: Harness) -> None:
+    harness.ports[1].c_port.ready = 0
+    harness.ports[0].arrive(0, 3)
+    harness.run_pass()
+    harness.workers[0].pop()
+    harness.workers[0].answer(1)
+    harness.run_pass(2)
+    assert harness.queue(0, 0).drop_tx_down == 3
 
 
-def test_settlement_sends_the_complete_frees_the_lost_and_carries_the_rest(bench: Bench) -> None:
-    bench.ports[0].arrive(0, 200)
-    bench.run_pass(4)
-    worker = bench.workers[0]
-    order = [worker.in_.slots[i].buffer for i in range(worker.in_.consumer, worker.in_.producer)]
+def test_settlement_sends_the_complete_frees_the_lost_and_carries_the_rest(
+    harness: Harness,
+) -> None:
+    harness.ports[0].arrive(0, 200)
+    harness.run_pass(4)
+    worker = harness.workers[0]
+    order = [worker.in_.entries[i].buffer for i in range(worker.in_.consumer, worker.in_.producer)]
     worker.pop(64)
     worker.answer(1, 10)
-    settled = bench.renew(0)
+    settled = harness.renew(0)
     assert (settled.returned, settled.lost, settled.carried) == (10, 54, 136)
-    assert bench.queue(0, 0).drop_worker_lost == 54
-    successor = bench.workers[0]
+    assert harness.queue(0, 0).drop_worker_lost == 54
+    successor = harness.workers[0]
     assert successor.pop(1000) == 136
     assert [ref["buffer"] for ref in successor.held] == order[64:]
     assert all(ref["port"] == 0 for ref in successor.held)
     successor.answer(1)
-    bench.run_pass(10)
-    assert bench.lane.in_flight == 0
+    harness.run_pass(10)
+    assert harness.lane.in_flight == 0
 
 
 def test_settlement_sends_by_the_queues_that_a_port_has() -> None:
-    bench = Bench(queues=(QUEUES, 1))
-    bench.ports[0].arrive(1, 100)
-    bench.run_pass(3)
-    worker = bench.workers[1]
+    harness = Harness(queues=(QUEUES, 1))
+    harness.ports[0].arrive(1, 100)
+    harness.run_pass(3)
+    worker = harness.workers[1]
     worker.pop(100)
     worker.answer(1)
-    bench.ports[1].tx_room, bench.ports[1].room_returns = 0, 5
-    bench.lane._lane.deep_after = 0  # as if it had no processor for that long, time and again
-    settled = bench.renew(1)
+    harness.ports[1].tx_room, harness.ports[1].room_returns = 0, 5
+    harness.lane._lane.deep_after = 0  # as if it had no processor for that long, time and again
+    settled = harness.renew(1)
     assert (settled.returned, settled.lost) == (100, 0)
-    bench.run_pass()
-    assert bench.queue(1, 0).tx_packets == 100
-    assert (bench.queue(1, 0).tx_waits > 0, bench.queue(1, 1).tx_waits) == (True, 0)
-    assert bench.problems() == []
-    bench.close()
+    harness.run_pass()
+    assert harness.queue(1, 0).tx_packets == 100
+    assert (harness.queue(1, 0).tx_waits > 0, harness.queue(1, 1).tx_waits) == (True, 0)
+    assert harness.problems() == []
+    harness.close()
 
 
 def test_a_child_left_behind_cannot_keep_settlement_going() -> None:
-    bench = Bench(buffers=4000)
-    worker = bench.workers[0]
-    bench.ports[0].arrive(0, 2000)
+    harness = Harness(buffers=4000)
+    worker = harness.workers[0]
+    harness.ports[0].arrive(0, 2000)
     while len(worker.held) < 2000:
-        bench.run_pass()
+        harness.run_pass()
         worker.pop()
 
     class Child(list[tuple[int, int, int]]):
@@ -439,82 +445,82 @@ def test_a_child_left_behind_cannot_keep_settlement_going() -> None:
                 worker.push(buffer=0xFFFFFFFF)
             worker.answer(1, 1)
 
-    bench.ports[1].sent = Child()
+    harness.ports[1].sent = Child()
     worker.answer(1, 1)
-    settled = bench.renew(0)
+    settled = harness.renew(0)
     assert settled.returned < 20
-    assert bench.books.slots[0].bad_reference <= lib.RL_RING_CAPACITY
-    assert bench.problems() == []
-    bench.close()
+    assert harness.books.slots[0].bad_reference <= lib.RL_RING_CAPACITY
+    assert harness.problems() == []
+    harness.close()
 
 
-def test_a_queue_that_is_given_up_is_dropped_by_name(bench: Bench) -> None:
-    bench.ports[0].arrive(1, 100)
-    bench.run_pass(2)
-    bench.workers[1].pop(10)
-    settled = bench.renew(1, give_up=True)
+def test_a_queue_that_is_given_up_is_dropped_by_name(harness: Harness) -> None:
+    harness.ports[0].arrive(1, 100)
+    harness.run_pass(2)
+    harness.workers[1].pop(10)
+    settled = harness.renew(1, give_up=True)
     assert (settled.lost, settled.refused) == (10, 90)
-    bench.ports[0].arrive(1, 100)
-    bench.run_pass(2)
-    assert bench.queue(0, 1).drop_no_worker == 190
-    assert bench.queue(0, 1).drop_worker_lost == 10
-    bench.ports[0].arrive(0, 5)
-    bench.run_pass()
-    assert bench.workers[0].pop() == 5
+    harness.ports[0].arrive(1, 100)
+    harness.run_pass(2)
+    assert harness.queue(0, 1).drop_no_worker == 190
+    assert harness.queue(0, 1).drop_worker_lost == 10
+    harness.ports[0].arrive(0, 5)
+    harness.run_pass()
+    assert harness.workers[0].pop() == 5
 
 
 def test_blanks_are_granted_sent_returned_and_lost_in_books_of_their_own() -> None:
-    bench = Bench(blanks=8)
-    bench.run_pass()
-    worker = bench.workers[0]
+    harness = Harness(blanks=8)
+    harness.run_pass()
+    worker = harness.workers[0]
     assert worker.pop() == 8
-    assert bench.lane.in_flight == 0, "blanks in hand are no packets: a drain would wait for them"
+    assert harness.lane.in_flight == 0, "blanks in hand are no packets: a drain would wait for them"
     worker.answer(1, 3)
     worker.answer(DROP, 2)
-    bench.run_pass(2)
-    slot = bench.books.slots[0]
+    harness.run_pass(2)
+    slot = harness.books.slots[0]
     assert (slot.blanks_transmitted, slot.blanks_returned) == (3, 2)
-    assert len(bench.ports[1].sent) == 3
-    bench.renew(0)
+    assert len(harness.ports[1].sent) == 3
+    harness.renew(0)
     assert slot.blanks_lost == 3
-    assert bench.queue(0, 0).rx_packets == 0
-    assert bench.problems() == []
-    bench.close()
+    assert harness.queue(0, 0).rx_packets == 0
+    assert harness.problems() == []
+    harness.close()
 
 
 def test_blanks_wait_for_free_buffers() -> None:
-    bench = Bench(blanks=8, buffers=12)
-    bench.run_pass(3)
-    assert [slot.blanks_granted for slot in bench.books.slots[0:QUEUES]] == [8, 4]
-    assert bench.problems() == []
-    bench.workers[0].pop()
-    bench.workers[0].answer(DROP, 1)
-    bench.run_pass(2)
-    assert sum(slot.blanks_granted for slot in bench.books.slots[0:QUEUES]) == 13
-    assert bench.problems() == []
-    bench.close()
+    harness = Harness(blanks=8, buffers=12)
+    harness.run_pass(3)
+    assert [slot.blanks_granted for slot in harness.books.slots[0:QUEUES]] == [8, 4]
+    assert harness.problems() == []
+    harness.workers[0].pop()
+    harness.workers[0].answer(DROP, 1)
+    harness.run_pass(2)
+    assert sum(slot.blanks_granted for slot in harness.books.slots[0:QUEUES]) == 13
+    assert harness.problems() == []
+    harness.close()
 
 
 def test_no_blanks_are_granted_while_nothing_is_harvested() -> None:
-    bench = Bench(blanks=8)
-    bench.lane.harvesting = False  # a worker that is to stop gives its blanks back, for good
-    bench.run_pass(2)
-    assert bench.books.slots[0].blanks_granted == 0
-    bench.close()
+    harness = Harness(blanks=8)
+    harness.lane.receiving = False  # a worker that is to stop gives its blanks back, for good
+    harness.run_pass(2)
+    assert harness.books.slots[0].blanks_granted == 0
+    harness.close()
 
 
 def test_a_blank_that_was_not_popped_is_a_blank_again_for_the_successor() -> None:
-    bench = Bench(blanks=2)
-    bench.run_pass()
-    for slot in bench.workers[0].in_.slots[0:2]:
+    harness = Harness(blanks=2)
+    harness.run_pass()
+    for slot in harness.workers[0].in_.entries[0:2]:
         slot.flags, slot.offset, slot.port = 0, 9, 1  # what the dead worker wrote there
-    assert bench.renew(0).carried == 2
-    successor = bench.workers[0]
+    assert harness.renew(0).carried == 2
+    successor = harness.workers[0]
     assert successor.pop() == 2
     for ref in successor.held:
         assert (ref["flags"], ref["offset"], ref["port"]) == (lib.RL_FLAG_BLANK, 192, 255)
-    assert bench.problems() == []
-    bench.close()
+    assert harness.problems() == []
+    harness.close()
 
 
 @pytest.mark.parametrize(
@@ -528,52 +534,52 @@ def test_a_blank_that_was_not_popped_is_a_blank_again_for_the_successor() -> Non
     ],
 )
 def test_a_count_that_is_wrong_is_told(lie: str, told: str) -> None:
-    bench = Bench(blanks=2)
-    bench.ports[0].arrive(0, 3)
-    bench.run_pass(2)
+    harness = Harness(blanks=2)
+    harness.ports[0].arrive(0, 3)
+    harness.run_pass(2)
     block, counter = lie.split("].")
     array, index = block.split("[")
-    counters = getattr(bench.books, array)[int(index)]
+    counters = getattr(harness.books, array)[int(index)]
     setattr(counters, counter, getattr(counters, counter) + 1)
-    assert bench.problems() == [told]
-    bench.close()
+    assert harness.problems() == [told]
+    harness.close()
 
 
 def test_a_buffer_that_is_held_twice_or_by_nobody_is_told() -> None:
-    bench = Bench()
-    memory = bench.lane._lane.memory
+    harness = Harness()
+    memory = harness.lane._lane.memory
     memory.free[0] = memory.free[1]
-    assert bench.problems() == ["scan_missing = 1", "scan_duplicates = 1"]
+    assert harness.problems() == ["scan_missing = 1", "scan_duplicates = 1"]
     memory.free_count -= 1
-    assert "buffers_residual = 1" in bench.problems()
-    bench.close()
+    assert "buffers_residual = 1" in harness.problems()
+    harness.close()
 
 
-def test_what_a_dead_worker_wrote_on_its_own_in_ring_is_not_believed(bench: Bench) -> None:
-    bench.ports[0].arrive(0, 20)
-    bench.ports[0].arrive(1, 1)
-    bench.run_pass()
-    slots = bench.workers[0].in_.slots
+def test_what_a_dead_worker_wrote_on_its_own_in_ring_is_not_believed(harness: Harness) -> None:
+    harness.ports[0].arrive(0, 20)
+    harness.ports[0].arrive(1, 1)
+    harness.run_pass()
+    slots = harness.workers[0].in_.entries
     order = [slots[i].buffer for i in range(20)]
-    slots[0].buffer = bench.workers[1].in_.slots[0].buffer  # another worker's
-    slots[1].buffer = bench.lane._lane.memory.free[0]  # nobody's
+    slots[0].buffer = harness.workers[1].in_.entries[0].buffer  # another worker's
+    slots[1].buffer = harness.lane._lane.memory.free[0]  # nobody's
     slots[2].buffer = 0xFFFFFFFF
     slots[3].length = 5000
     slots[4].offset = 2239
     slots[5].buffer = order[6]  # twice
     slots[7].port = 1  # it came in by port 0
     slots[8].flags |= lib.RL_FLAG_BLANK  # and is none
-    settled = bench.renew(0)
+    settled = harness.renew(0)
     assert (settled.carried, settled.lost) == (14, 6)
-    successor, other = bench.workers
+    successor, other = harness.workers
     successor.pop()
     assert [ref["buffer"] for ref in successor.held] == order[6:]
     assert {ref["port"] for ref in successor.held} == {0}
     assert not any(ref["flags"] & lib.RL_FLAG_BLANK for ref in successor.held)
     other.pop()
     other.answer(1)
-    bench.run_pass(2)
-    assert len(bench.ports[1].sent) == 1
+    harness.run_pass(2)
+    assert len(harness.ports[1].sent) == 1
 
 
 class AnyWorker(RuleBasedStateMachine):
@@ -581,7 +587,7 @@ class AnyWorker(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bench = Bench(blanks=4)
+        self.harness = Harness(blanks=4)
 
     ports = st.integers(0, 1)
     queues = st.integers(0, QUEUES - 1)
@@ -589,20 +595,20 @@ class AnyWorker(RuleBasedStateMachine):
 
     @rule(port=ports, queue=queues, count=counts, length=st.integers(60, 1518))
     def arrive(self, port: int, queue: int, count: int, length: int) -> None:
-        self.bench.ports[port].arrive(queue, count, length)
+        self.harness.ports[port].arrive(queue, count, length)
 
     @rule(times=st.integers(1, 6))
     def run(self, times: int) -> None:
-        self.bench.run_pass(times)
+        self.harness.run_pass(times)
 
     @rule(queue=queues, count=st.integers(1, 64))
     def pop(self, queue: int, count: int) -> None:
-        if worker := self.bench.workers[queue]:
+        if worker := self.harness.workers[queue]:
             worker.pop(count)
 
     @rule(queue=queues, verdict=st.sampled_from([0, 1, DROP, ERROR]), count=counts)
     def answer(self, queue: int, verdict: int, count: int) -> None:
-        if worker := self.bench.workers[queue]:
+        if worker := self.harness.workers[queue]:
             worker.answer(verdict, count)
 
     @rule(
@@ -614,12 +620,12 @@ class AnyWorker(RuleBasedStateMachine):
         flags=st.integers(0, 255),
     )
     def lie(self, queue: int, **fields: int) -> None:
-        if worker := self.bench.workers[queue]:
+        if worker := self.harness.workers[queue]:
             worker.push(**fields)
 
     @rule(queue=queues, index=st.integers(0, 0xFFFFFFFF), which=st.booleans())
     def break_an_index(self, queue: int, index: int, which: bool) -> None:
-        if worker := self.bench.workers[queue]:
+        if worker := self.harness.workers[queue]:
             if which:
                 worker.out.producer = index
             else:
@@ -627,37 +633,37 @@ class AnyWorker(RuleBasedStateMachine):
 
     @rule(queue=queues, slot=st.integers(0, 1023), buffer=st.integers(0, BUFFERS))
     def overwrite_an_unpopped_reference(self, queue: int, slot: int, buffer: int) -> None:
-        if worker := self.bench.workers[queue]:
-            worker.in_.slots[slot].buffer = buffer
+        if worker := self.harness.workers[queue]:
+            worker.in_.entries[slot].buffer = buffer
 
     @rule(queue=queues, give_up=st.booleans())
     def die(self, queue: int, give_up: bool) -> None:
-        self.bench.renew(queue, give_up)
+        self.harness.renew(queue, give_up)
 
     @rule(port=ports, room=st.integers(0, 300), completing=st.booleans())
     def tx(self, port: int, room: int, completing: bool) -> None:
-        self.bench.ports[port].tx_room = room
-        self.bench.ports[port].completing = completing
+        self.harness.ports[port].tx_room = room
+        self.harness.ports[port].completing = completing
 
     @rule(port=ports, up=st.booleans())
     def link(self, port: int, up: bool) -> None:
-        self.bench.ports[port].c_port.ready = up
+        self.harness.ports[port].c_port.ready = up
 
     @invariant()
     def the_books_balance(self) -> None:
-        assert self.bench.problems() == []
+        assert self.harness.problems() == []
 
     def teardown(self) -> None:
-        for port in self.bench.ports:
+        for port in self.harness.ports:
             port.tx_room, port.completing = 1 << 30, True
             port.arrived = [type(port.arrived[0])() for _ in range(QUEUES)]
         for queue in range(QUEUES):
-            self.bench.renew(queue, give_up=True)
-        self.bench.run_pass(30)
-        assert self.bench.problems() == []
-        assert self.bench.lane.in_flight == 0
-        assert self.bench.lane.memory.free_count == BUFFERS
-        self.bench.close()
+            self.harness.renew(queue, give_up=True)
+        self.harness.run_pass(30)
+        assert self.harness.problems() == []
+        assert self.harness.lane.in_flight == 0
+        assert self.harness.lane.memory.free_count == BUFFERS
+        self.harness.close()
 
 
 TestAnyWorker = AnyWorker.TestCase

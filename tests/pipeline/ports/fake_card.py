@@ -13,7 +13,7 @@ from typing import Any
 from ringline.pipeline._pipeline import ffi
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
 
-from .port_harness import PortBench
+from .port_harness import PortHarness
 
 DD, EOP, VP, L4I, IPCS = 1 << 0, 1 << 1, 1 << 3, 1 << 5, 1 << 6
 RXE, L4E, IPE = 1 << 29, 1 << 30, 1 << 31
@@ -58,7 +58,7 @@ class Words:
 class HandPort(IxgbePort):
     """The port over `Words`."""
 
-    patience = 0.05
+    wait_seconds = 0.05
     link_seconds = 0.05
     drain_seconds = 0.05
 
@@ -79,13 +79,13 @@ class Sent:
     tag: int | None
 
 
-class HandCard(PortBench):
+class FakeCard(PortHarness):
     """The card's side of the descriptor rings."""
 
     port_class = HandPort
     port: HandPort
 
-    def start(self) -> HandCard:
+    def start(self) -> FakeCard:
         self.rx_head = [0] * 16
         self.tx_head = [0] * 16
         self.context: list[int | None] = [None] * 16

@@ -12,7 +12,7 @@ from ringline.pipeline.ports.registers import RegisterAccess
 from ringline.pipeline.ports.sim82599.model import Sim82599
 
 from .bare_82599 import table
-from .port_harness import PortBench
+from .port_harness import PortHarness
 
 DESCRIPTORS_BUS = 0x1000_0000
 PACKETS_BUS = 0x1_0000_0000
@@ -47,7 +47,7 @@ class Deaf:
 class ModelPort(IxgbePort):
     """The port over the model's registers; the bench maps its windows."""
 
-    patience = 0.05
+    wait_seconds = 0.05
     link_seconds = 0.05
     drain_seconds = 0.05
 
@@ -61,7 +61,7 @@ class ModelPort(IxgbePort):
         self.sim.bus_master(on)
 
 
-class ModelCard(PortBench):
+class ModelCard(PortHarness):
     """Traffic is what the wire of the model brings; what it received, the bench sends back."""
 
     port_class = ModelPort

@@ -15,7 +15,7 @@ from ringline.shm.packets import DescriptorMemory, DeviceAddresses, PacketMemory
 from ringline.shm.segments import Segment
 
 
-class PortBench:
+class PortHarness:
     """What the lane does to a port, in steps that a test can take one by one.
 
     With `pages`, packet memory is of pages of 2 ** `pages` bytes at addresses in no order.

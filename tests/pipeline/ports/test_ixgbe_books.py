@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from .fake_card import EOP, RXE, HandCard, Sent, number
+from .fake_card import EOP, RXE, FakeCard, Sent, number
 
 numbers = itertools.count(1)
 counts = st.integers(1, 70)
@@ -21,9 +21,9 @@ class Rings(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.card = HandCard(f"t{os.getpid()}-rings{next(numbers)}", buffers=64 + 90).start()
+        self.card = FakeCard(f"t{os.getpid()}-rings{next(numbers)}", buffers=64 + 90).start()
         self.frames = itertools.count()
-        self.arrived: list[bytes] = []  # good ones, not harvested yet
+        self.arrived: list[bytes] = []  # good ones, not received yet
         self.with_worker: list[Any] = []
         self.posted: list[Sent] = []  # the card has not sent them yet
         self.errors = 0

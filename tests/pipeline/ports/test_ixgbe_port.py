@@ -15,7 +15,7 @@ from ringline.pipeline.ports.port import Link
 from ringline.shm.errors import ConfigurationError, HardwareError
 
 from .bare_82599 import table
-from .fake_card import LINKS, HandCard
+from .fake_card import LINKS, FakeCard
 from .frames import BROADCAST, CARD, OTHER, packet
 from .model_card import ModelCard
 
@@ -180,7 +180,7 @@ def test_frames_without_a_descriptor_are_counted_by_the_card(
 
 
 def test_the_link_decides_whether_the_lane_may_send(instance: Callable[[], str]) -> None:
-    with HandCard(instance()).start() as card:
+    with FakeCard(instance()).start() as card:
         words = card.port.access.words
         assert card.port.link() == Link(True, 10000)
         assert card.c_port.ready == 1
@@ -215,7 +215,7 @@ def test_without_a_link_it_starts_all_the_same(instance: Callable[[], str]) -> N
 def test_a_card_that_does_not_answer_is_an_error_that_says_what_was_awaited(
     instance: Callable[[], str], address: int, bits: int, words: str
 ) -> None:
-    with HandCard(instance()) as card:
+    with FakeCard(instance()) as card:
         card.port.access.words[address // 4] = bits
         with pytest.raises(HardwareError, match=words):
             card.start()
@@ -227,7 +227,7 @@ def test_a_card_that_does_not_answer_is_an_error_that_says_what_was_awaited(
 def test_a_card_that_does_not_answer_while_it_is_stopped_is_told_and_stopped(
     instance: Callable[[], str],
 ) -> None:
-    with HandCard(instance()).start() as card:
+    with FakeCard(instance()).start() as card:
         card.port.access.words[0x8D04 // 4] = 0
         card.tx_burst([card.packet(FLOWS[0])])
         card.port.stop()
@@ -240,7 +240,7 @@ def test_a_card_that_does_not_answer_while_it_is_stopped_is_told_and_stopped(
 def test_a_register_file_that_is_plain_memory_counts_what_it_shows(
     instance: Callable[[], str],
 ) -> None:
-    with HandCard(instance()) as card:
+    with FakeCard(instance()) as card:
         words = card.port.access.words
         words[0x4074 // 4] = 1000  # of a life before
         card.start()

@@ -8,19 +8,19 @@ import pytest
 
 from ringline.pipeline._pipeline import lib
 
-from .fake_card import EOP, IPCS, IPE, L4E, L4I, RDT, RXE, UNTOUCHED, VP, HandCard, number
+from .fake_card import EOP, IPCS, IPE, L4E, L4I, RDT, RXE, UNTOUCHED, VP, FakeCard, number
 
 UDP = 1 << 9  # packet type, in the lower word
 OK = lib.RL_FLAG_L3_OK | lib.RL_FLAG_L4_OK
 
 
 @pytest.fixture
-def card(instance: Callable[[], str]) -> Iterator[HandCard]:
-    with HandCard(instance(), queues=2) as card:
+def card(instance: Callable[[], str]) -> Iterator[FakeCard]:
+    with FakeCard(instance(), queues=2) as card:
         yield card.start()
 
 
-def test_a_reference_says_all_that_the_descriptor_says(card: HandCard) -> None:
+def test_a_reference_says_all_that_the_descriptor_says(card: FakeCard) -> None:
     frame = number(7, 200)
     card.receive(frame, queue=1, status=EOP | VP | L4I | IPCS, low=0xCAFEF00D << 32 | 2, tag=0x6123)
     (ref,) = card.rx_burst(queue=1)
@@ -46,7 +46,7 @@ def test_a_reference_says_all_that_the_descriptor_says(card: HandCard) -> None:
         (L4E | IPE, 0, 0),  # errors of checks that were not made mean nothing
     ],
 )
-def test_flags(card: HandCard, status: int, low: int, flags: int) -> None:
+def test_flags(card: FakeCard, status: int, low: int, flags: int) -> None:
     card.receive(number(1), status=EOP | status, low=low)
     (ref,) = card.rx_burst()
     assert ref.flags == flags
@@ -57,14 +57,14 @@ def test_flags(card: HandCard, status: int, low: int, flags: int) -> None:
 def test_a_tag_is_told_only_where_tags_are_stripped(
     instance: Callable[[], str], strip: bool
 ) -> None:
-    with HandCard(instance(), vlan_strip=strip).start() as card:
+    with FakeCard(instance(), vlan_strip=strip).start() as card:
         card.receive(number(1), status=EOP | VP, tag=0x6123)
         (ref,) = card.rx_burst()
         assert bool(ref.flags & lib.RL_FLAG_VLAN) is strip
         assert not strip or ref.vlan_tci == 0x6123
 
 
-def test_every_slot_is_posted_again_and_the_tail_stays_one_behind(card: HandCard) -> None:
+def test_every_slot_is_posted_again_and_the_tail_stays_one_behind(card: FakeCard) -> None:
     assert card.tail() == 63
     for n in range(10):
         card.receive(number(n))
@@ -83,7 +83,7 @@ def test_every_slot_is_posted_again_and_the_tail_stays_one_behind(card: HandCard
     assert fresh.isdisjoint(ref.buffer for ref in refs)
 
 
-def test_a_ring_goes_round_with_every_frame_in_order(card: HandCard) -> None:
+def test_a_ring_goes_round_with_every_frame_in_order(card: FakeCard) -> None:
     expected = got = 0
     for size in (63, 1, 40, 64, 5, 63, 30) * 10:
         for _ in range(size):
@@ -97,7 +97,7 @@ def test_a_ring_goes_round_with_every_frame_in_order(card: HandCard) -> None:
     assert got == expected > 600
 
 
-def test_no_more_than_asked_for(card: HandCard) -> None:
+def test_no_more_than_asked_for(card: FakeCard) -> None:
     for n in range(10):
         card.receive(number(n))
     assert [card.frame(ref) for ref in card.rx_burst(n=3)] == [number(n) for n in range(3)]
@@ -106,13 +106,13 @@ def test_no_more_than_asked_for(card: HandCard) -> None:
     assert len(card.rx_burst()) == 7
 
 
-def test_no_doorbell_without_new_work(card: HandCard) -> None:
+def test_no_doorbell_without_new_work(card: FakeCard) -> None:
     card.port.access.write32(RDT, UNTOUCHED)
     assert card.rx_burst() == []
     assert card.tail() == UNTOUCHED
 
 
-def test_a_queue_that_the_port_does_not_have_receives_nothing(card: HandCard) -> None:
+def test_a_queue_that_the_port_does_not_have_receives_nothing(card: FakeCard) -> None:
     assert card.rx_burst(queue=2) == []
     assert card.rx_burst(queue=15) == []
 
@@ -120,7 +120,7 @@ def test_a_queue_that_the_port_does_not_have_receives_nothing(card: HandCard) ->
 def test_without_a_free_buffer_nothing_is_taken_and_no_descriptor_is_lost(
     instance: Callable[[], str],
 ) -> None:
-    with HandCard(instance(), buffers=64 + 5).start() as card:
+    with FakeCard(instance(), buffers=64 + 5).start() as card:
         for n in range(20):
             card.receive(number(n))
         refs = [card.held(ref) for ref in card.rx_burst()]
@@ -137,7 +137,7 @@ def test_without_a_free_buffer_nothing_is_taken_and_no_descriptor_is_lost(
 
 
 def test_starvation_is_not_counted_while_nothing_waits(instance: Callable[[], str]) -> None:
-    with HandCard(instance(), buffers=64 + 5).start() as card:
+    with FakeCard(instance(), buffers=64 + 5).start() as card:
         for n in range(5):
             card.receive(number(n))
         assert len(card.rx_burst()) == 5
@@ -151,7 +151,7 @@ def test_starvation_is_not_counted_while_nothing_waits(instance: Callable[[], st
     ids=["RXE", "CRC", "as long as a buffer", "longer than any"],
 )
 def test_a_frame_with_an_error_is_dropped_and_booked(
-    card: HandCard, status: int, length: int
+    card: FakeCard, status: int, length: int
 ) -> None:
     card.receive(number(1))
     card.receive(number(2), status=status, length=length)
@@ -164,7 +164,7 @@ def test_a_frame_with_an_error_is_dropped_and_booked(
     assert set(card.residuals().values()) == {0}
 
 
-def test_nothing_but_errors_is_an_empty_burst_with_a_doorbell(card: HandCard) -> None:
+def test_nothing_but_errors_is_an_empty_burst_with_a_doorbell(card: FakeCard) -> None:
     for n in range(63):
         card.receive(number(n), status=EOP | RXE)
     assert card.rx_burst() == []
@@ -173,7 +173,7 @@ def test_nothing_but_errors_is_an_empty_burst_with_a_doorbell(card: HandCard) ->
     assert [card.frame(ref) for ref in card.rx_burst()] == [number(100)]
 
 
-def test_errors_count_as_looked_at_and_not_as_starvation(card: HandCard) -> None:
+def test_errors_count_as_looked_at_and_not_as_starvation(card: FakeCard) -> None:
     for n in range(20):
         card.receive(number(n), status=EOP | RXE if n < 6 else EOP)
     assert [card.frame(ref) for ref in card.rx_burst(n=8)] == [number(6), number(7)]
@@ -181,7 +181,7 @@ def test_errors_count_as_looked_at_and_not_as_starvation(card: HandCard) -> None
     assert card.counters(0).rx_starved == 0
 
 
-def test_a_frame_of_several_descriptors_is_one_drop(card: HandCard) -> None:
+def test_a_frame_of_several_descriptors_is_one_drop(card: FakeCard) -> None:
     card.receive(number(1))
     card.receive(number(2), status=0)
     card.receive(number(2), status=0)
@@ -195,7 +195,7 @@ def test_a_frame_of_several_descriptors_is_one_drop(card: HandCard) -> None:
     assert set(card.residuals().values()) == {0}
 
 
-def test_a_frame_that_never_ended_does_not_outlive_a_stop(card: HandCard) -> None:
+def test_a_frame_that_never_ended_does_not_outlive_a_stop(card: FakeCard) -> None:
     card.receive(number(1), status=0)
     assert card.rx_burst() == []
     card.port.stop()
@@ -207,7 +207,7 @@ def test_a_frame_that_never_ended_does_not_outlive_a_stop(card: HandCard) -> Non
 def test_descriptors_of_an_earlier_life_are_not_taken_for_done(
     instance: Callable[[], str],
 ) -> None:
-    with HandCard(instance()) as card:
+    with FakeCard(instance()) as card:
         memory = card.descriptors.segment.memory
         memory[4096:] = b"\xff" * (len(memory) - 4096)
         card.start()
@@ -216,7 +216,7 @@ def test_descriptors_of_an_earlier_life_are_not_taken_for_done(
 
 
 def test_pages_anywhere(instance: Callable[[], str]) -> None:
-    with HandCard(instance(), pages=14).start() as card:
+    with FakeCard(instance(), pages=14).start() as card:
         for n in range(200):
             assert card.receive(number(n, 1000))
             (ref,) = card.rx_burst()

@@ -16,7 +16,7 @@ from ringline.pipeline.ports.ixgbe.registers import REGISTERS
 from ringline.shm.errors import HardwareError
 
 from .bare_82599 import table
-from .fake_card import CTRL, STATUS, HandCard, Words
+from .fake_card import CTRL, STATUS, FakeCard, Words
 from .frames import BROADCAST, OTHER, packet
 from .model_card import ModelCard
 
@@ -137,7 +137,7 @@ class Slow(Words):
 
 def started(instance: str, access: Slow) -> list[tuple[int, int]]:
     """All that is written while a port starts on such a card."""
-    with HandCard(instance) as card:
+    with FakeCard(instance) as card:
         card.port.access = access
         card.port._take = lambda: access
         card.port.open(card.memory, card.descriptors, card.descriptors.device_addresses("offset"))

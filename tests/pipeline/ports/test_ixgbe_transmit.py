@@ -8,16 +8,16 @@ import pytest
 
 from ringline.pipeline._pipeline import lib
 
-from .fake_card import RS, SECRXSTAT, TDBAL, TDT, UNTOUCHED, HandCard, Sent, number
+from .fake_card import RS, SECRXSTAT, TDBAL, TDT, UNTOUCHED, FakeCard, Sent, number
 
 
 @pytest.fixture
-def card(instance: Callable[[], str]) -> Iterator[HandCard]:
-    with HandCard(instance(), queues=2) as card:
+def card(instance: Callable[[], str]) -> Iterator[FakeCard]:
+    with FakeCard(instance(), queues=2) as card:
         yield card.start()
 
 
-def packets(card: HandCard, count: int, first: int = 0) -> list:
+def packets(card: FakeCard, count: int, first: int = 0) -> list:
     return [card.packet(number(first + n, 60 + n)) for n in range(count)]
 
 
@@ -25,23 +25,23 @@ def frames(count: int, first: int = 0) -> list[Sent]:
     return [Sent(number(first + n, 60 + n), None) for n in range(count)]
 
 
-def balanced(card: HandCard) -> bool:
+def balanced(card: FakeCard) -> bool:
     return set(card.residuals().values()) == {0}
 
 
-def test_what_is_posted_is_what_the_card_finds(card: HandCard) -> None:
+def test_what_is_posted_is_what_the_card_finds(card: FakeCard) -> None:
     assert card.tx_burst(packets(card, 10), queue=1) == 10
     assert card.transmit(queue=0) == []
     assert card.transmit(queue=1) == frames(10)
 
 
-def test_only_the_last_descriptor_of_a_burst_reports(card: HandCard) -> None:
+def test_only_the_last_descriptor_of_a_burst_reports(card: FakeCard) -> None:
     card.tx_burst(packets(card, 5))
     reports = [bool(card.words(0, slot, TDBAL)[1] & RS) for slot in range(5)]
     assert reports == [False] * 4 + [True]
 
 
-def test_one_doorbell_a_burst_and_none_without_work(card: HandCard) -> None:
+def test_one_doorbell_a_burst_and_none_without_work(card: FakeCard) -> None:
     card.tx_burst(packets(card, 5))
     assert card.tail(base=TDT) == 5
     card.port.access.write32(TDT, UNTOUCHED)
@@ -50,7 +50,7 @@ def test_one_doorbell_a_burst_and_none_without_work(card: HandCard) -> None:
     assert card.tail(base=TDT) == UNTOUCHED
 
 
-def test_a_burst_completes_as_a_whole(card: HandCard) -> None:
+def test_a_burst_completes_as_a_whole(card: FakeCard) -> None:
     free = card.memory.free_count
     card.tx_burst(packets(card, 4))
     card.tx_burst(packets(card, 3))
@@ -65,7 +65,7 @@ def test_a_burst_completes_as_a_whole(card: HandCard) -> None:
     assert card.reclaim() == 0
 
 
-def test_completions_are_booked_where_packets_came_in_and_went_out(card: HandCard) -> None:
+def test_completions_are_booked_where_packets_came_in_and_went_out(card: FakeCard) -> None:
     refs = packets(card, 10)
     for ref in refs[:3]:
         card.ledger[ref.buffer] |= 1 << 8  # came in at queue 1
@@ -81,7 +81,7 @@ def test_completions_are_booked_where_packets_came_in_and_went_out(card: HandCar
     assert balanced(card)
 
 
-def test_a_packet_that_a_plugin_made_is_booked_as_a_blank(card: HandCard) -> None:
+def test_a_packet_that_a_plugin_made_is_booked_as_a_blank(card: FakeCard) -> None:
     card.tx_burst([card.packet(number(1), blank=True), card.packet(number(2))])
     card.transmit()
     card.reclaim()
@@ -91,7 +91,7 @@ def test_a_packet_that_a_plugin_made_is_booked_as_a_blank(card: HandCard) -> Non
     assert balanced(card)
 
 
-def test_a_full_ring_takes_what_fits(card: HandCard) -> None:
+def test_a_full_ring_takes_what_fits(card: FakeCard) -> None:
     refs = packets(card, 64)
     assert card.tx_burst(refs) == 63
     assert card.tx_burst(refs[63:]) == 0
@@ -105,14 +105,14 @@ def test_a_full_ring_takes_what_fits(card: HandCard) -> None:
 
 
 def test_a_burst_is_a_batch_at_most(instance: Callable[[], str]) -> None:
-    with HandCard(instance(), tx_descriptors=256).start() as card:
+    with FakeCard(instance(), tx_descriptors=256).start() as card:
         assert card.tx_burst(packets(card, 100)) == lib.RL_BATCH_MAX
         assert card.transmit() == frames(lib.RL_BATCH_MAX)
         assert card.reclaim() == lib.RL_BATCH_MAX
         assert balanced(card)
 
 
-def test_a_ring_goes_round_with_every_frame_in_order(card: HandCard) -> None:
+def test_a_ring_goes_round_with_every_frame_in_order(card: FakeCard) -> None:
     expected = 0
     for size in (60, 10, 33, 64, 1, 50) * 12:
         sent = card.tx_burst([card.packet(number(expected + n)) for n in range(min(size, 63))])
@@ -123,14 +123,14 @@ def test_a_ring_goes_round_with_every_frame_in_order(card: HandCard) -> None:
     assert balanced(card)
 
 
-def test_a_worker_beyond_the_queues_shares_one(card: HandCard) -> None:
+def test_a_worker_beyond_the_queues_shares_one(card: FakeCard) -> None:
     card.tx_burst(packets(card, 2), queue=5)
     assert card.transmit(queue=1) == frames(2)
     assert card.reclaim(queue=5) == 2
     assert card.counters(1).tx_packets == 2
 
 
-def test_a_frame_may_begin_anywhere_in_its_buffer(card: HandCard) -> None:
+def test_a_frame_may_begin_anywhere_in_its_buffer(card: FakeCard) -> None:
     ref = card.packet(number(1, 100))
     ref.offset += 4
     ref.length -= 4
@@ -138,7 +138,7 @@ def test_a_frame_may_begin_anywhere_in_its_buffer(card: HandCard) -> None:
     assert card.transmit() == [Sent(number(1, 96), None)]
 
 
-def test_tags_are_inserted_and_a_context_is_sent_when_the_tag_changes(card: HandCard) -> None:
+def test_tags_are_inserted_and_a_context_is_sent_when_the_tag_changes(card: FakeCard) -> None:
     tags = [5, 5, None, 5, 6, 6, None, 7]
     refs = [card.packet(number(n), tag) for n, tag in enumerate(tags)]
     assert card.tx_burst(refs) == 8
@@ -152,13 +152,13 @@ def test_tags_are_inserted_and_a_context_is_sent_when_the_tag_changes(card: Hand
     assert balanced(card)
 
 
-def test_the_tag_zero_needs_a_context_too(card: HandCard) -> None:
+def test_the_tag_zero_needs_a_context_too(card: FakeCard) -> None:
     card.tx_burst([card.packet(number(1), 0)])
     assert card.transmit() == [Sent(number(1), 0)]
 
 
 @pytest.mark.parametrize("used", range(64))
-def test_a_context_and_its_packet_fit_or_neither_is_posted(card: HandCard, used: int) -> None:
+def test_a_context_and_its_packet_fit_or_neither_is_posted(card: FakeCard, used: int) -> None:
     assert card.tx_burst([card.packet(number(0)) for _ in range(used)]) == used
     tags = [1, 2, 2, 3]
     refs = [card.packet(number(n), tag) for n, tag in enumerate(tags)]
@@ -173,7 +173,7 @@ def test_a_context_and_its_packet_fit_or_neither_is_posted(card: HandCard, used:
 
 
 def test_pages_anywhere(instance: Callable[[], str]) -> None:
-    with HandCard(instance(), pages=14).start() as card:
+    with FakeCard(instance(), pages=14).start() as card:
         for ref in packets(card, 64):
             card.tx_burst([ref])
             bus = card.words(0, (card.tail(base=TDT) - 1) % 64, TDBAL)[0]
@@ -183,7 +183,7 @@ def test_pages_anywhere(instance: Callable[[], str]) -> None:
             card.reclaim()
 
 
-def test_what_was_not_sent_is_booked_when_the_port_stops(card: HandCard) -> None:
+def test_what_was_not_sent_is_booked_when_the_port_stops(card: FakeCard) -> None:
     card.tx_burst([card.packet(number(n), 5) for n in range(3)])
     card.tx_burst([card.packet(number(9), blank=True)])
     card.receive(number(1))
@@ -198,7 +198,7 @@ def test_what_was_not_sent_is_booked_when_the_port_stops(card: HandCard) -> None
     assert balanced(card)
 
 
-def test_what_the_card_still_sends_is_waited_for(card: HandCard) -> None:
+def test_what_the_card_still_sends_is_waited_for(card: FakeCard) -> None:
     card.tx_burst(packets(card, 3))
     card.port.access.relax = card.transmit  # it does so while the driver waits
     card.port.stop()
@@ -208,7 +208,7 @@ def test_what_the_card_still_sends_is_waited_for(card: HandCard) -> None:
 
 
 def test_what_the_card_sent_counts_as_sent_whatever_goes_wrong_while_it_stops(
-    card: HandCard,
+    card: FakeCard,
 ) -> None:
     card.tx_burst(packets(card, 3))
     card.transmit()
@@ -220,7 +220,7 @@ def test_what_the_card_sent_counts_as_sent_whatever_goes_wrong_while_it_stops(
     assert balanced(card)
 
 
-def test_a_port_can_be_started_again(card: HandCard) -> None:
+def test_a_port_can_be_started_again(card: FakeCard) -> None:
     for n in range(5):
         card.receive(number(n))
     for ref in map(card.held, card.rx_burst()):
@@ -243,7 +243,7 @@ def test_a_port_can_be_started_again(card: HandCard) -> None:
 
 def test_too_few_buffers_are_told_with_the_sum(instance: Callable[[], str]) -> None:
     with (
-        HandCard(instance(), buffers=127, queues=2) as card,
+        FakeCard(instance(), buffers=127, queues=2) as card,
         pytest.raises(Exception, match=r"2 x 64 = 128 for its RX descriptors, and 127 are free"),
     ):
         card.start()

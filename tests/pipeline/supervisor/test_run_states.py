@@ -5,125 +5,144 @@ from __future__ import annotations
 import pytest
 
 from ringline.pipeline.supervisor.run_states import (
-    TABLE,
-    Action,
-    Event,
-    Patience,
-    Run,
+    RUN_TABLE,
+    RunAction,
+    RunEvent,
+    RunState,
     Stage,
-    step,
+    Timeouts,
+    step_run,
 )
-from ringline.pipeline.supervisor.worker_states import Policy
+from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.shm.errors import Bug
 
 
-def run_told(run: Run, *events: Event) -> tuple[Run, list[Action]]:
-    done: list[Action] = []
+def run_told(run: RunState, *events: RunEvent) -> tuple[RunState, list[RunAction]]:
+    done: list[RunAction] = []
     for event in events:
-        run, actions = step(run, event, 0.0, Patience())
+        run, actions = step_run(run, event, 0.0, Timeouts())
         done += actions
     return run, done
 
 
 def test_an_orderly_run_does_everything_once_in_order() -> None:
     run, done = run_told(
-        Run(),
-        Event.OPENED,
-        Event.ALL_READY,
-        Event.BEGUN,
-        Event.STOP,
-        Event.DRAINED,
-        Event.WORKERS_GONE,
-        Event.DRIVER_CLOSED,
-        Event.DRIVER_GONE,
-        Event.CARDS_GONE,
+        RunState(),
+        RunEvent.OPENED,
+        RunEvent.ALL_READY,
+        RunEvent.BEGUN,
+        RunEvent.STOP,
+        RunEvent.DRAINED,
+        RunEvent.WORKERS_GONE,
+        RunEvent.DRIVER_CLOSED,
+        RunEvent.DRIVER_GONE,
+        RunEvent.CARDS_GONE,
     )
     assert run.stage is Stage.ENDED
     assert done == [
-        Action.BEGIN,
-        Action.SERVE,
-        Action.DRAIN,
-        Action.STOP_WORKERS,
-        Action.STOP_DRIVER,
-        Action.STOP_CARDS,
-        Action.FINISH,
+        RunAction.BEGIN,
+        RunAction.SERVE,
+        RunAction.DRAIN,
+        RunAction.STOP_WORKERS,
+        RunAction.STOP_DRIVER,
+        RunAction.STOP_CARDS,
+        RunAction.FINISH,
     ]
 
 
 def test_a_dead_driver_stops_dma_first_and_its_books_are_settled() -> None:
-    run, _ = run_told(Run(), Event.OPENED, Event.ALL_READY, Event.BEGUN)
-    run, done = run_told(run, Event.DRIVER_GONE, Event.WORKERS_GONE, Event.CARDS_GONE)
+    run, _ = run_told(RunState(), RunEvent.OPENED, RunEvent.ALL_READY, RunEvent.BEGUN)
+    run, done = run_told(run, RunEvent.DRIVER_GONE, RunEvent.WORKERS_GONE, RunEvent.CARDS_GONE)
     assert run.stage is Stage.ENDED
     assert done == [
-        Action.STOP_DMA,
-        Action.STOP_WORKERS,
-        Action.STOP_CARDS,
-        Action.SETTLE,
-        Action.FINISH,
+        RunAction.STOP_DMA,
+        RunAction.STOP_WORKERS,
+        RunAction.STOP_CARDS,
+        RunAction.SETTLE,
+        RunAction.FINISH,
     ]
 
 
 def test_a_driver_that_ends_without_closing_its_books_has_them_settled() -> None:
     run, _ = run_told(
-        Run(),
-        Event.OPENED,
-        Event.ALL_READY,
-        Event.BEGUN,
-        Event.STOP,
-        Event.DRAINED,
-        Event.WORKERS_GONE,
+        RunState(),
+        RunEvent.OPENED,
+        RunEvent.ALL_READY,
+        RunEvent.BEGUN,
+        RunEvent.STOP,
+        RunEvent.DRAINED,
+        RunEvent.WORKERS_GONE,
     )
-    run, done = run_told(run, Event.DRIVER_GONE, Event.WORKERS_GONE, Event.CARDS_GONE)
+    run, done = run_told(run, RunEvent.DRIVER_GONE, RunEvent.WORKERS_GONE, RunEvent.CARDS_GONE)
     assert run.stage is Stage.ENDED
-    assert Action.STOP_DMA in done
-    assert done[-2:] == [Action.SETTLE, Action.FINISH]
+    assert RunAction.STOP_DMA in done
+    assert done[-2:] == [RunAction.SETTLE, RunAction.FINISH]
 
 
 def test_a_second_stop_hurries_and_skips_nothing() -> None:
-    run, _ = run_told(Run(), Event.OPENED, Event.ALL_READY, Event.BEGUN, Event.STOP)
+    run, _ = run_told(
+        RunState(), RunEvent.OPENED, RunEvent.ALL_READY, RunEvent.BEGUN, RunEvent.STOP
+    )
     patient = run.deadline
-    run, done = run_told(run, Event.STOP)
-    assert done == [Action.HURRY]
+    run, done = run_told(run, RunEvent.STOP)
+    assert done == [RunAction.HURRY]
     assert run.deadline is not None
     assert patient is not None
     assert run.deadline < patient
     _, done = run_told(
         run,
-        Event.DEADLINE,
-        Event.WORKERS_GONE,
-        Event.DRIVER_CLOSED,
-        Event.DRIVER_GONE,
-        Event.CARDS_GONE,
+        RunEvent.DEADLINE,
+        RunEvent.WORKERS_GONE,
+        RunEvent.DRIVER_CLOSED,
+        RunEvent.DRIVER_GONE,
+        RunEvent.CARDS_GONE,
     )
-    assert done == [Action.STOP_WORKERS, Action.STOP_DRIVER, Action.STOP_CARDS, Action.FINISH]
+    assert done == [
+        RunAction.STOP_WORKERS,
+        RunAction.STOP_DRIVER,
+        RunAction.STOP_CARDS,
+        RunAction.FINISH,
+    ]
 
 
 def test_a_key_held_down_does_not_put_off_the_end() -> None:
-    run, _ = run_told(Run(), Event.OPENED, Event.ALL_READY, Event.BEGUN, Event.STOP, Event.STOP)
+    run, _ = run_told(
+        RunState(),
+        RunEvent.OPENED,
+        RunEvent.ALL_READY,
+        RunEvent.BEGUN,
+        RunEvent.STOP,
+        RunEvent.STOP,
+    )
     soon = run.deadline
-    run, actions = step(run, Event.STOP, 0.1, Patience())
+    run, actions = step_run(run, RunEvent.STOP, 0.1, Timeouts())
     assert (run.deadline, actions) == (soon, ())
 
 
 def test_workers_have_the_time_to_be_killed() -> None:
-    policy = Policy()
-    assert Patience().retire > 2 * policy.stop + policy.grace, "asked to stop, then killed"
+    policy = RestartPolicy()
+    assert Timeouts().retire > 2 * policy.stop + policy.grace, "asked to stop, then killed"
 
 
 def test_a_silent_driver_is_aborted_then_killed() -> None:
-    run, _ = run_told(Run(), Event.OPENED, Event.ALL_READY, Event.BEGUN)
-    run, done = run_told(run, Event.DRIVER_SILENT, Event.DEADLINE, Event.DRIVER_GONE)
-    assert done == [Action.ABORT_DRIVER, Action.KILL_DRIVER, Action.STOP_DMA, Action.STOP_WORKERS]
+    run, _ = run_told(RunState(), RunEvent.OPENED, RunEvent.ALL_READY, RunEvent.BEGUN)
+    run, done = run_told(run, RunEvent.DRIVER_SILENT, RunEvent.DEADLINE, RunEvent.DRIVER_GONE)
+    assert done == [
+        RunAction.ABORT_DRIVER,
+        RunAction.KILL_DRIVER,
+        RunAction.STOP_DMA,
+        RunAction.STOP_WORKERS,
+    ]
 
 
-def reachable_runs() -> list[Run]:
-    start = Run()
+def reachable_runs() -> list[RunState]:
+    start = RunState()
     seen, todo = {start}, [start]
     while todo:
         run = todo.pop()
-        for event in Event:
-            if (run.stage, event) in TABLE:
-                after, _ = step(run, event, 0.0, Patience())
+        for event in RunEvent:
+            if (run.stage, event) in RUN_TABLE:
+                after, _ = step_run(run, event, 0.0, Timeouts())
                 if after not in seen:
                     seen.add(after)
                     todo.append(after)
@@ -137,17 +156,17 @@ def test_every_run_ends() -> None:
     """Whoever asks for the end gets it, even when no child ever answers."""
     for first in RUNS:
         run = first
-        told_stop = step(run, Event.STOP, 0.0, Patience())
+        told_stop = step_run(run, RunEvent.STOP, 0.0, Timeouts())
         run = told_stop[0]
-        done: list[Action] = list(told_stop[1])
+        done: list[RunAction] = list(told_stop[1])
         for _ in range(12):
             if run.stage is Stage.ENDED:
                 break
-            run, actions = step(run, Event.DEADLINE, 0.0, Patience())
+            run, actions = step_run(run, RunEvent.DEADLINE, 0.0, Timeouts())
             done += actions
         assert run.stage is Stage.ENDED, f"{first} does not end"
         if first.stage is not Stage.ENDED:
-            assert done[-1] is Action.FINISH
+            assert done[-1] is RunAction.FINISH
 
 
 def test_every_stage_that_waits_for_a_child_has_a_deadline() -> None:
@@ -159,23 +178,23 @@ def test_every_stage_that_waits_for_a_child_has_a_deadline() -> None:
 def test_books_are_settled_unless_the_driver_closed_them() -> None:
     for run in RUNS:
         if run.stage is Stage.DISMISSING:
-            _, actions = step(run, Event.CARDS_GONE, 0.0, Patience())
-            assert (Action.SETTLE in actions) != run.closed
+            _, actions = step_run(run, RunEvent.CARDS_GONE, 0.0, Timeouts())
+            assert (RunAction.SETTLE in actions) != run.closed
 
 
 def test_a_reason_to_end_may_come_at_any_moment() -> None:
     for run in RUNS:
-        after, _ = step(run, Event.FAILED, 0.0, Patience())
+        after, _ = step_run(run, RunEvent.FAILED, 0.0, Timeouts())
         assert after.stage is not Stage.RUNNING
 
 
 def test_the_driver_may_die_at_any_moment() -> None:
     for run in RUNS:
         if run.driver:
-            after, _ = step(run, Event.DRIVER_GONE, 0.0, Patience())
+            after, _ = step_run(run, RunEvent.DRIVER_GONE, 0.0, Timeouts())
             assert not after.driver or after.stage is Stage.ENDED
 
 
 def test_what_cannot_happen_is_called_a_bug() -> None:
     with pytest.raises(Bug, match="opening"):
-        step(Run(), Event.CARDS_GONE, 0.0, Patience())
+        step_run(RunState(), RunEvent.CARDS_GONE, 0.0, Timeouts())

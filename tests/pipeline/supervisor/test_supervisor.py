@@ -23,9 +23,9 @@ from ringline.pipeline.configuration.config import (
 from ringline.pipeline.supervisor.children import Programs
 from ringline.pipeline.supervisor.event_loop import Loop, Service
 from ringline.pipeline.supervisor.instance import Instance
-from ringline.pipeline.supervisor.run_states import Patience
+from ringline.pipeline.supervisor.run_states import Timeouts
 from ringline.pipeline.supervisor.supervisor import SILENCE, Outcome, Supervisor
-from ringline.pipeline.supervisor.worker_states import Policy
+from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.errors import (
     BooksError,
@@ -39,8 +39,10 @@ from ringline.shm.segments import segments_of
 
 FAKES = Path(__file__).parent / "fakes"
 
-FAST = Policy(intensity=3, period=60.0, prepare=20.0, setup=20.0, grace=0.1, stop=0.3, backoff=0.01)
-SHORT = Patience(open=20.0, drain=2.0, hurry=0.2, grace=0.1, kill=2.0, close=2.0, dismiss=1.0)
+FAST = RestartPolicy(
+    intensity=3, period=60.0, prepare=20.0, setup=20.0, grace=0.1, stop=0.3, backoff=0.01
+)
+SHORT = Timeouts(open=20.0, drain=2.0, hurry=0.2, grace=0.1, kill=2.0, close=2.0, dismiss=1.0)
 
 
 def children_of(pid: int) -> list[int]:
@@ -66,8 +68,8 @@ class Trial:
         *plugins: str,
         driver: str = "well",
         seconds: float | None = 0.0,
-        policy: Policy = FAST,
-        patience: Patience = SHORT,
+        policy: RestartPolicy = FAST,
+        timeouts: Timeouts = SHORT,
         silence: float = 5.0,
         device: str = "sim:82599",
         beside: Sequence[Service] = (),
@@ -92,7 +94,7 @@ class Trial:
                 worker=(*python, str(FAKES / "worker.py")),
             ),
             policy=policy,
-            patience=patience,
+            timeouts=timeouts,
             silence=silence,
             stop_dma=self.dma_stopped.append,
         )
@@ -295,7 +297,7 @@ def test_a_driver_that_refuses_is_quoted(trial: Trial) -> None:
 
 
 def test_a_driver_that_never_gets_ready_is_ended_in_time(trial: Trial) -> None:
-    outcome = trial.run("well", driver="mute", seconds=None, patience=replace(SHORT, open=0.5))
+    outcome = trial.run("well", driver="mute", seconds=None, timeouts=replace(SHORT, open=0.5))
     assert isinstance(outcome.error, HardwareError)
     assert "did not open its ports within 0.5 s: wan (sim:82599)" in str(outcome.error)
 
@@ -324,7 +326,7 @@ def test_a_driver_that_lets_go_of_its_socket_is_ended(trial: Trial) -> None:
 
 def test_a_driver_that_does_not_stop_is_killed_and_its_books_are_settled(trial: Trial) -> None:
     # It ignores ABRT; if KILL were not sent it would be waited for as long as that may take.
-    outcome = trial.run("well", driver="stubborn", patience=replace(SHORT, close=0.2, kill=300.0))
+    outcome = trial.run("well", driver="stubborn", timeouts=replace(SHORT, close=0.2, kill=300.0))
     assert isinstance(outcome.error, HardwareError)
     assert outcome.snapshot is not None
     assert outcome.snapshot.balanced

@@ -16,7 +16,7 @@ import pytest
 
 from ringline.shm._shm import lib
 from ringline.workers.process import exits, launch
-from ringline.workers.process.process import HOPELESS_PACKETS, HOPELESS_SECONDS, Hope
+from ringline.workers.process.process import FAILING_PACKETS, FAILING_SECONDS, FailureDetector
 from ringline.workers.testing import ERROR
 
 if TYPE_CHECKING:
@@ -226,21 +226,21 @@ def test_a_batch_that_fails_is_counted_and_reported(
 
 
 def test_hope_is_lost_when_every_packet_fails_for_a_while() -> None:
-    hope, many = Hope(0.0), HOPELESS_PACKETS
-    assert not hope.lost(many, many, 1.0)
-    assert hope.lost(2 * many, 2 * many, HOPELESS_SECONDS + 0.1)
+    detector, many = FailureDetector(0.0), FAILING_PACKETS
+    assert not detector.only_failures(many, many, 1.0)
+    assert detector.only_failures(2 * many, 2 * many, FAILING_SECONDS + 0.1)
 
 
 def test_hope_lives_on_one_good_packet_on_silence_and_on_too_few() -> None:
-    late, many = HOPELESS_SECONDS + 0.1, HOPELESS_PACKETS
-    hope = Hope(0.0)
-    assert not hope.lost(many, many - 1, late)
-    assert not hope.lost(2 * many, 2 * many - 1, 2 * late - 0.2)
-    hope = Hope(0.0)
-    assert not hope.lost(0, 0, late)
-    hope = Hope(0.0)
-    assert not hope.lost(many - 1, many - 1, late)
-    assert hope.lost(many, many, late)
+    late, many = FAILING_SECONDS + 0.1, FAILING_PACKETS
+    detector = FailureDetector(0.0)
+    assert not detector.only_failures(many, many - 1, late)
+    assert not detector.only_failures(2 * many, 2 * many - 1, 2 * late - 0.2)
+    detector = FailureDetector(0.0)
+    assert not detector.only_failures(0, 0, late)
+    detector = FailureDetector(0.0)
+    assert not detector.only_failures(many - 1, many - 1, late)
+    assert detector.only_failures(many, many, late)
 
 
 def test_an_index_out_of_range_ends_it_with_its_own_code(worker: WorkerUnderTest) -> None:

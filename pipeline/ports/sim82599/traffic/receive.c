@@ -64,9 +64,9 @@ static uint32_t settle_closed(struct rl_sim *sim, const struct rl_sim_frame *fra
 static inline void fetch_ahead(const struct rl_sim_rx_queue *queue,
                                const struct rl_sim_window *window)
 {
-    uint32_t slot = queue->head + FETCH_AHEAD;
-    if (RL_SIM_LIKELY(slot < queue->size)) {
-        uint64_t bus = __atomic_load_n(&queue->ring[2 * (uint64_t)slot], __ATOMIC_RELAXED);
+    uint32_t ahead = queue->head + FETCH_AHEAD;
+    if (RL_SIM_LIKELY(ahead < queue->size)) {
+        uint64_t bus = __atomic_load_n(&queue->ring[2 * (uint64_t)ahead], __ATOMIC_RELAXED);
         __builtin_prefetch((void *)((uintptr_t)window->host + (bus - window->bus)), 1);
     }
 }
