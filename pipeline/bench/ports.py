@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.bench._bench import ffi, lib
 from ringline.pipeline.bench.figures import Figure
 from ringline.pipeline.bench.machine import Machine, quiet_runs
 from ringline.pipeline.configuration.config import FlowsConfig, PortConfig, WireConfig
