@@ -36,7 +36,7 @@ def private_port(wire: WireConfig | None) -> Iterator[tuple[Any, Any]]:
         DescriptorMemory.create(instance, 1 << 20, hugepages="off") as descriptors,
         create_lane(instance, BUFFERS) as books,
     ):
-        lane = Lane(books, packets, packets.device_addresses("offset"), [0], Idle())
+        lane = Lane(books, packets, packets.device_addresses("offset"), 1, Idle())
         port = create_port(PortConfig(name="bench", device="sim:82599", wire=wire), 0)
         try:
             port.open(lane.memory, descriptors, descriptors.device_addresses("offset"))

@@ -1,19 +1,18 @@
-/* Settlement of a dead worker, and the balances: what runs between passes. */
+/* Settlement of a dead worker: decides what becomes of each buffer that it held.
+ * Runs between two passes. */
 #include "../../shm/clock.h"
 #include "lane_inline.h"
 
 #include <sched.h>
 #include <string.h>
 
-_Static_assert(RL_LEDGER_FREE == RL_LEDGER_FREE_WORD, "declared twice, for Python and for C");
-
 #define TRIES 64
 
-/* Everything complete on the dead worker's `out` is sent or freed as it said. That
- * is one ring full at most: a child that it left behind may go on writing. A TX ring
- * that does not move for as long as a long silence, and was tried TRIES times, since
- * time goes by while this process has no processor, is not waited for: what is still
- * on `out` then counts as lost with the worker. */
+/* Sends or frees every complete reference on the dead worker's `out`, by its verdict.
+ * Takes one full ring at most: a process that the worker forked may still write there.
+ * Gives up after `deep_after` ticks and TRIES tries without progress on a full TX ring
+ * (ticks alone also pass while this process waits for a processor); what is then left on
+ * `out` counts as lost with the worker. */
 static uint64_t settle_returned(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
 {
     uint64_t before = lane->books->slots[queue].returned;
@@ -43,9 +42,9 @@ static uint64_t settle_returned(struct rl_lane *lane, struct rl_lane_slot *slot,
     return lane->books->slots[queue].returned - before;
 }
 
-/* What was never popped goes to the successor, in order. The slots are shared
- * memory of the dead: every reference is checked like one that was returned,
- * and what the ledger knows better is taken from there. */
+/* Hands references that the worker never popped to its successor, in order. The ring is
+ * memory that the dead worker could write: every reference is checked like a returned
+ * one, and the input port comes from the ledger. */
 static void settle_unpopped(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
                             struct rl_ring_end *fresh, uint32_t generation,
                             struct rl_settlement *result)
@@ -58,7 +57,7 @@ static void settle_unpopped(struct rl_lane *lane, struct rl_lane_slot *slot, uin
     for (uint32_t at = consumer; at != slot->in.own; at++) {
         struct rl_reference ref;
         memcpy(&ref, &ring->entries[at & (RL_RING_CAPACITY - 1)], sizeof ref);
-        __asm__ volatile("" ::"r"(&ref) : "memory"); /* read once: a child of the dead may write */
+        __asm__ volatile("" ::"r"(&ref) : "memory"); /* read once: a forked process may write */
         if (ref.buffer >= memory->buffers)
             continue;
         uint32_t word = memory->ledger[ref.buffer];
@@ -85,7 +84,7 @@ static void settle_unpopped(struct rl_lane *lane, struct rl_lane_slot *slot, uin
     }
 }
 
-/* Whatever the ledger still says this worker holds died with it. */
+/* Frees every buffer that the ledger still gives to this worker, and counts it as lost. */
 static uint64_t settle_lost(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
 {
     uint64_t lost = 0;
@@ -124,109 +123,4 @@ void rl_lane_renew(struct rl_lane *lane, uint32_t queue, struct rl_rings_segment
     slot->sampled = RL_NO_BUFFER;
     slot->wake_due = 0;
     count->generation = generation;
-}
-
-uint32_t rl_lane_in_flight(const struct rl_lane *lane)
-{
-    uint32_t count = 0;
-    for (uint32_t buffer = 0; buffer < lane->memory.buffers; buffer++) {
-        uint32_t word = lane->memory.ledger[buffer];
-        uint32_t holder = rl_ledger_holder(word);
-        /* A blank that a worker has in hand is no packet yet, and may never be one. */
-        count += holder == RL_HOLDER_CARD_TX ||
-                 (holder == RL_HOLDER_WORKER && rl_ledger_input(word) != RL_INPUT_BLANK);
-    }
-    return count;
-}
-
-static void count_ledger(const struct rl_lane *lane, struct rl_balance *balance, uint8_t *seen,
-                         uint64_t *blanks)
-{
-    for (uint32_t buffer = 0; buffer < lane->memory.buffers; buffer++) {
-        uint32_t word = lane->memory.ledger[buffer];
-        uint32_t input = rl_ledger_input(word);
-        switch (rl_ledger_holder(word)) {
-        case RL_HOLDER_FREE:
-            balance->free++;
-            continue;
-        case RL_HOLDER_CARD_RX:
-            balance->card_rx[input & (RL_PORTS_MAX - 1)]++;
-            continue;
-        case RL_HOLDER_CARD_TX:
-            balance->card_tx[rl_ledger_output(word) & (RL_PORTS_MAX - 1)]++;
-            break;
-        case RL_HOLDER_WORKER:
-            balance->worker[rl_ledger_queue(word) & (RL_QUEUES_MAX - 1)]++;
-            if (seen)
-                seen[buffer]++; /* the ledger is the one witness for these */
-            break;
-        default:
-            balance->unusable++;
-            if (seen)
-                seen[buffer]++;
-            continue;
-        }
-        if (input == RL_INPUT_BLANK)
-            blanks[rl_ledger_queue(word) & (RL_QUEUES_MAX - 1)]++;
-        else
-            balance->in_flight[input & (RL_PORTS_MAX - 1)]++;
-    }
-}
-
-static int64_t packets_residual(const struct rl_lane_segment *books, uint32_t port,
-                                uint64_t in_flight)
-{
-    int64_t rest = -(int64_t)in_flight;
-    for (uint32_t queue = 0; queue < RL_QUEUES_MAX; queue++) {
-        const struct rl_queue_counters *count = &books->queues[port * RL_QUEUES_MAX + queue];
-        rest += (int64_t)(count->rx_packets - count->transmitted - count->drop_plugin -
-                          count->drop_plugin_error - count->drop_bad_reference -
-                          count->drop_worker_lost - count->drop_no_worker - count->drop_tx_down -
-                          count->drop_rx_error - count->drop_driver_lost);
-    }
-    return rest;
-}
-
-void rl_lane_balance(struct rl_lane *lane, const uint32_t *posted, uint8_t *seen)
-{
-    struct rl_lane_segment *books = lane->books;
-    struct rl_balance fresh = {0};
-    uint64_t blanks[RL_QUEUES_MAX] = {0};
-    uint64_t held = 0;
-    count_ledger(lane, &fresh, seen, blanks);
-    for (uint32_t p = 0; p < RL_PORTS_MAX; p++) {
-        fresh.packets_residual[p] = packets_residual(books, p, fresh.in_flight[p]);
-        fresh.descriptor_residual[p] = (int64_t)(p < lane->port_count ? posted[p] : 0) -
-                                       (int64_t)(fresh.card_rx[p] + fresh.card_tx[p]);
-        held += fresh.card_rx[p] + fresh.card_tx[p];
-    }
-    for (uint32_t q = 0; q < RL_QUEUES_MAX; q++) {
-        const struct rl_slot_counters *count = &books->slots[q];
-        fresh.worker_residual[q] =
-            (int64_t)(count->pushed - count->returned - count->lost - fresh.worker[q]);
-        fresh.blanks_residual += (int64_t)(count->blanks_granted - count->blanks_transmitted -
-                                           count->blanks_returned - count->blanks_lost - blanks[q]);
-        held += fresh.worker[q];
-    }
-    fresh.buffers_residual =
-        (int64_t)lane->memory.buffers - (int64_t)(lane->memory.free_count + held + fresh.unusable);
-    if (seen) {
-        fresh.complete = 1;
-        for (uint32_t i = 0; i < lane->memory.free_count; i++)
-            seen[lane->memory.free[i]]++;
-        for (uint32_t buffer = 0; buffer < lane->memory.buffers; buffer++) {
-            fresh.scan_missing += seen[buffer] == 0;
-            fresh.scan_duplicates += seen[buffer] > 1;
-        }
-    }
-    fresh.when = rl_clock();
-    /* Readers are optimistic: odd means being written. */
-    struct rl_balance *shown = &books->balance;
-    uint32_t sequence = shown->sequence + 1;
-    __atomic_store_n(&shown->sequence, sequence, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    fresh.sequence = sequence;
-    memcpy(shown, &fresh, sizeof fresh);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    __atomic_store_n(&shown->sequence, sequence + 1, __ATOMIC_RELEASE);
 }

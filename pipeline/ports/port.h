@@ -18,7 +18,8 @@ struct rl_memory {
     struct rl_lane_segment *books;
 };
 
-/* A queue index is the worker's: a port maps it to its own with modulo. */
+/* `queue` is a worker's number. A port with fewer queue pairs receives nothing for the
+ * others, and sends for them on queue modulo `queue_pairs`. */
 struct rl_port {
     /* Take up to `n` <= RL_BATCH_MAX received packets; never more. Fills every field of a
      * reference. Reposts descriptors from the free list. */
@@ -32,10 +33,9 @@ struct rl_port {
     /* Free what the card has sent, through rl_buffers_sent; returns how many. */
     uint32_t (*reclaim)(struct rl_port *port, uint32_t queue);
     struct rl_memory *memory;
-    uint32_t index; /* of this port in the instance */
-    uint32_t rx_queues;
-    uint32_t tx_queues;
-    uint32_t ready; /* 0: link down or stopped; packets for it are dropped as tx_down */
-    void *queues;   /* the driver's own */
+    uint32_t index;       /* of this port in the instance */
+    uint32_t queue_pairs; /* RX queues, and as many TX queues */
+    uint32_t ready;       /* 0: link down or stopped; packets for it are dropped as tx_down */
+    void *queues;         /* the driver's own */
 };
 #endif

@@ -32,8 +32,8 @@ class Port(ABC):
     """As the configuration names it."""
     index: int
     """Its number in the instance: the port of references, ledger words and counters."""
-    rx_queues: int
-    tx_queues: int
+    queue_pairs: int
+    """RX queues, and as many TX queues."""
     c_port: Any
     """cdata `struct rl_port *`, the same for the port's life; the lane polls it from `start`."""
     step: tuple[int, int] | None = None

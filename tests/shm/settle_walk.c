@@ -1,6 +1,6 @@
 /* A driver's life for test_settle_driver.py, which stops it at every instruction.
  *
- * The lane is the real one (lane.c, books.c). Its two ports are as simple as can be,
+ * The lane is the real one (lane.c, settle.c). Its two ports are as simple as can be,
  * and the worker of each queue is a function here, so that it all happens in one
  * thread: settle_walk FD BUFFERS PASSES, FD the lane's segment. Behind the ledger
  * stands what the ports delivered, counted for themselves. */
@@ -118,16 +118,15 @@ int main(int argc, char **argv)
         rl_buffer_free(&lane.memory, i);
     lane.ticks_per_64ns_shifted = 1 << 20;
     lane.receiving = 1;
-    lane.queue_count = QUEUES;
+    lane.queues = QUEUES;
     lane.port_count = PORTS;
     for (uint32_t p = 0; p < PORTS; p++) {
-        ports[p] = (struct rl_port){rx_burst, tx_burst, reclaim, &lane.memory, p,
-                                    QUEUES,   QUEUES,   1,       queues[p]};
+        ports[p] =
+            (struct rl_port){rx_burst, tx_burst, reclaim, &lane.memory, p, QUEUES, 1, queues[p]};
         lane.ports[p] = &ports[p];
     }
     struct rl_settlement settlement;
     for (uint32_t q = 0; q < QUEUES; q++) {
-        lane.queues[q] = q;
         lane.slots[q].sampled = RL_NO_BUFFER;
         rl_lane_renew(&lane, q, &rings[q][0], 1, &settlement);
         in[q] = rl_ring_end_new(&rings[q][0].in);

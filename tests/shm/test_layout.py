@@ -57,6 +57,13 @@ def test_parts_of_a_segment_begin_on_a_line(struct: str, fields: list[str]) -> N
         assert offsets[field] % LINE == 0
 
 
+def test_the_drop_counters_stand_together() -> None:
+    """balance.h sums the fields from drop_plugin up to tx_waits as the packets that were lost."""
+    names = [name for name, _ in ffi.typeof("struct rl_queue_counters").fields]
+    summed = names[names.index("drop_plugin") : names.index("tx_waits")]
+    assert summed == [name for name in names if name.startswith("drop_")]
+
+
 def test_the_hash_covers_every_field_and_constant() -> None:
     text = layout.layout_text()
     for name in SHARED:

@@ -64,7 +64,7 @@ static void drop(struct rl_port *port, uint32_t queue, struct rl_ixgbe_ring *rin
 uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_reference *refs,
                            uint32_t n)
 {
-    if (unlikely(queue >= port->rx_queues))
+    if (unlikely(queue >= port->queue_pairs))
         return 0;
     struct rl_ixgbe *card = port->queues;
     struct rl_ixgbe_ring *ring = &card->rx[queue];
@@ -133,7 +133,7 @@ uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl
 {
     struct rl_ixgbe *card = port->queues;
     struct rl_ixgbe_ring *ring =
-        &card->tx[queue < port->tx_queues ? queue : queue % port->tx_queues];
+        &card->tx[queue < port->queue_pairs ? queue : queue % port->queue_pairs];
     struct rl_ixgbe_descriptor *descriptors = ring->descriptors;
     const uint64_t *bus = port->memory->bus;
     uint32_t mask = ring->mask;
@@ -180,7 +180,7 @@ uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl
 uint32_t rl_ixgbe_reclaim(struct rl_port *port, uint32_t queue)
 {
     struct rl_ixgbe *card = port->queues;
-    queue = queue < port->tx_queues ? queue : queue % port->tx_queues;
+    queue = queue < port->queue_pairs ? queue : queue % port->queue_pairs;
     struct rl_ixgbe_ring *ring = &card->tx[queue];
     uint32_t mask = ring->mask;
     uint32_t done = 0;

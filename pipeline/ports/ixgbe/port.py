@@ -48,7 +48,7 @@ class IxgbePort(Port):
                 f"{QUEUES_MAX} queues, not {config.queues}"
             )
         self.name, self.index, self.mac = config.name, index, ""
-        self.rx_queues = self.tx_queues = config.queues
+        self.queue_pairs = config.queues
         self._config, self._sysfs = config, sysfs
         self._room = mmap.mmap(-1, ffi.sizeof("struct rl_ixgbe"))  # begins on a page
         self._c = ffi.cast("struct rl_ixgbe *", ffi.from_buffer(self._room))
@@ -57,7 +57,7 @@ class IxgbePort(Port):
         self.c_port = ffi.addressof(self._c, "port")
         self.c_port.queues = self._c
         self.c_port.index = index
-        self.c_port.rx_queues = self.c_port.tx_queues = config.queues
+        self.c_port.queue_pairs = config.queues
         for burst in ("rx_burst", "tx_burst", "reclaim"):
             setattr(self.c_port, burst, ffi.addressof(lib, f"rl_ixgbe_{burst}"))
         self._access: RegisterAccess | None = None

@@ -6,7 +6,7 @@
 int rl_ixgbe_post(struct rl_ixgbe *card)
 {
     struct rl_memory *memory = card->port.memory;
-    uint32_t queues = card->port.rx_queues;
+    uint32_t queues = card->port.queue_pairs;
     if (memory->free_count < queues * (card->rx[0].mask + 1))
         return 0;
     for (uint32_t q = 0; q < queues; q++) {
@@ -28,7 +28,7 @@ int rl_ixgbe_post(struct rl_ixgbe *card)
 void rl_ixgbe_return_all(struct rl_ixgbe *card)
 {
     struct rl_memory *memory = card->port.memory;
-    for (uint32_t q = 0; q < card->port.rx_queues; q++) {
+    for (uint32_t q = 0; q < card->port.queue_pairs; q++) {
         struct rl_ixgbe_ring *rx = &card->rx[q];
         struct rl_ixgbe_ring *tx = &card->tx[q];
         rl_ixgbe_reclaim(&card->port, q);

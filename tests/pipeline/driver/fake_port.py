@@ -19,7 +19,7 @@ class FakePort(Port):
     def __init__(self, index: int, queues: int) -> None:
         self.name = f"fake{index}"
         self.index = index
-        self.rx_queues = self.tx_queues = queues
+        self.queue_pairs = queues
         self.step = None
         self.arrived: list[deque[int]] = [deque() for _ in range(queues)]  # frame lengths
         self.on_tx: list[list[int]] = [[] for _ in range(queues)]
@@ -37,7 +37,7 @@ class FakePort(Port):
         self.c_port = ffi.new("struct rl_port *")
         self.c_port.rx_burst, self.c_port.tx_burst, self.c_port.reclaim = self._callbacks
         self.c_port.index = index
-        self.c_port.rx_queues = self.c_port.tx_queues = queues
+        self.c_port.queue_pairs = queues
         self.c_port.ready = 1
         self.completing = True
         self.room_returns = 0  # descriptors that each `reclaim` finds done
@@ -64,7 +64,7 @@ class FakePort(Port):
 
     def _tx_burst(self, port, queue, refs, n) -> int:
         n = min(n, self.tx_room)
-        queue %= self.tx_queues
+        queue %= self.queue_pairs
         self.tx_room -= n
         for i in range(n):
             self.sent.append((refs[i].buffer, refs[i].offset, refs[i].length))
@@ -72,7 +72,7 @@ class FakePort(Port):
         return n
 
     def _reclaim(self, port, queue) -> int:
-        queue %= self.tx_queues
+        queue %= self.queue_pairs
         self.tx_room += self.room_returns
         if not self.completing or not self.on_tx[queue]:
             return 0

@@ -82,7 +82,7 @@ class Harness:
             self.books_segment,
             self.packets,
             self.packets.device_addresses("offset"),
-            range(QUEUES),
+            QUEUES,
             Idle(adaptive=True),
         )
         self.ports = [FakePort(index, count) for index, count in enumerate(queues)]

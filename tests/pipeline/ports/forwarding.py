@@ -120,7 +120,7 @@ class Machine:
         port_config = self.config.ports[0]
         addresses = self.packets.device_addresses("offset")
         queues = port_config.queues
-        lane = Lane(self.books, self.packets, addresses, range(queues), Idle())
+        lane = Lane(self.books, self.packets, addresses, queues, Idle())
         port = create_port(port_config, 0)
         assert isinstance(port, Sim82599Port)
         if self.card is not None:

@@ -54,7 +54,7 @@ class PortHarness:
                 ends = [begin + self.packets.stride - 1 for begin in begins]
                 straddling = [n for n in range(buffers) if begins[n] >> pages != ends[n] >> pages]
                 self.addresses = DeviceAddresses(pages, unordered, straddling)
-            self.lane = Lane(books, self.packets, self.addresses, range(16), Idle())
+            self.lane = Lane(books, self.packets, self.addresses, 16, Idle())
             self.port = self.port_class(self.config, 0, Path("/nowhere"))
             ring_addresses = self.descriptors.device_addresses("offset")
             self.rings_bus = ring_addresses.of(0)
