@@ -15,7 +15,7 @@ from ringline.pipeline.bench.figures import Figure
 from ringline.pipeline.bench.machine import Machine, quiet_runs
 from ringline.pipeline.configuration.config import FlowsConfig, PortConfig, WireConfig
 from ringline.pipeline.driver.lane import Idle, Lane
-from ringline.pipeline.ports import create_port
+from ringline.pipeline.ports.create import create_port
 from ringline.pipeline.supervisor.instance import create_lane
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.packets import DescriptorMemory, PacketMemory

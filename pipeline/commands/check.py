@@ -6,7 +6,7 @@ import sys
 
 from ringline.pipeline.configuration import schema
 from ringline.pipeline.configuration.config import BUFFER_STRIDE, Config
-from ringline.pipeline.ports import create_port
+from ringline.pipeline.ports.create import create_port
 from ringline.pipeline.ports.pci import PciDevice, sysfs_root
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks
 from ringline.workers.trials import checking

@@ -27,7 +27,7 @@ from typing import Any
 
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.driver.lane import Idle, Lane
-from ringline.pipeline.ports import create_port
+from ringline.pipeline.ports.create import create_port
 from ringline.pipeline.ports.port import Port
 from ringline.shm import control
 from ringline.shm._shm import lib

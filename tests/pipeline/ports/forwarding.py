@@ -17,7 +17,7 @@ from typing import Any
 from ringline.pipeline._pipeline import ffi
 from ringline.pipeline.configuration.config import Config, MemoryConfig, PortConfig, WireConfig
 from ringline.pipeline.driver.lane import Idle, Lane
-from ringline.pipeline.ports import create_port
+from ringline.pipeline.ports.create import create_port
 from ringline.pipeline.ports.sim82599.port import Sim82599Port, card_segment
 from ringline.pipeline.supervisor.instance import create_lane, grant
 from ringline.shm import control

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ringline.pipeline.configuration.config import PortConfig
-from ringline.pipeline.ports import create_port
+from ringline.pipeline.ports.create import create_port
 from ringline.pipeline.ports.pci import PciDevice, stop_dma
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks
 
