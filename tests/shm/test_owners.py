@@ -108,7 +108,7 @@ time.sleep(60)
 """
 
 
-def test_what_a_dead_owner_left_is_removed_after_its_devices_are_stopped(
+def test_segments_of_a_dead_owner_are_removed_after_its_devices_are_stopped(
     instance: Callable[[], str],
 ) -> None:
     name = instance()

@@ -30,7 +30,7 @@ def test_a_count_that_is_wrong_is_reported(counter: str, residual: str) -> None:
         setattr(counters, name, right)
 
 
-def test_a_buffer_that_is_held_twice_or_by_nobody_is_reported() -> None:
+def test_a_buffer_that_is_held_twice_or_not_at_all_is_reported() -> None:
     with Harness() as harness:
         memory = harness.lane._lane.memory
         first = memory.free[0]

@@ -26,7 +26,7 @@ from .lane_harness import BUFFERS, DROP, QUEUES, Harness
         ({"port": 253}, True),
     ],
 )
-def test_a_reference_that_is_not_right_is_counted_and_refused(
+def test_an_invalid_reference_is_counted_and_refused(
     harness: Harness, change: dict[str, int], freed: bool
 ) -> None:
     harness.ports[0].arrive(0, 1)
@@ -91,7 +91,7 @@ def test_an_index_out_of_range_marks_the_worker_faulty(side: str) -> None:
         assert len(harness.ports[1].sent) == sent + 1, "the successor is trusted again"
 
 
-def test_a_worker_that_keeps_its_packets_is_faulty_and_costs_no_other_queue_any() -> None:
+def test_a_worker_that_keeps_its_packets_is_faulty_and_other_queues_lose_none() -> None:
     with Harness(blanks=4, buffers=6000) as harness:
         for queue in range(QUEUES):
             harness.ports[0].arrive(queue, 100_000)

@@ -68,7 +68,7 @@ def test_a_child_left_behind_cannot_keep_settlement_going() -> None:
         assert harness.books.slots[0].bad_reference <= lib.RL_RING_CAPACITY
 
 
-def test_what_a_dead_worker_wrote_on_its_own_in_ring_is_not_believed(harness: Harness) -> None:
+def test_references_that_a_dead_worker_changed_are_not_trusted(harness: Harness) -> None:
     harness.ports[0].arrive(0, 20)
     harness.ports[0].arrive(1, 1)
     harness.run_pass()
@@ -95,7 +95,7 @@ def test_what_a_dead_worker_wrote_on_its_own_in_ring_is_not_believed(harness: Ha
     assert len(harness.ports[1].sent) == 1
 
 
-def test_a_queue_that_is_given_up_is_dropped_by_name(harness: Harness) -> None:
+def test_packets_of_a_queue_without_a_worker_are_dropped_by_that_name(harness: Harness) -> None:
     harness.ports[0].arrive(1, 100)
     harness.run_pass(2)
     harness.workers[1].pop(10)

@@ -29,7 +29,7 @@ def test_packets_go_to_the_port_that_the_plugin_named(harness: Harness) -> None:
     assert harness.lane.in_flight == 0
 
 
-def test_each_packet_is_booked_where_it_came_in(harness: Harness) -> None:
+def test_each_packet_is_counted_on_the_port_that_received_it(harness: Harness) -> None:
     harness.ports[0].arrive(0, 3)
     harness.ports[1].arrive(0, 4)
     harness.run_pass()

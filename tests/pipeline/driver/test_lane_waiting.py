@@ -28,7 +28,7 @@ def test_a_full_tx_ring_holds_the_worker_up_and_loses_nothing(harness: Harness) 
     assert len(set(sent)) == 30
 
 
-def test_what_piled_up_on_an_out_ring_does_not_stay_there(harness: Harness) -> None:
+def test_a_backlog_on_an_out_ring_is_drained(harness: Harness) -> None:
     """A pass takes back up to 128 packets of a queue; it receives up to 64 from each port."""
     harness.ports[0].arrive(0, 130)
     harness.run_pass(3)
@@ -42,7 +42,7 @@ def test_what_piled_up_on_an_out_ring_does_not_stay_there(harness: Harness) -> N
     assert harness.books.slots[0].returned == 130
 
 
-def test_never_more_goes_to_a_worker_than_its_ring_has_room_for() -> None:
+def test_a_worker_gets_no_more_than_its_ring_has_room_for() -> None:
     with Harness(buffers=1600) as harness:
         harness.ports[0].arrive(0, 2000)
         harness.run_pass(30)
@@ -72,7 +72,7 @@ def test_a_sleeping_worker_is_woken_but_not_more_often_than_the_interval_allows(
     assert (slot.wakeups, worker.in_.sleeping) == (2, 0)
 
 
-def test_a_run_that_moved_nothing_found_nothing(harness: Harness) -> None:
+def test_a_run_that_moves_nothing_has_made_a_whole_pass(harness: Harness) -> None:
     """Even while the supervisor asks for attention: a drain ends when a run moves nothing."""
     harness.ports[0].arrive(0, 10)
     harness.books.request += 1
