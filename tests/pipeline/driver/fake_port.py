@@ -22,9 +22,7 @@ class FakePort(Port):
         self.index = index
         self.rx_queues = self.tx_queues = queues
         self.step = None
-        self.arrived: list[deque[int]] = [
-            deque() for _ in range(queues)
-        ]  # frame lengths in bytes, by queue
+        self.arrived: list[deque[int]] = [deque() for _ in range(queues)]  # frame lengths
         self.on_tx: list[list[int]] = [[] for _ in range(queues)]  # buffers, by queue
         self.sent: list[tuple[int, int, int]] = []  # buffer, offset, length, in order
         self.tx_room = 1 << 30

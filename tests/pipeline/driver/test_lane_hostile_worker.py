@@ -71,7 +71,7 @@ def test_a_worker_cannot_return_what_another_holds(harness: Harness) -> None:
 
 @pytest.mark.parametrize("side", ["in_.consumer", "out.producer"])
 def test_an_index_out_of_range_marks_the_worker_faulty(side: str) -> None:
-    # More buffers than ring entries: the lane reads its peer's index before the ring is full.
+    # More buffers than ring entries: the lane reads its peer's index when `in` seems full.
     with Harness(buffers=1600) as harness:
         ring, index = side.split(".")
         harness.ports[0].arrive(0, 2000)
