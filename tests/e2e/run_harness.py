@@ -176,16 +176,16 @@ def wait_for_end(pids: list[int]) -> None:
 
 
 def wrong(report: dict[str, Any]) -> dict[str, int]:
-    """The equations that do not hold."""
+    """Return the residuals that are not 0."""
     return {name: off for name, off in report["balance"].items() if off}
 
 
 def check_counts(report: dict[str, Any]) -> None:
     """Check that the books balance and that the counters of the port add up."""
-    assert wrong(report) == {}, f"seed {SEED}"
+    assert wrong(report) == {}, f"{wrong(report)} (seed {SEED})"
     port = report["ports"]["wan"]
     dropped = sum(port["drops"].values())
-    assert port["received"]["packets"] == port["forwarded"] + dropped + port["in_flight"]
+    assert port["received"]["packets"] == port["forwarded"] + dropped + port["in_flight"], port
 
 
 def drops(report: dict[str, Any], reason: str) -> list[int]:

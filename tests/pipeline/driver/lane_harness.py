@@ -103,7 +103,8 @@ class Harness:
     ) -> None:
         try:
             if error is None:
-                assert self.problems() == []
+                problems = self.problems()
+                assert not problems, problems  # pytest explains asserts of test files only
         finally:
             self.lane.close()
             self.packets.segment.unlink()
