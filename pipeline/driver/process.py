@@ -18,9 +18,7 @@ the process ends by itself, even if it was stopped itself (SIGSTOP).
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
 import time
 from typing import Any
@@ -31,7 +29,7 @@ from ringline.pipeline.ports.create import create_port
 from ringline.pipeline.ports.port import Port
 from ringline.shm import control
 from ringline.shm._shm import lib
-from ringline.shm.errors import RinglineError
+from ringline.shm.child_main import run_child
 from ringline.shm.ledger import Ledger
 from ringline.shm.packets import DescriptorMemory, PacketMemory
 from ringline.shm.rings import RingPair
@@ -227,20 +225,7 @@ class Driver:
 
 def main() -> int:
     """The driver process, as the supervisor starts it."""
-    # A terminal's Ctrl-C reaches the whole process group; the end is the supervisor's to order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    supervisor = control.Control.from_environment()
-    # One that was stopped must go on to see that its control socket closed.
-    lib.rl_die_with_parent(signal.SIGCONT, os.getppid())
-    driver = Driver(supervisor)
-    try:
-        driver.run()
-    except RinglineError as error:
-        with contextlib.suppress(control.Closed, TimeoutError):
-            supervisor.send({"event": "failed", "error": control.describe(error)})
-        return error.exit_code
-    return 0
+    return run_child(lambda supervisor: Driver(supervisor).run())
 
 
 if __name__ == "__main__":

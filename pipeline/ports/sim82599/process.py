@@ -8,9 +8,6 @@ It ends when it is told to, when its control socket closes, and when its supervi
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import sys
 from typing import Any
 
@@ -18,8 +15,8 @@ from ringline.pipeline._pipeline import lib
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.ports.sim82599 import model
 from ringline.pipeline.ports.sim82599.port import card_in, connect
-from ringline.shm import _shm, control
-from ringline.shm.errors import RinglineError
+from ringline.shm import control
+from ringline.shm.child_main import run_child
 from ringline.shm.packets import DESCRIPTORS_BASE, PACKETS_BASE, DescriptorMemory, PacketMemory
 from ringline.shm.segments import Segment
 
@@ -83,20 +80,8 @@ class Card:
 
 
 def main() -> int:
-    """The process, as the supervisor starts it."""
-    # A terminal's Ctrl-C reaches the whole process group; the end is the supervisor's to order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    supervisor = control.Control.from_environment()
-    # One that was stopped must go on to see that its control socket closed.
-    _shm.lib.rl_die_with_parent(signal.SIGCONT, os.getppid())
-    try:
-        Card(supervisor).run()
-    except RinglineError as error:
-        with contextlib.suppress(control.Closed, TimeoutError):
-            supervisor.send({"event": "failed", "error": control.describe(error)})
-        return error.exit_code
-    return 0
+    """The card process, as the supervisor starts it."""
+    return run_child(lambda supervisor: Card(supervisor).run())
 
 
 if __name__ == "__main__":
