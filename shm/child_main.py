@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ringline.shm.messages import Failed
+
 
 def run_child(serve: Callable[[Control], None]) -> int:
     """Call `serve` with the control socket of this process; returns the exit code."""
@@ -34,7 +36,8 @@ def run_child(serve: Callable[[Control], None]) -> int:
     try:
         serve(supervisor)
     except RinglineError as error:
+        failed: Failed = {"event": "failed", "error": describe(error)}
         with contextlib.suppress(Closed, TimeoutError):
-            supervisor.send({"event": "failed", "error": describe(error)})
+            supervisor.send(failed)
         return error.exit_code
     return 0

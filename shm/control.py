@@ -30,6 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ringline.shm.errors import Bug, RinglineError
+from ringline.shm.messages import ErrorDescription
 
 ENVIRONMENT = "RINGLINE_CONTROL"
 
@@ -218,8 +219,8 @@ class Control:
         self._socket.close()
 
 
-def describe(error: BaseException) -> Message:
-    """The `error` object of a `failed` event, from which `revive` makes it again."""
+def describe(error: BaseException) -> ErrorDescription:
+    """The `error` of a Failed message; `revive` makes the exception again."""
     return {"type": type(error).__name__, "message": str(error)}
 
 

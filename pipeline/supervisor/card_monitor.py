@@ -7,12 +7,14 @@ to, the run ends too: that is a card which fell out of its slot.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import assert_never, cast
 
 from ringline.pipeline.supervisor.instance import grant
 from ringline.pipeline.supervisor.monitor import ERRORS, Monitor, RunContext
 from ringline.pipeline.telemetry.observe import PortSource
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks, GaveUp
+from ringline.shm.messages import CardOpen, FromCard
 from ringline.shm.segments import Segment
 
 
@@ -38,7 +40,11 @@ class CardMonitor(Monitor):
         """Spawn it and hand it its port and its segments."""
         self.spawn()
         instance = self.context.instance
-        message = {"do": "open", "config": self.context.config.to_json(), "port": self._index}
+        message: CardOpen = {
+            "do": "open",
+            "config": self.context.config.to_json(),
+            "port": self._index,
+        }
         segments = (instance.descriptors.segment, instance.packets.segment, self._segment)
         with grant(*segments) as descriptors:
             self.tell(message, descriptors)
@@ -54,15 +60,20 @@ class CardMonitor(Monitor):
 
     def heard(self, what: str, message: Message) -> None:
         """Its word is taken: it is ours."""
-        if what == "ready":
+        received = cast("FromCard", message)
+        if received["event"] == "ready":
             self.ready = True
-        elif what == "failed":
-            self.context.fail(revive(message["error"], ERRORS))
-        elif what == "stopped":
-            self._source.wire = message["wire"]
-            if message["trouble"]:
-                told = f"port {self._source.name}: {message['trouble']}"
-                self.context.lack(EnvironmentLacks(told))
+        elif received["event"] == "failed":
+            self.context.fail(revive(received["error"], ERRORS))
+        elif received["event"] == "stopped":
+            self._source.wire = received["wire"]
+            if received["trouble"]:
+                problem = f"port {self._source.name}: {received['trouble']}"
+                self.context.lack(EnvironmentLacks(problem))
+        elif received["event"] == "bus_master":
+            pass  # the supervisor does not wait for it
+        else:
+            assert_never(received)
 
     def ended(self, how: str) -> None:
         """Its end is certain."""

@@ -22,8 +22,9 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
-from ringline.shm.control import ENVIRONMENT, Closed, Control, Message
+from ringline.shm.control import ENVIRONMENT, Closed, Control
 from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.messages import ToChild
 
 # Seconds for which a killed process is waited for; one that a device driver holds may never end.
 UNKILLABLE = 10.0
@@ -69,7 +70,7 @@ class Child:
             self._process.wait()
             raise EnvironmentLacks(f"{name} could not be watched: {error.strerror}") from None
 
-    def tell(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
+    def tell(self, message: ToChild, descriptors: Sequence[int] = ()) -> bool:
         """Send a message; False when it is gone or does not read, which its exit or
         its heartbeat will tell soon enough."""
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ringline.pipeline.supervisor.card_monitor import CardMonitor
-from ringline.pipeline.supervisor.driver_monitor import DriverMonitor
+from ringline.pipeline.supervisor.driver_monitor import DriverChange, DriverMonitor
 from ringline.pipeline.supervisor.instance import pci_address
 from ringline.pipeline.supervisor.monitor import Monitor, RunContext
 from ringline.pipeline.supervisor.worker_monitor import WorkerMonitor
@@ -42,7 +42,7 @@ class Children:
         sources: Sources,
         policy: RestartPolicy,
         silence: float,
-        driver_changed: Callable[[str], None],
+        driver_changed: Callable[[DriverChange], None],
     ) -> None:
         self._context = context
         self.started = False  # the driver and the workers were

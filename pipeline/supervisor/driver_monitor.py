@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Literal, assert_never, cast
 
 from ringline.pipeline.supervisor.instance import grant
 from ringline.pipeline.supervisor.monitor import ERRORS, Monitor, RunContext
@@ -13,19 +13,28 @@ from ringline.pipeline.supervisor.worker_states import Heartbeat
 from ringline.pipeline.telemetry.observe import Sources
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.messages import (
+    DriverOpen,
+    FromDriver,
+    PortReport,
+    Renew,
+    SettlementReport,
+    ToDriver,
+)
 from ringline.shm.rings import RingPair
 
 SILENCE = 3.0  # seconds without a pass of its loop until the driver counts as hung
 RENEWAL = 5.0  # seconds in which it must have settled a queue
 
-Settled = Callable[[dict[str, int]], None]
+DriverChange = Literal["finished", "drained", "stopped", "gone"]
+Settled = Callable[[SettlementReport], None]
 
 
 class DriverMonitor(Monitor):
     """The driver process. Its word is taken: it is ours, and no user code runs in it.
 
-    `changed` is called with each of its events that matters to the course of the
-    run ("opened", "ready", "renewed", "drained", "finished", "stopped") and with "gone".
+    `changed` is called with "finished", "drained" and "stopped" when the driver sends that
+    message, and with "gone" when it has exited.
     """
 
     def __init__(
@@ -33,7 +42,7 @@ class DriverMonitor(Monitor):
         context: RunContext,
         program: Sequence[str],
         sources: Sources,
-        changed: Callable[[str], None],
+        changed: Callable[[DriverChange], None],
     ) -> None:
         super().__init__(context, "driver", program)
         self.opened = False  # has found its cards
@@ -53,7 +62,7 @@ class DriverMonitor(Monitor):
         instance, place = self.context.instance, self.context.places["driver"]
         config = self.context.config
         config = replace(config, driver=replace(config.driver, cpu=place.cpu))
-        message = {"do": "open", "config": config.to_json(), "yield": place.shared}
+        message: DriverOpen = {"do": "open", "config": config.to_json(), "yield": place.shared}
         segments = [instance.descriptors.segment, instance.packets.segment, instance.lane]
         with grant(*segments, *instance.cards.values()) as descriptors:
             self.tell(message, descriptors)
@@ -63,7 +72,7 @@ class DriverMonitor(Monitor):
 
         `settled` is called with what that came to.
         """
-        message = {"do": "renew", "queue": queue, "generation": generation}
+        message: Renew = {"do": "renew", "queue": queue, "generation": generation}
         self._renewals[queue, generation] = (time.monotonic(), settled)
         if rings is None:
             self.order(message)
@@ -71,7 +80,7 @@ class DriverMonitor(Monitor):
             with grant(rings.segment) as descriptors:
                 self.order(message, descriptors)
 
-    def order(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+    def order(self, message: ToDriver, descriptors: Sequence[int] = ()) -> None:
         """Tell it something and have it read that at once."""
         self.tell(message, descriptors)
         self.context.instance.ask_for_a_turn()
@@ -92,24 +101,31 @@ class DriverMonitor(Monitor):
 
     def heard(self, what: str, message: Message) -> None:
         """Take over what it tells, then tell of it."""
-        if what == "opened":
+        received = cast("FromDriver", message)
+        if received["event"] == "opened":
             self.opened = True
-        elif what == "ready":
+        elif received["event"] == "ready":
             self.ready = self.served = True
             self._beat = Heartbeat(seen=time.monotonic())
-            self._describe(message.get("ports", []))
-        elif what == "ports":
-            self._describe(message["ports"])
-        elif what == "renewed":
-            queue, generation = message["queue"], message["generation"]
+            self._describe(received["ports"])
+        elif received["event"] == "ports":
+            self._describe(received["ports"])
+        elif received["event"] == "renewed":
+            queue, generation = received["queue"], received["generation"]
             _, settled = self._renewals.pop((queue, generation))
             self.context.instance.settled(queue, generation)
-            settled(message["settled"])
-        elif what == "stopped":
-            self._describe(message["report"].get("ports", []))
-        elif what == "failed":
-            self.context.fail(revive(message["error"], ERRORS))
-        self._changed(what)
+            settled(received["settled"])
+        elif received["event"] == "finished":
+            self._changed("finished")
+        elif received["event"] == "drained":
+            self._changed("drained")
+        elif received["event"] == "stopped":
+            self._describe(received["report"].get("ports", []))
+            self._changed("stopped")
+        elif received["event"] == "failed":
+            self.context.fail(revive(received["error"], ERRORS))
+        else:
+            assert_never(received)
 
     def ended(self, how: str) -> None:
         """Its end is certain."""
@@ -119,8 +135,8 @@ class DriverMonitor(Monitor):
         self._renewals.clear()
         self._changed("gone")
 
-    def _describe(self, ports: list[dict[str, Any]]) -> None:
-        for source, described in zip(self._sources.ports, ports, strict=False):
-            source.update(described)
-            if trouble := described.get("trouble"):
-                self.context.lack(EnvironmentLacks(f"port {source.name}: {trouble}"))
+    def _describe(self, ports: list[PortReport]) -> None:
+        for source, port in zip(self._sources.ports, ports, strict=False):
+            source.update(port)
+            if port["trouble"]:
+                self.context.lack(EnvironmentLacks(f"port {source.name}: {port['trouble']}"))

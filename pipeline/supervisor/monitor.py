@@ -21,6 +21,7 @@ from ringline.pipeline.supervisor.instance import Instance
 from ringline.shm import errors
 from ringline.shm.control import Closed, Garbled, Message
 from ringline.shm.errors import EnvironmentLacks, RinglineError
+from ringline.shm.messages import ToChild
 from ringline.workers.captures.capture_table import CaptureError
 
 REMARKS_MAX = 32
@@ -73,7 +74,7 @@ class Monitor(ABC):
         self.context.loop.watch(child.pidfd, self._exited)
         self.context.loop.watch(child.control.fileno(), self._listen)
 
-    def tell(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+    def tell(self, message: ToChild, descriptors: Sequence[int] = ()) -> None:
         """Send to the child, if there is one that listens."""
         if self.child is not None and self._deaf_since is None:
             self.child.tell(message, descriptors)

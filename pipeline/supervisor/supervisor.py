@@ -33,6 +33,7 @@ from ringline.pipeline.configuration.affinity import place, usable_cpus
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.supervisor import run_states
 from ringline.pipeline.supervisor.children import Children, Programs
+from ringline.pipeline.supervisor.driver_monitor import DriverChange
 from ringline.pipeline.supervisor.event_loop import Loop, Service
 from ringline.pipeline.supervisor.instance import Instance
 from ringline.pipeline.supervisor.monitor import RunContext
@@ -302,7 +303,7 @@ class Supervisor:
             self._hung = True
             self._blame(GaveUp(f"the driver {why} and was ended"))
 
-    def _driver_changed(self, what: str) -> None:
+    def _driver_changed(self, what: DriverChange) -> None:
         if what == "finished":
             self._finished = True
         elif what == "drained":

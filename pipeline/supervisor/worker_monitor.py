@@ -27,6 +27,7 @@ from ringline.pipeline.supervisor.worker_states import (
 from ringline.pipeline.telemetry.observe import WorkerSource
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks, PluginError, RinglineError
+from ringline.shm.messages import SettlementReport, WorkerOpen
 from ringline.shm.rings import RingPair
 from ringline.workers.process import launch
 
@@ -166,7 +167,7 @@ class WorkerMonitor(Monitor):
         self.spawn()
         config, instance = self.context.config.worker(self.queue), self.context.instance
         place = self.context.places[self.name]
-        message = {
+        message: WorkerOpen = {
             "do": "open",
             "queue": self.queue,
             "generation": self.state.generation,
@@ -175,7 +176,6 @@ class WorkerMonitor(Monitor):
             "ports": [port.name for port in self.context.config.ports],
             "folder": self.context.config.folder,
             "state_bytes": config.state_bytes,
-            "blanks": config.blanks,
             "debug": config.debug,
             "idle": self.context.config.driver.idle,
             "yield": place.shared,
@@ -200,7 +200,7 @@ class WorkerMonitor(Monitor):
         death = self._death
         self._settling = True
 
-        def settled(came_to: dict[str, int]) -> None:
+        def settled(came_to: SettlementReport) -> None:
             if generation >= self.state.generation:
                 self._settling = False
                 self._ring_faults = self._counted_ring_faults()
@@ -213,7 +213,7 @@ class WorkerMonitor(Monitor):
         """After one the driver does not poll the worker any more, until it has new rings."""
         return int(self.context.instance.books.slots[self.queue].ring_faults)
 
-    def _tell_of(self, death: Death, came_to: dict[str, int], *, successor: bool) -> None:
+    def _tell_of(self, death: Death, came_to: SettlementReport, *, successor: bool) -> None:
         lost = came_to["lost"]
         words = f"{self.name} {death.words()}; {lost} packet{'' if lost == 1 else 's'} lost with it"
         if successor:

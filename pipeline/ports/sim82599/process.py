@@ -1,7 +1,7 @@
 """A simulated 82599 in a process of its own, so that it outlives the driver as a card does.
 
-The supervisor starts it; port.py says how. It needs no core to itself: with nothing to do it
-sleeps, half a millisecond at a time in the end.
+The supervisor starts it; its messages are in shm/messages.py. It needs no core to itself:
+with nothing to do it sleeps, half a millisecond at a time in the end.
 
 It ends when it is told to, when its control socket closes, and when its supervisor dies.
 """
@@ -9,7 +9,7 @@ It ends when it is told to, when its control socket closes, and when its supervi
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import assert_never, cast
 
 from ringline.pipeline._pipeline import lib
 from ringline.pipeline.configuration.config import Config
@@ -17,6 +17,7 @@ from ringline.pipeline.ports.sim82599 import model
 from ringline.pipeline.ports.sim82599.port import card_in, connect
 from ringline.shm import control
 from ringline.shm.child_main import run_child
+from ringline.shm.messages import CardStopped, FromCard, ToCard
 from ringline.shm.packets import DESCRIPTORS_BASE, PACKETS_BASE, DescriptorMemory, PacketMemory
 from ringline.shm.segments import Segment
 
@@ -38,7 +39,8 @@ class Card:
             while not self._ended:
                 received = self._supervisor.receive(0.0 if self._model else 0.5)
                 if received is not None:
-                    self._obey(*received)
+                    message, descriptors = received
+                    self._on_message(cast("ToCard", message), descriptors)
                 elif self._model is not None:
                     self._model.run(TURN)
         except control.Closed:
@@ -49,17 +51,22 @@ class Card:
             for segment in self._segments:
                 segment.close()
 
-    def _obey(self, message: control.Message, descriptors: list[int]) -> None:
-        what = message.get("do")
-        if what == "open":
+    def _send(self, message: FromCard) -> None:
+        self._supervisor.send(message)
+
+    def _on_message(self, message: ToCard, descriptors: list[int]) -> None:
+        if message["do"] == "open":
             self._open(Config.from_json(message["config"]), message["port"], descriptors)
-            self._supervisor.send({"event": "ready"})
-        elif what == "bus_master" and self._model is not None:
-            self._model.bus_master(message["on"])
-            self._supervisor.send({"event": "bus_master", "on": message["on"]})
-        elif what == "stop":
-            self._supervisor.send({"event": "stopped", **self._end()})
+            self._send({"event": "ready"})
+        elif message["do"] == "bus_master":
+            if self._model is not None:
+                self._model.bus_master(message["on"])
+                self._send({"event": "bus_master", "on": message["on"]})
+        elif message["do"] == "stop":
+            self._send(self._end())
             self._ended = True
+        else:
+            assert_never(message)
 
     def _open(self, config: Config, index: int, descriptors: list[int]) -> None:
         rings = DescriptorMemory.attach(descriptors[0]).segment
@@ -72,11 +79,15 @@ class Card:
         sim.bus_master(False)  # the driver's to switch on
         self._model = sim
 
-    def _end(self) -> dict[str, Any]:
+    def _end(self) -> CardStopped:
         if self._model is None:
-            return {"wire": {}, "trouble": None}
+            return {"event": "stopped", "wire": {}, "trouble": None}
         self._model.flush()
-        return {"wire": self._model.wire(), "trouble": self._model.record_error}
+        return {
+            "event": "stopped",
+            "wire": self._model.wire(),
+            "trouble": self._model.record_error,
+        }
 
 
 def main() -> int:

@@ -25,6 +25,7 @@ PORT = {
     "statistics": {},
     "wire": {},
     "faults": [],
+    "trouble": None,
 }
 SETTLED = {"returned": 1, "carried": 2, "lost": 3, "refused": 4}
 
