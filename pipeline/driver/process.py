@@ -86,7 +86,7 @@ class Driver:
             self._balance_at = now + BALANCE_EVERY
         if now >= self._statistics_at:
             ports = self._describe_ports()  # even if not sent: a card's counters have limited width
-            if self._supervisor.heeded:  # it may be stopped by Ctrl-Z
+            if self._supervisor.peer_reads:  # it may be stopped by Ctrl-Z
                 self._send({"event": "ports", "ports": ports})
             self._statistics_at = now + STATISTICS_EVERY
         if self._drain_until is not None:
