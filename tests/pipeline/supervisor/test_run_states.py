@@ -1,4 +1,4 @@
-"""Promises of the run table: every way through a run, without a process and without a clock."""
+"""Guarantees of the run table, tested without a process and without a clock."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_second_stop_hurries_and_skips_nothing() -> None:
     ]
 
 
-def test_a_key_held_down_does_not_put_off_the_end() -> None:
+def test_repeated_stops_do_not_extend_the_drain() -> None:
     run, _ = run_told(
         RunState(),
         RunEvent.OPENED,
@@ -121,7 +121,9 @@ def test_a_key_held_down_does_not_put_off_the_end() -> None:
 
 def test_workers_have_the_time_to_be_killed() -> None:
     policy = RestartPolicy()
-    assert Timeouts().retire > 2 * policy.stop + policy.grace, "asked to stop, then killed"
+    assert Timeouts().retire > 2 * policy.stop + policy.grace, (
+        "there must be time to send Stop, then SIGKILL"
+    )
 
 
 def test_a_silent_driver_is_aborted_then_killed() -> None:
@@ -153,7 +155,7 @@ RUNS = reachable_runs()
 
 
 def test_every_run_ends() -> None:
-    """Whoever asks for the end gets it, even when no child ever answers."""
+    """STOP leads to the end even if no child ever answers."""
     for first in RUNS:
         run = first
         told_stop = step_run(run, RunEvent.STOP, 0.0, Timeouts())
@@ -172,7 +174,7 @@ def test_every_run_ends() -> None:
 def test_every_stage_that_waits_for_a_child_has_a_deadline() -> None:
     free = {Stage.OPENING, Stage.RUNNING, Stage.ENDED}
     for run in RUNS:
-        assert run.stage in free or run.deadline is not None, f"{run} waits for ever"
+        assert run.stage in free or run.deadline is not None, f"{run} could wait for ever"
 
 
 def test_books_are_settled_unless_the_driver_closed_them() -> None:
@@ -182,7 +184,7 @@ def test_books_are_settled_unless_the_driver_closed_them() -> None:
             assert (RunAction.SETTLE in actions) != run.closed
 
 
-def test_a_reason_to_end_may_come_at_any_moment() -> None:
+def test_a_failure_may_come_at_any_moment() -> None:
     for run in RUNS:
         after, _ = step_run(run, RunEvent.FAILED, 0.0, Timeouts())
         assert after.stage is not Stage.RUNNING
@@ -195,6 +197,6 @@ def test_the_driver_may_die_at_any_moment() -> None:
             assert not after.driver or after.stage is Stage.ENDED
 
 
-def test_what_cannot_happen_is_called_a_bug() -> None:
+def test_an_impossible_event_is_a_bug() -> None:
     with pytest.raises(Bug, match="opening"):
         step_run(RunState(), RunEvent.CARDS_GONE, 0.0, Timeouts())
