@@ -64,7 +64,7 @@ def worker(plugin: str, *, cpu: int, idle: str) -> Iterator[Worker]:
                     "yield": False,
                     "cpu": cpu,
                 }
-                child.tell(message, descriptors)
+                child.send(message, descriptors)
             _await_ready(child)
             segment = ffi.cast("struct rl_rings_segment *", rings.segment.address)
             yield Worker(
@@ -76,7 +76,7 @@ def worker(plugin: str, *, cpu: int, idle: str) -> Iterator[Worker]:
                 child.pid,
             )
         finally:
-            child.leave(2.0)
+            child.shut_down(2.0)
 
 
 def _await_ready(child: Child) -> None:
