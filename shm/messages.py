@@ -11,8 +11,8 @@ Driver (pipeline/driver/process.py):
 | Begin            | every worker is ready    | starts the cards -> DriverReady                  |
 | Renew            | rings are made, or a     | settles the queue, takes the new rings           |
 |                  | queue is given up        | -> Renewed                                       |
-| Drain            | the run is to end        | receives no more; when nothing is in flight or   |
-|                  |                          | `seconds` have passed -> Drained                 |
+| Drain            | the run is to end, again | receives no more; when nothing is in flight or   |
+|                  | to end it sooner         | `seconds` have passed -> Drained                 |
 | Stop             | all workers have ended   | settles all queues, stops the cards, counts the  |
 |                  |                          | books with a full scan, exits -> DriverStopped   |
 
@@ -28,7 +28,7 @@ Worker (workers/process/process.py):
 | Stop             | the run is to end        | works on what is on its `in` ring, returns the   |
 |                  |                          | blanks and exits                                 |
 
-Unasked, a worker sends Report: remarks once after WorkerReady, errors of the plugin at most
+Unasked, a worker sends Report: remarks once before WorkerReady, errors of the plugin at most
 once a second and at the end.
 
 Card process (pipeline/ports/sim82599/process.py):
@@ -233,7 +233,7 @@ class WorkerReady(TypedDict):
 
 
 class PluginReport(TypedDict, total=False):
-    """`remarks` are told to the operator once in a run, `error` each time it arrives."""
+    """The supervisor announces each remark once in a run, errors at most once a second."""
 
     remarks: list[str]
     error: str

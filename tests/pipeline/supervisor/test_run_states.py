@@ -17,7 +17,7 @@ from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.shm.errors import Bug
 
 
-def run_told(run: RunState, *events: RunEvent) -> tuple[RunState, list[RunAction]]:
+def run_after(run: RunState, *events: RunEvent) -> tuple[RunState, list[RunAction]]:
     done: list[RunAction] = []
     for event in events:
         run, actions = step_run(run, event, 0.0, Timeouts())
@@ -26,7 +26,7 @@ def run_told(run: RunState, *events: RunEvent) -> tuple[RunState, list[RunAction
 
 
 def test_an_orderly_run_does_everything_once_in_order() -> None:
-    run, done = run_told(
+    run, done = run_after(
         RunState(),
         RunEvent.OPENED,
         RunEvent.ALL_READY,
@@ -51,8 +51,8 @@ def test_an_orderly_run_does_everything_once_in_order() -> None:
 
 
 def test_a_dead_driver_stops_dma_first_and_its_books_are_settled() -> None:
-    run, _ = run_told(RunState(), RunEvent.OPENED, RunEvent.ALL_READY, RunEvent.BEGUN)
-    run, done = run_told(run, RunEvent.DRIVER_GONE, RunEvent.WORKERS_GONE, RunEvent.CARDS_GONE)
+    run, _ = run_after(RunState(), RunEvent.OPENED, RunEvent.ALL_READY, RunEvent.BEGUN)
+    run, done = run_after(run, RunEvent.DRIVER_GONE, RunEvent.WORKERS_GONE, RunEvent.CARDS_GONE)
     assert run.stage is Stage.ENDED
     assert done == [
         RunAction.STOP_DMA,
@@ -64,7 +64,7 @@ def test_a_dead_driver_stops_dma_first_and_its_books_are_settled() -> None:
 
 
 def test_a_driver_that_ends_without_closing_its_books_has_them_settled() -> None:
-    run, _ = run_told(
+    run, _ = run_after(
         RunState(),
         RunEvent.OPENED,
         RunEvent.ALL_READY,
@@ -73,23 +73,23 @@ def test_a_driver_that_ends_without_closing_its_books_has_them_settled() -> None
         RunEvent.DRAINED,
         RunEvent.WORKERS_GONE,
     )
-    run, done = run_told(run, RunEvent.DRIVER_GONE, RunEvent.WORKERS_GONE, RunEvent.CARDS_GONE)
+    run, done = run_after(run, RunEvent.DRIVER_GONE, RunEvent.WORKERS_GONE, RunEvent.CARDS_GONE)
     assert run.stage is Stage.ENDED
     assert RunAction.STOP_DMA in done
     assert done[-2:] == [RunAction.SETTLE, RunAction.FINISH]
 
 
 def test_a_second_stop_hurries_and_skips_nothing() -> None:
-    run, _ = run_told(
+    run, _ = run_after(
         RunState(), RunEvent.OPENED, RunEvent.ALL_READY, RunEvent.BEGUN, RunEvent.STOP
     )
     patient = run.deadline
-    run, done = run_told(run, RunEvent.STOP)
+    run, done = run_after(run, RunEvent.STOP)
     assert done == [RunAction.HURRY]
     assert run.deadline is not None
     assert patient is not None
     assert run.deadline < patient
-    _, done = run_told(
+    _, done = run_after(
         run,
         RunEvent.DEADLINE,
         RunEvent.WORKERS_GONE,
@@ -106,7 +106,7 @@ def test_a_second_stop_hurries_and_skips_nothing() -> None:
 
 
 def test_repeated_stops_do_not_extend_the_drain() -> None:
-    run, _ = run_told(
+    run, _ = run_after(
         RunState(),
         RunEvent.OPENED,
         RunEvent.ALL_READY,
@@ -127,8 +127,8 @@ def test_workers_have_the_time_to_be_killed() -> None:
 
 
 def test_a_silent_driver_is_aborted_then_killed() -> None:
-    run, _ = run_told(RunState(), RunEvent.OPENED, RunEvent.ALL_READY, RunEvent.BEGUN)
-    run, done = run_told(run, RunEvent.DRIVER_SILENT, RunEvent.DEADLINE, RunEvent.DRIVER_GONE)
+    run, _ = run_after(RunState(), RunEvent.OPENED, RunEvent.ALL_READY, RunEvent.BEGUN)
+    run, done = run_after(run, RunEvent.DRIVER_SILENT, RunEvent.DEADLINE, RunEvent.DRIVER_GONE)
     assert done == [
         RunAction.ABORT_DRIVER,
         RunAction.KILL_DRIVER,
@@ -158,9 +158,9 @@ def test_every_run_ends() -> None:
     """STOP leads to the end even if no child ever answers."""
     for first in RUNS:
         run = first
-        told_stop = step_run(run, RunEvent.STOP, 0.0, Timeouts())
-        run = told_stop[0]
-        done: list[RunAction] = list(told_stop[1])
+        stopping = step_run(run, RunEvent.STOP, 0.0, Timeouts())
+        run = stopping[0]
+        done: list[RunAction] = list(stopping[1])
         for _ in range(12):
             if run.stage is Stage.ENDED:
                 break

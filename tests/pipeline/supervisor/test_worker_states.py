@@ -23,7 +23,7 @@ from ringline.shm.errors import Bug
 POLICY = RestartPolicy()
 
 
-def told(
+def after_events(
     state: WorkerState, *events: tuple[WorkerEvent, float]
 ) -> tuple[WorkerState, list[WorkerAction]]:
     """The state after these events, and all actions to take."""
@@ -35,7 +35,7 @@ def told(
 
 
 def running(now: float = 0.0) -> WorkerState:
-    state, _ = told(
+    state, _ = after_events(
         WorkerState(),
         (WorkerEvent.START, now),
         (WorkerEvent.PREPARED, now),
@@ -51,18 +51,18 @@ def back_to_running(state: WorkerState, now: float) -> WorkerState:
         assert state.deadline is not None
         state, actions = step_worker(state, WorkerEvent.DEADLINE, state.deadline, POLICY)
         assert actions == (WorkerAction.SPAWN,)
-    return told(state, (WorkerEvent.PREPARED, now), (WorkerEvent.READY, now))[0]
+    return after_events(state, (WorkerEvent.PREPARED, now), (WorkerEvent.READY, now))[0]
 
 
 def test_start_makes_rings_before_the_worker() -> None:
-    state, done = told(WorkerState(), (WorkerEvent.START, 0.0))
+    state, done = after_events(WorkerState(), (WorkerEvent.START, 0.0))
     assert done == [WorkerAction.RINGS, WorkerAction.SPAWN]
     assert state.generation == 1
     assert state.deadline == POLICY.prepare
 
 
 def test_first_death_is_answered_at_once_with_a_new_generation() -> None:
-    state, done = told(running(), (WorkerEvent.EXITED, 10.0))
+    state, done = after_events(running(), (WorkerEvent.EXITED, 10.0))
     assert done == [WorkerAction.RINGS, WorkerAction.SPAWN]
     assert (state.phase, state.generation, state.restarts) == (Phase.PREPARING, 2, 1)
 
@@ -121,16 +121,18 @@ def test_state_is_blanked_after_repeated_crashes_only() -> None:
 def test_failing_before_it_ever_served_refuses_the_run(
     how: WorkerEvent, when: tuple[WorkerEvent, ...]
 ) -> None:
-    state, _ = told(WorkerState(), (WorkerEvent.START, 0.0), *((event, 0.0) for event in when))
+    state, _ = after_events(
+        WorkerState(), (WorkerEvent.START, 0.0), *((event, 0.0) for event in when)
+    )
     state, actions = step_worker(state, how, 1.0, POLICY)
     assert actions == (WorkerAction.REFUSE,)
     if how is WorkerEvent.FAILED:
-        state, _ = told(state, (WorkerEvent.EXITED, 1.1))
+        state, _ = after_events(state, (WorkerEvent.EXITED, 1.1))
     assert state.phase is Phase.STOPPED
 
 
 def test_failing_to_set_up_a_successor_is_a_death_like_others() -> None:
-    state, _ = told(running(), (WorkerEvent.EXITED, 1.0), (WorkerEvent.FAILED, 1.1))
+    state, _ = after_events(running(), (WorkerEvent.EXITED, 1.0), (WorkerEvent.FAILED, 1.1))
     state, actions = step_worker(state, WorkerEvent.EXITED, 1.2, POLICY)
     assert state.phase is Phase.BACKOFF
     assert actions == (WorkerAction.RINGS,)
@@ -147,7 +149,7 @@ def test_silence_is_met_by_abort_then_kill() -> None:
 
 
 def test_a_plugin_that_never_gets_ready_is_ended() -> None:
-    state, _ = told(WorkerState(), (WorkerEvent.START, 0.0))
+    state, _ = after_events(WorkerState(), (WorkerEvent.START, 0.0))
     state, actions = step_worker(state, WorkerEvent.DEADLINE, POLICY.prepare, POLICY)
     assert actions == (WorkerAction.ABORT,)
     state, actions = step_worker(state, WorkerEvent.EXITED, POLICY.prepare, POLICY)
