@@ -21,7 +21,6 @@ import os
 import select
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 
 from ringline.shm.control import ENVIRONMENT, Closed, Control
@@ -45,7 +44,6 @@ class Child:
         Raises EnvironmentLacks if the program cannot be started or no descriptor is left.
         """
         self.name = name
-        self.started = time.monotonic()
         self.control, theirs = Control.pair()
         try:
             self._process = subprocess.Popen(
@@ -86,10 +84,6 @@ class Child:
         """Send a signal to this process, never to a later one with the same process id."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
-
-    def has_ended(self) -> bool:
-        """Whether the process has ended; it may not be reaped yet."""
-        return os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def reap(self) -> str:
         """Call after the end: kill what it left running, free everything, say how it ended."""

@@ -40,7 +40,7 @@ class Instance:
         self.config = config
         self._rings: dict[int, list[RingPair]] = {}
         with contextlib.ExitStack() as stack:
-            self.removed = remove_stale(config.name, stop_dma)
+            remove_stale(config.name, stop_dma)
             pci = [address for port in config.ports if (address := pci_address(port))]
             name, hugepages = config.name, config.memory.hugepages
             self.descriptors = stack.enter_context(
@@ -72,10 +72,6 @@ class Instance:
         rings = RingPair.create(self.config.name, queue, generation)
         self._rings.setdefault(queue, []).append(rings)
         return rings
-
-    def rings(self, queue: int) -> RingPair:
-        """The newest rings of a queue."""
-        return self._rings[queue][-1]
 
     def drop_old_rings(self, queue: int, generation: int) -> None:
         """Unlink and close the rings of `queue` that are older than `generation`, once the
