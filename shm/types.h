@@ -48,7 +48,6 @@ struct rl_reference {
 #define RL_FLAG_L4_OK 0x08        /* the card checked the TCP or UDP checksum */
 #define RL_FLAG_CHECKSUM_BAD 0x10 /* one of them was wrong */
 #define RL_FLAG_BLANK 0x20        /* a granted buffer, not a received packet */
-#define RL_FLAG_TX_CHECKSUM 0x40  /* reserved: ask the card for checksums */
 
 #define RL_VERDICT_DROP 255  /* the plugin said: drop */
 #define RL_VERDICT_ERROR 254 /* the plugin failed on this packet: drop, counted apart */

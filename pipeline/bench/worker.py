@@ -13,6 +13,7 @@ from ringline.pipeline.supervisor.child import Child
 from ringline.pipeline.supervisor.instance import grant
 from ringline.shm import control, errors
 from ringline.shm.errors import EnvironmentLacks, PluginError
+from ringline.shm.messages import WorkerOpen
 from ringline.shm.packets import PacketMemory
 from ringline.shm.rings import RingPair
 from ringline.shm.slots import WorkerSlot
@@ -49,22 +50,21 @@ def worker(plugin: str, *, cpu: int, idle: str) -> Iterator[Worker]:
         child = Child("worker", launch.command(), launch.environment())
         try:
             with grant(packets.segment, rings.segment, slot.segment) as descriptors:
-                child.tell(
-                    {
-                        "do": "open",
-                        "queue": 0,
-                        "generation": 1,
-                        "plugin": plugin,
-                        "options": {},
-                        "ports": ["bench"],
-                        "state_bytes": 1 << 20,
-                        "idle": idle,
-                        "yield": False,
-                        "debug": False,
-                        "cpu": cpu,
-                    },
-                    descriptors,
-                )
+                message: WorkerOpen = {
+                    "do": "open",
+                    "queue": 0,
+                    "generation": 1,
+                    "plugin": plugin,
+                    "options": {},
+                    "ports": ["bench"],
+                    "folder": None,
+                    "state_bytes": 1 << 20,
+                    "debug": False,
+                    "idle": idle,
+                    "yield": False,
+                    "cpu": cpu,
+                }
+                child.send(message, descriptors)
             _await_ready(child)
             segment = ffi.cast("struct rl_rings_segment *", rings.segment.address)
             yield Worker(
@@ -76,7 +76,7 @@ def worker(plugin: str, *, cpu: int, idle: str) -> Iterator[Worker]:
                 child.pid,
             )
         finally:
-            child.leave(2.0)
+            child.shut_down(2.0)
 
 
 def _await_ready(child: Child) -> None:

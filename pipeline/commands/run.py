@@ -36,8 +36,8 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
             seconds=seconds,
             announce=shown.announce,
             display=_Watcher(config, shown).show,
-            beside=shown.beside,
-            last=True,
+            services=shown.beside,
+            ignore_signals_after=True,
         ).run()
         shown.close()
         errors = [outcome.error] if outcome.error else []

@@ -27,6 +27,7 @@ from ringline.pipeline.telemetry.version import version
 from ringline.shm import counters, slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.clock import ticks, ticks_per_second
+from ringline.shm.messages import PortReport
 from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment
 from ringline.shm.slots import SlotEntry, WorkerSlot
@@ -56,12 +57,12 @@ class PortSource:
     wire: dict[str, int] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
 
-    def update(self, event: dict[str, Any]) -> None:
-        """Take over one item of a driver's `ports` event."""
-        self.mac = event["mac"] or ""
-        self.link_up, self.link_mbps = event["link"]["up"], event["link"]["mbps"]
-        self.statistics, self.wire = event["statistics"], event["wire"]
-        self.faults = tuple(event["faults"])
+    def update(self, port: PortReport) -> None:
+        """Take over what the driver reports of the port."""
+        self.mac = port["mac"] or ""
+        self.link_up, self.link_mbps = port["link"]["up"], port["link"]["mbps"]
+        self.statistics, self.wire = port["statistics"], port["wire"]
+        self.faults = tuple(port["faults"])
 
 
 @dataclass

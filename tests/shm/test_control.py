@@ -1,10 +1,11 @@
-"""Promises of the control sockets between the supervisor and its children."""
+"""Guarantees of the control sockets between the supervisor and its children."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -148,6 +149,25 @@ def test_receive_ends_at_its_limit(ends: tuple[Control, Control]) -> None:
     assert time.monotonic() - start >= 0.05
 
 
+def test_pieces_do_not_extend_the_timeout(ends: tuple[Control, Control]) -> None:
+    ours, theirs = ends
+    enough = threading.Event()
+
+    def send_pieces() -> None:
+        while not enough.wait(0.01):
+            ours._socket.send(b"+x")
+
+    sender = threading.Thread(target=send_pieces)
+    sender.start()
+    try:
+        start = time.monotonic()
+        assert theirs.receive(0.2) is None
+        assert 0.2 <= time.monotonic() - start < 10.0
+    finally:
+        enough.set()
+        sender.join()
+
+
 def test_send_to_a_peer_that_does_not_read_ends(ends: tuple[Control, Control]) -> None:
     ours, _ = ends
     with pytest.raises(TimeoutError, match="does not read"):
@@ -158,14 +178,14 @@ def test_send_to_a_peer_that_does_not_read_ends(ends: tuple[Control, Control]) -
 def test_a_peer_that_does_not_read_is_seen(ends: tuple[Control, Control]) -> None:
     ours, theirs = ends
     sent = 0
-    while ours.heeded:
+    while ours.peer_reads:
         ours.send({"x": "y" * 1000}, seconds=0)
         sent += 1
-        assert sent < 100_000, "never was it seen that nobody reads"
+        assert sent < 100_000, "the full buffer was not noticed"
     ours.send({"worth": "waiting for", "x": "y" * 20_000}, seconds=0)
     for _ in range(sent + 1):
         assert theirs.receive(1) is not None
-    assert ours.heeded
+    assert ours.peer_reads
 
 
 def test_a_child_finds_its_end_in_the_environment() -> None:

@@ -119,9 +119,12 @@ class WorkerHarness:
             "plugin": plugin,
             "options": {},
             "ports": list(ports),
+            "folder": None,
             "state_bytes": self.state_bytes,
+            "debug": False,
             "idle": "adaptive",
             "yield": True,
+            "cpu": None,
             **message,
         }
         segments = (self.packets.segment, self.rings.segment, self.slot.segment)

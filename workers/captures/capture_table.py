@@ -46,7 +46,6 @@ class CaptureError(RinglineError):
     """A capture that cannot be read or written: says which file, where in it and what to do."""
 
     exit_code = 2
-    whose = "operator"
 
 
 def link_type_name(link_type: int) -> str:

@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ringline.shm.messages import FromWorker
+
 ENVIRONMENT = "RINGLINE_CONTROL"
 
 _PIECE = 30_000  # bytes of one datagram's content, as in ringline.shm.control
@@ -72,7 +74,7 @@ class Channel:
                 self._pieces, self._descriptors = [], []
                 return message, descriptors
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: FromWorker) -> None:
         """Send a message; what the supervisor does not read for 2 s is lost with it.
 
         Raises Closed when the supervisor is gone.

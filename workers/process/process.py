@@ -3,10 +3,7 @@
 It gets descriptors, not names: packet memory, its own two rings, its slot. It
 cannot open another worker's, nor anything of a card's.
 
-Messages (plan of the control socket): `open` with three descriptors -> events
-`prepared` and `ready`, or `failed`; `stop` -> what is on `in` is finished, blanks
-are returned, and it exits with 0. Remarks, and what is wrong with a plugin that
-fails, go as `report` events, once a second at most.
+The messages that it takes and sends are in shm/messages.py.
 
 Started in 13 ms with a plugin in C, and that is why this file reads as it does:
 json, socket, typing, dataclasses and the like are not imported (channel.py), and
@@ -35,6 +32,8 @@ from ringline.workers.worker import Worker
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
+
+    from ringline.shm.messages import FromWorker, PluginReport, WorkerOpen
 
 DRAIN_SECONDS = 2.0  # a driver that goes on pushing would keep a stopping worker for ever
 REPORT_SECONDS = 1.0
@@ -108,7 +107,7 @@ def _packets(number: int) -> str:
 class Process:
     """One life of a worker."""
 
-    def __init__(self, channel: Channel, message: dict[str, Any], descriptors: list[int]) -> None:
+    def __init__(self, channel: Channel, message: WorkerOpen, descriptors: list[int]) -> None:
         self._channel = channel
         self._message = message
         # These rings are new: that their layout is ours vouches for the rest, whose headers
@@ -125,17 +124,17 @@ class Process:
         message = self._message
         gc.disable()
         try:
-            tier = loading.load(message["plugin"], message.get("folder"))
-            tier.accept(message.get("options") or {})
+            tier = loading.load(message["plugin"], message["folder"])
+            tier.accept(message["options"])
             tier.prepare(
                 Context(
                     queue=message["queue"],
                     ports=message["ports"],
-                    debug=bool(message.get("debug")),
+                    debug=message["debug"],
                     state_bytes=self._slot.segment.used,
                 )
             )
-            self._channel.send({"event": "prepared"})
+            self._send({"event": "prepared"})
             engine = self._set_up(tier)
         except PluginError as error:
             self._fail("PluginError", str(error))
@@ -150,7 +149,7 @@ class Process:
         # What stands now stays: a collection must not look through all of numba.
         gc.freeze()
         gc.enable()
-        self._channel.send({"event": "ready"})
+        self._send({"event": "ready"})
         return self._serve(engine)
 
     def _set_up(self, tier: Tier) -> Engine:
@@ -169,8 +168,8 @@ class Process:
             out=ffi.addressof(rings, "out"),
             memory=self._packets.address + header,
             view=self._packets.memory[header:],
-            busy=message.get("idle") == "busy",
-            yielding=bool(message.get("yield")),
+            busy=message["idle"] == "busy",
+            yielding=message["yield"],
         )
 
     def _serve(self, engine: Engine) -> int:
@@ -215,11 +214,14 @@ class Process:
         except Exception as error:
             self._report({"error": f"plugin {self._message['plugin']}: {sentence(error)}"})
 
-    def _report(self, content: dict[str, Any]) -> None:
-        self._channel.send({"event": "report", "plugin": content})
+    def _send(self, message: FromWorker) -> None:
+        self._channel.send(message)
+
+    def _report(self, content: PluginReport) -> None:
+        self._send({"event": "report", "plugin": content})
 
     def _fail(self, kind: str, text: str) -> None:
-        self._channel.send({"event": "failed", "error": {"type": kind, "message": text}})
+        self._send({"event": "failed", "error": {"type": kind, "message": text}})
 
 
 def main() -> NoReturn:
@@ -234,7 +236,8 @@ def main() -> NoReturn:
             channel = Channel()
             received = channel.receive(60.0)
             if received is not None and received[0].get("do") == "open":
-                code = _live(channel, *received)
+                message: Any = received[0]  # a WorkerOpen
+                code = _live(channel, message, received[1])
     except Closed:
         pass
     except RinglineError as error:
@@ -245,17 +248,20 @@ def main() -> NoReturn:
     os._exit(code)
 
 
-def _live(channel: Channel, message: dict[str, Any], descriptors: list[int]) -> int:
+def _live(channel: Channel, message: WorkerOpen, descriptors: list[int]) -> int:
     import faulthandler
 
     faulthandler.enable()  # the supervisor answers silence with ABRT: then this says where
-    if message.get("cpu") is not None:
+    if message["cpu"] is not None:
         os.sched_setaffinity(0, {message["cpu"]})
     try:
         return Process(channel, message, descriptors).run()
     except RinglineError as error:
-        text = {"type": type(error).__name__, "message": str(error)}
-        channel.send({"event": "failed", "error": text})
+        failed: FromWorker = {
+            "event": "failed",
+            "error": {"type": type(error).__name__, "message": str(error)},
+        }
+        channel.send(failed)
         return error.exit_code
 
 

@@ -6,15 +6,11 @@ In the driver process (the default): the lane steps the model once per pass, on 
 core. The model ends with the driver.
 
 In a process of its own (`process = true`): it goes on when the driver is killed, as a card
-would. The supervisor starts it, and again whenever it ended:
+would. The supervisor starts it as
 
     python -m ringline.pipeline.ports.sim82599.process      RINGLINE_CONTROL=<fd>
-    {"do": "open", "config": <Config as JSON>, "port": <index>}
-        + descriptors [.descriptors, .packets, .card.<port>]
-        -> {"event": "ready"}, or {"event": "failed", "error": …}
-    {"do": "bus_master", "on": false}   after a driver died, before its memory is settled
-        -> {"event": "bus_master", "on": false}: from here on the card does no DMA
-    {"do": "stop"} -> {"event": "stopped", "wire": …, "trouble": …}; so does closing the socket
+
+and speaks to it with the messages ToCard and FromCard of shm/messages.py.
 
 The segment `.card.<port>` (`card_segment` makes it) goes to the driver too, which hands
 its descriptor to `use_card` before `open`; register accesses then go through the mailbox in

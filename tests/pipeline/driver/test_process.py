@@ -34,7 +34,8 @@ class DriverHarness:
         self._thread = threading.Thread(target=process.Driver(self._theirs).run)
         self._thread.start()
         with grant(instance.descriptors.segment, instance.packets.segment, instance.lane) as given:
-            self.ours.send({"do": "open", "config": instance.config.to_json()}, given)
+            config = instance.config.to_json()
+            self.ours.send({"do": "open", "config": config, "yield": False}, given)
         self.wait_for("opened")
         self.ours.send({"do": "begin"})
         self.wait_for("ready")
