@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from ringline.pipeline.bench.machine import USABLE
-from ringline.pipeline.telemetry import status_socket
 from ringline.pipeline.telemetry.snapshot import Snapshot
+from ringline.pipeline.telemetry.status_client import ask
 from ringline.shm.errors import EnvironmentLacks, RinglineError
 
 START_SECONDS = 60.0  # numba without its cache compiles for some seconds
@@ -61,7 +61,7 @@ class Running:
             if self._process.poll() is not None:
                 raise EnvironmentLacks(f"the run that was to be measured ended: {self._words()}")
             try:
-                return status_socket.ask(self.name)
+                return ask(self.name)
             except RinglineError:
                 if time.monotonic() > deadline:
                     raise

@@ -211,16 +211,16 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _status(given: argparse.Namespace) -> int:
-    from ringline.pipeline.telemetry.status_socket import tell
+    from ringline.pipeline.commands.status import status
 
-    print(tell(given.name, as_json=given.json))
+    print(status(given.name, as_json=given.json))
     return 0
 
 
 def _top(given: argparse.Namespace) -> int:
-    from ringline.pipeline.terminal.top import watch
+    from ringline.pipeline.commands.top import top
 
-    watch(given.name)
+    top(given.name)
     return 0
 
 

@@ -11,7 +11,7 @@ from ringline.pipeline.supervisor.supervisor import Supervisor
 from ringline.pipeline.telemetry import report
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.terminal import stdio, table
-from ringline.pipeline.terminal.top import Display, display
+from ringline.pipeline.terminal.display import Display, display
 from ringline.shm.errors import RinglineError
 
 
@@ -36,7 +36,7 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
             seconds=seconds,
             announce=shown.announce,
             display=_Watcher(config, shown).show,
-            beside=shown.beside,
+            beside=shown.services,
             last=True,
         ).run()
         shown.close()
