@@ -25,10 +25,10 @@ USAGE = {
     f"try forward none.pcap -o a=0x{'F' * 5000}": "-o.a: must be a number of at most 64 bits",
     f"try forward none.pcap -o a={'9' * 5000}": "none.pcap: there is no such capture file",
     f"try forward none.pcap -o a={'[' * 5000}": "none.pcap: there is no such capture file",
-    "bench walking": "there is no 'walking'; one or more of handoff, driver, tx",
+    "bench walking": "unknown measurement 'walking'; choose from handoff, driver, tx",
     "bench --runs 0": "--runs must be at least 1, not 0",
     "bench --seconds nan": "--seconds must be above 0, not nan",
-    "bench --cpus 0,0": "--cpus wants two processors, as in 0,1, not '0,0'",
+    "bench --cpus 0,0": "--cpus must be two processors, as in 0,1, not '0,0'",
     "status ../passwd": "'../passwd' cannot be the name of an instance",
     "top ../passwd": "'../passwd' cannot be the name of an instance",
 }
