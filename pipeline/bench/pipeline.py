@@ -121,7 +121,7 @@ def _throughput(driver: int, worker: int, seconds: float) -> Throughput:
         raise BooksError(f"a closed loop lost packets: {lost}, balance {report['balance']}")
     sent = _sent(after) - _sent(before)
     each = 1e9 / max(sent, 1)
-    lane = after.lanes[0].counters, before.lanes[0].counters
+    lane = after.lane.counters, before.lane.counters
     busy = after.workers[0].counters["busy_seconds"] - before.workers[0].counters["busy_seconds"]
     return Throughput(
         mpps=sent / (after.clock - before.clock) / 1e6,

@@ -112,7 +112,7 @@ def families(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _ports(snapshot)
     yield from _cards(snapshot)
     yield from _workers(snapshot)
-    yield from _lanes(snapshot)
+    yield from _lane(snapshot)
     yield from _books(snapshot)
     yield from _plugins(snapshot)
 
@@ -278,15 +278,15 @@ def _cumulative(bounds: Iterable[float], buckets: tuple[int, ...]) -> list[tuple
     return result
 
 
-def _lanes(snapshot: Snapshot) -> Iterator[Metric]:
-    rows = [([str(number)], lane.counters) for number, lane in enumerate(snapshot.lanes)]
-    yield from counters("lane", LANE, ["lane"], rows)
+def _lane(snapshot: Snapshot) -> Iterator[Metric]:
+    # There is one lane; the label stays because dashboards use it.
+    number = "0"
+    yield from counters("lane", LANE, ["lane"], [([number], snapshot.lane.counters)])
     age = GaugeMetricFamily(
         "ringline_lane_heartbeat_age_seconds", "Time since the lane's last pass.", labels=["lane"]
     )
-    for number, lane in enumerate(snapshot.lanes):
-        if lane.heartbeat_age is not None:
-            age.add_metric([str(number)], lane.heartbeat_age)
+    if snapshot.lane.heartbeat_age is not None:
+        age.add_metric([number], snapshot.lane.heartbeat_age)
     yield age
     yield GaugeMetricFamily(
         "ringline_driver_up",

@@ -33,7 +33,7 @@ def lay_out(snapshot: Snapshot) -> dict[str, Any]:
         "metrics": snapshot.metrics_url,
         "ports": {port.name: _port(port, snapshot) for port in snapshot.ports},
         "workers": [_worker(worker) for worker in snapshot.workers],
-        "lanes": [lane.counters for lane in snapshot.lanes],
+        "lanes": [snapshot.lane.counters],
         "drops": snapshot.drops,
         "buffers": snapshot.holders(),
         "balance": snapshot.balance,

@@ -22,7 +22,7 @@ class Idle:
     def __init__(self, instance: Instance, config: Config) -> None:
         self.instance = instance
         self.books = instance.books
-        self.sources = Sources.of(config, [instance.lane], instance.slots)
+        self.sources = Sources.of(config, instance.lane, instance.slots)
         self.sources.state = "running"
         for source in self.sources.workers:
             source.rings = instance.new_rings(source.queue, 1)
