@@ -91,7 +91,7 @@ def unwritable(path: str, file: Path) -> Iterable[str]:
         elif file.exists():
             if not os.access(file, os.W_OK):
                 yield f"{path}: {file} cannot be written: permission denied"
-            elif why := to_be_kept(file):
+            elif why := why_kept(file):
                 yield f"{path}: {file} {why}"
         elif not file.parent.is_dir():
             yield f"{path}: there is no folder {file.parent}"
@@ -101,7 +101,7 @@ def unwritable(path: str, file: Path) -> Iterable[str]:
         yield f"{path}: {file} cannot be written: {error.strerror}"
 
 
-def to_be_kept(file: Path) -> str | None:
+def why_kept(file: Path) -> str | None:
     """Why no capture can be written to what is at `file` already, which is no folder: the end
     of a sentence. Only captures are replaced, not a configuration or a plugin by mistake."""
     try:
