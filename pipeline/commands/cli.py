@@ -246,7 +246,7 @@ def _try(given: argparse.Namespace) -> int:
     from ringline.pipeline.configuration.toml import Table
 
     problems: list[str] = []
-    options = Table({"-o": dict(given.options)}, "", problems).plain("-o")
+    options = Table({"-o": dict(given.options)}, "", problems).json_table("-o")
     if problems:
         raise UsageError("\n".join(problems))
     if len(options) != len(given.options):

@@ -1,8 +1,10 @@
-"""Which process runs on which CPU. Pure, but for the two functions that ask the kernel.
+"""Which process runs on which CPU.
 
-Packet loops spin while there is work, so each wants a CPU of its own. Where two
-must share one, both give it away whenever they would wait: 47 million packets a
-second were moved on one core that way, 0.26 when one side spins on a full ring.
+Packet loops spin while there is work, so each needs a CPU of its own. Two that share
+a CPU both yield it instead of waiting: one core moved 47 million packets per second
+that way, and 0.26 million when one side spun on a full ring.
+
+`place` is a pure function; `usable_cpus` reads the state of the kernel.
 """
 
 from __future__ import annotations
@@ -18,20 +20,20 @@ from ringline.shm.errors import EnvironmentLacks
 
 @dataclass(frozen=True)
 class Place:
-    """Where a process runs. `cpu` None: wherever the kernel likes. `shared`: it must yield."""
+    """Where a process runs. `cpu` None means not pinned; `shared` means that it must yield."""
 
     cpu: int | None
     shared: bool
 
 
 def place(wishes: Mapping[str, int | None], cpus: Sequence[int]) -> dict[str, Place]:
-    """A place for every process of `wishes`, which names them in order of importance.
+    """A place for each process in `wishes`, which lists the most important first.
 
-    A wish is a CPU or None for "any". `cpus` are those that may be used, the best
-    first. Those without a wish get the CPU with the fewest others on it. With
-    one CPU nobody is pinned: there is nothing to keep apart.
+    A wish is a CPU, or None for any. `cpus` are the usable CPUs, the best first. A process
+    without a wish gets the CPU with the fewest processes so far. If only one CPU is usable
+    and no wish names it, no process is pinned.
 
-    Raises EnvironmentLacks when a wish names a CPU that is not in `cpus`.
+    Raises EnvironmentLacks when a wish is not in `cpus`.
     """
     for name, cpu in wishes.items():
         if cpu is not None and cpu not in cpus:
@@ -56,13 +58,13 @@ def place(wishes: Mapping[str, int | None], cpus: Sequence[int]) -> dict[str, Pl
 
 
 def usable_cpus() -> list[int]:
-    """The CPUs this process may use; whole cores first, then their second threads."""
+    """The CPUs that this process may use: the first thread of each core, then the others."""
     mine = sorted(os.sched_getaffinity(0))
     return sorted(mine, key=lambda cpu: (_thread_of(cpu), cpu))
 
 
 def _thread_of(cpu: int) -> int:
-    """Which thread of its core a CPU is: 0 for the first."""
+    """The index of a CPU among the threads of its core; 0 if unknown."""
     try:
         text = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
     except OSError:

@@ -71,7 +71,7 @@ class ReportFile:
         try:
             if not _may_be_replaced(path):
                 raise UsageError(
-                    f"the report cannot be written to {path}: it is there already, and is no "
+                    f"the report cannot be written to {path}: it exists and is not a "
                     "report; remove it, or name another file"
                 )
             # Else to open a pipe waits for its reader.

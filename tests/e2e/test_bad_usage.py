@@ -22,7 +22,7 @@ USAGE = {
     "try forward none.pcap -o a=1 -o a=2": "an option is given twice with -o",
     "try forward none.pcap -o a=2026-01-01": "-o.a: must not be a date or time",
     "try forward none.pcap -o a=nan": "-o.a: must be a finite number, not nan",
-    f"try forward none.pcap -o a=0x{'F' * 5000}": "-o.a: must be a number of at most 64 bits",
+    f"try forward none.pcap -o a=0x{'F' * 5000}": "-o.a: must be an integer of at most 64 bits",
     f"try forward none.pcap -o a={'9' * 5000}": "none.pcap: there is no such capture file",
     f"try forward none.pcap -o a={'[' * 5000}": "none.pcap: there is no such capture file",
     "bench walking": "unknown measurement 'walking'; choose from handoff, driver, tx",

@@ -190,7 +190,7 @@ def test_an_unwritable_report_is_refused_with_its_path(tmp_path: Path) -> None:
 def test_what_is_no_report_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "edge.toml"  # as in `run --report edge.toml`
     path.write_text('name = "edge"\n')
-    with pytest.raises(UsageError, match=r"edge\.toml: it is there already, and is no report"):
+    with pytest.raises(UsageError, match=r"edge\.toml: it exists and is not a report"):
         ReportFile(str(path))
     assert path.read_text() == 'name = "edge"\n'
 
