@@ -16,7 +16,7 @@ from typing import Any
 
 from ringline.pipeline.bench import add_arguments as add_bench_arguments
 from ringline.pipeline.terminal import stdio
-from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
+from ringline.shm.errors import EnvironmentLacks, RinglineError
 
 EPILOG = """\
 exit codes: 0 success, 1 a bug in ringline, 2 wrong usage, configuration or plugin,
@@ -243,15 +243,8 @@ def _top(given: argparse.Namespace) -> int:
 
 def _try(given: argparse.Namespace) -> int:
     from ringline.pipeline.commands.try_plugin import attempt
-    from ringline.pipeline.configuration.toml import Table
 
-    problems: list[str] = []
-    options = Table({"-o": dict(given.options)}, "", problems).json_table("-o")
-    if problems:
-        raise UsageError("\n".join(problems))
-    if len(options) != len(given.options):
-        raise UsageError("an option is given twice with -o")
-    return attempt(given.plugin, given.capture, given.out, options, given.ports)
+    return attempt(given.plugin, given.capture, given.out, given.options, given.ports)
 
 
 def _bench(given: argparse.Namespace) -> int:

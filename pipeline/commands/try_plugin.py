@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ringline.pipeline.configuration.machine_checks import same, why_kept
+from ringline.pipeline.configuration.toml import Table
 from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import PluginError, UsageError
 from ringline.workers.trials import trial
@@ -19,13 +20,18 @@ TABLE_ROWS = 10  # of each table in the summary
 
 
 def attempt(
-    plugin: str, capture: str, out: str | None, options: Mapping[str, Any], ports: Sequence[str]
+    plugin: str,
+    capture: str,
+    out: str | None,
+    given: Sequence[tuple[str, Any]],
+    ports: Sequence[str],
 ) -> int:
     """Run `plugin` on `capture` and print the summary; the exit code.
 
-    The exit code is 2 when the plugin failed on a packet. Raises RinglineError when the
-    plugin cannot run.
+    `given` are the options of the plugin as (key, value). The exit code is 2 when the
+    plugin failed on a packet. Raises RinglineError when the plugin cannot run.
     """
+    options = _checked(given)
     if out is not None:
         if same(Path(out), Path(capture)):
             raise UsageError(f"{out} is the capture that is read; write to another file")
@@ -41,6 +47,17 @@ def attempt(
         print(f"ringline: frame {frame}: {complaint}", file=sys.stderr)
     failed = done.counters["plugin_errors"] + done.counters["verdict_errors"]
     return PluginError.exit_code if failed else 0
+
+
+def _checked(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The options as a table. Raises UsageError as a configuration file would."""
+    problems: list[str] = []
+    options = Table({"-o": dict(given)}, "", problems).json_table("-o")
+    if problems:
+        raise UsageError("\n".join(problems))
+    if len(options) != len(given):
+        raise UsageError("an option is given twice with -o")
+    return options
 
 
 def summary(plugin: str, capture: str, done: trial.Summary, out: str | None) -> str:
@@ -91,8 +108,8 @@ def _buckets(buckets: Sequence[int]) -> str:
     """The buckets that are not empty, with their upper bounds: powers of two."""
     bounds = [f"below {2**bucket}" for bucket in range(len(buckets) - 1)]
     bounds.append(f"{2 ** (len(buckets) - 2)} and more")
-    told = [f"{bound}: {n}" for bound, n in zip(bounds, buckets, strict=True) if n]
-    return ", ".join(told) or "no values"
+    texts = [f"{bound}: {n}" for bound, n in zip(bounds, buckets, strict=True) if n]
+    return ", ".join(texts) or "no values"
 
 
 def _row(row: Any) -> str:

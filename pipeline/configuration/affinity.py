@@ -26,16 +26,16 @@ class Place:
     shared: bool
 
 
-def place(wishes: Mapping[str, int | None], cpus: Sequence[int]) -> dict[str, Place]:
-    """A place for each process in `wishes`, which lists the most important first.
+def place(wanted: Mapping[str, int | None], cpus: Sequence[int]) -> dict[str, Place]:
+    """A place for each process in `wanted`, which lists the most important first.
 
-    A wish is a CPU, or None for any. `cpus` are the usable CPUs, the best first. A process
-    without a wish gets the CPU with the fewest processes so far. If only one CPU is usable
-    and no wish names it, no process is pinned.
+    `wanted` has the configured CPU of each process, or None for any. `cpus` are the usable
+    CPUs, the best first. A process that may use any gets the CPU with the fewest processes
+    so far. If only one CPU is usable and none is configured, no process is pinned.
 
-    Raises EnvironmentLacks when a wish is not in `cpus`.
+    Raises EnvironmentLacks when a configured CPU is not in `cpus`.
     """
-    for name, cpu in wishes.items():
+    for name, cpu in wanted.items():
         if cpu is not None and cpu not in cpus:
             usable = ", ".join(str(cpu) for cpu in sorted(cpus))
             raise EnvironmentLacks(
@@ -43,16 +43,16 @@ def place(wishes: Mapping[str, int | None], cpus: Sequence[int]) -> dict[str, Pl
                 "change cpu in the configuration or the affinity of this service"
             )
     if len(cpus) == 1:
-        only = None if all(cpu is None for cpu in wishes.values()) else cpus[0]
-        return {name: Place(only, shared=len(wishes) > 1) for name in wishes}
-    load = Counter(cpu for cpu in wishes.values() if cpu is not None)
+        only = None if all(cpu is None for cpu in wanted.values()) else cpus[0]
+        return {name: Place(only, shared=len(wanted) > 1) for name in wanted}
+    load = Counter(cpu for cpu in wanted.values() if cpu is not None)
     chosen: dict[str, int] = {}
-    for name, wish in wishes.items():
-        if wish is None:
+    for name, configured in wanted.items():
+        if configured is None:
             cpu = min(cpus, key=lambda cpu: load[cpu])
             load[cpu] += 1
         else:
-            cpu = wish
+            cpu = configured
         chosen[name] = cpu
     return {name: Place(cpu, shared=load[cpu] > 1) for name, cpu in chosen.items()}
 

@@ -161,7 +161,7 @@ class Config:
     restart: RestartConfig = RestartConfig()
     driver: DriverConfig = DriverConfig()
     metrics: MetricsConfig = MetricsConfig()
-    folder: str = "."  # of the configuration file: plugins may lie beside it
+    folder: str = "."  # of the configuration file; plugins may be in it
 
     @property
     def queues(self) -> int:

@@ -54,7 +54,7 @@ class Display(ABC):
 
     @abstractmethod
     def announce(self, sentence: str) -> None:
-        """Print a message that stays readable beside the display."""
+        """Print a message where the display does not overwrite it."""
 
     @abstractmethod
     def close(self) -> None:
