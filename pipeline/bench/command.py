@@ -25,15 +25,15 @@ from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
 from ringline.shm.owners import SHARED_MEMORY
 from ringline.shm.segments import remove_stale
 
-# Each side runs a busy loop: on one processor the two never run at the same time.
+# Each side runs a busy loop: on one CPU the two never run at the same time.
 NEEDS_TWO_CPUS = ("handoff", "plugin", "latency")
 
 
 def measure(arguments: Namespace) -> int:
     """Run the chosen measurements and print the figures; the exit code.
 
-    Raises UsageError for wrong arguments, EnvironmentLacks when this machine has too
-    few processors.
+    Raises UsageError for wrong arguments, EnvironmentLacks when this machine has too few
+    CPUs.
     """
     measurements: dict[str, Callable[[machine.Machine, int], list[Figure]]] = {
         "handoff": handoff.measure,
@@ -100,7 +100,7 @@ def _parse_cpus(text: str | None) -> list[int] | None:
         return None
     numbers = [int(part) for part in text.split(",") if part.isdecimal()]
     if len(set(numbers)) != 2 or text.count(",") != 1:
-        raise UsageError(f"bench: --cpus must be two processors, as in 0,1, not {text!r}")
+        raise UsageError(f"bench: --cpus must be two CPUs, as in 0,1, not {text!r}")
     return numbers
 
 
@@ -109,6 +109,6 @@ def _require_cpus(cpus: tuple[int, ...], chosen: list[str]) -> None:
     if len(cpus) < 2 and impossible:
         others = ", ".join(name for name in MEASUREMENTS if name not in NEEDS_TWO_CPUS)
         raise EnvironmentLacks(
-            f"bench: two processors are needed for {', '.join(impossible)}, and only processor "
+            f"bench: two CPUs are needed for {', '.join(impossible)}, and only CPU "
             f"{cpus[0]} can be used here; it is enough for {others}"
         )

@@ -1,9 +1,9 @@
 """The state of the machine during a benchmark, and the choice of undisturbed runs.
 
-On a virtual machine the speed of a processor varies. When others use it, a loop of pure
-arithmetic takes up to 1.8 times as long. When the host moves a virtual processor to
-another chip, a cache line takes five times as long between the two processors. So
-`quiet_runs` measures both before and after each run, and prefers undisturbed runs.
+On a virtual machine the speed of a CPU varies. When others use it, a loop of pure
+arithmetic takes up to 1.8 times as long. When the host moves a virtual CPU to another
+chip, a cache line takes five times as long between the two CPUs. So `quiet_runs`
+measures both before and after each run, and prefers undisturbed runs.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Machine:
     """What `look` measured.
 
     `arithmetic` is ns per dependent multiply-add; `round_trip` is ns for a cache line to the
-    other processor and back (None with one processor); `strays` is the share of each
-    processor that other processes use.
+    other CPU and back (None with one CPU); `strays` is the share of each CPU that other
+    processes use.
     """
 
     cpus: tuple[int, ...]
@@ -52,22 +52,22 @@ class Machine:
         strays = ", ".join(f"cpu {cpu} {share:.0%}" for cpu, share in self.strays.items())
         trip = "-" if self.round_trip is None else f"{self.round_trip:.0f} ns"
         return (
-            f"processors {', '.join(map(str, self.cpus))}; arithmetic {self.arithmetic:.2f} ns a "
+            f"CPUs {', '.join(map(str, self.cpus))}; arithmetic {self.arithmetic:.2f} ns a "
             f"step; cache line round trip {trip}; used by others: {strays}"
         )
 
 
 def choose_cpus(wanted: list[int] | None) -> tuple[int, ...]:
-    """The two processors to measure on; the last two usable ones by default, or the only one.
+    """The two CPUs to measure on: `wanted`, or the last two usable ones, or the only one.
 
-    Raises EnvironmentLacks when a wanted processor cannot be used.
+    Raises EnvironmentLacks when a wanted CPU cannot be used.
     """
     usable = sorted(USABLE)
     if wanted:
         missing = [cpu for cpu in wanted if cpu not in usable]
         if missing:
             raise EnvironmentLacks(
-                f"--cpus: processor {missing[0]} cannot be used here; usable: "
+                f"--cpus: CPU {missing[0]} cannot be used here; usable: "
                 + ", ".join(map(str, usable))
             )
         return tuple(wanted[:2])
@@ -84,13 +84,13 @@ def look(cpus: tuple[int, ...]) -> Machine:
 
 
 def arithmetic() -> float:
-    """ns per step of dependent arithmetic on this processor, measured now."""
+    """ns per step of dependent arithmetic on this CPU, measured now."""
     ticks: int = lib.rl_limit_arithmetic(ROUNDS)
     return ticks / ROUNDS / ticks_per_second() * 1e9
 
 
 def round_trip(cpus: tuple[int, ...]) -> float:
-    """ns for a cache line to the other processor and back, measured now."""
+    """ns for a cache line to the other CPU and back, measured now."""
     ticks, _ = run_pair(cpus, "ping", {"rounds": PINGS}, 4096)
     return ticks / PINGS / ticks_per_second() * 1e9
 
@@ -101,7 +101,7 @@ def quiet_runs(
     """`runs` results of `measure`, undisturbed if possible.
 
     After TRIES_PER_RUN x `runs` tries the least disturbed results fill up. `pair` says that
-    `measure` uses both processors.
+    `measure` uses both CPUs.
     """
     tried: list[tuple[float, float, Result]] = []
 
@@ -124,7 +124,7 @@ def quiet_runs(
 
 
 def _busy(cpus: tuple[int, ...]) -> dict[int, tuple[int, int]]:
-    """Per processor: (busy ticks, all ticks) of the kernel since boot."""
+    """Per CPU: (busy ticks, all ticks) of the kernel since boot."""
     found = {}
     with open("/proc/stat", encoding="ascii") as stat:
         for line in stat:

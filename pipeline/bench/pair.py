@@ -1,4 +1,4 @@
-"""Run two loops in two processes over shared memory, each on its own processor.
+"""Run two loops in two processes over shared memory, each on its own CPU.
 
 The other process is a new Python, not a fork, and gets the memory as a file
 descriptor. Each side gives up after TIMEOUT seconds without progress of the other.
@@ -55,7 +55,7 @@ def _loops(memory: Any, given: dict[str, int]) -> Loops:
 def run_pair(cpus: tuple[int, ...], name: str, given: dict[str, int], size: int) -> tuple[int, int]:
     """Run the pair `name` over `size` bytes; the ticks of this and of the other side.
 
-    Raises EnvironmentLacks when a side made no progress: its processor is busy.
+    Raises EnvironmentLacks when a side made no progress: its CPU is busy.
     """
     fd = os.memfd_create("ringline-bench")
     try:
@@ -84,7 +84,7 @@ def run_pair(cpus: tuple[int, ...], name: str, given: dict[str, int], size: int)
         os.close(fd)
     if not ticks or not their_ticks:
         raise EnvironmentLacks(
-            f"the two sides of `{name}` did not run at the same time: processors "
+            f"the two sides of `{name}` did not run at the same time: CPUs "
             f"{cpus[0]} and {cpus[1]} are busy with other work"
         )
     return ticks, their_ticks

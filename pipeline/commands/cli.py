@@ -119,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
         help="TOML file; default: a simulated card with synthetic flows",
     )
     run.add_argument(
-        "--for", dest="seconds", type=_seconds, metavar="SECONDS", help="stop after this time"
+        "--for", dest="seconds", type=_seconds, metavar="SECONDS", help="stop after SECONDS"
     )
     run.add_argument("--report", metavar="FILE", help="write a JSON report to FILE at the end")
 

@@ -37,10 +37,10 @@ def _cpus(config: Config) -> Iterable[str]:
         if worker.cpu is not None
     }
     if config.driver.cpu is not None and config.driver.cpu not in usable:
-        yield f"driver.cpu: processor {config.driver.cpu} cannot be used here; usable: {words}"
+        yield f"driver.cpu: CPU {config.driver.cpu} cannot be used here; usable: {words}"
     for who, cpu in wanted.items():
         if cpu not in usable:
-            yield f"worker.cpus: processor {cpu} of {who} cannot be used here; usable: {words}"
+            yield f"worker.cpus: CPU {cpu} of {who} cannot be used here; usable: {words}"
 
 
 def _wire(port: PortConfig, config: Config) -> Iterable[str]:

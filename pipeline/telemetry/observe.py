@@ -183,7 +183,7 @@ def _worker(source: WorkerSource, books: Any, clock: _Clock) -> WorkerSnapshot:
     slot = counters.read(books.slots[source.queue])
     latency = slot.pop("latency")
     rings = source.rings
-    named = _Named(source.slot)
+    named = _PluginValues(source.slot)
     return WorkerSnapshot(
         queue=source.queue,
         plugin=source.plugin,
@@ -209,7 +209,7 @@ def _occupancy(ring: Any) -> int:
     return min(waiting, RING_CAPACITY)
 
 
-class _Named:
+class _PluginValues:
     """The metrics, histograms and tables that a plugin named in its slot.
 
     Each entry is read once; an entry that is not valid is left out.

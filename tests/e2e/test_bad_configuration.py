@@ -111,7 +111,7 @@ worker.debug: must be true or false, not an integer (1)
 worker.restart.intensity: must be an integer from 0 to 1000, not -1
 worker.restart.period: must be a number from 0.1 to 86400, not a string ("long")
 worker.40: there is no worker 40; the workers are 0 to 0
-driver.cpu: processor 4000 cannot be used here; usable: 0
+driver.cpu: CPU 4000 cannot be used here; usable: 0
 driver.idle: must be one of busy, adaptive, not "lazy"
 metrics.listen: must be address:port as in "127.0.0.1:9464", or "off", not "nowhere"
 """

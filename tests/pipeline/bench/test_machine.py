@@ -39,7 +39,7 @@ def test_disturbed_runs_are_repeated(speeds: Callable[[list[float], list[float]]
     assert counted(2) == [0, 2]
 
 
-def test_a_run_on_distant_processors_does_not_count(
+def test_a_run_on_distant_cpus_does_not_count(
     speeds: Callable[[list[float], list[float]], None],
 ) -> None:
     speeds([1.0, 1.0, 1.0], [100.0, 500.0, 110.0])
@@ -53,6 +53,6 @@ def test_after_all_tries_the_least_disturbed_runs_count(
     assert counted(2) == [0, 3]
 
 
-def test_a_processor_that_cannot_be_used_is_refused() -> None:
-    with pytest.raises(EnvironmentLacks, match="processor 4095 cannot be used here"):
+def test_a_cpu_that_cannot_be_used_is_refused() -> None:
+    with pytest.raises(EnvironmentLacks, match="CPU 4095 cannot be used here"):
         machine.choose_cpus([0, 4095])
