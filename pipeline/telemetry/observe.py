@@ -3,8 +3,8 @@
 Workers can write anything into their own slot and rings, so nothing there is trusted:
 heartbeat ages and ring occupancies are clamped to their possible range, WorkerSlot
 checks the directory of a slot, and the words copied from one slot are bounded. So
-`take` always ends (test_hostile_slots_cannot_break_the_endpoint in
-tests/pipeline/telemetry/test_metrics.py).
+`take` always ends
+(tests/pipeline/telemetry/test_metrics.py: test_hostile_slots_cannot_break_the_endpoint).
 """
 
 from __future__ import annotations
