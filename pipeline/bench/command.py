@@ -10,16 +10,10 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 
-from ringline.pipeline.bench import (
-    MEASUREMENTS,
-    handoff,
-    latency,
-    machine,
-    pipeline,
-    plugin,
-    ports,
-)
+from ringline.pipeline.bench import machine
+from ringline.pipeline.bench.arguments import MEASUREMENTS
 from ringline.pipeline.bench.figures import Figure, table
+from ringline.pipeline.bench.measurements import handoff, latency, pipeline, plugin, ports
 from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
 from ringline.shm.owners import SHARED_MEMORY

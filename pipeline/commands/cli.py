@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from ringline.pipeline.bench import add_arguments as add_bench_arguments
+from ringline.pipeline.bench.arguments import add_arguments as add_bench_arguments
 from ringline.pipeline.terminal import stdio
 from ringline.shm.errors import EnvironmentLacks, RinglineError
 
@@ -248,9 +248,9 @@ def _try(given: argparse.Namespace) -> int:
 
 
 def _bench(given: argparse.Namespace) -> int:
-    from ringline.pipeline import bench
+    from ringline.pipeline.bench.command import measure
 
-    return bench.main(given)
+    return measure(given)
 
 
 if __name__ == "__main__":

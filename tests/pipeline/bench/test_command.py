@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ringline.pipeline import bench
-from ringline.pipeline.bench import command, handoff, machine
+from ringline.pipeline.bench import command, machine
+from ringline.pipeline.bench.measurements import handoff
 from ringline.pipeline.terminal import progress
 
 
@@ -34,7 +34,7 @@ def test_an_interrupted_benchmark_leaves_an_empty_line(
     monkeypatch.setenv("TERM", kind)
     given = argparse.Namespace(what=["handoff"], json=False, runs=1, seconds=1.0, cpus=None)
     with pytest.raises(KeyboardInterrupt):
-        bench.main(given)
+        command.measure(given)
     assert terminal.getvalue().startswith(shown)
     assert terminal.getvalue().endswith("\r\x1b[2K" if shown else "")
     assert bool(terminal.getvalue()) == bool(shown)
