@@ -1,4 +1,4 @@
-"""A real worker process for the benchmark, with the benchmark in the driver's place."""
+"""A real worker process, driven by the benchmark instead of the driver."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from ringline.shm.rings import RingPair
 from ringline.shm.slots import WorkerSlot
 from ringline.workers.process import launch
 
-READY_SECONDS = 60.0  # numba without its cache compiles for some seconds
-TIMEOUT = 5.0  # seconds until a worker that does not answer is given up
-FRAME = 60
+READY_SECONDS = 60.0  # without its cache, numba compiles for some seconds
+TIMEOUT = 5.0  # seconds to wait for an answer
+FRAME = 60  # bytes of each packet, without CRC
 BATCH = 64
 
 
 @dataclass
 class Worker:
-    """`in_` and `out` are the driver's ring ends (cdata), `references` 64 packets of 60 bytes
-    in packet memory, `counters` what the worker counts, `pid` its process."""
+    """A worker that is ready.
+
+    `in_` and `out` are the driver's ends of its rings (`struct rl_ring_end *`), `references`
+    BATCH packets of FRAME bytes in packet memory, `counters` its struct rl_worker_counters.
+    """
 
     rings: Any
     in_: Any
@@ -40,7 +43,10 @@ class Worker:
 
 @contextlib.contextmanager
 def worker(plugin: str, *, cpu: int, idle: str) -> Iterator[Worker]:
-    """A worker that runs `plugin` on `cpu`, ready; it ends with the context."""
+    """Start a worker that runs `plugin` on `cpu`, and wait until it is ready.
+
+    `idle` is busy or adaptive. The worker ends with the context.
+    """
     instance = f"bench-{os.getpid()}"
     with (
         PacketMemory.create(instance, BATCH, hugepages="off") as packets,

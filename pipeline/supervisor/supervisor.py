@@ -124,7 +124,7 @@ class Supervisor:
     def _prepare(self, loop: Loop, instance: Instance, notifier: Notifier) -> None:
         config = self._config
         self._loop, self._instance = loop, instance
-        self._sources = Sources.of(config, [instance.lane], instance.slots)
+        self._sources = Sources.of(config, instance.lane, instance.slots)
         queues = range(config.queues)
         wishes = {"driver": config.driver.cpu}
         wishes |= {f"worker {queue}": config.worker(queue).cpu for queue in queues}

@@ -146,8 +146,8 @@ def test_a_trial_overwrites_only_captures(operator: Operator) -> None:
     for out, told in (
         ("in.pcap", "in.pcap is the capture that is read; write to another file"),
         ("link.pcap", "link.pcap is the capture that is read; write to another file"),
-        ("notes", "notes is there already, and is no capture; remove it, or record to another"),
-        ("pipe", "pipe is a pipe or a socket; record to a file"),
+        ("notes", "notes exists and is not a capture; remove it, or choose another"),
+        ("pipe", "pipe is a pipe or a socket; choose a regular file"),
     ):
         sentence = operator.refused(2, "try", "forward", "in.pcap", "-w", out)
         assert sentence.startswith(told)

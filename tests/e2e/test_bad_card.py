@@ -119,7 +119,7 @@ def test_a_card_that_does_not_answer(operator: Operator, card: Card) -> None:
 
 
 def test_more_queues_than_the_card_has(operator: Operator, card: Card) -> None:
-    told = "port.wan.queues: must be a whole number from 1 to 16, not 17"
+    told = "port.wan.queues: must be an integer from 1 to 16, not 17"
     assert refused(operator, text=f"{CONFIG}queues = 17\n", code=2) == told
 
 

@@ -22,13 +22,13 @@ USAGE = {
     "try forward none.pcap -o a=1 -o a=2": "an option is given twice with -o",
     "try forward none.pcap -o a=2026-01-01": "-o.a: must not be a date or time",
     "try forward none.pcap -o a=nan": "-o.a: must be a finite number, not nan",
-    f"try forward none.pcap -o a=0x{'F' * 5000}": "-o.a: must be a number of at most 64 bits",
+    f"try forward none.pcap -o a=0x{'F' * 5000}": "-o.a: must be an integer of at most 64 bits",
     f"try forward none.pcap -o a={'9' * 5000}": "none.pcap: there is no such capture file",
     f"try forward none.pcap -o a={'[' * 5000}": "none.pcap: there is no such capture file",
-    "bench walking": "there is no 'walking'; one or more of handoff, driver, tx",
+    "bench walking": "unknown measurement 'walking'; choose from handoff, driver, tx",
     "bench --runs 0": "--runs must be at least 1, not 0",
     "bench --seconds nan": "--seconds must be above 0, not nan",
-    "bench --cpus 0,0": "--cpus wants two processors, as in 0,1, not '0,0'",
+    "bench --cpus 0,0": "--cpus must be two CPUs, as in 0,1, not '0,0'",
     "status ../passwd": "'../passwd' cannot be the name of an instance",
     "top ../passwd": "'../passwd' cannot be the name of an instance",
 }
@@ -36,7 +36,7 @@ MISSING = {
     "status nobody": "no instance nobody runs here",
     "status --json nobody": "no instance nobody runs here",
     "top nobody": "no instance nobody runs here",
-    "bench --cpus 0,4095": "--cpus: processor 4095 cannot be used here; usable: 0",
+    "bench --cpus 0,4095": "--cpus: CPU 4095 cannot be used here; usable: 0",
 }
 
 
@@ -57,6 +57,6 @@ def test_a_missing_instance_or_processor_is_reported(operator: Operator, words: 
 def test_a_benchmark_for_two_processors_is_refused_on_one(operator: Operator, what: str) -> None:
     sentence = operator.refused(3, "bench", what, within=["taskset", "-c", "0"])
     assert sentence == (
-        f"bench: two processors are needed for {what}, and only processor 0 can be used here; "
+        f"bench: two CPUs are needed for {what}, and only CPU 0 can be used here; "
         "it is enough for driver, tx, pipeline"
     )

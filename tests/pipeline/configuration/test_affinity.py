@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -59,6 +60,15 @@ def test_no_cpu_is_shared_while_another_is_free(case: tuple[int, list[int | None
             assert place_.shared == (used.count(place_.cpu) > 1)
         if all(wish is None for wish in wishes) and len(wishes) <= cpus:
             assert len(set(used)) == len(wishes)
+
+
+def test_first_threads_of_cores_come_before_second_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    siblings = {0: "0-1\n", 1: "0-1\n", 2: "2,3\n", 3: "2,3\n"}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(siblings))
+    monkeypatch.setattr(
+        Path, "read_text", lambda path: siblings[int(path.parts[5].removeprefix("cpu"))]
+    )
+    assert usable_cpus() == [0, 2, 1, 3]
 
 
 def test_usable_cpus_are_those_of_this_process() -> None:

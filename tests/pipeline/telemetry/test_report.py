@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -188,7 +189,7 @@ def test_an_unwritable_report_is_refused_with_its_path(tmp_path: Path) -> None:
 def test_what_is_no_report_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "edge.toml"  # as in `run --report edge.toml`
     path.write_text('name = "edge"\n')
-    with pytest.raises(UsageError, match=r"edge\.toml: it is there already, and is no report"):
+    with pytest.raises(UsageError, match=r"edge\.toml: it exists and is not a report"):
         ReportFile(str(path))
     assert path.read_text() == 'name = "edge"\n'
 
@@ -197,6 +198,23 @@ def test_a_pipe_without_a_reader_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="No such device or address"):
         ReportFile(str(tmp_path / "pipe"))
+
+
+def test_a_full_disk_does_not_destroy_an_older_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, offset: int, length: int) -> None:
+        os.ftruncate(fd, length)  # a file system may have reserved a part
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "old.json"
+    path.write_text('{"older": 1}')
+    file = ReportFile(str(path))
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(EnvironmentLacks, match="No space left"):
+        file.write({"name": "edge" * 100})
+    file.close()
+    assert path.read_text() == '{"older": 1}'
 
 
 def test_a_full_disk_is_told() -> None:

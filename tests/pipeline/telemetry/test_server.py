@@ -74,7 +74,7 @@ def test_a_silent_client_does_not_hold_up_others(server: Server, connect: Connec
 def test_every_client_ends_at_its_deadline(
     server: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SECONDS", 0.2)
+    monkeypatch.setattr(module, "TIMEOUT", 0.2)
     silent = connect()
     lingering = connect()
     lingering.sendall(b"x\n")

@@ -18,13 +18,11 @@ import pytest
 from rich.console import Console
 
 from ringline.pipeline.configuration.dataclass_json import to_json
-from ringline.pipeline.telemetry import status_socket
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.telemetry.status_socket import StatusServer
-from ringline.pipeline.terminal import table, top
-from ringline.shm.errors import BooksError, EnvironmentLacks
+from ringline.pipeline.terminal import display, table
+from ringline.shm.errors import BooksError
 
-from ..idle_instance import Idle, idle_instance, served
+from ..idle_instance import Idle, idle_instance
 
 
 @pytest.fixture
@@ -124,7 +122,7 @@ def test_a_bounded_run_is_shown_since_it_serves(
     pair: tuple[Snapshot, Snapshot], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The start does not count: a plugin may have been compiled in it."""
-    shown = top.Lines(seconds=10)
+    shown = display.Lines(seconds=10)
     for snapshot in pair:
         shown.show(dataclasses.replace(snapshot, began=snapshot.began - 7))
     assert capsys.readouterr().out.startswith("2 of 10 s; ")
@@ -141,7 +139,7 @@ def test_plain_text_is_aligned(pair: tuple[Snapshot, Snapshot]) -> None:
 def drawn(board: table.Board, width: int) -> list[str]:
     file = io.StringIO()
     Console(file=file, width=width, force_terminal=True, color_system=None, highlight=False).print(
-        top.drawn(board, width)
+        display.drawn(board, width)
     )
     return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in file.getvalue().splitlines()]
 
@@ -211,7 +209,7 @@ SHOW = """
 import json, pathlib
 from ringline.pipeline.configuration.dataclass_json import from_json
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.terminal.top import display
+from ringline.pipeline.terminal.display import display
 shown = display()
 for path in SNAPSHOTS:
     shown.show(from_json(Snapshot, json.loads(pathlib.Path(path).read_text())))
@@ -242,7 +240,7 @@ def test_what_a_plugin_prints_goes_above_the_table(show: str) -> None:
     prints = "import subprocess\n" + show.replace(
         "    shown.announce(",
         "    subprocess.run(['sh', '-c', 'printf \"setup\\nhalf a line\" >&2'])\n"
-        "    for service in shown.beside:\n"
+        "    for service in shown.services:\n"
         "        service.turn()\n"
         "    shown.announce(",
     )
@@ -283,26 +281,3 @@ def test_what_is_no_terminal_gets_lines_without_control_characters(show: str) ->
     assert "\x1b" not in done.stdout + done.stderr
     assert "wan: rx 13.000 Mpps" in done.stdout
     assert done.stderr == "ringline: worker 0 is replaced\n" * 2
-
-
-def test_watching_ends_with_the_instance(
-    idle: Idle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(status_socket, "folders", lambda: [tmp_path / "ringline"])
-    monkeypatch.setattr(top, "EVERY", 0.05)
-    with pytest.raises(EnvironmentLacks, match="no instance runs here"):
-        top.watch(None)
-    asked = []
-
-    def take() -> Snapshot:
-        asked.append(True)
-        if len(asked) > 3:
-            server.path.unlink(missing_ok=True)
-        return idle.take()
-
-    server = StatusServer(idle.sources.name, take)
-    with served(server):
-        top.watch(None)
-    told = capsys.readouterr()
-    assert told.out.count("wan: rx") == 3
-    assert "no instance" in told.err
