@@ -42,7 +42,7 @@ PROMISES = [
             "pipeline/driver/lane.c",
             "pipeline/ports/memory.h",
             "pipeline/ports/ixgbe/ixgbe.c",
-            "workers/loop.c",
+            "workers/loop/loop.c",
         ],
         1000,
     ),

@@ -13,10 +13,10 @@
  * Assumption: the driver is trusted. It may hang or die, but what it puts on
  * `in` lies in packet memory; a worker checks only its indices. */
 #include "loop.h"
-#include "plugin.h"
+#include "../plugin.h"
 
-#include "../shm/clock.h"
-#include "../shm/wait.h"
+#include "../../shm/clock.h"
+#include "../../shm/wait.h"
 
 #include <sched.h>
 

@@ -1,7 +1,7 @@
 /* The worker loop. Plain declarations: C and cffi read this file. */
 #ifndef RINGLINE_WORKERS_LOOP_H
 #define RINGLINE_WORKERS_LOOP_H
-#include "batch.h"
+#include "../batch.h"
 
 /* Why rl_worker_run came back to Python. */
 #define RL_WORKER_TURN 0    /* it is time for the control turn */
