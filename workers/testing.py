@@ -17,18 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ringline.shm import counters as counter_blocks
-from ringline.shm import slots
-from ringline.shm._shm import lib
 from ringline.shm.errors import PluginError
-from ringline.workers import tables
 from ringline.workers.packets import DROP, HASH, VLAN
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier
-from ringline.workers.trials.harness import BATCH, Arrival, Departure, Harness
+from ringline.workers.trials.harness import BATCH, ERROR, Arrival, Departure, Harness, named_values
 
 __all__ = ["DROP", "ERROR", "Frame", "PluginError", "Result", "Run", "run_plugin"]
-
-ERROR: int = lib.RL_VERDICT_ERROR
 
 
 @dataclass(frozen=True)
@@ -114,7 +109,7 @@ def run_plugin(
         for arrival, departure in zip(some, departures, strict=True):
             error = None
             if departure.verdict == ERROR:
-                error = complaint or explain(tier, arrival, len(names))
+                error = complaint or harness.explain(arrival)
             results.append(_result(departure, error))
         created += [_result(departure, None) for departure in made]
     harness.engine.tick()
@@ -145,28 +140,3 @@ def _arrival(frame: bytes | Frame, ports: int) -> Arrival:
 
 def _result(departure: Departure, error: str | None) -> Result:
     return Result(departure.verdict, departure.data, departure.vlan_tci, error)
-
-
-def explain(tier: Tier, arrival: Arrival, ports: int) -> str:
-    """Why a packet's verdict is an error, as far as that can be found out afterwards."""
-    data, port, rss_hash, vlan_tci, flags = arrival
-    told = tier.explain(
-        bytes(data), port=port, ports=ports, rss_hash=rss_hash, vlan_tci=vlan_tci, flags=flags
-    )
-    return told or "the answer is neither the number of a port nor DROP"
-
-
-def named_values(slot: slots.WorkerSlot) -> dict[str, Any]:
-    """What a plugin named in its slot, state left out, by name."""
-    values: dict[str, Any] = {}
-    for entry in slot.entries():
-        if entry.kind == slots.STATE:
-            continue
-        words = slot.values(entry)
-        if entry.kind == slots.TABLE:
-            values[entry.name] = tables.read_table(entry.type, entry.columns, words)
-        elif entry.kind == slots.HISTOGRAM:
-            values[entry.name] = tables.read_histogram(words)
-        else:
-            values[entry.name] = words[0]
-    return values

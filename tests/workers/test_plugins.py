@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from ringline.shm.errors import PluginError
 from ringline.workers.captures.captures import read_capture
 from ringline.workers.plugins import flow_stats as fs
-from ringline.workers.testing import DROP, Frame, named_values, run_plugin
+from ringline.workers.testing import DROP, Frame, run_plugin
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context
-from ringline.workers.trials.harness import BATCH, Harness
+from ringline.workers.trials.harness import BATCH, Harness, named_values
 from ringline.workers.worker import Worker
 
 MODULE = "ringline.workers.plugins"

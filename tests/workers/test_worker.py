@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ringline.shm import slots
 from ringline.shm.errors import PluginError
 from ringline.workers import tables
-from ringline.workers.testing import named_values
+from ringline.workers.trials.harness import named_values
 from ringline.workers.worker import Worker, private_slot
 
 if TYPE_CHECKING:

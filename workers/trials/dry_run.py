@@ -23,10 +23,9 @@ from ringline.shm.control import describe
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.workers.captures.captures import CaptureWriter, read_capture
 from ringline.workers.options import resolve
-from ringline.workers.testing import ERROR, explain, named_values
 from ringline.workers.tiers import loading
-from ringline.workers.tiers.tier import Context, Tier, sentence
-from ringline.workers.trials.harness import BATCH, Departure, Harness
+from ringline.workers.tiers.tier import Context, sentence
+from ringline.workers.trials.harness import BATCH, ERROR, Departure, Harness, named_values
 
 ETHERNET_MIN = 60  # a sending card fills shorter frames up to this
 COMPLAINTS_MAX = 10
@@ -94,7 +93,7 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
     address = int(ffi.cast("uintptr_t", ffi.from_buffer(page)))
     harness = Harness(tier, context, blanks=job["blanks"], counters=address)
     _say(results, {"frames": len(capture)})
-    trial = _Trial(harness, tier, context, ffi.cast("uint64_t *", address + PLACE_OFFSET))
+    trial = _Trial(harness, context, ffi.cast("uint64_t *", address + PLACE_OFFSET))
     if job["out"] is None:
         trial.run(capture, None)
     else:
@@ -119,10 +118,8 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
 class _Trial:
     """Frames through a harness; `place` is where the numbers of the present ones are shown."""
 
-    def __init__(self, harness: Harness, tier: Tier, context: Context, place: Any) -> None:
+    def __init__(self, harness: Harness, context: Context, place: Any) -> None:
         self._harness = harness
-        self._tier = tier
-        self._context = context
         self._place = place
         self.too_long = 0
         self.per_port = [0] * len(context.ports)
@@ -165,7 +162,6 @@ class _Trial:
         """Keep what went wrong, each thing once, while there is room."""
         if len(self.complaints) == COMPLAINTS_MAX:
             return
-        arrival = (frame, 0, 0, 0, 0)
-        what = complaint or explain(self._tier, arrival, len(self._context.ports))
+        what = complaint or self._harness.explain((frame, 0, 0, 0, 0))
         if what not in [known for _, known in self.complaints]:
             self.complaints.append((number, what))

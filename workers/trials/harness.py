@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import mmap
 
+from ringline.shm import slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.errors import Bug
 from ringline.shm.rings import RingEnd
+from ringline.workers import tables
 from ringline.workers.process.engine import DRAINED, FAULT, Engine
 from ringline.workers.worker import Worker, private_slot
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ringline.workers.tiers.tier import Context, Tier
 
 BATCH: int = lib.RL_BATCH_MAX
+ERROR: int = lib.RL_VERDICT_ERROR
 
 # (bytes, input port, RSS hash, VLAN tag, flags)
 Arrival = tuple["bytes | memoryview", int, int, int, int]
@@ -56,7 +59,8 @@ class Harness:
         counters: int | None = None,
     ) -> None:
         self.slot = private_slot(context.state_bytes)
-        self.tier = tier
+        self._tier = tier
+        self._ports = len(context.ports)
         self._blanks = min(blanks, BATCH)  # more a plugin cannot use in one batch
         self._memory = mmap.mmap(
             -1, (BATCH + self._blanks) * lib.RL_BUFFER_STRIDE, mmap.MAP_PRIVATE
@@ -107,6 +111,19 @@ class Harness:
                     created.append(departure)
         return departures, created
 
+    def explain(self, arrival: Arrival) -> str:
+        """Why the verdict of `arrival` is ERROR, as far as running the plugin again can tell."""
+        data, port, rss_hash, vlan_tci, flags = arrival
+        reason = self._tier.explain(
+            bytes(data),
+            port=port,
+            ports=self._ports,
+            rss_hash=rss_hash,
+            vlan_tci=vlan_tci,
+            flags=flags,
+        )
+        return reason or "the answer is neither the number of a port nor DROP"
+
     def _blank(self, number: int) -> Reference:
         headroom, port = lib.RL_BUFFER_HEADROOM, lib.RL_INPUT_BLANK
         return (BATCH + number, headroom, 0, 0, 0, port, lib.RL_FLAG_BLANK)
@@ -120,3 +137,23 @@ class Harness:
         start = buffer * lib.RL_BUFFER_STRIDE + lib.RL_BUFFER_HEADROOM
         self._view[start : start + length] = frame
         return (buffer, lib.RL_BUFFER_HEADROOM, length, rss_hash, vlan_tci, port, flags)
+
+
+def named_values(slot: slots.WorkerSlot) -> dict[str, Any]:
+    """The counters, gauges, histograms and tables that a plugin named in `slot`; no state.
+
+    By name: a counter or gauge is a number, a histogram is (sum, buckets), a table is a
+    list of rows (label, values), or None while it is being written.
+    """
+    values: dict[str, Any] = {}
+    for entry in slot.entries():
+        if entry.kind == slots.STATE:
+            continue
+        words = slot.values(entry)
+        if entry.kind == slots.TABLE:
+            values[entry.name] = tables.read_table(entry.type, entry.columns, words)
+        elif entry.kind == slots.HISTOGRAM:
+            values[entry.name] = tables.read_histogram(words)
+        else:
+            values[entry.name] = words[0]
+    return values
