@@ -304,7 +304,7 @@ def test_check_and_try_tell_the_same(plugins: Operator) -> None:
 def test_options_are_checked(operator: Operator) -> None:
     path = configured(operator, "forward", "options = { mapp = 3 }")
     operator.write(path.read_text().replace("./plugins.py:forward", "forward"))
-    told = 'plugin forward: option "mapp" is no option of this plugin; did you mean "map"?'
+    told = 'plugin forward: option "mapp" is not an option of this plugin; did you mean "map"?'
     assert operator.refused(2, "run", path) == told
     assert operator.refused(2, "check", path) == f"{path}: worker 0: {told}"
     assert operator.refused(2, "try", "forward", MIXED, "-o", "mapp=3") == told

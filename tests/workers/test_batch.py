@@ -198,7 +198,7 @@ def test_packets_are_made_until_there_are_no_blanks() -> None:
 
 @pytest.mark.parametrize("batch", [-1, 0, 65])
 def test_a_test_is_told_of_a_batch_that_cannot_be(batch: int) -> None:
-    with pytest.raises(ValueError, match="1 to 64 frames"):
+    with pytest.raises(ValueError, match="must have 1 to 64 frames"):
         run_plugin("drop", FRAMES, batch=batch)
 
 

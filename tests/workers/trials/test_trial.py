@@ -124,7 +124,7 @@ def test_bad_files_are_said(capture: str, tmp_path: Path, plugin_file: PluginFil
         trial.run(plugin, capture, "/dev/full")
     with pytest.raises(PluginError, match="has no 'Nothing'"):
         trial.run(plugin.replace("Odd", "Nothing"), capture)
-    with pytest.raises(PluginError, match="is no option"):
+    with pytest.raises(PluginError, match="is not an option"):
         trial.run(plugin, capture, options={"x": 1})
 
 
@@ -144,7 +144,7 @@ def test_a_sound_plugin_has_no_problems() -> None:
 @pytest.mark.parametrize(
     ("options", "ports", "words"),
     [
-        ({"mpa": 1, "map": 3}, "ab", ['"mpa" is no option', '"map" must be a table, not 3']),
+        ({"mpa": 1, "map": 3}, "ab", ['"mpa" is not an option', '"map" must be a table, not 3']),
         ({}, "abc", ["with 3 ports it is not plain what goes where"]),
         ({"map": {"a": "x"}}, "ab", ["the option map names the port 'x'; the ports are a, b"]),
     ],
