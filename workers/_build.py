@@ -1,4 +1,4 @@
-"""Builds `ringline.workers._workers`: the worker loop and the plugins written in C."""
+"""Builds `ringline.workers._workers`: the worker loop and the bundled C plugins."""
 
 import runpy
 from pathlib import Path
