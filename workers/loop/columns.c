@@ -1,5 +1,5 @@
-/* A batch as columns, for plugins in Python: one call for a field of all packets,
- * where NumPy's own indexing takes ten times as long. */
+/* Columns over a batch, for plugins in Python: one call per field for all packets. NumPy's
+ * own indexing takes ten times as long. */
 #include "loop.h"
 #include "../plugin.h"
 
