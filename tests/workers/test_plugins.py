@@ -50,8 +50,8 @@ def test_forward_follows_its_map(
 @pytest.mark.parametrize(
     ("ports", "options", "words"),
     [
-        (3, {}, "with 3 ports it is not plain what goes where: give the option map"),
-        (2, {"map": {"wan": "port0"}}, "names the port 'wan'; the ports are port0, port1"),
+        (3, {}, "with 3 ports the option map must be given"),
+        (2, {"map": {"wan": "port0"}}, "'wan', which does not exist; the ports are port0, port1"),
         (2, {"map": {"port0": "wan"}}, "names the port 'wan'"),
         (2, {"map": {"port0": 1}}, "names the port 1"),
     ],

@@ -145,8 +145,12 @@ def test_a_sound_plugin_has_no_problems() -> None:
     ("options", "ports", "words"),
     [
         ({"mpa": 1, "map": 3}, "ab", ['"mpa" is not an option', '"map" must be a table, not 3']),
-        ({}, "abc", ["with 3 ports it is not plain what goes where"]),
-        ({"map": {"a": "x"}}, "ab", ["the option map names the port 'x'; the ports are a, b"]),
+        ({}, "abc", ["with 3 ports the option map must be given"]),
+        (
+            {"map": {"a": "x"}},
+            "ab",
+            ["the option map 'x', which does not exist; the ports are a, b"],
+        ),
     ],
 )
 def test_problems_are_told_all_at_once(
