@@ -97,7 +97,7 @@ def test_every_different_error_is_told_once_with_its_frame(
     [
         ("if packet.data[1] == 70: os.abort()", "crashed (SIGABRT) on one of the frames 65 to 128"),
         ("os._exit(3)", "ended the process (exit status 3) on one of the frames 1 to 64"),
-        ("if packet.data[1] == 70: time.sleep(99)", "did not come back for 1 s on one of the fr"),
+        ("if packet.data[1] == 70: time.sleep(99)", "did not return for 1 s on one of the fr"),
     ],
 )
 def test_a_plugin_that_ends_or_hangs_is_placed_in_the_capture(
@@ -149,7 +149,7 @@ def test_a_sound_plugin_has_no_problems() -> None:
         (
             {"map": {"a": "x"}},
             "ab",
-            ["the option map 'x', which does not exist; the ports are a, b"],
+            ["the port 'x', which does not exist; the ports are a, b"],
         ),
     ],
 )
