@@ -180,7 +180,7 @@ AT_START = {
     "./plugins.py:WithoutProcess": "the class has no method process(self, batch)",
     "./plugins.py:WithArgument": "WithArgument() failed: TypeError: ",
     "./plugins.py:plain": "is a plain function: mark it with @packet_function (FOLDER/plugins.py",
-    "./plugins.py:number": "is int and none of the three that a plugin can be",
+    "./plugins.py:number": "native_plugin(…), not an object of type int",
     "./plugins.py:unknown_attribute": "does not compile: Unknown attribute 'banana'",
     "./plugins.py:answers_text": "a verdict is the number of a port or DROP (FOLDER/plugins.py",
     "./plugins.py:answers_nothing": "returns nothing; a verdict is the number of a port or DROP",

@@ -247,9 +247,9 @@ async def awaited(self: Any, batch: Batch) -> None:
             {"process": lambda self, batch: None, "tick": lambda self: None},
             "tick must take (self, worker); it takes (self)",
         ),
-        ({"process": print, "options": 3}, "`options` is a list of Option"),
-        ({"process": begun_only}, "process must do its work when it is called"),
-        ({"process": awaited}, "process must do its work when it is called"),
+        ({"process": print, "options": 3}, "`options` must be a list of Option"),
+        ({"process": begun_only}, "process must be a plain function"),
+        ({"process": awaited}, "process must be a plain function"),
         (
             {"process": lambda self, batch: None, "__init__": lambda self, x: None},
             "Judge() failed: TypeError",

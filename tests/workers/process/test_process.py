@@ -168,7 +168,7 @@ def test_state_and_counters_survive_a_kill(
         (
             "from ringline.workers.api import *\n"
             "@packet_function(options=[3])\ndef plugin(frame, meta):\n    return DROP\n",
-            "`options` is a list of Option",
+            "`options` must be a list of Option",
         ),
     ],
 )

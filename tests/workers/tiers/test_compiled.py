@@ -41,8 +41,12 @@ def refusal(path: str, name: str = "judge", **how: object) -> str:
         ("    return frame + 'a'", "numba has no add(array(uint8, 1d, C), ", 8),
         ("    meta.length = 4\n    return 0", "meta.length cannot be set; use resize", 6),
         ("    meta.port = 4\n    return 0", "meta.port cannot be set", 6),
-        ("    return field(frame, 0, 3)", "the size of a field is a constant: 1, 2, 4, 6 or 8", 8),
-        ("    return field(frame, 0, meta.length)", "the size of a field is a constant", 8),
+        (
+            "    return field(frame, 0, 3)",
+            "the size of a field must be a constant: 1, 2, 4, 6 or 8",
+            8,
+        ),
+        ("    return field(frame, 0, meta.length)", "the size of a field must be a constant", 8),
         ("    with open('x'):\n        pass\n    return 0", "nsupported", None),
         ("    if frame[0]:\n        return 1", "returns nothing on one of its paths", 6),
         ("    pass", "returns nothing", 6),
@@ -210,11 +214,11 @@ def test_state_arrives_with_its_names_and_types(plugin_file: PluginFile) -> None
 @pytest.mark.parametrize(
     ("setup", "words"),
     [
-        ("lambda worker: {}", "setup returned dict; state is a NumPy array"),
+        ("lambda worker: {}", "setup must return a NumPy array"),
         ("lambda worker: 1 / 0", "setup failed: ZeroDivisionError"),
         ("lambda worker: worker.state('a b', 'u1')", "cannot name a state"),
         ("lambda worker: worker.state('a', object)", "cannot hold Python objects"),
-        ("lambda worker: np.zeros((4, 4))[:, 1]", "not writable, contiguous"),
+        ("lambda worker: np.zeros((4, 4))[:, 1]", "must be writable, contiguous"),
         ("lambda worker: worker.state('a', 'u1', 1 << 40)", "left in its slot"),
     ],
 )
