@@ -1,6 +1,7 @@
 /* The worker's packet loop: pop a batch from `in`, call the plugin, push it on `out`, wait.
  *
- * Guarantees (tests in tests/workers/process/test_loop.py, W3 in test_contract.py):
+ * Guarantees (tests in tests/workers/process/test_loop.py; that of W3 is in
+ * tests/workers/tiers/test_contract.py):
  *  W1  every reference popped from `in` is pushed on `out`, once and in order
  *      (test_everything_comes_back_in_order)
  *  W2  at most RL_BATCH_MAX packets are popped from `in` and not yet pushed on `out`
