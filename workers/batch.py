@@ -98,7 +98,7 @@ class Packet:
         offset = reference.offset - front
         length = reference.length + front + back
         if offset < 0 or length < 0 or offset + length > shm.RL_BUFFER_STRIDE:
-            raise ValueError("the frame would leave its buffer")
+            raise ValueError("the frame does not fit into its buffer")
         reference.offset, reference.length = offset, length
         span = self._batch.loop.spans[self._index]  # for the next iteration
         span.start = reference.buffer * shm.RL_BUFFER_STRIDE + offset
@@ -170,10 +170,10 @@ class Batch:
         """
         length = len(data)
         if not 0 <= port < self.loop.batch.ports:
-            raise ValueError(f"there is no port {port}; there are {self.loop.batch.ports}")
+            raise ValueError(f"the port must be 0 to {self.loop.batch.ports - 1}, not {port}")
         if not shm.RL_FRAME_MIN <= length <= shm.RL_FRAME_MAX:
             raise ValueError(
-                f"a packet has {shm.RL_FRAME_MIN} to {shm.RL_FRAME_MAX} bytes, not {length}"
+                f"a packet must have {shm.RL_FRAME_MIN} to {shm.RL_FRAME_MAX} bytes, not {length}"
             )
         there = lib.rl_batch_create(self._batch, length, port)
         if there == ffi.NULL:
@@ -230,12 +230,12 @@ class Batch:
         np = self._numpy or self._open_columns()
         rows: NDArray[Any] = np.empty(self._count, dtype)
         if rows.dtype.hasobject:
-            raise ValueError("a packet holds no Python objects: give the bytes of the field")
+            raise ValueError(f"the dtype of a field must not hold Python objects: {rows.dtype}")
         if rows.size and offset >= 0:
             width = rows.nbytes // self._count
             lib.rl_batch_gather(self._batch, offset, width, ffi.from_buffer("uint8_t[]", rows))
         elif offset < 0:
-            raise ValueError(f"a field begins at byte 0 or later, not at {offset}")
+            raise ValueError(f"the offset of a field must be at least 0, not {offset}")
         return rows
 
     def scatter(self, offset: int, values: ArrayLike) -> None:
@@ -254,11 +254,11 @@ class Batch:
         rows = np.ascontiguousarray(values)
         if rows.shape[:1] != (self._count,) or offset < 0:
             raise ValueError(
-                f"scatter takes one row for each of the {self._count} packets and an offset >= 0, "
-                f"not {rows.shape} and {offset}"
+                f"scatter needs one row for each of the {self._count} packets and an offset of at "
+                f"least 0, not values of shape {rows.shape} and offset {offset}"
             )
         if rows.dtype.hasobject:
-            raise ValueError("a packet holds no Python objects: give the bytes of the field")
+            raise ValueError(f"the dtype of a field must not hold Python objects: {rows.dtype}")
         width = rows.nbytes // self._count
         lib.rl_batch_scatter(self._batch, offset, width, ffi.from_buffer("uint8_t[]", rows))
 

@@ -1,18 +1,7 @@
 """The arguments of a packet function, and the functions that it may call.
 
 `frame` is a uint8 array of shape (length,) over the bytes of the packet: writing to it
-changes the packet. `meta` holds the numbers that belong to the packet:
-
-| meta.        |                                                                   |
-|--------------|-------------------------------------------------------------------|
-| port         | number of the input port; as a verdict it sends the packet back   |
-| ports        | number of ports                                                   |
-| queue        | number of this worker                                             |
-| length       | bytes of the frame; `resize` changes it                           |
-| rss_hash     | 32 bits, computed by the card; valid if flags & HASH              |
-| vlan_tci     | 16 bits, the stripped VLAN tag; valid if flags & VLAN. Writable:  |
-|              | with the flag VLAN set, the card inserts this tag                 |
-| flags        | VLAN, HASH, L3_OK, L4_OK, CHECKSUM_BAD; writable                  |
+changes the packet. `meta` holds the numbers that belong to the packet: see `Meta`.
 
 This module implements them in plain Python, so that a packet function can be called and
 debugged in a test. tiers/jit.py and tiers/jit_packets.py implement the same names for
@@ -36,9 +25,22 @@ CHECKSUM_BAD: int = lib.RL_FLAG_CHECKSUM_BAD
 
 
 class Meta:
-    """The `meta` of one packet, for packet functions that run as plain Python.
+    """The numbers that belong to a packet: the argument `meta` of a packet function.
 
-    It copies `frame` to a buffer of its own; `meta.frame` is the array over that buffer.
+    | meta.        |                                                                   |
+    |--------------|-------------------------------------------------------------------|
+    | port         | number of the input port; as a verdict it sends the packet back   |
+    | ports        | number of ports                                                   |
+    | queue        | number of this worker                                             |
+    | length       | bytes of the frame; `resize` changes it                           |
+    | rss_hash     | 32 bits, computed by the card; valid if flags & HASH              |
+    | vlan_tci     | 16 bits, the stripped VLAN tag; valid if flags & VLAN. Writable:  |
+    |              | with the flag VLAN set, the card inserts this tag                 |
+    | flags        | VLAN, HASH, L3_OK, L4_OK, CHECKSUM_BAD; writable                  |
+
+    An object of this class is for packet functions that run as plain Python. It copies the
+    argument `frame` to a buffer of its own; `meta.frame` is the array over that buffer, and
+    `meta.created` the created packets, as (port, frame).
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class Meta:
         """As the function `resize`."""
         offset, length = self._offset - front, self._length + front + back
         if offset < 0 or length < 0 or offset + length > len(self._buffer):
-            raise ValueError("the frame would leave its buffer")
+            raise ValueError("the frame does not fit into its buffer")
         self._offset, self._length = offset, length
         return self.frame
 
@@ -96,7 +98,7 @@ def field(frame: Any, offset: int, size: int) -> int:
     Raises IndexError when the field is not within the frame, with or without `debug`.
     """
     if offset < 0 or offset + size > len(frame):
-        raise IndexError("the frame ends before this field")
+        raise IndexError("the field is not within the frame")
     return int.from_bytes(bytes(frame[offset : offset + size]), "big", signed=size == 8)
 
 
@@ -106,7 +108,7 @@ def set_field(frame: Any, offset: int, size: int, value: int) -> None:
     `size` and the error are those of `field`.
     """
     if offset < 0 or offset + size > len(frame):
-        raise IndexError("the frame ends before this field")
+        raise IndexError("the field is not within the frame")
     for number in range(size):
         frame[offset + number] = value >> 8 * (size - 1 - number) & 0xFF
 
@@ -140,7 +142,7 @@ def create(meta: Any, length: int, port: int) -> Any:
     Raises ValueError when there is no such port or `length` is not 17 to 1518.
     """
     if not 0 <= port < meta.ports or not lib.RL_FRAME_MIN <= length <= lib.RL_FRAME_MAX:
-        raise ValueError("no such port, or no such length")
+        raise ValueError("the port does not exist, or the length is not 17 to 1518 bytes")
     frame = Meta(bytes(length)).frame
     meta.created.append((port, frame))
     return frame

@@ -116,7 +116,7 @@ def _get_field(frame: Any, offset: Any, size: Any) -> Any:
 
     def field(frame: Any, offset: Any, size: Any) -> Any:
         if offset < 0 or offset > len(frame) - width:  # offset + width could overflow
-            raise IndexError("the frame ends before this field")
+            raise IndexError("the field is not within the frame")
         return _load_field(frame, offset, width)
 
     return field
@@ -130,7 +130,7 @@ def _set_field(frame: Any, offset: Any, size: Any, value: Any) -> Any:
 
     def set_field(frame: Any, offset: Any, size: Any, value: Any) -> None:
         if offset < 0 or offset > len(frame) - width:  # offset + width could overflow
-            raise IndexError("the frame ends before this field")
+            raise IndexError("the field is not within the frame")
         _store_field(frame, offset, width, value)
 
     return set_field
@@ -147,7 +147,7 @@ def _resize(meta: Any, front: Any, back: Any) -> Any:
         offset = packet_offset(packet) - front
         length = packet_length(packet) + front + back
         if offset < 0 or length < 0 or offset + length > STRIDE:
-            raise ValueError("the frame would leave its buffer")
+            raise ValueError("the frame does not fit into its buffer")
         set_packet_offset(packet, offset)
         set_packet_length(packet, length)
         return frame_at(packet_address(batch, packet), length)
@@ -163,7 +163,7 @@ def _create(meta: Any, length: Any, port: Any) -> Any:
     def create(meta: Any, length: Any, port: Any) -> Any:
         batch, _ = holders(meta)
         if not 0 <= port < batch_ports(batch) or not LENGTH_MIN <= length <= LENGTH_MAX:
-            raise ValueError("no such port, or no such length")
+            raise ValueError("the port does not exist, or the length is not 17 to 1518 bytes")
         left, made = batch_blank_count(batch), batch_created(batch)
         if left == 0 or made == CREATED_MAX:
             return frame_at(batch, 0)

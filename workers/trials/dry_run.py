@@ -42,20 +42,20 @@ def main() -> NoReturn:
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
-        _say(results, _check(job) if job["do"] == "check" else _try(job, results))
+        _answer(results, _check(job) if job["do"] == "check" else _try(job, results))
     except RinglineError as error:
-        _say(results, {"error": describe(error)})
+        _answer(results, {"error": describe(error)})
     except (Exception, SystemExit):
         raise
     except BaseException as error:  # for instance a panic in a library, or a cancellation
-        told = PluginError(f"plugin {job['plugin']}: {sentence(error)}")
-        _say(results, {"error": describe(told)})
+        failure = PluginError(f"plugin {job['plugin']}: {sentence(error)}")
+        _answer(results, {"error": describe(failure)})
     results.close()
     sys.stdout.flush()
     os._exit(0)  # threads of the plugin must not delay the exit
 
 
-def _say(results: IO[str], what: Mapping[str, Any]) -> None:
+def _answer(results: IO[str], what: Mapping[str, Any]) -> None:
     results.write(json.dumps(what) + "\n")
     results.flush()
 
@@ -93,7 +93,7 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
     page = mmap.mmap(job["page"], PAGE)
     address = int(ffi.cast("uintptr_t", ffi.from_buffer(page)))
     harness = Harness(tier, context, blanks=job["blanks"], counters=address)
-    _say(results, {"frames": len(capture)})
+    _answer(results, {"frames": len(capture)})
     trial = _Trial(harness, context, ffi.cast("uint64_t *", address + PLACE_OFFSET))
     if job["out"] is None:
         trial.run(capture, None)
@@ -147,7 +147,7 @@ class _Trial:
         complaint = self._harness.engine.complaint()
         for (number, frame), departure in zip(batch, departures, strict=True):
             if departure.verdict == ERROR:
-                self._complain(number, frame, complaint)
+                self._add_complaint(number, frame, complaint)
             else:
                 self._send(departure, times[number - 1], writer)
         for departure in created:
@@ -159,7 +159,7 @@ class _Trial:
             if writer is not None:
                 writer.write(departure.data, when)
 
-    def _complain(self, number: int, frame: bytes, complaint: str | None) -> None:
+    def _add_complaint(self, number: int, frame: bytes, complaint: str | None) -> None:
         """Store the error of a frame, each error once, up to COMPLAINTS_MAX."""
         if len(self.complaints) == COMPLAINTS_MAX:
             return
