@@ -47,10 +47,13 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut pcapng": (content(SECTIONS[:3000]), "the block at byte 2852, after 13 good packets, ends"),
     "of another link type": (
         content(with_bytes(LINK_TYPE, 113)),
-        "has link type 113 (Linux cooked capture v1), and only Ethernet (1) can be played",
+        "has link type 113 (Linux cooked capture v1), and only Ethernet (1) can be replayed",
     ),
     "damaged": (content(with_bytes(FIRST_LENGTH, 0x7FFFFFFF)), "claims to hold 2147483647 bytes"),
-    "a text": (content(b"root:x:0:0:root:/root:/bin/bash\n" * 9), "is not a capture: it begins"),
+    "a text": (
+        content(b"root:x:0:0:root:/root:/bin/bash\n" * 9),
+        "is not a capture: it does not begin",
+    ),
     "compressed": (content(gzip.compress(MIXED)), "is compressed with gzip; decompress it first"),
     "a folder": (Path.mkdir, "is a directory; name a capture file in it"),
     "a pipe": (os.mkfifo, "is not a regular file; a capture must be one"),

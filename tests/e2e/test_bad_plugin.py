@@ -180,7 +180,7 @@ AT_START = {
     "./plugins.py:WithoutProcess": "the class has no method process(self, batch)",
     "./plugins.py:WithArgument": "WithArgument() failed: TypeError: ",
     "./plugins.py:plain": "is a plain function: mark it with @packet_function (FOLDER/plugins.py",
-    "./plugins.py:number": "is int and none of the three that a plugin can be",
+    "./plugins.py:number": "native_plugin(…), not an object of type int",
     "./plugins.py:unknown_attribute": "does not compile: Unknown attribute 'banana'",
     "./plugins.py:answers_text": "a verdict is the number of a port or DROP (FOLDER/plugins.py",
     "./plugins.py:answers_nothing": "returns nothing; a verdict is the number of a port or DROP",
@@ -306,7 +306,7 @@ def test_check_and_try_report_the_same(plugins: Operator) -> None:
 def test_options_are_checked(operator: Operator) -> None:
     path = configured(operator, "forward", "options = { mapp = 3 }")
     operator.write(path.read_text().replace("./plugins.py:forward", "forward"))
-    told = 'plugin forward: option "mapp" is no option of this plugin; did you mean "map"?'
+    told = 'plugin forward: option "mapp" is not an option of this plugin; did you mean "map"?'
     assert operator.refused(2, "run", path) == told
     assert operator.refused(2, "check", path) == f"{path}: worker 0: {told}"
     assert operator.refused(2, "try", "forward", MIXED, "-o", "mapp=3") == told

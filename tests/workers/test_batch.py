@@ -198,7 +198,7 @@ def test_packets_are_made_until_the_blanks_are_used_up() -> None:
 
 @pytest.mark.parametrize("batch", [-1, 0, 65])
 def test_a_test_is_told_of_a_batch_that_cannot_be(batch: int) -> None:
-    with pytest.raises(ValueError, match="1 to 64 frames"):
+    with pytest.raises(ValueError, match="must have 1 to 64 frames"):
         run_plugin("drop", FRAMES, batch=batch)
 
 
@@ -247,9 +247,9 @@ async def awaited(self: Any, batch: Batch) -> None:
             {"process": lambda self, batch: None, "tick": lambda self: None},
             "tick must take (self, worker); it takes (self)",
         ),
-        ({"process": print, "options": 3}, "`options` is a list of Option"),
-        ({"process": begun_only}, "process must do its work when it is called"),
-        ({"process": awaited}, "process must do its work when it is called"),
+        ({"process": print, "options": 3}, "`options` must be a list of Option"),
+        ({"process": begun_only}, "process must be a plain function"),
+        ({"process": awaited}, "process must be a plain function"),
         (
             {"process": lambda self, batch: None, "__init__": lambda self, x: None},
             "Judge() failed: TypeError",

@@ -42,8 +42,8 @@ def test_given_values_are_used() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"slot": 3}, '"slot" is no option of this plugin; did you mean "slots"?'),
-        ({"zzz": 3}, '"zzz" is no option of this plugin; it has "slots", "ratio"'),
+        ({"slot": 3}, '"slot" is not an option of this plugin; did you mean "slots"?'),
+        ({"zzz": 3}, '"zzz" is not an option of this plugin; it has "slots", "ratio"'),
         ({"slots": "many"}, "\"slots\" must be an integer, not 'many'"),
         ({"slots": True}, '"slots" must be an integer, not True'),
         ({"slots": 1.5}, '"slots" must be an integer, not 1.5'),
@@ -71,13 +71,13 @@ def test_an_option_without_default_must_be_given() -> None:
     declared = [Option("target", str, help="an address")]
     assert resolve(declared, {})[1] == ['"target" must be given (an address)']
     assert resolve(declared, {"target": "x"}) == ({"target": "x"}, [])
-    assert resolve([], {"x": 1})[1] == ['"x" is no option of this plugin; it has none']
+    assert resolve([], {"x": 1})[1] == ['"x" is not an option of this plugin; it has none']
 
 
 @pytest.mark.parametrize(
     ("declare", "words"),
     [
-        (lambda: Option("x", bytes), "its type is one of int, float"),
+        (lambda: Option("x", bytes), "its type must be one of int, float"),
         (lambda: Option("x", int, "3"), "the default of option 'x' must be an integer"),
         (lambda: Option("x", int, 3, minimum=4), "must be at least 4"),
     ],

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from ringline.shm.errors import PluginError
 from ringline.workers.captures.captures import read_capture
 from ringline.workers.plugins import flow_stats as fs
-from ringline.workers.testing import DROP, Frame, named_values, run_plugin
+from ringline.workers.testing import DROP, Frame, run_plugin
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context
-from ringline.workers.trials.harness import BATCH, Harness
+from ringline.workers.trials.harness import BATCH, Harness, named_values
 from ringline.workers.worker import Worker
 
 MODULE = "ringline.workers.plugins"
@@ -50,8 +50,8 @@ def test_forward_follows_its_map(
 @pytest.mark.parametrize(
     ("ports", "options", "words"),
     [
-        (3, {}, "with 3 ports it is not plain what goes where: give the option map"),
-        (2, {"map": {"wan": "port0"}}, "names the port 'wan'; the ports are port0, port1"),
+        (3, {}, "with 3 ports the option map must be given"),
+        (2, {"map": {"wan": "port0"}}, "'wan', which does not exist; the ports are port0, port1"),
         (2, {"map": {"port0": "wan"}}, "names the port 'wan'"),
         (2, {"map": {"port0": 1}}, "names the port 1"),
     ],

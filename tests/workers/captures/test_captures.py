@@ -185,7 +185,7 @@ def test_a_file_without_permission(saved: Callable[[bytes], Path]) -> None:
         (b"\xd4\xc3\xb2\xa1\1\0\2\0" + bytes(16), "is pcap version 1.2"),
         (make.pcap([])[:20] + struct.pack("<I", 113), "link type 113 (Linux cooked capture v1)"),
         (make.pcap([])[:20] + struct.pack("<I", 4321), "link type 4321 (not a common one)"),
-        (make.section()[:8] + b"abcd" + make.section()[12:], "no byte-order mark"),
+        (make.section()[:8] + b"abcd" + make.section()[12:], "without a byte-order mark"),
         (make.section() + make.interface(link=101) + make.enhanced(b"x" * 20, 0), "101 (raw IP)"),
         (make.section() + make.enhanced(b"x" * 20, 0), "names interface 0"),
         (make.section() + b"\6\0\0\0\4\0\0\0", "has a length of 4, which no block can have"),

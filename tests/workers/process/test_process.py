@@ -168,7 +168,7 @@ def test_state_and_counters_survive_a_kill(
         (
             "from ringline.workers.api import *\n"
             "@packet_function(options=[3])\ndef plugin(frame, meta):\n    return DROP\n",
-            "`options` is a list of Option",
+            "`options` must be a list of Option",
         ),
     ],
 )
@@ -187,7 +187,7 @@ def test_a_plugin_that_cannot_start_says_why_and_is_not_started_again(
 def test_unknown_options_are_refused(worker: WorkerHarness) -> None:
     worker.start(f"{MODULE}.forward:forward", options={"mpa": {}})
     error = worker.event("failed")["error"]
-    assert '"mpa" is no option of this plugin; did you mean "map"?' in error["message"]
+    assert '"mpa" is not an option of this plugin; did you mean "map"?' in error["message"]
     assert worker.wait() == exits.PLUGIN
 
 

@@ -41,8 +41,12 @@ def refusal(path: str, name: str = "judge", **how: object) -> str:
         ("    return frame + 'a'", "numba has no add(array(uint8, 1d, C), ", 8),
         ("    meta.length = 4\n    return 0", "meta.length cannot be set; use resize", 6),
         ("    meta.port = 4\n    return 0", "meta.port cannot be set", 6),
-        ("    return field(frame, 0, 3)", "the size of a field is a constant: 1, 2, 4, 6 or 8", 8),
-        ("    return field(frame, 0, meta.length)", "the size of a field is a constant", 8),
+        (
+            "    return field(frame, 0, 3)",
+            "the size of a field must be a constant: 1, 2, 4, 6 or 8",
+            8,
+        ),
+        ("    return field(frame, 0, meta.length)", "the size of a field must be a constant", 8),
         ("    with open('x'):\n        pass\n    return 0", "nsupported", None),
         ("    if frame[0]:\n        return 1", "returns nothing on one of its paths", 6),
         ("    pass", "returns nothing", 6),
@@ -210,11 +214,11 @@ def test_state_arrives_with_its_names_and_types(plugin_file: PluginFile) -> None
 @pytest.mark.parametrize(
     ("setup", "words"),
     [
-        ("lambda worker: {}", "setup returned dict; state is a NumPy array"),
+        ("lambda worker: {}", "setup must return a NumPy array"),
         ("lambda worker: 1 / 0", "setup failed: ZeroDivisionError"),
         ("lambda worker: worker.state('a b', 'u1')", "cannot name a state"),
         ("lambda worker: worker.state('a', object)", "cannot hold Python objects"),
-        ("lambda worker: np.zeros((4, 4))[:, 1]", "not writable, contiguous"),
+        ("lambda worker: np.zeros((4, 4))[:, 1]", "must be writable, contiguous"),
         ("lambda worker: worker.state('a', 'u1', 1 << 40)", "left in its slot"),
     ],
 )
@@ -251,7 +255,7 @@ def test_a_field_beyond_the_end_is_an_error_with_and_without_debug() -> None:
     for debug in (True, False):
         [result] = run_plugin(fields, [bytes(44)], debug=debug)
         assert result.verdict == ERROR
-        assert "the frame ends before this field" in (result.error or "")
+        assert "the field is not within the frame" in (result.error or "")
     meta = Meta(bytes(44))
     with pytest.raises(IndexError):
         fields(meta.frame, meta)
@@ -266,7 +270,7 @@ def test_huge_offsets_are_beyond_the_end_too() -> None:
 
     for offset in (59, 2**63 - 1, -1, -(2**63)):
         [result] = run_plugin(far, [offset.to_bytes(8, "big", signed=True) + bytes(52)])
-        assert "the frame ends before this field" in (result.error or ""), offset
+        assert "the field is not within the frame" in (result.error or ""), offset
 
 
 def test_the_card_s_metadata_is_in_meta() -> None:

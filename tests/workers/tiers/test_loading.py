@@ -105,7 +105,7 @@ def test_a_file_can_import_from_its_folder(plugin_file: PluginFile, tmp_path: Pa
         ("Prob", "did you mean 'Probe'?"),
         ("plain", "is a plain function: mark it with @packet_function"),
         ("Useless", "the class has no method process(self, batch)"),
-        ("number", "is int and none of the three that a plugin can be"),
+        ("number", "must be a class with process(batch), a @packet_function or a native_plugin"),
     ],
 )
 def test_an_object_that_is_no_plugin_is_refused(
@@ -143,9 +143,12 @@ def test_an_import_error_is_reported_with_its_line(
         ("nowhere_xyz.at_all:x", "there is no module 'nowhere_xyz' in this environment"),
         ("ringline.workers.nowhere:x", "there is no module 'ringline.workers.nowhere'"),
         ("os:nowhere", "os has no 'nowhere'"),
-        ("nowhere", "has an entry point of that name in the group ringline.plugins"),
-        ("bounce.py", "bounce.py is a file: name what in it is the plugin, bounce.py:…"),
-        ("./reflect.so", "./reflect.so is a file: name what in it is the plugin, ./reflect.so:…"),
+        ("nowhere", "has an entry point of this name in the group ringline.plugins"),
+        ("bounce.py", "bounce.py is a file: add the name of the object in it, bounce.py:NAME"),
+        (
+            "./reflect.so",
+            "./reflect.so is a file: add the name of the object in it, ./reflect.so:NAME",
+        ),
         ("./nowhere.so:x", "cannot open shared object file"),
     ],
 )
@@ -156,7 +159,7 @@ def test_a_missing_plugin_is_reported(spec: str, words: str) -> None:
 @pytest.mark.parametrize("ending", ["py", "so"])
 def test_a_pipe_is_not_opened(tmp_path: Path, ending: str) -> None:
     os.mkfifo(tmp_path / f"pipe.{ending}")  # opening it would block until there is a writer
-    assert "is no file" in refusal(f"{tmp_path}/pipe.{ending}:x")
+    assert "is not a regular file" in refusal(f"{tmp_path}/pipe.{ending}:x")
 
 
 def test_a_file_may_have_any_name(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_every_different_error_is_reported_once_with_its_frame(
     [
         ("if packet.data[1] == 70: os.abort()", "crashed (SIGABRT) on one of the frames 65 to 128"),
         ("os._exit(3)", "ended the process (exit status 3) on one of the frames 1 to 64"),
-        ("if packet.data[1] == 70: time.sleep(99)", "did not come back for 1 s on one of the fr"),
+        ("if packet.data[1] == 70: time.sleep(99)", "did not return for 1 s on one of the fr"),
     ],
 )
 def test_a_plugin_that_ends_or_hangs_is_placed_in_the_capture(
@@ -124,7 +124,7 @@ def test_bad_files_are_reported(capture: str, tmp_path: Path, plugin_file: Plugi
         trial.run(plugin, capture, "/dev/full")
     with pytest.raises(PluginError, match="has no 'Nothing'"):
         trial.run(plugin.replace("Odd", "Nothing"), capture)
-    with pytest.raises(PluginError, match="is no option"):
+    with pytest.raises(PluginError, match="is not an option"):
         trial.run(plugin, capture, options={"x": 1})
 
 
@@ -144,9 +144,13 @@ def test_a_correct_plugin_has_no_problems() -> None:
 @pytest.mark.parametrize(
     ("options", "ports", "words"),
     [
-        ({"mpa": 1, "map": 3}, "ab", ['"mpa" is no option', '"map" must be a table, not 3']),
-        ({}, "abc", ["with 3 ports it is not plain what goes where"]),
-        ({"map": {"a": "x"}}, "ab", ["the option map names the port 'x'; the ports are a, b"]),
+        ({"mpa": 1, "map": 3}, "ab", ['"mpa" is not an option', '"map" must be a table, not 3']),
+        ({}, "abc", ["with 3 ports the option map must be given"]),
+        (
+            {"map": {"a": "x"}},
+            "ab",
+            ["the port 'x', which does not exist; the ports are a, b"],
+        ),
     ],
 )
 def test_all_problems_are_reported_at_once(
