@@ -55,7 +55,7 @@ def calls(build_c: Callable[..., Path]) -> Any:
 
 @given(queue=queues, port=inputs, generation=generations)
 def test_input_port_survives(calls: Any, queue: int, port: int, generation: int) -> None:
-    # From harvest over the worker and the TX ring to completion.
+    # From receive over the worker and the TX ring to completion.
     word = calls.worker(generation, queue, port)
     for output in (0, 15, 0xFFF):
         sent = calls.card_tx(word, output)
@@ -121,7 +121,7 @@ class Books(RuleBasedStateMachine):
             self.words[buffer] = self.c.card_rx(port)
 
     @rule(target=had, queue=st.integers(0, QUEUES - 1))
-    def harvest(self, queue: int) -> tuple[int, int, int]:
+    def receive(self, queue: int) -> tuple[int, int, int]:
         if not self.posted:
             return (0, 0, 0)
         buffer = min(self.posted)

@@ -217,7 +217,7 @@ def test_settling_twice_is_settling_once(books: Books) -> None:
 
 
 @pytest.mark.parametrize("done", [0, 1, 2, 3, 4])
-def test_a_harvest_that_was_begun_is_finished(books: Books, done: int) -> None:
+def test_a_receive_that_was_begun_is_finished(books: Books, done: int) -> None:
     queue, slot = books.counter(0, 1), books.lane.slots[1]
     queue.rx_packets, queue.transmitted = 10, 10
     slot.pushed, slot.returned = 10, 10
