@@ -220,4 +220,4 @@ def test_nothing_that_a_plugin_started_is_waited_for_or_left(
 def test_state_that_does_not_fit_the_slot_is_told_before_anything_starts() -> None:
     spec = f"{MODULE}.flow_stats:flow_stats"
     [problem] = checking.check(spec, {"slots": 1 << 17}, ["a"], state_bytes=1 << 20)
-    assert "give the worker more state bytes" in problem
+    assert "set a larger worker.state" in problem
