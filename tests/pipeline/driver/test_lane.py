@@ -266,17 +266,17 @@ def test_a_worker_that_keeps_its_packets_is_faulty_and_costs_no_other_queue_any(
     harness = Harness(blanks=4, buffers=6000)
     for queue in range(QUEUES):
         harness.ports[0].arrive(queue, 100_000)
-    monitor, honest = harness.workers
+    hoarder, honest = harness.workers
     for _ in range(100):
         harness.run_pass()
-        monitor.pop()
+        hoarder.pop()
         honest.pop()
         honest.held.sort(key=lambda ref: ref["flags"] & lib.RL_FLAG_BLANK)
         honest.answer(1, len(honest.held) - 4)  # all but the blanks
     assert harness.books.slots[0].ring_faults == 1
     assert harness.books.slots[1].ring_faults == 0
     full_rings_and_a_batch = 2 * lib.RL_RING_CAPACITY + lib.RL_BATCH_MAX
-    assert 0 < len(monitor.held) - full_rings_and_a_batch <= 4 + lib.RL_BATCH_MAX
+    assert 0 < len(hoarder.held) - full_rings_and_a_batch <= 4 + lib.RL_BATCH_MAX
     assert harness.queue(0, 1).rx_packets == 100 * lib.RL_BATCH_MAX
     assert harness.problems() == []
     harness.close()
@@ -501,7 +501,7 @@ def test_blanks_wait_for_free_buffers() -> None:
     harness.close()
 
 
-def test_no_blanks_are_granted_while_nothing_is_harvested() -> None:
+def test_no_blanks_are_granted_while_nothing_is_received() -> None:
     harness = Harness(blanks=8)
     harness.lane.receiving = False  # a worker that is to stop gives its blanks back, for good
     harness.run_pass(2)
