@@ -1,6 +1,6 @@
 /* Settlement of a dead worker: decides about each buffer that it held. Runs between two passes.
  *
- * Guarantees (tests in tests/pipeline/driver/test_lane.py):
+ * Guarantees (tests in tests/pipeline/driver/test_settle.py):
  *  - complete references are sent, references never popped go to the successor in order, and
  *    all others are freed
  *    (test_settlement_sends_the_complete_frees_the_lost_and_carries_the_rest)

@@ -1,4 +1,4 @@
-"""A port without a card: what it receives and how much it can send is the test's to say."""
+"""A port without a card: the test decides what it receives and how much it can send."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.ports.port import Link, Port
 
-BLANK = 255  # input port of a packet that a plugin made
+BLANK = 255  # input port of a packet that a plugin created
 
 
 class FakePort(Port):
