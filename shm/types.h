@@ -215,8 +215,8 @@ struct rl_lane_counters {
  *  - References accepted from `out`. The lane changes their words from WORKER to CARD_TX one by
  *    one. Then it adds them to `returned`: in rl_release, or by itself after tx_burst. After a
  *    kill in between, `pushed` is more than returned, lost and the words of this worker
- *    together. settle_driver adds the difference to `returned` and counts the packets as
- *    driver_lost.
+ *    together. settle_driver adds the difference, at most one batch, to `returned` and counts
+ *    the packets as driver_lost.
  *  - Buffers that change between FREE and CARD_RX. No counter depends on them; settle_driver frees
  *    both. So a frame in an RX descriptor ends uncounted if no intent lists it.
  *  - References moved to a successor. Their words change to the new generation, which no balance
