@@ -5,7 +5,7 @@
  *    all others are freed
  *    (test_settlement_sends_the_complete_frees_the_lost_and_carries_the_rest)
  *  - the dead worker's rings are not trusted
- *    (test_what_a_dead_worker_wrote_on_its_own_in_ring_is_not_believed) */
+ *    (test_references_that_a_dead_worker_overwrote_are_not_trusted) */
 #include "../../shm/clock.h"
 #include "lane_inline.h"
 

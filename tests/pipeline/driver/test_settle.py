@@ -101,7 +101,7 @@ def test_a_blank_that_was_not_popped_is_a_blank_again_for_the_successor() -> Non
     harness.close()
 
 
-def test_what_a_dead_worker_wrote_on_its_own_in_ring_is_not_believed(harness: Harness) -> None:
+def test_references_that_a_dead_worker_overwrote_are_not_trusted(harness: Harness) -> None:
     harness.ports[0].arrive(0, 20)
     harness.ports[0].arrive(1, 1)
     harness.run_pass()
