@@ -1,17 +1,16 @@
-/* A ring under stress, for test_ring_stress.py.
+/* Stresses a ring, for test_ring_stress.py.
  *
  *   ring_stress threads COUNT START      one producer thread, one consumer thread
  *   ring_stress processes COUNT FD       a process at each end of the rings behind FD:
- *                                        what goes out on `in` must come back on `out`
- *   ring_stress sleeper COUNT FD         the same, one reference at a time, the worker
- *                                        asleep in between
+ *                                        every reference on `in` must come back on `out`
+ *   ring_stress sleeper COUNT FD         the same, one reference at a time; the worker
+ *                                        sleeps in between
  *
- * START is the index that the ring begins at, so that it can be made to wrap.
- * Every field of a reference follows from its number: each is checked. Exits 1 and
- * says what was wrong, or 0. */
+ * START is the first index of the ring, chosen so that indices wrap. Every field of a reference
+ * follows from its number, and each is checked. Exits 0, or 1 after a message. */
 #define _GNU_SOURCE
 #include "shm/ring.h"
-#ifndef RL_NO_SLEEP /* ThreadSanitizer does not know fences */
+#ifndef RL_NO_SLEEP /* ThreadSanitizer does not support fences */
 #include "shm/wait.h"
 #endif
 
@@ -64,7 +63,7 @@ static void must(int result)
     }
 }
 
-/* Push numbers from `sent` on, as many as fit of one batch; returns the next. */
+/* Push one batch of numbers from `sent` on, as many as fit; returns the next number. */
 static uint64_t produce(struct rl_ring_end *end, uint64_t sent, uint32_t *seed)
 {
     struct rl_reference refs[RL_BATCH_MAX];
@@ -78,7 +77,7 @@ static uint64_t produce(struct rl_ring_end *end, uint64_t sent, uint32_t *seed)
     return sent + (uint64_t)pushed;
 }
 
-/* Take a batch, every other one by peek and a take of only a part of it. */
+/* Take a batch. Every second one uses peek and then takes only a part. */
 static uint64_t consume(struct rl_ring_end *end, uint64_t seen, uint32_t *seed)
 {
     struct rl_reference refs[RL_BATCH_MAX];
@@ -141,14 +140,14 @@ static struct rl_rings_segment *map(int fd)
     return rings;
 }
 
-/* Some nanoseconds for each of `turns`. */
+/* Wait some nanoseconds for each of `turns`. */
 static void pause_for(uint64_t turns)
 {
     for (volatile uint64_t i = turns; i > 0; i--)
         ;
 }
 
-/* The worker: returns everything that it gets, until it is killed. */
+/* The worker: returns every reference, until it is killed. */
 static void echo(struct rl_rings_segment *rings, int sleeping)
 {
     uint64_t naps = 0;
@@ -198,10 +197,9 @@ static uint64_t nanoseconds(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* A wake-up that is lost shows as a worker that sleeps long after the push and has not
- * answered; one that only waits for a processor has been woken, and its flag is down.
- * Pauses of every length up to half a microsecond, on both sides, bring the two
- * together at each point of falling asleep. */
+/* A wake-up was lost when the worker has not answered long after the push and its `sleeping` is
+ * still 1. When it is 0, the worker was woken and waits for a processor. Both sides pause between
+ * 0 and half a microsecond, so that pushes meet each moment of falling asleep. */
 static void sleeper(int fd)
 {
     struct rl_rings_segment *rings = map(fd);

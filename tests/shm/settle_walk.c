@@ -1,9 +1,9 @@
-/* A driver's life for test_settle_driver.py, which stops it at every instruction.
+/* Runs a driver for test_settle_driver.py, which stops it after every instruction.
  *
- * The lane is the real one (lane.c, settle.c). Its two ports are as simple as can be,
- * and the worker of each queue is a function here, so that it all happens in one
- * thread: settle_walk FD BUFFERS PASSES, FD the lane's segment. Behind the ledger
- * stands what the ports delivered, counted for themselves. */
+ * The lane is the real one (lane.c, settle.c). Its two ports are minimal fakes, and the worker of
+ * each queue is a function here, so everything runs in one thread. Usage: settle_walk FD
+ * BUFFERS PASSES; FD is the lane's segment. After the ledger the segment has the number of
+ * packets that the ports delivered, counted by the ports. */
 #define _GNU_SOURCE
 #include "pipeline/driver/lane.h"
 #include "pipeline/ports/memory.h"
@@ -70,8 +70,8 @@ static uint32_t reclaim(struct rl_port *port, uint32_t queue)
     return n;
 }
 
-/* Forwards, drops, fails, sends what it made itself; keeps some packets, and gives
- * back what is not its own. */
+/* A worker: forwards, drops, fails, and sends packets that it created; keeps some packets, and
+ * returns buffers that it does not hold. */
 static void work(struct rl_ring_end *in, struct rl_ring_end *out, uint32_t buffers)
 {
     static const uint8_t verdicts[] = {0, 1, RL_VERDICT_DROP, 1, RL_VERDICT_ERROR, 0, 77};
@@ -147,7 +147,7 @@ int main(int argc, char **argv)
             in[0] = rl_ring_end_new(&rings[0][1].in);
             out[0] = rl_ring_end_new(&rings[0][1].out);
         }
-        if (turn == passes / 2) /* a queue is given up; what comes for it is dropped */
+        if (turn == passes / 2) /* a queue is given up; its packets are dropped */
             rl_lane_renew(&lane, 1, NULL, 0, &settlement);
         if (turn == passes * 2 / 3)
             ports[1].ready = 0;

@@ -1,7 +1,7 @@
-"""Memory on hugepages: when it is, when it is not, and what is said then.
+"""When memory is on hugepages, when not, and the messages then.
 
-Hugepages are real where the test may reserve and mount some; elsewhere an ordinary folder
-stands in for the mount, to see what is chosen.
+Tests that may reserve and mount hugepages use real ones. In the others an ordinary folder is a
+fake mount, to see which memory is chosen.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def test_auto_takes_hugepages_when_there_are_enough(
     with PacketMemory.create(name, 2000) as memory:
         assert memory.segment.path == f"{mount}/ringline.{name}.packets"
         assert segments_of(name) == [memory.segment.path]
-        # These would need a fourth page.
+        # These buffers need a fourth page.
         with PacketMemory.create(instance(), 3000) as other:
             assert other.segment.path.startswith("/dev/shm/")
     assert segments_of(name) == []
@@ -198,7 +198,7 @@ def test_a_mount_that_is_not_writable_is_passed_by(
 def test_pages_that_are_gone_when_they_are_wanted_are_passed_by(
     instance: Callable[[], str], real_hugepages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Somebody else was faster after we counted.
+    # Another process takes the pages after they were counted.
     monkeypatch.setattr(hugepages, "available", lambda page_size: 1 << 20)
     name = instance()
     too_many = (hugepages.pool(real_hugepages, "nr_hugepages") + 1) * real_hugepages // STRIDE

@@ -24,7 +24,7 @@ LINE = 64
 
 @pytest.mark.parametrize("name", SHARED)
 def test_nothing_is_padded_by_the_compiler(name: str) -> None:
-    # Padding is spelled out: a hole would be a place where two compilers may differ.
+    # All padding is declared: two compilers could place undeclared padding differently.
     struct = ffi.typeof(f"struct {name}")
     end = 0
     for field, it in struct.fields:
@@ -58,7 +58,7 @@ def test_parts_of_a_segment_begin_on_a_line(struct: str, fields: list[str]) -> N
 
 
 def test_the_drop_counters_stand_together() -> None:
-    """balance.h sums the fields from drop_plugin up to tx_waits as the packets that were lost."""
+    """balance.h counts the fields from drop_plugin up to tx_waits as dropped packets."""
     names = [name for name, _ in ffi.typeof("struct rl_queue_counters").fields]
     summed = names[names.index("drop_plugin") : names.index("tx_waits")]
     assert summed == [name for name in names if name.startswith("drop_")]

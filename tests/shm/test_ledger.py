@@ -55,7 +55,7 @@ def calls(build_c: Callable[..., Path]) -> Any:
 
 @given(queue=queues, port=inputs, generation=generations)
 def test_input_port_survives(calls: Any, queue: int, port: int, generation: int) -> None:
-    # From receive over the worker and the TX ring to completion.
+    # From receive, through the worker and the TX ring, to completion.
     word = calls.worker(generation, queue, port)
     for output in (0, 15, 0xFFF):
         sent = calls.card_tx(word, output)
@@ -95,9 +95,9 @@ def test_python_reads_words_as_c_does(calls: Any, word: int) -> None:
 
 
 class Books(RuleBasedStateMachine):
-    """A lane's life by the ledger alone, against sets that say who has what.
+    """A lane reduced to its ledger, compared with sets of the buffers of each holder.
 
-    Workers return what they have, what they had, and what they never had.
+    Workers return buffers that they hold, buffers that they held, and others.
     """
 
     c: ClassVar[Any] = None
@@ -178,7 +178,7 @@ class TestBooks(Books.TestCase):
 
 
 def test_every_buffer_has_one_holder(calls: Any) -> None:
-    # The holder is one field of one word: these are all, and no two are the same.
+    # The holder is one field of one word: these are all of its values, and each is different.
     worker = calls.worker(9, 3, 1)
     words = [0, FREE_WORD, calls.card_rx(1), calls.card_tx(worker, 2), worker]
     assert [calls.holder(word) for word in words] == [

@@ -1,4 +1,4 @@
-"""Who owns an instance: the living are refused, the dead are cleared up after."""
+"""Owners of an instance: a live one excludes others; the segments of a dead one are removed."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_a_file_that_somebody_locks_without_a_header_counts_as_alive(
 def test_a_file_that_was_cleared_up_before_it_was_locked_is_made_again(
     instance: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Another start finds our new file, has no lock in its way, and removes it.
+    # Another start finds the new file before it is locked, and removes it.
     name = instance()
     removed = []
     lock = fcntl.flock
@@ -245,8 +245,8 @@ def test_a_closed_segment_has_no_owner_though_a_view_keeps_its_mapping(
 
 @pytest.mark.slow
 def test_racing_creators_never_share(instance: Callable[[], str]) -> None:
-    # Each tries to become the owner again and again, as a start does; whoever has the
-    # instance writes its id into the segment, and finds it there before it lets go.
+    # Each process tries again and again to become the owner, as a start does. The owner writes
+    # its id into the segment, and must still find it there before it closes the segment.
     name = instance()
     racers = [
         subprocess.Popen(
@@ -277,7 +277,7 @@ while time.monotonic() < until:
         remove_stale(name, print)
         segment = Segment.create(name, "lane.0", 10_000, kind=lib.RL_SEGMENT_LANE)
     except EnvironmentLacks as error:
-        # The second when another racer has left it between our two steps.
+        # The second: another racer left a segment between remove_stale and create.
         assert "already runs" in str(error) or "is in the way" in str(error), error
         continue
     pid = segment.at("uint64_t *", 4096)

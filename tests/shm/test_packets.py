@@ -139,7 +139,7 @@ def test_allocations_are_aligned_zeroed_and_apart(instance: Callable[[], str]) -
         assert memory.allocate(16, align=4096)[1] == 4 * 4096
         with pytest.raises(Bug, match="descriptor memory are needed"):
             memory.allocate(20_000)
-        # The next driver begins anew, and finds nothing of its predecessor's.
+        # The next driver allocates from the start, and finds no data of the previous one.
         successor = DescriptorMemory.attach(memory.segment.share())
         assert successor.allocate(8192)[1] == HEADER
         assert not any(successor.segment.memory[HEADER : HEADER + 8192])

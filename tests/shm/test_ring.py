@@ -127,8 +127,8 @@ def test_full_and_empty_return_at_once() -> None:
 
 @pytest.mark.parametrize("start", [0, WRAP - 10], ids=["from 0", "across the wrap"])
 def test_hostile_peer_index(start: int) -> None:
-    # Whatever the consumer publishes, the producer never has more room than the ring,
-    # and knows an index that cannot be; and the other way round.
+    # For every index that the consumer publishes, the producer never gets more room than the ring
+    # has, and detects an index out of range; and the same with the sides exchanged.
     for lie in [1, CAPACITY, CAPACITY + 1, 2**31, WRAP - CAPACITY - 1, WRAP - 1]:
         ring, producer, _ = make_ring(start)
         producer.push([reference(i) for i in range(CAPACITY)])
@@ -154,8 +154,8 @@ def test_hostile_peer_index(start: int) -> None:
 
 
 def test_hostile_peer_index_that_runs_back() -> None:
-    # An index that was published once and is withdrawn: what was seen may be used, since
-    # it was copied or checked then, and no more than that.
+    # A peer publishes an index and then a lower one. References below the first index stay valid:
+    # it was checked. The next load must report the fault.
     ring, producer, consumer = make_ring()
     producer.push([reference(i) for i in range(100)])
     assert len(consumer.pop(60)) == 60
@@ -166,8 +166,8 @@ def test_hostile_peer_index_that_runs_back() -> None:
 
 
 def test_hostile_peer_writes_anything_anywhere() -> None:
-    # A peer may write the whole segment. Guard bytes around it must not be read into
-    # references or change, and every answer is a count within bounds or a fault.
+    # A peer may write anywhere in the segment. Guard bytes around it must not change or appear in
+    # references, and every result is a count within bounds or a fault.
     size = ffi.sizeof("struct rl_ring")
     memory = ffi.new("char[]", 3 * size)
     ffi.memmove(memory, b"\xa5" * (3 * size), 3 * size)
@@ -208,9 +208,9 @@ def test_a_sleeper_is_woken_or_wakes_by_itself() -> None:
     assert consumer.pop(2) == [reference(1)]
 
 
-def test_who_has_something_to_take_does_not_sleep() -> None:
+def test_a_consumer_with_a_reference_to_take_does_not_sleep() -> None:
     took = []
-    for _ in range(3):  # one of three is not held up by the machine
+    for _ in range(3):  # a busy machine may delay one or two of three tries
         ring, producer, consumer = make_ring()
         producer.push([reference(1)])
         began = time.monotonic()

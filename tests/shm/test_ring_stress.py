@@ -1,4 +1,4 @@
-"""G1, G2 and G5 of ring.h with real threads and real processes (ring_stress.c)."""
+"""The guarantees of ring.h and wait.h with real threads and processes (ring_stress.c)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ WAKE_UPS = 10_000_000 if PROOF else 50_000
 STRESS = "tests/shm/ring_stress.c"
 SANITIZED = ["-DRL_NO_SLEEP", "-fsanitize=thread"]
 
-# The highest mapping that the sanitizer understands depends on how far the kernel moves
-# mappings about; without that it always fits.
+# The sanitizer cannot handle every address at which the kernel may put a mapping. With fixed
+# addresses it always works.
 FIXED_ADDRESSES = ["setarch", os.uname().machine, "-R"]
 
 
@@ -93,7 +93,7 @@ def test_no_lost_wakeup(build_c: Callable[..., Path], instance: Callable[[], str
 def test_without_the_fences_a_wakeup_is_lost(
     build_c: Callable[..., Path], instance: Callable[[], str]
 ) -> None:
-    # That the test before can fail. Seen to take from 70 to 940,000 wake-ups.
+    # Proves that the test above can fail. Needed 70 to 940,000 wake-ups when it was measured.
     unfenced = build_c(STRESS, flags=["-D__atomic_thread_fence(order)=((void)0)"])
     for _ in range(3):
         with RingPair.create(instance(), 0, 1) as rings:

@@ -1,4 +1,4 @@
-"""Segments: what is made, what is refused, and that nothing is left."""
+"""Segments: what is created, what is refused, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_attach_refuses_what_is_not_a_segment(instance: Callable[[], str]) -> No
             with pytest.raises(EnvironmentLacks, match=sentence):
                 Segment.attach(segment.share())
             setattr(header, field, right)
-        # Cut off: what lies beyond the end would be a SIGBUS.
+        # A file that is too short: an access beyond its end would be a SIGBUS.
         os.ftruncate(segment.fd, 8192)
         with pytest.raises(EnvironmentLacks, match="not a complete ringline segment"):
             Segment.attach(segment.share())
@@ -274,7 +274,7 @@ def test_unlink_leaves_a_successor_s_file_alone(instance: Callable[[], str]) -> 
 
 
 def test_a_header_is_whole_when_its_magic_is_there(instance: Callable[[], str]) -> None:
-    # Watched from outside while segments come and go: with the magic, all is in place.
+    # Another process creates and removes segments. When the magic is there, all fields must be.
     name = instance()
     done = subprocess.Popen([sys.executable, "-c", COME_AND_GO, name])
     path, seen = f"/dev/shm/ringline.{name}.lane.0", 0

@@ -72,7 +72,7 @@ class Books:
         intent.operation = operation
 
     def residuals(self) -> dict[str, Any]:
-        """Every equation of the published balance that is not 0, and what is in flight."""
+        """Every residual of the published balance that is not 0, and the packets in flight."""
         balance = counters.read(self.lane.balance)
         assert balance["sequence"] % 2 == 0
         return {
@@ -149,12 +149,12 @@ def test_books_balance_wherever_the_driver_was_stopped(
                 f"{ {name: getattr(settled, name) for name in settled.__slots__} }"
             )
             assert copy.lane.balance.free == BUFFERS
-            # What the ports delivered is booked, but for the burst that they were in.
+            # All packets that the ports delivered are counted, except those of an open burst.
             delivered = ffi.cast("uint64_t *", copy.words + BUFFERS)[0]
             booked = sum(copy.counter(port, q).rx_packets for port in range(2) for q in range(2))
             assert 0 <= delivered - booked <= lib.RL_BATCH_MAX
     print(f"{steps} instructions, {states} states, {mid_batch} within a batch")
-    assert mid_batch > 100, "the walk has to come by where it matters"
+    assert mid_batch > 100, "the walk must stop inside batches"
     finished = [counters.read(queue) for queue in books.lane.queues]
     for cause in ("transmitted", "drop_plugin", "drop_plugin_error", "drop_no_worker"):
         assert sum(queue[cause] for queue in finished), f"the walk has no packet {cause}"
@@ -164,7 +164,7 @@ def test_books_balance_wherever_the_driver_was_stopped(
 
 
 def in_flight(books: Books) -> None:
-    """Received: 3 by port 0 on queue 1. One is with the worker, two are being sent."""
+    """Port 0 has received 3 packets on queue 1. One is with the worker, two are on a TX ring."""
     books.words[5] = WORKER | 4 << 16 | 1 << 8 | 0
     books.words[6] = CARD_TX | 1 << 16 | 1 << 8 | 0
     books.words[7] = CARD_TX | 1 << 16 | 1 << 8 | 0

@@ -1,4 +1,4 @@
-"""Worker slots: a directory that outlives its worker and that nobody has to trust."""
+"""Worker slots: a directory that outlives its worker, and that a reader need not trust."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_too_many_names_are_refused(slot: WorkerSlot) -> None:
 
 
 def test_half_written_entry_is_not_there(slot: WorkerSlot) -> None:
-    # A worker that died before the last of an entry's stores, which is its kind.
+    # A worker that died before the last store to an entry, which writes `kind`.
     slot.lookup_or_add("hits", COUNTER)
     half = entry_at(slot, 1)
     half.name, half.offset, half.bytes, half.columns = b"half", AREA + 64, 8, 1
@@ -206,7 +206,7 @@ def test_an_entry_that_cannot_be_is_left_out(slot: WorkerSlot, field: str, value
     slot.lookup_or_add("misses", COUNTER)
     setattr(entry_at(slot, 0), field, value)
     assert [entry.name for entry in slot.entries()] == ["misses"]
-    # A worker that starts with such a directory still gets what it asks for.
+    # A worker that starts with such a directory still gets the memory that it names.
     address = slot.lookup_or_add("hits", COUNTER)
     assert numbers(address, 1)[0] == 0
     assert [entry.name for entry in slot.entries()] == ["misses", "hits"]
@@ -222,8 +222,8 @@ def test_a_name_twice_is_its_first(slot: WorkerSlot) -> None:
 @given(data=st.data())
 @settings(max_examples=2000 if PROOF else 60)
 def test_hostile_directory(shared_slot: WorkerSlot, data: st.DataObject) -> None:
-    # Any bytes as a directory: reading ends, and reads only what is in the segment,
-    # whatever its header says of its size.
+    # Any bytes as a directory: a read ends, and stays inside the segment, with any size in the
+    # header.
     slot = shared_slot
     header = slot.segment.at("struct rl_segment_header *")
     header.used = header.size = 2**64 - 1

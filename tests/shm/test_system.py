@@ -15,7 +15,7 @@ from ringline.shm.clock import ticks, ticks_per_second
 
 
 def test_ticks_pass_at_the_rate_that_was_measured() -> None:
-    # A machine that stops for a while stops both clocks; only one of 5 tries must be quiet.
+    # A busy machine may disturb a try; one good try of 5 is enough.
     ratios = []
     for _ in range(5):
         began, first = time.monotonic(), ticks()
@@ -83,8 +83,8 @@ def test_a_parent_that_is_gone_already_is_noticed() -> None:
 
 
 def test_a_worker_s_imports_are_light(tmp_path: Path) -> None:
-    # A worker must be up in some 15 ms: what takes milliseconds to import stays outside.
-    # Without `site`, whose own imports would hide ours; so the package is put in reach here.
+    # A worker must start in about 15 ms, so it may not import modules that take milliseconds.
+    # `-S` skips `site`, whose imports would hide ours; the link makes the package importable.
     (tmp_path / "ringline").mkdir()
     (tmp_path / "ringline" / "shm").symlink_to(Path(errors.__file__).parent)
     code = (
