@@ -65,7 +65,7 @@ static int any_use(uint32_t start, int rounds)
     return 0;
 }
 
-/* All indices that a peer can publish, for all own indices. */
+/* Random indices of a peer, also out of range, for random own indices. */
 static int hostile(int rounds)
 {
     struct rl_ring *ring = calloc(1, sizeof *ring);
