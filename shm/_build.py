@@ -1,11 +1,11 @@
-"""Builds `ringline.shm._shm`; what the other two builders share is here as well.
+"""Builds `ringline.shm._shm`. The other builders share `builder`.
 
-setuptools runs a builder as a script with the root of the repository as working directory,
-before any of `ringline` can be imported: the others load this file by its path.
+setuptools runs a builder as a script in the root of the repository, before `ringline` can be
+imported. So the other builders load this file by its path.
 
-Each builder lists two things. DECLARATIONS are headers of plain declarations that the C
-compiler and cffi both read, so that a struct or a function is declared in one place.
-SOURCES are the C files. All paths are relative to the root of the repository.
+Each builder has two lists. DECLARATIONS are headers with plain declarations that the C compiler
+and cffi read, so a struct or a function is declared once. SOURCES are the C files. All paths are
+relative to the root of the repository.
 """
 
 import os
@@ -20,22 +20,20 @@ SOURCES = ["shm/shm.c"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Portable by default: a wheel must run on any machine of its architecture. Who builds for one
-# machine adds to it with the usual CFLAGS, `CFLAGS=-march=native pip install …`.
+# Portable by default: a wheel must run on every machine of its architecture. To build for one
+# machine, set CFLAGS: `CFLAGS=-march=native pip install …`.
 OPTIONS = ["-std=gnu11", "-O3", "-g0", "-fvisibility=hidden", "-fno-semantic-interposition"]
 
-# Warnings end a build only for us: a newer compiler must not break a user's installation.
-# The exceptions are for what cffi generates.
+# RINGLINE_WERROR=1 makes warnings errors. It is off by default: a newer compiler must not break
+# a user's installation. The exceptions are for code that cffi generates.
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
 
 CONSTANT = re.compile(r"#\s*define\s+\w+\s+-?(0x[0-9a-fA-F]+|[0-9]+)[uUlL]*\s*(/\*.*)?$")
 
 
 def declarations(headers: Iterable[str]) -> str:
-    """The headers as cffi wants them: without what is for the C preprocessor.
-
-    Of the lines that begin with '#', with their continuations, `#define NAME integer` stay.
-    """
+    """The text of the headers for cffi, without lines that begin with '#' (and their
+    continuations), except `#define NAME integer`."""
     kept = []
     for header in headers:
         text = (ROOT / header).read_text(encoding="utf-8").replace("\\\n", " ")
@@ -54,7 +52,7 @@ def builder(
 ) -> FFI:
     """A cffi builder in API mode for `module`.
 
-    It knows the types of the builder `includes`, which come from the headers `included`.
+    It can use the types of the builder `includes`, which are declared in the headers `included`.
     """
     ffi = FFI()
     if includes is not None:

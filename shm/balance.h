@@ -1,14 +1,13 @@
-/* The balances: the books counted over and published in the lane's segment.
- *
- * Runs between two passes of the lane, or after its driver has died; never per packet.
+/* Counts the balances and publishes them in the lane's segment. Runs between two passes of the
+ * lane, or after its driver has died; never per packet.
  *
  * Guarantees:
- *  A1  nothing is a difference that could hide a mistake: what is in flight and who holds
- *      what is counted from the ledger, word by word
+ *  A1  packets in flight and the holders of buffers are counted from the ledger, word by word. A
+ *      difference of counters would hide a mistake
  *      (tests/shm/test_balance.py: test_a_mistake_in_the_books_is_seen)
- *  A2  a reader never takes half of a balance for a whole one: `sequence` is odd while it
- *      is written (tests/shm/test_balance.py: test_a_balance_is_published_whole)
- *  A3  every counter named drop_* is part of the packet equation
+ *  A2  a reader can tell a whole balance from one that is being written: `sequence` is then
+ *      odd (tests/shm/test_balance.py: test_a_balance_is_published_whole)
+ *  A3  every counter named drop_* is part of the packet balance
  *      (tests/shm/test_layout.py: test_the_drop_counters_stand_together)
  */
 #ifndef RINGLINE_SHM_BALANCE_H
@@ -23,8 +22,9 @@ static inline const uint32_t *rl_ledger_words(const struct rl_lane_segment *book
     return (const uint32_t *)((const uint8_t *)books + books->ledger_offset);
 }
 
-/* Adds every buffer to its holder, and every packet in flight to its input port. `blanks`
- * is, per queue, how many blanks are in flight. */
+/* Counts every buffer under its holder and every packet in flight under its input port.
+ * `blanks[queue]` grows by the blanks in flight. `seen`, unless NULL, has one byte per buffer: it
+ * grows for buffers that are unusable or with a worker. */
 static inline void rl_balance_count(const struct rl_lane_segment *books, struct rl_balance *balance,
                                     uint64_t *blanks, uint8_t *seen)
 {
@@ -46,7 +46,7 @@ static inline void rl_balance_count(const struct rl_lane_segment *books, struct 
         case RL_HOLDER_WORKER:
             balance->worker[queue]++;
             if (seen)
-                seen[buffer]++; /* only the ledger knows where these are */
+                seen[buffer]++; /* no other list names these */
             break;
         default:
             balance->unusable++;
@@ -61,8 +61,8 @@ static inline void rl_balance_count(const struct rl_lane_segment *books, struct 
     }
 }
 
-/* Packets received on `port`, less those transmitted and dropped. The drop_* counters
- * stand together in the struct, so a new one is summed without a change here. */
+/* Packets received on `port`, minus those transmitted and dropped. The drop_* counters are
+ * consecutive in the struct, so a new one is included without a change here. */
 static inline int64_t rl_balance_packets(const struct rl_lane_segment *books, uint32_t port)
 {
     const size_t first = offsetof(struct rl_queue_counters, drop_plugin) / sizeof(uint64_t);
@@ -79,11 +79,16 @@ static inline int64_t rl_balance_packets(const struct rl_lane_segment *books, ui
 
 /* Counts the books and publishes the balances.
  *
- * `posted` is, for each of RL_PORTS_MAX ports, how many buffers its descriptor rings hold;
- * NULL when there are no rings any more. `free` is the lane's free list of `free_count`
- * buffers; NULL when its driver has died, and the ledger alone says what is free. `seen`, when
- * not NULL, has one byte per buffer and has counted those on descriptor rings: the other
- * buffers are added here, and what is missing or doubled is published. */
+ * `posted[port]`, for RL_PORTS_MAX ports, is the number of buffers on the port's descriptor rings;
+ * NULL: there are no rings any more. `free` is the lane's free list of `free_count` buffers;
+ * NULL: the driver has died, and only the ledger tells which buffers are free. `seen`, unless
+ * NULL, has one byte per buffer: how often the caller found it on descriptor rings. This
+ * function adds the other places and publishes how many buffers are missing or doubled.
+ *
+ * Order of memory accesses: the stores to the balance may move neither before the store of the
+ * odd `sequence` (first fence) nor behind the store of the even one (second fence). A reader
+ * loads `sequence`, copies the balance and loads `sequence` again; the copy is whole when both
+ * are equal and even. */
 static inline void rl_balance_publish(struct rl_lane_segment *books, const uint32_t *posted,
                                       const uint32_t *free, uint64_t free_count, uint8_t *seen)
 {
@@ -118,7 +123,7 @@ static inline void rl_balance_publish(struct rl_lane_segment *books, const uint3
     }
     fresh.when = rl_clock();
     struct rl_balance *shown = &books->balance;
-    uint32_t sequence = shown->sequence | 1; /* odd already if a driver died while it wrote */
+    uint32_t sequence = shown->sequence | 1; /* already odd if a driver died in here */
     __atomic_store_n(&shown->sequence, sequence, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     fresh.sequence = sequence;

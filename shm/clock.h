@@ -1,4 +1,5 @@
-/* Ticks: the processor's own clock where it has one that is constant. */
+/* The clock of all time stamps, in ticks: the time stamp counter on x86-64 (its rate is measured,
+ * see rl_ticks_per_second), nanoseconds of CLOCK_MONOTONIC elsewhere. */
 #ifndef RINGLINE_SHM_CLOCK_H
 #define RINGLINE_SHM_CLOCK_H
 #include <stdint.h>

@@ -1,7 +1,7 @@
-"""Counter blocks as dictionaries.
+"""Read blocks of counters as dictionaries.
 
-The C struct is the only declaration: field names come from it through cffi, so
-that a counter added there appears in reports and metrics by itself.
+The C struct is the only declaration. cffi gives its field names, so a counter that is added there
+appears in reports and metrics without other changes.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ _fields: dict[Any, list[tuple[str, bool]]] = {}
 
 
 def field_names(struct: str) -> list[str]:
-    """The fields of a struct, `"struct rl_worker_counters"`, in its order."""
+    """The names of the fields of `struct`, a C type such as "struct rl_slot_entry", in order."""
     return [name for name, _ in ffi.typeof(struct).fields]
 
 
 def read(block: Any) -> dict[str, Any]:
-    """Every field of a struct, or of what points to it, by its name.
+    """Every field of a struct by its name. `block` is a struct or a pointer to one.
 
-    A number becomes an int, an array a list, a struct within it a dictionary.
-    Each number is read once; together they are not of one moment, unless the
-    writer stands still.
+    A number becomes an int, an array a list, an inner struct a dictionary. Each number is read
+    once. The numbers are not of one moment while their writer runs.
     """
     kind = ffi.typeof(block)
     if kind.kind == "pointer":

@@ -1,7 +1,8 @@
-"""Making the file of a segment, so that nobody else can have it.
+"""Create the file of a segment and lock it, so that only one process owns it.
 
-Create, lock, and look whether the file is still the one at its path: a process
-that clears up may have found it without a lock and removed it in between.
+After the lock, the path must still name the same file: a process that removes stale segments can
+have found the file unlocked and removed it
+(tests/shm/test_owners.py: test_a_file_that_is_removed_before_it_is_locked_is_made_again).
 """
 
 from __future__ import annotations
@@ -14,20 +15,20 @@ import time
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.owners import SHARED_MEMORY, already_runs, is_file_at, owner_of
 
-# Two processes may look at one new file in the same moment; for as long as one
-# of them needs to see that it is not its own, the other tries again.
+# Two processes can find one new file at the same moment. One of them holds its lock until it
+# sees that the file is not its own; the other tries again meanwhile.
 _ATTEMPTS = 100
 _BETWEEN_ATTEMPTS = 0.005  # seconds
 
 
 class Unavailable(EnvironmentLacks):
-    """This directory does not give the memory that was asked for; another one may."""
+    """This directory has not enough memory or cannot be used; another directory may serve."""
 
 
 def create_locked(instance: str, path: str) -> int:
-    """The descriptor of a new, empty file at `path`, mode 0600, locked by this process.
+    """Create an empty file at `path`, mode 0600, and lock it; returns its descriptor.
 
-    Raises EnvironmentLacks when a live process holds it, Unavailable when it may not be.
+    Raises EnvironmentLacks when a live process holds it, Unavailable when it cannot be created.
     """
     for _ in range(_ATTEMPTS):
         try:
@@ -42,12 +43,12 @@ def create_locked(instance: str, path: str) -> int:
                 return fd
             os.close(fd)
     raise EnvironmentLacks(
-        f"{path} is in the way: it was left by a run that has ended; start again, or remove it"
+        f"{path} is in the way: a run that has ended left it; start again, or remove it"
     )
 
 
 def _take(path: str, fd: int) -> bool:
-    """Lock a file just created; False when somebody removed it first."""
+    """Lock a new file; False when another process removed it first."""
     for _ in range(_ATTEMPTS):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,7 +60,7 @@ def _take(path: str, fd: int) -> bool:
 
 
 def no_room(error: OSError, path: str, size: int) -> Unavailable:
-    """The sentence for memory that could not be had."""
+    """The error for `size` bytes at `path` that could not be allocated."""
     directory = os.path.dirname(path)
     status = os.statvfs(directory)
     free = status.f_bavail * status.f_frsize
@@ -69,13 +70,13 @@ def no_room(error: OSError, path: str, size: int) -> Unavailable:
             f"free some or enlarge it (mount -o remount,size=... {directory})"
         )
     return Unavailable(
-        f"{size} bytes of shared memory for {path} cannot be had ({free} are free in "
+        f"{size} bytes of shared memory for {path} cannot be allocated ({free} are free in "
         f"{directory}): {error.strerror}"
     )
 
 
 def _create(path: str) -> int:
-    """A new file; FileExistsError is the caller's to judge."""
+    """Create a file; returns its descriptor. Raises FileExistsError, or Unavailable."""
     directory, name = os.path.split(path)
     try:
         if directory == SHARED_MEMORY:
@@ -91,20 +92,20 @@ def _create(path: str) -> int:
                 f"{directory} is not writable for user {os.geteuid()}, so {path} cannot be "
                 f"created: {error.strerror}"
             ) from None
-        # posix_ipc has words of its own for some errors.
+        # Some errors of posix_ipc have no strerror, but a text.
         raise Unavailable(f"{path} cannot be created: {error.strerror or error}") from None
-    os.fchmod(fd, 0o600)  # the umask may have taken bits away
+    os.fchmod(fd, 0o600)  # the umask may have removed bits
     return fd
 
 
 def _create_posix(name: str) -> int:
-    # Only the supervisor creates segments; a worker does without this import.
+    # Only the supervisor creates segments: this import would only delay the start of workers.
     import posix_ipc
 
     try:
         shared = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600, size=0)
     except posix_ipc.ExistentialError:
-        # It stands for two errors, and does not tell which.
+        # posix_ipc raises it for two errors and does not tell which.
         if not os.path.isdir(SHARED_MEMORY):
             raise FileNotFoundError(
                 errno.ENOENT, f"there is no {SHARED_MEMORY}; mount a tmpfs there"

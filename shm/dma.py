@@ -1,9 +1,8 @@
-"""Memory that devices may reach: on hugepages where there are some, and at which addresses.
+"""Memory for devices: on hugepages where possible, and with device addresses.
 
-A device sees memory at addresses of its own. With an IOMMU (and for every device
-model) these are a base plus the offset in the segment. Without one they are
-physical: every page lies somewhere else, and what crosses the end of a page goes
-on in memory that is not ours.
+With an IOMMU, and for every device model, a device address is a base plus the offset in the
+segment. Without an IOMMU it is the physical address. Physical pages are not consecutive, so an
+access that crosses the end of a page reaches memory of other owners.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from ringline.shm.segments import Segment
 
 PAGEMAP = "/proc/self/pagemap"
 
-# Of an entry of pagemap (the kernel's admin-guide/mm/pagemap.rst): bit 63 says that
-# the page is in memory, bits 54:0 hold its frame number, all 0 for who may not know.
+# An entry of pagemap (the kernel's admin-guide/mm/pagemap.rst): bit 63 says that the page is in
+# memory; bits 54:0 are its frame number, or 0 for a process that may not know it.
 _PRESENT = 1 << 63
 _FRAME = (1 << 55) - 1
 
 
 class DeviceAddresses:
-    """Where a device finds a segment.
+    """The device addresses of a segment.
 
-    The byte at `offset` is at `page_bus[offset >> page_shift]` plus its offset in
-    that page. `unusable` are the indices of buffers that must not be handed out.
+    The address of the byte at `offset` is `page_bus[offset >> page_shift]` plus its offset in
+    this page. `unusable` lists the buffers that must never be used.
     """
 
     __slots__ = ("page_bus", "page_shift", "unusable")
@@ -44,10 +43,10 @@ class DeviceAddresses:
 
 
 class DmaMemory:
-    """What packet memory and descriptor memory have in common.
+    """The base of packet memory and descriptor memory.
 
-    `segment` holds it; `page_size` is that of its pages in bytes and `hugepages`
-    whether they are larger than ordinary ones. A context manager, as its segment is.
+    `segment` is its segment, `page_size` the size of a page in bytes; `hugepages` says whether
+    pages are larger than ordinary ones. A context manager, as its segment is.
     """
 
     def __init__(self, segment: Segment) -> None:
@@ -61,22 +60,22 @@ class DmaMemory:
             return 63, [base]
         if mode == "physical":
             return self.page_size.bit_length() - 1, self._physical()
-        raise UsageError(f"dma = {mode!r}: say offset or physical")
+        raise UsageError(f"dma must be 'offset' or 'physical', not {mode!r}")
 
     def _physical(self) -> list[int]:
-        """The physical address of every page. Ordinary pages may be moved by the
-        kernel at any time; hugepages stay where they are."""
+        """The physical address of every page. The kernel may move ordinary pages at any time;
+        hugepages stay in place."""
         ordinary = os.sysconf("SC_PAGESIZE")
         pages = []
         with open(PAGEMAP, "rb", buffering=0) as pagemap:
             for offset in range(0, self.segment.size, self.page_size):
-                self.segment.memory[offset]  # a page that was never touched has no entry yet
+                self.segment.memory[offset]  # a page gets its entry at the first access
                 pagemap.seek((self.segment.address + offset) // ordinary * 8)
                 entry = int.from_bytes(pagemap.read(8), "little")
                 if not entry & _PRESENT or not entry & _FRAME:
                     raise EnvironmentLacks(
-                        f"the kernel does not tell user {os.geteuid()} where "
-                        f"{self.segment.path} lies in physical memory: without an IOMMU "
+                        f"the kernel does not tell user {os.geteuid()} the physical addresses of "
+                        f"{self.segment.path}: without an IOMMU "
                         "ringline must run as root (CAP_SYS_ADMIN)"
                     )
                 pages.append((entry & _FRAME) * ordinary)
@@ -91,14 +90,14 @@ class DmaMemory:
 
 
 def create_segment(instance: str, what: str, size: int, *, kind: int, pages: str) -> Segment:
-    """A segment of `size` bytes for devices, header included.
+    """Create a segment of `size` bytes for devices, header included.
 
-    `pages`: "off" takes ordinary pages, "require" hugepages, and "auto" hugepages
-    if this user can have enough of them, else ordinary ones. Of several sizes of
-    hugepages the smallest that serves is taken. Raises EnvironmentLacks.
+    `pages`: "off" takes ordinary pages; "require" takes hugepages; "auto" takes hugepages if
+    this user can get enough of them, otherwise ordinary pages. Among several hugepage sizes, the
+    smallest with enough free pages is taken. Raises EnvironmentLacks.
     """
     if pages not in ("auto", "require", "off"):
-        raise UsageError(f"hugepages = {pages!r}: say auto, require or off")
+        raise UsageError(f"hugepages must be 'auto', 'require' or 'off', not {pages!r}")
     obstacles: list[str] = []
     if pages != "off":
         mounts = hugepages.mounts() or hugepages.mount_standard()
@@ -107,7 +106,7 @@ def create_segment(instance: str, what: str, size: int, *, kind: int, pages: str
                 _check(mount, page_size, size)
                 return Segment.create(instance, what, size, kind=kind, hugepage_mount=mount)
             except Unavailable as error:
-                if str(error) not in obstacles:  # of two mounts
+                if str(error) not in obstacles:  # two mounts can have the same obstacle
                     obstacles.append(str(error))
     if pages == "require":
         if not obstacles:
@@ -123,12 +122,12 @@ def create_segment(instance: str, what: str, size: int, *, kind: int, pages: str
 
 
 def _check(mount: str, page_size: int, size: int) -> None:
-    """Raise Unavailable when it can be seen that this mount will not do."""
+    """Raise Unavailable when this mount is not writable or has too few free pages."""
     name = hugepages.size_text(page_size)
     if not os.access(mount, os.W_OK | os.X_OK):
         raise Unavailable(
             f"{mount} is not writable for user {os.geteuid()} (run as root, or mount a "
-            f"hugetlbfs of this user's: mount -t hugetlbfs -o uid={os.geteuid()},mode=0700,"
+            f"hugetlbfs for this user: mount -t hugetlbfs -o uid={os.geteuid()},mode=0700,"
             f"pagesize={page_size >> 20}M none DIRECTORY)"
         )
     needed = -(-size // page_size)

@@ -1,8 +1,8 @@
-"""The first page of every segment: what it is and whose.
+"""The header in the first page of every segment: kind, size, layout, owner.
 
-`magic`, the one field that says the rest can be believed, is written last. A
-header is read into private memory before it is looked at, since whoever maps
-the segment can change it at any time.
+`magic`, the first word, is written last: it says that the other fields are complete. A header is
+copied into private memory before it is checked, because every process that maps the segment can
+change it at any time.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
 def check_instance(instance: str) -> None:
     """Raise UsageError unless `instance` can be part of a segment's name.
 
-    A dot is not allowed, so that the names of two instances never meet.
+    A dot is not allowed, so the names of two instances never collide
+    (tests/shm/test_segments.py: test_a_name_does_not_match_a_longer_one).
     """
     if not 0 < len(instance) <= _NAME_LENGTH or not _NAME_CHARACTERS.issuperset(instance):
         raise UsageError(
             f"{instance!r} cannot be the name of an instance: use 1 to {_NAME_LENGTH} "
-            "letters, digits, '-' and '_'"
+            "letters, digits, '-' or '_'"
         )
 
 
 def write_header(
     address: int, instance: str, what: str, *, kind: int, size: int, used: int, generation: int
 ) -> None:
-    """Fill the header at `address`, all zeros until now, its magic last."""
+    """Fill the header at `address`, which is all zeros; `magic` last, with a release store."""
     header = ffi.cast("struct rl_segment_header *", address)
     header.layout_version = lib.RL_LAYOUT_VERSION
     header.kind = kind
@@ -55,7 +56,7 @@ def write_header(
 
 
 def read_header(fd: int) -> Any:
-    """A private copy of the header behind `fd`, or None when there is no whole one."""
+    """A private copy of the header behind `fd`, or None when there is no complete one."""
     try:
         data = os.pread(fd, _SIZE, 0)
     except OSError:
@@ -68,20 +69,20 @@ def read_header(fd: int) -> Any:
 
 
 def set_addresses(header: Any, addresses: Sequence[str]) -> None:
-    """Note PCI addresses; Bug when they do not fit."""
+    """Write PCI addresses into the header; raises Bug when they do not fit."""
     text = " ".join(addresses).encode()
     if len(text) >= ffi.sizeof(header.pci):
-        raise Bug(f"{len(addresses)} PCI addresses do not fit the header of a segment")
+        raise Bug(f"{len(addresses)} PCI addresses do not fit into the header of a segment")
     header.pci = text
 
 
 def addresses_in(header: Any) -> list[str]:
-    """The PCI addresses of a header; what does not look like one is left out."""
+    """The PCI addresses in a header, without words that are not PCI addresses."""
     text = ffi.string(header.pci).decode("ascii", "replace")
     return [word for word in text.split() if _is_pci_address(word)]
 
 
 def _is_pci_address(word: str) -> bool:
-    """Whether `word` is like 0000:03:00.0."""
+    """Whether `word` has the form 0000:03:00.0, in lower-case hexadecimal digits."""
     form = "".join("h" if c in "0123456789abcdef" else c for c in word)
     return form == "hhhh:hh:hh.h"

@@ -1,4 +1,4 @@
-"""What the kernel says of its hugepages: where they are mounted, how many are free."""
+"""The kernel's hugepages: where they are mounted, and how many are free."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def mounts() -> list[tuple[str, int]]:
             _, path, kind, options, *_ = line.split(" ")
             if kind != "hugetlbfs":
                 continue
-            # A blank in a path is written as an octal escape.
+            # The kernel writes a blank in a path as an octal escape.
             path = path.replace("\\040", " ")
             for option in options.split(","):
                 key, _, value = option.partition("=")
@@ -29,14 +29,15 @@ def mounts() -> list[tuple[str, int]]:
 
 
 def mount_standard() -> list[tuple[str, int]]:
-    """Mount a hugetlbfs where most systems have theirs since boot; then what `mounts` says.
+    """Mount a hugetlbfs at the usual place, STANDARD; returns all mounts, as `mounts` does.
 
-    Only root can, and only where pages are reserved: whoever reserved them wants
-    them used. The mount stays, as one that the system made would.
+    Returns nothing for other users than root, and when no pages of the default size are
+    reserved: only reserved pages show that the operator wants them to be used. The mount stays,
+    like one that the system makes at boot.
     """
     if os.geteuid() != 0 or not pool(default_size(), "nr_hugepages"):
         return []
-    import subprocess  # workers import this module, and never come here
+    import subprocess  # workers import this module but never call this function
 
     try:
         os.makedirs(STANDARD, exist_ok=True)
@@ -48,14 +49,14 @@ def mount_standard() -> list[tuple[str, int]]:
 
 
 def default_size() -> int:
-    """Bytes of a page of the default size, which `vm.nr_hugepages` reserves."""
+    """The default hugepage size in bytes, which `vm.nr_hugepages` reserves."""
     with open("/proc/meminfo", encoding="ascii") as file:
         return next((int(line.split()[1]) << 10 for line in file if "Hugepagesize" in line), 0)
 
 
 def pool(page_size: int, what: str) -> int:
-    """A number of the pool of pages of this size: `nr_hugepages`, `free_hugepages`,
-    `resv_hugepages`. 0 where the kernel has no such pool."""
+    """A number of the pool of `page_size` bytes per page: `what` is `nr_hugepages`,
+    `free_hugepages` or `resv_hugepages`. 0 when the kernel has no such pool."""
     try:
         with open(f"{POOLS}/hugepages-{page_size >> 10}kB/{what}", encoding="ascii") as file:
             return int(file.read())
@@ -64,19 +65,19 @@ def pool(page_size: int, what: str) -> int:
 
 
 def available(page_size: int) -> int:
-    """Pages of this size that are neither used nor promised to another mapping."""
+    """Pages of this size that are neither used nor reserved for another mapping."""
     return pool(page_size, "free_hugepages") - pool(page_size, "resv_hugepages")
 
 
 def how_to_reserve(page_size: int, count: int) -> str:
-    """The command that makes the pool `count` pages large."""
+    """The command that sets the size of the pool to `count` pages."""
     if page_size == default_size():
         return f"sysctl -w vm.nr_hugepages={count}"
     return f"echo {count} > {POOLS}/hugepages-{page_size >> 10}kB/nr_hugepages"
 
 
 def size_text(size: int) -> str:
-    """A page size as people say it: 2 MiB, 1 GiB."""
+    """A page size as text: 2 MiB, 1 GiB."""
     for unit, shift in (("GiB", 30), ("MiB", 20)):
         if size >> shift:
             return f"{size >> shift} {unit}"

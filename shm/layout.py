@@ -1,9 +1,8 @@
-"""One number that tells whether two processes mean the same structs.
+"""A hash of the structs in types.h, to detect processes that were built from other headers.
 
-Made from the name, offset, size and type of every field of every struct that
-types.h declares, and from its constants. It stands in each segment's header, so
-that a process built from other headers refuses the segment instead of
-misreading it.
+It covers name, offset, size and type of every field of every struct in types.h, and its
+constants (tests/shm/test_layout.py: test_the_hash_covers_every_field_and_constant). Every segment
+header contains it, so a process of another build refuses the segment instead of misreading it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from ringline.shm._shm import ffi, lib
 
 
 def layout_text() -> str:
-    """What the hash is made of, one struct or constant per line group."""
+    """The text that is hashed: a line per constant, and some lines per struct."""
     lines = [
         f"{name} {getattr(lib, name)}"
         for name in sorted(dir(lib))
@@ -35,7 +34,7 @@ _known: list[int] = []
 
 
 def layout_hash() -> int:
-    """The layout of this build, 64 bits; computed once, in half a millisecond."""
+    """The layout hash of this build, 64 bits. The first call takes half a millisecond."""
     if not _known:
         _known.append(_hash())
     return _known[0]

@@ -1,18 +1,19 @@
-/* The ledger: one 32-bit word per buffer says who holds it.
+/* The ledger: one 32-bit word per buffer that says who holds it.
  *
  * Guarantees (tests in tests/shm/test_ledger.py):
- *  L1  a word names exactly one holder, so no buffer can be held twice
+ *  L1  a word names exactly one holder, so no buffer has two holders
  *      (test_every_buffer_has_one_holder)
- *  L2  a worker's reference is accepted only if the word names that worker in
- *      that generation; a second return of the same buffer is refused
+ *  L2  a worker's reference is accepted only if the word names this worker in this
+ *      generation; a second return of the same buffer is refused
  *      (test_second_return_is_refused, test_other_generation_is_refused)
- *  L3  the input port and queue survive from receive to completion, so every
- *      packet is booked where it came in (test_input_port_survives)
+ *  L3  the word keeps the input port and the queue from receive to completion, so a packet's
+ *      end is counted where the packet was received (test_input_port_survives)
  *
  * Assumptions:
- *  B1  only the lane that owns the buffers writes their words
- *  B2  12 bits of generation suffice: a generation is settled to the last
- *      buffer before the next begins
+ *  B1  only the lane writes the words; after the driver has died, only settle_driver
+ *      (ledger.py) does. So plain loads and stores are enough
+ *  B2  12 bits of generation are enough: a generation is settled to the last buffer before
+ *      the next one starts
  *
  * Word: holder 31:28, generation or output port 27:16, queue 15:8, input port 7:0.
  */
@@ -32,13 +33,13 @@ static inline uint32_t rl_ledger_worker(uint32_t generation, uint32_t queue, uin
     return RL_HOLDER_WORKER << 28 | (generation & 0xfff) << 16 | queue << 8 | input;
 }
 
-/* The same packet, now on the TX descriptor ring of `output`. */
+/* The word of the same packet when it is on the TX descriptor ring of `output`. */
 static inline uint32_t rl_ledger_card_tx(uint32_t word, uint32_t output)
 {
     return RL_HOLDER_CARD_TX << 28 | output << 16 | (word & 0xffff);
 }
 
-/* True when `word` says: held by this worker in this generation. */
+/* Whether `word` says that this worker holds the buffer in this generation. */
 static inline int rl_ledger_is_worker(uint32_t word, uint32_t generation, uint32_t queue)
 {
     return (word & ~0xffu) == rl_ledger_worker(generation, queue, 0);

@@ -1,14 +1,14 @@
-"""The ledger and the books of a lane, read and put in order from Python (ledger.h).
+"""The ledger and the books of the lane in Python (ledger.h).
 
-While a driver lives, this only reads. When a driver was killed, `settle_driver`
-makes its books exact. Guarantees (tests in tests/shm/test_settle_driver.py):
- - wherever the driver was stopped, every equation is 0 afterwards
+While the driver lives, this module only reads. After it was killed, `settle_driver` makes the
+books exact. Guarantees (tests in tests/shm/test_settle_driver.py):
+ - after it, every balance is 0, wherever the driver was stopped
    (test_books_balance_wherever_the_driver_was_stopped)
- - a packet that was received is transmitted, dropped for its reason, or
-   driver_lost: exactly one of them (test_each_packet_ends_once)
- - settling what is settled changes nothing (test_settling_twice_is_settling_once)
+ - each received packet ends exactly once: transmitted, dropped for its reason, or driver_lost
+   (test_each_packet_ends_once)
+ - a second settlement changes nothing (test_settling_twice_is_settling_once)
 
-Assumption: no driver runs. The supervisor has reaped it.
+Assumption of `settle_driver`: no driver runs. The supervisor has reaped it.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ _FREE_WORD = FREE << 28
 
 
 def holder(word: int) -> int:
-    """Who holds the buffer: UNUSABLE, FREE, CARD_RX, CARD_TX or WORKER."""
+    """The holder of the buffer: UNUSABLE, FREE, CARD_RX, CARD_TX or WORKER."""
     return word >> 28
 
 
 def generation_of(word: int) -> int:
-    """The worker's generation, or the output port of a buffer on a TX ring; 12 bits."""
+    """The generation of the worker, or the output port of a buffer on a TX ring; 12 bits."""
     return word >> 16 & 0xFFF
 
 
 def queue_of(word: int) -> int:
-    """The queue that the packet came in by, which is its worker's."""
+    """The queue on which the packet was received; it is also the number of its worker."""
     return word >> 8 & 0xFF
 
 
 def input_of(word: int) -> int:
-    """The port that the packet came in by, or BLANK; of a posted buffer, its port."""
+    """The port on which the packet was received, or BLANK; for CARD_RX the port of the ring."""
     return word & 0xFF
 
 
 class Ledger:
-    """The books of a lane's segment: `lane`, `struct rl_lane_segment *`, and `words`,
-    one 32-bit word per buffer.
+    """The books in a lane's segment: `lane` is a `struct rl_lane_segment *`, `words` has one
+    32-bit word per buffer.
 
-    Raises BooksError when the segment's own geometry is impossible.
+    Raises BooksError when the ledger does not lie inside the segment.
     """
 
     def __init__(self, segment: Segment) -> None:
@@ -70,14 +70,14 @@ class Ledger:
             or start + 4 * self.buffers > segment.size
         ):
             raise BooksError(
-                f"{segment.path} says that its ledger has {self.buffers} words from {start} on, "
-                f"and has {segment.size} bytes"
+                f"{segment.path} says that its ledger has {self.buffers} words from byte {start} "
+                f"on, but it has only {segment.size} bytes: its memory was overwritten"
             )
         self.words: Any = ffi.cast("uint32_t *", segment.address + start)
         self.path = segment.path
 
     def word(self, buffer: int) -> int:
-        """What the ledger says of `buffer`; IndexError when there is none such."""
+        """The word of `buffer`; raises IndexError when there is no such buffer."""
         if not 0 <= buffer < self.buffers:
             raise IndexError(f"buffer {buffer} of {self.buffers}")
         return int(self.words[buffer])
@@ -96,12 +96,12 @@ class Ledger:
 
 
 class DriverSettlement:
-    """What settling a killed driver came to.
+    """The result of settling a killed driver.
 
-    `finished`: buffers of the batch in whose booking it was stopped. `returned`:
-    references taken back from workers and not yet counted so. `transmitted`: found
-    sent by the card. `lost`: packets now counted driver_lost. `blanks_lost`:
-    granted buffers lost with it. `posted`: receive buffers taken back from cards.
+    `finished`: buffers of the intent that was repeated. `returned`: references that the driver
+    had accepted from workers but not counted. `transmitted`: packets that the card had sent.
+    `lost`: packets counted as driver_lost. `blanks_lost`: blanks counted as lost. `posted`:
+    buffers taken from RX descriptors.
     """
 
     __slots__ = ("blanks_lost", "finished", "lost", "posted", "returned", "transmitted")
@@ -112,11 +112,12 @@ class DriverSettlement:
 
 
 def settle_driver(segment: Segment, sent: Collection[int] = ()) -> DriverSettlement:
-    """Make the books of a driver that was killed exact, and free every buffer.
+    """Make the books of a killed driver exact, and free every buffer.
 
-    `sent` are buffers whose TX descriptors say that the card has sent them: they
-    are booked as transmitted. All else in flight, with cards and with workers, is
-    `driver_lost`. Raises BooksError when the intent record cannot be one of ours.
+    `sent` are buffers that the card has sent by their TX descriptors: they count as transmitted.
+    All other packets on TX rings and with workers count as driver_lost. struct rl_intent in
+    types.h lists the changes that may be incomplete. Raises BooksError when no driver can have
+    written the intent.
     """
     ledger = Ledger(segment)
     result = DriverSettlement()
@@ -140,7 +141,7 @@ def settle_driver(segment: Segment, sent: Collection[int] = ()) -> DriverSettlem
 
 
 def _finish_batch(ledger: Ledger) -> int:
-    """Do again, whole, what the intent record says was begun. Returns its buffers."""
+    """Repeat the change of the intent, if there is one. Returns its number of buffers."""
     intent = ledger.lane.intent
     if intent.operation == 0:
         return 0
@@ -158,7 +159,7 @@ def _finish_batch(ledger: Ledger) -> int:
     ):
         raise BooksError(
             f"the intent record in {ledger.path} cannot have been written by a driver: "
-            "its memory was overwritten, and the books are lost"
+            "its memory was overwritten, and its counters are no longer exact"
         )
     for buffer in buffers:
         ledger.words[buffer] = intent.word
@@ -170,18 +171,18 @@ def _finish_batch(ledger: Ledger) -> int:
 
 
 def _is_counter(offset: int) -> bool:
-    """Whether a counter of a queue or a worker slot lies at `offset` in the segment."""
+    """Whether a counter of a queue or of a worker slot can lie at byte `offset` of the segment."""
     first = ffi.offsetof("struct rl_lane_segment", "queues")
     last = ffi.offsetof("struct rl_lane_segment", "balance") - 8
     return offset % 8 == 0 and first <= offset <= last
 
 
 def _count_returned(ledger: Ledger) -> int:
-    """Count references that the driver had taken back from a worker, as their words
-    say, but not yet counted as returned when it was stopped.
+    """Add references to `returned` that the driver had accepted, by their words, but not counted.
 
-    That can be one batch per worker: more is a mistake in the books, and stays to
-    be seen in them.
+    They are at most one batch of one worker. A larger difference is a mistake in the books, and
+    the balances must show it (tests/shm/test_settle_driver.py:
+    test_a_difference_larger_than_a_batch_stays_visible).
     """
     total = 0
     for queue, held in enumerate(ledger.held_by_workers()):
@@ -194,7 +195,7 @@ def _count_returned(ledger: Ledger) -> int:
 
 
 def _book(ledger: Ledger, word: int, result: DriverSettlement, *, sent: bool) -> None:
-    """One packet in flight ends."""
+    """Count the end of one packet or blank in flight, whose word is `word`."""
     queue = queue_of(word) % lib.RL_QUEUES_MAX
     if sent:
         result.transmitted += 1

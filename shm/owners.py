@@ -1,9 +1,15 @@
-"""Whose segments are alive, and clearing up those of the dead.
+"""Find the live owner of an instance's segments, and remove the segments of a dead owner.
 
-Alive means: some process holds the lock. The kernel says which, or, to a process
-in another PID namespace, the header.
-Looking takes a shared lock for a moment, so that two who look do not take each
-other for an owner.
+An owner is alive while it holds the exclusive flock. /proc/locks names the process; in another
+PID namespace it does not, and then the header names it. A check takes a shared lock for a
+moment, so two concurrent checks do not take each other for an owner.
+
+Guarantees (tests in tests/shm/test_owners.py):
+ - segments of a dead owner are removed only after the DMA of its devices has stopped
+   (test_segments_of_a_dead_owner_are_removed_after_its_devices_are_stopped,
+   test_nothing_is_removed_when_a_device_cannot_be_stopped)
+ - only the header of `.descriptors` names devices, because workers can write to the headers of
+   other segments (test_a_device_that_a_worker_names_is_left_alone)
 """
 
 from __future__ import annotations
@@ -22,16 +28,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SHARED_MEMORY = "/dev/shm"
-DESCRIPTORS = "descriptors"  # the segment that says which devices reach the instance's memory
+DESCRIPTORS = "descriptors"  # the segment whose header names the devices of the instance
 
-# How often one tries for a lock that a looker holds for a moment.
+# Attempts to get a lock that a check in another process may hold for a moment.
 _ATTEMPTS = 40
 _BETWEEN_ATTEMPTS = 0.005  # seconds
 
 
 def segments_of(instance: str) -> list[str]:
-    """Paths of everything named like a segment of `instance`, whatever is in it, in
-    shared memory and in every mounted hugetlbfs."""
+    """Paths of all files named like a segment of `instance`, in /dev/shm and in every mounted
+    hugetlbfs. Their contents are not checked."""
     check_instance(instance)
     prefix = f"ringline.{instance}."
     paths = []
@@ -45,9 +51,9 @@ def segments_of(instance: str) -> list[str]:
 
 
 def live_owner(instance: str) -> int | None:
-    """The process that runs `instance`: its id, 0 if that is not to be seen, None for nobody.
+    """The id of the process that runs `instance`, 0 if the id is unknown, None if none runs it.
 
-    Raises EnvironmentLacks when another user's segments have the name.
+    Raises EnvironmentLacks when segments of this name belong to another user.
     """
     for path in segments_of(instance):
         pid = owner_of(path)
@@ -57,7 +63,8 @@ def live_owner(instance: str) -> int | None:
 
 
 def owner_of(path: str) -> int | None:
-    """The process that holds the lock of one segment, as `live_owner` says it."""
+    """The process that holds the lock of the segment at `path`: an id, 0 or None, as in
+    `live_owner`."""
     fd = _open(path)
     if fd is None:
         return None
@@ -71,22 +78,21 @@ def owner_of(path: str) -> int | None:
 
 
 def already_runs(instance: str, path: str, pid: int) -> EnvironmentLacks:
-    """The sentence that refuses a second instance of one name."""
-    who = f"process {pid}" if pid else "a process that does not say which it is"
+    """The error for a second instance of the same name."""
+    who = f"process {pid}" if pid else "a process whose id is unknown"
     return EnvironmentLacks(
         f"the instance {instance!r} already runs: {who} holds {path}; "
-        "stop it, or give this one another name"
+        "stop it, or give this instance another name"
     )
 
 
 def remove_stale(instance: str, stop_dma: Callable[[str], None]) -> list[str]:
     """Remove the segments that a dead owner of `instance` left; returns their paths.
 
-    `stop_dma` is called first with each PCI address that the header of `.descriptors`
-    lists: as long as a device may write into this memory it must not go. No other
-    header is believed, for workers can write them, and the devices of others would be
-    stopped. If it raises, nothing is removed. Raises EnvironmentLacks when the instance
-    is alive.
+    First calls `stop_dma` with each PCI address in the header of `.descriptors`: memory must not
+    be freed while a device may write to it. If it raises, nothing is removed. Only this header
+    is trusted: workers can write to theirs, and could name devices of other instances.
+    Raises EnvironmentLacks when the instance is alive.
     """
     locked: list[tuple[str, int]] = []
     try:
@@ -111,7 +117,7 @@ def remove_stale(instance: str, stop_dma: Callable[[str], None]) -> list[str]:
 
 
 def _open(path: str) -> int | None:
-    """A descriptor to lock the file with; None when there is no such plain file."""
+    """A descriptor of the file, to lock it; None when there is no regular file at `path`."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except PermissionError:
@@ -119,7 +125,7 @@ def _open(path: str) -> int | None:
             f"{path} belongs to another user: give this instance another name"
         ) from None
     except OSError:
-        return None  # gone meanwhile, or a link or socket that nobody can run from
+        return None  # removed meanwhile, or a link or a socket, which is never a segment
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
@@ -127,7 +133,7 @@ def _open(path: str) -> int | None:
 
 
 def _holder(fd: int) -> int:
-    """The process that the kernel knows to hold an exclusive flock on this file, or 0."""
+    """The process that holds an exclusive flock on this file by /proc/locks, or 0."""
     status = os.fstat(fd)
     file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with open("/proc/locks", encoding="ascii") as table:
@@ -156,7 +162,7 @@ def _lock_in_time(fd: int) -> bool:
 
 
 def is_file_at(path: str, mine: os.stat_result) -> bool:
-    """Whether the file of `mine` is the one at `path` now."""
+    """Whether `path` still names the file with the status `mine`."""
     try:
         there = os.lstat(path)
     except FileNotFoundError:
@@ -165,7 +171,8 @@ def is_file_at(path: str, mine: os.stat_result) -> bool:
 
 
 def remove_file(path: str, mine: os.stat_result) -> bool:
-    """Remove `path` if it is still the file of `mine`; the caller holds its lock."""
+    """Remove `path` if it still names the file with the status `mine`, and say whether it did.
+    The caller holds the file's lock."""
     if not is_file_at(path, mine):
         return False
     os.unlink(path)

@@ -1,7 +1,8 @@
 """The two segments that devices reach: packet memory and descriptor memory.
 
-Packet memory is mapped by workers too. Descriptor memory is the driver's alone: who
-can write a descriptor can make a card write anywhere.
+Workers map packet memory. No worker gets descriptor memory: a process that can write a
+descriptor can make a card write to any address. Only the supervisor, the driver and simulated
+cards map it.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ DESCRIPTORS_BASE = 0x1000_0000
 
 
 class PacketMemory(DmaMemory):
-    """Buffers by index: buffer n is `stride` bytes from `first_offset + n * stride` on.
+    """`buffers` buffers of `stride` bytes; buffer n starts at `first_offset + n * stride`.
 
-    A buffer is `headroom` bytes for who wants to put something in front, and then
-    what the card may write. `buffers` is their number.
+    The first `headroom` bytes of a buffer are for data that a plugin puts before a frame; a card
+    writes after them.
     """
 
     def __init__(self, segment: Segment) -> None:
@@ -35,9 +36,9 @@ class PacketMemory(DmaMemory):
 
     @classmethod
     def create(cls, instance: str, buffers: int, *, hugepages: str = "auto") -> PacketMemory:
-        """The segment `.packets` for `buffers` buffers. `hugepages`: auto, require or off.
+        """Create the segment `.packets` with `buffers` buffers. `hugepages`: auto, require or off.
 
-        Raises EnvironmentLacks when the memory is not to be had.
+        Raises EnvironmentLacks when there is not enough memory.
         """
         size = lib.RL_HEADER_BYTES + buffers * lib.RL_BUFFER_STRIDE
         kind = lib.RL_SEGMENT_PACKETS
@@ -45,16 +46,16 @@ class PacketMemory(DmaMemory):
 
     @classmethod
     def attach(cls, fd: int, buffers: int) -> PacketMemory:
-        """The packet memory of `buffers` buffers behind `fd`, which is taken over. Every
-        worker can write into its header: it is not read."""
+        """Map the packet memory behind `fd`, which has `buffers` buffers, and take over `fd`.
+        Its header is not read, because every worker can write to it."""
         size = lib.RL_HEADER_BYTES + buffers * lib.RL_BUFFER_STRIDE
         return cls(Segment.attach_known(fd, kind=lib.RL_SEGMENT_PACKETS, used=size))
 
     def device_addresses(self, mode: str, base: int = PACKETS_BASE) -> DeviceAddresses:
-        """Where a device finds the buffers.
+        """The addresses of the buffers for a device.
 
-        `mode` "offset": at `base` plus the offset in the segment. "physical": at
-        their physical addresses; buffers that straddle a page are `unusable`.
+        `mode` "offset": `base` plus the offset in the segment. "physical": physical
+        addresses; buffers that straddle two pages are `unusable`.
         Raises EnvironmentLacks when the kernel hides physical addresses.
         """
         shift, pages = self._addresses(mode, base)
@@ -62,7 +63,7 @@ class PacketMemory(DmaMemory):
         return DeviceAddresses(shift, pages, straddling)
 
     def _straddlers(self) -> list[int]:
-        """Buffers that begin in one page and end in another."""
+        """Buffers that start in one page and end in another."""
         found = []
         for page_end in range(self.page_size, self.segment.used, self.page_size):
             buffer, inside = divmod(page_end - self.first_offset, self.stride)
@@ -75,7 +76,7 @@ class PacketMemory(DmaMemory):
 
 
 class DescriptorMemory(DmaMemory):
-    """Room for descriptor rings, given out from its start on and never taken back."""
+    """Memory for descriptor rings. Allocations are consecutive and never freed."""
 
     def __init__(self, segment: Segment) -> None:
         super().__init__(segment)
@@ -84,28 +85,28 @@ class DescriptorMemory(DmaMemory):
 
     @classmethod
     def create(cls, instance: str, size: int, *, hugepages: str = "auto") -> DescriptorMemory:
-        """The segment `.descriptors` with `size` bytes to allocate."""
+        """Create the segment `.descriptors` with `size` bytes to allocate."""
         size += lib.RL_HEADER_BYTES
         kind = lib.RL_SEGMENT_DESCRIPTORS
         return cls(create_segment(instance, DESCRIPTORS, size, kind=kind, pages=hugepages))
 
     @classmethod
     def attach(cls, fd: int) -> DescriptorMemory:
-        """The descriptor memory behind `fd`, which is taken over; nothing is allocated yet."""
+        """Map the descriptor memory behind `fd` and take over `fd`; nothing is allocated yet."""
         return cls(Segment.attach(fd, kind=lib.RL_SEGMENT_DESCRIPTORS))
 
     def device_addresses(self, mode: str, base: int = DESCRIPTORS_BASE) -> DeviceAddresses:
-        """Where a device finds the rings, as for PacketMemory. After "physical" no
-        allocation straddles a page."""
+        """The addresses for a device, as in PacketMemory. After "physical" no allocation
+        straddles two pages."""
         shift, pages = self._addresses(mode, base)
         self._whole_pages = mode == "physical"
         return DeviceAddresses(shift, pages, [])
 
     def allocate(self, size: int, align: int = 128) -> tuple[int, int]:
-        """`size` zeroed bytes: their address in this process, their offset in the segment.
+        """Allocate `size` zeroed bytes. Returns (address in this process, offset in the segment).
 
-        `align`, a power of two, is that of the offset. Raises EnvironmentLacks when
-        no page holds that much in one piece, Bug when the segment is used up.
+        The offset is a multiple of `align` bytes, a power of two. Raises EnvironmentLacks when
+        `size` is larger than a physical page, Bug when the segment is full.
         """
         offset = -(-self._next // align) * align
         if self._whole_pages and offset // self.page_size != (offset + size - 1) // self.page_size:
@@ -118,11 +119,11 @@ class DescriptorMemory(DmaMemory):
             offset = -(-offset // self.page_size) * self.page_size
         if offset + size > self.segment.size:
             raise Bug(
-                f"{size} bytes of descriptor memory are asked for and "
+                f"{size} bytes of descriptor memory are needed, but only "
                 f"{self.segment.size - self._next} of {self.segment.size} are left"
             )
         self._next = offset + size
-        # A descriptor of an earlier life could look done to the driver.
+        # The driver could take a descriptor that an earlier driver left for a completed one.
         address = self.segment.address + offset
         ffi.memmove(ffi.cast("char *", address), bytes(size), size)
         return address, offset

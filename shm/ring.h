@@ -1,23 +1,32 @@
-/* SPSC ring of packet references between two processes that do not trust each
- * other.
+/* SPSC ring of packet references between two processes that do not trust each other.
+ * Sleeping and waking are in wait.h.
  *
- * Guarantees (each names its test in tests/shm/test_ring.py unless said):
- *  G1  what is popped is what was pushed, in order, each once
- *      (test_order_and_content; test_ring_stress.py runs ring_stress.c)
- *  G2  a reference is published only after it is written whole, and a slot is
- *      reused only after it was copied (ring_stress under ThreadSanitizer; with
- *      the release store weakened the sanitizer must complain)
- *  G3  a peer index out of range is reported as RL_RING_FAULT and never used
- *      to compute an address (test_hostile_peer_index)
- *  G4  nothing here waits, allocates or calls the system except rl_ring_wake
- *      and rl_ring_sleep (by reading; test_full_and_empty_return_at_once)
- *  G5  a consumer that sleeps is woken by the next push or by its own timeout
- *      (test_no_lost_wakeup, in test_ring_stress.py)
+ * Guarantees (tests in tests/shm/test_ring.py):
+ *  G1  the consumer gets every reference once, in the order in which they were pushed
+ *      (test_order_and_content)
+ *      (tests/shm/test_ring_stress.py: test_processes_exchange_references_over_a_segment)
+ *  G2  a reference is published only after all its bytes are written, and an entry is reused
+ *      only after it was copied
+ *      (tests/shm/test_ring_stress.py: test_threads_see_every_reference_whole_and_in_order,
+ *      test_the_sanitizer_notices_when_the_release_store_is_weak)
+ *  G3  a peer index out of range is reported as RL_RING_FAULT and never used to compute an
+ *      address (test_hostile_peer_index)
+ *  G4  no function waits, allocates or makes a system call (test_full_and_empty_return_at_once)
  *
  * Assumptions:
  *  A1  one producer and one consumer, each with its rl_ring_end in private memory
- *  A2  a new ring segment for every generation: an end starts at index 0
- *  A3  aligned 32-bit stores are not torn (true of every machine cffi runs on)
+ *  A2  every generation has a new ring segment, so an end starts at index 0
+ *  A3  an aligned 32-bit load or store is one access, as on x86-64 and AArch64
+ *
+ * Order of memory accesses. Each index has one writer. Its release store pairs with the
+ * peer's acquire load:
+ *  - `producer`: the producer's stores to entries may not move behind its store of `producer`,
+ *    and the consumer's loads of entries may not move before its load of `producer`. Otherwise
+ *    the consumer copies an entry that is not written yet.
+ *  - `consumer`: the consumer's loads of entries may not move behind its store of `consumer`,
+ *    and the producer's stores to entries may not move before its load of `consumer`. Otherwise
+ *    the producer overwrites an entry that is not copied yet.
+ * A cached peer index needs no new load: the load that filled the cache was an acquire.
  */
 #ifndef RINGLINE_SHM_RING_H
 #define RINGLINE_SHM_RING_H
@@ -27,7 +36,7 @@
 
 #define RL_RING_FAULT (-1)
 
-/* Tests build this file with RL_RING_RELEASE weakened, to see that they notice. */
+/* Tests weaken RL_RING_RELEASE and check that the sanitizer reports it. */
 #ifndef RL_RING_RELEASE
 #define RL_RING_RELEASE __ATOMIC_RELEASE
 #endif
@@ -37,8 +46,9 @@ static inline struct rl_ring_end rl_ring_end_new(struct rl_ring *ring)
     return (struct rl_ring_end){ring, 0, 0};
 }
 
-/* Room for the producer: how many references, up to `want`, fit now. The
- * peer's index is loaded only when the cached one does not suffice. */
+/* For the producer: how many references, at most `want`, fit now, or RL_RING_FAULT. Loads
+ * `consumer` only when the cached value shows too little room: a load of a line that the peer
+ * writes is a cache miss. */
 static inline int rl_ring_room(struct rl_ring_end *end, uint32_t want)
 {
     uint32_t room = RL_RING_CAPACITY - (end->own - end->peer);
@@ -53,7 +63,7 @@ static inline int rl_ring_room(struct rl_ring_end *end, uint32_t want)
     return (int)(room < want ? room : want);
 }
 
-/* Copy `n` references in behind the last; the caller has asked for room. */
+/* Append and publish `n` references. The caller got at least `n` from rl_ring_room. */
 static inline void rl_ring_put(struct rl_ring_end *end, const struct rl_reference *from, uint32_t n)
 {
     struct rl_reference *entries = end->ring->entries;
@@ -69,7 +79,7 @@ static inline void rl_ring_put(struct rl_ring_end *end, const struct rl_referenc
     __atomic_store_n(&end->ring->producer, end->own, RL_RING_RELEASE);
 }
 
-/* Push up to `n`; returns how many went in, or RL_RING_FAULT. */
+/* Push at most `n` references; returns how many were pushed, or RL_RING_FAULT. */
 static inline int rl_ring_push(struct rl_ring_end *end, const struct rl_reference *from, uint32_t n)
 {
     int room = rl_ring_room(end, n);
@@ -78,7 +88,8 @@ static inline int rl_ring_push(struct rl_ring_end *end, const struct rl_referenc
     return room;
 }
 
-/* Copy up to `n` references out without taking them; rl_ring_take follows. */
+/* Copy at most `n` references and leave them on the ring; rl_ring_take removes them. Returns
+ * how many were copied, or RL_RING_FAULT. */
 static inline int rl_ring_peek(struct rl_ring_end *end, struct rl_reference *to, uint32_t n)
 {
     const struct rl_reference *entries = end->ring->entries;
@@ -100,20 +111,21 @@ static inline int rl_ring_peek(struct rl_ring_end *end, struct rl_reference *to,
         memcpy(to, entries + at, first * sizeof *to);
         memcpy(to + first, entries, (n - first) * sizeof *to);
     }
-    /* What the caller checks is the copy: the peer may write its entries at any
-     * time, so they are never read a second time. */
+    /* The peer may write its entries at any time, also between a check and a use. The caller
+     * must check and use the same copy: this stops the compiler from reading an entry again. */
     __asm__ volatile("" ::"r"(to) : "memory");
     return (int)n;
 }
 
-/* Give `n` entries back to the producer. */
+/* Give `n` entries back to the producer. The caller has copied them. */
 static inline void rl_ring_take(struct rl_ring_end *end, uint32_t n)
 {
     end->own += n;
     __atomic_store_n(&end->ring->consumer, end->own, RL_RING_RELEASE);
 }
 
-/* Pop up to `n`: copy, then publish. Returns how many, or RL_RING_FAULT. */
+/* Copy at most `n` references, then give their entries back. Returns how many, or
+ * RL_RING_FAULT. */
 static inline int rl_ring_pop(struct rl_ring_end *end, struct rl_reference *to, uint32_t n)
 {
     int got = rl_ring_peek(end, to, n);

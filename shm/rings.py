@@ -1,7 +1,7 @@
-"""A worker's two rings as a segment, and a ring's end as Python sees it (ring.h).
+"""The segment with a worker's two rings, and a ring end in Python (ring.h).
 
-The driver and the worker use the C of ring.h directly. RingEnd is for tests and
-tools: one call per batch, tuples for references.
+The driver and the worker use the C functions of ring.h directly. RingEnd is for tests and tools:
+one call per batch, and references are tuples.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class RingFault(RinglineError):
-    """The other side of a ring published an index that cannot be."""
+    """The other side of a ring published an index that is out of range."""
 
 
 class RingPair:
-    """The segment `.rings.<queue>.<generation>`: `in_`, driver to worker, and `out`, back.
+    """The segment `.rings.<queue>.<generation>`: `in_`, driver to worker; `out`, worker to driver.
 
     Both are `struct rl_ring *`. A context manager, as its segment is.
     """
@@ -37,7 +37,7 @@ class RingPair:
 
     @classmethod
     def create(cls, instance: str, queue: int, generation: int) -> RingPair:
-        """Empty rings for one life of queue `queue`'s worker."""
+        """Create empty rings for one generation of the worker of `queue`."""
         return cls(
             Segment.create(
                 instance,
@@ -50,8 +50,8 @@ class RingPair:
 
     @classmethod
     def attach(cls, fd: int) -> RingPair:
-        """The rings behind `fd`, which is taken over, for the driver: the worker may have
-        them already, so their header is not read."""
+        """Map the rings behind `fd` and take over `fd`. For the driver: the worker may have
+        mapped them already, so their header is not read."""
         size = ffi.sizeof("struct rl_rings_segment")
         return cls(Segment.attach_known(fd, kind=lib.RL_SEGMENT_RINGS, used=size))
 
@@ -69,10 +69,10 @@ class RingPair:
 
 
 class RingEnd:
-    """One side of a ring, its indices in private memory. `end` is `struct rl_ring_end *`.
+    """One end of a ring, with its indices in private memory. `end` is `struct rl_ring_end *`.
 
-    A new end starts at index 0, as its ring does. Every method raises RingFault
-    when the other side's index is out of range, and none waits, except `sleep`.
+    A new end starts at index 0, as its ring does. `room`, `push`, `pop` and `peek` raise RingFault
+    when the other side's index is out of range. Only `sleep` waits.
     """
 
     def __init__(self, ring: Any) -> None:
@@ -80,13 +80,14 @@ class RingEnd:
         lib.rl_end_open(self.end, ring)
 
     def room(self, want: int) -> int:
-        """How many references, up to `want`, can be pushed now."""
+        """How many references, at most `want`, fit now."""
         return _checked(lib.rl_end_room(self.end, want))
 
     def push(self, references: bytes | Sequence[Reference]) -> int:
-        """Push as many as there is room for, from the first on; returns how many.
+        """Push as many references as fit, from the first on; returns how many.
 
-        `references` are tuples in the order of struct rl_reference, or its bytes.
+        `references` are tuples with the fields of struct rl_reference in its order, or the bytes
+        of such structs.
         """
         size = ffi.sizeof("struct rl_reference")
         if isinstance(references, bytes):
@@ -96,30 +97,30 @@ class RingEnd:
         return _checked(lib.rl_end_push(self.end, given, len(references)))
 
     def pop(self, n: int) -> list[Reference]:
-        """Take up to `n` references out."""
+        """Take at most `n` references from the ring."""
         taken = ffi.new("struct rl_reference[]", n)
         return _tuples(taken, _checked(lib.rl_end_pop(self.end, taken, n)))
 
     def peek(self, n: int) -> list[Reference]:
-        """Up to `n` references, which stay."""
+        """At most `n` references; they stay on the ring."""
         seen = ffi.new("struct rl_reference[]", n)
         return _tuples(seen, _checked(lib.rl_end_peek(self.end, seen, n)))
 
     def take(self, n: int) -> None:
-        """Give the slots of `n` references back, which `peek` has shown."""
+        """Give the entries of `n` references back, which `peek` has returned."""
         lib.rl_end_take(self.end, n)
 
     def is_asleep(self) -> bool:
-        """For the producer, after a push: whether the consumer sleeps or is about to."""
+        """For the producer, after a push: whether the consumer sleeps or is about to sleep."""
         return bool(lib.rl_end_is_asleep(self.end))
 
     def wake(self) -> None:
-        """Wake the consumer: one system call."""
+        """Wake the consumer with one system call."""
         lib.rl_end_wake(self.end)
 
     def sleep(self, seconds: float) -> None:
-        """For the consumer: sleep until woken, `seconds` (below 1) at most; not at all
-        when something was published since the last look."""
+        """For the consumer: sleep until woken, at most `seconds` (below 1). Returns at once when
+        there is a reference to take."""
         lib.rl_end_sleep(self.end, int(seconds * 1e9))
 
 

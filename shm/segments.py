@@ -1,27 +1,26 @@
-"""Segments: named shared memory with a header that says whose it is.
+"""Segments: named shared memory with a header that describes it.
 
-A segment is a file of POSIX shared memory or of a hugetlbfs, named
-`/ringline.<instance>.<what>`. The supervisor creates it and holds an exclusive
-flock on it for as long as it lives; every other process gets a descriptor of
-its own open file description, without the lock. So a segment whose lock can be
-had is stale, whatever is in it.
+A segment is a file in /dev/shm (POSIX shared memory) or in a hugetlbfs, named
+`/ringline.<instance>.<what>`. The supervisor creates it and holds an exclusive flock on it until
+it closes the segment or dies. Every other process gets a new open file description without the
+lock. So a segment is stale when another process can lock it; its contents do not matter.
 
 Guarantees (tests in tests/shm/test_segments.py):
- - only the user can open a segment, whatever the umask
+ - only the owner's user can open a segment, with any umask
    (test_created_0600_whatever_the_umask)
- - a segment that could be created is backed by memory to its last byte
+ - a created segment has memory behind every byte
    (test_full_shared_memory_is_an_error_and_leaves_nothing)
- - of two supervisors that race for one instance, one gets it
-   (test_racing_creators_never_share, in test_owners.py)
- - what attach returns has been checked: magic, layout, kind, size
-   (test_attach_refuses_what_is_not_a_segment)
- - a header that another process spoiled does not keep anybody out who knows what
-   the segment is (test_a_spoiled_header_is_not_needed)
- - what is known of a mapped segment stays, whatever is written into its header
+ - of two supervisors that race for one instance, at most one gets it
+   (tests/shm/test_owners.py: test_racing_creators_never_share)
+ - `attach` checks magic, layout, kind and size (test_attach_refuses_what_is_not_a_segment)
+ - `attach_known` maps a segment whose header another process has overwritten
+   (test_a_spoiled_header_is_not_needed)
+ - the attributes of a mapped segment do not change when its header is overwritten
    (test_a_header_that_is_overwritten_changes_nothing)
- - after close nothing is left open or mapped (test_nothing_is_left_open)
+ - after close nothing is open or mapped (test_nothing_is_left_open), unless a view still exists
+   (test_a_view_that_outlives_its_segment_stays_readable)
 
-Assumption: /dev/shm and hugetlbfs mounts are local, so that flock means something.
+Assumption: /dev/shm and hugetlbfs mounts are local file systems, where flock works.
 """
 
 from __future__ import annotations
@@ -52,16 +51,17 @@ __all__ = ["Segment", "live_owner", "remove_stale", "segments_of"]
 
 
 class Segment:
-    """A mapped segment. A context manager: leaving it closes, and unlinks what was created.
+    """A mapped segment. A context manager: its end closes the segment, and unlinks it if this
+    process created it.
 
-    `name` is `/ringline.<instance>.<what>`, `path` its file, `size` its bytes in
-    whole pages, `used` the bytes asked for (both with the header), `kind` one of
-    RL_SEGMENT_*, `generation` the one that the creator gave, `fd` its descriptor,
-    `address` where it is mapped, `memory` a writable view of it all. None of them is
-    read from the header later: a worker may write into that of a segment it has.
-    Addresses end with `close()`; a view that somebody still holds then keeps the
-    mapping, so that using it late is never a crash. `remark` says what an operator
-    may not expect: why it is not on the hugepages that are reserved.
+    `name` is `/ringline.<instance>.<what>`, `path` its file, `size` its length in bytes rounded
+    up to whole pages, `used` the length that was asked for (both include the header), `kind` one
+    of RL_SEGMENT_*, `generation` the number that the creator gave, `fd` its descriptor, `address`
+    the address of its first byte in this process, `memory` a writable view of all its bytes.
+    No attribute is read from the header after mapping, because workers can write to headers.
+    Addresses are valid until `close()`. A view that still exists then keeps the mapping, so a
+    late use does not crash. `remark` is a sentence for the operator: why the segment does not
+    use the reserved hugepages.
     """
 
     remark = ""
@@ -95,13 +95,13 @@ class Segment:
         hugepage_mount: str | None = None,
         pci: Sequence[str] = (),
     ) -> Segment:
-        """Create, lock and map a segment of at least `size` bytes, its header included.
+        """Create, lock and map a segment of at least `size` bytes, header included.
 
-        `kind` is one of RL_SEGMENT_*. All bytes behind the header are zero. With
-        `hugepage_mount`, a mounted hugetlbfs, the size is rounded up to its pages.
+        `kind` is one of RL_SEGMENT_*. All bytes after the header are zero.
+        `hugepage_mount` is a mounted hugetlbfs: the size is then rounded up to its pages.
 
-        Raises EnvironmentLacks when the instance runs already, or when there is
-        no room or no permission; nothing is left behind then.
+        Raises EnvironmentLacks when the instance runs already, or when there is no room or no
+        permission. Then nothing is left behind.
         """
         check_instance(instance)
         path = f"{hugepage_mount or SHARED_MEMORY}/ringline.{instance}.{what}"
@@ -111,7 +111,7 @@ class Segment:
             page = os.fstatvfs(fd).f_bsize
             whole = -(-size // page) * page
             try:
-                # What is missing is an error now, not a SIGBUS later.
+                # Missing memory must be an error here, not a SIGBUS at the first access.
                 os.posix_fallocate(fd, 0, whole)
                 segment = cls(
                     fd, path, whole, kind=kind, used=size, generation=generation, owner=True
@@ -136,25 +136,26 @@ class Segment:
 
     @classmethod
     def attach(cls, fd: int, *, kind: int | None = None) -> Segment:
-        """Map the segment behind `fd`, which is the segment's from here, error or not.
+        """Map the segment behind `fd` and take over `fd`: it is closed on an error too.
 
-        Raises EnvironmentLacks when it is not a whole segment of this layout,
-        Bug when it is not of `kind`. `attach_known` is for what a worker can write.
+        Raises EnvironmentLacks when it is not a complete segment of this layout,
+        Bug when it is not of `kind`. For segments that a worker can write, use `attach_known`.
         """
         try:
             path = os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)")
             size = os.fstat(fd).st_size
             header = read_header(fd)
             if header is None or header.size != size or header.used > size:
-                raise EnvironmentLacks(f"{path} is not a whole ringline segment")
+                raise EnvironmentLacks(f"{path} is not a complete ringline segment")
             if (header.layout_version, header.layout_hash) != (
                 lib.RL_LAYOUT_VERSION,
                 layout_hash(),
             ):
                 raise EnvironmentLacks(
                     f"{path} was made by another build of ringline (its layout is "
-                    f"{header.layout_version}/{header.layout_hash:016x}, this one's "
-                    f"{lib.RL_LAYOUT_VERSION}/{layout_hash():016x}): stop everything and start anew"
+                    f"{header.layout_version}/{header.layout_hash:016x}, the layout of this build "
+                    f"{lib.RL_LAYOUT_VERSION}/{layout_hash():016x}): stop the instance and start "
+                    "it again"
                 )
             if kind is not None and header.kind != kind:
                 raise Bug(f"{path} is a segment of kind {header.kind}, not {kind}")
@@ -173,8 +174,8 @@ class Segment:
 
     @classmethod
     def attach_known(cls, fd: int, *, kind: int, used: int) -> Segment:
-        """Map a segment of which the caller knows what it is, as `attach` does, but
-        whatever its header says: another process may have written there already.
+        """Map a segment like `attach`, but trust the caller and not the header, which another
+        process may have overwritten.
 
         Raises EnvironmentLacks when it has fewer than `used` bytes.
         """
@@ -182,7 +183,7 @@ class Segment:
             path = os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)")
             size = os.fstat(fd).st_size
             if size < used:
-                raise EnvironmentLacks(f"{path} has {size} bytes, and {used} are needed")
+                raise EnvironmentLacks(f"{path} has {size} bytes, but {used} are needed")
             return cls(fd, path, size, kind=kind, used=used, generation=0, owner=False)
         except BaseException:
             os.close(fd)
@@ -195,17 +196,18 @@ class Segment:
 
     @property
     def pci(self) -> list[str]:
-        """PCI addresses of devices that may reach this memory."""
+        """PCI addresses of the devices that may access this memory."""
         return addresses_in(self._header)
 
     def set_pci(self, addresses: Sequence[str]) -> None:
-        """Note the devices whose bus mastering must be cleared before this memory goes."""
+        """Write into the header the devices whose bus mastering must be off before this segment
+        is removed."""
         set_addresses(self._header, addresses)
 
     def at(self, pointer: str, offset: int = 0) -> Any:
-        """The place `offset` bytes into the segment as `pointer`, say `"struct rl_ring *"`.
+        """A pointer of type `pointer`, such as `"struct rl_ring *"`, to the byte at `offset`.
 
-        Valid until close. Raises Bug when what it points to would not lie inside.
+        Valid until close. Raises Bug when the object does not lie inside the segment.
         """
         if self.fd < 0:
             raise Bug(f"{self.path} is closed")
@@ -215,15 +217,15 @@ class Segment:
         return ffi.cast(pointer, self.address + offset)
 
     def share(self) -> int:
-        """A descriptor to pass to a child: a new open file description, without the lock."""
+        """A descriptor for a child: a new open file description, without the lock."""
         return os.open(f"/proc/self/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
 
     def unlink(self) -> None:
-        """Remove the name, unless it already belongs to another file. Mappings stay."""
+        """Remove the name, unless it belongs to another file by now. Mappings stay valid."""
         remove_file(self.path, self._status)
 
     def close(self) -> None:
-        """Unmap, give up the lock and the descriptor. May be called again."""
+        """Unmap, unlock and close the descriptor. May be called again."""
         if self.fd < 0:
             return
         fd, self.fd = self.fd, -1
@@ -233,8 +235,8 @@ class Segment:
             self.memory.release()
             self._map.close()
         except BufferError:
-            pass  # somebody still holds a view: the mapping goes with the last one
-        # The mapping has a copy of the descriptor, which would keep the lock.
+            pass  # a view still exists: the mapping ends with the last one
+        # mmap holds a copy of the descriptor, which would keep the lock.
         fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
 

@@ -68,7 +68,7 @@ struct instant {
     uint64_t nanoseconds;
 };
 
-/* Both clocks at one moment: the reading that was least interrupted of a few. */
+/* Both clocks at one moment. The shortest of 16 tries is the one that was interrupted least. */
 static struct instant read_both_clocks(void)
 {
     struct instant best = {0, 0};
@@ -89,7 +89,7 @@ static struct instant read_both_clocks(void)
 
 double rl_ticks_per_second(void)
 {
-    /* Two threads may both measure; either result will do. */
+    /* Two threads may measure at the same time; both results are good. */
     static double rate;
     if (rate == 0) {
         struct timespec pause = {0, 2000000};

@@ -1,14 +1,14 @@
-"""A worker slot's counters, and what the plugin named: a directory and its area.
+"""A worker slot: the worker's counters, and a directory of the memory that its plugin named.
 
-The segment `.worker.<queue>` outlives every generation of its worker, so that
-counters only grow and named state survives a crash. Only the worker writes into
-it. The supervisor reads it, and believes nothing: every entry is copied, then
-checked, then used.
+The segment `.worker.<queue>` outlives every generation of its worker. So counters only grow and
+named state survives a crash. Only the worker writes counters and entries; the supervisor clears
+state between two workers. The supervisor trusts no entry: it copies one, checks the copy and uses
+only the copy.
 
 Guarantees (tests in tests/shm/test_slots.py):
- - an entry is seen whole or not at all (test_half_written_entry_is_not_there)
- - whatever a worker wrote into its directory, reading it ends, and reads nothing
-   outside the segment (test_hostile_directory)
+ - a reader sees a whole entry or none (test_half_written_entry_is_not_there,
+   test_an_entry_is_whole_when_its_kind_is_written)
+ - a read of any directory ends, and reads nothing outside the segment (test_hostile_directory)
  - a name means the same memory in every generation (test_names_outlive_their_worker)
 """
 
@@ -38,11 +38,11 @@ _TYPE_BYTES = 56
 
 
 class SlotEntry:
-    """One thing that the plugin named: `bytes` bytes at `offset` in the segment.
+    """Memory that the plugin named: `bytes` bytes at `offset` in the segment.
 
-    `kind` is one of the above. Counters and gauges are one 64-bit number,
-    histograms `columns` of them, tables rows of `columns`; `type` says what a
-    piece of state is, and is the worker's to understand.
+    `kind` is COUNTER, GAUGE, HISTOGRAM, STATE or TABLE. A counter or a gauge is one 64-bit
+    number, a histogram has `columns` numbers, a table has rows of `columns` numbers. `type` is
+    the dtype and shape of state as text; only the worker interprets it.
     """
 
     __slots__ = ("bytes", "columns", "kind", "name", "offset", "type")
@@ -58,7 +58,7 @@ class SlotEntry:
         self.bytes = bytes_
 
     def describe(self) -> str:
-        """For messages: what it is, without its name."""
+        """Kind, type and size, for messages."""
         return f"{KINDS[self.kind]} {self.type or self.columns} of {self.bytes} bytes"
 
 
@@ -73,7 +73,8 @@ class WorkerSlot:
 
     @classmethod
     def create(cls, instance: str, queue: int, state_bytes: int) -> WorkerSlot:
-        """The slot of `queue`, with `state_bytes` for everything that its plugin names."""
+        """Create the slot of `queue`, with `state_bytes` bytes for the memory that its plugin
+        names."""
         return cls(
             Segment.create(
                 instance, f"worker.{queue}", _AREA + state_bytes, kind=lib.RL_SEGMENT_SLOT
@@ -82,13 +83,13 @@ class WorkerSlot:
 
     @classmethod
     def attach(cls, fd: int, state_bytes: int) -> WorkerSlot:
-        """The slot behind `fd`, which is taken over; made with `state_bytes`. An earlier
-        worker may have died of writing anywhere: its header is not read."""
+        """Map the slot behind `fd`, created with `state_bytes`, and take over `fd`. Its header is
+        not read, because an earlier worker can have overwritten it."""
         used = _AREA + state_bytes
         return cls(Segment.attach_known(fd, kind=lib.RL_SEGMENT_SLOT, used=used))
 
     def entries(self) -> list[SlotEntry]:
-        """What the plugin has named, in that order; entries that cannot be are left out."""
+        """The entries that the plugin has added, in that order, without impossible ones."""
         found: dict[str, SlotEntry] = {}
         for index in range(lib.RL_SLOT_ENTRIES):
             entry = self._read(index)
@@ -97,17 +98,17 @@ class WorkerSlot:
         return list(found.values())
 
     def values(self, entry: SlotEntry) -> list[int]:
-        """The 64-bit numbers of an entry of `entries()`, copied."""
+        """A copy of the 64-bit numbers of an entry from `entries()`."""
         at = self.segment.address + entry.offset
         return list(ffi.unpack(ffi.cast("uint64_t *", at), entry.bytes // 8))
 
     def lookup_or_add(
         self, name: str, kind: int, type_: str = "", columns: int = 1, bytes_: int = 8
     ) -> int:
-        """For the worker: the address of what is named so, made of zeros if it is new.
+        """For the worker: the address of the memory called `name`; new memory is zero.
 
-        Raises PluginError when the name stands for something else already, or
-        there is no room.
+        Raises PluginError when the name already has another kind, type or size, or when there is
+        no room.
         """
         if not is_name(name):
             raise PluginError(
@@ -128,8 +129,8 @@ class WorkerSlot:
                 wanted = SlotEntry(name, kind, type_, columns, entry.offset, bytes_)
                 if entry.describe() != wanted.describe() or entry.columns != columns:
                     raise PluginError(
-                        f"the plugin asks for {name!r} as {wanted.describe()}, but in this slot "
-                        f"it is a {entry.describe()} since an earlier start: use another name"
+                        f"the plugin asks for {name!r} as a {wanted.describe()}, but an earlier "
+                        f"start made it a {entry.describe()} in this slot: use another name"
                     )
                 return self.segment.address + entry.offset
             end = max(end, entry.offset + entry.bytes)
@@ -140,14 +141,14 @@ class WorkerSlot:
             )
         if offset + bytes_ > self.segment.used:
             raise PluginError(
-                f"the plugin asks for {bytes_} bytes as {name!r} and {self.segment.used - end} are "
-                "left in its slot: give the worker more state bytes in the configuration"
+                f"the plugin asks for {bytes_} bytes as {name!r}, but {self.segment.used - end} "
+                "are left in its slot: set a larger worker.state in the configuration"
             )
         self._add(free, SlotEntry(name, kind, type_, columns, offset, bytes_))
         return self.segment.address + offset
 
     def clear_state(self) -> None:
-        """Zero all named state, while no worker runs; counters and tables stay."""
+        """Set all named state to zero; counters and tables stay. No worker may run."""
         for entry in self.entries():
             if entry.kind == STATE:
                 at = self.segment.address + entry.offset
@@ -164,7 +165,7 @@ class WorkerSlot:
         lib.rl_publish32(at + _KIND, entry.kind)
 
     def _read(self, index: int) -> SlotEntry | None:
-        """A checked copy of an entry, or None for an unused or impossible one."""
+        """A checked copy of an entry; None if it is unused or impossible."""
         copy = ffi.new("struct rl_slot_entry *")
         ffi.memmove(copy, ffi.addressof(self._entries[0][index]), _ENTRY)
         name = ffi.string(copy.name).decode("ascii", "replace")
@@ -191,5 +192,5 @@ class WorkerSlot:
 
 
 def is_name(name: str) -> bool:
-    """Whether this can name something in a slot: it becomes part of a metric's name."""
+    """Whether a plugin may use this name: it becomes part of a metric's name."""
     return name.isascii() and name.isidentifier() and len(name) < _NAME_BYTES

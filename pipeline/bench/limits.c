@@ -38,7 +38,7 @@ static void copy(struct rl_reference *to, const struct rl_reference *from, uint3
     memcpy(to, from, n * sizeof *to);
 }
 
-/* `at` is a multiple of `bulk`, and so is the capacity: no wrap inside a copy. */
+/* The capacity and every index are multiples of `bulk`, so no copy crosses the ring's end. */
 uint64_t rl_limit_produce(struct rl_bare_ring *ring, uint64_t count, uint32_t bulk,
                           uint64_t timeout)
 {
@@ -102,7 +102,7 @@ uint64_t rl_limit_here(struct rl_bare_ring *in, struct rl_bare_ring *out, uint64
     while (done < count) {
         if (in_own + bulk - in_peer > RL_RING_CAPACITY)
             in_peer = __atomic_load_n(&in->consumer, __ATOMIC_ACQUIRE);
-        /* No more under way than `out` holds: the other side need not look. */
+        /* At most RL_RING_CAPACITY references are under way, so `there` need not check `out`. */
         if (in_own + bulk - in_peer <= RL_RING_CAPACITY &&
             in_own + bulk - out_own <= RL_RING_CAPACITY) {
             for (uint32_t i = 0; i < bulk; i++) {

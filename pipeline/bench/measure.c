@@ -46,7 +46,7 @@ uint64_t rl_measure_consume(struct rl_ring *ring, uint64_t count, uint32_t bulk,
     return rl_clock() - start;
 }
 
-/* Step until the card has nothing to do: its rings are full or empty. */
+/* Step the model until it has nothing to do. */
 static void settle(struct rl_step *model)
 {
     while (model->step(model->context))
@@ -90,7 +90,7 @@ void rl_measure_transmit(struct rl_port *port, struct rl_step *model, uint64_t c
 {
     static struct rl_reference refs[ROUND_MAX + BULK_MAX];
     struct rl_memory *memory = port->memory;
-    uint32_t room = ROUND_MAX; /* on the ring; known after the first round */
+    uint32_t room = ROUND_MAX; /* packets that the TX ring takes; known after the first round */
     *result = (struct rl_measured){0};
     while (result->packets < count) {
         uint32_t n = 0, burst, sent;
@@ -128,7 +128,7 @@ void rl_measure_forward(struct rl_port *port, struct rl_step *model, uint64_t co
         uint32_t n = 0, got, sent;
         settle(model);
         uint64_t start = rl_clock();
-        while (port->reclaim(port, 0)) /* what the model has sent since the last round */
+        while (port->reclaim(port, 0)) /* packets that the model has sent since the last round */
             ;
         do {
             got = port->rx_burst(port, 0, refs, batch);

@@ -1,1 +1,1 @@
-"""The driver process: its packet loop (the lane), settlement, balances."""
+"""The driver process: the packet loop (the lane), settlement, balances."""

@@ -1,8 +1,8 @@
-/* What the driver counts between two passes: packets in flight, and the balances. */
+/* Counts between two passes: packets in flight, and the balances. */
 #include "../../shm/balance.h"
 #include "lane.h"
 
-_Static_assert(RL_LEDGER_FREE == RL_LEDGER_FREE_WORD, "declared twice, for Python and for C");
+_Static_assert(RL_LEDGER_FREE == RL_LEDGER_FREE_WORD, "ledger.h and lane.h must agree");
 
 uint32_t rl_lane_in_flight(const struct rl_lane *lane)
 {
@@ -10,7 +10,7 @@ uint32_t rl_lane_in_flight(const struct rl_lane *lane)
     for (uint32_t buffer = 0; buffer < lane->memory.buffers; buffer++) {
         uint32_t word = lane->memory.ledger[buffer];
         uint32_t holder = rl_ledger_holder(word);
-        /* A blank that a worker has in hand is no packet yet, and may never be one. */
+        /* A blank that a worker holds is not a packet; it may never become one. */
         count += holder == RL_HOLDER_CARD_TX ||
                  (holder == RL_HOLDER_WORKER && rl_ledger_input(word) != RL_INPUT_BLANK);
     }

@@ -12,13 +12,13 @@
 #include <sys/prctl.h>
 
 #define PAUSES_PER_PASS 32
-/* The most references that an honest worker can hold: both rings full and a batch in hand.
- * `buffers = "auto"` provides so many for each worker. A worker that keeps more is at fault:
- * it would leave no buffers to the other queues. */
+/* Cap on the references that a correct worker holds: two full rings and one batch.
+ * `buffers = "auto"` provides this number for each worker. A worker that holds more is marked
+ * as faulty, because it would leave no buffers to the other queues. */
 #define HELD_MAX (2 * RL_RING_CAPACITY + RL_BATCH_MAX)
-#define EMPTY_PASSES 64 /* empty passes in a row before the first longer pause */
+#define EMPTY_PASSES 64 /* consecutive empty passes before the first longer pause */
 
-/* Gives the worker blank buffers up to its configured number. They travel on `in`. */
+/* Pushes blanks on `in` until the worker has its configured number. */
 static void grant_blanks(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
 {
     struct rl_memory *memory = &lane->memory;
@@ -46,8 +46,8 @@ static void grant_blanks(struct rl_lane *lane, struct rl_lane_slot *slot, uint32
 static void wake_worker(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
                         uint64_t now)
 {
-    /* The interval bounds the cost of a worker that lies about sleeping, which is a system
-     * call per batch. `wake_due` remembers a wake-up that the interval held back. */
+    /* A worker that always claims to sleep would cost a system call per batch: the interval
+     * limits that. `wake_due` remembers a wake-up that the interval delayed. */
     if (!rl_ring_is_asleep(slot->in.ring)) {
         slot->wake_due = 0;
     } else if (now < slot->may_wake_at) {
@@ -60,7 +60,7 @@ static void wake_worker(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_
     }
 }
 
-/* Card to worker: takes at most as many packets as `in` has room for. The rest waits in RX
+/* Card to worker: takes at most as many packets as `in` has room for. The others stay in RX
  * descriptors; when these are full too, the card drops packets and counts them. */
 static uint32_t receive(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
                         struct rl_port *port, uint64_t now)
@@ -88,7 +88,7 @@ static uint32_t receive(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_
     if (n == 0)
         return 0;
     uint32_t word = rl_ledger_worker(slot->generation, queue, port->index);
-    if (!slot->attached) /* no worker gets it: it is dropped below */
+    if (!slot->attached) /* no worker: the packets are dropped below */
         word = rl_ledger_card_tx(word, NO_OUTPUT);
     rl_intend(books, RL_INTENT_RECEIVE, n, word, &count->rx_packets,
               slot->attached ? &pushed->pushed : NULL);
@@ -145,7 +145,7 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
     for (uint32_t queue = 0; queue < lane->queues; queue++) {
         struct rl_lane_slot *slot = &lane->slots[queue];
         if (slot->attached) {
-            /* Drain up to two batches, or a backlog on `out` never shrinks: one batch comes in. */
+            /* Drain up to two batches: a pass pushes one, so with one a backlog never shrinks. */
             uint32_t taken = rl_lane_take_back(lane, slot, queue, now);
             moved += taken;
             if (taken == RL_BATCH_MAX)
@@ -176,14 +176,14 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
     return moved;
 }
 
-/* Spins, then pauses, then sleeps. A sleep delays the next packet and costs this process
- * some microseconds, so it grows with the time since the last packet. */
+/* Spins, then pauses, then sleeps. A sleep delays the next packet and costs some microseconds,
+ * so it gets longer with the time since the last packet. */
 static void wait_for_work(struct rl_lane *lane)
 {
     uint64_t idle = lane->pass_at - lane->progress_at;
     if (lane->yielding)
         sched_yield();
-    /* Passes are counted as well as time: on a shared core time also passes in the worker. */
+    /* Both time and passes count: on a shared core, time also passes while the worker runs. */
     if (!lane->adaptive || idle < lane->pause_after || ++lane->empty_passes < EMPTY_PASSES) {
         rl_pause();
     } else if (idle < lane->sleep_after) {
@@ -204,10 +204,10 @@ uint64_t rl_lane_run(struct rl_lane *lane, uint64_t until)
     uint64_t moved = 0;
     if (lane->progress_at == 0) {
         lane->progress_at = rl_clock();
-        prctl(PR_SET_TIMERSLACK, 1); /* ns; by default a sleep of 30 us takes 100 */
+        prctl(PR_SET_TIMERSLACK, 1); /* ns; with the default a sleep of 30 us takes 100 us */
     }
     uint32_t request;
-    do { /* at least one pass: the caller may ask whether anything is left to move */
+    do { /* at least one pass: a result of 0 must mean that nothing was left to move */
         uint32_t now_moved = rl_lane_pass(lane);
         if (now_moved == 0)
             wait_for_work(lane);

@@ -1,30 +1,31 @@
-/* A lane: one packet loop over all queues of all ports, with its own free list, ledger,
- * rings and counters. Plain declarations: C and cffi read this file. */
+/* The lane: one packet loop over all queues of all ports, with its free list, ledger, rings and
+ * counters. Plain declarations: C and cffi read this file. */
 #ifndef RINGLINE_LANE_H
 #define RINGLINE_LANE_H
 #include "../ports/port.h"
 
 #define RL_NO_BUFFER 0xffffffff
 
-/* Ledger words that Python writes when the lane is put together. */
+/* Ledger words that Python writes before the lane starts. */
 #define RL_LEDGER_UNUSABLE_WORD 0x00000000
 #define RL_LEDGER_FREE_WORD 0x10000000
 
-/* A worker slot as the lane sees it; private memory. */
+/* The lane's state of a worker slot, in private memory. */
 struct rl_lane_slot {
     struct rl_ring_end in;
     struct rl_ring_end out;
-    uint32_t attached; /* 0: no worker; what arrives is dropped as no_worker */
-    uint32_t faulty;   /* an index out of range was seen; not polled any more */
+    uint32_t attached; /* 0: no worker; packets that arrive are dropped as no_worker */
+    uint32_t faulty;   /* 1: the lane ignores its rings (rl_slot_fault) */
     uint32_t generation;
-    uint32_t blanks;   /* granted buffers that the worker shall have */
-    uint32_t sampled;  /* the buffer whose way is being timed, or RL_NO_BUFFER */
-    uint32_t wake_due; /* the worker slept when waking it was not yet due */
-    uint64_t sampled_at;
-    uint64_t may_wake_at;
+    uint32_t blanks;      /* how many blanks the worker should hold */
+    uint32_t sampled;     /* the buffer whose latency is measured, or RL_NO_BUFFER */
+    uint32_t wake_due;    /* 1: a wake-up is delayed until may_wake_at */
+    uint64_t sampled_at;  /* ticks */
+    uint64_t may_wake_at; /* ticks: earliest time of the next wake-up */
 };
 
-/* An in-process device model: stepped once per pass, returns work done. */
+/* A device model that runs in the driver: the lane calls `step` once per pass. It returns how
+ * much it did; 0: nothing. */
 struct rl_step {
     uint32_t (*step)(void *context);
     void *context;
@@ -38,51 +39,51 @@ struct rl_lane {
     struct rl_lane_slot slots[16]; /* by queue index */
     uint32_t port_count;
     uint32_t step_count;
-    uint32_t queues;        /* workers: queue indices from 0 */
-    uint32_t receiving;     /* 0 while draining: nothing more is taken from the cards */
-    uint32_t adaptive;      /* 0: busy, never sleeps */
-    uint32_t yielding;      /* this core is shared: give it away whenever there is nothing to do */
-    uint32_t sleep_ns;      /* longest sleep while traffic may be near */
-    uint32_t deep_sleep_ns; /* longest sleep after a long silence; 0: never deeper */
-    uint64_t pause_after;   /* ticks of idleness until a pass ends in longer pauses ... */
-    uint64_t sleep_after;   /* ... in sleep ... */
-    uint64_t deep_after;    /* ... in deep sleep */
+    uint32_t queues;        /* number of workers */
+    uint32_t receiving;     /* 0: takes no packets from the cards and grants no blanks */
+    uint32_t adaptive;      /* 0: spins, never sleeps */
+    uint32_t yielding;      /* 1: the core is shared; the lane yields after each empty pass */
+    uint32_t sleep_ns;      /* length of a sleep */
+    uint32_t deep_sleep_ns; /* length of a deep sleep; at most sleep_ns: no deep sleep */
+    uint64_t pause_after;   /* ticks without progress before longer pauses, */
+    uint64_t sleep_after;   /* before sleep, */
+    uint64_t deep_after;    /* and before deep sleep */
     uint64_t wake_interval; /* ticks between two wake-ups of one worker */
-    uint64_t ticks_per_64ns_shifted; /* ticks in 64 ns, times 2^16: latency buckets */
-    uint64_t progress_at;            /* private from here: of the last pass that moved something */
-    uint64_t pass_at;
-    uint64_t modelled_for; /* ticks of the last pass that were the models' */
-    uint32_t request_seen;
-    uint32_t moved;
+    uint64_t ticks_per_64ns_shifted; /* ticks in 64 ns, times 2^16: for latency buckets */
+    /* The fields below belong to lane.c. */
+    uint64_t progress_at;  /* ticks: start of the last pass in which the lane or a model worked */
+    uint64_t pass_at;      /* ticks: start of the last pass */
+    uint64_t modelled_for; /* ticks of the last pass inside device models */
+    uint32_t request_seen; /* the last `request` of the supervisor */
+    uint32_t moved;        /* packets moved by the last pass */
     uint32_t empty_passes;
 };
 
-/* What settling a dead worker's generation came to. */
+/* The result of a settlement: how many references of the dead worker ended in which way. */
 struct rl_settlement {
-    uint64_t returned; /* complete on `out`: transmitted or dropped as the plugin said */
-    uint64_t carried;  /* never popped: handed to the successor, in order */
-    uint64_t lost;     /* popped and not returned, blanks included */
-    uint64_t refused;  /* never popped and no successor */
+    uint64_t returned; /* complete on `out`: transmitted or dropped as the plugin decided */
+    uint64_t carried;  /* never popped: moved to the successor, in order */
+    uint64_t lost;     /* still the worker's after that, blanks included: freed */
+    uint64_t refused;  /* never popped, and no successor: freed */
 };
 
-/* Run until the clock reaches `until` or the supervisor asks for a control turn,
- * but one pass at least. Returns the packets moved: 0 says that nothing was left. */
+/* Run passes, at least one, until the clock reaches `until` (ticks) or the supervisor increments
+ * `request`. Returns how many packets moved: 0 means that nothing was left to move. */
 uint64_t rl_lane_run(struct rl_lane *lane, uint64_t until);
 
-/* One pass over models, ports and queues; for drains. */
+/* One pass over models, queues and ports. Returns how many packets moved. */
 uint32_t rl_lane_pass(struct rl_lane *lane);
 
-/* Settle what queue's worker held when it ended, then attach `fresh` as the
- * rings of `generation`; with `fresh` NULL the queue has no worker from here. */
+/* Settle the buffers of the queue's dead worker, if it had one, then attach `fresh` as the rings of
+ * `generation`. With `fresh` NULL the queue has no worker from now on. */
 void rl_lane_renew(struct rl_lane *lane, uint32_t queue, struct rl_rings_segment *fresh,
                    uint32_t generation, struct rl_settlement *result);
 
-/* Count the ledger and publish the balances. `posted` is, per port, how many
- * descriptors hold buffers, counted from the descriptor rings. `seen`, when not
- * NULL, has counted every buffer on descriptor rings: the free list and the
- * workers' are added here and what is missing or doubled is told. */
+/* Count the balances and publish them: rl_balance_publish (balance.h) says what `posted` and
+ * `seen` are. */
 void rl_lane_balance(struct rl_lane *lane, const uint32_t *posted, uint8_t *seen);
 
-/* Packets with workers and on TX rings now, by the ledger; blanks count once they are sent. */
+/* Packets that workers hold or TX rings contain, by the ledger. A blank counts only when it is on
+ * a TX ring. */
 uint32_t rl_lane_in_flight(const struct rl_lane *lane);
 #endif

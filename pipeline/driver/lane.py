@@ -1,7 +1,7 @@
-"""The lane in Python: it is put together here and runs in C (lane.c, settle.c, balance.c).
+"""The Python side of the lane. Python builds it; it runs in C (lane.c, settle.c, balance.c).
 
-Between two runs, and only then, Python may look at it and change it: attach the
-rings of a new worker, count the books, stop receiving.
+Only between two calls of `run` may Python read or change it: attach the rings of a new worker,
+count the books, stop receiving.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ from ringline.shm.packets import DeviceAddresses, PacketMemory
 from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment
 
-LINE_RATE = 14_880_952  # frames of 64 bytes a second on 10 Gbit/s, with preamble and gap
-PAUSE_AFTER = 20e-6  # seconds without progress until passes end in longer pauses,
-SLEEP_AFTER = 200e-6  # in sleep,
-DEEP_AFTER = 0.1  # in deep sleep: a line-rate burst after so long may lose its first packets
-WAKE_INTERVAL = 50e-6  # at most one wake-up of a worker in this time: each costs 9 us and more
+LINE_RATE = 14_880_952  # frames of 64 bytes per second at 10 Gbit/s, with preamble and gap
+PAUSE_AFTER = 20e-6  # seconds without progress before passes end in longer pauses
+SLEEP_AFTER = 200e-6  # seconds without progress before passes end in sleep
+# Seconds without progress before passes end in deep sleep. A burst at line rate may then lose its
+# first packets.
+DEEP_AFTER = 0.1
+WAKE_INTERVAL = 50e-6  # seconds between two wake-ups of a worker: each costs 9 us or more
 
 
 @dataclass(frozen=True)
 class Idle:
-    """What the lane does when nothing comes.
+    """What the lane does when no traffic arrives.
 
-    `adaptive` False spins for ever. `descriptors` is the shortest RX ring: no
-    sleep is longer than it takes to fill at line rate, until DEEP_AFTER of silence
-    allows `deep_sleep` seconds. `yielding`: the core is shared with a worker.
+    `adaptive` False: it spins and never sleeps. `descriptors` is the length of the shortest RX
+    ring: a sleep lasts half the time that this ring takes to fill at line rate. After DEEP_AFTER
+    without progress it lasts `deep_sleep` seconds, if that is longer. `yielding`: the core is
+    shared with another process.
     """
 
     adaptive: bool = True
@@ -39,7 +42,7 @@ class Idle:
 
 @dataclass(frozen=True)
 class Settlement:
-    """What a dead worker's packets came to; see struct rl_settlement."""
+    """How many references of a dead worker ended in which way: see struct rl_settlement."""
 
     returned: int
     carried: int
@@ -48,10 +51,10 @@ class Settlement:
 
 
 class Lane:
-    """One packet loop with its own free list, ledger, rings and counters.
+    """The packet loop with its free list, ledger, rings and counters.
 
-    `books` is the segment `.lane.0`, `queues` the number of workers. All buffers of `packets`
-    except the unusable ones start on the free list.
+    `books` is the segment `.lane.0`, `queues` the number of workers. At the start the free list
+    has all buffers of `packets` except the unusable ones.
     """
 
     def __init__(
@@ -79,7 +82,8 @@ class Lane:
             slot.sampled = lib.RL_NO_BUFFER
         lane.adaptive = idle.adaptive
         lane.yielding = idle.yielding
-        lane.sleep_ns = int(idle.descriptors / LINE_RATE / 2 * 1e9)  # waking takes the other half
+        # Half the time to fill the ring: the other half is for waking up.
+        lane.sleep_ns = int(idle.descriptors / LINE_RATE / 2 * 1e9)
         lane.deep_sleep_ns = int(idle.deep_sleep * 1e9)
         lane.pause_after = int(PAUSE_AFTER * second)
         lane.sleep_after = int(SLEEP_AFTER * second)
@@ -99,7 +103,7 @@ class Lane:
 
     def _fill_free_list(self, unusable: set[int]) -> None:
         memory = self._lane.memory
-        # The last pushed is the first taken: start with the lowest index on top.
+        # The list is a stack: the lowest index is pushed last, so it is taken first.
         for buffer in reversed(range(memory.buffers)):
             if buffer in unusable:
                 memory.ledger[buffer] = lib.RL_LEDGER_UNUSABLE_WORD
@@ -110,14 +114,16 @@ class Lane:
 
     @property
     def memory(self) -> object:
-        """The `struct rl_memory *` that ports are opened with."""
+        """The `struct rl_memory *` that `Port.open` needs."""
         return ffi.addressof(self._lane, "memory")
 
     def add_port(self, port: Port) -> None:
-        """Poll `port` from the next run on; its index must be the next one."""
+        """Poll `port` from the next run on. Its index must be the number of ports before it."""
         lane = self._lane
         if port.index != lane.port_count:
-            raise ValueError(f"port {port.name} has index {port.index}, next is {lane.port_count}")
+            raise ValueError(
+                f"the index of port {port.name} must be {lane.port_count}, not {port.index}"
+            )
         lane.ports[port.index] = port.c_port
         lane.port_count += 1
         if port.step is not None:
@@ -131,10 +137,11 @@ class Lane:
     def renew(
         self, queue: int, rings: RingPair | None, generation: int, blanks: int = 0
     ) -> Settlement:
-        """Settle what `queue`'s worker held, if it had one, and attach the next.
+        """Settle the buffers of the queue's dead worker, if it had one, and attach the next worker.
 
-        `rings` None: the queue has no worker from here, and what arrives for it
-        is dropped as `no_worker`. The lane owns `rings` and closes them in time.
+        `blanks` is the number of blanks that the next worker holds. `rings` None: the queue has no
+        worker from now on, and its packets are dropped as `no_worker`. The lane owns `rings`: it
+        closes them at the next `renew` of the queue, or in `close`.
         """
         settled = ffi.new("struct rl_settlement *")
         fresh = ffi.NULL
@@ -150,16 +157,16 @@ class Lane:
         return Settlement(settled.returned, settled.carried, settled.lost, settled.refused)
 
     def run(self, seconds: float) -> int:
-        """Move packets for `seconds`, or until the supervisor asks for attention.
+        """Move packets for `seconds`, or until the supervisor increments `request` in the books.
 
-        Returns how many were moved: with 0, a whole pass found nothing.
+        Runs at least one pass. Returns how many packets moved: 0 means that no pass found any.
         """
         moved: int = lib.rl_lane_run(self._lane, ticks() + int(seconds * ticks_per_second()))
         return moved
 
     @property
     def receiving(self) -> bool:
-        """Whether packets are taken from the cards."""
+        """Whether the lane takes packets from the cards."""
         return bool(self._lane.receiving)
 
     @receiving.setter
@@ -168,20 +175,21 @@ class Lane:
 
     @property
     def moving(self) -> bool:
-        """Whether the last pass moved anything."""
+        """Whether the last pass moved a packet."""
         return bool(self._lane.moved)
 
     @property
     def in_flight(self) -> int:
-        """Packets with workers and on TX descriptor rings, by the ledger; no blanks in hand."""
+        """Packets that workers hold or TX rings contain, by the ledger. Blanks that workers hold
+        do not count."""
         count: int = lib.rl_lane_in_flight(self._lane)
         return count
 
     def balance(self, *, complete: bool = False) -> None:
         """Count the books and publish the balances in the lane's segment.
 
-        `complete` adds the full scan: every buffer index must be found exactly
-        once on the free list, a descriptor ring, or with a worker.
+        `complete` adds a full scan: every buffer must be found exactly once, on the free list, on
+        a descriptor ring, with a worker, or unusable.
         """
         posted = ffi.new("uint32_t[]", lib.RL_PORTS_MAX)
         for port in self.ports:
@@ -194,7 +202,7 @@ class Lane:
         lib.rl_lane_balance(self._lane, posted, seen)
 
     def close(self) -> None:
-        """Let go of the rings. Ports are closed by whoever opened them."""
+        """Close the rings. The caller closes the ports."""
         for rings in self._rings.values():
             rings.close()
         self._rings.clear()

@@ -1,23 +1,31 @@
-/* What the packet loop and the settlement of a dead worker share: checking the
- * references that a worker returned, and sending or freeing them. */
+/* Shared by the packet loop and the settlement of a dead worker: check the references that a
+ * worker returned, then send or free their buffers.
+ *
+ * Guarantees (tests in tests/pipeline/driver/test_lane_hostile_worker.py):
+ *  - no reference reaches a card unless its buffer is this worker's, its frame lies inside the
+ *    buffer, and its port exists (test_an_invalid_reference_is_counted_and_refused)
+ *  - a buffer cannot be returned twice, nor by a worker that does not hold it
+ *    (test_a_buffer_cannot_be_returned_twice, test_a_worker_cannot_return_what_another_holds)
+ *  - a full TX ring loses nothing (tests/pipeline/driver/test_lane_waiting.py:
+ *    test_a_full_tx_ring_holds_the_worker_up_and_loses_nothing) */
 #ifndef RINGLINE_LANE_INLINE_H
 #define RINGLINE_LANE_INLINE_H
 #include "../../shm/ring.h"
 #include "lane.h"
 #include "../ports/memory.h"
 
-#define NO_OUTPUT 0xfff /* "TX ring" of packets that are dropped, until they are free */
+#define NO_OUTPUT 0xfff /* output port in the words of dropped packets, until they are free */
 
-/* The worker wrote an index that cannot be: nothing of it is believed until
- * the supervisor has replaced it (it sees the counter). */
+/* The worker published an index out of range, or it holds too many references (HELD_MAX). The
+ * lane ignores its rings until the supervisor, which reads the counter, has replaced it. */
 static inline void rl_slot_fault(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
 {
     slot->faulty = 1;
     lane->books->slots[queue].ring_faults++;
 }
 
-/* True when the reference's frame lies inside what a card may read, and is one that
- * it sends: a tag which is to go in counts. */
+/* Whether the frame lies inside its buffer and has a length that a card sends, counting the
+ * VLAN tag that the card inserts. */
 static inline int rl_frame_fits(const struct rl_memory *memory, const struct rl_reference *ref)
 {
     uint32_t tag = ref->flags & RL_FLAG_VLAN ? 4 : 0; /* bytes */
@@ -25,6 +33,7 @@ static inline int rl_frame_fits(const struct rl_memory *memory, const struct rl_
            (uint32_t)ref->offset + ref->length <= memory->stride;
 }
 
+/* The sampled packet came back: adds its latency to the histogram. */
 static inline void rl_sample_done(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
                                   uint64_t now)
 {
@@ -37,8 +46,8 @@ static inline void rl_sample_done(struct rl_lane *lane, struct rl_lane_slot *slo
     slot->sampled = RL_NO_BUFFER;
 }
 
-/* One reference that was not acceptable as it stands: refuse it, or, when the
- * buffer is the worker's after all, drop the packet. */
+/* Refuses one reference. If its buffer is the worker's, the packet is dropped; otherwise the
+ * buffer stays where it is. */
 static inline void rl_refuse(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
                              const struct rl_reference *ref)
 {
@@ -54,9 +63,9 @@ static inline void rl_refuse(struct rl_lane *lane, struct rl_lane_slot *slot, ui
     }
 }
 
-/* Worker to card. References are looked at in place and taken off `out` only
- * once their packets are on a TX ring or free, so a full TX ring holds the
- * worker up and loses nothing. Returns how many were taken. */
+/* Worker to card. Copies references and takes them off `out` only after their packets are on a TX
+ * ring or freed. So a full TX ring stops the worker and loses nothing. Returns how many
+ * references were taken. */
 static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_slot *slot,
                                          uint32_t queue, uint64_t now)
 {
@@ -74,8 +83,8 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
     uint32_t n = (uint32_t)ready;
     uint32_t taken = 0;
     while (taken < n) {
-        /* A run: acceptable references with one verdict. The ledger word
-         * changes as each is accepted, so a second return is refused. */
+        /* A run: consecutive good references with the same verdict. The ledger word changes
+         * as soon as one is accepted, so a second return in the same batch is refused. */
         uint8_t verdict = refs[taken].port;
         int forward = verdict < lane->port_count;
         uint32_t output = forward ? verdict : NO_OUTPUT;
@@ -115,8 +124,8 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
             struct rl_queue_counters *sender = rl_counters(
                 memory, verdict, queue < port->queue_pairs ? queue : queue % port->queue_pairs);
             sender->tx_bursts += sent > 0;
-            /* Counted after the words say so: settle_driver makes up for what it finds
-             * between the two. */
+            /* No intent: the words have changed already, and settle_driver counts references
+             * that `returned` does not contain yet (struct rl_intent). */
             count->returned += sent;
             if (sent < run) {
                 sender->tx_waits++;

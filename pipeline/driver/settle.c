@@ -1,5 +1,11 @@
-/* Settlement of a dead worker: decides what becomes of each buffer that it held.
- * Runs between two passes. */
+/* Settlement of a dead worker: decides about each buffer that it held. Runs between two passes.
+ *
+ * Guarantees (tests in tests/pipeline/driver/test_lane_renewal.py):
+ *  - complete references are sent, references never popped go to the successor in order, and
+ *    all others are freed
+ *    (test_settlement_sends_the_complete_frees_the_lost_and_carries_the_rest)
+ *  - the dead worker's rings are not trusted
+ *    (test_references_that_a_dead_worker_changed_are_not_trusted) */
 #include "../../shm/clock.h"
 #include "lane_inline.h"
 
@@ -9,10 +15,10 @@
 #define TRIES 64
 
 /* Sends or frees every complete reference on the dead worker's `out`, by its verdict.
- * Takes one full ring at most: a process that the worker forked may still write there.
+ * Takes at most one full ring: a process that the worker forked may still write there.
  * Gives up after `deep_after` ticks and TRIES tries without progress on a full TX ring
- * (ticks alone also pass while this process waits for a processor); what is then left on
- * `out` counts as lost with the worker. */
+ * (ticks alone also pass while this process waits for a processor). References that are then
+ * left on `out` count as lost with the worker. */
 static uint64_t settle_returned(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
 {
     uint64_t before = lane->books->slots[queue].returned;
@@ -35,16 +41,16 @@ static uint64_t settle_returned(struct rl_lane *lane, struct rl_lane_slot *slot,
             lane->steps[i].step(lane->steps[i].context);
         for (uint32_t p = 0; p < lane->port_count; p++)
             lane->ports[p]->reclaim(lane->ports[p], queue);
-        if (lane->yielding) /* a card in a process of its own may want the core */
+        if (lane->yielding) /* a card in its own process may need this core */
             sched_yield();
         rl_pause();
     }
     return lane->books->slots[queue].returned - before;
 }
 
-/* Hands references that the worker never popped to its successor, in order. The ring is
- * memory that the dead worker could write: every reference is checked like a returned
- * one, and the input port comes from the ledger. */
+/* Moves references that the worker never popped to its successor, in order; frees them when there
+ * is none. The dead worker could write into the ring: every reference is checked like a
+ * returned one, and the input port comes from the ledger. */
 static void settle_unpopped(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
                             struct rl_ring_end *fresh, uint32_t generation,
                             struct rl_settlement *result)
@@ -57,7 +63,8 @@ static void settle_unpopped(struct rl_lane *lane, struct rl_lane_slot *slot, uin
     for (uint32_t at = consumer; at != slot->in.own; at++) {
         struct rl_reference ref;
         memcpy(&ref, &ring->entries[at & (RL_RING_CAPACITY - 1)], sizeof ref);
-        __asm__ volatile("" ::"r"(&ref) : "memory"); /* read once: a forked process may write */
+        /* As in rl_ring_peek: a process that the worker forked may still write the entry. */
+        __asm__ volatile("" ::"r"(&ref) : "memory");
         if (ref.buffer >= memory->buffers)
             continue;
         uint32_t word = memory->ledger[ref.buffer];
@@ -84,7 +91,7 @@ static void settle_unpopped(struct rl_lane *lane, struct rl_lane_slot *slot, uin
     }
 }
 
-/* Frees every buffer that the ledger still gives to this worker, and counts it as lost. */
+/* Frees every buffer that the worker still holds by the ledger, and counts it as lost. */
 static uint64_t settle_lost(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
 {
     uint64_t lost = 0;

@@ -1,41 +1,43 @@
-/* The interface between a port and the lane. Plain declarations: C and cffi read
- * this file. All of it is private memory of the driver. */
+/* The C side of a port: the functions that the lane calls, and the packet memory that a port
+ * gets. All of it is private memory of the driver. Plain declarations: C and cffi read this
+ * file. */
 #ifndef RINGLINE_PORT_H
 #define RINGLINE_PORT_H
 #include "../../shm/types.h"
 
-/* Packet memory for a port: buffers by index, their device addresses, the
- * lane's free list and its ledger. */
+/* Packet memory as ports see it: buffers by index, their device addresses, the lane's free list
+ * and its ledger. Functions are in memory.h. */
 struct rl_memory {
-    uint8_t *base; /* buffer 0 */
-    uint32_t buffers;
-    uint32_t stride;
-    uint32_t headroom;
-    uint32_t free_count;
+    uint8_t *base;       /* first byte of buffer 0 */
+    uint32_t buffers;    /* their number */
+    uint32_t stride;     /* bytes from one buffer to the next */
+    uint32_t headroom;   /* bytes of a buffer before the first that a card writes */
+    uint32_t free_count; /* buffers on `free` */
     const uint64_t *bus; /* device address of each buffer */
     uint32_t *free;      /* LIFO stack of buffer indices */
-    uint32_t *ledger;
+    uint32_t *ledger;    /* one word per buffer (ledger.h) */
     struct rl_lane_segment *books;
 };
 
-/* `queue` is a worker's number. A port with fewer queue pairs receives nothing for the
- * others, and sends for them on queue modulo `queue_pairs`. */
+/* `queue` is the number of a worker. A port that has fewer queue pairs than there are workers
+ * receives nothing for the other workers, and sends their packets on TX queue
+ * `queue` modulo `queue_pairs`. */
 struct rl_port {
-    /* Take at most `n` <= RL_BATCH_MAX received packets; returns how many. Fills every field
-     * of a reference. Posts a free buffer in place of each one taken. */
+    /* Take at most `n` <= RL_BATCH_MAX received packets and fill every field of their
+     * references; returns how many. Posts a free buffer for each. */
     uint32_t (*rx_burst)(struct rl_port *port, uint32_t queue, struct rl_reference *refs,
                          uint32_t n);
-    /* Post at most `n` packets; returns how many got a descriptor. The caller has set
-     * their ledger words to this port's TX ring before, and resets the words of the
-     * others afterwards. Rings the doorbell once. */
+    /* Post at most `n` packets and ring the doorbell at most once; returns how many found a
+     * descriptor. The ledger words of all `n` already say that they are on this port's TX ring:
+     * the caller changes those of the others back. */
     uint32_t (*tx_burst)(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
                          uint32_t n);
     /* Free the buffers that the card has sent, with rl_buffers_sent; returns how many. */
     uint32_t (*reclaim)(struct rl_port *port, uint32_t queue);
     struct rl_memory *memory;
     uint32_t index;       /* of this port in the instance */
-    uint32_t queue_pairs; /* RX queues, and as many TX queues */
-    uint32_t ready;       /* 0: link down or stopped; packets for it are dropped as tx_down */
-    void *queues;         /* private to the port */
+    uint32_t queue_pairs; /* number of RX queues, and of TX queues */
+    uint32_t ready;       /* 0: stopped or link down; packets for it are dropped as tx_down */
+    void *queues;         /* private to the port's driver */
 };
 #endif

@@ -352,7 +352,7 @@ def test_a_segment_that_is_too_small_is_refused(worker: WorkerHarness) -> None:
     worker.start(f"{MODULE}.drop:drop", state_bytes=1 << 40)
     error = worker.event("failed")["error"]
     assert error["type"] == "EnvironmentLacks"
-    assert f"has {worker.slot.segment.size} bytes, and 109" in error["message"]
+    assert f"has {worker.slot.segment.size} bytes, but 109" in error["message"]
     assert worker.wait() == 3
 
 

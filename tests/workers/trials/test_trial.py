@@ -224,4 +224,4 @@ def test_processes_of_a_plugin_are_not_waited_for_and_not_left(
 def test_state_that_does_not_fit_the_slot_is_reported_before_the_start() -> None:
     spec = f"{MODULE}.flow_stats:flow_stats"
     [problem] = checking.check(spec, {"slots": 1 << 17}, ["a"], state_bytes=1 << 20)
-    assert "give the worker more state bytes" in problem
+    assert "set a larger worker.state" in problem
