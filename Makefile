@@ -8,7 +8,9 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := shm workers pipeline
-MODULES := $(foreach name,$(PACKAGES),$(name)/_$(name).abi3.so)
+# Folders with a C module; each after those whose declarations it includes.
+COMPILED := $(PACKAGES) pipeline/bench
+MODULES := $(foreach folder,$(COMPILED),$(folder)/_$(notdir $(folder)).abi3.so)
 C_FILES = $(shell find $(PACKAGES) tests deploy -name types -prune -o -name '*.[ch]' -print)
 HEADERS := $(shell find $(PACKAGES) -name '*.h')
 ARGS ?=
@@ -72,14 +74,16 @@ build: $(MODULES)  ## compile the C in place; any warning is an error
 # One module at a time, so that one which does not compile does not hold back the others
 # (`make -k build`). The lock is for two builds at once in one checkout.
 define module
-$(1)/_$(1).abi3.so: shm/_build.py $(1)/_build.py $$(HEADERS) $$(shell find $(1) -name '*.c') | venv
+$(1)/_$(notdir $(1)).abi3.so: shm/_build.py pipeline/_build.py $(1)/_build.py $$(HEADERS) $$(call sources,$(1)) | venv
 	@echo "Compiling $$@"
 	@RINGLINE_MODULE=$(1) flock $(VENV)/.build-lock \
 	  $(BIN)/python -W ignore setup.py --quiet build_ext --inplace --force
 	@touch $$@
-	@$(BIN)/python -c 'import ringline.$(1)._$(1)'
+	@$(BIN)/python -c 'import ringline.$(subst /,.,$(1))._$(notdir $(1))'
 endef
-$(foreach name,$(PACKAGES),$(eval $(call module,$(name))))
+sources = $(shell find $(1) -path $(1)/bench -prune -o -name '*.c' -print)
+$(foreach folder,$(COMPILED),$(eval $(call module,$(folder))))
+pipeline/bench/_bench.abi3.so: | pipeline/_pipeline.abi3.so
 
 .PHONY: tools-for-tests
 tools-for-tests: venv

@@ -3,8 +3,9 @@
 The three packages stand at the root of the repository and install under the namespace
 `ringline`; which folders below them are packages is found, not listed.
 
-RINGLINE_MODULE=shm|workers|pipeline builds that package's C alone (`make build` does so, so
-that one which does not compile does not hold back the others); empty, it builds none.
+RINGLINE_MODULE=shm|workers|pipeline|pipeline/bench builds the C module of that folder alone
+(`make build` does so, so that one which does not compile does not hold back the others); empty,
+it builds none.
 """
 
 import os
@@ -12,6 +13,7 @@ import os
 from setuptools import find_packages, setup
 
 PACKAGES = ("shm", "workers", "pipeline")
+MODULES = (*PACKAGES, "pipeline/bench")  # folders with a _build.py; each after those it includes
 
 setup(
     package_dir={f"ringline.{name}": name for name in PACKAGES},
@@ -22,7 +24,7 @@ setup(
     ],
     cffi_modules=[
         f"{name}/_build.py:ffibuilder"
-        for name in PACKAGES
+        for name in MODULES
         if os.environ.get("RINGLINE_MODULE", name) == name
     ],
 )

@@ -46,9 +46,16 @@ def declarations(headers: Iterable[str]) -> str:
 
 
 def builder(
-    module: str, headers: list[str], sources: list[str], includes: FFI | None = None
+    module: str,
+    headers: list[str],
+    sources: list[str],
+    includes: FFI | None = None,
+    included: Iterable[str] = (),
 ) -> FFI:
-    """A cffi builder in API mode for `module`, the types of `includes` known to it."""
+    """A cffi builder in API mode for `module`.
+
+    It knows the types of the builder `includes`, which come from the headers `included`.
+    """
     ffi = FFI()
     if includes is not None:
         ffi.include(includes)
@@ -56,7 +63,7 @@ def builder(
     strict = ["-Werror"] if os.environ.get("RINGLINE_WERROR") == "1" else []
     ffi.set_source(
         module,
-        "\n".join(f'#include "{header}"' for header in headers),
+        "\n".join(f'#include "{header}"' for header in [*included, *headers]),
         sources=sources,
         include_dirs=["."],
         depends=[str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("[spw]*/**/*.h"))],

@@ -135,7 +135,7 @@ def settle_driver(segment: Segment, sent: Collection[int] = ()) -> DriverSettlem
             case _:
                 continue
         ledger.words[buffer] = _FREE_WORD
-    publish_balance(ledger)
+    lib.rl_balance_without_driver(ledger.lane)
     return result
 
 
@@ -215,63 +215,3 @@ def _book(ledger: Ledger, word: int, result: DriverSettlement, *, sent: bool) ->
     else:
         came_in.drop_driver_lost += 1
         result.lost += 1
-
-
-def publish_balance(ledger: Ledger) -> None:
-    """Count the books as the lane does and publish the balance, no card running.
-
-    Descriptors are not counted: there are no rings any more.
-    """
-    lane = ledger.lane
-    fresh = ffi.new("struct rl_balance *")
-    blanks = 0
-    for word in ledger.all():
-        kind = holder(word)
-        if kind == FREE:
-            fresh.free += 1
-        elif kind == CARD_RX:
-            fresh.card_rx[input_of(word) % lib.RL_PORTS_MAX] += 1
-        elif kind == CARD_TX:
-            fresh.card_tx[generation_of(word) % lib.RL_PORTS_MAX] += 1
-        elif kind == WORKER:
-            fresh.worker[queue_of(word) % lib.RL_QUEUES_MAX] += 1
-        else:
-            fresh.unusable += 1
-        if kind in (CARD_TX, WORKER):
-            if input_of(word) == BLANK:
-                blanks += 1
-            else:
-                fresh.in_flight[input_of(word) % lib.RL_PORTS_MAX] += 1
-    for port in range(lib.RL_PORTS_MAX):
-        fresh.packets_residual[port] = _packets_residual(lane, port) - fresh.in_flight[port]
-        fresh.descriptor_residual[port] = -fresh.card_rx[port] - fresh.card_tx[port]
-    granted = 0
-    for queue in range(lib.RL_QUEUES_MAX):
-        slot = lane.slots[queue]
-        fresh.worker_residual[queue] = slot.pushed - slot.returned - slot.lost - fresh.worker[queue]
-        granted += (
-            slot.blanks_granted - slot.blanks_transmitted - slot.blanks_returned - slot.blanks_lost
-        )
-    fresh.blanks_residual = granted - blanks
-    held = sum(fresh.card_rx) + sum(fresh.card_tx) + sum(fresh.worker)
-    fresh.buffers_residual = ledger.buffers - fresh.free - fresh.unusable - held
-    fresh.when = lib.rl_now()
-    # Nobody else writes now, whatever the killed driver was in the middle of.
-    sequence = (lane.balance.sequence | 1) + 1 & 0xFFFFFFFF
-    fresh.sequence = sequence
-    lane.balance = fresh[0]
-
-
-def _packets_residual(lane: Any, port: int) -> int:
-    """Packets received on `port`, less those transmitted and dropped."""
-    residual = 0
-    for queue in range(lib.RL_QUEUES_MAX):
-        count = lane.queues[port * lib.RL_QUEUES_MAX + queue]
-        residual += count.rx_packets - count.transmitted
-        residual -= sum(getattr(count, name) for name in _DROPS)
-    return residual
-
-
-_DROPS = [
-    name for name, _ in ffi.typeof("struct rl_queue_counters").fields if name.startswith("drop_")
-]

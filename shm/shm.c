@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "shm.h"
 
+#include "balance.h"
 #include "clock.h"
 #include "wait.h"
 
@@ -50,6 +51,11 @@ void rl_end_wake(struct rl_ring_end *end)
 void rl_end_sleep(struct rl_ring_end *end, uint32_t nanoseconds)
 {
     rl_ring_sleep(end, nanoseconds);
+}
+
+void rl_balance_without_driver(struct rl_lane_segment *books)
+{
+    rl_balance_publish(books, NULL, NULL, 0, NULL);
 }
 
 uint64_t rl_now(void)

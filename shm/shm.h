@@ -15,6 +15,9 @@ int rl_end_is_asleep(struct rl_ring_end *end);
 void rl_end_wake(struct rl_ring_end *end);
 void rl_end_sleep(struct rl_ring_end *end, uint32_t nanoseconds); /* below 10^9 */
 
+/* Count the books of a driver that has died and publish the balances (balance.h). */
+void rl_balance_without_driver(struct rl_lane_segment *books);
+
 /* The clock of all time stamps in shared memory, and its rate. The rate is
  * measured once per process, which takes some 2 ms. */
 uint64_t rl_now(void);

@@ -2,8 +2,8 @@
 
 Two promises:
  - the packet path in C: every file with code that runs per packet between a card and a plugin.
-   Not counted are headers that only declare (types.h, lane.h, ...), and books.c, which settles
-   for a dead worker and counts the balances between batches;
+   Not counted are headers that only declare (types.h, lane.h, ...), and what runs between two
+   passes: settlement of a dead worker (settle.c) and the balances (balance.h, balance.c);
  - the driver of the Intel 82599 in C and Python, beside its table of registers.
 
 A line counts unless it is blank or holds nothing but a comment; in Python a docstring is a
@@ -43,8 +43,9 @@ PROMISES = [
             "pipeline/ports/memory.h",
             "pipeline/ports/ixgbe/ixgbe.c",
             "workers/loop/loop.c",
+            "workers/plugin.h",
         ],
-        1000,
+        1100,
     ),
     Promise(
         "ixgbe in C and Python, beside its table of registers (registers.py)",

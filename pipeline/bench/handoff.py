@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ringline.pipeline._pipeline import ffi
+from ringline.pipeline.bench._bench import ffi
 from ringline.pipeline.bench.figures import Figure
 from ringline.pipeline.bench.machine import Machine, quiet_runs
 from ringline.pipeline.bench.pair import run_pair

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import statistics
 
-from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.bench._bench import ffi, lib
 from ringline.pipeline.bench.figures import Figure
 from ringline.pipeline.bench.machine import Machine, quiet_runs
 from ringline.pipeline.bench.worker import TIMEOUT, worker

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ringline.pipeline._pipeline import lib
+from ringline.pipeline.bench._bench import lib
 from ringline.pipeline.bench.pair import run_pair
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
-from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.bench._bench import ffi, lib
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ringline.pipeline._pipeline import ffi
+from ringline.pipeline.bench._bench import ffi, lib
 from ringline.pipeline.bench.figures import Figure
 from ringline.pipeline.bench.machine import Machine, quiet_runs
 from ringline.pipeline.bench.pair import run_pair
@@ -98,7 +98,7 @@ def measure(machine: Machine, runs: int, seconds: float = SECONDS) -> list[Figur
 
 def _bare(machine: Machine) -> float:
     """Mpps of a pipeline without us: two bare rings and a swap between them."""
-    size = 2 * ffi.sizeof("struct rl_bare_ring") + BARE_BUFFERS * 2240
+    size = 2 * ffi.sizeof("struct rl_bare_ring") + BARE_BUFFERS * lib.RL_BUFFER_STRIDE
     given = {"count": BARE_COUNT, "buffers": BARE_BUFFERS}
     ticks, _ = run_pair(machine.cpus, "bare pipeline", given, size)
     return BARE_COUNT / (ticks / ticks_per_second()) / 1e6

@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.bench._bench import ffi, lib
 from ringline.pipeline.bench.figures import Figure
 from ringline.pipeline.bench.machine import Machine, quiet_runs
 from ringline.pipeline.configuration.config import FlowsConfig, PortConfig, WireConfig
 from ringline.pipeline.driver.lane import Idle, Lane
-from ringline.pipeline.ports import create_port
+from ringline.pipeline.ports.create import create_port
 from ringline.pipeline.supervisor.instance import create_lane
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.packets import DescriptorMemory, PacketMemory
@@ -36,7 +36,7 @@ def private_port(wire: WireConfig | None) -> Iterator[tuple[Any, Any]]:
         DescriptorMemory.create(instance, 1 << 20, hugepages="off") as descriptors,
         create_lane(instance, BUFFERS) as books,
     ):
-        lane = Lane(books, packets, packets.device_addresses("offset"), [0], Idle())
+        lane = Lane(books, packets, packets.device_addresses("offset"), 1, Idle())
         port = create_port(PortConfig(name="bench", device="sim:82599", wire=wire), 0)
         try:
             port.open(lane.memory, descriptors, descriptors.device_addresses("offset"))

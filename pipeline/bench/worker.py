@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.bench._bench import ffi, lib
 from ringline.pipeline.supervisor.child import Child
 from ringline.pipeline.supervisor.instance import grant
 from ringline.shm import control, errors

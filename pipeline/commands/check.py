@@ -5,13 +5,11 @@ from __future__ import annotations
 import sys
 
 from ringline.pipeline.configuration import schema
-from ringline.pipeline.configuration.config import Config
-from ringline.pipeline.ports import create_port
+from ringline.pipeline.configuration.config import BUFFER_STRIDE, Config
+from ringline.pipeline.ports.create import create_port
 from ringline.pipeline.ports.pci import PciDevice, sysfs_root
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks
 from ringline.workers.trials import checking
-
-STRIDE = 2240  # bytes of a buffer: RL_BUFFER_STRIDE
 
 
 def check(path: str) -> str:
@@ -29,7 +27,7 @@ def check(path: str) -> str:
     if missing:
         raise EnvironmentLacks("\n".join(f"{path}: {problem}" for problem in missing))
     ports = ", ".join(f"{port.name} ({port.device})" for port in config.ports)
-    memory = config.buffers * STRIDE / (1 << 20)
+    memory = config.buffers * BUFFER_STRIDE / (1 << 20)
     return (
         f"{path}: all well; instance {config.name}, ports {ports}, workers {config.queues}, "
         f"buffers {config.buffers} ({memory:.0f} MiB)"

@@ -11,16 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ringline.pipeline.configuration import dataclass_json
+from ringline.shm._shm import lib
 
-RING_CAPACITY = 1024  # RL_RING_CAPACITY: slots of one ring
-BATCH_MAX = 64  # RL_BATCH_MAX
-QUEUES_MAX = 16  # RL_QUEUES_MAX; also what RSS of the 82599 can spread over
-PORTS_MAX = 16  # RL_PORTS_MAX
-BLANKS_MAX = RING_CAPACITY // 2  # more would leave too little of `in` for packets
-FRAME_MIN = 60  # bytes of the shortest Ethernet frame, without CRC
-FRAME_MAX = 1518  # RL_FRAME_MAX: 1500 of payload, header, one VLAN tag, without CRC
+# The limits are those of the C structs (shm/types.h).
+RING_CAPACITY: int = lib.RL_RING_CAPACITY
+BATCH_MAX: int = lib.RL_BATCH_MAX
+QUEUES_MAX: int = lib.RL_QUEUES_MAX
+PORTS_MAX: int = lib.RL_PORTS_MAX
+FRAME_MAX: int = lib.RL_FRAME_MAX  # bytes without CRC
+BUFFER_STRIDE: int = lib.RL_BUFFER_STRIDE  # bytes
+BLANKS_MAX = RING_CAPACITY // 2  # more blanks would leave too little of `in` for packets
 CRC_BYTES = 4
-BUFFERS_PER_HUGEPAGE = (2 << 20) // 2240  # RL_BUFFER_STRIDE; one more straddles the page's end
+BUFFERS_PER_HUGEPAGE = (2 << 20) // BUFFER_STRIDE  # whole ones: one more straddles the page's end
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-/* The driver's packet loop. Per pass and queue: what the worker returned is
- * checked and sent or freed, what the card received is booked and handed over.
- * Settlement and balances, which run between passes, are in books.c. */
+/* The driver's packet loop. Each pass does this for each queue: it checks the references
+ * that the worker returned, sends or frees their packets, then books received packets and
+ * pushes them to the worker. Settlement (settle.c) and balances (balance.c) run between passes. */
 #define _GNU_SOURCE
 #include "lane.h"
 
@@ -12,12 +12,13 @@
 #include <sys/prctl.h>
 
 #define PAUSES_PER_PASS 32
-/* Both rings full and a batch in hand. Who holds more keeps buffers, and would leave
- * none to the other queues: `auto` has as many for each worker, and a receive more. */
+/* The most references that an honest worker can hold: both rings full and a batch in hand.
+ * `buffers = "auto"` provides so many for each worker. A worker that keeps more is at fault:
+ * it would leave no buffers to the other queues. */
 #define HELD_MAX (2 * RL_RING_CAPACITY + RL_BATCH_MAX)
-#define EMPTY_PASSES 64 /* at least so many in a row before the first longer pause */
+#define EMPTY_PASSES 64 /* empty passes in a row before the first longer pause */
 
-/* Top up the worker's blank buffers; they travel on `in` like packets. */
+/* Gives the worker blank buffers up to its configured number. They travel on `in`. */
 static void grant_blanks(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
 {
     struct rl_memory *memory = &lane->memory;
@@ -45,8 +46,8 @@ static void grant_blanks(struct rl_lane *lane, struct rl_lane_slot *slot, uint32
 static void wake_worker(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
                         uint64_t now)
 {
-    /* A worker that lies about sleeping could cost a system call per batch:
-     * hence the interval. The due flag makes up for what was held back. */
+    /* The interval bounds the cost of a worker that lies about sleeping, which is a system
+     * call per batch. `wake_due` remembers a wake-up that the interval held back. */
     if (!rl_ring_is_asleep(slot->in.ring)) {
         slot->wake_due = 0;
     } else if (now < slot->may_wake_at) {
@@ -59,8 +60,8 @@ static void wake_worker(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_
     }
 }
 
-/* Card to worker: never more than `in` has room for; the rest waits in
- * descriptors, and what finds none is dropped and counted by the card. */
+/* Card to worker: takes at most as many packets as `in` has room for. The rest waits in RX
+ * descriptors; when these are full too, the card drops packets and counts them. */
 static uint32_t receive(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
                         struct rl_port *port, uint64_t now)
 {
@@ -87,7 +88,7 @@ static uint32_t receive(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_
     if (n == 0)
         return 0;
     uint32_t word = rl_ledger_worker(slot->generation, queue, port->index);
-    if (!slot->attached) /* never a worker's: on its way to be dropped */
+    if (!slot->attached) /* no worker gets it: it is dropped below */
         word = rl_ledger_card_tx(word, NO_OUTPUT);
     rl_intend(books, RL_INTENT_RECEIVE, n, word, &count->rx_packets,
               slot->attached ? &pushed->pushed : NULL);
@@ -141,18 +142,21 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
         now += lane->modelled_for;
     }
     uint32_t moved = 0;
-    for (uint32_t i = 0; i < lane->queue_count; i++) {
-        uint32_t queue = lane->queues[i];
+    for (uint32_t queue = 0; queue < lane->queues; queue++) {
         struct rl_lane_slot *slot = &lane->slots[queue];
-        /* Up to twice as many as come in: what once piled up would stay, and its lines go cold. */
-        for (uint32_t taken = RL_BATCH_MAX, i = 0; i < 2 && slot->attached && taken == RL_BATCH_MAX;
-             i++)
-            moved += taken = rl_lane_take_back(lane, slot, queue, now);
+        if (slot->attached) {
+            /* Drain up to two batches, or a backlog on `out` never shrinks: one batch comes in. */
+            uint32_t taken = rl_lane_take_back(lane, slot, queue, now);
+            moved += taken;
+            if (taken == RL_BATCH_MAX)
+                moved += rl_lane_take_back(lane, slot, queue, now);
+        }
         for (uint32_t p = 0; p < lane->port_count; p++) {
             struct rl_port *port = lane->ports[p];
-            if (queue < port->tx_queues)
-                moved += port->reclaim(port, queue);
-            if (lane->receiving && queue < port->rx_queues)
+            if (queue >= port->queue_pairs)
+                continue;
+            moved += port->reclaim(port, queue);
+            if (lane->receiving)
                 moved += receive(lane, slot, queue, port, now);
         }
         if (slot->attached && !slot->faulty) {
@@ -172,14 +176,14 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
     return moved;
 }
 
-/* Spin, then pause, then sleep: a sleep costs a packet its latency and this
- * process some microseconds, so the longer nothing came the longer it may be. */
+/* Spins, then pauses, then sleeps. A sleep delays the next packet and costs this process
+ * some microseconds, so it grows with the time since the last packet. */
 static void wait_for_work(struct rl_lane *lane)
 {
     uint64_t idle = lane->pass_at - lane->progress_at;
     if (lane->yielding)
         sched_yield();
-    /* Passes count beside time: on a shared core time goes by while a worker works. */
+    /* Passes are counted as well as time: on a shared core time also passes in the worker. */
     if (!lane->adaptive || idle < lane->pause_after || ++lane->empty_passes < EMPTY_PASSES) {
         rl_pause();
     } else if (idle < lane->sleep_after) {
@@ -203,7 +207,7 @@ uint64_t rl_lane_run(struct rl_lane *lane, uint64_t until)
         prctl(PR_SET_TIMERSLACK, 1); /* ns; by default a sleep of 30 us takes 100 */
     }
     uint32_t request;
-    do { /* a pass at least: what is asked may be whether anything is left to move */
+    do { /* at least one pass: the caller may ask whether anything is left to move */
         uint32_t now_moved = rl_lane_pass(lane);
         if (now_moved == 0)
             wait_for_work(lane);

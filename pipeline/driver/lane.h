@@ -1,6 +1,5 @@
-/* A lane: a set of queue indices across all ports, run by one packet loop with
- * its own free list, ledger, rings and counters. Plain declarations: C and
- * cffi read this file. */
+/* A lane: one packet loop over all queues of all ports, with its own free list, ledger,
+ * rings and counters. Plain declarations: C and cffi read this file. */
 #ifndef RINGLINE_LANE_H
 #define RINGLINE_LANE_H
 #include "../ports/port.h"
@@ -37,10 +36,9 @@ struct rl_lane {
     struct rl_port *ports[16];
     struct rl_step steps[16];
     struct rl_lane_slot slots[16]; /* by queue index */
-    uint32_t queues[16];           /* the queue indices of this lane */
     uint32_t port_count;
     uint32_t step_count;
-    uint32_t queue_count;
+    uint32_t queues;        /* workers: queue indices from 0 */
     uint32_t receiving;     /* 0 while draining: nothing more is taken from the cards */
     uint32_t adaptive;      /* 0: busy, never sleeps */
     uint32_t yielding;      /* this core is shared: give it away whenever there is nothing to do */

@@ -1,4 +1,4 @@
-"""The lane in Python: it is put together here and runs in C (lane.c, books.c).
+"""The lane in Python: it is put together here and runs in C (lane.c, settle.c, balance.c).
 
 Between two runs, and only then, Python may look at it and change it: attach the
 rings of a new worker, count the books, stop receiving.
@@ -6,7 +6,6 @@ rings of a new worker, count the books, stop receiving.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ringline.pipeline._pipeline import ffi, lib
@@ -51,8 +50,8 @@ class Settlement:
 class Lane:
     """One packet loop with its own free list, ledger, rings and counters.
 
-    `books` is the segment `.lane.<n>`, `queues` the queue indices that are its
-    own. All buffers of `packets` but the unusable start on the free list.
+    `books` is the segment `.lane.0`, `queues` the number of workers. All buffers of `packets`
+    except the unusable ones start on the free list.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class Lane:
         books: Segment,
         packets: PacketMemory,
         addresses: DeviceAddresses,
-        queues: Sequence[int],
+        queues: int,
         idle: Idle,
     ) -> None:
         self._books_segment = books
@@ -75,9 +74,7 @@ class Lane:
         self._lane = ffi.new("struct rl_lane *")
         lane = self._lane
         lane.books = self._books
-        lane.queue_count = len(queues)
-        for i, queue in enumerate(queues):
-            lane.queues[i] = queue
+        lane.queues = queues
         for slot in lane.slots:
             slot.sampled = lib.RL_NO_BUFFER
         lane.adaptive = idle.adaptive

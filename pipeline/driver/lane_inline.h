@@ -113,7 +113,7 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
             struct rl_port *port = lane->ports[verdict];
             uint32_t sent = port->tx_burst(port, queue, &refs[taken], run);
             struct rl_queue_counters *sender = rl_counters(
-                memory, verdict, queue < port->tx_queues ? queue : queue % port->tx_queues);
+                memory, verdict, queue < port->queue_pairs ? queue : queue % port->queue_pairs);
             sender->tx_bursts += sent > 0;
             /* Counted after the words say so: settle_driver makes up for what it finds
              * between the two. */

@@ -27,7 +27,7 @@ from typing import Any
 
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.driver.lane import Idle, Lane
-from ringline.pipeline.ports import create_port
+from ringline.pipeline.ports.create import create_port
 from ringline.pipeline.ports.port import Port
 from ringline.shm import control
 from ringline.shm._shm import lib
@@ -133,7 +133,7 @@ class Driver:
             descriptors=min(port.rx_descriptors for port in config.ports),
             deep_sleep=config.driver.deep_sleep_us / 1e6,
         )
-        lane = Lane(books, packets, addresses, range(config.queues), idle)
+        lane = Lane(books, packets, addresses, config.queues, idle)
         cards = descriptors[3:]
         for index, port_config in enumerate(config.ports):
             port = create_port(port_config, index)

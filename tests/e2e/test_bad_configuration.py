@@ -1,4 +1,4 @@
-"""Configurations that are wrong: every mistake at once, each with its place and what is right."""
+"""Wrong configurations: all mistakes are reported at once, each with its place and the remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .operator_view import HEAD, ONE_QUEUE, PORT, Operator, as_nobody
+from .operator_harness import HEAD, ONE_QUEUE, PORT, Operator, as_nobody
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def made(path: Path, content: bytes) -> Path:
 
 @pytest.mark.parametrize("command", ["run", "check"])
 @pytest.mark.parametrize(("file", "told"), NO_FILE, ids=[told for _, told in NO_FILE])
-def test_what_is_no_configuration_is_refused(
+def test_a_file_that_is_no_configuration_is_refused(
     operator: Operator, command: str, file: object, told: str
 ) -> None:
     path = file(operator.folder)  # type: ignore[operator]
@@ -41,7 +41,7 @@ def test_what_is_no_configuration_is_refused(
     assert told in sentence
 
 
-def test_one_that_may_not_be_read_is_refused(open_operator: Operator) -> None:
+def test_an_unreadable_configuration_is_refused(open_operator: Operator) -> None:
     path = open_operator.write(ONE_QUEUE)
     path.chmod(0)
     if os.geteuid() == 0:
@@ -118,17 +118,17 @@ metrics.listen: must be address:port as in "127.0.0.1:9464", or "off", not "nowh
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
-def test_every_mistake_is_told_at_once(operator: Operator, command: str) -> None:
+def test_all_mistakes_are_reported_at_once(operator: Operator, command: str) -> None:
     path = operator.write(MISTAKES)
     ended = operator.run(command, path)
     assert ended.code == 2
     expected = [f"{path}: {line}" for line in TOLD.strip().splitlines()]
     for line in expected:
-        assert [said for said in ended.sentences if said.startswith(line)], (line, ended.errors)
+        assert any(said.startswith(line) for said in ended.sentences), (line, ended.errors)
     assert len(ended.sentences) == len(expected), ended.errors
 
 
-def test_too_few_buffers_are_refused_with_the_sum(operator: Operator) -> None:
+def test_too_few_buffers_are_refused_with_the_calculation(operator: Operator) -> None:
     path = operator.write("memory.buffers = 3199\n" + ONE_QUEUE)
     assert operator.refused(2, "run", path) == (
         f"{path}: memory.buffers: 3199 are too few: 512 (port wan: 1 x 512 RX) + 512 (port wan: "

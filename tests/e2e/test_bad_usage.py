@@ -1,10 +1,10 @@
-"""Command lines that mean nothing: each command says what it wants, and nothing is started."""
+"""Wrong command lines: each command reports the mistake and starts nothing."""
 
 from __future__ import annotations
 
 import pytest
 
-from .operator_view import Operator
+from .operator_harness import Operator
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ USAGE = {
     "status ../passwd": "'../passwd' cannot be the name of an instance",
     "top ../passwd": "'../passwd' cannot be the name of an instance",
 }
-LACKING = {
+MISSING = {
     "status nobody": "no instance nobody runs here",
     "status --json nobody": "no instance nobody runs here",
     "top nobody": "no instance nobody runs here",
@@ -41,16 +41,16 @@ LACKING = {
 
 
 @pytest.mark.parametrize("words", USAGE, ids=lambda words: words[:50])
-def test_wrong_usage_is_told(operator: Operator, words: str) -> None:
+def test_wrong_usage_is_reported(operator: Operator, words: str) -> None:
     ended = operator.run(*words.split())
     assert ended.code == 2
     assert USAGE[words] in ended.errors
     assert not ended.out
 
 
-@pytest.mark.parametrize("words", LACKING)
-def test_what_is_not_there_is_told(operator: Operator, words: str) -> None:
-    assert LACKING[words] in operator.refused(3, *words.split())
+@pytest.mark.parametrize("words", MISSING)
+def test_a_missing_instance_or_processor_is_reported(operator: Operator, words: str) -> None:
+    assert MISSING[words] in operator.refused(3, *words.split())
 
 
 @pytest.mark.parametrize("what", ["handoff", "plugin", "latency"])

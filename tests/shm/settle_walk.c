@@ -1,9 +1,10 @@
-/* A driver's life for test_settle_driver.py, which stops it at every instruction.
+/* A driver that test_settle_driver.py stops after every instruction.
  *
- * The lane is the real one (lane.c, books.c). Its two ports are as simple as can be,
- * and the worker of each queue is a function here, so that it all happens in one
- * thread: settle_walk FD BUFFERS PASSES, FD the lane's segment. Behind the ledger
- * stands what the ports delivered, counted for themselves. */
+ *   settle_walk FD BUFFERS PASSES        FD is the lane's segment
+ *
+ * The lane is the real one (lane.c, settle.c). The two ports are minimal fakes, and the
+ * worker of each queue is a function here, so everything runs in one thread. The 64-bit
+ * number after the ledger counts the packets that the ports delivered. */
 #define _GNU_SOURCE
 #include "pipeline/driver/lane.h"
 #include "pipeline/ports/memory.h"
@@ -70,8 +71,8 @@ static uint32_t reclaim(struct rl_port *port, uint32_t queue)
     return n;
 }
 
-/* Forwards, drops, fails, sends what it made itself; keeps some packets, and gives
- * back what is not its own. */
+/* A worker: forwards, drops, reports errors, sends blanks, leaves some packets in the
+ * ring, returns some twice, and returns a buffer that does not exist. */
 static void work(struct rl_ring_end *in, struct rl_ring_end *out, uint32_t buffers)
 {
     static const uint8_t verdicts[] = {0, 1, RL_VERDICT_DROP, 1, RL_VERDICT_ERROR, 0, 77};
@@ -118,16 +119,15 @@ int main(int argc, char **argv)
         rl_buffer_free(&lane.memory, i);
     lane.ticks_per_64ns_shifted = 1 << 20;
     lane.receiving = 1;
-    lane.queue_count = QUEUES;
+    lane.queues = QUEUES;
     lane.port_count = PORTS;
     for (uint32_t p = 0; p < PORTS; p++) {
-        ports[p] = (struct rl_port){rx_burst, tx_burst, reclaim, &lane.memory, p,
-                                    QUEUES,   QUEUES,   1,       queues[p]};
+        ports[p] =
+            (struct rl_port){rx_burst, tx_burst, reclaim, &lane.memory, p, QUEUES, 1, queues[p]};
         lane.ports[p] = &ports[p];
     }
     struct rl_settlement settlement;
     for (uint32_t q = 0; q < QUEUES; q++) {
-        lane.queues[q] = q;
         lane.slots[q].sampled = RL_NO_BUFFER;
         rl_lane_renew(&lane, q, &rings[q][0], 1, &settlement);
         in[q] = rl_ring_end_new(&rings[q][0].in);
@@ -143,12 +143,12 @@ int main(int argc, char **argv)
         rl_lane_pass(&lane);
         for (uint32_t q = 0; q < QUEUES; q++)
             work(&in[q], &out[q], buffers);
-        if (turn == passes / 3) { /* a worker dies with packets, and is replaced */
+        if (turn == passes / 3) { /* a worker dies while it holds packets and is replaced */
             rl_lane_renew(&lane, 0, &rings[0][1], 2, &settlement);
             in[0] = rl_ring_end_new(&rings[0][1].in);
             out[0] = rl_ring_end_new(&rings[0][1].out);
         }
-        if (turn == passes / 2) /* a queue is given up; what comes for it is dropped */
+        if (turn == passes / 2) /* a queue loses its worker: its packets are dropped */
             rl_lane_renew(&lane, 1, NULL, 0, &settlement);
         if (turn == passes * 2 / 3)
             ports[1].ready = 0;

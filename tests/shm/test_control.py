@@ -46,7 +46,7 @@ json_values = st.recursive(
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.dictionaries(st.text(), json_values), max_size=3))
-def test_any_object_survives_the_way(messages: list[dict[str, object]]) -> None:
+def test_any_json_object_arrives_unchanged(messages: list[dict[str, object]]) -> None:
     ours, bare = Control.pair()
     theirs = Control(bare)
     try:
@@ -70,7 +70,7 @@ def test_descriptors_travel_with_their_message(ends: tuple[Control, Control]) ->
     os.write(copy, b"through")
     os.close(copy)
     assert os.read(read, 100) == b"through"
-    assert os.read(read, 100) == b"", "some other copy of the descriptor stayed open"
+    assert os.read(read, 100) == b"", "another copy of the descriptor is still open"
     os.close(read)
 
 
@@ -97,7 +97,7 @@ def test_end_of_peer_is_told_apart_from_silence(ends: tuple[Control, Control]) -
         theirs.send({"nobody": "reads"})
 
 
-def test_last_words_are_heard_though_the_peer_left_something_unread(
+def test_last_messages_arrive_although_the_peer_closed_with_unread_data(
     ends: tuple[Control, Control],
 ) -> None:
     ours, theirs = ends
@@ -197,13 +197,13 @@ def test_a_child_finds_its_end_in_the_environment() -> None:
         ours.close()
 
 
-def test_a_program_started_by_hand_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_started_by_hand_names_the_right_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENVIRONMENT, raising=False)
     with pytest.raises(RinglineError, match="ringline run"):
         Control.from_environment()
 
 
-def test_an_error_keeps_its_class_on_the_way() -> None:
+def test_an_error_keeps_its_class_across_the_socket() -> None:
     error = revive(describe(PluginError("setup raised ValueError")), [PluginError])
     assert type(error) is PluginError
     assert str(error) == "setup raised ValueError"

@@ -22,12 +22,12 @@ from ringline.shm.clock import ticks_per_second
 from ringline.shm.control import describe
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.workers.captures.captures import CaptureWriter, read_capture
+from ringline.workers.captures.headers import ETHERNET_MIN
 from ringline.workers.options import resolve
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, sentence
 from ringline.workers.trials.harness import BATCH, ERROR, Departure, Harness, named_values
 
-ETHERNET_MIN = 60  # bytes without CRC; a card pads shorter frames to this length
 COMPLAINTS_MAX = 10
 # The shared page: struct rl_worker_counters, then the numbers of the first and last frame of
 # the current batch, two uint64.

@@ -1,12 +1,12 @@
-/* What happens to the rings between packets: buffers are posted when a port
- * starts, taken back when it stops, and counted for the books. */
+/* The rings outside the packet path: post buffers when a port starts, take them back
+ * when it stops, count them for the books. */
 #include "../memory.h"
 #include "ixgbe.h"
 
 int rl_ixgbe_post(struct rl_ixgbe *card)
 {
     struct rl_memory *memory = card->port.memory;
-    uint32_t queues = card->port.rx_queues;
+    uint32_t queues = card->port.queue_pairs;
     if (memory->free_count < queues * (card->rx[0].mask + 1))
         return 0;
     for (uint32_t q = 0; q < queues; q++) {
@@ -28,13 +28,13 @@ int rl_ixgbe_post(struct rl_ixgbe *card)
 void rl_ixgbe_return_all(struct rl_ixgbe *card)
 {
     struct rl_memory *memory = card->port.memory;
-    for (uint32_t q = 0; q < card->port.rx_queues; q++) {
+    for (uint32_t q = 0; q < card->port.queue_pairs; q++) {
         struct rl_ixgbe_ring *rx = &card->rx[q];
         struct rl_ixgbe_ring *tx = &card->tx[q];
         rl_ixgbe_reclaim(&card->port, q);
         while (rx->held > 0)
             rl_buffer_free(memory, rx->buffers[--rx->held]);
-        rx->next = 0; /* so that nothing is left between `clean` and `next` either */
+        rx->next = 0; /* equal to `clean`, so that rl_ixgbe_scan counts nothing */
         for (; tx->clean != tx->next; tx->clean = (tx->clean + 1) & tx->mask)
             if (tx->buffers[tx->clean] != RL_IXGBE_NO_BUFFER)
                 rl_release(memory, &tx->buffers[tx->clean], 1,

@@ -1,4 +1,4 @@
-"""Configurations: every mistake is told, with its place and the remedy, and nothing else is."""
+"""Configurations: every mistake is reported with its place and the remedy, nothing else is."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ listen = "[::1]:0"
 
 
 DATA = Path(__file__).parents[2] / "data"
-BEYOND = "0x" + "F" * 5000  # Python writes no number of so many digits
+BEYOND = "0x" + "F" * 5000  # more digits than Python converts to text
 
 
 @pytest.fixture
 def problems_of(tmp_path: Path) -> Any:
-    """Loads a text and returns its problems, each without the name of the file."""
+    """Loads a configuration text; returns its problems without the file name."""
     file = tmp_path / "edge.toml"
 
     def problems(text: str) -> list[str]:
@@ -92,7 +92,7 @@ def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
     assert found.worker(0).options["nested"] == {"list": [1, 2.5, "three", True]}
     assert found.worker(0).state_bytes == 16 << 20
     assert found.worker(1).plugin == "./mine.py:Probe"
-    assert found.worker(1).options == {}, "options of another plugin were inherited"
+    assert found.worker(1).options == {}, "inherited the options of another plugin"
     assert found.worker(1).blanks == 64
     assert found.worker(1).debug
     assert found.worker(1).cpu == 0
@@ -280,7 +280,7 @@ def test_auto_covers_the_sum(problems_of: Any) -> None:
     assert found.buffers == sum(number for _, number in found.needed_buffers())
 
 
-def test_what_is_no_file_or_no_toml_is_told_with_the_line(tmp_path: Path) -> None:
+def test_a_missing_file_or_invalid_toml_is_reported_with_the_line(tmp_path: Path) -> None:
     def sentence(file: Path) -> str:
         with pytest.raises(ConfigurationError) as caught:
             schema.load(file)
@@ -389,7 +389,7 @@ values = st.recursive(
 
 
 @given(st.dictionaries(keys, values, max_size=6))
-def test_whatever_the_file_says_it_is_told_or_understood(given_values: dict[str, Any]) -> None:
+def test_any_file_is_accepted_or_refused_with_a_message(given_values: dict[str, Any]) -> None:
     problems: list[str] = []
     found = schema.read(given_values, Path("/nowhere"), problems)
     if not problems:
@@ -412,7 +412,7 @@ def test_names_are_parts_of_file_names(name: str) -> None:
 
 
 @given(st.one_of(st.text(max_size=20), st.from_regex(r"[0-9.:\[\]a-f]{1,20}", fullmatch=True)))
-def test_an_address_to_listen_on_is_understood_or_refused(text: str) -> None:
+def test_a_listen_address_is_accepted_or_refused(text: str) -> None:
     where = schema.parse_listen(text)
     assert (schema.check_listen(text) is None) == (where is not None or text == "off")
     if where is not None:

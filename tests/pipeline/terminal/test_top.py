@@ -1,4 +1,4 @@
-"""The live table and the summary: what they say, and that they fit."""
+"""The live table and the summary: their contents and their widths."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def later(snapshot: Snapshot, seconds: float = 2.0) -> Snapshot:
 
 @pytest.fixture
 def pair(idle: Idle) -> tuple[Snapshot, Snapshot]:
-    """Two moments, two seconds apart, with traffic in between."""
+    """Two snapshots, two seconds apart, with traffic between them."""
     before = idle.take()
     for queue in range(2):
         block = idle.books.queues[queue]
@@ -174,7 +174,7 @@ def test_a_narrow_terminal_has_fewer_columns_and_none_is_cut(
 
 
 def test_what_concerns_all_comes_before_the_workers(pair: tuple[Snapshot, Snapshot]) -> None:
-    """Of sixteen workers a terminal of 24 lines has no room for the last."""
+    """A terminal of 24 lines cannot show all of sixteen workers."""
     board = table.board(*pair)
     lines = drawn(board, 80)
     first = next(n for n, line in enumerate(lines) if line.startswith("worker"))
@@ -184,7 +184,7 @@ def test_what_concerns_all_comes_before_the_workers(pair: tuple[Snapshot, Snapsh
 
 
 def in_a_terminal(code: str, **environment: str) -> str:
-    """What `code` writes to a terminal of 80 columns."""
+    """Run `code` on a terminal of 80 columns; return its output."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     process = subprocess.Popen(
@@ -199,7 +199,7 @@ def in_a_terminal(code: str, **environment: str) -> str:
     try:
         while data := os.read(ours, 65536):
             written += data
-    except OSError:  # how a terminal says that its last process has gone
+    except OSError:  # EIO: the last process on the terminal has ended
         pass
     finally:
         os.close(ours)
@@ -238,7 +238,7 @@ def test_a_terminal_gets_a_table_that_stays_in_its_place(show: str) -> None:
 
 
 def test_what_a_plugin_prints_goes_above_the_table(show: str) -> None:
-    """Workers print where our error output goes; in place of the table, which is drawn anew."""
+    """Workers print to the same terminal: over the table, which is then drawn again."""
     prints = "import subprocess\n" + show.replace(
         "    shown.announce(",
         "    subprocess.run(['sh', '-c', 'printf \"setup\\nhalf a line\" >&2'])\n"
@@ -253,7 +253,7 @@ def test_what_a_plugin_prints_goes_above_the_table(show: str) -> None:
 
 
 def test_a_terminal_whose_size_has_changed_is_cleared_once(show: str) -> None:
-    """What it made of the old table, lines in two or none, is not left above the new one."""
+    """Wrapped or cut lines of the old table must not stay above the new one."""
     resized = "import termios\n" + show.replace(
         "    shown.show", "    termios.tcsetwinsize(1, (24, 60))\n    shown.show"
     )

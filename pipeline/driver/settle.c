@@ -1,0 +1,126 @@
+/* Settlement of a dead worker: decides what becomes of each buffer that it held.
+ * Runs between two passes. */
+#include "../../shm/clock.h"
+#include "lane_inline.h"
+
+#include <sched.h>
+#include <string.h>
+
+#define TRIES 64
+
+/* Sends or frees every complete reference on the dead worker's `out`, by its verdict.
+ * Takes one full ring at most: a process that the worker forked may still write there.
+ * Gives up after `deep_after` ticks and TRIES tries without progress on a full TX ring
+ * (ticks alone also pass while this process waits for a processor); what is then left on
+ * `out` counts as lost with the worker. */
+static uint64_t settle_returned(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
+{
+    uint64_t before = lane->books->slots[queue].returned;
+    uint32_t first = slot->out.own;
+    uint64_t progress_at = rl_clock();
+    uint32_t tries = 0;
+    while (!slot->faulty && slot->out.own - first < RL_RING_CAPACITY) {
+        struct rl_reference next;
+        uint64_t now = rl_clock();
+        if (rl_ring_peek(&slot->out, &next, 1) <= 0)
+            break;
+        if (rl_lane_take_back(lane, slot, queue, now)) {
+            progress_at = now;
+            tries = 0;
+            continue;
+        }
+        if (++tries > TRIES && now - progress_at > lane->deep_after)
+            break;
+        for (uint32_t i = 0; i < lane->step_count; i++)
+            lane->steps[i].step(lane->steps[i].context);
+        for (uint32_t p = 0; p < lane->port_count; p++)
+            lane->ports[p]->reclaim(lane->ports[p], queue);
+        if (lane->yielding) /* a card in a process of its own may want the core */
+            sched_yield();
+        rl_pause();
+    }
+    return lane->books->slots[queue].returned - before;
+}
+
+/* Hands references that the worker never popped to its successor, in order. The ring is
+ * memory that the dead worker could write: every reference is checked like a returned
+ * one, and the input port comes from the ledger. */
+static void settle_unpopped(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
+                            struct rl_ring_end *fresh, uint32_t generation,
+                            struct rl_settlement *result)
+{
+    struct rl_memory *memory = &lane->memory;
+    const struct rl_ring *ring = slot->in.ring;
+    uint32_t consumer = __atomic_load_n(&ring->consumer, __ATOMIC_ACQUIRE);
+    if (slot->in.own - consumer > RL_RING_CAPACITY)
+        return;
+    for (uint32_t at = consumer; at != slot->in.own; at++) {
+        struct rl_reference ref;
+        memcpy(&ref, &ring->entries[at & (RL_RING_CAPACITY - 1)], sizeof ref);
+        __asm__ volatile("" ::"r"(&ref) : "memory"); /* read once: a forked process may write */
+        if (ref.buffer >= memory->buffers)
+            continue;
+        uint32_t word = memory->ledger[ref.buffer];
+        uint32_t input = rl_ledger_input(word);
+        if (!rl_ledger_is_worker(word, slot->generation, queue) ||
+            (input != RL_INPUT_BLANK && !rl_frame_fits(memory, &ref)))
+            continue;
+        if (!fresh) {
+            rl_release(memory, &ref.buffer, 1, RL_OUTCOME(drop_no_worker, blanks_lost),
+                       &lane->books->slots[queue].lost);
+            result->refused++;
+            continue;
+        }
+        memory->ledger[ref.buffer] = rl_ledger_worker(generation, queue, input);
+        ref.port = (uint8_t)input;
+        if (input == RL_INPUT_BLANK) {
+            ref.flags = RL_FLAG_BLANK;
+            ref.offset = (uint16_t)memory->headroom;
+        } else {
+            ref.flags &= (uint8_t)~RL_FLAG_BLANK;
+        }
+        rl_ring_push(fresh, &ref, 1);
+        result->carried++;
+    }
+}
+
+/* Frees every buffer that the ledger still gives to this worker, and counts it as lost. */
+static uint64_t settle_lost(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
+{
+    uint64_t lost = 0;
+    for (uint32_t buffer = 0; buffer < lane->memory.buffers; buffer++) {
+        if (!rl_ledger_is_worker(lane->memory.ledger[buffer], slot->generation, queue))
+            continue;
+        rl_release(&lane->memory, &buffer, 1, RL_OUTCOME(drop_worker_lost, blanks_lost),
+                   &lane->books->slots[queue].lost);
+        lost++;
+    }
+    return lost;
+}
+
+void rl_lane_renew(struct rl_lane *lane, uint32_t queue, struct rl_rings_segment *fresh,
+                   uint32_t generation, struct rl_settlement *result)
+{
+    struct rl_lane_slot *slot = &lane->slots[queue];
+    struct rl_slot_counters *count = &lane->books->slots[queue];
+    struct rl_ring_end in = {0}, out = {0};
+    memset(result, 0, sizeof *result);
+    if (fresh) {
+        in = rl_ring_end_new(&fresh->in);
+        out = rl_ring_end_new(&fresh->out);
+    }
+    if (slot->attached) {
+        result->returned = settle_returned(lane, slot, queue);
+        settle_unpopped(lane, slot, queue, fresh ? &in : NULL, generation, result);
+        result->lost = settle_lost(lane, slot, queue);
+        count->carried += result->carried;
+    }
+    slot->in = in;
+    slot->out = out;
+    slot->attached = fresh != NULL;
+    slot->faulty = 0;
+    slot->generation = generation;
+    slot->sampled = RL_NO_BUFFER;
+    slot->wake_due = 0;
+    count->generation = generation;
+}
