@@ -79,7 +79,8 @@ struct rl_segment_header {
 
 /* A ring in shared memory (ring.h). The producer writes `producer` and `entries`, the consumer
  * writes `consumer`, both write `sleeping`. Each of the three words has its own cache line
- * (tests/shm/test_layout.py: test_fields_written_by_different_processes_are_on_separate_cache_lines). */
+ * (tests/shm/test_layout.py:
+ * test_fields_written_by_different_processes_are_on_separate_cache_lines). */
 struct rl_ring {
     uint32_t producer; /* references published since the start, modulo 2^32 */
     uint8_t producer_line[60];
