@@ -80,14 +80,6 @@ class Port(ABC):
         """What the card has counted since `start`, by name."""
 
     @abstractmethod
-    def set_promiscuous(self, on: bool) -> None:
-        """Receive every frame, or only broadcast and those for `mac`."""
-
-    @abstractmethod
-    def set_mac(self, mac: str) -> None:
-        """The address that the card receives for, as `02:00:00:00:00:01`."""
-
-    @abstractmethod
     def posted(self) -> tuple[int, int]:
         """Buffers on its RX and on its TX descriptor rings, counted slot by slot."""
 

@@ -44,10 +44,6 @@ class Card(Registers):
         control.update(ENABLE=on)
         control.wait("ENABLE", on, self.wait_seconds)
 
-    def set_promiscuous(self, on: bool) -> None:
-        """FCTRL: unicast and multicast of anybody."""
-        self.FCTRL.update(UPE=on, MPE=on)
-
     @property
     def mac(self) -> str:
         """The address to receive for, as `02:00:00:00:00:01`."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration.config import PortConfig
-from ringline.pipeline.ports.ixgbe.initialisation import STEPS, Initialisation
+from ringline.pipeline.ports.ixgbe import initialisation
+from ringline.pipeline.ports.ixgbe.card import Card
 from ringline.pipeline.ports.ixgbe.registers import QUEUE_STATISTICS, REGISTERS, STATISTICS
 from ringline.pipeline.ports.pci import PciDevice
 from ringline.pipeline.ports.port import Link, Port
@@ -30,13 +31,13 @@ SPEEDS = {1: 100, 2: 1000, 3: 10000}  # LINKS.SPEED in Mbit/s
 class IxgbePort(Port):
     """One 82599; see `Port`. The device string names a PCI address below `sysfs`.
 
-    `steps` are the names of the initialisation's steps. `wait_seconds` is how many seconds a
+    `steps` is the initialisation. `wait_seconds` is how many seconds a
     handshake may take before it is an error: a model in another process may look rarely.
     `start` waits `link_seconds` for a link, which may also come up later, and `stop` waits
     `drain_seconds` until what is posted is sent.
     """
 
-    steps = STEPS
+    steps = initialisation.STEPS
     wait_seconds = 5.0
     link_seconds = 3.0
     drain_seconds = 1.0
@@ -81,7 +82,7 @@ class IxgbePort(Port):
     def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
         self.c_port.memory = memory
         self._access = self._take()
-        card = Initialisation(self._access, self._config, self._bus_mastering, self.wait_seconds)
+        card = Card(self._access, self._config, self._bus_mastering, self.wait_seconds)
 
         def place(c_ring: Any, tail: Register, count: int) -> tuple[int, int]:
             address, offset = descriptors.allocate(count * ffi.sizeof("struct rl_ixgbe_descriptor"))
@@ -104,7 +105,7 @@ class IxgbePort(Port):
             )
         self._running = self._receiving = True
         for step in self.steps:
-            getattr(self._card, step)()
+            step(self._card)
         self.mac = self._card.mac
         deadline = time.monotonic() + self.link_seconds
         while not self.link().up and time.monotonic() < deadline:
@@ -134,7 +135,7 @@ class IxgbePort(Port):
                     lib.rl_ixgbe_reclaim(self.c_port, queue)
             for queue in queues:
                 card.switch_queue(card.TXDCTL[queue], on=False)
-            card.disable_master()
+            initialisation.disable_master(card)
         except HardwareError as error:
             self._faults.append(f"while it was stopped: {error}")
         finally:
@@ -162,12 +163,6 @@ class IxgbePort(Port):
             for queue in range(self._config.queues):
                 totals[name.format(queue)] = getattr(card, counter)[queue].read()
         return totals
-
-    def set_promiscuous(self, on: bool) -> None:
-        self._card.set_promiscuous(on)
-
-    def set_mac(self, mac: str) -> None:
-        self._card.mac = self.mac = mac
 
     def posted(self) -> tuple[int, int]:
         rings = (self._c.rx, self._c.tx)

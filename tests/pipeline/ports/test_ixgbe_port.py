@@ -10,6 +10,7 @@ import pytest
 
 from ringline.pipeline._pipeline import lib
 from ringline.pipeline.configuration.config import PortConfig
+from ringline.pipeline.ports.ixgbe.initialisation import STEPS, start_link
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
 from ringline.pipeline.ports.port import Link
 from ringline.shm.errors import ConfigurationError, HardwareError
@@ -101,26 +102,25 @@ def test_a_key_of_ones_own(instance: Callable[[], str]) -> None:
     assert hashes[1] == hashes[2] != hashes[0]
 
 
-def test_promiscuous_and_the_address_can_be_changed_while_it_runs(
-    instance: Callable[[], str],
+@pytest.mark.parametrize(
+    ("config", "accepted"),
+    [
+        ({}, [CARD, OTHER, BROADCAST]),
+        ({"promiscuous": False}, [CARD, BROADCAST]),
+        ({"promiscuous": False, "mac": OTHER.hex(":")}, [OTHER, BROADCAST]),
+        ({"mac": OTHER.hex(":")}, [CARD, OTHER, BROADCAST]),
+    ],
+)
+def test_the_configuration_says_which_destinations_the_card_accepts(
+    instance: Callable[[], str], config: dict[str, Any], accepted: list[bytes]
 ) -> None:
     def to(address: bytes) -> bytes:
         return address + FLOWS[0][6:]
 
-    everybody = [to(CARD), to(OTHER), to(BROADCAST)]
-
-    def received(card: ModelCard) -> list[bytes]:
-        return [one.frame[:6] for one in card.carry(everybody)]
-
-    with ModelCard(instance()).start() as card:
-        assert received(card) == [CARD, OTHER, BROADCAST]
-        card.port.set_promiscuous(False)
-        assert received(card) == [CARD, BROADCAST]
-        card.port.set_mac(OTHER.hex(":"))
-        assert card.port.mac == OTHER.hex(":")
-        assert received(card) == [OTHER, BROADCAST]
-        card.port.set_promiscuous(True)
-        assert received(card) == [CARD, OTHER, BROADCAST]
+    frames = [to(CARD), to(OTHER), to(BROADCAST)]
+    with ModelCard(instance(), **config).start() as card:
+        assert card.port.mac == config.get("mac", CARD.hex(":"))
+        assert [one.frame[:6] for one in card.carry(frames)] == accepted
         assert card.sim.faults() == []
 
 
@@ -199,7 +199,7 @@ def test_the_link_decides_whether_the_lane_may_send(instance: Callable[[], str])
 
 def test_without_a_link_it_starts_all_the_same(instance: Callable[[], str]) -> None:
     with ModelCard(instance()) as card:
-        card.port.steps = tuple(step for step in card.port.steps if step != "start_link")
+        card.port.steps = tuple(step for step in STEPS if step is not start_link)
         card.start()
         assert card.port.link() == Link(False, 0)
 

@@ -3,6 +3,7 @@ with each register that cannot be written."""
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections import Counter
 from collections.abc import Callable, Container
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.ports.ixgbe import initialisation
+from ringline.pipeline.ports.ixgbe.card import Card
 from ringline.pipeline.ports.ixgbe.initialisation import STEPS
 from ringline.pipeline.ports.ixgbe.registers import REGISTERS
 from ringline.shm.errors import HardwareError
@@ -20,6 +23,7 @@ from .fake_card import CTRL, STATUS, FakeCard, Words
 from .frames import BROADCAST, OTHER, packet
 from .model_card import ModelCard
 
+Step = Callable[[Card], None]
 MAC = "02:00:00:00:00:77"
 OURS = bytes.fromhex(MAC.replace(":", ""))
 CONFIG: dict[str, Any] = {"queues": 4, "promiscuous": False, "mac": MAC, "vlan_strip": True}
@@ -41,7 +45,7 @@ TRAFFIC = [*PLAIN, TAGGED, FOREIGN, LONG]
 
 
 def observe(
-    instance: str, steps: tuple[str, ...] = STEPS, deaf: Container[int] = ()
+    instance: str, steps: tuple[Step, ...] = STEPS, deaf: Container[int] = ()
 ) -> dict[str, Any]:
     """All that is seen from outside when such an initialisation is followed by traffic."""
     seen: dict[str, Any] = {}
@@ -110,6 +114,18 @@ def test_an_orderly_stop_leaves_every_buffer_free(right: dict[str, Any]) -> None
     port_faults, card_faults, residuals = right["stop"]
     assert (port_faults, card_faults) == ([], [])
     assert set(residuals.values()) == {0}
+
+
+def test_every_function_of_the_file_is_one_step() -> None:
+    """A step that is written and then forgotten in `STEPS` would never run."""
+    written = [
+        each
+        for name, each in vars(initialisation).items()
+        if inspect.isfunction(each)
+        and each.__module__ == initialisation.__name__
+        and not name.startswith("_")
+    ]
+    assert written == list(STEPS)
 
 
 LRST, RST, MASTER_DISABLE = 1 << 3, 1 << 26, 1 << 2
@@ -206,12 +222,12 @@ def addresses_of(name: str) -> Container[int]:
     }
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
 def test_a_step_that_is_left_out_is_told(
-    instance: Callable[[], str], right: dict[str, Any], step: str
+    instance: Callable[[], str], right: dict[str, Any], step: Step
 ) -> None:
-    steps = tuple(name for name in STEPS if name != step)
-    assert (observe(instance(), steps) == right) is (step in UNTOLD)
+    steps = tuple(each for each in STEPS if each is not step)
+    assert (observe(instance(), steps) == right) is (step.__name__ in UNTOLD)
 
 
 @pytest.mark.parametrize(
