@@ -18,7 +18,7 @@ from ringline.pipeline.configuration.affinity import usable_cpus
 from ringline.pipeline.configuration.machine_checks import problems_here
 from ringline.pipeline.configuration.toml import Table, read_file, shown
 from ringline.shm.errors import ConfigurationError
-from ringline.workers.captures.headers import FRAME_MIN
+from ringline.workers.captures.headers import ETHERNET_MIN
 
 DEVICES = ("sim:82599", "pci:0000:03:00.0")
 # The mix of sizes by which testers approximate the Internet, CRC included.
@@ -288,7 +288,7 @@ def _sizes(table: Table) -> tuple[tuple[int, int], ...]:
         whole = isinstance(item, int) and not isinstance(item, bool)
         if item == "imix" and value == "imix":
             mix += IMIX
-        elif whole and FRAME_MIN <= item - c.CRC_BYTES <= c.FRAME_MAX:
+        elif whole and ETHERNET_MIN <= item - c.CRC_BYTES <= c.FRAME_MAX:
             mix.append((item, 1))
         else:
             table.problem("sizes", f"{SIZES_WANTED}, not {shown(item)}")

@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 
 from ringline.workers.captures.captures import read_capture
-from ringline.workers.captures.headers import FRAME_MAX, FRAME_MIN, TYPE_VLAN, rss_input
+from ringline.workers.captures.headers import ETHERNET_MAX_UNTAGGED, ETHERNET_MIN
+
+from ..packet_headers import TYPE_VLAN, rss_input
 
 pytestmark = pytest.mark.slow
 
@@ -98,13 +100,13 @@ def frames_of(capture: Path) -> list[Frame]:
 
 def replayed(capture: Path) -> list[Frame]:
     """The frames of a capture as a sending card puts them on the wire."""
-    return [frame.ljust(FRAME_MIN, b"\0") for frame in frames_of(capture)]
+    return [frame.ljust(ETHERNET_MIN, b"\0") for frame in frames_of(capture)]
 
 
 def fits(frame: Frame) -> bool:
     """Whether a card with jumbo frames off takes a frame."""
     tagged = int.from_bytes(frame[12:14], "big") == TYPE_VLAN
-    return len(frame) <= FRAME_MAX + 4 * tagged
+    return len(frame) <= ETHERNET_MAX_UNTAGGED + 4 * tagged
 
 
 def swapped(frame: Frame) -> Frame:

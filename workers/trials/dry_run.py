@@ -22,13 +22,13 @@ from ringline.shm.clock import ticks_per_second
 from ringline.shm.control import describe
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.workers.captures.captures import CaptureWriter, read_capture
+from ringline.workers.captures.headers import ETHERNET_MIN
 from ringline.workers.options import resolve
 from ringline.workers.testing import ERROR, explain, named_values
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier, sentence
 from ringline.workers.trials.harness import BATCH, Departure, Harness
 
-ETHERNET_MIN = 60  # a sending card fills shorter frames up to this
 COMPLAINTS_MAX = 10
 # The shared page: counters, then the numbers of the first and last frame of the batch.
 PLACE_OFFSET = 1024

@@ -133,12 +133,12 @@ def _table(
     at = padded = oversize = 0
     for frame in frames:
         length = len(frame)
-        if length < headers.FRAME_MIN:
+        if length < headers.ETHERNET_MIN:
             padded += 1
-            length = headers.FRAME_MIN
-        elif length > headers.FRAME_MAX:
+            length = headers.ETHERNET_MIN
+        elif length > headers.ETHERNET_MAX_UNTAGGED:
             tagged = frame[12:14] == b"\x81\x00"
-            oversize += length > headers.FRAME_MAX + headers.VLAN_TAG_BYTES * tagged
+            oversize += length > headers.ETHERNET_MAX_UNTAGGED + headers.VLAN_TAG_BYTES * tagged
         room = -length % LINE_BYTES + length
         pieces.append(frame)
         pieces.append(bytes(room - len(frame)))

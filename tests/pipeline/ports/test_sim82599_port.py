@@ -11,9 +11,9 @@ import pytest
 from ringline.pipeline.configuration.config import FlowsConfig, WireConfig
 from ringline.pipeline.ports.sim82599.wire import frame_table
 from ringline.shm.errors import Bug, ConfigurationError, HardwareError
-from ringline.workers.captures import headers
 from ringline.workers.captures.captures import CaptureError, read_capture
 
+from ...packet_headers import rss_input
 from .forwarding import machine
 
 FLOWS = FlowsConfig(
@@ -25,7 +25,7 @@ def flows_of(frames: list[bytes]) -> dict[bytes, list[bytes]]:
     """Frames by what receive-side scaling hashes of them, in order."""
     found: dict[bytes, list[bytes]] = {}
     for frame in frames:
-        found.setdefault(headers.rss_input(frame), []).append(frame)
+        found.setdefault(rss_input(frame), []).append(frame)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a simulated wire sends: replays as a card would send them, flows with right headers."""
+"""What a simulated wire sends: replays padded as by a sending card, flows with correct headers."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from ringline.pipeline.ports.sim82599.wire import (
 )
 from ringline.workers.captures import headers
 from ringline.workers.captures.captures import CaptureError, read_capture, write_capture
+
+from ... import packet_headers
 
 DATA = Path(__file__).parents[2] / "data"
 make: Any = type("Make", (), runpy.run_path(str(DATA / "make.py")))
@@ -98,7 +100,7 @@ def test_flows_have_right_headers(ip: str, protocol: str) -> None:
     flows = FlowsConfig(count=40, sizes=(*IMIX, (61, 1)), ip=ip, protocol=protocol)
     kinds = set()
     for frame in from_flows(flows, CARD).sent(2000):
-        layers = headers.parse(frame)
+        layers = packet_headers.parse(frame)
         assert layers is not None
         assert frame[:6] == CARD
         assert layers.protocol is not None
@@ -113,7 +115,7 @@ def test_flows_have_right_headers(ip: str, protocol: str) -> None:
             assert int.from_bytes(segment[4:6], "big") == len(segment)
             assert any(segment[6:8])
         ends = layers.source, layers.destination
-        start = headers.pseudo_header_sum(*ends, layers.protocol, len(segment))
+        start = packet_headers.pseudo_header_sum(*ends, layers.protocol, len(segment))
         assert headers.checksum(segment, start) == 0
     versions = {"ipv4": {4}, "ipv6": {6}, "mixed": {4, 6}}[ip]
     protocols = {"udp": {17}, "tcp": {6}, "mixed": {6, 17}}[protocol]
@@ -137,7 +139,7 @@ def test_sizes_are_the_longest_of_what_was_asked_and_what_headers_need() -> None
 @pytest.mark.parametrize("count", [1, 2, 12, 100, 30_000])
 def test_every_flow_is_sent_and_the_mix_is_exact(count: int) -> None:
     made = from_flows(FlowsConfig(count=count, sizes=IMIX), CARD)
-    inputs = Counter(headers.rss_input(made.frame(index)) for index in made.order)
+    inputs = Counter(packet_headers.rss_input(made.frame(index)) for index in made.order)
     assert len(inputs) == count
     assert len(set(inputs.values())) == 1
     sent = Counter(made.lengths[index] for index in made.order)
@@ -155,7 +157,7 @@ class Dull(random.Random):
 def test_flows_are_distinct_whatever_chance_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "Random", Dull)
     made = from_flows(FlowsConfig(count=70_000), CARD)
-    assert len({headers.rss_input(made.frame(index)) for index in made.order}) == 70_000
+    assert len({packet_headers.rss_input(made.frame(index)) for index in made.order}) == 70_000
 
 
 def test_no_udp_checksum_is_zero() -> None:
@@ -176,7 +178,9 @@ def test_the_same_configuration_makes_the_same_frames() -> None:
 def test_flows_spread_over_queues() -> None:
     """By a hash as linear as the card's: every queue of 16 gets some of 256 flows."""
     made = from_flows(FlowsConfig(count=256), CARD)
-    queues = Counter(toeplitz(headers.rss_input(made.frame(index))) % 16 for index in made.order)
+    queues = Counter(
+        toeplitz(packet_headers.rss_input(made.frame(index))) % 16 for index in made.order
+    )
     assert set(queues) == set(range(16))
     assert max(queues.values()) < 48
 
