@@ -227,21 +227,6 @@ class Register:
         """The register as cdata `volatile uint32_t *`."""
         return self._access.pointer(self.address)
 
-    def dump(self) -> str:
-        """Name, value and fields, a line each register; counters are shown, not read."""
-        if self._elements:
-            return "\n".join(element.dump() for element in self._elements)
-        if self._mode == "WO":
-            return f"{self.name:<14} (write only)"
-        if self.counts:
-            return f"{self.name:<14} {self.total}"
-        value = self.read()
-        parts = (
-            f"{name}={value >> low & ((1 << width) - 1):#x}"
-            for name, (low, width) in self._definition.fields.items()
-        )
-        return " ".join((f"{self.name:<14} {value:#010x}", *parts))
-
     def _field(self, name: str) -> tuple[int, int]:
         try:
             return self._definition.fields[name]
@@ -282,7 +267,3 @@ class Registers:
             for one in register if len(register) else (register,):
                 if one.counts:
                     yield one
-
-    def dump(self) -> str:
-        """All of them, for a person: nothing is cleared by it."""
-        return "\n".join(register.dump() for register in self)

@@ -208,15 +208,6 @@ def test_a_wait_that_fails_names_register_field_and_both_values(registers: Regis
         assert part in str(caught.value)
 
 
-def test_a_dump_shows_fields_and_clears_nothing(registers: Registers, memory: Memory) -> None:
-    memory.read_clears = True
-    memory.words.update({0: 0x0400A000, 0x4074: 5})
-    text = registers.dump()
-    assert "CTRL           0x0400a000 DISABLE=0x0 MODE=0x5 RST=0x1" in text
-    assert "RXDCTL[3]" in text
-    assert memory.words[0x4074] == 5
-
-
 @pytest.mark.parametrize(
     "line",
     ["CTRL 0x0 - RW", "ctrl 0x0 - RW x", "CTRL 0 - RW x", "CTRL 0x0 +4 RW x", "CTRL 0x0 - XX x",
