@@ -1,7 +1,7 @@
-"""The port of an Intel 82599: found on PCI, brought up step by step, driven by C bursts.
+"""The port of an Intel 82599: found on PCI, initialised step by step, driven by C bursts.
 
 A simulated card is the same port over other registers: it overrides `_take` and
-`_bus_mastering`, and nothing else of the driver knows the difference.
+`_bus_mastering`; the rest of the driver is the same.
 """
 
 from __future__ import annotations
@@ -24,17 +24,16 @@ from ringline.shm.errors import ConfigurationError, HardwareError
 if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
 
-QUEUES_MAX = 16  # what RSS of the 82599 spreads over; it has 128 of each kind
+QUEUES_MAX = 16  # that RSS can address; the 82599 has 128 of each kind
 SPEEDS = {1: 100, 2: 1000, 3: 10000}  # LINKS.SPEED in Mbit/s
 
 
 class IxgbePort(Port):
     """One 82599; see `Port`. The device string names a PCI address below `sysfs`.
 
-    `steps` is the initialisation. `wait_seconds` is how many seconds a
-    handshake may take before it is an error: a model in another process may look rarely.
-    `start` waits `link_seconds` for a link, which may also come up later, and `stop` waits
-    `drain_seconds` until what is posted is sent.
+    `steps` is the initialisation. A handshake fails after `wait_seconds`, which is long because a
+    model in another process may poll rarely. `start` waits at most `link_seconds` for a link, and
+    succeeds without one. `stop` waits at most `drain_seconds` until posted packets are sent.
     """
 
     steps = initialisation.STEPS
@@ -45,8 +44,8 @@ class IxgbePort(Port):
     def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
         if not 1 <= config.queues <= QUEUES_MAX:
             raise ConfigurationError(
-                f"port.{config.name}.queues: receive side scaling of the 82599 reaches 1 to "
-                f"{QUEUES_MAX} queues, not {config.queues}"
+                f"port.{config.name}.queues: must be 1 to {QUEUES_MAX} queues, not "
+                f"{config.queues}: receive-side scaling of the 82599 addresses no more"
             )
         self.name, self.index, self.mac = config.name, index, ""
         self.queue_pairs = config.queues
@@ -65,19 +64,19 @@ class IxgbePort(Port):
         self._running = self._receiving = False
         self._faults: list[str] = []
 
-    # -- what a simulated card does in its own way --------------------------------------
+    # -- a simulated card overrides these ------------------------------------------------
 
     def _take(self) -> RegisterAccess:
-        """Find the card and make it ours."""
+        """Find the card, and map its registers for this process alone."""
         self._device = PciDevice(self._config.device.removeprefix("pci:"), self._sysfs)
         self._device.check_unused()
         return self._device.map_bar(max(register.end for register in REGISTERS.values()))
 
     def _bus_mastering(self, on: bool) -> None:
-        """Let the card do DMA, or not."""
+        """Allow or forbid DMA by the card."""
         self._device.set_bus_mastering(on)
 
-    # -- its life -----------------------------------------------------------------------
+    # -- life cycle ------------------------------------------------------------------------
 
     def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
         self.c_port.memory = memory
@@ -122,7 +121,7 @@ class IxgbePort(Port):
         self._running = False
         self.c_port.ready = 0
         card, queues = self._card, range(self._config.queues)
-        if not self.mac:  # it never came up: to stop it is worth a try, and no long wait
+        if not self.mac:  # no start has succeeded: the card may not answer, so do not wait long
             card.wait_seconds = 0.1
         try:
             self.stop_receiving()
@@ -137,7 +136,7 @@ class IxgbePort(Port):
                 card.switch_queue(card.TXDCTL[queue], on=False)
             initialisation.disable_master(card)
         except HardwareError as error:
-            self._faults.append(f"while it was stopped: {error}")
+            self._faults.append(f"while the port was being stopped: {error}")
         finally:
             self._bus_mastering(False)
             lib.rl_ixgbe_return_all(self._c)
@@ -148,7 +147,7 @@ class IxgbePort(Port):
             self._access.close()
             self._access = None
 
-    # -- what it can tell, and what can be changed while it runs --------------------------
+    # -- state and counters ------------------------------------------------------------------
 
     def link(self) -> Link:
         links = self._card.LINKS
@@ -178,11 +177,12 @@ class IxgbePort(Port):
 
 
 def descriptor_flags(vlan_strip: bool) -> list[int]:
-    """What a receive descriptor's bits make of a packet's flags, as struct rl_ixgbe has them.
+    """The packet flags for each combination of bits of a receive descriptor.
 
-    An index is, from bit 0: VP, UDPCS, L4I, IPCS, the RSS type in 4 bits, L4E, IPE, is UDP.
-    VP is set for every tagged frame; only where tags are stripped does vlan_tci hold one. L4E
-    says nothing of UDP, which the chip may set for a packet that has no checksum (erratum).
+    The bits of an index are, from bit 0: VP, UDPCS, L4I, IPCS, the RSS type in 4 bits, L4E, IPE,
+    is UDP. The card sets VP for every tagged frame, but vlan_tci holds the tag only when tags are
+    stripped. L4E is ignored for UDP: the chip may set it for a packet without a checksum
+    (erratum).
     """
     table = []
     for entry in range(2048):
