@@ -1,9 +1,10 @@
-"""A simulated 82599 in a process of its own, so that it outlives the driver as a card does.
+"""A simulated 82599 in a process of its own: like a real card, it outlives the driver.
 
-The supervisor starts it; port.py says how. It needs no core to itself: with nothing to do it
-sleeps, half a millisecond at a time in the end.
+The supervisor starts it. It needs no core of its own: when idle it sleeps, for at most half a
+millisecond at a time.
 
-It ends when it is told to, when its control socket closes, and when its supervisor dies.
+It exits when the supervisor tells it to, when its control socket closes, and when the supervisor
+dies.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from ringline.shm.errors import RinglineError
 from ringline.shm.packets import DESCRIPTORS_BASE, PACKETS_BASE, DescriptorMemory, PacketMemory
 from ringline.shm.segments import Segment
 
-TURN = 0.01  # seconds between looks at the control socket
+TURN = 0.01  # seconds between two polls of the control socket
 
 
 class Card:
-    """The life of one card process; `run` is it."""
+    """One card process; `run` is its main loop."""
 
     def __init__(self, supervisor: control.Control) -> None:
         self._supervisor = supervisor
@@ -36,7 +37,7 @@ class Card:
         self._ended = False
 
     def run(self) -> None:
-        """Be a card until told otherwise, or until nobody is left to be one for."""
+        """Run the card until the supervisor sends `stop` or closes the control socket."""
         try:
             while not self._ended:
                 received = self._supervisor.receive(0.0 if self._model else 0.5)
@@ -72,7 +73,7 @@ class Card:
         sim = connect(config.ports[index], index, card=card_in(card))
         sim.map_window(PACKETS_BASE, packets.address, packets.size)
         sim.map_window(DESCRIPTORS_BASE, rings.address, rings.size)
-        sim.bus_master(False)  # the driver's to switch on
+        sim.bus_master(False)  # the driver switches it on
         self._model = sim
 
     def _end(self) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def test_short_frames_are_padded(tmp_path: Path) -> None:
         (1519, {}, "longer"),
         (60, {"command": USUAL | VLE}, "VLE"),
         (60, {"command": USUAL | 1 << 31}, "segmentation"),
-        (60, {"command": USUAL | 1 << 41}, "checksums"),
+        (60, {"command": USUAL | 1 << 41}, "checksum"),
     ],
 )
 def test_what_the_card_would_not_send_is_refused(
