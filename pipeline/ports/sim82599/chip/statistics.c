@@ -1,6 +1,6 @@
-/* What steps counted goes, now and then, to where it is read: the card's own
- * statistics, packets in 32 bits that wrap and octets in two registers, and the
- * wire's counters. Doing so at every step would cost a nanosecond a packet. */
+/* Add the counts of steps to the statistics registers (packets in 32 bits that wrap,
+ * octets in two registers) and to the wire's counters. This is not done at every
+ * step: it would cost a nanosecond per packet. */
 #include "registers.h"
 
 static void add(struct rl_sim *sim, uint32_t reg, uint64_t number)
@@ -15,7 +15,7 @@ static void add_octets(struct rl_sim *sim, uint32_t reg, uint64_t octets)
     sim->registers[reg / 4 + 1] += (uint32_t)(sum >> 32) + (uint32_t)(octets >> 32);
 }
 
-/* The counter that a map, RQSMR or TQSM, has for a queue. */
+/* The number of the counter for a queue in a map, RQSMR or TQSM. */
 static uint32_t counter_of(const struct rl_sim *sim, uint32_t map, uint32_t queue)
 {
     return sim->registers[map / 4 + queue / 4] >> queue % 4 * 8 & 0xF;

@@ -1,9 +1,9 @@
-/* A wire that does not wait: frames are due by the clock, and what finds neither
- * descriptor nor room in the packet buffer is lost, as on the card. */
+/* An open-loop wire: frames arrive by the clock. A frame without a descriptor and
+ * without room in the packet buffer is dropped, as by the card. */
 #include "deliver.h"
 
-/* Frames in the packet buffer go on in order; the first that finds no
- * descriptor, and may not be dropped for it, holds up all behind it. */
+/* Deliver the frames in the packet buffer in order. A frame that has no descriptor and
+ * must not be dropped (DROP_EN is off) blocks those behind it. */
 static uint32_t drain_held(struct rl_sim *sim)
 {
     struct rl_sim_window window = sim->windows[sim->window_last];
@@ -45,7 +45,7 @@ static void hold(struct rl_sim *sim, uint32_t index, const struct rl_sim_frame *
     sim->tally.bytes += rl_sim_length(frame);
 }
 
-/* How many frames have come off an open-loop wire since the last time. */
+/* The number of frames that have arrived since the last call. */
 static uint32_t due(struct rl_sim *sim)
 {
     uint64_t now = rl_sim_now();
@@ -90,7 +90,7 @@ uint32_t rl_sim_receive_open(struct rl_sim *sim)
     return moved + frames;
 }
 
-/* The card does not listen: an open-loop wire loses what comes meanwhile. */
+/* The card does not receive: all frames that arrive are dropped. */
 uint32_t rl_sim_lose_all(struct rl_sim *sim)
 {
     uint32_t frames = sim->began != 0 ? due(sim) : 0;
