@@ -98,7 +98,7 @@ def test_a_card_of_another_kind(operator: Operator, card: Card) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "vendor": (lambda file: file.write_text("what\n"), "does not hold a hexadecimal number"),
     "device": (Path.unlink, "cannot use "),
-    "resource0": (lambda file: file.write_bytes(bytes(100)), "has 100 bytes, and the registers"),
+    "resource0": (lambda file: file.write_bytes(bytes(100)), "has 100 bytes; the registers"),
 }
 
 

@@ -32,8 +32,8 @@ def mask_interrupts(card: Card) -> None:
 
 
 def disable_master(card: Card) -> None:
-    """[4.6.3.2] Let a card that was left running finish its DMA. Reset one that does not: the
-    step `reset` is then its second reset, as the datasheet demands."""
+    """[4.6.3.2] Let a card that was left running finish its DMA, and reset it if it does not. The
+    next step then resets it a second time."""
     card.CTRL.set("MASTER_DISABLE")
     try:
         card.STATUS.wait("MASTER_ENABLED", 0, min(MASTER_DISABLE_SECONDS, card.wait_seconds))
