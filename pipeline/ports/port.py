@@ -105,6 +105,6 @@ class Port(ABC):
         return None
 
     def faults(self) -> list[str]:
-        """Requests to a simulated card that the chip would refuse, as sentences; and errors of
-        the last `stop`."""
+        """Errors of `stop`, and requests to a simulated card that the chip would refuse, as
+        sentences."""
         return []

@@ -1,7 +1,7 @@
 """The port of an Intel 82599: found on PCI, initialised step by step, driven by C bursts.
 
-A simulated card is the same port over other registers: it overrides `_take` and
-`_bus_mastering`; the rest of the driver is the same.
+A simulated card is the same port over other registers: it overrides `_map_registers` and
+`_set_bus_mastering`; the rest of the driver is the same.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class IxgbePort(Port):
         self.name, self.index, self.mac = config.name, index, ""
         self.queue_pairs = config.queues
         self._config, self._sysfs = config, sysfs
-        self._room = mmap.mmap(-1, ffi.sizeof("struct rl_ixgbe"))  # begins on a page
-        self._c = ffi.cast("struct rl_ixgbe *", ffi.from_buffer(self._room))
+        self._memory = mmap.mmap(-1, ffi.sizeof("struct rl_ixgbe"))  # begins on a page
+        self._c = ffi.cast("struct rl_ixgbe *", ffi.from_buffer(self._memory))
         flags = descriptor_flags(config.vlan_strip)
         self._c.port_and_flags = [index << 48 | each << 56 for each in flags]
         self.c_port = ffi.addressof(self._c, "port")
@@ -66,13 +66,13 @@ class IxgbePort(Port):
 
     # -- a simulated card overrides these ------------------------------------------------
 
-    def _take(self) -> RegisterAccess:
+    def _map_registers(self) -> RegisterAccess:
         """Find the card, and map its registers for this process alone."""
         self._device = PciDevice(self._config.device.removeprefix("pci:"), self._sysfs)
         self._device.check_unused()
         return self._device.map_bar(max(register.end for register in REGISTERS.values()))
 
-    def _bus_mastering(self, on: bool) -> None:
+    def _set_bus_mastering(self, on: bool) -> None:
         """Allow or forbid DMA by the card."""
         self._device.set_bus_mastering(on)
 
@@ -80,8 +80,8 @@ class IxgbePort(Port):
 
     def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
         self.c_port.memory = memory
-        self._access = self._take()
-        card = Card(self._access, self._config, self._bus_mastering, self.wait_seconds)
+        self._access = self._map_registers()
+        card = Card(self._access, self._config, self._set_bus_mastering, self.wait_seconds)
 
         def place(c_ring: Any, tail: Register, count: int) -> tuple[int, int]:
             address, offset = descriptors.allocate(count * ffi.sizeof("struct rl_ixgbe_descriptor"))
@@ -138,7 +138,7 @@ class IxgbePort(Port):
         except HardwareError as error:
             self._faults.append(f"while the port was being stopped: {error}")
         finally:
-            self._bus_mastering(False)
+            self._set_bus_mastering(False)
             lib.rl_ixgbe_return_all(self._c)
 
     def close(self) -> None:

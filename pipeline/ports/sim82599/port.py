@@ -113,7 +113,7 @@ class Sim82599Port(IxgbePort):
         ]
         super().open(memory, descriptors, addresses)
 
-    def _take(self) -> RegisterAccess:
+    def _map_registers(self) -> RegisterAccess:
         if self._config.process:
             if self._segment is None:
                 raise Bug(f"port {self.name}: use_card was not called before open")
@@ -125,7 +125,7 @@ class Sim82599Port(IxgbePort):
         self._model, self._sim_card, self.step = sim, sim.card, sim.step_function
         return sim
 
-    def _bus_mastering(self, on: bool) -> None:
+    def _set_bus_mastering(self, on: bool) -> None:
         if isinstance(self._access, model.Sim82599 | Mailbox):
             self._access.bus_master(on)
 

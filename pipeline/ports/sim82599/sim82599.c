@@ -64,7 +64,7 @@ uint32_t rl_sim_step(void *context)
     struct rl_sim *sim = context;
     uint32_t moved = 0;
     if (RL_SIM_UNLIKELY(sim->waiting))
-        rl_sim_pass(sim);
+        rl_sim_poll_all(sim);
     if (RL_SIM_UNLIKELY(sim->changed))
         rl_sim_refresh(sim);
     if (sim->transmitting)

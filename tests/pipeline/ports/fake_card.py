@@ -62,12 +62,12 @@ class FakePort(IxgbePort):
     link_seconds = 0.05
     drain_seconds = 0.05
 
-    def _take(self) -> FakeRegisters:
+    def _map_registers(self) -> FakeRegisters:
         self.access = FakeRegisters()
         self.bus_mastering = False
         return self.access
 
-    def _bus_mastering(self, on: bool) -> None:
+    def _set_bus_mastering(self, on: bool) -> None:
         self.bus_mastering = on
 
 

@@ -51,13 +51,13 @@ class ModelPort(IxgbePort):
     link_seconds = 0.05
     drain_seconds = 0.05
 
-    def _take(self) -> RegisterAccess:
+    def _map_registers(self) -> RegisterAccess:
         self.sim = Sim82599()
         self.sim.bus_master(False)  # its state after PCI enumeration
         self.registers = IgnoringRegisters(self.sim)
         return self.registers
 
-    def _bus_mastering(self, on: bool) -> None:
+    def _set_bus_mastering(self, on: bool) -> None:
         self.sim.bus_master(on)
 
 

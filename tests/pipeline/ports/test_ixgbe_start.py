@@ -155,7 +155,7 @@ def started(instance: str, access: SlowRegisters) -> list[tuple[int, int]]:
     """All writes while a port starts on such a card."""
     with FakeCard(instance) as card:
         card.port.access = access
-        card.port._take = lambda: access
+        card.port._map_registers = lambda: access
         card.port.open(card.memory, card.descriptors, card.descriptors.device_addresses("offset"))
         card.start()
         assert not access.words[CTRL // 4] & (LRST | RST | MASTER_DISABLE)

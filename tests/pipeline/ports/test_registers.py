@@ -185,10 +185,10 @@ def test_the_sum_of_an_array_and_the_list_of_counters(registers: Registers, memo
 
 
 def test_a_wait_ends_when_the_field_has_the_value(registers: Registers, memory: Memory) -> None:
-    looks = iter(range(3))
-    memory.on_relax = lambda: memory.words.update({8: 1 << 19}) if next(looks) == 2 else None
+    polls = iter(range(3))
+    memory.on_relax = lambda: memory.words.update({8: 1 << 19}) if next(polls) == 2 else None
     registers.STATUS.wait("READY", 1, 5.0)
-    assert list(looks) == []
+    assert list(polls) == []
 
 
 def test_a_wait_that_fails_names_register_field_and_both_values(registers: Registers) -> None:

@@ -54,7 +54,7 @@ static bool of_tx_queue(uint32_t reg, struct place *place)
 
 static uint32_t read_ctrl(struct rl_sim *sim)
 {
-    rl_sim_look(sim, &sim->reset_wait);
+    rl_sim_poll(sim, &sim->reset_wait);
     uint32_t value = sim->registers[CTRL / 4];
     return sim->reset_wait ? value : value & ~(CTRL_RST | CTRL_LRST);
 }
@@ -106,7 +106,7 @@ uint32_t rl_sim_read(struct rl_sim *sim, uint32_t reg)
     case CTRL:
         return read_ctrl(sim);
     case STATUS:
-        rl_sim_look(sim, &sim->master_wait);
+        rl_sim_poll(sim, &sim->master_wait);
         return (sim->master_off ? 0 : STATUS_MASTER_ENABLED) | (sim->link_up ? STATUS_LINK_UP : 0);
     case EICR:
         *value = 0;
@@ -115,16 +115,16 @@ uint32_t rl_sim_read(struct rl_sim *sim, uint32_t reg)
     case EIMC:
         return 0;
     case RDRXCTL:
-        rl_sim_look(sim, &sim->dma_wait);
+        rl_sim_poll(sim, &sim->dma_wait);
         return (was & ~RDRXCTL_DMAIDONE) | (sim->dma_wait ? 0 : RDRXCTL_DMAIDONE);
     case EEC:
-        rl_sim_look(sim, &sim->eeprom_wait);
+        rl_sim_poll(sim, &sim->eeprom_wait);
         return (was & ~EEC_AUTO_RD) | (sim->eeprom_wait ? 0 : EEC_AUTO_RD);
     case LINKS:
-        rl_sim_look(sim, &sim->link_wait);
+        rl_sim_poll(sim, &sim->link_wait);
         return sim->link_up ? LINKS_UP_10G : 0;
     case SECRXSTAT:
-        rl_sim_look(sim, &sim->security_wait);
+        rl_sim_poll(sim, &sim->security_wait);
         return (sim->registers[SECRXCTRL / 4] & SECRXCTRL_RX_DIS) && !sim->security_wait
                    ? SECRXSTAT_READY
                    : 0;

@@ -25,7 +25,7 @@ void rl_sim_reset(struct rl_sim *sim, bool device, bool link)
 }
 
 /* The operation that `wait` counts down is done. */
-static void happened(struct rl_sim *sim, const uint8_t *wait)
+static void finish_operation(struct rl_sim *sim, const uint8_t *wait)
 {
     uint32_t *registers = sim->registers;
     if (wait == &sim->reset_wait)
@@ -43,22 +43,22 @@ static void happened(struct rl_sim *sim, const uint8_t *wait)
     sim->changed = true;
 }
 
-void rl_sim_look(struct rl_sim *sim, uint8_t *wait)
+void rl_sim_poll(struct rl_sim *sim, uint8_t *wait)
 {
     /* EEPROM auto-read and DMA initialisation only start when the reset is over. */
     if (*wait == 0 || (sim->reset_wait != 0 && wait != &sim->reset_wait))
         return;
     if (--*wait == 0)
-        happened(sim, wait);
+        finish_operation(sim, wait);
 }
 
-void rl_sim_pass(struct rl_sim *sim)
+void rl_sim_poll_all(struct rl_sim *sim)
 {
     uint8_t *waits[] = {&sim->reset_wait,  &sim->eeprom_wait, &sim->dma_wait,
                         &sim->master_wait, &sim->link_wait,   &sim->security_wait};
     uint32_t waiting = 0;
     for (uint32_t i = 0; i < sizeof waits / sizeof *waits; i++) {
-        rl_sim_look(sim, waits[i]);
+        rl_sim_poll(sim, waits[i]);
         waiting += *waits[i];
     }
     for (uint32_t i = 0; i < RL_SIM_QUEUES; i++) {
@@ -76,7 +76,7 @@ void rl_sim_power_on(struct rl_sim *sim)
     rl_sim_registers_map(sim);
     rl_sim_reset(sim, true, true);
     while (sim->waiting)
-        rl_sim_pass(sim);
+        rl_sim_poll_all(sim);
 }
 
 void rl_sim_restart_link(struct rl_sim *sim)

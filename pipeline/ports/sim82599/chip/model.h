@@ -83,11 +83,11 @@ struct rl_sim_tally {
     uint64_t no_space;
     uint64_t disabled;
     uint64_t dma;
-    uint64_t unheard; /* arrived while the card did not receive */
-    uint64_t unheard_bytes;
-    uint64_t refused;       /* packets not sent */
-    uint64_t classes[24];   /* received: size bin + 8 * cast */
-    uint64_t tx_classes[8]; /* sent: size bin */
+    uint64_t not_receiving;       /* arrived while the card did not receive */
+    uint64_t not_receiving_bytes; /* of no_space and not_receiving */
+    uint64_t refused;             /* packets not sent */
+    uint64_t classes[24];         /* received: size bin + 8 * cast */
+    uint64_t tx_classes[8];       /* sent: size bin */
 };
 
 struct rl_sim_rx_queue {
@@ -222,8 +222,8 @@ void rl_sim_fault(struct rl_sim *sim, uint32_t kind, uint32_t queue, uint64_t ad
 void rl_sim_power_on(struct rl_sim *sim);
 void rl_sim_leave_running(struct rl_sim *sim);
 void rl_sim_reset(struct rl_sim *sim, bool device, bool link);
-void rl_sim_pass(struct rl_sim *sim);                /* a step polls all operations under way */
-void rl_sim_look(struct rl_sim *sim, uint8_t *wait); /* a read polls one of them */
+void rl_sim_poll_all(struct rl_sim *sim);            /* a step polls all operations under way */
+void rl_sim_poll(struct rl_sim *sim, uint8_t *wait); /* a read polls one of them */
 void rl_sim_restart_link(struct rl_sim *sim);
 void rl_sim_refresh(struct rl_sim *sim);
 void rl_sim_check_receive(struct rl_sim *sim);

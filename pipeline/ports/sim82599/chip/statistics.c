@@ -67,13 +67,13 @@ static void publish_received(struct rl_sim *sim)
     add(sim, ROC, tally->oversize);
     add(sim, RUC, tally->undersize);
     add(sim, MPC, tally->no_space);
-    wire->offered += all + tally->no_space + tally->unheard;
-    wire->offered_bytes += all_bytes + tally->unheard_bytes;
+    wire->offered += all + tally->no_space + tally->not_receiving;
+    wire->offered_bytes += all_bytes + tally->not_receiving_bytes;
     wire->dropped_filtered += tally->filtered;
     wire->dropped_oversize += tally->oversize;
     wire->dropped_undersize += tally->undersize;
     wire->dropped_no_space += tally->no_space;
-    wire->dropped_disabled += tally->disabled + tally->unheard;
+    wire->dropped_disabled += tally->disabled + tally->not_receiving;
     wire->dropped_dma += tally->dma;
     wire->held = sim->held_count;
     wire->finished = sim->order_length != 0 && sim->left == 0 && sim->held_count == 0;

@@ -49,10 +49,10 @@ static uint32_t check_transport(const uint8_t *frame, uint32_t length, uint32_t 
     if (at + (uint64_t)bytes > length || bytes < (layers->tcp ? 20u : 8u))
         return 0;
     if (layers->udp) {
-        uint32_t said = rl_sim_be16(frame + at + 4);
-        if (rl_sim_be16(frame + at + 6) == 0 || said < 8 || said > bytes)
+        uint32_t udp_bytes = rl_sim_be16(frame + at + 4);
+        if (rl_sim_be16(frame + at + 6) == 0 || udp_bytes < 8 || udp_bytes > bytes)
             return 0; /* no checksum, or a wrong length */
-        bytes = said;
+        bytes = udp_bytes;
     }
     uint32_t protocol = layers->tcp ? PROTOCOL_TCP : PROTOCOL_UDP;
     uint32_t sum = rl_sim_checksum(frame + layers->addresses, address_bytes, protocol + bytes);

@@ -93,7 +93,7 @@ void rl_sim_reject(struct rl_sim *sim, const struct rl_sim_frame *frame)
 }
 
 /* Drop a frame that the MAC accepted but that gets no buffer; count it in `reason`. */
-void rl_sim_lose(struct rl_sim *sim, const struct rl_sim_frame *frame, uint64_t *reason)
+void rl_sim_drop(struct rl_sim *sim, const struct rl_sim_frame *frame, uint64_t *reason)
 {
     sim->tally.classes[frame->size_class]++;
     sim->tally.bytes += rl_sim_length(frame);

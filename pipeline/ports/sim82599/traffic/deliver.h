@@ -18,11 +18,11 @@ enum rl_sim_outcome rl_sim_deliver_slowly(struct rl_sim *sim, struct rl_sim_rx_q
 enum rl_sim_outcome rl_sim_abort_dma(struct rl_sim *sim, struct rl_sim_rx_queue *queue,
                                      uint64_t address, uint32_t bytes);
 void rl_sim_reject(struct rl_sim *sim, const struct rl_sim_frame *frame);
-void rl_sim_lose(struct rl_sim *sim, const struct rl_sim_frame *frame, uint64_t *reason);
+void rl_sim_drop(struct rl_sim *sim, const struct rl_sim_frame *frame, uint64_t *reason);
 
 /* open_loop.c */
 uint32_t rl_sim_receive_open(struct rl_sim *sim);
-uint32_t rl_sim_lose_all(struct rl_sim *sim);
+uint32_t rl_sim_drop_all(struct rl_sim *sim);
 
 /* Frames begin on a cache line and are padded with zeros to its end, so that vectors
  * can be read past `length`; exactly `length` bytes are written. */

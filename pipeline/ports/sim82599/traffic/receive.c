@@ -46,8 +46,8 @@ static void wait_for_queue(struct rl_sim *sim, uint32_t number)
 }
 
 /* Handle a frame that was not delivered. Returns 0 when the wire must wait with it. */
-static uint32_t settle_closed(struct rl_sim *sim, const struct rl_sim_frame *frame,
-                              enum rl_sim_outcome outcome)
+static uint32_t handle_undelivered(struct rl_sim *sim, const struct rl_sim_frame *frame,
+                                   enum rl_sim_outcome outcome)
 {
     const struct rl_sim_rx_queue *queue = &sim->rx[frame->queue];
     if (outcome == RL_SIM_NO_ROOM && !queue->halted) {
@@ -55,7 +55,7 @@ static uint32_t settle_closed(struct rl_sim *sim, const struct rl_sim_frame *fra
             wait_for_queue(sim, frame->queue);
         return 0;
     }
-    rl_sim_lose(sim, frame, &sim->tally.dma);
+    rl_sim_drop(sim, frame, &sim->tally.dma);
     return 1;
 }
 
@@ -91,7 +91,7 @@ static uint32_t run_closed(struct rl_sim *sim, const uint32_t *order, uint32_t r
         }
         if (RL_SIM_LIKELY(outcome == RL_SIM_DELIVERED))
             sim->tally.classes[frame->size_class]++;
-        else if (!settle_closed(sim, frame, outcome))
+        else if (!handle_undelivered(sim, frame, outcome))
             return i;
     }
     return run;
@@ -121,7 +121,7 @@ uint32_t rl_sim_receive(struct rl_sim *sim)
     if (sim->order_length == 0)
         return 0;
     if (!sim->receiving)
-        return sim->rate > 0 ? rl_sim_lose_all(sim) : 0;
+        return sim->rate > 0 ? rl_sim_drop_all(sim) : 0;
     if (sim->receive_unchecked && sim->rx_count != 0)
         rl_sim_check_receive(sim);
     look_at_tails(sim);
