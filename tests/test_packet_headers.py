@@ -74,7 +74,7 @@ def test_do_not_fragment_is_no_fragment() -> None:
         make.ethernet(0x86DD, make.ipv6(17, b"")[:39]),
     ],
 )
-def test_what_is_not_ip_is_not_guessed(frame: bytes) -> None:
+def test_other_protocols_have_no_addresses_and_ports(frame: bytes) -> None:
     layers = packet_headers.parse(frame)
     assert layers is not None
     assert (layers.version, layers.protocol, layers.ports) == (None, None, b"")

@@ -1,4 +1,4 @@
-"""Which port a device string asks for."""
+"""Make the port for a device string."""
 
 from __future__ import annotations
 

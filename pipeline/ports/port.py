@@ -34,7 +34,7 @@ class Port(ABC):
     index: int
     """The port's number in the instance: in references, ledger words and counters."""
     queue_pairs: int
-    """RX queues, and as many TX queues."""
+    """Number of RX queues, and of TX queues."""
     c_port: Any
     """cdata `struct rl_port *`, valid for the port's lifetime; the lane polls it after `start`."""
     step: tuple[int, int] | None = None

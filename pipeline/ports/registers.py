@@ -14,7 +14,7 @@ A table has one line per register:
 
 Guarantees (tests in tests/pipeline/ports/test_registers.py):
   - an access that the mode does not allow, and a value too large for its field, raise `Bug` and
-    write nothing (test_what_a_register_does_not_do_is_a_bug_and_writes_nothing)
+    write nothing (test_a_forbidden_access_is_a_bug_and_writes_nothing)
   - a total only grows, with registers that clear on reading and with those that do not
     (test_a_counter_that_reading_clears_adds_up,
     test_a_counter_of_plain_memory_adds_up_to_the_same)

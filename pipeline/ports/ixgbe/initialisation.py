@@ -244,7 +244,7 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     map_statistics, clear_statistics,
     # PCI bus mastering
     allow_dma,
-    # [4.6.7] receive: what holds for the whole card
+    # [4.6.7] receive: the whole card
     size_receive_buffer, strip_crc, bound_frames, set_receive_dma, set_filters, set_checksums,
     set_hash, set_redirection, forbid_no_snoop,
     # [4.6.7] receive: each queue

@@ -118,7 +118,7 @@ def test_a_pair_is_one_register_of_64_bits(memory: Memory, registers: Registers)
         "no such field",
     ],
 )
-def test_what_a_register_does_not_do_is_a_bug_and_writes_nothing(
+def test_a_forbidden_access_is_a_bug_and_writes_nothing(
     memory: Memory, registers: Registers, misuse
 ) -> None:
     with pytest.raises(Bug):

@@ -77,7 +77,7 @@ def test_nothing_arrives_without_a_source() -> None:
     assert frame_table(WireConfig()) is None
 
 
-def test_a_capture_that_cannot_be_replayed_is_named(tmp_path: Path) -> None:
+def test_a_capture_that_cannot_be_replayed_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CaptureError, match="there is no such capture"):
         from_replay(str(tmp_path / "none.pcap"))
     write_capture(tmp_path / "none.pcap", [])

@@ -90,7 +90,7 @@ static void parse_ipv4(const uint8_t *frame, uint32_t length, uint32_t at,
         layers->status |= ERROR_IPE;
     layers->fragment = rl_sim_be16(header + 4);
     uint32_t total = rl_sim_be16(header + 2);
-    if (rl_sim_be16(header + 6) & 0x3FFF) { /* a fragment: neither ports nor a whole checksum */
+    if (rl_sim_be16(header + 6) & 0x3FFF) { /* a fragment: no ports, no complete checksum */
         if (total >= header_bytes && at + total <= length)
             layers->fragment |= rl_sim_checksum(header + header_bytes, total - header_bytes, 0)
                                 << 16;
