@@ -1,7 +1,8 @@
-"""The command `ringline`, from the first moment on.
+"""Entry point of the command `ringline`.
 
-What it needs takes a tenth of a second to import, and a Ctrl-C then would show where in the
-imports it came. Nothing has to be undone yet, so it simply ends the process.
+The imports take a tenth of a second. A Ctrl-C in that time would print a traceback, so
+SIGINT has its default action until they are done: it ends the process, which has nothing
+to clean up yet.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 
 
 def main() -> int:
-    """Run the command line; the exit code."""
+    """Run the command line; the exit code. A parent that ignores SIGINT keeps it ignored."""
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     if not ignored:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

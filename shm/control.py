@@ -1,20 +1,21 @@
-"""Control sockets: what the supervisor says to its children, and they to it.
+"""Control sockets: messages between the supervisor and its children.
 
-One SOCK_SEQPACKET socket pair per child. A message is one JSON object, with
-file descriptors beside it (segments are handed out as descriptors, never as
-names). The child finds its end in the environment variable RINGLINE_CONTROL.
+One SOCK_SEQPACKET socket pair per child. A message is one JSON object with file descriptors
+beside it: a child gets segments as descriptors, not as names. The child finds its end of the
+socket in the environment variable RINGLINE_CONTROL. The messages are in messages.py.
 
 Guarantees (tests in tests/shm/test_control.py):
  - a message arrives whole, once, in order, with its descriptors
    (test_messages_arrive_whole_and_in_order, test_descriptors_travel_with_their_message)
- - the end of the other side is told apart from silence: Closed is raised
+ - a closed socket raises Closed, which differs from a socket without messages
    (test_end_of_peer_is_told_apart_from_silence)
- - what a faulty peer sends is refused, and bounded in memory
+ - what a faulty peer sends is refused, and uses a bounded amount of memory
    (test_what_is_not_a_message_is_refused, test_endless_message_is_refused)
- - no call waits longer than its limit (test_receive_ends_at_its_limit,
-   test_send_to_a_peer_that_does_not_read_ends)
- - who sends only while heeded never waits (test_a_peer_that_does_not_read_is_seen)
- - received descriptors are not inherited by programs started later
+ - no call waits longer than its timeout (test_receive_ends_at_its_limit,
+   test_pieces_do_not_extend_the_timeout, test_send_to_a_peer_that_does_not_read_ends)
+ - `peer_reads` is False before the buffer is full, so `send` need not wait
+   (test_a_peer_that_does_not_read_is_seen)
+ - programs started later do not inherit received descriptors
    (test_received_descriptors_are_not_inheritable)
 """
 
@@ -30,36 +31,34 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ringline.shm.errors import Bug, RinglineError
+from ringline.shm.messages import ErrorDescription
 
 ENVIRONMENT = "RINGLINE_CONTROL"
 
-# The kernel takes one datagram only when it fits the send buffer (212,992 bytes
-# unless configured, its own overhead included), so longer messages go in pieces
-# that fill a 32 KiB block. The first byte of a piece says whether another follows.
+# A datagram must fit into the send buffer of the socket (212,992 bytes unless configured,
+# overhead of the kernel included), so long messages are sent in pieces that each fit into
+# 32 KiB. The first byte of a piece says whether another piece follows.
 PIECE = 30_000
 MORE, LAST = b"+", b"."
-MESSAGE_MAX = 4 << 20  # bytes; a peer cannot make this process keep more
+MESSAGE_MAX = 4 << 20  # bytes; a faulty peer cannot make this process store more
 
-# Descriptors beside one message; a driver gets three segments and one per simulated
-# card in a process of its own.
+# Descriptors beside one message: a driver gets three, and one per card process, of which
+# there are at most RL_PORTS_MAX = 16.
 DESCRIPTORS_MAX = 20
 
 Message = dict[str, Any]
 
 
 class Closed(Exception):
-    """The other side is gone: its process ended or closed the socket."""
+    """The peer has ended or closed its socket."""
 
 
 class Garbled(RinglineError):
-    """What came is not a message: the other side is faulty."""
+    """The peer sent something other than a message: it is faulty."""
 
 
 class Control:
-    """One end of a control socket.
-
-    Not for several threads. `fileno()` serves selectors and poll.
-    """
+    """One end of a control socket. Not thread-safe."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
@@ -70,16 +69,16 @@ class Control:
 
     @classmethod
     def pair(cls) -> tuple[Control, socket.socket]:
-        """A new pair: the parent's end, and the bare socket for the child to inherit."""
+        """A new pair: our end, and the socket that the child inherits."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(ours), theirs
 
     @classmethod
     def from_environment(cls) -> Control:
-        """The child's end. Call once: the variable is removed, and programs that
-        this process starts do not inherit the socket.
+        """The child's end. Call it once: it removes the variable, and programs that this
+        process starts do not inherit the socket.
 
-        Raises RinglineError when the process was not started by a supervisor.
+        Raises RinglineError if no supervisor started this process.
         """
         number = os.environ.pop(ENVIRONMENT, None)
         if number is None:
@@ -94,15 +93,15 @@ class Control:
         return cls(end)
 
     def fileno(self) -> int:
-        """The descriptor, for selectors; -1 once closed."""
+        """The descriptor, for selectors and poll; -1 after `close`."""
         return self._socket.fileno()
 
     @property
-    def heeded(self) -> bool:
-        """Whether the other side reads: most of the room for what waits to be read is free.
+    def peer_reads(self) -> bool:
+        """Whether the peer reads its messages: three quarters of the send buffer are free.
 
-        What is not worth waiting for should be sent only then. It leaves three quarters of
-        the room to what is.
+        Send a message that is not important only then: the rest of the buffer stays free
+        for important ones.
         """
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
@@ -113,11 +112,12 @@ class Control:
     ) -> None:
         """Send one message and copies of `descriptors`, which stay open here.
 
-        Raises Closed when the other side is gone, TimeoutError when it did not
-        read for `seconds`.
+        Raises Closed if the peer is gone, TimeoutError if it does not read for `seconds`.
         """
         if len(descriptors) > DESCRIPTORS_MAX:
-            raise Bug(f"{len(descriptors)} descriptors in one message, {DESCRIPTORS_MAX} fit")
+            raise Bug(
+                f"a message must have at most {DESCRIPTORS_MAX} descriptors, not {len(descriptors)}"
+            )
         data = json.dumps(message, separators=(",", ":")).encode()
         pieces = [data[start : start + PIECE] for start in range(0, len(data), PIECE)]
         until = time.monotonic() + seconds
@@ -126,8 +126,8 @@ class Control:
             self._send_piece((LAST if last else MORE) + piece, descriptors if last else (), until)
 
     def _send_piece(self, piece: bytes, descriptors: Sequence[int], until: float) -> None:
-        """Send first, then wait: poll calls a socket writable only while three
-        quarters of its buffer are free, which long messages need not wait for."""
+        """Try to send before waiting: poll reports a socket as writable only while three
+        quarters of its buffer are free, and a piece needs less."""
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
         while True:
@@ -140,48 +140,51 @@ class Control:
             except BlockingIOError:
                 left = until - time.monotonic()
                 if left <= 0 or not poll.poll(left * 1000):
-                    raise TimeoutError("the other side does not read its messages") from None
+                    raise TimeoutError("the peer does not read its messages") from None
             except ConnectionError:
-                raise Closed("the other side of the control socket is gone") from None
+                raise Closed("the peer has closed the control socket") from None
 
     def receive(self, seconds: float = 0.0) -> tuple[Message, list[int]] | None:
-        """The next message with its descriptors, now the caller's to close.
+        """The next message and its descriptors, which the caller must close.
 
-        Returns None when none came within `seconds`. Raises Closed when the
-        other side is gone and everything it sent has been read, Garbled when
-        what came is not a message.
+        Returns None if no message is complete within `seconds`. Raises Closed if the peer is
+        gone and all its messages have been read, Garbled if the peer sent something other
+        than a message.
         """
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        while poll.poll(seconds * 1000):
-            complete = self._piece()
+        until = time.monotonic() + seconds
+        while poll.poll(max(0.0, until - time.monotonic()) * 1000):
+            complete = self._receive_piece()
             if complete is not None:
                 return complete
         return None
 
-    def _piece(self) -> tuple[Message, list[int]] | None:
-        """Read one piece; returns the message when it was the last one."""
+    def _receive_piece(self) -> tuple[Message, list[int]] | None:
+        """Receive one piece; returns the message if this piece completes it."""
         received = array.array("i")
         try:
-            data, ancillary, seen, _ = self._take()
+            data, ancillary, seen, _ = self._receive_datagram()
         except BlockingIOError:
             return None
         except ConnectionError:
-            raise Closed("the other side of the control socket is gone") from None
+            raise Closed("the peer has closed the control socket") from None
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 received.frombytes(content[: len(content) - len(content) % received.itemsize])
         self._descriptors += received
         if not data:
-            self._forget()
-            raise Closed("the other side of the control socket is gone")
+            self._discard()
+            raise Closed("the peer has closed the control socket")
         if seen & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            self._forget()
-            raise Garbled("a control message came truncated: too long, or no descriptor left")
+            self._discard()
+            raise Garbled(
+                "a control message was truncated: it is too long, or no descriptor is left"
+            )
         self._pieces.append(data[1:])
         self._bytes += len(data)
         if self._bytes > MESSAGE_MAX or len(self._descriptors) > DESCRIPTORS_MAX:
-            self._forget()
+            self._discard()
             raise Garbled(f"a control message is longer than {MESSAGE_MAX} bytes")
         if data[:1] == MORE:
             return None
@@ -191,43 +194,44 @@ class Control:
         except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
-            self._forget()
+            self._discard()
             raise Garbled(f"a control message is not a JSON object: {whole[:60]!r}")
         descriptors, self._descriptors = self._descriptors, []
-        self._forget()
+        self._discard()
         return message, descriptors
 
-    def _take(self) -> Any:
-        """One datagram. Not socket.recv_fds: in Python 3.11 that ignores its flags."""
+    def _receive_datagram(self) -> Any:
+        """Receive one datagram. socket.recv_fds is no alternative: in Python 3.11 it ignores
+        its flags."""
         space = socket.CMSG_SPACE(DESCRIPTORS_MAX * array.array("i").itemsize)
         try:
             return self._socket.recvmsg(PIECE + 1, space, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
-            # The other side ended with something unread. The kernel tells that first,
-            # and once; its own last words are still there.
+            # The peer ended without reading all our messages. The kernel reports that
+            # once, and first; the messages of the peer can still be read.
             return self._socket.recvmsg(PIECE + 1, space, socket.MSG_CMSG_CLOEXEC)
 
-    def _forget(self) -> None:
+    def _discard(self) -> None:
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors, self._pieces, self._bytes = [], [], 0
 
     def close(self) -> None:
-        """Close this end; the other side then sees Closed."""
-        self._forget()
+        """Close this end; the peer then gets Closed."""
+        self._discard()
         self._socket.close()
 
 
-def describe(error: BaseException) -> Message:
-    """The `error` object of a `failed` event, from which `revive` makes it again."""
+def describe(error: BaseException) -> ErrorDescription:
+    """The `error` of a Failed message; `revive` makes the exception again."""
     return {"type": type(error).__name__, "message": str(error)}
 
 
 def revive(error: Mapping[str, Any], kinds: Sequence[type[RinglineError]]) -> RinglineError:
-    """The error that a child reported, as the class of `kinds` that it names.
+    """The error that a child reported, as the class in `kinds` with that name.
 
-    A child's word is not trusted with more than that: an unknown type becomes a
-    plain RinglineError, a type of Python's a Bug.
+    Any other name gives a plain RinglineError that quotes the name. The values may have any
+    type: the child may be a faulty worker.
     """
     name, message = str(error.get("type", "")), str(error.get("message", "no reason given"))
     known: dict[str, Callable[[str], RinglineError]] = {kind.__name__: kind for kind in kinds}

@@ -2,7 +2,7 @@
 
 After the lock, the path must still name the same file: a process that removes stale segments can
 have found the file unlocked and removed it
-(tests/shm/test_owners.py: test_a_file_that_was_cleared_up_before_it_was_locked_is_made_again).
+(tests/shm/test_owners.py: test_a_file_that_is_removed_before_it_is_locked_is_made_again).
 """
 
 from __future__ import annotations

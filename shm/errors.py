@@ -1,47 +1,44 @@
-"""What can go wrong, by whose it is to put right.
+"""The errors that a user may see.
 
-Every error that a user may see derives from RinglineError and carries one clear
-sentence: what is wrong, where, and what to do. The class says whose turn it is
-and which exit code the command ends with; nothing else is decided by it.
+Each derives from RinglineError and carries one clear sentence: what is wrong, where, and
+what to do. The class decides only the exit code of the command; the table says who can
+solve the problem.
 
-| class              | exit | whose       |
-|--------------------|------|-------------|
-| UsageError         | 2    | operator    |
-| ConfigurationError | 2    | operator    |
-| PluginError        | 2    | plugin      |
-| EnvironmentLacks   | 3    | environment |
-| HardwareError      | 3    | hardware    |
-| GaveUp             | 4    | operator    |
-| BooksError         | 5    | ringline    |
-| Bug                | 1    | ringline    |
+| class              | exit | who can solve it                 |
+|--------------------|------|----------------------------------|
+| UsageError         | 2    | operator                         |
+| ConfigurationError | 2    | operator                         |
+| PluginError        | 2    | author of the plugin             |
+| EnvironmentLacks   | 3    | administrator of the machine     |
+| HardwareError      | 3    | technician at the device         |
+| GaveUp             | 4    | operator                         |
+| BooksError         | 5    | developers of ringline           |
+| Bug                | 1    | developers of ringline           |
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # typing itself takes longer to import than all of this package
+TYPE_CHECKING = False  # importing typing takes longer than importing all of this package
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
 class RinglineError(Exception):
-    """The root. Takes one message sentence."""
+    """The base class. Takes one message: a sentence."""
 
     exit_code: int = 1
-    whose: str = "ringline"
 
 
 class UsageError(RinglineError):
-    """A command line that means nothing."""
+    """The command line is not valid."""
 
     exit_code = 2
-    whose = "operator"
 
 
 class ConfigurationError(RinglineError):
-    """Every mistake of a configuration at once; `str()` has one per line."""
+    """All mistakes of a configuration at once; `str()` has one per line."""
 
     exit_code = 2
-    whose = "operator"
 
     def __init__(self, problems: str | Iterable[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
@@ -49,48 +46,42 @@ class ConfigurationError(RinglineError):
 
 
 class PluginError(RinglineError):
-    """The user's plugin cannot be loaded, set up, or given what it asks for."""
+    """The user's plugin cannot be loaded or set up, or asks for something it cannot get."""
 
     exit_code = 2
-    whose = "plugin"
 
 
 class EnvironmentLacks(RinglineError):
-    """The machine does not have, or does not allow, what is needed."""
+    """The machine lacks a resource or a permission that the run needs."""
 
     exit_code = 3
-    whose = "environment"
 
 
 class HardwareError(RinglineError):
-    """A device did not do what was awaited; the sentence names it."""
+    """A device did not do what was expected; the message names the device."""
 
     exit_code = 3
-    whose = "hardware"
 
 
 class GaveUp(RinglineError):
-    """Restarted as often as the restart intensity allows, and it failed again."""
+    """The run ended because the driver, a card process or the workers of all queues failed."""
 
     exit_code = 4
-    whose = "operator"
 
 
 class BooksError(RinglineError):
     """The books do not balance."""
 
     exit_code = 5
-    whose = "ringline"
 
 
 class Bug(RinglineError):
-    """A state that the code should make impossible. Says so to whoever reads it."""
+    """A state that the code should make impossible. The message says that it is a bug."""
 
     exit_code = 1
-    whose = "ringline"
 
     confession = " (this is a bug in ringline)"
 
     def __init__(self, message: str) -> None:
-        # Told once, though the message may have come from a child as a Bug.
+        # A message that a child sent as a Bug ends with the confession already.
         super().__init__(message.removesuffix(self.confession) + self.confession)

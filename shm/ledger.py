@@ -182,7 +182,7 @@ def _count_returned(ledger: Ledger) -> int:
 
     They are at most one batch of one worker. A larger difference is a mistake in the books, and
     the balances must show it (tests/shm/test_settle_driver.py:
-    test_more_missing_than_a_batch_is_left_to_be_seen).
+    test_a_difference_larger_than_a_batch_stays_visible).
     """
     total = 0
     for queue, held in enumerate(ledger.held_by_workers()):

@@ -6,7 +6,7 @@ moment, so two concurrent checks do not take each other for an owner.
 
 Guarantees (tests in tests/shm/test_owners.py):
  - segments of a dead owner are removed only after the DMA of its devices has stopped
-   (test_what_a_dead_owner_left_is_removed_after_its_devices_are_stopped,
+   (test_segments_of_a_dead_owner_are_removed_after_its_devices_are_stopped,
    test_nothing_is_removed_when_a_device_cannot_be_stopped)
  - only the header of `.descriptors` names devices, because workers can write to the headers of
    other segments (test_a_device_that_a_worker_names_is_left_alone)

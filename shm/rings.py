@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 class RingFault(RinglineError):
     """The other side of a ring published an index that is out of range."""
 
-    whose = "peer"
-
 
 class RingPair:
     """The segment `.rings.<queue>.<generation>`: `in_`, driver to worker; `out`, worker to driver.

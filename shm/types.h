@@ -49,7 +49,6 @@ struct rl_reference {
 #define RL_FLAG_L4_OK 0x08        /* the card checked the TCP or UDP checksum */
 #define RL_FLAG_CHECKSUM_BAD 0x10 /* one of these checksums was wrong */
 #define RL_FLAG_BLANK 0x20        /* a granted buffer, not a received packet */
-#define RL_FLAG_TX_CHECKSUM 0x40  /* reserved: the card computes checksums */
 
 #define RL_VERDICT_DROP 255  /* the plugin said: drop */
 #define RL_VERDICT_ERROR 254 /* the plugin failed on this packet: drop, own counter */
@@ -80,7 +79,8 @@ struct rl_segment_header {
 
 /* A ring in shared memory (ring.h). The producer writes `producer` and `entries`, the consumer
  * writes `consumer`, both write `sleeping`. Each of the three words has its own cache line
- * (tests/shm/test_layout.py: test_what_two_sides_write_is_on_lines_of_its_own). */
+ * (tests/shm/test_layout.py:
+ * test_fields_written_by_different_processes_are_on_separate_cache_lines). */
 struct rl_ring {
     uint32_t producer; /* references published since the start, modulo 2^32 */
     uint8_t producer_line[60];

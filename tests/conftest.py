@@ -1,15 +1,15 @@
-"""What holds for every test: names, timeouts, skips, and that nothing stays behind.
+"""Rules for every test: instance names, skips, slow tests, and that nothing is left behind.
 
 Settings, all from the environment:
  - RINGLINE_CAPTURES=FOLDER   real captures for the tests that take `real_capture`
- - RINGLINE_FORBID_SKIPS=1    a skip that is not in MAY_BE_MISSING fails the run
- - RINGLINE_PROOF=1           full counts instead of samples; takes long
+ - RINGLINE_FORBID_SKIPS=1    a skip with a reason outside MAY_BE_MISSING fails the run
+ - RINGLINE_PROOF=1           full counts instead of samples; slow
  - RINGLINE_FAST=1            small samples: for `make check`
 
-Promises of a test run, checked when it ends and made good where they are broken:
- - no shared memory of an instance `t<pid>-…` is left, on /dev/shm or any hugetlbfs
- - no process that a test started is left, nor any that those started
-What an earlier run left because it was killed is removed when this one starts.
+Checked at the end of a test run; what is left fails the run and is removed or killed:
+ - shared memory of an instance `t<pid>-…`, on /dev/shm or any hugetlbfs
+ - processes that a test started, and their descendants
+Shared memory of an earlier test run that was killed is removed at the start.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Skips that even the strictest run accepts: what a machine without the hardware cannot have.
+# Skip reasons that RINGLINE_FORBID_SKIPS=1 accepts: not every machine has these.
 MAY_BE_MISSING = ("hugepages", "RINGLINE_CAPTURES", "RINGLINE_PROOF")
 
-# Tests that are slow by what they are: they run whole instances, or compile for themselves.
+# Slow tests: they run whole instances or compile programs.
 SLOW = re.compile(r"tests/(e2e|peers)/|sanitizers|stress|test_(compiled|documents|supervisor)")
 
 SESSION = "RINGLINE_TEST_SESSION"
@@ -60,17 +60,17 @@ settings.load_profile(
 names = itertools.count(1)
 skips: list[tuple[str, str]] = []
 complaints: list[str] = []
-first_seen: dict[Path, str] = {}  # what lies in shared memory: the test after which it did
+first_seen: dict[Path, str] = {}  # file in shared memory -> the test after which it was there
 
 
 @pytest.fixture
 def instance() -> Callable[[], str]:
-    """Makes names of instances that no other test or test run uses."""
+    """Makes instance names that no other test or test run uses."""
     return lambda: f"t{os.getpid()}-{next(names)}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `real_capture: Path` runs once for each file in RINGLINE_CAPTURES."""
+    """Run a test that takes `real_capture: Path` once for each file in RINGLINE_CAPTURES."""
     if "real_capture" not in metafunc.fixturenames:
         return
     found = sorted(Path(CAPTURES).glob("*.pcap*")) if CAPTURES else []
@@ -87,18 +87,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # The command `ringline` and the tools that were unpacked for tests are beside this Python.
+    # The command `ringline` and the tools unpacked for tests are in the folder of this Python.
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
     os.environ[SESSION] = str(os.getpid())
     os.environ.pop("RINGLINE_SYSFS", None)
     signal.signal(signal.SIGTERM, end_in_order)
-    # A shell's job in the background has these ignored, and so had all that tests start.
-    for number, usual in (
+    # A shell starts background jobs with these ignored; the tests' processes would inherit that.
+    for number, default in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGQUIT, signal.SIG_DFL),
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, usual)
+            signal.signal(number, default)
     for path in shared_memory(r"ringline\.t(\d+)-.*"):
         owner = path.name.split(".")[1][1:].split("-")[0]
         if not Path("/proc", owner).exists():
@@ -112,15 +112,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def end_in_order(number: int, _frame: object) -> None:
-    """Let fixtures and the checks at the end run before a terminated test run goes."""
+    """Run fixture teardown and the final checks before a terminated test run exits."""
     if os.environ[SESSION] == str(os.getpid()):
         pytest.exit("terminated", returncode=128 + number)
-    signal.signal(number, signal.SIG_DFL)  # a forked child: not its business
+    signal.signal(number, signal.SIG_DFL)  # a forked child just dies
     os.kill(os.getpid(), number)
 
 
 @pytest.fixture(autouse=True)
-def _note_what_appears(request: pytest.FixtureRequest) -> Iterator[None]:
+def _note_new_shared_memory(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     for path in ours_in_shared_memory():
         first_seen.setdefault(path, request.node.nodeid)
@@ -137,7 +137,7 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    complaints.extend(unwelcome_skips())
+    complaints.extend(forbidden_skips())
     complaints.extend(left_processes())
     complaints.extend(left_shared_memory())
     if complaints and session.exitstatus == pytest.ExitCode.OK:
@@ -156,8 +156,8 @@ def reason_of(report: pytest.TestReport | pytest.CollectReport) -> str:
     return text.removeprefix("Skipped: ")
 
 
-def unwelcome_skips() -> Iterator[str]:
-    """A skip must say what is missing; with RINGLINE_FORBID_SKIPS=1 little may be."""
+def forbidden_skips() -> Iterator[str]:
+    """Report skips without a reason, and all but MAY_BE_MISSING if skips are forbidden."""
     for test, reason in skips:
         if not re.search(r"missing|needs|without|has no|could not import", reason):
             yield f"{test} was skipped without saying what is missing: {reason!r}"
@@ -166,9 +166,9 @@ def unwelcome_skips() -> Iterator[str]:
 
 
 def left_processes() -> Iterator[str]:
-    """Those that still run two seconds after the last test. They are ended here."""
+    """Report and kill processes that still run two seconds after the last test."""
     tracker = sys.modules.get("multiprocessing.resource_tracker")
-    if tracker is not None:  # Python's own helper, which otherwise ends with this process
+    if tracker is not None:  # Python's helper process, which otherwise ends with this one
         tracker._resource_tracker._stop()
     deadline = time.monotonic() + 2.0
     while (left := started_here()) and time.monotonic() < deadline:
@@ -180,7 +180,7 @@ def left_processes() -> Iterator[str]:
 
 
 def started_here() -> dict[int, str]:
-    """Processes that carry this session's mark, or have this process as parent."""
+    """Return processes with this session's mark in their environment, or with this parent."""
     mark = f"{SESSION}={os.getpid()}".encode()
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -196,7 +196,7 @@ def started_here() -> dict[int, str]:
         if pid != os.getpid() and state != "Z" and (marked or parent == os.getpid()):
             found[pid] = command or "(no command line)"
         elif parent == os.getpid() and state == "Z":
-            found[pid] = "ended, but nobody waited for it"
+            found[pid] = "a zombie: nobody waited for it"
     return found
 
 

@@ -1,10 +1,10 @@
-"""Builds `ringline.workers._workers`: the worker loop and the plugins written in C."""
+"""Builds `ringline.workers._workers`: the worker loop and the bundled C plugins."""
 
 import runpy
 from pathlib import Path
 
-DECLARATIONS = ["workers/batch.h", "workers/loop.h", "workers/plugins/plugins.h"]
-SOURCES = ["workers/loop.c", "workers/columns.c", "workers/plugins/plugins.c"]
+DECLARATIONS = ["workers/batch.h", "workers/loop/loop.h", "workers/plugins/plugins.h"]
+SOURCES = ["workers/loop/loop.c", "workers/loop/columns.c", "workers/plugins/plugins.c"]
 
 shm = runpy.run_path(str(Path(__file__).resolve().parent.parent / "shm" / "_build.py"))
 ffibuilder = shm["builder"](

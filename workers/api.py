@@ -1,8 +1,14 @@
-"""What a plugin imports: `from ringline.workers.api import DROP, packet_function`.
+"""Everything that a plugin imports: `from ringline.workers.api import DROP, packet_function`.
 
-Three tiers, one contract: a verdict is the number of a port or DROP; an exception
-and an answer that is no port drop the packet and are counted; `setup(worker)` names
-counters, tables and state that outlive a crash; options are declared and checked.
+A plugin is compiled Python (`packet_function`), a class with `process(batch)`, or C
+(`native_plugin`, plugin.h). The contract is the same for these three tiers:
+
+ - A verdict is the number of a port, from 0 to the number of ports - 1, or DROP.
+ - An exception drops the packet; in `process` it drops the whole batch. Any other verdict
+   drops the packet. Both are counted, and the worker goes on.
+ - `setup(worker)` creates named counters, gauges, histograms, tables and state. They
+   survive a crash of the worker.
+ - Options are declared as a list of `Option`, and the configuration is checked against it.
 """
 
 from __future__ import annotations
@@ -57,5 +63,5 @@ __all__ = [
 
 
 def include_directory() -> str:
-    """Where plugin.h is, for the compiler of a plugin in C."""
+    """The folder that holds plugin.h: give it to the compiler as `-I`."""
     return os.path.dirname(os.path.abspath(__file__))

@@ -1,40 +1,40 @@
-/* What a plugin's batch function is given. Plain declarations: C and cffi read
- * this file; authors of C plugins include plugin.h, which includes it. */
+/* The arguments of a plugin's batch function. Plain declarations: the C compiler
+ * and cffi both read this file. Plugin authors include plugin.h, which includes it. */
 #ifndef RINGLINE_WORKERS_BATCH_H
 #define RINGLINE_WORKERS_BATCH_H
 #include "../shm/types.h"
 
 #define RL_PLUGIN_ABI 1
 
-/* The plugin answered what is neither a port of this instance nor a drop. The
- * worker loop counts it and makes it RL_VERDICT_ERROR. */
+/* The plugin's verdict is neither a port of this instance nor a drop. The worker
+ * loop counts it and replaces it by RL_VERDICT_ERROR. */
 #define RL_VERDICT_INVALID 253
 
-/* Up to RL_BATCH_MAX packets, and room behind them for as many created ones. */
+/* Up to RL_BATCH_MAX packets, followed by room for RL_BATCH_MAX created packets. */
 struct rl_batch {
-    uint8_t *memory; /* of all buffers: number i begins at i * RL_BUFFER_STRIDE */
+    uint8_t *memory; /* packet memory: buffer i begins at i * RL_BUFFER_STRIDE */
     struct rl_reference *packets;
-    uint32_t count;              /* of packets; `packets[i].port` in: input port, out: verdict */
-    uint32_t created;            /* packets made so far; they follow, at packets[count] */
-    struct rl_reference *blanks; /* a stack of buffers that a plugin may fill */
+    uint32_t count;              /* packets; `packets[i].port` in: input port, out: verdict */
+    uint32_t created;            /* packets created so far; the first is packets[count] */
+    struct rl_reference *blanks; /* a stack of empty buffers for created packets */
     uint32_t blank_count;
-    uint32_t ports; /* 0 … ports - 1 are verdicts that send */
-    uint32_t queue;
-    uint32_t judged; /* set to `count` at the end: else no verdict counts */
-    void *state;     /* what the plugin's setup made, or its named state */
+    uint32_t ports;  /* number of ports: the verdicts 0 … ports - 1 send */
+    uint32_t queue;  /* this worker's number */
+    uint32_t judged; /* set it to `count` last: else every packet is an error */
+    void *state;     /* the state that setup returned, or the plugin's named state */
 };
 
-/* Called once per batch: through a pointer that costs 1.4 ns a packet where a
- * call per packet costs 2.6. Must give every packet its verdict in `port`, and
- * say so in `judged`: a compiled function that ends early, by an exception that
- * nothing caught, must not leave input ports behind as verdicts. */
+/* Called once per batch: that costs 1.4 ns per packet, a call per packet through a
+ * pointer would cost 2.6 ns. The function writes each packet's verdict to `port` and then
+ * sets `judged` to `count`. If a compiled function ends early by an exception,
+ * `judged` stays 0, so the input ports still in `port` are not taken for verdicts. */
 typedef void (*rl_batch_function)(struct rl_batch *batch);
 
-/* The one symbol that a C plugin exports; see RL_PLUGIN in plugin.h. */
+/* The only symbol that a C plugin exports; RL_PLUGIN in plugin.h defines it. */
 struct rl_plugin {
-    uint32_t abi; /* RL_PLUGIN_ABI it was compiled with */
-    uint32_t batch_bytes;
-    uint64_t state_bytes; /* zeroed at first, kept through crashes and reloads */
+    uint32_t abi;         /* the RL_PLUGIN_ABI that it was compiled with */
+    uint32_t batch_bytes; /* sizeof(struct rl_batch) when it was compiled */
+    uint64_t state_bytes; /* of named state: zeros at first, kept through a crash */
     rl_batch_function function;
 };
 #endif

@@ -1,7 +1,7 @@
-"""`@packet_function`: the mark of the compiled tier.
+"""`@packet_function`: marks a function as a plugin of the compiled tier.
 
-Light: nothing is compiled and numba is not imported until a worker prepares the
-plugin, so a module may hold functions of every tier.
+Importing this module is cheap: numba is imported, and the function compiled, when a
+worker prepares the plugin. So a module may hold plugins of every tier.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class PacketFunction:
-    """A packet function as its module exports it. Calling it runs it as plain Python."""
+    """A marked packet function. Calling it runs the function as plain Python."""
 
     def __init__(
         self,
@@ -33,7 +33,8 @@ class PacketFunction:
         self.__name__ = getattr(function, "__name__", "packet function")
 
     def __call__(self, *arguments: Any) -> int:
-        """Run it uncompiled, on `Meta(…).frame` and that Meta, say in a test."""
+        """Run the function uncompiled, for instance in a test: create `meta = Meta(frame)` and
+        call `function(meta.frame, meta)`."""
         return self.function(*arguments)
 
 
@@ -44,16 +45,26 @@ def packet_function(
     tick: Callable[[Worker, Any], None] | None = None,
     options: Sequence[Option] = (),
 ) -> Any:
-    """Mark `function(frame, meta)` as a packet function: numba compiles it.
+    """Mark `function(frame, meta)` as a packet function: a worker compiles it with numba.
 
-    It returns the number of the port to send to, or DROP. With `setup` it takes a
-    third argument, `state`: what `setup(worker)` returned. That is a NumPy array, a
-    number, a Counter, Gauge or Histogram (which arrive as arrays of uint64), or a
-    tuple of these, best a NamedTuple: then state has names. `tick(worker, state)` is
-    called in Python about once a second, `state` as setup returned it.
+        @packet_function
+        def send_back(frame, meta):
+            return meta.port if meta.length >= 60 else DROP
 
-    An exception drops that packet only, and is counted; so is an answer that is no
-    port. An index out of range is an exception only with `debug = true`.
+    `frame` is a uint8 array over the bytes of the packet, `meta` holds its length, port and
+    flags (see `Meta`). The function returns the number of the port to send to, or DROP.
+
+    setup: `setup(worker)` returns the state, and the function takes it as third argument:
+        `function(frame, meta, state)`. State is a NumPy array, a number, a Counter, Gauge
+        or Histogram, or a tuple of these; a NamedTuple gives the parts names. In the
+        function a Counter, Gauge or Histogram is a uint64 array: `state.seen[0] += 1`.
+    tick: `tick(worker, state)` is called about once a second, as plain Python, with the
+        state that setup returned.
+    options: the options that the plugin accepts; their values are in `worker.options`.
+
+    An exception, or a verdict that is neither a port nor DROP, drops the packet and is
+    counted. With `debug = true` an index out of range raises IndexError; without it the
+    index is not checked, so compare it with `meta.length` first.
     """
     if function is None:
         return lambda function: PacketFunction(function, setup, tick, options)

@@ -1,8 +1,8 @@
-"""Options of plugins: what a plugin accepts, and whether it was given that.
+"""Options of plugins: their declaration, and the check of the given values.
 
-A plugin declares its options as a list of `Option`; the configuration has them as
-a TOML table. `resolve` compares the two and tells every mistake at once. Pure:
-no user code runs here, nothing is imported that a small worker could do without.
+A plugin declares its options as a list of `Option`; the configuration gives their values
+in a TOML table. `resolve` compares the two and reports every mistake at once. No user code
+runs here, and the module imports nothing, because every worker imports it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-# What TOML calls the Python types that an option may have.
+# Python type of an option -> how messages name it.
 _KINDS = {
     int: "an integer",
     float: "a number",
@@ -26,12 +26,17 @@ _KINDS = {
 class Option:
     """One option of a plugin.
 
-    `kind` is int, float, str, bool, list or dict. Without a `default` the option must be
-    given; None as the default means that it may be left out. `choices` are the only values
-    allowed; `minimum` and `maximum` bound a number. `help` is one line for the reader of
-    an error.
+        Option("limit", int, 10, "packets per second", minimum=1)
 
-    Raises TypeError when this declaration contradicts itself.
+    name: the key in the table `options` of the configuration.
+    kind: int, float, str, bool, list or dict. An integer is accepted for float.
+    default: its value when the configuration has none. Without a default the option must
+        be given; the default None makes it optional.
+    help: one line, shown when the option must be given and is not.
+    choices: if not empty, the only values allowed.
+    minimum, maximum: inclusive limits of a number.
+
+    Raises TypeError when `kind` is another type or the default is not an allowed value.
     """
 
     REQUIRED = object()
@@ -58,14 +63,14 @@ class Option:
         self.maximum = maximum
         if kind not in _KINDS:
             known = ", ".join(known.__name__ for known in _KINDS)
-            raise TypeError(f"option {name!r}: its type is one of {known}, not {kind!r}")
+            raise TypeError(f"option {name!r}: its type must be one of {known}, not {kind!r}")
         if default is not Option.REQUIRED and default is not None:
             problem = self.problem(default)
             if problem:
                 raise TypeError(f"the default of option {name!r} {problem}")
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with `value`, to follow the option's name, or None."""
+        """The end of a sentence that begins with the name: what is wrong with `value`; or None."""
         fits = (
             isinstance(value, (int, float)) if self.kind is float else isinstance(value, self.kind)
         )
@@ -83,14 +88,17 @@ class Option:
 def resolve(
     declared: Sequence[Option], given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The value of every declared option, and every mistake in `given` as a sentence part
-    that names the option first: `"slots" must be at least 16, not 3`."""
+    """The value of every declared option by name, and every mistake in `given`.
+
+    A mistake is the end of a sentence and begins with the option: `"slots" must be at
+    least 16, not 3`. An option with a mistake has no value.
+    """
     values: dict[str, Any] = {}
     problems = []
     names = [option.name for option in declared]
     for name in given:
         if name not in names:
-            problems.append(f'"{name}" is no option of this plugin{_nearest(name, names)}')
+            problems.append(f'"{name}" is not an option of this plugin{_nearest(name, names)}')
     for option in declared:
         value = given.get(option.name, option.default)
         if value is Option.REQUIRED:
@@ -107,8 +115,8 @@ def resolve(
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
-    """What was probably meant, as the end of the sentence."""
-    import difflib  # 3 ms that only a mistake costs
+    """The option that was probably meant, as the end of the sentence."""
+    import difflib  # takes 3 ms: only a mistake pays for it
 
     close = difflib.get_close_matches(name, names, 1, 0.5)
     if close:

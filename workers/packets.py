@@ -1,20 +1,11 @@
-"""A packet as a compiled function sees it, and what it may do with it beyond its bytes.
+"""The arguments of a packet function, and the functions that it may call.
 
-`frame` is a uint8 array over exactly the packet's bytes: writing into it changes the
-packet. `meta` has the numbers that came with it:
+`frame` is a uint8 array of shape (length,) over the bytes of the packet: writing to it
+changes the packet. `meta` holds the numbers that belong to the packet: see `Meta`.
 
-| meta.        |                                                                |
-|--------------|----------------------------------------------------------------|
-| port         | the input port's number; the verdict to send it back           |
-| ports        | how many ports there are                                       |
-| queue        | this worker's number                                           |
-| length       | of the frame in bytes; `resize` changes it                     |
-| rss_hash     | as the card computed it, if flags & HASH                       |
-| vlan_tci     | the stripped VLAN tag, if flags & VLAN; may be set, to insert  |
-| flags        | VLAN, HASH, L3_OK, L4_OK, CHECKSUM_BAD; may be set             |
-
-Here they are for Python that is not compiled: a packet function can be called and
-stepped through in a test. jit.py gives the same names to compiled code.
+This module implements them in plain Python, so that a packet function can be called and
+debugged in a test. tiers/jit.py and tiers/jit_packets.py implement the same names for
+compiled code.
 """
 
 from __future__ import annotations
@@ -34,7 +25,23 @@ CHECKSUM_BAD: int = lib.RL_FLAG_CHECKSUM_BAD
 
 
 class Meta:
-    """`meta` of a packet in Python; the frame lies in a buffer of its own."""
+    """The numbers that belong to a packet: the argument `meta` of a packet function.
+
+    | meta.        |                                                                   |
+    |--------------|-------------------------------------------------------------------|
+    | port         | number of the input port; as a verdict it sends the packet back   |
+    | ports        | number of ports                                                   |
+    | queue        | number of this worker                                             |
+    | length       | bytes of the frame; `resize` changes it                           |
+    | rss_hash     | 32 bits, computed by the card; valid if flags & HASH              |
+    | vlan_tci     | 16 bits, the stripped VLAN tag; valid if flags & VLAN. Writable:  |
+    |              | with the flag VLAN set, the card inserts this tag                 |
+    | flags        | VLAN, HASH, L3_OK, L4_OK, CHECKSUM_BAD; writable                  |
+
+    An object of this class is for packet functions that run as plain Python. It copies the
+    argument `frame` to a buffer of its own; `meta.frame` is the array over that buffer, and
+    `meta.created` the created packets, as (port, frame).
+    """
 
     def __init__(
         self,
@@ -61,65 +68,81 @@ class Meta:
 
     @property
     def length(self) -> int:
-        """Of the frame in bytes."""
+        """Bytes of the frame."""
         return self._length
 
     @property
     def frame(self) -> Any:
-        """The frame as its function sees it: a NumPy array over its bytes."""
+        """The frame: a writable uint8 array of shape (length,)."""
         import numpy as np
 
         return np.frombuffer(self._buffer, np.uint8, self._length, self._offset)
 
     def resize(self, front: int, back: int) -> Any:
-        """See `resize`."""
+        """As the function `resize`."""
         offset, length = self._offset - front, self._length + front + back
         if offset < 0 or length < 0 or offset + length > len(self._buffer):
-            raise ValueError("the frame would leave its buffer")
+            raise ValueError("the frame does not fit into its buffer")
         self._offset, self._length = offset, length
         return self.frame
 
 
 def field(frame: Any, offset: int, size: int) -> int:
-    """The `size` bytes of `frame` at `offset` as a number in network byte order:
-    `field(frame, 12, 2) == 0x0800` says IPv4.
+    """Read `size` bytes at byte `offset` of `frame` as a number in network byte order.
 
-    In a compiled function `size` is a constant of 1, 2, 4, 6 or 8; of 8 bytes the highest
-    bit is the sign. Raises IndexError when the frame ends before, with or without debug.
+        if field(frame, 12, 2) == 0x0800:  # the EtherType says IPv4
+
+    `size` is 1, 2, 4, 6 or 8; in a compiled function it must be a constant. The result is
+    unsigned, except with 8 bytes: then it is a signed 64-bit number.
+
+    Raises IndexError when the field is not within the frame, with or without `debug`.
     """
     if offset < 0 or offset + size > len(frame):
-        raise IndexError("the frame ends before this field")
+        raise IndexError("the field is not within the frame")
     return int.from_bytes(bytes(frame[offset : offset + size]), "big", signed=size == 8)
 
 
 def set_field(frame: Any, offset: int, size: int, value: int) -> None:
-    """Write the low `size` bytes of `value` at `offset`, as `field` reads them."""
+    """Write the low `size` bytes of `value` at byte `offset`, in network byte order.
+
+    `size` and the error are those of `field`.
+    """
     if offset < 0 or offset + size > len(frame):
-        raise IndexError("the frame ends before this field")
+        raise IndexError("the field is not within the frame")
     for number in range(size):
         frame[offset + number] = value >> 8 * (size - 1 - number) & 0xFF
 
 
 def resize(meta: Any, front: int, back: int) -> Any:
-    """Grow the frame by `front` bytes before its first and `back` bytes behind its last one.
+    """Add `front` bytes before the frame and `back` bytes after it; negative numbers remove.
 
-    Negative numbers shrink it. Returns the new frame; the old one must not be used any
-    more. The new bytes hold anything. Raises ValueError when it would leave its buffer
-    (192 bytes of room in front). The driver refuses to send frames below 17 and above
-    1518 bytes, and counts them as bad references.
+        frame = resize(meta, 4, 0)  # room for 4 more bytes at the start
+
+    Returns the new frame; do not use the old one any more. The content of added bytes is
+    undefined. There are 192 bytes of room before a received frame.
+
+    Raises ValueError when the frame does not fit into its buffer. The driver sends frames
+    of 17 to 1518 bytes; it drops others and counts them as bad references.
     """
     return meta.resize(front, back)
 
 
 def create(meta: Any, length: int, port: int) -> Any:
-    """A new packet of `length` bytes for `port`, in a blank buffer: its frame.
+    """Create a packet of `length` bytes, send it to `port`, and return its frame.
 
-    The frame is empty (`len(frame) == 0`) when the worker has no blank buffer left. Its
-    bytes hold anything. Raises ValueError for a port or length that cannot be sent.
-    Created packets leave behind those of the batch.
+        reply = create(meta, 60, meta.port)
+        if len(reply):
+            reply[:] = 0
+
+    The content of the frame is undefined, so fill all of it. The frame is empty when the
+    worker has no blank buffer left, or when 64 packets were created for this batch; `blanks`
+    in the configuration is the number of blank buffers. Created packets are sent after the
+    packets of the batch.
+
+    Raises ValueError when there is no such port or `length` is not 17 to 1518.
     """
     if not 0 <= port < meta.ports or not lib.RL_FRAME_MIN <= length <= lib.RL_FRAME_MAX:
-        raise ValueError("no such port, or no such length")
+        raise ValueError("the port does not exist, or the length is not 17 to 1518 bytes")
     frame = Meta(bytes(length)).frame
     meta.created.append((port, frame))
     return frame

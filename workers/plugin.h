@@ -1,4 +1,4 @@
-/* For authors of plugins in C. A plugin is one function per packet:
+/* The API for plugins in C. A plugin is a function that ringline calls for each packet:
  *
  *     #include "plugin.h"
  *
@@ -9,24 +9,34 @@
  *     }
  *     RL_PLUGIN(reflect_plugin, reflect)
  *
- * `frame` is the packet's first byte, `meta->length` its length. The answer is
- * the port to send to or RL_VERDICT_DROP; anything else drops the packet and is
- * counted. A function may write into the frame, set vlan_tci and flags, and
- * move offset and length within the buffer (RL_BUFFER_STRIDE bytes). It must
- * leave `meta->buffer` alone: the driver refuses a buffer that it did not hand
- * out. Compiled to a shared object it is named `./file.so:reflect_plugin`. */
+ * `frame` points to the first byte of the packet, `meta->length` is its length in bytes,
+ * `meta->port` its input port. `batch->ports` is the number of ports, `batch->queue` the
+ * worker's number, `batch->state` the plugin's state.
+ *
+ * The function returns the number of the port to send to, or RL_VERDICT_DROP. Any other
+ * value drops the packet and is counted.
+ *
+ * The function may write to the frame and set meta->vlan_tci and meta->flags. It may change
+ * meta->offset and meta->length while the frame stays within its buffer, which has
+ * RL_BUFFER_STRIDE bytes. It must not change meta->buffer: the driver refuses a buffer
+ * that this worker does not hold.
+ *
+ * Compile it to a shared object with -I of ringline.workers.api.include_directory(); its
+ * name in the configuration is then `./file.so:reflect_plugin`. */
 #ifndef RINGLINE_WORKERS_PLUGIN_H
 #define RINGLINE_WORKERS_PLUGIN_H
 #include "batch.h"
 
 #include <string.h>
 
+/* The first byte of `packet`. */
 static inline uint8_t *rl_frame(const struct rl_batch *batch, const struct rl_reference *packet)
 {
     return batch->memory + (size_t)packet->buffer * RL_BUFFER_STRIDE + packet->offset;
 }
 
-/* The verdict as it goes into the 8 bits of a reference: checked, then narrowed. */
+/* The verdict as 8 bits of a reference. The check comes before the conversion: 256 must not
+ * become port 0. */
 static inline uint8_t rl_verdict(int64_t verdict, uint32_t ports)
 {
     if ((verdict >= 0 && verdict < (int64_t)ports) || verdict == RL_VERDICT_DROP)
@@ -34,9 +44,11 @@ static inline uint8_t rl_verdict(int64_t verdict, uint32_t ports)
     return RL_VERDICT_INVALID;
 }
 
-/* A new packet of `length` bytes for `port`, in a blank buffer: its first byte,
- * or NULL when no blank is left or it would not fit. Its bytes are whatever the
- * buffer last held. Packets of a batch leave in order, created ones last. */
+/* Create a packet of `length` bytes and send it to `port`. Returns its first byte; its
+ * content is undefined, so fill all of it. Returns NULL when no blank buffer is left, when
+ * RL_BATCH_MAX packets were created for this batch, when there is no such port, or when
+ * `length` is outside RL_FRAME_MIN … RL_FRAME_MAX. Created packets are sent after the
+ * packets of the batch, in order. */
 static inline uint8_t *rl_create(struct rl_batch *batch, uint32_t length, uint32_t port)
 {
     if (!batch->blank_count || batch->created == RL_BATCH_MAX || port >= batch->ports ||
@@ -50,8 +62,8 @@ static inline uint8_t *rl_create(struct rl_batch *batch, uint32_t length, uint32
     return rl_frame(batch, packet);
 }
 
-/* Wraps a per-packet `static inline` function into the batch entry. State of
- * `bytes` bytes is at batch->state. */
+/* Define the plugin `name` from a `static inline` function for one packet. batch->state
+ * points to `bytes` bytes of named state: zeros at first, kept through a crash. */
 #define RL_PLUGIN_WITH_STATE(name, packet_function, bytes)                                         \
     static void name##_batch(struct rl_batch *batch)                                               \
     {                                                                                              \
@@ -64,5 +76,6 @@ static inline uint8_t *rl_create(struct rl_batch *batch, uint32_t length, uint32
     }                                                                                              \
     __attribute__((visibility("default"))) struct rl_plugin name = {                               \
         RL_PLUGIN_ABI, sizeof(struct rl_batch), bytes, name##_batch};
+/* The same without named state. */
 #define RL_PLUGIN(name, packet_function) RL_PLUGIN_WITH_STATE(name, packet_function, 0)
 #endif

@@ -1,14 +1,15 @@
-"""How tables and histograms of a plugin lie in its slot, for who writes and who reads.
+"""The layout of a plugin's tables and histograms in its worker slot.
 
-A table is rows of `columns` 64-bit words. Row 0 is the heading: its word 0 is a
-sequence number, odd while the table is being written, its word 1 the number of
-rows in use. Every other row is a label of LABEL_BYTES, zero-padded UTF-8, and one
-number per value. The entry's type holds the names: of the label, then of the values.
+A table consists of rows of `columns` 64-bit words. Row 0 is the heading: word 0 is a
+sequence number, odd while the table is being written, word 1 the number of rows in use.
+Every other row is a label of LABEL_BYTES (UTF-8, padded with zeros) and one word per
+value. The type of the slot's entry holds the names: of the label, then of the values.
 
-A histogram is a sum and then buckets by powers of two: bucket b counts values below 2^b
-that no earlier bucket counts, the last one everything else.
+A histogram is one word for the sum of all values, then one word per bucket. Bucket b
+counts the values below 2^b that no earlier bucket counts; the last bucket counts the rest.
 
-Pure: metrics and reports use this too, and believe nothing that they read.
+Metrics and reports read slots with this module. They do not trust what they read: a
+plugin can write anything there.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LABEL_BYTES = 112  # two IPv6 addresses with ports fit
+LABEL_BYTES = 112  # enough for two IPv6 addresses with ports
 LABEL_WORDS = LABEL_BYTES // 8
 HEADING_ROWS = 1
 
 
 def columns_of(names: Sequence[str]) -> int:
-    """The 64-bit words of a row whose label and values are called `names`."""
+    """The number of 64-bit words in a row; `names` are those of the label and the values."""
     return LABEL_WORDS + len(names) - 1
 
 
 def pack_label(label: str) -> bytes:
-    """The label as it lies in a row; what is too long is cut between characters."""
+    """The LABEL_BYTES bytes of a label. A label that is too long is cut between characters."""
     data = label.encode("utf-8", "replace")[:LABEL_BYTES]
     return data.decode("utf-8", "ignore").encode().ljust(LABEL_BYTES, b"\0")
 
@@ -38,7 +39,7 @@ def read_table(
 ) -> list[tuple[str, list[int]]] | None:
     """The rows of a table as (label, values), from its entry's type, columns and words.
 
-    None when it is being written, which the caller may try again, or when it is no table.
+    None while the table is being written (try again), or when the words are not a table.
     """
     names = type_.split()
     heading = words[:columns]

@@ -1,13 +1,13 @@
-"""For a user's own tests: run a plugin on frames, without a card or a process.
+"""For tests of your own plugin: run it on frames, without a card or another process.
 
     from ringline.workers.testing import DROP, run_plugin
 
-    def test_bounce_drops_what_is_not_ip():
+    def test_bounce_drops_other_protocols():
         [result] = run_plugin("./bounce.py:bounce", [bytes(60)])
         assert result.verdict == DROP
 
-All three tiers run as they do in a worker: the compiled one compiled, in batches of
-up to 64, through the same C loop.
+A plugin of any tier runs as in a worker: compiled if it is a packet function, in batches
+of up to 64 packets, through the same C loop.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ringline.shm import counters as counter_blocks
-from ringline.shm import slots
-from ringline.shm._shm import lib
 from ringline.shm.errors import PluginError
-from ringline.workers import tables
 from ringline.workers.packets import DROP, HASH, VLAN
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier
-from ringline.workers.trials.harness import BATCH, Arrival, Departure, Harness
+from ringline.workers.trials.harness import BATCH, ERROR, Arrival, Departure, Harness, named_values
 
 __all__ = ["DROP", "ERROR", "Frame", "PluginError", "Result", "Run", "run_plugin"]
-
-ERROR: int = lib.RL_VERDICT_ERROR
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame with what a card would tell of it. `port` is the number of the input port."""
+    """A frame to run the plugin on, with what the card reports of it.
+
+    data: the bytes of the frame.
+    port: the number of the input port.
+    rss_hash, vlan_tci: None if the card reports none; a number sets the flag HASH or VLAN.
+    flags: other flags, such as L3_OK and L4_OK.
+    """
 
     data: bytes
     port: int = 0
@@ -44,8 +45,13 @@ class Frame:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a frame. `verdict` is a port's number, DROP, or ERROR with `error` saying
-    why; `frame` its bytes afterwards, `vlan_tci` the tag that the card shall insert."""
+    """The result of the plugin for one frame.
+
+    verdict: the number of a port, DROP, or ERROR.
+    frame: the bytes of the frame after the plugin.
+    vlan_tci: the VLAN tag that the card would insert, or None.
+    error: why the verdict is ERROR: a sentence, or None.
+    """
 
     verdict: int
     frame: bytes
@@ -55,12 +61,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Run(Sequence[Result]):
-    """The results in the order of the frames.
+    """The results as a sequence, in the order of the frames.
 
-    `created` are the packets that the plugin made, in order. `counters` is what a worker
-    counts for every plugin, `named` what this one names itself: counters and gauges as
-    numbers, histograms as (sum, buckets), tables as rows of (label, values). `remarks`
-    are sentences about what could be better.
+    created: the packets that the plugin created, in order.
+    counters: the counters of a worker (packets, bytes, forwarded, dropped, …).
+    named: the plugin's own metrics by name: a counter or gauge is a number, a histogram is
+        (sum, buckets), a table is a list of rows (label, values).
+    remarks: sentences about possible improvements of the plugin.
     """
 
     results: list[Result]
@@ -87,17 +94,21 @@ def run_plugin(
     batch: int = BATCH,
     debug: bool = True,
 ) -> Run:
-    """Run `plugin`, an object or its name in a configuration, on `frames`.
+    """Run `plugin` on `frames` and return the results.
 
-    `ports` are the names of the ports, or how many there are; `blanks` is how many packets
-    the plugin may make per batch; `batch` frames (at most 64) come at a time. `debug`
-    makes an index out of range an error in compiled plugins.
+    plugin: the plugin object, or its name as in a configuration.
+    options: the plugin's options by name.
+    ports: the names of the ports, or their number.
+    queue: the number of the worker.
+    blanks: how many packets the plugin can create per batch, at most 64.
+    batch: how many frames the plugin gets at a time, 1 to 64.
+    debug: in compiled plugins, an index out of range raises IndexError.
 
     Raises PluginError when the plugin cannot be loaded, prepared or set up, or does not
-    take the options.
+    accept the options; ValueError when `batch` or the port of a frame is out of range.
     """
     if not 1 <= batch <= BATCH:
-        raise ValueError(f"a batch has 1 to {BATCH} frames, not {batch}")
+        raise ValueError(f"a batch must have 1 to {BATCH} frames, not {batch}")
     names = [f"port{n}" for n in range(ports)] if isinstance(ports, int) else list(ports)
     context = Context(queue=queue, ports=names, debug=debug)
     tier = _load(plugin)
@@ -114,7 +125,7 @@ def run_plugin(
         for arrival, departure in zip(some, departures, strict=True):
             error = None
             if departure.verdict == ERROR:
-                error = complaint or explain(tier, arrival, len(names))
+                error = complaint or harness.explain(arrival)
             results.append(_result(departure, error))
         created += [_result(departure, None) for departure in made]
     harness.engine.tick()
@@ -136,7 +147,7 @@ def _load(plugin: Any) -> Tier:
 def _arrival(frame: bytes | Frame, ports: int) -> Arrival:
     it = frame if isinstance(frame, Frame) else Frame(bytes(frame))
     if not 0 <= it.port < ports:
-        raise ValueError(f"a frame comes in at port {it.port}, and there are {ports}")
+        raise ValueError(f"the port of a frame must be 0 to {ports - 1}, not {it.port}")
     flags = it.flags
     flags |= 0 if it.rss_hash is None else HASH
     flags |= 0 if it.vlan_tci is None else VLAN
@@ -145,28 +156,3 @@ def _arrival(frame: bytes | Frame, ports: int) -> Arrival:
 
 def _result(departure: Departure, error: str | None) -> Result:
     return Result(departure.verdict, departure.data, departure.vlan_tci, error)
-
-
-def explain(tier: Tier, arrival: Arrival, ports: int) -> str:
-    """Why a packet's verdict is an error, as far as that can be found out afterwards."""
-    data, port, rss_hash, vlan_tci, flags = arrival
-    told = tier.explain(
-        bytes(data), port=port, ports=ports, rss_hash=rss_hash, vlan_tci=vlan_tci, flags=flags
-    )
-    return told or "the answer is neither the number of a port nor DROP"
-
-
-def named_values(slot: slots.WorkerSlot) -> dict[str, Any]:
-    """What a plugin named in its slot, state left out, by name."""
-    values: dict[str, Any] = {}
-    for entry in slot.entries():
-        if entry.kind == slots.STATE:
-            continue
-        words = slot.values(entry)
-        if entry.kind == slots.TABLE:
-            values[entry.name] = tables.read_table(entry.type, entry.columns, words)
-        elif entry.kind == slots.HISTOGRAM:
-            values[entry.name] = tables.read_histogram(words)
-        else:
-            values[entry.name] = words[0]
-    return values

@@ -1,16 +1,16 @@
-"""What a plugin's setup is given: the Worker.
+"""The argument of a plugin's `setup(worker)`: the Worker, with counters, tables and state.
 
-Everything that a plugin names here lies in the segment of its worker slot, which
-outlives a crash and a reload. The same name gives the same memory again, so:
+Everything that a plugin names here is in the memory of its worker slot, which survives a
+crash of the worker. The next worker process gets the same memory for the same name:
 
- - a counter goes on from where it was, and never steps back
- - state is found as the predecessor left it, at whatever instruction it died; a
-   plugin orders its writes so that each moment is a sound one, or checks in setup
- - after repeated crashes the slot starts with blank state, since that may be the cause
+ - A counter continues from its last value and never decreases.
+ - State is as the crashed process left it, possibly in the middle of an update. A plugin
+   orders its writes so that state is always consistent, or checks it in setup.
+ - After repeated crashes the supervisor clears the state, because it may be their cause.
 
-While a plugin is prepared, setup runs once more with memory that is thrown away
-(`worker.rehearsal` is true): that is how the types of compiled state are known
-before there is traffic. A setup should do nothing else that can be seen outside.
+Setup of a compiled plugin also runs in a dry run before the first packet, with memory that
+is then discarded, to find the types of the state; `worker.rehearsal` is true then. So a
+setup must have no effects outside the Worker.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import DTypeLike, NDArray
 
-_TYPE_TEXT = 55  # characters that describe a piece of state in its slot
+_TYPE_TEXT = 55  # bytes for the type of an entry: `type` of struct rl_slot_entry, less a zero
 
 
 class _Words:
-    """64-bit numbers in the slot; `array` is their NumPy view, for compiled functions."""
+    """Unsigned 64-bit numbers in the slot."""
 
     def __init__(self, address: int, count: int) -> None:
         self._count = count
@@ -42,54 +42,55 @@ class _Words:
 
     @property
     def array(self) -> NDArray[np.uint64]:
-        """The numbers as a NumPy array over the slot's memory."""
+        """The numbers as a writable uint64 array over the slot's memory, for compiled functions."""
         import numpy as np
 
         return np.frombuffer(ffi.buffer(self._words, 8 * self._count), dtype=np.uint64)
 
 
 class Counter(_Words):
-    """A number that only grows."""
+    """A number >= 0 that never decreases."""
 
     def add(self, n: int = 1) -> None:
-        """Count `n` >= 0 more."""
+        """Add `n`. Raises ValueError when `n` is negative."""
         if n < 0:
-            raise ValueError(f"a counter only grows; {n} was to be added")
+            raise ValueError(f"a counter only grows: the number to add must be at least 0, not {n}")
         self._words[0] += n
 
     @property
     def value(self) -> int:
-        """The count since the instance started."""
+        """The count since the start of the run, over all processes of this worker."""
         return int(self._words[0])
 
 
 class Gauge(_Words):
-    """A number >= 0 that goes up and down."""
+    """A number >= 0 that can increase and decrease."""
 
     def set(self, value: int) -> None:
-        """Show `value`."""
+        """Set the gauge to `value` >= 0."""
         self._words[0] = value
 
     @property
     def value(self) -> int:
-        """What it shows."""
+        """The value set last; 0 at first."""
         return int(self._words[0])
 
 
 class Histogram(_Words):
-    """How often values fell into buckets by powers of two (tables.py)."""
+    """Counts of values in buckets by powers of two: bucket b counts values below 2^b that no
+    earlier bucket counts, the last bucket all others."""
 
     def observe(self, value: int) -> None:
-        """Count one `value` >= 0."""
-        value = int(value)  # NumPy's numbers do not know their bit length
+        """Count one value. Raises ValueError when `value` is negative."""
+        value = int(value)  # a NumPy integer has no bit_length
         if value < 0:
-            raise ValueError(f"a histogram counts values from 0 on, not {value}")
+            raise ValueError(f"a value of a histogram must be at least 0, not {value}")
         self._words[1 + min(value.bit_length(), self._count - 2)] += 1
         self._words[0] += value
 
 
 class Table:
-    """Up to `rows` rows of a label and numbers, exported with the plugin's name."""
+    """A table of up to `rows` rows; a row is a label and numbers >= 0."""
 
     def __init__(self, address: int, columns: int, rows: int) -> None:
         self._address = address
@@ -98,7 +99,10 @@ class Table:
         self._words: Any = ffi.cast("uint64_t *", address)
 
     def write(self, rows: Iterable[tuple[str, Sequence[int]]]) -> None:
-        """Replace the rows by these (label, values); those beyond the last row are left out."""
+        """Replace all rows by `rows`, tuples (label, values); extra rows are ignored.
+
+        Raises ValueError when a row has not as many values as the table has columns.
+        """
         sequence = self._words[0] | 1
         lib.rl_publish64(self._address, sequence)
         used = 0
@@ -108,8 +112,8 @@ class Table:
             start = (tables.HEADING_ROWS + used) * self._columns
             if len(values) != self._columns - tables.LABEL_WORDS:
                 raise ValueError(
-                    f"a row of this table has {self._columns - tables.LABEL_WORDS} values, "
-                    f"{len(values)} were given"
+                    f"a row of this table must have {self._columns - tables.LABEL_WORDS} values, "
+                    f"not {len(values)}"
                 )
             ffi.memmove(self._words + start, tables.pack_label(label), tables.LABEL_BYTES)
             for number, value in enumerate(values, start + tables.LABEL_WORDS):
@@ -120,10 +124,21 @@ class Table:
 
 
 class Worker:
-    """The worker as its plugin sees it.
+    """The worker that runs a plugin: the argument of `setup` and `tick`.
 
-    `queue` is its number, `ports` the port names with their numbers, which are the
-    verdicts, `options` the plugin's options with the defaults filled in.
+        def setup(self, worker):
+            self.lan = worker.ports["lan"]
+            self.refused = worker.counter("refused")
+            self.seen = worker.state("seen", "u8", (1024, 2))
+
+    queue: the number of this worker; it serves the queue of this number on every port.
+    ports: a dict from the name of a port to its number, which is the verdict to send there.
+    options: a dict of the plugin's options, with defaults.
+    rehearsal: true in the dry run of a compiled plugin's setup (see the module).
+
+    A name is a letter, then up to 46 letters, digits and `_`. Every method raises PluginError
+    when the name is invalid or used for something else, the slot has no room left (`state` in the
+    configuration), or more than 128 names are used.
     """
 
     def __init__(
@@ -143,30 +158,37 @@ class Worker:
         self._tables: dict[str, Table] = {}
 
     def counter(self, name: str) -> Counter:
-        """The counter called `name`; it is exported as a metric of the plugin."""
+        """The counter `name`. It is exported as the metric `plugin_events_total`."""
         return Counter(self._slot.lookup_or_add(name, slots.COUNTER), 1)
 
     def gauge(self, name: str) -> Gauge:
-        """The gauge called `name`."""
+        """The gauge `name`. It is exported as the metric `plugin_value`."""
         return Gauge(self._slot.lookup_or_add(name, slots.GAUGE), 1)
 
     def histogram(self, name: str, buckets: int = 32) -> Histogram:
-        """The histogram called `name`: bucket b counts values below 2^b."""
+        """The histogram `name` with 2 to 64 `buckets`; bucket b counts values below 2^b. It is
+        exported as the metric `plugin_distribution`."""
         if not 2 <= buckets <= 64:
-            raise PluginError(f"histogram {name!r} has 2 to 64 buckets, not {buckets}")
+            raise PluginError(f"histogram {name!r} must have 2 to 64 buckets, not {buckets}")
         words = 1 + buckets
         address = self._slot.lookup_or_add(name, slots.HISTOGRAM, "log2", words, 8 * words)
         return Histogram(address, words)
 
     def table(self, name: str, label: str, values: Sequence[str], rows: int) -> Table:
-        """The table called `name`: `rows` rows of a `label` and of numbers called `values`."""
+        """The table `name` of up to `rows` rows: a label and one number per name in `values`.
+
+            top = worker.table("top_talkers", "flow", ["packets", "bytes"], rows=10)
+            top.write([("10.0.0.1 > 10.0.0.2", (12, 900))])
+
+        It is exported as the metric `plugin_table`. A label has up to 112 bytes of UTF-8.
+        """
         if name in self._tables:
             return self._tables[name]  # a tick may ask for it every time
         names = [label, *values]
         if not values or not all(slots.is_name(word) for word in names) or rows < 1:
             raise PluginError(
-                f"table {name!r} needs a label, the names of its values, which are identifiers, "
-                "and at least one row"
+                f"table {name!r} needs a label, at least one value, and at least one row; the "
+                "names of the label and the values must be identifiers"
             )
         columns = tables.columns_of(names)
         address = self._slot.lookup_or_add(
@@ -180,7 +202,7 @@ class Worker:
         return self._tables[name]
 
     def state(self, name: str, dtype: DTypeLike, shape: int | tuple[int, ...] = 1) -> NDArray[Any]:
-        """The named state `name` as an array of `shape`; zeros when it is new."""
+        """The state `name`: a writable array of `shape` and `dtype`, all zeros when it is new."""
         import numpy as np
 
         kind = np.dtype(dtype)
@@ -196,12 +218,12 @@ class Worker:
         return np.frombuffer(memory, dtype=kind).reshape(extents)
 
     def memory(self, name: str, bytes_: int) -> int:
-        """The address of `bytes_` bytes of named state, for C; zeros when it is new."""
+        """The address of `bytes_` bytes of state for C; all zeros when it is new."""
         return self._slot.lookup_or_add(name, slots.STATE, "", 1, bytes_)
 
 
 def _fitting(text: str) -> str:
-    """`text`, or a short text that differs when it does."""
+    """`text`, or its first 30 bytes and its hash when it does not fit into the entry."""
     data = text.encode()
     if len(data) <= _TYPE_TEXT and text.isprintable():
         return text
@@ -209,28 +231,28 @@ def _fitting(text: str) -> str:
 
 
 class PrivateSegment:
-    """Memory of this process alone in place of a slot's segment: for rehearsals and trials."""
+    """Private memory in place of a slot's segment, for dry runs and trials."""
 
     def __init__(self, state_bytes: int) -> None:
         self.used = ffi.offsetof("struct rl_slot_segment", "area") + state_bytes
-        # Mapped, not allocated: only what the plugin touches takes memory.
+        # mmap takes physical memory only for the pages that the plugin touches.
         try:
             self._map = mmap.mmap(-1, self.used, mmap.MAP_PRIVATE)
         except OSError as error:
             raise EnvironmentLacks(
-                f"{self.used} bytes for the state of a plugin cannot be had: {error.strerror}; "
-                "give it less state, or raise the limit (ulimit -v)"
+                f"the {self.used} bytes for the state of a plugin cannot be allocated: "
+                f"{error.strerror}; give it less state, or raise the limit (ulimit -v)"
             ) from None
         self.address = int(ffi.cast("uintptr_t", ffi.from_buffer(self._map)))
 
     def at(self, pointer: str, offset: int = 0) -> Any:
-        """The address `offset` bytes into it as `pointer`."""
+        """The address of byte `offset`, cast to the C type `pointer`."""
         return ffi.cast(pointer, self.address + offset)
 
     def close(self) -> None:
-        """The memory goes with the last reference to it."""
+        """Nothing to do: the memory is freed with the last reference to it."""
 
 
 def private_slot(state_bytes: int) -> slots.WorkerSlot:
-    """A slot in memory of this process alone."""
-    return slots.WorkerSlot(PrivateSegment(state_bytes))  # type: ignore[arg-type]  # stands in
+    """A worker slot in private memory, for dry runs and trials."""
+    return slots.WorkerSlot(PrivateSegment(state_bytes))  # type: ignore[arg-type]  # in place of a Segment

@@ -1,4 +1,4 @@
-"""What a benchmark comes to: figures beside the limit of the same minute, as table or JSON."""
+"""The results of a benchmark beside the limit of the machine, as a table or JSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure: the median of `runs`, with what a bare loop reached beside it.
+    """One result: the median of `runs`, in `unit`.
 
-    `limit` is in the same unit, measured by a loop with nothing of ours around
-    it; None where there is no such loop. `goal` is what we promise on a machine
-    of two cores, and `more` says whether more is better.
+    `limits` are the runs, in the same unit, of a bare loop that does the same work with
+    nothing of ringline around it; empty where there is no such loop. `goal` is the
+    promised value on a machine with two cores; `more` means that a larger value is better.
     """
 
     what: str
@@ -27,7 +27,7 @@ class Figure:
 
     @property
     def value(self) -> float:
-        """The median."""
+        """The median of the runs."""
         return statistics.median(self.runs)
 
     @property
@@ -37,20 +37,20 @@ class Figure:
 
     @property
     def of_limit(self) -> float | None:
-        """How much of the bare limit was reached: 1.0 is all of it."""
+        """The share of the bare limit that was reached; 1.0 is all of it."""
         if self.limit is None or self.value == 0 or self.limit == 0:
             return None
         return self.value / self.limit if self.more else self.limit / self.value
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal was reached; None without a goal."""
+        """Whether the goal is met; None without a goal."""
         if self.goal is None:
             return None
         return self.value >= self.goal if self.more else self.value <= self.goal
 
     def to_json(self) -> dict[str, Any]:
-        """With the derived values, for scripts."""
+        """All fields and derived values as JSON values."""
         return asdict(self) | {
             "value": self.value,
             "limit": self.limit,
@@ -60,7 +60,7 @@ class Figure:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, without an exponent."""
+    """The value with at most two decimals, fewer for a larger value; "-" for None."""
     if value is None:
         return "-"
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
@@ -68,7 +68,7 @@ def number(value: float | None) -> str:
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """The figures in columns, with the spread of the runs and the goal."""
+    """The figures as a text table, with the spread of the runs and the goal."""
     rows = [("", "median", "unit", "lowest", "highest", "bare limit", "of limit", "goal", "")]
     for figure in figures:
         share = figure.of_limit

@@ -1,10 +1,9 @@
-"""The machine as it is in this minute, and which of its runs were quiet.
+"""The state of the machine during a benchmark, and the choice of undisturbed runs.
 
-Virtual machines lend their processors to others: a loop of pure arithmetic takes
-up to 1.8 times as long in a bad moment. And they move them: a cache line's way
-between two that were near takes five times as long when one is on another chip.
-So every benchmark looks at both before and after each run, and only runs in good
-moments count.
+On a virtual machine the speed of a CPU varies. When others use it, a loop of pure
+arithmetic takes up to 1.8 times as long. When the host moves a virtual CPU to another
+chip, a cache line takes five times as long between the two CPUs. So `quiet_runs`
+measures both before and after each run, and prefers undisturbed runs.
 """
 
 from __future__ import annotations
@@ -20,13 +19,15 @@ from ringline.pipeline.bench.pair import run_pair
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks
 
-ROUNDS = 2_000_000  # of arithmetic: some 3 ms
+ROUNDS = 2_000_000  # steps of the arithmetic loop: about 3 ms
 PINGS = 100_000
-QUIET = 1.08  # a run counts when its arithmetic took at most this times the best seen,
-NEAR = 2.0  # and a cache line's way at most this times
+# A run is undisturbed when the arithmetic loop takes at most QUIET times its best, and
+# the round trip of a cache line at most NEAR times its best.
+QUIET = 1.08
+NEAR = 2.0
 TRIES_PER_RUN = 3
 
-# Before the first measurement pins this process.
+# The CPUs of this process before a measurement pins it.
 USABLE = frozenset(os.sched_getaffinity(0))
 
 Result = TypeVar("Result")
@@ -34,9 +35,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Machine:
-    """`arithmetic` in ns per dependent multiply-add, `round_trip` in ns per cache
-    line there and back between the two processors (None with one), `strays` the share of
-    each processor that others use while we sleep."""
+    """What `look` measured.
+
+    `arithmetic` is ns per dependent multiply-add; `round_trip` is ns for a cache line to the
+    other CPU and back (None with one CPU); `strays` is the share of each CPU that other
+    processes use.
+    """
 
     cpus: tuple[int, ...]
     arithmetic: float
@@ -44,23 +48,26 @@ class Machine:
     strays: dict[int, float]
 
     def describe(self) -> str:
-        """One line for the reader of a table."""
+        """One line of text for the head of the table."""
         strays = ", ".join(f"cpu {cpu} {share:.0%}" for cpu, share in self.strays.items())
         trip = "-" if self.round_trip is None else f"{self.round_trip:.0f} ns"
         return (
-            f"processors {', '.join(map(str, self.cpus))}; arithmetic {self.arithmetic:.2f} ns a "
-            f"step; cache line there and back {trip}; used by others: {strays}"
+            f"CPUs {', '.join(map(str, self.cpus))}; arithmetic {self.arithmetic:.2f} ns a "
+            f"step; cache line round trip {trip}; used by others: {strays}"
         )
 
 
 def choose_cpus(wanted: list[int] | None) -> tuple[int, ...]:
-    """The two processors to measure on, or the one there is."""
+    """The two CPUs to measure on: `wanted`, or the last two usable ones, or the only one.
+
+    Raises EnvironmentLacks when a wanted CPU cannot be used.
+    """
     usable = sorted(USABLE)
     if wanted:
         missing = [cpu for cpu in wanted if cpu not in usable]
         if missing:
             raise EnvironmentLacks(
-                f"--cpus: processor {missing[0]} cannot be used here; usable: "
+                f"--cpus: CPU {missing[0]} cannot be used here; usable: "
                 + ", ".join(map(str, usable))
             )
         return tuple(wanted[:2])
@@ -77,13 +84,13 @@ def look(cpus: tuple[int, ...]) -> Machine:
 
 
 def arithmetic() -> float:
-    """ns per step of dependent arithmetic, now, on this processor."""
+    """ns per step of dependent arithmetic on this CPU, measured now."""
     ticks: int = lib.rl_limit_arithmetic(ROUNDS)
     return ticks / ROUNDS / ticks_per_second() * 1e9
 
 
 def round_trip(cpus: tuple[int, ...]) -> float:
-    """ns of a cache line there and back between the two processors, now."""
+    """ns for a cache line to the other CPU and back, measured now."""
     ticks, _ = run_pair(cpus, "ping", {"rounds": PINGS}, 4096)
     return ticks / PINGS / ticks_per_second() * 1e9
 
@@ -91,8 +98,11 @@ def round_trip(cpus: tuple[int, ...]) -> float:
 def quiet_runs(
     measure: Callable[[], Result], runs: int, machine: Machine, *, pair: bool = False
 ) -> list[Result]:
-    """`runs` results of `measure` from quiet moments; after TRIES_PER_RUN times as many
-    tries also others, the least disturbed first. `pair`: it runs on both processors."""
+    """`runs` results of `measure`, undisturbed if possible.
+
+    After TRIES_PER_RUN x `runs` tries the least disturbed results fill up. `pair` says that
+    `measure` uses both CPUs.
+    """
     tried: list[tuple[float, float, Result]] = []
 
     def look() -> tuple[float, float]:
@@ -114,7 +124,7 @@ def quiet_runs(
 
 
 def _busy(cpus: tuple[int, ...]) -> dict[int, tuple[int, int]]:
-    """Per processor: ticks in use, ticks in all, of the kernel's clock."""
+    """Per CPU: (busy ticks, all ticks) of the kernel since boot."""
     found = {}
     with open("/proc/stat", encoding="ascii") as stat:
         for line in stat:

@@ -1,7 +1,7 @@
-"""Two loops in two processes over shared memory, each on a processor of its own.
+"""Run two loops in two processes over shared memory, each on its own CPU.
 
-The other side is a process of its own, started anew (never forked), and gets the
-memory as a descriptor. Either side gives up when the other stands still.
+The other process is a new Python, not a fork, and gets the memory as a file
+descriptor. Each side gives up after TIMEOUT seconds without progress of the other.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ringline.pipeline.bench._bench import ffi, lib
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks
 
-TIMEOUT = 5.0  # seconds that one side waits for the other
+TIMEOUT = 5.0  # seconds
 
 Loops = dict[str, tuple[Any, Any]]
 
 
 def _loops(memory: Any, given: dict[str, int]) -> Loops:
-    """Per name: what this side does, and what the other does, as functions without arguments."""
+    """By name: the loop of this side and the loop of the other side."""
     timeout = int(TIMEOUT * ticks_per_second())
     bare = ffi.cast("struct rl_bare_ring *", memory)
     back = ffi.cast("struct rl_bare_ring *", memory + ffi.sizeof("struct rl_bare_ring"))
@@ -53,9 +53,9 @@ def _loops(memory: Any, given: dict[str, int]) -> Loops:
 
 
 def run_pair(cpus: tuple[int, ...], name: str, given: dict[str, int], size: int) -> tuple[int, int]:
-    """Run the pair `name` over `size` bytes; returns the ticks of either side.
+    """Run the pair `name` over `size` bytes; the ticks of this and of the other side.
 
-    Raises EnvironmentLacks when a side stood still: something else holds the processor.
+    Raises EnvironmentLacks when a side made no progress: its CPU is busy.
     """
     fd = os.memfd_create("ringline-bench")
     try:
@@ -71,7 +71,7 @@ def run_pair(cpus: tuple[int, ...], name: str, given: dict[str, int], size: int)
                 assert there.stdin is not None
                 assert there.stdout is not None
                 try:
-                    there.stdout.readline()  # it is ready to run
+                    there.stdout.readline()  # the other side is ready
                     os.sched_setaffinity(0, {cpus[0]})
                     ours, _ = _loops(ffi.cast("uint8_t *", start), given)[name]
                     there.stdin.write(b"go\n")
@@ -84,14 +84,14 @@ def run_pair(cpus: tuple[int, ...], name: str, given: dict[str, int], size: int)
         os.close(fd)
     if not ticks or not their_ticks:
         raise EnvironmentLacks(
-            f"the two sides of `{name}` did not run at the same time: processors "
-            f"{cpus[0]} and {cpus[1]} are held by something else"
+            f"the two sides of `{name}` did not run at the same time: CPUs "
+            f"{cpus[0]} and {cpus[1]} are busy with other work"
         )
     return ticks, their_ticks
 
 
 def main() -> None:
-    """The other side."""
+    """The other side: the entry point of the second process."""
     fd, size, cpu, name, given = sys.argv[1:]
     os.sched_setaffinity(0, {int(cpu)})
     with mmap.mmap(int(fd), int(size)) as memory:

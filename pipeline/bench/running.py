@@ -1,4 +1,4 @@
-"""A whole `ringline run` for the benchmark, started by its command line as a user would."""
+"""Start `ringline run` as a child process for the benchmark."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from types import TracebackType
 from typing import Any
 
 from ringline.pipeline.bench.machine import USABLE
-from ringline.pipeline.telemetry import status_socket
 from ringline.pipeline.telemetry.snapshot import Snapshot
+from ringline.pipeline.telemetry.status_client import ask
 from ringline.shm.errors import EnvironmentLacks, RinglineError
 
-START_SECONDS = 60.0  # numba without its cache compiles for some seconds
+START_SECONDS = 60.0  # without its cache, numba compiles for some seconds
 STOP_SECONDS = 20.0
-LOOK_SECONDS = 0.005
+POLL_SECONDS = 0.005
 
 
 class Running:
-    """A run of the configuration `text`. A context manager: leaving it ends the run in order.
+    """A run of the configuration `text`; leaving the context ends it as Ctrl-C does.
 
-    `started` is when it was started (monotonic seconds). After the end `report` is its report.
+    `started` is time.monotonic() at the start; `report` is filled by `end`.
     """
 
     def __init__(self, text: str) -> None:
@@ -39,7 +39,7 @@ class Running:
         self._errors = (self.folder / "errors").open("w+")
         self._report = self.folder / "report.json"
         command = [sys.executable, "-P", "-m", "ringline.pipeline.commands.cli", "run", str(config)]
-        os.sched_setaffinity(0, USABLE)  # which the run inherits
+        os.sched_setaffinity(0, USABLE)  # the run inherits it
         self.started = time.monotonic()
         self._process = subprocess.Popen(
             [*command, "--report", str(self._report)],
@@ -52,42 +52,42 @@ class Running:
         return self
 
     def look(self) -> Snapshot:
-        """What the run says of itself now. Waits until it answers.
+        """A snapshot of the run, as soon as it answers.
 
-        Raises EnvironmentLacks with its own words when it ended.
+        Raises EnvironmentLacks with the last line of its error output when it has ended.
         """
         deadline = time.monotonic() + START_SECONDS
         while True:
             if self._process.poll() is not None:
-                raise EnvironmentLacks(f"the run that was to be measured ended: {self._words()}")
+                raise EnvironmentLacks(f"the measured run ended early: {self._last_error()}")
             try:
-                return status_socket.ask(self.name)
+                return ask(self.name)
             except RinglineError:
                 if time.monotonic() > deadline:
                     raise
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def first_packet(self) -> float:
-        """Seconds from the start until the first packet was sent."""
+        """Wait for the first sent packet; the seconds from the start to it."""
         deadline = self.started + START_SECONDS
         while time.monotonic() < deadline:
             snapshot = self.look()
             if any(port.total("tx_packets") for port in snapshot.ports):
                 return time.monotonic() - self.started
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         raise EnvironmentLacks(f"no packet was sent within {START_SECONDS:g} s")
 
     def processes(self) -> list[int]:
-        """The supervisor and all of its children."""
+        """The process ids of the supervisor and its children."""
         found = [self._process.pid]
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         return found + [int(pid) for pid in children.read_text().split()]
 
     def end(self) -> dict[str, Any]:
-        """End it as Ctrl-C would and return its report."""
+        """End the run with SIGINT; its report. Raises EnvironmentLacks when it failed."""
         self._stop()
         if self._process.returncode != 0 or not self._report.exists():
-            raise EnvironmentLacks(f"the run that was measured did not end well: {self._words()}")
+            raise EnvironmentLacks(f"the measured run failed at its end: {self._last_error()}")
         self.report = json.loads(self._report.read_text())
         return self.report
 
@@ -100,7 +100,7 @@ class Running:
                 self._process.kill()
                 self._process.wait()
 
-    def _words(self) -> str:
+    def _last_error(self) -> str:
         self._errors.flush()
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines()
@@ -122,7 +122,7 @@ class Running:
 
 
 def resident(pid: int) -> float:
-    """Resident memory of a process in MB (10^6 bytes), without shared memory."""
+    """Resident memory of a process in MB (10^6 bytes), without shared memory segments."""
     fields = dict(
         line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
     )
@@ -130,6 +130,6 @@ def resident(pid: int) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used, in all its threads."""
+    """CPU seconds that a process has used, in all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

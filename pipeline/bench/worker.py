@@ -1,4 +1,4 @@
-"""A real worker process for the benchmark, with the benchmark in the driver's place."""
+"""A real worker process, driven by the benchmark instead of the driver."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from ringline.pipeline.supervisor.child import Child
 from ringline.pipeline.supervisor.instance import grant
 from ringline.shm import control, errors
 from ringline.shm.errors import EnvironmentLacks, PluginError
+from ringline.shm.messages import WorkerOpen
 from ringline.shm.packets import PacketMemory
 from ringline.shm.rings import RingPair
 from ringline.shm.slots import WorkerSlot
 from ringline.workers.process import launch
 
-READY_SECONDS = 60.0  # numba without its cache compiles for some seconds
-TIMEOUT = 5.0  # seconds until a worker that does not answer is given up
-FRAME = 60
+READY_SECONDS = 60.0  # without its cache, numba compiles for some seconds
+TIMEOUT = 5.0  # seconds to wait for an answer
+FRAME = 60  # bytes of each packet, without CRC
 BATCH = 64
 
 
 @dataclass
 class Worker:
-    """`in_` and `out` are the driver's ring ends (cdata), `references` 64 packets of 60 bytes
-    in packet memory, `counters` what the worker counts, `pid` its process."""
+    """A worker that is ready.
+
+    `in_` and `out` are the driver's ends of its rings (`struct rl_ring_end *`), `references`
+    BATCH packets of FRAME bytes in packet memory, `counters` its struct rl_worker_counters.
+    """
 
     rings: Any
     in_: Any
@@ -39,7 +43,10 @@ class Worker:
 
 @contextlib.contextmanager
 def worker(plugin: str, *, cpu: int, idle: str) -> Iterator[Worker]:
-    """A worker that runs `plugin` on `cpu`, ready; it ends with the context."""
+    """Start a worker that runs `plugin` on `cpu`, and wait until it is ready.
+
+    `idle` is busy or adaptive. The worker ends with the context.
+    """
     instance = f"bench-{os.getpid()}"
     with (
         PacketMemory.create(instance, BATCH, hugepages="off") as packets,
@@ -49,22 +56,21 @@ def worker(plugin: str, *, cpu: int, idle: str) -> Iterator[Worker]:
         child = Child("worker", launch.command(), launch.environment())
         try:
             with grant(packets.segment, rings.segment, slot.segment) as descriptors:
-                child.tell(
-                    {
-                        "do": "open",
-                        "queue": 0,
-                        "generation": 1,
-                        "plugin": plugin,
-                        "options": {},
-                        "ports": ["bench"],
-                        "state_bytes": 1 << 20,
-                        "idle": idle,
-                        "yield": False,
-                        "debug": False,
-                        "cpu": cpu,
-                    },
-                    descriptors,
-                )
+                message: WorkerOpen = {
+                    "do": "open",
+                    "queue": 0,
+                    "generation": 1,
+                    "plugin": plugin,
+                    "options": {},
+                    "ports": ["bench"],
+                    "folder": None,
+                    "state_bytes": 1 << 20,
+                    "debug": False,
+                    "idle": idle,
+                    "yield": False,
+                    "cpu": cpu,
+                }
+                child.send(message, descriptors)
             _await_ready(child)
             segment = ffi.cast("struct rl_rings_segment *", rings.segment.address)
             yield Worker(
@@ -76,7 +82,7 @@ def worker(plugin: str, *, cpu: int, idle: str) -> Iterator[Worker]:
                 child.pid,
             )
         finally:
-            child.leave(2.0)
+            child.shut_down(2.0)
 
 
 def _await_ready(child: Child) -> None:

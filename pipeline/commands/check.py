@@ -1,4 +1,4 @@
-"""`ringline check`: everything that can be wrong before a run, all at once."""
+"""`ringline check`: report every mistake of a configuration at once, without starting it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ringline.workers.trials import checking
 
 
 def check(path: str) -> str:
-    """One sentence on what the configuration at `path` would start.
+    """One sentence that says what the configuration at `path` starts.
 
-    Raises ConfigurationError with every mistake, those of its plugins included
-    (each is imported, prepared and set up in a child of its own), and
-    EnvironmentLacks for cards that are not here or not free.
+    Each plugin is imported, prepared and set up in a child process. Raises
+    ConfigurationError with every mistake of the file or, when the file is right, of its
+    plugins and cards. Raises EnvironmentLacks when only cards are missing or in use.
     """
     config = schema.load(path)
     sys.path.append(config.folder)
@@ -35,7 +35,7 @@ def check(path: str) -> str:
 
 
 def card_problems(config: Config) -> list[str]:
-    """Which cards are not here, have no driver, or are used by the system."""
+    """One sentence for each card that is missing, not supported, or in use by the system."""
     problems = []
     for index, port in enumerate(config.ports):
         if port.simulated:
@@ -45,22 +45,22 @@ def card_problems(config: Config) -> list[str]:
             PciDevice(port.device.removeprefix("pci:"), sysfs_root()).check_unused()
         except EnvironmentLacks as error:
             where = f"port.{port.name}"
-            told = str(error)
-            problems.append(told if told.startswith(where) else f"{where}.device: {told}")
+            message = str(error)
+            problems.append(message if message.startswith(where) else f"{where}.device: {message}")
     return problems
 
 
 def plugin_problems(config: Config) -> list[str]:
-    """What is wrong with the plugins of all workers; what several share is told once."""
+    """Mistakes in the plugins of all workers; workers with the same plugin are checked once."""
     ports = [port.name for port in config.ports]
     problems: list[str] = []
     seen = []
     for queue in range(config.queues):
         worker = config.worker(queue)
-        alike = (worker.plugin, worker.options, worker.debug, worker.state_bytes)
-        if alike in seen:
+        same = (worker.plugin, worker.options, worker.debug, worker.state_bytes)
+        if same in seen:
             continue
-        seen.append(alike)
+        seen.append(same)
         problems += [
             f"worker {queue}: {problem}"
             for problem in checking.check(

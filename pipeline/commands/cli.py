@@ -1,4 +1,7 @@
-"""The command line. Each command calls one function elsewhere, imported when it is used."""
+"""The command line: arguments, and an exit code for each error.
+
+Each command is a module of its own, imported only when it is used.
+"""
 
 from __future__ import annotations
 
@@ -11,33 +14,32 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from ringline.pipeline.bench import add_arguments as add_bench_arguments
+from ringline.pipeline.bench.arguments import add_arguments as add_bench_arguments
 from ringline.pipeline.terminal import stdio
-from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
+from ringline.shm.errors import EnvironmentLacks, RinglineError
 
 EPILOG = """\
-exit codes: 0 fine, 1 a bug in ringline, 2 wrong usage, configuration or plugin,
+exit codes: 0 success, 1 a bug in ringline, 2 wrong usage, configuration or plugin,
 3 the machine lacks something, 4 gave up, 5 the books did not balance
 """
 
-
-# Of what a machine has, this can come to an end at any call: what is to be done about it.
-SHORTAGES = {
+# Resource-exhaustion errors, which any system call may return, and their remedies.
+REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",
     errno.EMFILE: "raise the limit (ulimit -n)",
     errno.ENFILE: "raise the limit (sysctl fs.file-max)",
-    errno.ENOMEM: "free some, or raise the limit (ulimit -v)",
+    errno.ENOMEM: "free some memory, or raise the limit (ulimit -v)",
     errno.EAGAIN: "raise the limit of processes (ulimit -u)",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; the exit code."""
     stdio.ensure()
     try:
         given = parser().parse_args(arguments)
-        _look_around()
+        _check_current_folder()
         code: int = given.function(given)
         sys.stdout.flush()
         return code
@@ -47,30 +49,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        if error.errno in (errno.EPIPE, errno.EIO):  # who read our output has gone
+        if error.errno in (errno.EPIPE, errno.EIO):  # the reader of our output is gone
             stdio.mute(sys.stdout)
             return 0
-        if error.errno in SHORTAGES:
-            _tell_shortage(error)
+        if error.errno in REMEDIES:
+            _report_exhaustion(error)
             return EnvironmentLacks.exit_code
-        return _confess(error)
+        return _report_bug(error)
     except MemoryError:
-        stdio.complain(f"no memory is left: {SHORTAGES[errno.ENOMEM]}")
+        stdio.complain(f"no memory is left: {REMEDIES[errno.ENOMEM]}")
         return EnvironmentLacks.exit_code
     except Exception as error:
-        return _confess(error)
+        return _report_bug(error)
 
 
-def _tell_shortage(error: OSError) -> None:
+def _report_exhaustion(error: OSError) -> None:
     what = f"{error.filename}: " if error.filename else ""
     if not what and error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = "the output cannot be written: "
-    stdio.complain(f"{what}{error.strerror}: {SHORTAGES[error.errno or 0]}")
+    stdio.complain(f"{what}{error.strerror}: {REMEDIES[error.errno or 0]}")
     stdio.mute(sys.stdout)
 
 
-def _look_around() -> None:
-    """What every command needs."""
+def _check_current_folder() -> None:
+    """Raise EnvironmentLacks when relative paths cannot work."""
     try:
         os.getcwd()
     except OSError as error:
@@ -79,7 +81,8 @@ def _look_around() -> None:
         ) from None
 
 
-def _confess(error: Exception) -> int:
+def _report_bug(error: Exception) -> int:
+    """Print the last frames of the traceback; the exit code."""
     trace = "".join(traceback.format_tb(error.__traceback__, limit=-3))
     print(
         f"{trace}ringline: this is a bug in ringline: {type(error).__name__}: {error}",
@@ -89,7 +92,7 @@ def _confess(error: Exception) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What can be asked for."""
+    """The parser of all commands."""
     top = argparse.ArgumentParser(
         prog="ringline",
         description="A multiprocess packet pipeline in Python.",
@@ -104,29 +107,41 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(function=function)
         return added
 
-    run = command("run", _run, "start an instance and serve until it is told to end")
+    run = command(
+        "run",
+        _run,
+        "start an instance and forward packets until Ctrl-C, SIGTERM or the end of its input",
+    )
     run.add_argument(
         "config",
         nargs="?",
         metavar="CONFIG",
-        help="TOML file; without one: a simulated card with synthetic flows",
+        help="TOML file; default: a simulated card with synthetic flows",
     )
     run.add_argument(
-        "--for", dest="seconds", type=_seconds, metavar="SECONDS", help="end after so long"
+        "--for", dest="seconds", type=_seconds, metavar="SECONDS", help="stop after SECONDS"
     )
-    run.add_argument("--report", metavar="FILE", help="write a report as JSON at the end")
+    run.add_argument("--report", metavar="FILE", help="write a JSON report to FILE at the end")
 
-    check = command("check", _check, "report every mistake in a configuration, plugins included")
+    check = command("check", _check, "report every mistake in a configuration and its plugins")
     check.add_argument("config", metavar="CONFIG", help="TOML file")
 
-    status = command("status", _status, "show what an instance that runs is doing")
-    status.add_argument("name", nargs="?", metavar="NAME", help="of the instance, if several run")
-    status.add_argument("--json", action="store_true", help="everything, as in the report")
+    status = command("status", _status, "show the state of a running instance")
+    status.add_argument(
+        "name", nargs="?", metavar="NAME", help="name of the instance; needed if several run"
+    )
+    status.add_argument(
+        "--json", action="store_true", help="print everything, in the format of the report"
+    )
 
-    watch = command("top", _top, "show the live table of an instance that runs")
-    watch.add_argument("name", nargs="?", metavar="NAME", help="of the instance, if several run")
+    watch = command("top", _top, "show the live table of a running instance")
+    watch.add_argument(
+        "name", nargs="?", metavar="NAME", help="name of the instance; needed if several run"
+    )
 
-    attempt = command("try", _try, "run a plugin on a capture, without any pipeline")
+    attempt = command(
+        "try", _try, "run a plugin on a capture file, without cards or a driver process"
+    )
     attempt.add_argument(
         "plugin",
         metavar="PLUGIN",
@@ -134,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
     )
     attempt.add_argument("capture", metavar="CAPTURE", help="pcap or pcapng file")
     attempt.add_argument(
-        "-w", dest="out", metavar="OUT", help="write what it forwards to this pcap file"
+        "-w", dest="out", metavar="OUT", help="write the forwarded packets to this pcap file"
     )
     attempt.add_argument(
         "-o",
@@ -143,22 +158,24 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         type=_option,
         metavar="KEY=VALUE",
-        help="an option of the plugin; a value is TOML, or else a text",
+        help="an option of the plugin; VALUE is TOML, otherwise a string",
     )
     attempt.add_argument(
         "--ports",
         type=_names,
         default=["port"],
         metavar="NAME,...",
-        help="the ports that the plugin finds; the frames come in at the first (default: port)",
+        help="names of the ports; all frames arrive at the first one (default: port)",
     )
 
-    add_bench_arguments(command("bench", _bench, "measure this machine and ringline on it"))
+    add_bench_arguments(
+        command("bench", _bench, "measure the speed of ringline beside the limits of this machine")
+    )
     return top
 
 
 class _Version(argparse.Action):
-    """`--version`: looked up only when it is asked for."""
+    """`--version`: the version is looked up only when the option is given."""
 
     def __init__(self, option_strings: Sequence[str], dest: str) -> None:
         super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
@@ -186,7 +203,7 @@ def _option(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"must be KEY=VALUE, not {text!r}")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
-    except (ValueError, RecursionError):  # also a number of thousands of digits
+    except (ValueError, RecursionError):  # ValueError also for a number of thousands of digits
         return key, value
 
 
@@ -211,36 +228,29 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _status(given: argparse.Namespace) -> int:
-    from ringline.pipeline.telemetry.status_socket import tell
+    from ringline.pipeline.commands.status import status
 
-    print(tell(given.name, as_json=given.json))
+    print(status(given.name, as_json=given.json))
     return 0
 
 
 def _top(given: argparse.Namespace) -> int:
-    from ringline.pipeline.terminal.top import watch
+    from ringline.pipeline.commands.top import top
 
-    watch(given.name)
+    top(given.name)
     return 0
 
 
 def _try(given: argparse.Namespace) -> int:
     from ringline.pipeline.commands.try_plugin import attempt
-    from ringline.pipeline.configuration.toml import Table
 
-    problems: list[str] = []
-    options = Table({"-o": dict(given.options)}, "", problems).plain("-o")
-    if problems:
-        raise UsageError("\n".join(problems))
-    if len(options) != len(given.options):
-        raise UsageError("an option is given twice with -o")
-    return attempt(given.plugin, given.capture, given.out, options, given.ports)
+    return attempt(given.plugin, given.capture, given.out, given.options, given.ports)
 
 
 def _bench(given: argparse.Namespace) -> int:
-    from ringline.pipeline import bench
+    from ringline.pipeline.bench.command import measure
 
-    return bench.main(given)
+    return measure(given)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`ringline run`: a configuration, a supervisor, a display, a report, and the exit code."""
+"""`ringline run`: load a configuration, run its supervisor, show and report the run."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from ringline.pipeline.supervisor.supervisor import Supervisor
 from ringline.pipeline.telemetry import report
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.terminal import stdio, table
-from ringline.pipeline.terminal.top import Display, display
+from ringline.pipeline.terminal.display import Display, display
 from ringline.shm.errors import RinglineError
 
 
 def run(path: str | None, seconds: float | None, report_path: str | None) -> int:
-    """Run the configuration at `path`, or the built-in one, to its end; the exit code.
+    """Run the configuration at `path`, or the built-in one; the exit code.
 
-    `seconds` bounds it. The report goes to `report_path`, which is opened before
-    anything starts. Raises RinglineError for what is wrong before that.
+    The run ends after `seconds`, if given. The report goes to `report_path`, which is
+    opened before anything starts. Raises RinglineError when the configuration or the
+    report file is wrong; an error during the run is printed and becomes the exit code.
     """
     config = schema.builtin() if path is None else schema.load(path)
-    # Plugins may lie beside their configuration. Last, so that no file there takes
-    # the place of a module of Python's or ours.
+    # Plugins may be in the folder of the configuration. It comes last, so that no file
+    # there hides a module of Python or ringline.
     sys.path.append(config.folder)
     with contextlib.ExitStack() as stack:
         file = None
@@ -35,9 +36,9 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
             config,
             seconds=seconds,
             announce=shown.announce,
-            display=_Watcher(config, shown).show,
-            beside=shown.beside,
-            last=True,
+            display=_StartFilter(config, shown).show,
+            services=shown.services,
+            ignore_signals_after=True,
         ).run()
         shown.close()
         errors = [outcome.error] if outcome.error else []
@@ -46,7 +47,7 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
                 file.write(report.of_a_run(outcome.snapshot, outcome.error, outcome.reports))
             except RinglineError as error:
                 errors.append(error)
-        return _tell_end(outcome.snapshot, errors)
+        return _print_result(outcome.snapshot, errors)
 
 
 def _greeting(config: Config) -> str:
@@ -55,38 +56,37 @@ def _greeting(config: Config) -> str:
     return f"starting {config.name}: {ports}, {workers}; Ctrl-C ends it"
 
 
-def _tell_end(snapshot: Snapshot | None, errors: list[RinglineError]) -> int:
-    served = snapshot is not None and any(port.total("rx_packets") for port in snapshot.ports)
-    if snapshot is not None and (served or not errors):
+def _print_result(snapshot: Snapshot | None, errors: list[RinglineError]) -> int:
+    received = snapshot is not None and any(port.total("rx_packets") for port in snapshot.ports)
+    if snapshot is not None and (received or not errors):
         try:
             print(table.summary(snapshot, errors[0] if errors else None), flush=True)
         except OSError:
             if not errors:
                 raise
-            stdio.mute(sys.stdout)  # what follows matters more
+            stdio.mute(sys.stdout)  # the errors below matter more
     for error in errors:
         stdio.complain(str(error))
     return errors[0].exit_code if errors else 0
 
 
-class _Watcher:
-    """Shows an instance once it serves: until then the display, which may have to
-    import rich, would only hold it up."""
+class _StartFilter:
+    """Passes snapshots to a display once the instance runs: drawing would delay the start."""
 
     def __init__(self, config: Config, shown: Display) -> None:
         self._config = config
         self._shown = shown
-        self._serving = False
+        self._running = False
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show what there is to show."""
-        if not self._serving and snapshot.state == table.RUNNING:
-            self._serving = True
-            self._tell_where(snapshot.metrics_url)
-        if self._serving:
+        """Show the snapshot, unless the instance is still starting."""
+        if not self._running and snapshot.state == table.RUNNING:
+            self._running = True
+            self._announce_metrics(snapshot.metrics_url)
+        if self._running:
             self._shown.show(snapshot)
 
-    def _tell_where(self, url: str | None) -> None:
+    def _announce_metrics(self, url: str | None) -> None:
         metrics = self._config.metrics
         if url is None:
             return

@@ -1,50 +1,67 @@
-"""`ringline try`: what a plugin made of a capture, in words."""
+"""`ringline try`: run a plugin on a capture file and print a summary."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ringline.pipeline.configuration.machine_checks import same, to_be_kept
+from ringline.pipeline.configuration.machine_checks import same, why_kept
+from ringline.pipeline.configuration.toml import Table
 from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import PluginError, UsageError
 from ringline.workers.trials import trial
 
-BLANKS = 64  # buffers for packets that the plugin makes, for each batch
-TABLE_ROWS = 10  # of a table that a plugin names, in the summary
+BLANKS = 64  # blank buffers for packets that the plugin creates, per batch
+TABLE_ROWS = 10  # of each table in the summary
 
 
 def attempt(
-    plugin: str, capture: str, out: str | None, options: Mapping[str, Any], ports: Sequence[str]
+    plugin: str,
+    capture: str,
+    out: str | None,
+    given: Sequence[tuple[str, Any]],
+    ports: Sequence[str],
 ) -> int:
-    """Run `plugin` on `capture`, print what came of it; the exit code.
+    """Run `plugin` on `capture` and print the summary; the exit code.
 
-    That is 2 when the plugin failed on a packet. Raises RinglineError when it
-    could not run at all.
+    `given` are the options of the plugin as (key, value). The exit code is 2 when the
+    plugin failed on a packet. Raises RinglineError when the plugin cannot run.
     """
+    options = _checked(given)
     if out is not None:
         if same(Path(out), Path(capture)):
             raise UsageError(f"{out} is the capture that is read; write to another file")
-        if why := to_be_kept(Path(out)):
+        if why := why_kept(Path(out)):
             raise UsageError(f"{out} {why}")
     sys.path.append(os.getcwd())
     with contextlib.closing(Progress(os.path.basename(capture))) as progress:
         done = trial.run(
             plugin, capture, out, options, ports, blanks=BLANKS, progress=progress.show
         )
-    print(words(plugin, capture, done, out), flush=True)
+    print(summary(plugin, capture, done, out), flush=True)
     for frame, complaint in done.complaints:
         print(f"ringline: frame {frame}: {complaint}", file=sys.stderr)
     failed = done.counters["plugin_errors"] + done.counters["verdict_errors"]
     return PluginError.exit_code if failed else 0
 
 
-def words(plugin: str, capture: str, done: trial.Summary, out: str | None) -> str:
-    """The summary of a trial: several lines."""
+def _checked(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The options as a table. Raises UsageError as a configuration file would."""
+    problems: list[str] = []
+    options = Table({"-o": dict(given)}, "", problems).json_table("-o")
+    if problems:
+        raise UsageError("\n".join(problems))
+    if len(options) != len(given):
+        raise UsageError("an option is given twice with -o")
+    return options
+
+
+def summary(plugin: str, capture: str, done: trial.Summary, out: str | None) -> str:
+    """The summary of a trial, in several lines."""
     count = done.counters
     lines = [
         f"{plugin} ({done.tier}) on {capture}: {count['packets']:,} packets, "
@@ -75,7 +92,7 @@ def words(plugin: str, capture: str, done: trial.Summary, out: str | None) -> st
 
 
 def _named(name: str, value: Any) -> list[str]:
-    """A counter in one line, a histogram in another; of a table the first rows."""
+    """A counter or histogram as one line; a table as its first rows."""
     if not isinstance(value, list | tuple):
         return [f"  {name}: {value}"]
     if len(value) == 2 and isinstance(value[0], int):
@@ -88,11 +105,11 @@ def _named(name: str, value: Any) -> list[str]:
 
 
 def _buckets(buckets: Sequence[int]) -> str:
-    """Those with something in them, by the values that they count: powers of two."""
+    """The buckets that are not empty, with their upper bounds: powers of two."""
     bounds = [f"below {2**bucket}" for bucket in range(len(buckets) - 1)]
     bounds.append(f"{2 ** (len(buckets) - 2)} and more")
-    told = [f"{bound}: {n}" for bound, n in zip(bounds, buckets, strict=True) if n]
-    return ", ".join(told) or "no values"
+    texts = [f"{bound}: {n}" for bound, n in zip(bounds, buckets, strict=True) if n]
+    return ", ".join(texts) or "no values"
 
 
 def _row(row: Any) -> str:

@@ -1,1 +1,1 @@
-"""From a TOML file to a checked Config, and what a machine must have for it."""
+"""The configuration: from a TOML file to a Config that is checked for this machine."""

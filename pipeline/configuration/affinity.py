@@ -1,8 +1,10 @@
-"""Which process runs on which CPU. Pure, but for the two functions that ask the kernel.
+"""Which process runs on which CPU.
 
-Packet loops spin while there is work, so each wants a CPU of its own. Where two
-must share one, both give it away whenever they would wait: 47 million packets a
-second were moved on one core that way, 0.26 when one side spins on a full ring.
+Packet loops spin while there is work, so each needs a CPU of its own. Two that share
+a CPU both yield it instead of waiting: one core moved 47 million packets per second
+that way, and 0.26 million when one side spun on a full ring.
+
+`place` is a pure function; `usable_cpus` reads the state of the kernel.
 """
 
 from __future__ import annotations
@@ -18,22 +20,22 @@ from ringline.shm.errors import EnvironmentLacks
 
 @dataclass(frozen=True)
 class Place:
-    """Where a process runs. `cpu` None: wherever the kernel likes. `shared`: it must yield."""
+    """Where a process runs. `cpu` None means not pinned; `shared` means that it must yield."""
 
     cpu: int | None
     shared: bool
 
 
-def place(wishes: Mapping[str, int | None], cpus: Sequence[int]) -> dict[str, Place]:
-    """A place for every process of `wishes`, which names them in order of importance.
+def place(wanted: Mapping[str, int | None], cpus: Sequence[int]) -> dict[str, Place]:
+    """A place for each process in `wanted`, which lists the most important first.
 
-    A wish is a CPU or None for "any". `cpus` are those that may be used, the best
-    first. Those without a wish get the CPU with the fewest others on it. With
-    one CPU nobody is pinned: there is nothing to keep apart.
+    `wanted` has the configured CPU of each process, or None for any. `cpus` are the usable
+    CPUs, the best first. A process that may use any gets the CPU with the fewest processes
+    so far. If only one CPU is usable and none is configured, no process is pinned.
 
-    Raises EnvironmentLacks when a wish names a CPU that is not in `cpus`.
+    Raises EnvironmentLacks when a configured CPU is not in `cpus`.
     """
-    for name, cpu in wishes.items():
+    for name, cpu in wanted.items():
         if cpu is not None and cpu not in cpus:
             usable = ", ".join(str(cpu) for cpu in sorted(cpus))
             raise EnvironmentLacks(
@@ -41,28 +43,28 @@ def place(wishes: Mapping[str, int | None], cpus: Sequence[int]) -> dict[str, Pl
                 "change cpu in the configuration or the affinity of this service"
             )
     if len(cpus) == 1:
-        only = None if all(cpu is None for cpu in wishes.values()) else cpus[0]
-        return {name: Place(only, shared=len(wishes) > 1) for name in wishes}
-    load = Counter(cpu for cpu in wishes.values() if cpu is not None)
+        only = None if all(cpu is None for cpu in wanted.values()) else cpus[0]
+        return {name: Place(only, shared=len(wanted) > 1) for name in wanted}
+    load = Counter(cpu for cpu in wanted.values() if cpu is not None)
     chosen: dict[str, int] = {}
-    for name, wish in wishes.items():
-        if wish is None:
+    for name, configured in wanted.items():
+        if configured is None:
             cpu = min(cpus, key=lambda cpu: load[cpu])
             load[cpu] += 1
         else:
-            cpu = wish
+            cpu = configured
         chosen[name] = cpu
     return {name: Place(cpu, shared=load[cpu] > 1) for name, cpu in chosen.items()}
 
 
 def usable_cpus() -> list[int]:
-    """The CPUs this process may use; whole cores first, then their second threads."""
+    """The CPUs that this process may use: the first thread of each core, then the others."""
     mine = sorted(os.sched_getaffinity(0))
     return sorted(mine, key=lambda cpu: (_thread_of(cpu), cpu))
 
 
 def _thread_of(cpu: int) -> int:
-    """Which thread of its core a CPU is: 0 for the first."""
+    """The index of a CPU among the threads of its core; 0 if unknown."""
     try:
         text = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
     except OSError:

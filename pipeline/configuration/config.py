@@ -1,8 +1,9 @@
-"""What an instance is to do: frozen dataclasses, and nothing that reads a file.
+"""The configuration of an instance, as frozen dataclasses.
 
-`schema.load` makes a Config from TOML, `schema.builtin` the one that runs
-without a file. Every path in here is absolute and every value has been checked.
-Children get theirs as JSON over the control socket: `to_json`, `from_json`.
+`schema.load` makes a Config from a TOML file, `schema.builtin` the one that runs
+without a file. Paths to captures and the folder are absolute, and all values are
+checked. The driver and card processes get the Config as JSON over the control socket
+(`to_json`, `from_json`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ BUFFERS_PER_HUGEPAGE = (2 << 20) // BUFFER_STRIDE  # whole ones: one more stradd
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """Packet memory. `buffers` None: `Config.buffers` decides."""
+    """Packet memory. `buffers` None means as many as `Config.needed_buffers` says."""
 
     buffers: int | None = None
     hugepages: str = "auto"  # auto | require | off
@@ -37,7 +38,8 @@ class MemoryConfig:
 class FlowsConfig:
     """Synthetic traffic of a simulated wire.
 
-    `sizes` are (bytes of a frame without CRC, weight). `packets` 0: without end.
+    `count` is the number of flows. `sizes` are (bytes of a frame without CRC, weight).
+    `packets` is how many arrive in all; 0 means without end.
     """
 
     count: int = 256
@@ -49,11 +51,12 @@ class FlowsConfig:
 
 @dataclass(frozen=True)
 class WireConfig:
-    """What is at the other end of a simulated card's cable.
+    """The simulated wire at a simulated card.
 
-    At most one of `replay` (a capture file) and `flows`; with neither, nothing
-    arrives. `repeat` counts the replays, 0 without end. `rate_mpps` 0 is closed
-    loop. `record` is the capture file for what the card transmits.
+    At most one of `replay` (a capture file) and `flows` is set; with neither, no traffic
+    arrives. `repeat` is how often the capture is replayed; 0 means without end. `rate_mpps`
+    0 is closed loop: a packet arrives as soon as the card can take it. `record` is the
+    capture file for the packets that the card sends.
     """
 
     replay: str | None = None
@@ -64,12 +67,12 @@ class WireConfig:
 
     @property
     def has_source(self) -> bool:
-        """Whether anything ever arrives from this wire."""
+        """Whether traffic arrives from this wire."""
         return self.replay is not None or self.flows is not None
 
     @property
     def finite(self) -> bool:
-        """Whether the wire runs dry by itself; one with no source never started."""
+        """Whether the traffic of the wire ends; true without a source."""
         if self.flows is not None:
             return self.flows.packets > 0
         return self.replay is None or self.repeat > 0
@@ -86,20 +89,20 @@ class PortConfig:
     rx_descriptors: int = 512  # per queue
     tx_descriptors: int = 512
     promiscuous: bool = True
-    mac: str | None = None  # None: the card's own
+    mac: str | None = None  # None: the address of the card
     vlan_strip: bool = False
     rss_key: str = "default"  # default | symmetric | 80 hexadecimal digits
     wire: WireConfig | None = None  # simulated cards only
-    process: bool = False  # the simulated card runs in a process of its own
+    process: bool = False  # a simulated card in a process of its own
 
     @property
     def simulated(self) -> bool:
-        """Whether the card is a model of ours."""
+        """Whether the card is simulated."""
         return self.device.startswith("sim:")
 
     @property
     def dma_mode(self) -> str:
-        """How the card sees memory, offset or physical: what "auto" comes to."""
+        """How the card addresses memory: offset or physical; `auto` is resolved."""
         if self.dma != "auto":
             return self.dma
         return "offset" if self.simulated else "physical"
@@ -107,19 +110,19 @@ class PortConfig:
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What one worker runs. `cpu` None: not pinned."""
+    """One worker. `cpu` None means that `affinity.place` chooses."""
 
     plugin: str = "ringline.workers.plugins.forward:forward"
     options: dict[str, Any] = field(default_factory=dict)
     cpu: int | None = None
-    state_bytes: int = 4 << 20  # for named state, counters and tables of the plugin
-    blanks: int = 0  # buffers granted to a plugin that makes packets
+    state_bytes: int = 4 << 20  # for the named state, counters and tables of the plugin
+    blanks: int = 0  # blank buffers for a plugin that creates packets
     debug: bool = False  # bounds checks in compiled plugins
 
 
 @dataclass(frozen=True)
 class RestartConfig:
-    """A worker that ends more than `intensity` times in `period` seconds is given up."""
+    """A worker that ends more than `intensity` times in `period` seconds is not restarted."""
 
     intensity: int = 5
     period: float = 30.0
@@ -127,7 +130,11 @@ class RestartConfig:
 
 @dataclass(frozen=True)
 class DriverConfig:
-    """The driver process. `deep_sleep_us` bounds its sleep after 0.1 s of silence; 0: never."""
+    """The driver process.
+
+    `cpu` None means that `affinity.place` chooses. `deep_sleep_us` is the longest sleep after
+    0.1 s without traffic, in microseconds; 0 means no such sleep.
+    """
 
     cpu: int | None = None
     idle: str = "adaptive"  # busy | adaptive
@@ -136,16 +143,16 @@ class DriverConfig:
 
 @dataclass(frozen=True)
 class MetricsConfig:
-    """Where Prometheus scrapes. `host` None: nowhere. `port` 0: any free one."""
+    """The metrics endpoint. `host` None means no endpoint, `port` 0 any free port."""
 
     host: str | None = "127.0.0.1"
     port: int = 9464
-    elsewhere_if_taken: bool = False  # only the built-in configuration moves by itself
+    elsewhere_if_taken: bool = False  # use another port; only in the built-in configuration
 
 
 @dataclass(frozen=True)
 class Config:
-    """One instance: what `ringline run` starts."""
+    """One instance."""
 
     name: str = "ringline"
     memory: MemoryConfig = MemoryConfig()
@@ -154,27 +161,27 @@ class Config:
     restart: RestartConfig = RestartConfig()
     driver: DriverConfig = DriverConfig()
     metrics: MetricsConfig = MetricsConfig()
-    folder: str = "."  # of the configuration file: plugins may lie beside it
+    folder: str = "."  # of the configuration file; plugins may be in it
 
     @property
     def queues(self) -> int:
-        """How many workers there are: as many as the port with most queues has."""
+        """The number of workers: the queues of the port that has most."""
         return max((port.queues for port in self.ports), default=0)
 
     def worker(self, queue: int) -> WorkerConfig:
-        """What the worker of `queue` runs."""
+        """The configuration of the worker that serves `queue`."""
         return self.workers[queue]
 
     @property
     def buffers(self) -> int:
-        """How many buffers packet memory has."""
+        """The number of buffers in packet memory."""
         return self.memory.buffers or sum(number for _, number in self.needed_buffers())
 
     def needed_buffers(self) -> list[tuple[str, int]]:
-        """The fewest buffers with which no ring can run short, as (for what, how many).
+        """The fewest buffers that fill every ring at once, as (purpose, number) pairs.
 
-        A buffer is in an RX or TX descriptor, in one of a worker's two rings, in
-        the batch that a worker or the driver has in hand, or a granted blank.
+        A buffer is in an RX or TX descriptor, on one of the two rings of a worker, in the
+        batch that a worker or the driver works on, or a granted blank.
         """
         needed: list[tuple[str, int]] = []
         for port in self.ports:
@@ -193,10 +200,10 @@ class Config:
         return needed
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for a message to a child."""
+        """This Config as JSON values, for a message to a child process."""
         return dataclass_json.to_json(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Config:
-        """The Config that `to_json` came from."""
+        """The Config that `to_json` was called on. Raises Bug when `value` is no Config."""
         return dataclass_json.from_json(cls, value)

@@ -1,7 +1,7 @@
-"""Dataclasses as plain JSON values and back.
+"""Convert dataclasses to JSON values and back.
 
-For messages between processes of one version: what does not fit the declaration
-is not guessed at.
+For messages between processes of one version: a value that does not fit the
+declaration is an error.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def _hints(declared: type) -> dict[str, Any]:
 
 
 def to_json(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass, and of those within it, as dictionaries."""
+    """A dataclass as a dictionary; dataclasses inside it become dictionaries too."""
     return dataclasses.asdict(value)
 
 
 def from_json(declared: type[Declared], value: Any) -> Declared:
-    """The dataclass that `to_json` made `value` of.
+    """The `declared` dataclass from the `value` that `to_json` returned.
 
     Fields that are missing get their defaults. Raises Bug when `value` does not
     fit the declaration.
@@ -36,7 +36,7 @@ def from_json(declared: type[Declared], value: Any) -> Declared:
     try:
         return typing.cast(Declared, _rebuilt(declared, value))
     except (TypeError, AttributeError, KeyError, ValueError) as error:
-        raise Bug(f"a message is not what {declared.__name__} declares: {error}") from error
+        raise Bug(f"a message does not fit the fields of {declared.__name__}: {error}") from error
 
 
 def _rebuilt(declared: Any, value: Any) -> Any:

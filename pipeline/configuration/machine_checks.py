@@ -1,7 +1,7 @@
-"""What is wrong with a configuration on this machine, before anything is started.
+"""Checks of a configuration against this machine, before anything is started.
 
-Each check returns problems in the form of those of the file: path, colon,
-what is wrong and what would be right.
+Each check returns problems in the form that `toml` uses: the path in the file, a colon,
+what is wrong and the remedy.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ringline.pipeline.configuration.affinity import usable_cpus
 from ringline.pipeline.configuration.config import Config, PortConfig
 from ringline.workers.captures.captures import CaptureError, is_capture, read_capture
 
-# A capture up to this size is read to its end before a run starts, which takes
-# about 4 ms per MiB. What is wrong with a longer one is told by the wire that replays it.
+# A capture up to this size is read completely before a run starts, which takes about
+# 4 ms per MiB. Mistakes in a longer one are found by the wire that replays it.
 READ_AT_ONCE = 64 << 20
 
 
 def problems_here(config: Config) -> list[str]:
-    """Everything that can be told without starting a process or touching a card."""
+    """Problems that can be found without starting a process or touching a card."""
     problems = list(_cpus(config))
     for port in config.ports:
         problems += _wire(port, config)
@@ -37,10 +37,10 @@ def _cpus(config: Config) -> Iterable[str]:
         if worker.cpu is not None
     }
     if config.driver.cpu is not None and config.driver.cpu not in usable:
-        yield f"driver.cpu: processor {config.driver.cpu} cannot be used here; usable: {words}"
+        yield f"driver.cpu: CPU {config.driver.cpu} cannot be used here; usable: {words}"
     for who, cpu in wanted.items():
         if cpu not in usable:
-            yield f"worker.cpus: processor {cpu} of {who} cannot be used here; usable: {words}"
+            yield f"worker.cpus: CPU {cpu} of {who} cannot be used here; usable: {words}"
 
 
 def _wire(port: PortConfig, config: Config) -> Iterable[str]:
@@ -58,12 +58,12 @@ def _wire(port: PortConfig, config: Config) -> Iterable[str]:
             if replay is not None and same(record, Path(replay)):
                 yield f"{path}: {record} is the capture that is replayed; record to another file"
             if recorded is not None and other.name < port.name and same(record, Path(recorded)):
-                yield f"{path}: port {other.name} records to {record}, too; record to another file"
+                yield f"{path}: port {other.name} records to {record} too; record to another file"
         yield from unwritable(path, record)
 
 
 def same(one: Path, other: Path) -> bool:
-    """Whether both are, or will be, one file."""
+    """Whether both paths name the same file, even if it does not exist yet."""
     try:
         return one.samefile(other)
     except OSError:
@@ -84,14 +84,14 @@ def _capture(path: str, file: Path) -> Iterable[str]:
 
 
 def unwritable(path: str, file: Path) -> Iterable[str]:
-    """A problem when `file` can be neither made nor written; nothing is made or changed."""
+    """A problem when a capture cannot be written to `file`. Creates and changes nothing."""
     try:
         if file.is_dir():
             yield f"{path}: {file} is a folder; name a file in it"
         elif file.exists():
             if not os.access(file, os.W_OK):
                 yield f"{path}: {file} cannot be written: permission denied"
-            elif why := to_be_kept(file):
+            elif why := why_kept(file):
                 yield f"{path}: {file} {why}"
         elif not file.parent.is_dir():
             yield f"{path}: there is no folder {file.parent}"
@@ -101,17 +101,20 @@ def unwritable(path: str, file: Path) -> Iterable[str]:
         yield f"{path}: {file} cannot be written: {error.strerror}"
 
 
-def to_be_kept(file: Path) -> str | None:
-    """Why no capture can be written to what is at `file` already, which is no folder: the end
-    of a sentence. Only captures are replaced, not a configuration or a plugin by mistake."""
+def why_kept(file: Path) -> str | None:
+    """Why a capture must not replace `file`, to follow its path in a message; None if it may.
+
+    Only a capture, an empty file or a device is replaced: a wrong path must not destroy a
+    configuration or a plugin. `file` is not a folder.
+    """
     try:
         kind = file.stat().st_mode
-        if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):  # to write there waits for a reader
-            return "is a pipe or a socket; record to a file"
+        if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):  # opening it waits for a reader
+            return "is a pipe or a socket; choose a regular file"
         with open(file, "rb") as there:
             begin = there.read(4) if stat.S_ISREG(kind) else b""
     except OSError:
         return None
     if begin and not is_capture(begin):
-        return "is there already, and is no capture; remove it, or record to another file"
+        return "exists and is not a capture; remove it, or choose another file"
     return None

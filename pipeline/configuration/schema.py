@@ -1,7 +1,7 @@
-"""The keys of a configuration file: each named once, with its type, range and default.
+"""The keys of a configuration file with their types, ranges and defaults.
 
-`load` reports every mistake at once, those that only this machine can tell
-(`environment`) among them.
+`load` reports every mistake at once, including those that `machine_checks` finds on
+this machine.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from ringline.pipeline.configuration.affinity import usable_cpus
 from ringline.pipeline.configuration.machine_checks import problems_here
 from ringline.pipeline.configuration.toml import Table, read_file, shown
 from ringline.shm.errors import ConfigurationError
-from ringline.workers.captures.headers import FRAME_MIN
+from ringline.workers.captures.headers import ETHERNET_MIN
 
 DEVICES = ("sim:82599", "pci:0000:03:00.0")
-# The mix of sizes by which testers approximate the Internet, CRC included.
+# "imix", a common approximation of Internet traffic: (bytes with CRC, weight).
 IMIX = ((64, 7), (594, 4), (1518, 1))
-SIZES_WANTED = 'must be "imix", or frame sizes from 64 to 1522 (CRC included), one or a list'
+SIZES_WANTED = 'must be "imix", an integer or a list of integers from 64 to 1522 (bytes with CRC)'
 PCI_ADDRESS = r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
 CPU_MAX = 4095
 
 
 def load(path: str | os.PathLike[str]) -> c.Config:
-    """The configuration in the TOML file at `path`, checked against this machine.
+    """The configuration in the TOML file at `path`, checked for this machine.
 
     Raises ConfigurationError with one line per mistake.
     """
@@ -46,8 +46,11 @@ def load(path: str | os.PathLike[str]) -> c.Config:
 
 
 def builtin() -> c.Config:
-    """What `ringline run` does without a file: a simulated card with synthetic
-    flows at full load, one queue for each core that the driver leaves over."""
+    """The configuration of `ringline run` without a file.
+
+    A simulated card with synthetic flows at full load, and one queue for each CPU but
+    the driver's: at least one, at most QUEUES_MAX.
+    """
     cpus = usable_cpus()
     queues = min(max(len(cpus) - 1, 1), c.QUEUES_MAX)
     wan = c.PortConfig(
@@ -65,7 +68,7 @@ def builtin() -> c.Config:
 
 
 def too_few_buffers(found: c.Config) -> list[str]:
-    """A problem when the file asks for fewer buffers than its rings can hold."""
+    """A problem when `memory.buffers` is below `needed_buffers`; else an empty list."""
     needed = found.needed_buffers()
     total = sum(number for _, number in needed)
     if found.memory.buffers is None or found.memory.buffers >= total:
@@ -80,10 +83,11 @@ def too_few_buffers(found: c.Config) -> list[str]:
 def read(values: dict[str, Any], folder: Path, problems: list[str]) -> c.Config:
     """The configuration in a parsed file; mistakes are added to `problems`.
 
-    Paths in it are relative to `folder`. What was wrong has its default value.
+    Relative paths in the file are relative to `folder`. A wrong value is replaced by its
+    default.
     """
     top = Table(values, "", problems)
-    name = top.text("name", "ringline", check=check_name)
+    name = top.string("name", "ringline", check=check_name)
     memory = _memory(top.table("memory"), problems)
     ports = _ports(top.table("port"), folder, problems)
     queues = max((port.queues for port in ports), default=0)
@@ -95,10 +99,10 @@ def read(values: dict[str, Any], folder: Path, problems: list[str]) -> c.Config:
 
 
 def check_name(text: str) -> str | None:
-    """What is wrong with an instance's name."""
+    """What is wrong with the name of an instance, or None. The other checks do the same."""
     if re.fullmatch(r"[a-z0-9-]{1,32}", text):
         return None
-    return f"must be 1 to 32 of a-z, 0-9 and -, not {shown(text)}"
+    return f"must be 1 to 32 characters from a-z, 0-9 and -, not {shown(text)}"
 
 
 def check_device(text: str) -> str | None:
@@ -115,7 +119,7 @@ def check_mac(text: str) -> str | None:
     if not re.fullmatch(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}", text):
         return f"must be six bytes as in 02:00:00:00:00:01, not {shown(text)}"
     if int(text[:2], 16) & 1 or not text.strip("0:"):
-        return f"must be the address of one station, not {shown(text)}"
+        return f"must be a unicast address other than zero, not {shown(text)}"
     return None
 
 
@@ -127,7 +131,7 @@ def check_rss_key(text: str) -> str | None:
 
 
 def check_plugin(text: str) -> str | None:
-    """What is wrong with the name of a plugin; whether it imports is told by a worker."""
+    """What is wrong with the form of a plugin's name; a worker checks that it imports."""
     word = r"[A-Za-z_][A-Za-z0-9_]*"
     module, file, entry = rf"{word}(\.{word})*", r"[^:\0]+\.(py|so)", r"[A-Za-z0-9_-]+"
     if re.fullmatch(rf"({module}|{file}):{word}(\.{word})*|{entry}", text):
@@ -168,7 +172,7 @@ def _memory(table: Table | None, problems: list[str]) -> c.MemoryConfig:
     if table.values.get("buffers") == "auto":
         table.raw("buffers")
     elif isinstance(table.values.get("buffers"), str):
-        table.problem("buffers", f'must be "auto" or a number, not {shown(table.raw("buffers"))}')
+        table.problem("buffers", f'must be "auto" or an integer, not {shown(table.raw("buffers"))}')
     else:
         buffers = table.optional_integer("buffers", 1, 1 << 24)
     hugepages = table.choice("hugepages", "auto", ("auto", "require", "off"))
@@ -189,11 +193,13 @@ def _ports(top: Table | None, folder: Path, problems: list[str]) -> tuple[c.Port
         if table is not None:
             ports.append(_port(name, table, folder))
     if len(ports) > c.PORTS_MAX:
-        problems.append(f"port: {len(ports)} ports are configured; at most {c.PORTS_MAX} can be")
+        problems.append(
+            f"port: {len(ports)} ports are configured; at most {c.PORTS_MAX} are allowed"
+        )
     for at, port in enumerate(ports):
         other = next((p for p in ports[:at] if p.device == port.device and not p.simulated), None)
         if other:
-            top.problem(port.name, f"has the card of port {other.name} ({port.device})")
+            top.problem(port.name, f"uses the card of port {other.name} ({port.device})")
     if len({port.dma_mode for port in ports}) > 1:
         modes = ", ".join(f"{port.name}: {port.dma_mode}" for port in ports)
         problems.append(
@@ -206,7 +212,7 @@ def _ports(top: Table | None, folder: Path, problems: list[str]) -> tuple[c.Port
 def _port(name: str, table: Table, folder: Path) -> c.PortConfig:
     if "device" not in table:
         table.problem("device", f"is missing; write {DEVICES[0]}, or a card as in {DEVICES[1]}")
-    device = table.text("device", "sim:82599", check=check_device)
+    device = table.string("device", "sim:82599", check=check_device)
     simulated = device.startswith("sim:")
     dma = table.choice("dma", "auto", ("auto", "offset", "physical"))
     if simulated and dma == "physical":
@@ -222,13 +228,13 @@ def _port(name: str, table: Table, folder: Path) -> c.PortConfig:
         device=device,
         queues=table.integer("queues", 1, 1, c.QUEUES_MAX),
         dma=dma,
-        # Bursts wrap around a ring with a mask; the chip itself asks for multiples of 8.
+        # A power of two, because bursts wrap with a mask; the chip needs a multiple of 8.
         rx_descriptors=table.integer("rx_descriptors", 512, 64, 4096, power_of_two=True),
         tx_descriptors=table.integer("tx_descriptors", 512, 64, 4096, power_of_two=True),
         promiscuous=table.flag("promiscuous", True),
-        mac=table.optional_text("mac", check=check_mac),
+        mac=table.optional_string("mac", check=check_mac),
         vlan_strip=table.flag("vlan_strip", False),
-        rss_key=table.text("rss_key", "default", check=check_rss_key),
+        rss_key=table.string("rss_key", "default", check=check_rss_key),
         wire=_wire(wire, folder) if wire is not None else None,
         process=process,
     )
@@ -240,9 +246,11 @@ def _wire(table: Table, folder: Path) -> c.WireConfig:
     if "replay" in table and "flows" in table:
         table.problem("flows", "a wire has either replay or flows, not both")
     if "repeat" in table and "replay" not in table:
-        table.problem("repeat", "counts the replays of a capture, and there is no replay")
+        table.problem("repeat", "has no effect without replay; add replay or remove repeat")
     if "rate_mpps" in table and "replay" not in table and "flows" not in table:
-        table.problem("rate_mpps", "there is neither replay nor flows to have a rate")
+        table.problem(
+            "rate_mpps", "has no effect without replay or flows; add one or remove rate_mpps"
+        )
     flows = table.table("flows")
     wire = c.WireConfig(
         replay=_path(table, "replay", folder),
@@ -256,12 +264,12 @@ def _wire(table: Table, folder: Path) -> c.WireConfig:
 
 
 def _path(table: Table, key: str, folder: Path) -> str | None:
-    """The path at `key`, made absolute from the file's folder."""
+    """The path at `key`; a relative path is relative to `folder`."""
 
     def wrong(text: str) -> str | None:
         return None if text and "\0" not in text else "must be the path of a capture file"
 
-    text = table.optional_text(key, check=wrong)
+    text = table.optional_string(key, check=wrong)
     return None if text is None else str(folder / os.path.expanduser(text))
 
 
@@ -278,7 +286,7 @@ def _flows(table: Table) -> c.FlowsConfig:
 
 
 def _sizes(table: Table) -> tuple[tuple[int, int], ...]:
-    """The size mix without CRC. The file counts sizes as testers do: with it."""
+    """The mix of frame sizes as (bytes without CRC, weight). The file has bytes with CRC."""
     value = table.raw("sizes")
     if value is None:
         return c.FlowsConfig().sizes
@@ -288,7 +296,7 @@ def _sizes(table: Table) -> tuple[tuple[int, int], ...]:
         whole = isinstance(item, int) and not isinstance(item, bool)
         if item == "imix" and value == "imix":
             mix += IMIX
-        elif whole and FRAME_MIN <= item - c.CRC_BYTES <= c.FRAME_MAX:
+        elif whole and ETHERNET_MIN <= item - c.CRC_BYTES <= c.FRAME_MAX:
             mix.append((item, 1))
         else:
             table.problem("sizes", f"{SIZES_WANTED}, not {shown(item)}")
@@ -319,13 +327,13 @@ def _workers(
             continue
         queue = numbers.get(key)
         if queue is None:
-            # With no port there is nothing to compare with, and that is reported already.
+            # Without a port there is no worker at all, and that is reported already.
             if queues:
-                table.problem(key, f"there is no worker {key}; there are 0 to {queues - 1}")
+                table.problem(key, f"there is no worker {key}; the workers are 0 to {queues - 1}")
             override.problems = []
         base = common if queue is None else workers[queue]
         if "plugin" in override and "options" not in override:
-            base = dataclasses.replace(base, options={})  # they were meant for the other plugin
+            base = dataclasses.replace(base, options={})  # [worker.options] is for its own plugin
         worker = _worker(override, base)
         cpu = override.optional_integer("cpu", 0, CPU_MAX)
         override.done()
@@ -336,11 +344,11 @@ def _workers(
 
 
 def _worker(table: Table, base: c.WorkerConfig) -> c.WorkerConfig:
-    """What `[worker]` and `[worker.N]` have in common."""
-    options = table.plain("options")
+    """The keys that `[worker]` and `[worker.N]` share; `base` has their defaults."""
+    options = table.json_table("options")
     return dataclasses.replace(
         base,
-        plugin=table.text("plugin", base.plugin, check=check_plugin),
+        plugin=table.string("plugin", base.plugin, check=check_plugin),
         options=options if "options" in table else base.options,
         state_bytes=table.size("state", base.state_bytes, 1 << 16, 1 << 36),
         blanks=table.integer("blanks", base.blanks, 0, c.BLANKS_MAX),
@@ -377,7 +385,7 @@ def _metrics(table: Table | None) -> c.MetricsConfig:
     default = c.MetricsConfig()
     if table is None:
         return default
-    listen = table.optional_text("listen", check=check_listen)
+    listen = table.optional_string("listen", check=check_listen)
     table.done()
     if listen is None:
         return default

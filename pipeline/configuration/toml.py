@@ -1,10 +1,10 @@
-"""Read tables of a TOML file and collect what is wrong with them.
+"""Typed access to the tables of a TOML file; all mistakes are collected.
 
-A mistake does not stop the reading: it is noted with its path in the file
-(`port.wan.queues`) and what would be right, the getter returns its default, and
-the reading goes on. So an operator sees every mistake of a file at once.
+A mistake does not stop the reading. It is added to a list, with its path in the file
+(`port.wan.queues`) and the remedy, and the getter returns its default. So an operator
+sees every mistake of a file at once.
 
-This module knows TOML and nothing of ringline; `schema` knows the keys.
+This module knows TOML but no key; `schema` knows the keys.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from ringline.shm.errors import ConfigurationError
 
 _KINDS: list[tuple[type, str]] = [
     (bool, "true or false"),
-    (int, "a whole number"),
-    (float, "a number with a fraction"),
-    (str, "a text"),
+    (int, "an integer"),
+    (float, "a number"),
+    (str, "a string"),
     (list, "a list"),
     (dict, "a table"),
 ]
 
 _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
-# No configuration comes near it, and to parse a capture given by mistake takes minutes.
+# Far above any configuration. To parse a capture that was given by mistake takes minutes.
 FILE_BYTES_MAX = 1 << 20
 
 
 def read_file(path: Path) -> dict[str, Any]:
     """The top table of the file at `path`.
 
-    Raises ConfigurationError when there is no such file, it cannot be read, it is
-    too long to be one, or it is not TOML (with the line).
+    Raises ConfigurationError when the file does not exist, cannot be read, is longer than
+    FILE_BYTES_MAX, or is not TOML (with the line).
     """
     try:
         with path.open("rb") as file:
@@ -55,30 +55,30 @@ def read_file(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigurationError(
-            f"{path}: line {line} is not UTF-8, which TOML demands; is this a configuration file?"
+            f"{path}: line {line} is not UTF-8, which TOML requires; is this a configuration file?"
         ) from None
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
     try:
         return tomllib.loads(text)
-    except ValueError as error:  # also a number of thousands of digits
+    except ValueError as error:  # also for a number of thousands of digits
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
     except RecursionError:
         raise ConfigurationError(f"{path}: is not valid TOML: nested too deeply") from None
 
 
 def kind_of(value: object) -> str:
-    """What a TOML value is, in the operator's words."""
+    """The type of a TOML value, in the words of the messages."""
     return next((words for kind, words in _KINDS if isinstance(value, kind)), "a date or time")
 
 
 def beyond_64_bits(value: object) -> bool:
-    """Whether it is a whole number larger than TOML promises to hold."""
+    """Whether it is an integer that does not fit into the 64 bits that TOML guarantees."""
     return isinstance(value, int) and not -(1 << 63) <= value < 1 << 63
 
 
 def shown(value: object) -> str:
-    """A TOML value as an operator would write it, cut to a readable length."""
+    """A TOML value as it stands in a file, cut to 60 characters."""
     if isinstance(value, bool):
         text = "true" if value else "false"
     elif isinstance(value, str):
@@ -86,23 +86,24 @@ def shown(value: object) -> str:
     elif isinstance(value, list | dict):
         return kind_of(value)
     elif beyond_64_bits(value):
-        return "a number of more than 64 bits"  # Python refuses to write one of thousands of digits
+        # Python refuses to convert an integer of thousands of digits to text.
+        return "an integer of more than 64 bits"
     else:
         text = str(value)
     return text if len(text) <= 60 else text[:56] + "..." + text[-1]
 
 
-def did_you_mean(word: str, right: Sequence[str]) -> str:
-    """`; did you mean "..."?` with the nearest of the right words, if one is near."""
-    near = difflib.get_close_matches(word, right, n=1)
+def did_you_mean(word: str, valid: Sequence[str]) -> str:
+    """`; did you mean "..."?` with the closest of the valid words, or "" if none is close."""
+    near = difflib.get_close_matches(word, valid, n=1)
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
 class Table:
-    """One table of the file: typed getters, each of which names its key once.
+    """One table of the file, with typed getters.
 
-    `problems` is shared by all tables of a file. After the last getter, `done`
-    reports the keys that no getter asked for.
+    A getter adds a mistake to `problems`, which all tables of a file share, and returns
+    its default. Call `done` after the last getter: it reports unknown keys.
     """
 
     def __init__(self, values: Mapping[str, Any], path: str, problems: list[str]) -> None:
@@ -117,14 +118,14 @@ class Table:
         return f"{self.path}.{bare}" if self.path else bare
 
     def problem(self, key: str, sentence: str) -> None:
-        """Note what is wrong with `key`."""
+        """Add a mistake of `key` to the problems."""
         self.problems.append(f"{self.at(key)}: {sentence}")
 
     def __contains__(self, key: str) -> bool:
         return key in self.values
 
     def raw(self, key: str) -> Any:
-        """The value of `key` unchecked, or None; the key counts as known."""
+        """The value of `key`, not checked, or None; marks the key as known."""
         self._known.append(key)
         return self.values.get(key)
 
@@ -137,22 +138,22 @@ class Table:
             return None
         return value
 
-    def text(
+    def string(
         self,
         key: str,
         default: str,
         *,
         check: Callable[[str], str | None] | None = None,
     ) -> str:
-        """A text; `check` returns what is wrong with it, or None."""
-        found = self.optional_text(key, check=check)
+        """A string; `check` returns what is wrong with it, or None."""
+        found = self.optional_string(key, check=check)
         return default if found is None else found
 
-    def optional_text(
+    def optional_string(
         self, key: str, *, check: Callable[[str], str | None] | None = None
     ) -> str | None:
-        """A text, or None when the key is absent or wrong."""
-        value: str | None = self._typed(key, (str,), "a text in quotes")
+        """A string, or None when the key is absent or wrong."""
+        value: str | None = self._typed(key, (str,), "a string")
         wrong = check(value) if value is not None and check else None
         if wrong:
             self.problem(key, wrong)
@@ -160,7 +161,7 @@ class Table:
         return value
 
     def choice(self, key: str, default: str, choices: Sequence[str]) -> str:
-        """One of a few words."""
+        """One string of `choices`."""
         value: str | None = self._typed(key, (str,), "one of " + ", ".join(choices))
         if value is None:
             return default
@@ -173,15 +174,15 @@ class Table:
     def integer(
         self, key: str, default: int, low: int, high: int, *, power_of_two: bool = False
     ) -> int:
-        """A whole number from `low` to `high`."""
+        """An integer from `low` to `high`."""
         found = self.optional_integer(key, low, high, power_of_two=power_of_two)
         return default if found is None else found
 
     def optional_integer(
         self, key: str, low: int, high: int, *, power_of_two: bool = False
     ) -> int | None:
-        """A whole number, or None when the key is absent or wrong."""
-        wanted = f"{'a power of two' if power_of_two else 'a whole number'} from {low} to {high}"
+        """An integer, or None when the key is absent or wrong."""
+        wanted = f"{'a power of two' if power_of_two else 'an integer'} from {low} to {high}"
         value: int | None = self._typed(key, (int,), wanted)
         if value is None:
             return None
@@ -191,24 +192,26 @@ class Table:
         return value
 
     def number(self, key: str, default: float, low: float, high: float) -> float:
-        """A number from `low` to `high`; whole numbers are welcome."""
+        """A number, with or without a fraction, from `low` to `high`."""
         wanted = f"a number from {low:g} to {high:g}"
         value = self._typed(key, (int, float), wanted)
         if value is None:
             return default
-        if not low <= value <= high:  # nor is it when it is no number
+        if not low <= value <= high:  # also true for NaN
             self.problem(key, f"must be {wanted}, not {shown(value)}")
             return default
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
-        """true or false."""
+        """true or false, as a bool."""
         value: bool | None = self._typed(key, (bool,), "true or false")
         return default if value is None else value
 
     def size(self, key: str, default: int, low: int, high: int) -> int:
-        """A number of bytes: a whole number, or a text such as "16 MiB"."""
-        wanted = f'bytes, from {low} to {high}, such as {default} or "{default >> 20} MiB"'
+        """A number of bytes: an integer, or a string such as "16 MiB"."""
+        wanted = (
+            f'a number of bytes from {low} to {high}, such as {default} or "{default >> 20} MiB"'
+        )
         value = self._typed(key, (int, str), wanted)
         if value is None:
             return default
@@ -224,8 +227,8 @@ class Table:
         return int(value)
 
     def integers(self, key: str, low: int, high: int) -> tuple[int, ...]:
-        """A list of whole numbers, empty by default."""
-        wanted = f"a list of whole numbers from {low} to {high}"
+        """A list of integers, each from `low` to `high`; empty by default."""
+        wanted = f"a list of integers from {low} to {high}"
         values: list[Any] = self._typed(key, (list,), wanted) or []
         for at, value in enumerate(values):
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -238,27 +241,27 @@ class Table:
         value: Mapping[str, Any] | None = self._typed(key, (dict,), "a table")
         return None if value is None else Table(value, self.at(key), self.problems)
 
-    def plain(self, key: str) -> dict[str, Any]:
-        """A table whose keys another part knows; what JSON cannot carry is refused."""
+    def json_table(self, key: str) -> dict[str, Any]:
+        """A table with any keys, such as the options of a plugin; its values must fit into JSON."""
         table = self.table(key)
         if table is None:
             return {}
         for path, value in _leaves(table.values, self.at(key)):
             if kind_of(value) == "a date or time":
-                self.problems.append(f"{path}: must not be a date or time; write it as a text")
+                self.problems.append(f"{path}: must not be a date or time; write it as a string")
             elif isinstance(value, float) and not math.isfinite(value):
                 self.problems.append(f"{path}: must be a finite number, not {value}")
             elif beyond_64_bits(value):
-                self.problems.append(f"{path}: must be a number of at most 64 bits")
+                self.problems.append(f"{path}: must be an integer of at most 64 bits")
         return dict(table.values)
 
     def done(self) -> None:
-        """Report each key of the file that no getter asked for."""
+        """Report each key of the table that no getter asked for."""
         unused = [key for key in self._known if key not in self.values]
         for key in self.values:
             if key not in self._known:
                 near = did_you_mean(key, unused) or did_you_mean(key, self._known)
-                hint = near or f"; known here: {', '.join(self._known)}"
+                hint = near or f"; known keys: {', '.join(self._known)}"
                 self.problem(key, f"unknown key{hint}")
 
 

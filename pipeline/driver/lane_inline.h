@@ -1,12 +1,13 @@
 /* Shared by the packet loop and the settlement of a dead worker: check the references that a
  * worker returned, then send or free their buffers.
  *
- * Guarantees (tests in tests/pipeline/driver/test_lane.py):
+ * Guarantees (tests in tests/pipeline/driver/test_lane_hostile_worker.py):
  *  - no reference reaches a card unless its buffer is this worker's, its frame lies inside the
- *    buffer, and its port exists (test_a_reference_that_is_not_right_is_counted_and_refused)
+ *    buffer, and its port exists (test_an_invalid_reference_is_counted_and_refused)
  *  - a buffer cannot be returned twice, nor by a worker that does not hold it
  *    (test_a_buffer_cannot_be_returned_twice, test_a_worker_cannot_return_what_another_holds)
- *  - a full TX ring loses nothing (test_a_full_tx_ring_holds_the_worker_up_and_loses_nothing) */
+ *  - a full TX ring loses nothing (tests/pipeline/driver/test_lane_waiting.py:
+ *    test_a_full_tx_ring_holds_the_worker_up_and_loses_nothing) */
 #ifndef RINGLINE_LANE_INLINE_H
 #define RINGLINE_LANE_INLINE_H
 #include "../../shm/ring.h"

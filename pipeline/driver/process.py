@@ -1,29 +1,23 @@
 """The driver process: it owns the cards and runs the lane.
 
-Everything per packet happens in C. Python gets a turn every TURN seconds or when
-the supervisor asks for one, and then: takes messages, publishes the balances,
-reads the cards' statistics.
+All work per packet is done in C. Python code runs in control turns, every TURN seconds or
+when the supervisor requests one. A control turn receives messages (shm/messages.py),
+publishes the balances and reads the statistics of the cards.
 
-Its course, as the supervisor asks for it:
- `open`   the cards are found and mapped
- `begin`  they are started, and packets move
- `drain`  the cards stop receiving; what they had received is still received,
-          worked on and sent; then nothing is in flight (or the deadline passed)
- `stop`   what workers still hold is settled, the cards are stopped, the books are
-          counted with a full scan, and the process ends
+When the control socket closes, the supervisor is gone: the driver stops the cards and exits,
+even if it was itself stopped by SIGSTOP (shm/child_main.py).
 
-When the control socket closes, the supervisor is gone: the cards are stopped and
-the process ends by itself, even if it was stopped itself (SIGSTOP).
+Guarantees (tests in tests/pipeline/driver/test_process.py):
+ - statistics are not sent to a supervisor that does not read; its messages are still answered
+   (test_a_supervisor_that_does_not_read_holds_nothing_up)
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
 import time
-from typing import Any
+from typing import assert_never, cast
 
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.driver.lane import Idle, Lane
@@ -31,20 +25,21 @@ from ringline.pipeline.ports.create import create_port
 from ringline.pipeline.ports.port import Port
 from ringline.shm import control
 from ringline.shm._shm import lib
-from ringline.shm.errors import RinglineError
+from ringline.shm.child_main import run_child
 from ringline.shm.ledger import Ledger
+from ringline.shm.messages import FromDriver, PortReport, StopReport, ToDriver
 from ringline.shm.packets import DescriptorMemory, PacketMemory
 from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment
 
 TURN = 0.02  # seconds between control turns under load
-IDLE_TURN = 0.1  # when nothing moves: a turn costs a sleeping machine some CPU
-BALANCE_EVERY = 0.25
-STATISTICS_EVERY = 1.0
+IDLE_TURN = 0.1  # the same while no packet moves: each turn costs an idle machine some CPU
+BALANCE_EVERY = 0.25  # seconds
+STATISTICS_EVERY = 1.0  # seconds
 
 
 class Driver:
-    """One driver process; `run` is its life."""
+    """One driver process: call `run` once."""
 
     def __init__(self, supervisor: control.Control) -> None:
         self._supervisor = supervisor
@@ -52,19 +47,19 @@ class Driver:
         self._lane: Lane | None = None
         self._segments: list[Segment] = []
         self._config = Config()
-        self._begun = False
-        self._finished = False
+        self._begun = False  # the cards receive
+        self._finished = False  # Finished is sent
         self._drain_until: float | None = None
         self._ended = False
         self._balance_at = self._statistics_at = 0.0
 
     def run(self) -> None:
-        """Serve until told to stop or the supervisor is gone."""
+        """Serve until Stop arrives or the supervisor is gone."""
         try:
             while not self._ended:
                 self._turn()
         except control.Closed:
-            pass  # nobody is left to report to: stop the cards and go
+            pass
         finally:
             for port in self._ports:
                 port.close()
@@ -77,7 +72,8 @@ class Driver:
         wait = 0.0 if self._begun else 0.5
         received = self._supervisor.receive(wait)
         while received is not None:
-            self._obey(*received)
+            message, descriptors = received
+            self._on_message(cast("ToDriver", message), descriptors)
             if self._ended:
                 return
             received = self._supervisor.receive(0.0)
@@ -89,43 +85,47 @@ class Driver:
             self._lane.balance()
             self._balance_at = now + BALANCE_EVERY
         if now >= self._statistics_at:
-            ports = self._describe_ports()  # always: the cards' own counters have an end
-            if self._supervisor.heeded:  # it may be stopped (Ctrl-Z), and packets go on
-                self._supervisor.send({"event": "ports", "ports": ports})
+            ports = self._describe_ports()  # even if not sent: a card's counters have limited width
+            if self._supervisor.peer_reads:  # it may be stopped by Ctrl-Z
+                self._send({"event": "ports", "ports": ports})
             self._statistics_at = now + STATISTICS_EVERY
         if self._drain_until is not None:
-            self._drained(moved, now)
+            self._check_drained(moved, now)
         elif not self._finished and moved == 0 and self._is_finished():
             self._finished = True
-            self._supervisor.send({"event": "finished"})
+            self._send({"event": "finished"})
 
     # -- messages ---------------------------------------------------------------------
 
-    def _obey(self, message: control.Message, descriptors: list[int]) -> None:
-        what = message.get("do")
-        if what == "open":
-            self._open(Config.from_json(message["config"]), bool(message.get("yield")), descriptors)
-        elif what == "begin":
+    def _send(self, message: FromDriver) -> None:
+        self._supervisor.send(message)
+
+    def _on_message(self, message: ToDriver, descriptors: list[int]) -> None:
+        if message["do"] == "open":
+            self._open(Config.from_json(message["config"]), message["yield"], descriptors)
+        elif message["do"] == "begin":
             self._begin()
-        elif what == "renew":
+        elif message["do"] == "renew":
             self._renew(message["queue"], message["generation"], descriptors)
-        elif what == "drain":
+        elif message["do"] == "drain":
             for port in self._ports:
                 port.stop_receiving()
             self._drain_until = time.monotonic() + message["seconds"]
-        elif what == "stop":
+        elif message["do"] == "stop":
             self._stop()
+        else:
+            assert_never(message)
 
     def _open(self, config: Config, yielding: bool, descriptors: list[int]) -> None:
         self._config = config
         if config.driver.cpu is not None:
             os.sched_setaffinity(0, {config.driver.cpu})
         descriptor_memory = DescriptorMemory.attach(descriptors[0])
-        # What no worker can write says that the layout is ours, and how many buffers there are.
+        # Checked first: workers cannot write to this segment. It holds the number of buffers.
         books = Segment.attach(descriptors[2], kind=lib.RL_SEGMENT_LANE)
         packets = PacketMemory.attach(descriptors[1], Ledger(books).buffers)
         self._segments += [descriptor_memory.segment, packets.segment, books]
-        mode = config.ports[0].dma_mode  # one for all: they share packet memory (schema.py)
+        mode = config.ports[0].dma_mode  # the same for all ports (schema.py)
         addresses = packets.device_addresses(mode)
         idle = Idle(
             adaptive=config.driver.idle == "adaptive",
@@ -146,7 +146,7 @@ class Driver:
             port.open(lane.memory, descriptor_memory, descriptor_memory.device_addresses(mode))
             lane.add_port(port)
         self._lane = lane
-        self._supervisor.send({"event": "opened"})
+        self._send({"event": "opened"})
 
     def _begin(self) -> None:
         assert self._lane is not None
@@ -154,28 +154,33 @@ class Driver:
             port.start()
         self._lane.receiving = True
         self._begun = True
-        self._supervisor.send({"event": "ready", "ports": self._describe_ports()})
+        self._send({"event": "ready", "ports": self._describe_ports()})
 
     def _renew(self, queue: int, generation: int, descriptors: list[int]) -> None:
         assert self._lane is not None
         rings = RingPair.attach(descriptors[0]) if descriptors else None
         blanks = self._config.worker(queue).blanks if rings else 0
         settled = self._lane.renew(queue, rings, generation, blanks)
-        self._supervisor.send(
+        self._send(
             {
                 "event": "renewed",
                 "queue": queue,
                 "generation": generation,
-                "settled": vars(settled),
+                "settled": {
+                    "returned": settled.returned,
+                    "carried": settled.carried,
+                    "lost": settled.lost,
+                    "refused": settled.refused,
+                },
             }
         )
 
-    # -- ends -------------------------------------------------------------------------
+    # -- the end -------------------------------------------------------------------------
 
     def _is_finished(self) -> bool:
-        """Whether every wire is finite and dry, and its last packet accounted for.
+        """Whether every wire is simulated and has sent everything, and nothing is in flight.
 
-        Wires with nothing to send do not hold up the end, but alone they are no reason for it.
+        False if no wire has a source.
         """
         assert self._lane is not None
         return (
@@ -184,17 +189,17 @@ class Driver:
             and self._lane.in_flight == 0
         )
 
-    def _drained(self, moved: int, now: float) -> None:
+    def _check_drained(self, moved: int, now: float) -> None:
         assert self._lane is not None
         assert self._drain_until is not None
         left = self._lane.in_flight
         if (moved == 0 and left == 0) or now >= self._drain_until:
             self._lane.receiving = False
             self._drain_until = None
-            self._supervisor.send({"event": "drained", "in_flight": left})
+            self._send({"event": "drained", "in_flight": left})
 
     def _stop(self) -> None:
-        report: dict[str, Any] = {}
+        report: StopReport = {}
         if self._lane is not None:
             self._lane.receiving = False
             for queue in range(self._config.queues):
@@ -204,11 +209,11 @@ class Driver:
             self._lane.balance(complete=True)
             if self._begun:
                 report["ports"] = self._describe_ports()
-        self._supervisor.send({"event": "stopped", "report": report})
+        self._send({"event": "stopped", "report": report})
         self._ended = True
 
-    def _describe_ports(self) -> list[dict[str, Any]]:
-        described = []
+    def _describe_ports(self) -> list[PortReport]:
+        described: list[PortReport] = []
         for port in self._ports:
             link = port.link()
             described.append(
@@ -227,20 +232,7 @@ class Driver:
 
 def main() -> int:
     """The driver process, as the supervisor starts it."""
-    # A terminal's Ctrl-C reaches the whole process group; the end is the supervisor's to order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    supervisor = control.Control.from_environment()
-    # One that was stopped must go on to see that its control socket closed.
-    lib.rl_die_with_parent(signal.SIGCONT, os.getppid())
-    driver = Driver(supervisor)
-    try:
-        driver.run()
-    except RinglineError as error:
-        with contextlib.suppress(control.Closed, TimeoutError):
-            supervisor.send({"event": "failed", "error": control.describe(error)})
-        return error.exit_code
-    return 0
+    return run_child(lambda supervisor: Driver(supervisor).run())
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 /* Settlement of a dead worker: decides about each buffer that it held. Runs between two passes.
  *
- * Guarantees (tests in tests/pipeline/driver/test_settle.py):
+ * Guarantees (tests in tests/pipeline/driver/test_lane_renewal.py):
  *  - complete references are sent, references never popped go to the successor in order, and
  *    all others are freed
  *    (test_settlement_sends_the_complete_frees_the_lost_and_carries_the_rest)
  *  - the dead worker's rings are not trusted
- *    (test_references_that_a_dead_worker_overwrote_are_not_trusted) */
+ *    (test_references_that_a_dead_worker_changed_are_not_trusted) */
 #include "../../shm/clock.h"
 #include "lane_inline.h"
 

@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from ringline.pipeline.configuration.config import PortConfig
     from ringline.pipeline.ports.port import Port
 
-# Which cards the ixgbe driver brings up: 82599 with an SFI interface, by vendor and device ID.
+# Vendor and device IDs that the ixgbe driver supports: 82599 with an SFI interface.
 IXGBE = {(0x8086, 0x10FB), (0x8086, 0x154D), (0x8086, 0x1557)}
 
 
 def create_port(config: PortConfig, index: int, sysfs: Path | None = None) -> Port:
-    """The port that a device string asks for, not opened yet.
+    """Make the port for `config.device`; it is not opened yet.
 
-    `index` is its number in the instance, `sysfs` where PCI devices are looked up (default:
-    RINGLINE_SYSFS, else /sys). Raises `ConfigurationError` for a device string or a number that
-    means nothing, `EnvironmentLacks` when there is no such card.
+    `index` is the port's number in the instance. `sysfs` is the root for PCI devices (default:
+    RINGLINE_SYSFS, else /sys). Raises `ConfigurationError` for an unknown device string or a
+    number of queues that the card does not have, `EnvironmentLacks` when there is no such card.
     """
-    # Nothing is imported for a kind of card that is not there.
+    # Import only the driver of the card that is used.
     from ringline.pipeline.ports import pci
 
     root = sysfs or pci.sysfs_root()

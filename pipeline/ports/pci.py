@@ -1,8 +1,8 @@
-"""PCI devices as sysfs shows them: finding one, mapping its registers, letting it do DMA.
+"""PCI devices through sysfs: find one, map its registers, switch its DMA on and off.
 
-Everything is looked up below a root, `/sys` or what RINGLINE_SYSFS names. There a device model
-in another process can show a card of its own: a folder per device with the same few files, and
-a `resource0` that is plain memory which both map.
+The root of all paths is `/sys`, or the folder that RINGLINE_SYSFS names. A device model in another
+process can offer a card in such a folder: one folder per device with the same few files, in which
+`resource0` is plain memory that both processes map.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ _COMMAND = 4  # offset of the command register in configuration space
 _MEMORY_SPACE = 0x2
 _BUS_MASTER = 0x4
 _IFF_UP = 0x1
-_POLL = 100e-6  # seconds between two looks at a register
+_POLL = 100e-6  # seconds between two reads of a register
 
 
 def sysfs_root() -> Path:
-    """`/sys`, or the folder that stands in for it."""
+    """`/sys`, or the folder that RINGLINE_SYSFS names."""
     return Path(os.environ.get("RINGLINE_SYSFS") or "/sys")
 
 
 def devices_folder(root: Path) -> Path:
-    """Where the devices are below a sysfs root."""
+    """The folder of the devices below a sysfs root."""
     return root / "bus" / "pci" / "devices"
 
 
 def stop_dma(address: str) -> None:
-    """Switch bus mastering of a device off, if the device is still there.
+    """Switch bus mastering of a device off, if the device still exists.
 
-    For whoever is left when a driver died: after it memory that the card knew may go.
+    The supervisor calls this after a driver died and before it releases the memory that the card
+    may still write to.
     """
     folder = devices_folder(sysfs_root()) / address
     if folder.exists():
@@ -47,9 +48,9 @@ def stop_dma(address: str) -> None:
 
 
 class PciDevice:
-    """One device below `root`, named as in `0000:03:00.0` (a missing domain means 0000).
+    """One device below `root`, by address, as `0000:03:00.0`; without a domain, 0000.
 
-    Raises `EnvironmentLacks` when it is not there.
+    Raises `EnvironmentLacks` when there is no such device.
     """
 
     def __init__(self, address: str, root: Path) -> None:
@@ -69,26 +70,27 @@ class PciDevice:
         return self._hex("vendor"), self._hex("device")
 
     def check_unused(self) -> None:
-        """Raises `EnvironmentLacks` when a kernel driver has an interface of it up."""
+        """Raise `EnvironmentLacks` when a kernel driver has one of its interfaces up."""
         for interface in sorted((self.folder / "net").glob("*")):
             if _is_up(interface):
                 driver = self.folder / "driver"
-                whose = driver.resolve().name if driver.is_symlink() else "(unknown)"
+                name = driver.resolve().name if driver.is_symlink() else "(unknown)"
                 raise EnvironmentLacks(
-                    f"PCI device {self.address} is in use: its kernel driver {whose} has the "
+                    f"PCI device {self.address} is in use: its kernel driver {name} has the "
                     f"interface {interface.name} up; take it down first "
                     f"(ip link set {interface.name} down)"
                 )
 
-    def map_bar(self, least: int) -> MappedBar:
-        """BAR 0, of which at least `least` bytes are needed, for nobody but this process.
+    def map_bar(self, min_bytes: int) -> MappedBar:
+        """Map BAR 0, of at least `min_bytes` bytes, for this process alone.
 
-        The device answers there from here on: one that no driver ever had may not have yet."""
+        Memory space is enabled first: it is off in a device that no driver has used yet.
+        """
         self._command(_MEMORY_SPACE, on=True)
-        return MappedBar(self.folder / "resource0", least, read_clears=self._real)
+        return MappedBar(self.folder / "resource0", min_bytes, read_clears=self._real)
 
     def set_bus_mastering(self, on: bool) -> None:
-        """Let the device do DMA, or stop it."""
+        """Allow or forbid DMA by the device."""
         self._command(_BUS_MASTER, on=on)
 
     def _command(self, bits: int, *, on: bool) -> None:
@@ -100,32 +102,35 @@ class PciDevice:
                 command = command | bits if on else command & ~bits
                 os.pwrite(fd, command.to_bytes(2, "little"), _COMMAND)
         except OSError as error:
-            raise _lacking(path, error) from None
+            raise _unusable(path, error) from None
 
     def _hex(self, name: str) -> int:
         path = self.folder / name
         try:
             return int(path.read_text(), 16)
         except OSError as error:
-            raise _lacking(path, error) from None
+            raise _unusable(path, error) from None
         except ValueError:
             raise EnvironmentLacks(f"{path} does not hold a hexadecimal number") from None
 
 
 class MappedBar:
-    """Registers of a device in this process's memory; implements `RegisterAccess`."""
+    """A BAR mapped into this process; implements `RegisterAccess`.
 
-    def __init__(self, path: Path, least: int, *, read_clears: bool) -> None:
+    Raises `EnvironmentLacks` when the file cannot be mapped or another instance has mapped it.
+    """
+
+    def __init__(self, path: Path, min_bytes: int, *, read_clears: bool) -> None:
         self.read_clears = read_clears
         try:
             self._file = path.open("r+b", buffering=0)
         except OSError as error:
-            raise _lacking(path, error) from None
+            raise _unusable(path, error) from None
         try:
             size = os.fstat(self._file.fileno()).st_size
-            if size < least:
+            if size < min_bytes:
                 raise EnvironmentLacks(
-                    f"{path} has {size} bytes, and the registers of this card reach {least}"
+                    f"{path} has {size} bytes; the registers of this card need {min_bytes}"
                 )
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -134,7 +139,7 @@ class MappedBar:
             try:
                 self._memory = mmap.mmap(self._file.fileno(), size)
             except OSError as error:
-                raise _lacking(path, error) from None
+                raise _unusable(path, error) from None
         except BaseException:
             self._file.close()
             raise
@@ -147,33 +152,34 @@ class MappedBar:
         return value
 
     def write32(self, address: int, value: int) -> None:
-        """Write it."""
+        """Write the 32-bit register at byte `address`."""
         shm.rl_write32(self._base + address, value)
 
     def pointer(self, address: int) -> Any:
-        """The register as cdata `volatile uint32_t *`; not to be used after `close`."""
+        """The register as cdata `volatile uint32_t *`; invalid after `close`."""
         return ffi.cast("volatile uint32_t *", self._base + address)
 
     def relax(self) -> None:
-        """Let a little time pass."""
+        """Sleep between two reads of a register."""
         time.sleep(_POLL)
 
     def close(self) -> None:
-        """Unmap, and let others have the device."""
-        del self._base  # an access after this is an error, not a crash
+        """Unmap the registers and release the lock on the device."""
+        del self._base  # a later access raises AttributeError; it does not crash
         ffi.release(self._view)
         self._memory.close()
         self._file.close()
 
 
 def _is_up(interface: Path) -> bool:
-    """Administratively up, with or without a cable: its driver uses the card then."""
+    """Whether an interface is administratively up: its driver uses the card then, even without
+    a link."""
     flags, state = interface / "flags", interface / "operstate"
     if flags.exists() and re.fullmatch(r"0x[0-9a-fA-F]+", text := flags.read_text().strip()):
         return bool(int(text, 16) & _IFF_UP)
     return state.exists() and state.read_text().strip() == "up"
 
 
-def _lacking(path: Path, error: OSError) -> EnvironmentLacks:
-    remedy = "; only root may" if isinstance(error, PermissionError) else ""
+def _unusable(path: Path, error: OSError) -> EnvironmentLacks:
+    remedy = "; run as root" if isinstance(error, PermissionError) else ""
     return EnvironmentLacks(f"cannot use {path}: {error.strerror}{remedy}")

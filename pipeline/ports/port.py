@@ -1,7 +1,7 @@
-"""What every network interface offers to the driver process, whatever the card.
+"""The interface of every kind of network card, as the driver process uses it.
 
-The packet path of a port is C behind `struct rl_port` (port.h); this is the rest:
-finding the card, starting and stopping it, and what it can tell about itself.
+The packet path of a port is C, behind `struct rl_port` (port.h). `Port` is the control path:
+find the card, start and stop it, read its link and its statistics.
 """
 
 from __future__ import annotations
@@ -16,98 +16,95 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Link:
-    """The state of the cable; `mbps` is 0 while the link is down."""
+    """State of the link; `mbps` is its speed in Mbit/s, 0 while the link is down."""
 
     up: bool
     mbps: int
 
 
 class Port(ABC):
-    """One network interface. Not safe for use by two threads.
+    """One network interface. Not thread-safe.
 
-    The order of calls is open, start, (stop_receiving), stop, close; start and stop may repeat.
+    Call open, start, stop_receiving (optional), stop, close in this order; start and stop may
+    repeat.
     """
 
     name: str
-    """As the configuration names it."""
+    """The name in the configuration."""
     index: int
-    """Its number in the instance: the port of references, ledger words and counters."""
+    """The port's number in the instance: in references, ledger words and counters."""
     queue_pairs: int
     """RX queues, and as many TX queues."""
     c_port: Any
-    """cdata `struct rl_port *`, the same for the port's life; the lane polls it from `start`."""
+    """cdata `struct rl_port *`, valid for the port's lifetime; the lane polls it after `start`."""
     step: tuple[int, int] | None = None
-    """Function and context address of a device model that the lane steps; None: real or remote."""
+    """Addresses of the function and the context of a device model that the lane steps; None for a
+    real card and for a model in another process."""
     mac: str
+    """The card's MAC address, as `02:00:00:00:00:01`; empty before the first `start`."""
 
     @abstractmethod
     def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
-        """Find the card, check that nobody else uses it, and map its registers.
+        """Find the card, check that it is not in use, and map its registers.
 
         `memory` is cdata `struct rl_memory *` of the lane; `addresses` are the device addresses
-        of `descriptors`. Raises `EnvironmentLacks`, and `ConfigurationError` for what this card
-        does not have.
+        of `descriptors`. Raises `EnvironmentLacks` when the card is missing or in use,
+        `ConfigurationError` for a setting that the card does not support.
         """
 
     @abstractmethod
     def start(self) -> None:
-        """Reset and initialise the card, post every RX descriptor, receive.
+        """Reset and initialise the card, post a buffer in every RX descriptor, start receiving.
 
-        Raises `HardwareError` when the card does not do what was awaited, `ConfigurationError`
-        when packet memory has too few free buffers.
+        Raises `HardwareError` when the card does not answer in time, `ConfigurationError` when
+        packet memory has too few free buffers.
         """
 
     @abstractmethod
     def stop_receiving(self) -> None:
-        """The card takes nothing more from the wire; what it has received can still be
-        received, and what was posted for sending is sent."""
+        """Stop taking frames from the wire. Packets that the card already has can still be
+        received, and posted packets are still sent."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Orderly stop: receive off, transmit drained and off, DMA off; then every buffer on a
-        descriptor ring is back on the free list, whatever the card did."""
+        """Stop receiving, drain and stop sending, switch DMA off; then return every buffer of the
+        descriptor rings to the free list, even when the card does not answer."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give the card back. Stops it first if need be."""
+        """Stop the card if it runs, and release it. May be called again."""
 
     @abstractmethod
     def link(self) -> Link:
-        """The state of the cable now; also tells the lane, by `c_port.ready`."""
+        """The state of the link now; also sets `c_port.ready` for the lane."""
 
     @abstractmethod
     def statistics(self) -> dict[str, int]:
-        """What the card has counted since `start`, by name."""
-
-    @abstractmethod
-    def set_promiscuous(self, on: bool) -> None:
-        """Receive every frame, or only broadcast and those for `mac`."""
-
-    @abstractmethod
-    def set_mac(self, mac: str) -> None:
-        """The address that the card receives for, as `02:00:00:00:00:01`."""
+        """The card's counters since `start`, by name."""
 
     @abstractmethod
     def posted(self) -> tuple[int, int]:
-        """Buffers on its RX and on its TX descriptor rings, counted slot by slot."""
+        """The numbers of buffers on the RX and on the TX descriptor rings, counted descriptor by
+        descriptor."""
 
     @abstractmethod
     def scan(self, seen: Any) -> None:
-        """For a full scan: add one to `seen[buffer]` (cdata `uint8_t *`) for each of them."""
+        """Add one to `seen[buffer]` (cdata `uint8_t *`) for each buffer that `posted` counts."""
 
     def wire_finished(self) -> bool:
-        """True once a simulated wire has nothing more to send; a real one never says so."""
+        """True once a simulated wire has nothing more to send; always False for a real card."""
         return False
 
     def wire_statistics(self) -> dict[str, int]:
-        """What a simulated wire has counted for itself."""
+        """Counters of a simulated wire, by name; empty for a real card."""
         return {}
 
     def trouble(self) -> str | None:
-        """What keeps the port from what it was configured for, and only the operator can put
-        right, as a disk too full to record to; None: nothing."""
+        """A problem that only the operator can solve, for example a disk too full to record to;
+        None when there is none."""
         return None
 
     def faults(self) -> list[str]:
-        """What a simulated card was asked to do that the chip would not do."""
+        """Errors of `stop`, and requests to a simulated card that the chip would refuse, as
+        sentences."""
         return []

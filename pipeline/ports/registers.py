@@ -1,6 +1,6 @@
-"""The register language: a card's registers are a table, and code reads like the datasheet.
+"""Registers of a card, defined by a table and used by the datasheet's names.
 
-One line per register:
+A table has one line per register:
 
     NAME    0xADDRESS  shape     mode  description | FIELD bit, FIELD high:low
 
@@ -8,14 +8,18 @@ One line per register:
 
     RO    read only
     RW    read and write
-    WO    write only: reading it means nothing
-    RC    a counter that reading clears: what was read adds up to a 64-bit total
-    RW64, RC64   the same in two registers, the low half here and the high half behind it
+    WO    write only
+    RC    a counter that a read clears; `read` adds the values up in `total`
+    RW64, RC64   the same in two registers: the low half at `address`, the high half 4 bytes further
 
 Guarantees (tests in tests/pipeline/ports/test_registers.py):
-  - a register is used only as its mode says, and a value that its field cannot hold is refused
-  - a total only grows, whether or not the registers really clear when they are read
-  - every wait ends, with an error that names register, field, what was expected and what was seen
+  - an access that the mode does not allow, and a value too large for its field, raise `Bug` and
+    write nothing (test_what_a_register_does_not_do_is_a_bug_and_writes_nothing)
+  - a total only grows, with registers that clear on reading and with those that do not
+    (test_a_counter_that_reading_clears_adds_up,
+    test_a_counter_of_plain_memory_adds_up_to_the_same)
+  - every wait ends; its error names register, field, expected and actual value
+    (test_a_wait_that_fails_names_register_field_and_both_values)
 """
 
 from __future__ import annotations
@@ -39,25 +43,25 @@ _PAIRS = ("RW64", "RC64")
 
 
 class RegisterAccess(Protocol):
-    """How registers are reached: a mapped BAR, or a device model that traps every access."""
+    """Access to registers: a mapped BAR, or a device model that handles every access."""
 
     read_clears: bool
-    """Whether reading a read-to-clear register clears it; plain memory does not."""
+    """Whether a read of a read-to-clear register clears it; False for plain memory."""
 
     def read32(self, address: int) -> int:
         """The 32-bit register at byte `address` of the BAR."""
 
     def write32(self, address: int, value: int) -> None:
-        """Write it."""
+        """Write the 32-bit register at byte `address` of the BAR."""
 
     def pointer(self, address: int) -> Any:
-        """The register as cdata `volatile uint32_t *`, for doorbells that C rings."""
+        """The register as cdata `volatile uint32_t *`: C writes tail registers through it."""
 
     def relax(self) -> None:
-        """Let a little time pass between two looks; a model in this process takes a step."""
+        """Wait a moment between two reads; a model in this process takes a step."""
 
     def close(self) -> None:
-        """Give the registers back; none is touched after that."""
+        """Release the registers; they must not be used afterwards."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +78,15 @@ class Definition:
 
     @property
     def end(self) -> int:
-        """The first byte behind the register or its array: a BAR must reach that far."""
+        """Byte offset after the register or its array: a BAR must have at least so many bytes."""
         size = 8 if self.mode in _PAIRS else 4
         return self.address + self.stride * max(self.count - 1, 0) + size
 
 
 def table(text: str) -> dict[str, Definition]:
-    """Read a register table; empty lines and lines that begin with `#` are for the reader.
+    """Parse a register table. Empty lines and lines that begin with `#` are ignored.
 
-    Raises `Bug`: a table is part of the program.
+    Raises `Bug` for a line that is not valid: a table is part of the program.
     """
     definitions: dict[str, Definition] = {}
     for line in text.splitlines():
@@ -90,7 +94,7 @@ def table(text: str) -> dict[str, Definition]:
             continue
         match = _LINE.fullmatch(line.rstrip())
         if match is None:
-            raise Bug(f"not a line of a register table: {line!r}")
+            raise Bug(f"register table: not a valid line: {line!r}")
         if match["name"] in definitions:
             raise Bug(f"register {match['name']} is listed twice")
         definitions[match["name"]] = Definition(
@@ -110,14 +114,14 @@ def _fields(register: str, text: str) -> dict[str, tuple[int, int]]:
     for part in filter(str.strip, text.split(",")):
         match = _FIELD.fullmatch(part)
         if match is None:
-            raise Bug(f"register {register}: not a field: {part.strip()!r}")
+            raise Bug(f"register {register}: not a valid field: {part.strip()!r}")
         low = int(match["low"] or match["high"])
         fields[match["name"]] = (low, int(match["high"]) - low + 1)
     return fields
 
 
 class Register:
-    """One register of a card, or an array of them: then `register[n]` is the one to use."""
+    """One register of a card, or an array of registers; its elements are `register[n]`."""
 
     def __init__(
         self, access: RegisterAccess, definition: Definition, card: str, index: int | None = None
@@ -136,7 +140,7 @@ class Register:
         self.name = definition.name if index is None else f"{definition.name}[{index}]"
         self.address = definition.address + definition.stride * (index or 0)
         self.total = 0
-        """What a counter has come to, as far as it was read."""
+        """Sum of the values of a counter since `restart`, up to the last read."""
 
     def __getitem__(self, index: int) -> Register:
         return self._elements[index]
@@ -149,11 +153,11 @@ class Register:
 
     @property
     def counts(self) -> bool:
-        """Whether it is a counter that reading clears."""
+        """Whether it is a counter (mode RC or RC64)."""
         return self._mode in _COUNTERS
 
     def read(self) -> int:
-        """Its value; of a counter the total since `restart`, this reading included."""
+        """Its value now; for a counter the total since `restart`."""
         if self._mode in ("WO", "array"):
             raise Bug(f"register {self.name} ({self._mode}) cannot be read")
         value = self._access.read32(self.address)
@@ -166,7 +170,7 @@ class Register:
         elif self._mode == "RC":
             self.total += (value - self._last) % (1 << 32)
             self._last = value
-        elif value > self._last:  # else the halves were caught in the middle of a carry
+        elif value > self._last:  # smaller: the halves were read in the middle of a carry
             self.total += value - self._last
             self._last = value
         return self.total
@@ -176,34 +180,36 @@ class Register:
         return sum(one.read() for one in self._elements) if self._elements else self.read()
 
     def restart(self) -> None:
-        """Begin a counter at 0, whatever the register has counted so far."""
+        """Set the total of a counter to 0; earlier counts of the register are ignored."""
         self._last = 0
         self.read()
         self.total = 0
 
     def write(self, value: int = 0, **fields: int) -> None:
-        """Write `value` with the named fields put into it; what is not named is 0."""
+        """Write `value` with the named fields set in it; other bits are those of `value`."""
         if self._mode not in ("RW", "RW64", "WO"):
             raise Bug(f"register {self.name} ({self._mode}) cannot be written")
         for name, content in fields.items():
             low, width = self._field(name)
             if content >> width:
-                raise Bug(f"{content} does not fit {self.name}.{name}, which has {width} bits")
+                raise Bug(
+                    f"register {self.name}: {content} does not fit the field {name} of {width} bits"
+                )
             value = value & ~(((1 << width) - 1) << low) | content << low
         self._access.write32(self.address, value & 0xFFFFFFFF)
         if self._mode in _PAIRS:
             self._access.write32(self.address + 4, value >> 32)
 
     def update(self, **fields: int) -> None:
-        """Change the named fields and leave the others as they are."""
+        """Change the named fields and keep the others."""
         self.write(self.read(), **fields)
 
     def set(self, *names: str) -> None:
-        """Set the named bits and leave the others as they are."""
+        """Set the named bits and keep the others."""
         self.update(**dict.fromkeys(names, 1))
 
     def clear(self, *names: str) -> None:
-        """Clear the named bits and leave the others as they are."""
+        """Clear the named bits and keep the others."""
         self.update(**dict.fromkeys(names, 0))
 
     def field(self, name: str) -> int:
@@ -212,7 +218,7 @@ class Register:
         return self.read() >> low & ((1 << width) - 1)
 
     def wait(self, name: str, expected: int, seconds: float) -> None:
-        """Look until the field has the value. Raises `HardwareError` after `seconds`."""
+        """Poll until the field has the value. Raises `HardwareError` after `seconds`."""
         deadline = time.monotonic() + seconds
         while (seen := self.field(name)) != expected:
             if time.monotonic() >= deadline:
@@ -227,21 +233,6 @@ class Register:
         """The register as cdata `volatile uint32_t *`."""
         return self._access.pointer(self.address)
 
-    def dump(self) -> str:
-        """Name, value and fields, a line each register; counters are shown, not read."""
-        if self._elements:
-            return "\n".join(element.dump() for element in self._elements)
-        if self._mode == "WO":
-            return f"{self.name:<14} (write only)"
-        if self.counts:
-            return f"{self.name:<14} {self.total}"
-        value = self.read()
-        parts = (
-            f"{name}={value >> low & ((1 << width) - 1):#x}"
-            for name, (low, width) in self._definition.fields.items()
-        )
-        return " ".join((f"{self.name:<14} {value:#010x}", *parts))
-
     def _field(self, name: str) -> tuple[int, int]:
         try:
             return self._definition.fields[name]
@@ -252,7 +243,7 @@ class Register:
 class Registers:
     """The registers of a table, by name: `registers.CTRL`, `registers.RXDCTL[3]`.
 
-    `card` says in errors whose registers they are.
+    Errors begin with `card`, the name of the card.
     """
 
     def __init__(
@@ -273,16 +264,12 @@ class Registers:
         return iter(self._registers.values())
 
     def relax(self) -> None:
-        """Let a little time pass between two looks."""
+        """Wait a moment between two reads."""
         self._access.relax()
 
     def counters(self) -> Iterator[Register]:
-        """Every register that counts, those in arrays one by one."""
+        """Every counter; arrays element by element."""
         for register in self:
             for one in register if len(register) else (register,):
                 if one.counts:
                     yield one
-
-    def dump(self) -> str:
-        """All of them, for a person: nothing is cleared by it."""
-        return "\n".join(register.dump() for register in self)

@@ -1,1 +1,1 @@
-"""Starts the driver and the workers, watches them, replaces them, ends them."""
+"""The supervisor and everything it needs to start, watch, replace and end its children."""

@@ -1,23 +1,28 @@
-"""The supervisor's side of a simulated card that runs in a process of its own.
+"""The monitor of a card process: a simulated card that runs in a process of its own.
 
-It outlives the driver, as a card in a slot would. When it ends before it was told
-to, the run ends too: that is a card which fell out of its slot.
+The process outlives the driver, as a real card does. If it exits before it was told to, the
+run ends, as if the card had been removed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import assert_never, cast
 
 from ringline.pipeline.supervisor.instance import grant
 from ringline.pipeline.supervisor.monitor import ERRORS, Monitor, RunContext
 from ringline.pipeline.telemetry.observe import PortSource
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks, GaveUp
+from ringline.shm.messages import CardOpen, FromCard
 from ringline.shm.segments import Segment
 
 
 class CardMonitor(Monitor):
-    """The card process of the port with number `index`; `segment` is its `.card.<port>`."""
+    """The card process of the port with number `index`; `segment` is its `.card.<port>`.
+
+    It is trusted: no user code runs in it.
+    """
 
     def __init__(
         self,
@@ -28,44 +33,53 @@ class CardMonitor(Monitor):
         segment: Segment,
     ) -> None:
         super().__init__(context, f"card of port {source.name}", program)
-        self.ready = False
+        self.ready = False  # the driver can find the card
         self._source = source
         self._index = index
         self._segment = segment
-        self._dismissed = False
+        self._told_to_stop = False
 
     def start(self) -> None:
-        """Spawn it and hand it its port and its segments."""
+        """Start the process; send it the configuration and its segments."""
         self.spawn()
         instance = self.context.instance
-        message = {"do": "open", "config": self.context.config.to_json(), "port": self._index}
+        message: CardOpen = {
+            "do": "open",
+            "config": self.context.config.to_json(),
+            "port": self._index,
+        }
         segments = (instance.descriptors.segment, instance.packets.segment, self._segment)
         with grant(*segments) as descriptors:
-            self.tell(message, descriptors)
+            self.send(message, descriptors)
 
     def stop_dma(self) -> None:
-        """It moves nothing more; what it had to send is not sent."""
-        self.tell({"do": "bus_master", "on": False})
+        """Forbid DMA. Packets that are still to be sent are not sent."""
+        self.send({"do": "bus_master", "on": False})
 
-    def dismiss(self) -> None:
-        """It writes out its record and ends."""
-        self._dismissed = True
-        self.tell({"do": "stop"})
+    def stop(self) -> None:
+        """Tell the process to write its recording and exit."""
+        self._told_to_stop = True
+        self.send({"do": "stop"})
 
-    def heard(self, what: str, message: Message) -> None:
-        """Its word is taken: it is ours."""
-        if what == "ready":
+    def on_message(self, event: str, message: Message) -> None:
+        """Handle a message of the card process."""
+        received = cast("FromCard", message)
+        if received["event"] == "ready":
             self.ready = True
-        elif what == "failed":
-            self.context.fail(revive(message["error"], ERRORS))
-        elif what == "stopped":
-            self._source.wire = message["wire"]
-            if message["trouble"]:
-                told = f"port {self._source.name}: {message['trouble']}"
-                self.context.lack(EnvironmentLacks(told))
+        elif received["event"] == "failed":
+            self.context.end_now(revive(received["error"], ERRORS))
+        elif received["event"] == "stopped":
+            self._source.wire = received["wire"]
+            if received["trouble"]:
+                problem = f"port {self._source.name}: {received['trouble']}"
+                self.context.drain_and_end(EnvironmentLacks(problem))
+        elif received["event"] == "bus_master":
+            pass  # the supervisor does not wait for it
+        else:
+            assert_never(received)
 
-    def ended(self, how: str) -> None:
-        """Its end is certain."""
+    def on_exit(self, reason: str) -> None:
+        """End the run, unless the process was told to stop."""
         self.ready = False
-        if not self._dismissed:
-            self.context.fail(GaveUp(f"the {self.name} {how}; everything was stopped"))
+        if not self._told_to_stop:
+            self.context.end_now(GaveUp(f"the {self.name} {reason}; everything was stopped"))

@@ -1,15 +1,17 @@
-"""The supervisor's children: started by exec, spoken to by a control socket, watched by pidfd.
+"""A child process: started by exec, spoken to over a control socket, watched by a pidfd.
 
-A child is never made by forking a process that has threads or DMA memory:
-subprocess calls vfork and exec in C, and no Python runs in between.
+No child is made by forking a process that has threads or DMA memory: subprocess calls vfork
+and exec in C, and no Python code runs in between.
 
 Guarantees (tests in tests/pipeline/supervisor/test_child.py):
- - a child has a session of its own: no key of a terminal reaches it, and its
-   whole family is ended with it (test_the_family_ends_with_the_child)
- - it inherits its control socket and nothing else
+ - a child has a session of its own, so keys pressed in a terminal send it no signal, and
+   inherits its control socket and nothing else
    (test_nothing_but_the_control_socket_is_inherited)
- - its exit is reported once, and only when its memory is gone
-   (test_exit_is_told_with_its_reason)
+ - the processes that a child started are killed when it is reaped
+   (test_processes_that_a_child_started_end_with_it)
+ - its exit is reported with its status or signal (test_exit_is_reported_with_its_reason)
+ - a child that ignores its closed control socket is killed
+   (test_a_child_is_ended_by_its_closed_socket_or_by_sigkill)
 """
 
 from __future__ import annotations
@@ -19,29 +21,29 @@ import os
 import select
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 
-from ringline.shm.control import ENVIRONMENT, Closed, Control, Message
+from ringline.shm.control import ENVIRONMENT, Closed, Control
 from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.messages import ToChild
 
-# Seconds for which a killed process is waited for; one that a device driver holds may never end.
-UNKILLABLE = 10.0
+# Seconds to wait for a killed process to end. One that hangs in a device driver of the kernel
+# may never end.
+KILL_TIMEOUT = 10.0
 
 
 class Child:
-    """A running child. `name` is for messages: "worker 2", "driver".
+    """A running child. `name` is used in messages: "worker 2", "driver".
 
-    `pidfd` becomes readable when it has ended; `control` speaks to it.
+    `pidfd` becomes readable when the process has ended; `control` is our end of its socket.
     """
 
     def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start the program `arguments`; its output goes where our error output goes.
+        """Start the program `arguments`; its standard output goes to our standard error.
 
-        Raises EnvironmentLacks when there are no processes or descriptors left.
+        Raises EnvironmentLacks if the program cannot be started or no descriptor is left.
         """
         self.name = name
-        self.started = time.monotonic()
         self.control, theirs = Control.pair()
         try:
             self._process = subprocess.Popen(
@@ -61,7 +63,7 @@ class Child:
             theirs.close()
         self.pid = self._process.pid
         try:
-            # It cannot have been reaped yet, so this is still the same process.
+            # Nobody has reaped it yet, so the process id still names this process.
             self.pidfd = os.pidfd_open(self.pid)
         except OSError as error:
             self.control.close()
@@ -69,9 +71,9 @@ class Child:
             self._process.wait()
             raise EnvironmentLacks(f"{name} could not be watched: {error.strerror}") from None
 
-    def tell(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
-        """Send a message; False when it is gone or does not read, which its exit or
-        its heartbeat will tell soon enough."""
+    def send(self, message: ToChild, descriptors: Sequence[int] = ()) -> bool:
+        """Send a message. Returns False if the child has closed its socket or does not read:
+        the supervisor learns that from its exit or its heartbeat."""
         try:
             self.control.send(message, descriptors)
         except (Closed, TimeoutError):
@@ -79,42 +81,36 @@ class Child:
         return True
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to this process, never to a later one with its number."""
+        """Send a signal to this process, never to a later one with the same process id."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
 
-    def ended(self) -> bool:
-        """Whether it has ended; it may still have to be reaped."""
-        return os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
     def reap(self) -> str:
-        """After its end: end what it left behind, free everything, say how it ended.
-
-        Its process group keeps its number until it is reaped, so that the signal
-        finds only processes which it started itself.
-        """
+        """Call after the end: kill what it left running, free everything, say how it ended."""
+        # Before wait() its process id, and so its process group id, cannot be reused: the
+        # signal reaches only processes that it started.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self.pidfd)
         self.control.close()
-        return how_it_ended(self._process.returncode)
+        return exit_reason(self._process.returncode)
 
-    def leave(self, seconds: float) -> str:
-        """Close its control socket, on which it ends by itself; kill it if it does not
-        within `seconds`; reap it."""
+    def shut_down(self, seconds: float) -> str:
+        """Close the control socket, which makes a child exit; kill it if it has not ended
+        after `seconds`; reap it. Returns how it ended."""
         self.control.close()
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         if not poll.poll(seconds * 1000):
             self.signal(signal.SIGKILL)
-            if not poll.poll(UNKILLABLE * 1000):
+            if not poll.poll(KILL_TIMEOUT * 1000):
                 os.close(self.pidfd)
                 return "could not be ended: it hangs in the kernel"
         return self.reap()
 
 
-def how_it_ended(status: int) -> str:
+def exit_reason(status: int) -> str:
     """A return code of subprocess in words: "was ended by SIGKILL", "exited with status 1"."""
     if status >= 0:
         return f"exited with status {status}"

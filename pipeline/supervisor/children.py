@@ -1,4 +1,4 @@
-"""All children of one run: the driver, the workers, the cards in processes of their own."""
+"""All children of one run: the driver, the workers and the card processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ringline.pipeline.supervisor.card_monitor import CardMonitor
-from ringline.pipeline.supervisor.driver_monitor import DriverMonitor
+from ringline.pipeline.supervisor.driver_monitor import DriverChange, DriverMonitor
 from ringline.pipeline.supervisor.instance import pci_address
 from ringline.pipeline.supervisor.monitor import Monitor, RunContext
 from ringline.pipeline.supervisor.worker_monitor import WorkerMonitor
@@ -21,18 +21,19 @@ from ringline.workers.process import launch
 
 @dataclass(frozen=True)
 class Programs:
-    """What is executed for each kind of child."""
+    """The command line of each kind of child."""
 
-    # -P: nothing that lies in the current folder can stand in for a module of ours.
+    # -P: no file in the current folder can replace one of our modules.
     driver: tuple[str, ...] = (sys.executable, "-P", "-m", "ringline.pipeline.driver.process")
     worker: tuple[str, ...] = field(default_factory=lambda: tuple(launch.command()))
     card: tuple[str, ...] = (sys.executable, "-P", "-m", "ringline.pipeline.ports.sim82599.process")
 
 
 class Children:
-    """The monitors of all children, started and ended together.
+    """The monitors of all children.
 
-    `silence` is the age in seconds at which a worker's heartbeat means that it hangs.
+    A worker counts as hung after `heartbeat_timeout` seconds without a new heartbeat;
+    `driver_changed` is the `changed` of DriverMonitor.
     """
 
     def __init__(
@@ -41,14 +42,14 @@ class Children:
         programs: Programs,
         sources: Sources,
         policy: RestartPolicy,
-        silence: float,
-        driver_changed: Callable[[str], None],
+        heartbeat_timeout: float,
+        driver_changed: Callable[[DriverChange], None],
     ) -> None:
         self._context = context
-        self.started = False  # the driver and the workers were
+        self.started = False  # the driver and the workers are started
         self.driver = DriverMonitor(context, programs.driver, sources, driver_changed)
         self.workers = [
-            WorkerMonitor(context, programs.worker, source, self.driver, policy, silence)
+            WorkerMonitor(context, programs.worker, source, self.driver, policy, heartbeat_timeout)
             for source in sources.workers
         ]
         self.cards = [
@@ -58,75 +59,75 @@ class Children:
 
     @property
     def cards_ready(self) -> bool:
-        """Whether the driver can look for its cards."""
+        """Whether every card process is ready, so that the driver can find its cards."""
         return all(card.ready for card in self.cards)
 
     @property
     def cards_gone(self) -> bool:
-        """Whether no card process is left."""
+        """Whether every card process has ended."""
         return all(card.child is None for card in self.cards)
 
     @property
     def workers_served(self) -> bool:
-        """Whether every worker was ready once. One may have died since: that is not for
-        the whole run to wait for."""
+        """Whether every worker was ready at least once. The run does not wait for one that
+        has died since."""
         return all(worker.state.served for worker in self.workers)
 
     @property
     def workers_over(self) -> bool:
-        """Whether no worker is left, and none will come."""
+        """Whether no worker runs or will run again."""
         return all(worker.state.over for worker in self.workers)
 
     @property
     def workers_given_up(self) -> bool:
-        """Whether every queue was given up."""
+        """Whether every queue is given up."""
         return bool(self.workers) and all(
             worker.state.phase is Phase.GIVEN_UP for worker in self.workers
         )
 
     @property
     def reports(self) -> dict[int, dict[str, Any]]:
-        """What plugins said of themselves at last, by queue."""
+        """The last report of each worker that sent one, by queue."""
         return {worker.queue: worker.report for worker in self.workers if worker.report}
 
     def deadlines(self) -> list[float | None]:
-        """When `late` has something to do."""
+        """When `check_deadlines` has work, per worker."""
         return [worker.state.deadline for worker in self.workers]
 
-    def late(self, now: float) -> None:
-        """Tell every worker whose deadline has passed."""
+    def check_deadlines(self, now: float) -> None:
+        """Report to each worker's table that its deadline has passed."""
         for worker in self.workers:
             if worker.state.deadline is not None and worker.state.deadline <= now:
                 worker.step(WorkerEvent.DEADLINE)
 
-    def look(self, now: float, longest: float) -> str:
-        """Look at all heartbeats; why the driver counts as hung, or "".
+    def check_heartbeats(self, now: float, cap: float) -> str:
+        """Check all heartbeats. Returns why the driver counts as hung; "" if it works.
 
-        `longest` seconds is the most that one look counts for.
+        `cap` is the most seconds of silence that one check adds.
         """
         for worker in self.workers:
-            worker.look(now, longest)
-        return self.driver.silent(now, longest)
+            worker.check(now, cap)
+        return self.driver.find_failure(now, cap)
 
     def start_cards(self) -> None:
-        """First: the driver looks for its cards at once."""
+        """Start the card processes: before the driver, which needs them from its start."""
         for card in self.cards:
             card.start()
 
     def start(self) -> None:
-        """The driver and the workers, side by side."""
+        """Start the driver and the workers; they prepare at the same time."""
         self.started = True
         self.driver.start()
         for worker in self.workers:
             worker.step(WorkerEvent.START)
 
     def stop_workers(self) -> None:
-        """Tell them to finish; the second time, they have little time left."""
+        """Tell the workers to finish. A second call shortens the time that they have."""
         for worker in self.workers:
             worker.step(WorkerEvent.STOP)
 
     def stop_dma(self, stop: Callable[[str], None]) -> None:
-        """No card writes into memory any more; `stop` knows how, given a PCI address."""
+        """Stop DMA of all cards; `stop` does that for the PCI address of a real card."""
         for card in self.cards:
             card.stop_dma()
         for port in self._context.config.ports:
@@ -138,20 +139,23 @@ class Children:
             except (RinglineError, OSError) as error:
                 self._context.announce(f"DMA of {address} could not be stopped: {error}")
 
-    def dismiss_cards(self) -> None:
-        """They write out what they recorded and end."""
+    def stop_cards(self) -> None:
+        """Tell the card processes to write their recordings and exit."""
         for card in self.cards:
-            card.dismiss()
+            card.stop()
 
     def kill_cards(self) -> None:
-        """They did not."""
+        """Kill card processes that ignored `stop_cards`."""
         for card in self.cards:
             card.signal(signal.SIGKILL)
 
-    def abandon(self, seconds: float) -> bool:
-        """End whoever is left; whether there was anybody. `seconds` is for each."""
+    def shut_down(self, seconds: float) -> bool:
+        """End all children that still run, each within `seconds`, or kill it.
+
+        Returns whether there were any.
+        """
         monitors: list[Monitor] = [*self.workers, self.driver, *self.cards]
         left = [monitor for monitor in monitors if monitor.child is not None]
         for monitor in left:
-            monitor.abandon(seconds)
+            monitor.shut_down(seconds)
         return bool(left)

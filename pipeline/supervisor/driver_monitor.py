@@ -1,31 +1,40 @@
-"""The supervisor's side of the driver process."""
+"""The monitor of the driver process."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Literal, assert_never, cast
 
+from ringline.pipeline.supervisor.heartbeat import Heartbeat
 from ringline.pipeline.supervisor.instance import grant
 from ringline.pipeline.supervisor.monitor import ERRORS, Monitor, RunContext
-from ringline.pipeline.supervisor.worker_states import Heartbeat
 from ringline.pipeline.telemetry.observe import Sources
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.messages import (
+    DriverOpen,
+    FromDriver,
+    PortReport,
+    Renew,
+    SettlementReport,
+    ToDriver,
+)
 from ringline.shm.rings import RingPair
 
-SILENCE = 3.0  # seconds without a pass of its loop until the driver counts as hung
-RENEWAL = 5.0  # seconds in which it must have settled a queue
+HEARTBEAT_TIMEOUT = 3.0  # seconds without a pass of its loop
+SETTLE_TIMEOUT = 5.0  # seconds from Renew to Renewed
 
-Settled = Callable[[dict[str, int]], None]
+DriverChange = Literal["finished", "drained", "stopped", "gone"]
+OnSettled = Callable[[SettlementReport], None]
 
 
 class DriverMonitor(Monitor):
-    """The driver process. Its word is taken: it is ours, and no user code runs in it.
+    """The driver process. It is trusted: no user code runs in it.
 
-    `changed` is called with each of its events that matters to the course of the
-    run ("opened", "ready", "renewed", "drained", "finished", "stopped") and with "gone".
+    `changed` is called with "finished", "drained" and "stopped" when the driver sends that
+    message, and with "gone" when it has exited.
     """
 
     def __init__(
@@ -33,94 +42,108 @@ class DriverMonitor(Monitor):
         context: RunContext,
         program: Sequence[str],
         sources: Sources,
-        changed: Callable[[str], None],
+        changed: Callable[[DriverChange], None],
     ) -> None:
         super().__init__(context, "driver", program)
-        self.opened = False  # has found its cards
-        self.ready = False  # they receive
-        self.served = False  # was ready at least once
-        self.how = "was not started"  # how it ended
+        self.opened = False  # the cards are found
+        self.ready = False  # the cards receive
+        self.served = False  # `ready` was True at least once
+        self.exit_reason = "was not started"
         self._sources = sources
         self._changed = changed
-        self._beat = Heartbeat()
-        # What it was asked to settle, by queue and new generation: since when, whom to tell.
-        self._renewals: dict[tuple[int, int], tuple[float, Settled]] = {}
+        self._heartbeat = Heartbeat()
+        # Renewals without an answer, by queue and new generation: sent when, call what.
+        self._renewals: dict[tuple[int, int], tuple[float, OnSettled]] = {}
 
     def start(self) -> None:
-        """Spawn it and hand it its configuration and its segments."""
+        """Start the process; send it the configuration and its segments."""
         self.spawn()
         self._sources.driver_pid = self.pid
         instance, place = self.context.instance, self.context.places["driver"]
         config = self.context.config
         config = replace(config, driver=replace(config.driver, cpu=place.cpu))
-        message = {"do": "open", "config": config.to_json(), "yield": place.shared}
+        message: DriverOpen = {"do": "open", "config": config.to_json(), "yield": place.shared}
         segments = [instance.descriptors.segment, instance.packets.segment, instance.lane]
         with grant(*segments, *instance.cards.values()) as descriptors:
-            self.tell(message, descriptors)
+            self.send(message, descriptors)
 
-    def renew(self, queue: int, generation: int, rings: RingPair | None, settled: Settled) -> None:
-        """Have it settle the queue's last generation and take these rings, or none.
+    def renew(
+        self, queue: int, generation: int, rings: RingPair | None, on_settled: OnSettled
+    ) -> None:
+        """Make the driver settle the queue and then use `rings`, or give the queue up (None).
 
-        `settled` is called with what that came to.
+        `on_settled` is called with the result of settling.
         """
-        message = {"do": "renew", "queue": queue, "generation": generation}
-        self._renewals[queue, generation] = (time.monotonic(), settled)
+        message: Renew = {"do": "renew", "queue": queue, "generation": generation}
+        self._renewals[queue, generation] = (time.monotonic(), on_settled)
         if rings is None:
-            self.order(message)
+            self.send_now(message)
         else:
             with grant(rings.segment) as descriptors:
-                self.order(message, descriptors)
+                self.send_now(message, descriptors)
 
-    def order(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Tell it something and have it read that at once."""
-        self.tell(message, descriptors)
-        self.context.instance.ask_for_a_turn()
+    def send_now(self, message: ToDriver, descriptors: Sequence[int] = ()) -> None:
+        """Send a message and interrupt the lane, so that the driver reads it at once."""
+        self.send(message, descriptors)
+        self.context.instance.request_control_turn()
 
-    def silent(self, now: float, longest: float) -> str:
-        """Why it counts as hung, or "". `longest`: the most that one look counts for."""
+    def find_failure(self, now: float, cap: float) -> str:
+        """Why the driver counts as hung, as the end of a sentence; "" if it works.
+
+        `cap` is the most seconds of silence that one check adds.
+        """
         if not self.ready:
             return ""
-        self._beat = self._beat.look(self.context.instance.books.lane.heartbeat, now, longest)
-        if self.deaf(now):
+        value = self.context.instance.books.lane.heartbeat
+        self._heartbeat = self._heartbeat.check(value, now, cap)
+        if self.is_disconnected(now):
             return "closed its control socket"
-        if self._beat.silent > SILENCE:
-            return f"gave no sign of life for {SILENCE:g} s"
-        for (queue, _), (since, _) in self._renewals.items():
-            if now - since > RENEWAL:
-                return f"did not settle queue {queue} in {RENEWAL:g} s"
+        if self._heartbeat.silence > HEARTBEAT_TIMEOUT:
+            return f"gave no sign of life for {HEARTBEAT_TIMEOUT:g} s"
+        for (queue, _), (sent_at, _) in self._renewals.items():
+            if now - sent_at > SETTLE_TIMEOUT:
+                return f"did not settle queue {queue} in {SETTLE_TIMEOUT:g} s"
         return ""
 
-    def heard(self, what: str, message: Message) -> None:
-        """Take over what it tells, then tell of it."""
-        if what == "opened":
+    def on_message(self, event: str, message: Message) -> None:
+        """Handle a message of the driver."""
+        received = cast("FromDriver", message)
+        if received["event"] == "opened":
             self.opened = True
-        elif what == "ready":
+        elif received["event"] == "ready":
             self.ready = self.served = True
-            self._beat = Heartbeat(seen=time.monotonic())
-            self._describe(message.get("ports", []))
-        elif what == "ports":
-            self._describe(message["ports"])
-        elif what == "renewed":
-            queue, generation = message["queue"], message["generation"]
-            _, settled = self._renewals.pop((queue, generation))
-            self.context.instance.settled(queue, generation)
-            settled(message["settled"])
-        elif what == "stopped":
-            self._describe(message["report"].get("ports", []))
-        elif what == "failed":
-            self.context.fail(revive(message["error"], ERRORS))
-        self._changed(what)
+            self._heartbeat = Heartbeat(checked_at=time.monotonic())
+            self._update_ports(received["ports"])
+        elif received["event"] == "ports":
+            self._update_ports(received["ports"])
+        elif received["event"] == "renewed":
+            queue, generation = received["queue"], received["generation"]
+            _, on_settled = self._renewals.pop((queue, generation))
+            self.context.instance.drop_old_rings(queue, generation)
+            on_settled(received["settled"])
+        elif received["event"] == "finished":
+            self._changed("finished")
+        elif received["event"] == "drained":
+            self._changed("drained")
+        elif received["event"] == "stopped":
+            self._update_ports(received["report"].get("ports", []))
+            self._changed("stopped")
+        elif received["event"] == "failed":
+            self.context.end_now(revive(received["error"], ERRORS))
+        else:
+            assert_never(received)
 
-    def ended(self, how: str) -> None:
-        """Its end is certain."""
-        self.how = how
+    def on_exit(self, reason: str) -> None:
+        """Note the exit and pass it on."""
+        self.exit_reason = reason
         self._sources.driver_pid = None
         self.ready = False
         self._renewals.clear()
         self._changed("gone")
 
-    def _describe(self, ports: list[dict[str, Any]]) -> None:
-        for source, described in zip(self._sources.ports, ports, strict=False):
-            source.update(described)
-            if trouble := described.get("trouble"):
-                self.context.lack(EnvironmentLacks(f"port {source.name}: {trouble}"))
+    def _update_ports(self, ports: list[PortReport]) -> None:
+        for source, port in zip(self._sources.ports, ports, strict=False):
+            source.update(port)
+            if port["trouble"]:
+                problem = f"port {source.name}: {port['trouble']}"
+                self.context.drain_and_end(EnvironmentLacks(problem))

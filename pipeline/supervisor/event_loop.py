@@ -1,7 +1,15 @@
-"""The supervisor's event loop: descriptors, signals and a time to wake up at. One thread.
+"""The supervisor's event loop: descriptors, signals and deadlines, in one thread.
 
-A signal handler does nothing: the interpreter writes the signal's number to a
-socket that the loop watches, so a signal is an event in order with all others.
+A signal handler itself does nothing: the interpreter writes the number of the signal to a
+socket that the loop watches. So a signal is handled in turn with all other events.
+
+Guarantees (tests in tests/pipeline/supervisor/test_event_loop.py):
+ - a callback is not called after its descriptor was forgotten, even if the number is in use
+   again (test_a_forgotten_descriptor_is_not_served)
+ - the loop waits no longer than the first deadline (test_it_waits_for_the_first_deadline)
+ - signals are handled in the loop (test_signals_come_in_order_with_everything_else)
+ - the old signal handlers are restored on leaving
+   (test_signal_handlers_are_restored_or_signals_ignored)
 """
 
 from __future__ import annotations
@@ -18,36 +26,36 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
-    """The interpreter's own wake-up does the work."""
+    """A handler must exist, or the signal would end the process."""
 
 
 class Service(Protocol):
-    """Something with a descriptor that is served in a loop."""
+    """Something with a descriptor that the loop serves."""
 
     def fileno(self) -> int:
-        """Readable when `turn` has work."""
+        """The descriptor; readable when `turn` has work."""
 
     @property
     def deadline(self) -> float | None:
-        """When `turn` has work at the latest."""
+        """When `turn` must be called at the latest (time.monotonic()); None: no limit."""
 
     def turn(self) -> None:
-        """Do what can be done without waiting."""
+        """Do the work that needs no waiting."""
 
     def close(self) -> None:
-        """Serve no more."""
+        """Release everything; no other method is called afterwards."""
 
 
 class Loop:
-    """A context manager: from enter to exit the signals of SIGNALS come here.
+    """A context manager: inside it the loop handles the signals of SIGNALS.
 
-    One that was ignored at the start (nohup) stays ignored. Must be entered in
-    the main thread. `last`: the process ends soon after; signals that come then
-    are too late to mean anything, and must not cut off its last words.
+    A signal that is ignored on entry (nohup) stays ignored. Enter it in the main thread.
+    With `ignore_signals_after` the signals are ignored after leaving: for a process that
+    then only prints its report, which a signal must not cut off.
     """
 
-    def __init__(self, *, last: bool = False) -> None:
-        self._last = last
+    def __init__(self, *, ignore_signals_after: bool = False) -> None:
+        self._ignore_signals_after = ignore_signals_after
         self._selector = selectors.DefaultSelector()
         self._handlers: dict[signal.Signals, Any] = {}
         self._on_signal: Callable[[signal.Signals], None] = lambda number: None
@@ -55,7 +63,7 @@ class Loop:
         self._old_wakeup = -1
 
     def on_signal(self, callback: Callable[[signal.Signals], None]) -> None:
-        """Call this with every signal."""
+        """Call `callback` with every signal."""
         self._on_signal = callback
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
@@ -63,14 +71,14 @@ class Loop:
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
     def forget(self, fd: int) -> None:
-        """Watch `fd` no more; fine if it was not watched. Before it is closed."""
+        """Stop watching `fd`, before it is closed. Nothing happens if it is not watched."""
         if fd in self._selector.get_map():
             self._selector.unregister(fd)
 
     def turn(self, deadlines: Sequence[float | None]) -> None:
-        """Wait for the first event or the first of `deadlines` (time.monotonic()), and
-        call the callbacks of all events that are there. One that an earlier one of
-        this turn made the loop forget is not called."""
+        """Wait for the first event or the first of `deadlines` (time.monotonic()), then
+        call the callbacks of all events. If a callback makes the loop forget a descriptor,
+        the callback of that descriptor is not called."""
         due = min((deadline for deadline in deadlines if deadline is not None), default=None)
         wait = None if due is None else max(0.0, due - time.monotonic())
         for key, _ in self._selector.select(wait):
@@ -102,8 +110,8 @@ class Loop:
         trace: TracebackType | None,
     ) -> None:
         for number, handler in self._handlers.items():
-            # Python takes its own handlers away at its end, and then a signal would kill.
-            signal.signal(number, signal.SIG_IGN if self._last else handler)
+            # Python removes its own handlers when it exits; a signal would then kill it.
+            signal.signal(number, signal.SIG_IGN if self._ignore_signals_after else handler)
         signal.set_wakeup_fd(self._old_wakeup)
         self._selector.close()
         assert self._wakeup is not None

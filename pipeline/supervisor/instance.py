@@ -1,7 +1,7 @@
-"""All segments of one instance, from the first made to the last unlinked.
+"""All shared memory segments of one instance, from their creation until they are unlinked.
 
-The supervisor alone creates them, and holds their locks. Children get descriptors
-of single segments, which `grant` makes: whoever is not given one cannot open it.
+Only the supervisor creates segments and holds their locks. A child gets descriptors of the
+segments that it needs, which `grant` makes.
 """
 
 from __future__ import annotations
@@ -18,28 +18,29 @@ from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment, remove_stale
 from ringline.shm.slots import WorkerSlot
 
-DESCRIPTOR_BYTES = 16  # of the 82599, and of every card of its family
-PAGE = 4096  # descriptor rings are spaced so, at most: alignment and page ends cost less
+DESCRIPTOR_BYTES = 16  # of the 82599 and all cards of its family
+PAGE = 4096  # added to each descriptor ring: covers its alignment and page boundaries
 
 
 class Instance:
-    """The segments of an instance that runs here. A context manager: leaving it
-    unlinks and closes them all.
+    """The segments of an instance that this process runs. A context manager: on leaving,
+    all segments are unlinked and closed.
 
-    `packets`, `descriptors`, `lane`, `slots` and `cards` live as long as it does; a queue
-    has the rings of one generation at a time.
+    `packets`, `descriptors`, `lane`, `slots` and `cards` exist from start to end. A queue has
+    the rings of its current generation, and older ones until the driver has settled them.
     """
 
     def __init__(self, config: Config, stop_dma: Callable[[str], None]) -> None:
-        """Remove what a dead run of the same name left, then make everything anew.
+        """Remove the segments that a dead run of the same name left, then create new ones.
 
-        Raises EnvironmentLacks when the instance runs already or memory is not
-        to be had; nothing is left behind then.
+        First, `stop_dma` is called with the PCI address of each card that the old segments
+        name. Raises EnvironmentLacks if the instance already runs or memory is missing; then
+        no new segment is left.
         """
         self.config = config
         self._rings: dict[int, list[RingPair]] = {}
         with contextlib.ExitStack() as stack:
-            self.removed = remove_stale(config.name, stop_dma)
+            remove_stale(config.name, stop_dma)
             pci = [address for port in config.ports if (address := pci_address(port))]
             name, hugepages = config.name, config.memory.hugepages
             self.descriptors = stack.enter_context(
@@ -57,7 +58,7 @@ class Instance:
                 )
                 for queue in range(config.queues)
             ]
-            # By port index: of cards in processes of their own.
+            # By port index: the segments of card processes.
             self.cards = {
                 index: stack.enter_context(_card_segment(name, port))
                 for index, port in enumerate(config.ports)
@@ -66,17 +67,15 @@ class Instance:
             self._stack = stack.pop_all()
 
     def new_rings(self, queue: int, generation: int) -> RingPair:
-        """Empty rings for the next life of a worker. The older ones stay until `settled`."""
+        """Empty rings for the next generation of a worker. Older rings stay until
+        `drop_old_rings`."""
         rings = RingPair.create(self.config.name, queue, generation)
         self._rings.setdefault(queue, []).append(rings)
         return rings
 
-    def rings(self, queue: int) -> RingPair:
-        """The latest rings of a queue."""
-        return self._rings[queue][-1]
-
-    def settled(self, queue: int, generation: int) -> None:
-        """The driver let go of all rings of `queue` older than `generation`: so do we."""
+    def drop_old_rings(self, queue: int, generation: int) -> None:
+        """Unlink and close the rings of `queue` that are older than `generation`, once the
+        driver no longer uses them."""
         kept = []
         for rings in self._rings.get(queue, []):
             if rings.segment.generation < generation:
@@ -86,8 +85,8 @@ class Instance:
                 kept.append(rings)
         self._rings[queue] = kept
 
-    def ask_for_a_turn(self) -> None:
-        """Have the lane's loop return to Python, where messages are read."""
+    def request_control_turn(self) -> None:
+        """Make the lane's loop in C return to Python, where the driver reads messages."""
         self.books.request = (self.books.request + 1) & 0xFFFFFFFF
 
     def __enter__(self) -> Instance:
@@ -95,14 +94,14 @@ class Instance:
 
     def __exit__(self, *_: object) -> None:
         for queue in self._rings:
-            self.settled(queue, 1 << 32)
+            self.drop_old_rings(queue, 1 << 32)
         self.books = ffi.NULL
         self._stack.close()
 
 
 @contextlib.contextmanager
 def grant(*segments: Segment) -> Iterator[list[int]]:
-    """Descriptors of these segments to send to a child, closed here afterwards."""
+    """Descriptors of these segments, to send to a child; they are closed on leaving."""
     with contextlib.ExitStack() as stack:
         descriptors = []
         for segment in segments:
@@ -113,20 +112,20 @@ def grant(*segments: Segment) -> Iterator[list[int]]:
 
 
 def pci_address(port: PortConfig) -> str | None:
-    """The PCI address of a port that is a card, None for others."""
+    """The PCI address of a port with a real card; None for other ports."""
     kind, _, address = port.device.partition(":")
     return address if kind == "pci" else None
 
 
 def _card_segment(instance: str, port: PortConfig) -> Segment:
-    """Only instances with such cards pay for the import."""
+    """Imported here: only instances with a card process need the module."""
     from ringline.pipeline.ports.sim82599.port import card_segment
 
     return card_segment(instance, port)
 
 
 def create_lane(instance: str, buffers: int) -> Segment:
-    """The segment `.lane.0`: counters and books, then one ledger word per buffer."""
+    """Create the segment `.lane.0`: counters and books, then one ledger word per buffer."""
     ledger = ffi.sizeof("struct rl_lane_segment")
     size = ledger + buffers * ffi.sizeof("uint32_t")
     segment = Segment.create(instance, "lane.0", size, kind=lib.RL_SEGMENT_LANE)
@@ -137,7 +136,7 @@ def create_lane(instance: str, buffers: int) -> Segment:
 
 
 def _descriptor_bytes(config: Config) -> int:
-    """Room for every descriptor ring of every port, each rounded up to whole pages."""
+    """Bytes for the descriptor rings of all ports: each in whole pages, plus one page."""
     total = 0
     for port in config.ports:
         for descriptors in (port.rx_descriptors, port.tx_descriptors):

@@ -1,7 +1,16 @@
-"""Monitors: each has one child, hears what it says, sees its end, and does what a table decides.
+"""Monitors: each starts one child, receives its messages, and learns of its exit.
 
-The tables (`lifecycle`, `run_lifecycle`) decide; the monitors act; the supervisor
-owns the loop and the course of the run. This is what all monitors have in common.
+The tables (worker_states.py, run_states.py) decide what to do, the monitors do it, and the
+supervisor runs the loop. This module holds what all monitors have in common.
+
+Guarantees (tests in tests/pipeline/supervisor/test_monitor.py):
+ - every message that a child sent before its exit is handled before its exit
+   (test_messages_are_handled_before_the_exit)
+ - descriptors that a child sends are closed (test_descriptors_that_a_child_sends_are_closed)
+ - a child that sends without end does not block the loop
+   (test_a_child_that_sends_without_end_does_not_block_the_loop)
+ - a child that sends something other than a message is killed
+   (test_garbage_ends_the_child)
 """
 
 from __future__ import annotations
@@ -21,13 +30,16 @@ from ringline.pipeline.supervisor.instance import Instance
 from ringline.shm import errors
 from ringline.shm.control import Closed, Garbled, Message
 from ringline.shm.errors import EnvironmentLacks, RinglineError
+from ringline.shm.messages import ToChild
 from ringline.workers.captures.capture_table import CaptureError
 
 REMARKS_MAX = 32
-MESSAGES_PER_TURN = 16  # a child that talks without end must not keep the loop
-DYING = 0.5  # seconds from the closing of a process's files to its end, on a busy machine
-LAST_WORDS = 1000  # more than a socket holds
+MESSAGES_PER_TURN = 16
+MESSAGES_AT_EXIT = 1000  # more than the buffer of a socket holds
+# Seconds that a process may need to end after the kernel closed its files, on a busy machine.
+EXIT_DELAY = 0.5
 
+# The errors that a child may report (`revive` in shm/control.py).
 ERRORS: list[type[RinglineError]] = [CaptureError] + [
     kind
     for kind in vars(errors).values()
@@ -42,14 +54,15 @@ class RunContext:
     config: Config
     loop: Loop
     instance: Instance
-    places: Mapping[str, Place]
-    announce: Callable[[str], None]
-    fail: Callable[[RinglineError], None]  # the run must end at once for this reason
-    lack: Callable[[EnvironmentLacks], None]  # it must end for this one, in order
-    remarked: set[str] = field(default_factory=set)  # what workers said of their plugins
+    places: Mapping[str, Place]  # by name of the child
+    announce: Callable[[str], None]  # tell the operator a sentence
+    end_now: Callable[[RinglineError], None]  # end the run for this reason, without a drain
+    drain_and_end: Callable[[EnvironmentLacks], None]  # end the run for this reason, in order
+    remarked: set[str] = field(default_factory=set)  # remarks of workers that were announced
 
     def is_new(self, remark: str) -> bool:
-        """Whether no worker of this run has said so before; they all run the same plugin."""
+        """Whether no worker of this run has made this remark yet: workers with the same
+        plugin make the same remarks. Also False after REMARKS_MAX remarks."""
         if remark in self.remarked or len(self.remarked) >= REMARKS_MAX:
             return False
         self.remarked.add(remark)
@@ -57,73 +70,73 @@ class RunContext:
 
 
 class Monitor(ABC):
-    """One child at a time, wired to the loop."""
+    """Starts and watches one child at a time."""
 
     def __init__(self, context: RunContext, name: str, program: Sequence[str]) -> None:
         self.context = context
         self.name = name
         self.child: Child | None = None
-        self._deaf_since: float | None = None  # it cannot be spoken to
+        self._disconnected_at: float | None = None  # when its control socket was found closed
         self._program = program
 
     def spawn(self) -> None:
-        """Start the program and listen to it."""
+        """Start the program and watch it. Raises EnvironmentLacks if it cannot be started."""
         child = self.child = Child(self.name, self._program, self.environment())
-        self._deaf_since = None
-        self.context.loop.watch(child.pidfd, self._exited)
-        self.context.loop.watch(child.control.fileno(), self._listen)
+        self._disconnected_at = None
+        self.context.loop.watch(child.pidfd, self._child_ended)
+        self.context.loop.watch(child.control.fileno(), self._receive)
 
-    def tell(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send to the child, if there is one that listens."""
-        if self.child is not None and self._deaf_since is None:
-            self.child.tell(message, descriptors)
+    def send(self, message: ToChild, descriptors: Sequence[int] = ()) -> None:
+        """Send to the child; without a connected child nothing happens."""
+        if self.child is not None and self._disconnected_at is None:
+            self.child.send(message, descriptors)
 
     def signal(self, number: signal.Signals) -> None:
-        """Signal the child, if there is one."""
+        """Send a signal to the child, if there is one."""
         if self.child is not None:
             self.child.signal(number)
 
-    def deaf(self, now: float) -> bool:
-        """Whether it goes on without its control socket; one that is about to end has not
-        gone on for long."""
-        return self._deaf_since is not None and now - self._deaf_since > DYING
+    def is_disconnected(self, now: float) -> bool:
+        """Whether the child has run without its control socket for more than EXIT_DELAY.
+        After a shorter time it may be about to end."""
+        return self._disconnected_at is not None and now - self._disconnected_at > EXIT_DELAY
 
-    def abandon(self, seconds: float) -> None:
-        """End the child whatever any table says: by closing its control socket, which
-        lets a driver stop its cards, and after `seconds` by force."""
+    def shut_down(self, seconds: float) -> None:
+        """End the child without asking any table: close its control socket, on which a
+        driver stops its cards, and kill it after `seconds`."""
         if self.child is not None:
-            self._forget(self.child)
-            how = self.child.leave(seconds)
-            self.context.announce(f"{self.name} {how}")
+            self._unwatch(self.child)
+            reason = self.child.shut_down(seconds)
+            self.context.announce(f"{self.name} {reason}")
             self.child = None
 
     @property
     def pid(self) -> int | None:
-        """Process id of the child there is."""
+        """Process id of the child; None without a child."""
         return None if self.child is None else self.child.pid
 
     def environment(self) -> Mapping[str, str]:
-        """What the program finds in its environment."""
+        """The environment variables of the program."""
         return os.environ
 
     @abstractmethod
-    def heard(self, what: str, message: Message) -> None:
-        """The child sent the event `what`."""
+    def on_message(self, event: str, message: Message) -> None:
+        """Handle a message of the child; `event` is its key "event" as a string."""
 
     @abstractmethod
-    def ended(self, how: str) -> None:
-        """The child's end is certain, and `child` is None."""
+    def on_exit(self, reason: str) -> None:
+        """Handle the exit of the child, which is reaped: `child` is None."""
 
-    def _listen(self, most: int = MESSAGES_PER_TURN) -> None:
+    def _receive(self, limit: int = MESSAGES_PER_TURN) -> None:
         child = self.child
-        for _ in range(most):
-            if child is None or self.child is not child or self._deaf_since is not None:
+        for _ in range(limit):
+            if child is None or self.child is not child or self._disconnected_at is not None:
                 return
             try:
                 received = child.control.receive()
             except (Closed, Garbled) as error:
                 self.context.loop.forget(child.control.fileno())
-                self._deaf_since = time.monotonic()
+                self._disconnected_at = time.monotonic()
                 if isinstance(error, Garbled):
                     self.context.announce(f"{self.name}: {error}; it is ended")
                     child.signal(signal.SIGKILL)
@@ -133,17 +146,17 @@ class Monitor(ABC):
             message, descriptors = received
             for descriptor in descriptors:
                 os.close(descriptor)
-            self.heard(str(message.get("event")), message)
+            self.on_message(str(message.get("event")), message)
 
-    def _exited(self) -> None:
+    def _child_ended(self) -> None:
         child = self.child
         assert child is not None
-        self._listen(LAST_WORDS)  # they came before its end
-        self._forget(child)
-        how = child.reap()
+        self._receive(MESSAGES_AT_EXIT)
+        self._unwatch(child)
+        reason = child.reap()
         self.child = None
-        self.ended(how)
+        self.on_exit(reason)
 
-    def _forget(self, child: Child) -> None:
+    def _unwatch(self, child: Child) -> None:
         self.context.loop.forget(child.pidfd)
         self.context.loop.forget(child.control.fileno())

@@ -1,18 +1,34 @@
-"""The course of a run, as a pure table: opening, beginning, running, draining, and the one
-way to the end.
+"""The stages of a run, as a pure table: (state, event, now) -> (state, actions).
 
-Cards receive nothing before every worker is ready: what came earlier would find full
-rings, and be lost.
+Nothing here starts a process, reads a clock or waits, so tests can take every path.
 
-The end is always the same sequence, however a run gets there, so that nothing
-is forgotten on a rare path:
+The cards receive nothing before every worker is ready: packets that arrive earlier would
+find full rings and be lost.
+
+However a run ends, it ends in the same sequence, so that a rare path skips no step:
 
     (drain) -> workers gone -> driver gone -> cards gone -> books settled -> finished
 
-A driver that dies skips its own turn and nothing else. Conditions such as
-WORKERS_GONE are told by the supervisor whenever they hold, also at once.
+If the driver dies, only its own step is skipped. The supervisor reports conditions such as
+WORKERS_GONE whenever they hold, even if they hold from the start of a stage.
 
-The rules for pairs that are not in the table are those of `lifecycle`.
+A pair of stage and event that is in the table is allowed. An event of the driver that comes
+at the wrong time (`SENT_BY_DRIVER`) is ignored: it may cross with a deadline. Any other pair
+is an error in ringline and raises Bug.
+
+Guarantees (tests in tests/pipeline/supervisor/test_run_states.py):
+ - a run that nothing disturbs takes every action once, in order
+   (test_an_orderly_run_does_everything_once_in_order)
+ - from every reachable state, STOP and the passing of deadlines lead to the end
+   (test_every_run_ends)
+ - a stage that waits for a child has a deadline
+   (test_every_stage_that_waits_for_a_child_has_a_deadline)
+ - if the driver dies, DMA stops first, and its books are settled
+   (test_a_dead_driver_stops_dma_first_and_its_books_are_settled)
+ - the books are settled exactly when the driver did not close them
+   (test_books_are_settled_unless_the_driver_closed_them)
+ - a repeated STOP does not extend the drain
+   (test_repeated_stops_do_not_extend_the_drain)
 """
 
 from __future__ import annotations
@@ -25,17 +41,17 @@ from ringline.shm.errors import Bug
 
 
 class Stage(enum.Enum):
-    """Where a run is in its course."""
+    """What a run is doing."""
 
-    OPENING = "opening"  # the driver finds its cards, workers prepare
+    OPENING = "opening"  # the driver finds its cards, the workers prepare
     BEGINNING = "beginning"  # the driver starts its cards
     RUNNING = "running"
-    DRAINING = "draining"  # the driver harvests no more; what is in flight goes out
-    ABORTING = "aborting the driver"  # it was silent: ABRT sent
-    KILLING = "killing the driver"
-    RETIRING = "retiring"  # workers were told to stop
-    CLOSING = "closing"  # the driver was told to stop
-    DISMISSING = "dismissing"  # card processes were told to stop
+    DRAINING = "draining"  # the cards receive no more; packets in flight are sent
+    ABORTING = "aborting the driver"  # it was silent: SIGABRT is sent
+    KILLING = "killing the driver"  # SIGKILL is sent
+    RETIRING = "retiring"  # the workers are told to stop
+    CLOSING = "closing"  # the driver is told to stop
+    DISMISSING = "dismissing"  # the card processes are told to stop
     ENDED = "ended"
 
 
@@ -45,10 +61,10 @@ class RunEvent(enum.Enum):
     OPENED = "the driver has its cards"
     ALL_READY = "every worker is ready too"
     BEGUN = "the cards receive"
-    FAILED = "failed"  # a reason to end that leaves the driver alive
-    STOP = "stop"  # asked for; a second one hurries
+    FAILED = "failed"  # a reason to end the run while the driver lives
+    STOP = "stop"  # a second STOP shortens the drain or the stop of the workers
     DRAINED = "drained"
-    DRIVER_CLOSED = "driver closed"  # told to stop, it stopped the cards and closed its books
+    DRIVER_CLOSED = "driver closed"  # after Stop: cards are stopped, books closed
     DRIVER_SILENT = "driver silent"
     DRIVER_GONE = "driver gone"
     WORKERS_GONE = "workers gone"
@@ -59,10 +75,10 @@ class RunEvent(enum.Enum):
 class RunAction(enum.Enum):
     """What the supervisor does, in the order given."""
 
-    BEGIN = "begin"  # have the driver start its cards
-    SERVE = "serve"  # everything is up: tell who waits for that
+    BEGIN = "begin"  # make the driver start its cards
+    SERVE = "serve"  # packets move: report READY to the service manager, start timers
     DRAIN = "drain"
-    HURRY = "hurry"
+    HURRY = "hurry"  # shorten the drain
     STOP_WORKERS = "stop workers"
     STOP_DRIVER = "stop driver"
     ABORT_DRIVER = "abort driver"
@@ -70,7 +86,7 @@ class RunAction(enum.Enum):
     STOP_DMA = "stop DMA"
     STOP_CARDS = "stop cards"
     KILL_CARDS = "kill cards"
-    SETTLE = "settle"  # the books of a driver that did not close them
+    SETTLE = "settle"  # settle the books, which the driver did not close
     FINISH = "finish"
 
 
@@ -83,19 +99,19 @@ class Timeouts:
     hurry: float = 0.3
     grace: float = 0.5
     kill: float = 2.0
-    retire: float = 5.0  # workers are killed long before: one that survives even that is left
+    retire: float = 5.0  # workers are killed earlier; a worker that survives is left
     close: float = 10.0
     dismiss: float = 5.0
 
 
 @dataclass(frozen=True)
 class RunState:
-    """A run. `driver` tells whether there is one to be closed."""
+    """The state of a run. `driver`: there is a driver process that must be stopped."""
 
     stage: Stage = Stage.OPENING
     deadline: float | None = None
     driver: bool = True
-    closed: bool = False  # the driver itself closed the books
+    closed: bool = False  # the driver closed the books
     cards_killed: bool = False
 
 
@@ -104,7 +120,7 @@ Step = Callable[[RunState, float, Timeouts], Transition]
 
 
 def _to(stage: Stage, limit: str | None, *actions: RunAction) -> Step:
-    """A row that changes the stage; its deadline is `timeouts.<limit>` from now."""
+    """A row that changes the stage, with the deadline `timeouts.<limit>` seconds from now."""
 
     def row(run: RunState, now: float, timeouts: Timeouts) -> Transition:
         deadline = None if limit is None else now + getattr(timeouts, limit)
@@ -113,8 +129,8 @@ def _to(stage: Stage, limit: str | None, *actions: RunAction) -> Step:
     return row
 
 
-def _lost(run: RunState, now: float, timeouts: Timeouts) -> Transition:
-    """The driver ended unasked. DMA stops before anything else happens to memory."""
+def _driver_lost(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+    """The driver ended unexpectedly. DMA stops before memory is used for anything else."""
     lost = replace(run, driver=False)
     if run.stage is Stage.RETIRING:
         return lost, (RunAction.STOP_DMA,)
@@ -128,10 +144,10 @@ def _workers_gone(run: RunState, now: float, timeouts: Timeouts) -> Transition:
     return _dismiss(run, now, timeouts)
 
 
-def _closer_gone(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+def _closing_driver_gone(run: RunState, now: float, timeouts: Timeouts) -> Transition:
     if run.closed:
         return _dismiss(replace(run, driver=False), now, timeouts)
-    return _lost(run, now, timeouts)
+    return _driver_lost(run, now, timeouts)
 
 
 def _dismiss(run: RunState, now: float, timeouts: Timeouts) -> Transition:
@@ -140,7 +156,7 @@ def _dismiss(run: RunState, now: float, timeouts: Timeouts) -> Transition:
 
 
 def _cards_late(run: RunState, now: float, timeouts: Timeouts) -> Transition:
-    """Cards that do not end are killed; one that survives even that is left behind."""
+    """Kill card processes that did not exit. If one survives SIGKILL, leave it."""
     if run.cards_killed:
         return _finish(run, now, timeouts)
     return replace(run, cards_killed=True, deadline=now + timeouts.kill), (RunAction.KILL_CARDS,)
@@ -166,7 +182,7 @@ def _stay(run: RunState, now: float, timeouts: Timeouts) -> Transition:
 
 
 def _hurry_drain(run: RunState, now: float, timeouts: Timeouts) -> Transition:
-    """A key held down must not put off what the second signal brought near."""
+    """STOP while draining shortens the drain. A further STOP must not extend it again."""
     if run.deadline is not None and run.deadline <= now + timeouts.hurry:
         return run, ()
     return replace(run, deadline=now + timeouts.hurry), (RunAction.HURRY,)
@@ -182,40 +198,40 @@ RUN_TABLE: Mapping[tuple[Stage, RunEvent], Step] = {
     (Stage.OPENING, RunEvent.FAILED): _retire,
     (Stage.OPENING, RunEvent.STOP): _retire,
     (Stage.OPENING, RunEvent.DEADLINE): _retire,
-    (Stage.OPENING, RunEvent.DRIVER_GONE): _lost,
+    (Stage.OPENING, RunEvent.DRIVER_GONE): _driver_lost,
     (Stage.BEGINNING, RunEvent.BEGUN): _to(Stage.RUNNING, None, RunAction.SERVE),
     (Stage.BEGINNING, RunEvent.FAILED): _retire,
     (Stage.BEGINNING, RunEvent.STOP): _retire,
     (Stage.BEGINNING, RunEvent.DEADLINE): _retire,
-    (Stage.BEGINNING, RunEvent.DRIVER_GONE): _lost,
+    (Stage.BEGINNING, RunEvent.DRIVER_GONE): _driver_lost,
     (Stage.RUNNING, RunEvent.FAILED): _retire,
     (Stage.RUNNING, RunEvent.STOP): _to(Stage.DRAINING, "drain", RunAction.DRAIN),
     (Stage.RUNNING, RunEvent.DRIVER_SILENT): _abort,
-    (Stage.RUNNING, RunEvent.DRIVER_GONE): _lost,
+    (Stage.RUNNING, RunEvent.DRIVER_GONE): _driver_lost,
     (Stage.DRAINING, RunEvent.FAILED): _retire,
     (Stage.DRAINING, RunEvent.STOP): _hurry_drain,
     (Stage.DRAINING, RunEvent.DRAINED): _retire,
     (Stage.DRAINING, RunEvent.DEADLINE): _retire,
     (Stage.DRAINING, RunEvent.DRIVER_SILENT): _abort,
-    (Stage.DRAINING, RunEvent.DRIVER_GONE): _lost,
+    (Stage.DRAINING, RunEvent.DRIVER_GONE): _driver_lost,
     (Stage.ABORTING, RunEvent.FAILED): _stay,
     (Stage.ABORTING, RunEvent.STOP): _stay,
     (Stage.ABORTING, RunEvent.DEADLINE): _kill,
-    (Stage.ABORTING, RunEvent.DRIVER_GONE): _lost,
+    (Stage.ABORTING, RunEvent.DRIVER_GONE): _driver_lost,
     (Stage.KILLING, RunEvent.FAILED): _stay,
     (Stage.KILLING, RunEvent.STOP): _stay,
-    (Stage.KILLING, RunEvent.DEADLINE): _lost,
-    (Stage.KILLING, RunEvent.DRIVER_GONE): _lost,
+    (Stage.KILLING, RunEvent.DEADLINE): _driver_lost,
+    (Stage.KILLING, RunEvent.DRIVER_GONE): _driver_lost,
     (Stage.RETIRING, RunEvent.FAILED): _stay,
     (Stage.RETIRING, RunEvent.STOP): _hurry_workers,
-    (Stage.RETIRING, RunEvent.DRIVER_GONE): _lost,
+    (Stage.RETIRING, RunEvent.DRIVER_GONE): _driver_lost,
     (Stage.RETIRING, RunEvent.WORKERS_GONE): _workers_gone,
     (Stage.RETIRING, RunEvent.DEADLINE): _workers_gone,
     (Stage.CLOSING, RunEvent.FAILED): _stay,
     (Stage.CLOSING, RunEvent.STOP): _stay,
     (Stage.CLOSING, RunEvent.DRIVER_CLOSED): _closed,
     (Stage.CLOSING, RunEvent.DEADLINE): _abort,
-    (Stage.CLOSING, RunEvent.DRIVER_GONE): _closer_gone,
+    (Stage.CLOSING, RunEvent.DRIVER_GONE): _closing_driver_gone,
     (Stage.DISMISSING, RunEvent.FAILED): _stay,
     (Stage.DISMISSING, RunEvent.STOP): _stay,
     (Stage.DISMISSING, RunEvent.CARDS_GONE): _finish,
@@ -225,14 +241,14 @@ RUN_TABLE: Mapping[tuple[Stage, RunEvent], Step] = {
     (Stage.ENDED, RunEvent.STOP): _stay,
     (Stage.ENDED, RunEvent.DRIVER_GONE): _stay,
 }
-SAID = frozenset({RunEvent.DRAINED, RunEvent.DRIVER_CLOSED})
+SENT_BY_DRIVER = frozenset({RunEvent.DRAINED, RunEvent.DRIVER_CLOSED})
 
 
 def step_run(run: RunState, event: RunEvent, now: float, timeouts: Timeouts) -> Transition:
-    """The run after `event`, and what to do, in order."""
+    """The state after `event`, and the actions to take, in order."""
     row = RUN_TABLE.get((run.stage, event))
     if row is not None:
         return row(run, now, timeouts)
-    if event in SAID:
+    if event in SENT_BY_DRIVER:
         return run, ()
     raise Bug(f"event '{event.value}' cannot happen to a run that is {run.stage.value}")

@@ -1,7 +1,13 @@
-"""What a service manager wants to know: ready, alive, stopping (sd_notify(3)).
+"""Notifications for the service manager: ready, alive, stopping (sd_notify(3)).
 
-One datagram of KEY=VALUE lines to the socket named in NOTIFY_SOCKET. Without
-that variable nothing is sent. Failing to tell is never a reason to stop.
+A notification is one datagram of KEY=VALUE lines, sent to the socket that NOTIFY_SOCKET
+names. Without that variable nothing is sent. A failed notification does not stop a run.
+
+Guarantees (tests in tests/pipeline/supervisor/test_sd_notify.py):
+ - each state is sent as sd_notify(3) describes it, and children do not inherit the variables
+   (test_every_state_is_sent)
+ - a missing or closed socket is not an error
+   (test_without_a_manager_nothing_is_sent, test_a_manager_that_is_gone_is_no_error)
 """
 
 from __future__ import annotations
@@ -12,10 +18,10 @@ from collections.abc import MutableMapping
 
 
 class Notifier:
-    """Tells the service manager. `watchdog_seconds` is how often it wants a sign
-    of life, at the latest; None when it does not.
+    """Sends notifications. `watchdog_seconds` is the longest time that the service manager
+    allows between two calls of `alive`; None if it has no watchdog.
 
-    The variables are removed from `environment`, so that no child speaks for us.
+    The variables are removed from `environment`, so that no child can send in our name.
     """
 
     def __init__(self, environment: MutableMapping[str, str] | None = None) -> None:
@@ -28,18 +34,18 @@ class Notifier:
             self.watchdog_seconds = int(microseconds) / 1e6
 
     def ready(self, status: str) -> None:
-        """The run serves; `status` is the line that `systemctl status` shows."""
-        self._tell(f"READY=1\nSTATUS={status}")
+        """The run is up; `systemctl status` shows `status`."""
+        self._send(f"READY=1\nSTATUS={status}")
 
     def alive(self) -> None:
-        """A sign of life for the watchdog."""
-        self._tell("WATCHDOG=1")
+        """Reset the watchdog."""
+        self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """The end has begun."""
-        self._tell("STOPPING=1\nSTATUS=draining")
+        """The run has begun to end."""
+        self._send("STOPPING=1\nSTATUS=draining")
 
-    def _tell(self, text: str) -> None:
+    def _send(self, text: str) -> None:
         if not self._address:
             return
         # "@" stands for the zero byte of the abstract namespace.

@@ -1,16 +1,17 @@
-"""The supervisor: it starts the driver and the workers, watches them, replaces them, ends them.
+"""The supervisor: it starts the driver and the workers, watches them, replaces workers, and
+ends everything.
 
-One thread, one loop: process ends (pidfds), control sockets, signals, the metrics
-and status sockets, deadlines. What is decided lies in two pure tables, `lifecycle`
-for a worker slot and `run_lifecycle` for the run; what is done to children, in
-their monitors.
+One thread runs one loop over process ends (pidfds), control sockets, signals, the metrics and
+status sockets, and deadlines. Two pure tables decide: worker_states.py for a worker,
+run_states.py for the run. The monitors act on the children; the publisher shows the run to
+the outside.
 
 Guarantees (tests in tests/pipeline/supervisor/test_supervisor.py):
  - however a run ends, every child is reaped and every segment unlinked
    (test_nothing_is_left_however_it_ends)
- - a worker that ends is replaced and the others are not disturbed
+ - a dead worker is replaced and the others are not disturbed
    (test_a_dead_worker_has_a_successor_and_the_others_do_not_notice)
- - a plugin that fails before it ever served refuses the whole run
+ - a plugin that fails before it was ever ready refuses the whole run
    (test_a_plugin_that_fails_at_first_refuses_the_run)
  - the death of the driver ends the run with balanced books
    (test_the_death_of_the_driver_ends_the_run)
@@ -19,58 +20,45 @@ Guarantees (tests in tests/pipeline/supervisor/test_supervisor.py):
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import stat
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from ringline.pipeline.configuration.affinity import place, usable_cpus
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.supervisor import run_states
 from ringline.pipeline.supervisor.children import Children, Programs
+from ringline.pipeline.supervisor.driver_monitor import DriverChange
 from ringline.pipeline.supervisor.event_loop import Loop, Service
 from ringline.pipeline.supervisor.instance import Instance
 from ringline.pipeline.supervisor.monitor import RunContext
+from ringline.pipeline.supervisor.outcome import Outcome, books_error, timeout_error
+from ringline.pipeline.supervisor.publisher import Display, Publisher
 from ringline.pipeline.supervisor.run_states import RunAction, RunEvent, RunState, Stage, Timeouts
 from ringline.pipeline.supervisor.sd_notify import Notifier
 from ringline.pipeline.supervisor.worker_states import RestartPolicy
-from ringline.pipeline.telemetry import metrics_http, observe
+from ringline.pipeline.telemetry.observe import Sources
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.telemetry.status_socket import StatusServer
-from ringline.shm.errors import BooksError, EnvironmentLacks, GaveUp, HardwareError, RinglineError
+from ringline.shm.errors import EnvironmentLacks, GaveUp, RinglineError
 from ringline.shm.ledger import settle_driver
 
-SILENCE = 1.0  # seconds without a heartbeat until a worker counts as hung
-LOOK = 0.35  # of `silence`: from one look at the heartbeats to the next
-DISPLAY_EVERY = 1.0
-DRAIN_SHARE = 0.9  # of the drain's deadline is the driver's, to answer in time
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: `error` None is well.
-
-    `snapshot` was taken when the books were closed; None if nothing was started.
-    `reports` holds what plugins said of themselves at last, by queue.
-    """
-
-    error: RinglineError | None
-    snapshot: Snapshot | None = None
-    reports: dict[int, dict[str, Any]] = field(default_factory=dict)
+HEARTBEAT_TIMEOUT = 1.0  # seconds without a new heartbeat of a worker
+CHECK_SHARE = 0.35  # interval between checks of the heartbeats, as a share of the timeout
+DRAIN_SHARE = 0.9  # the driver's time to drain, as a share of ours: it still has to answer
 
 
 class Supervisor:
-    """One run of one instance. `run` is its life.
+    """One run of one instance: call `run` once.
 
-    `seconds` ends it after so long; `announce` gets one sentence for everything
-    that an operator may want to know, `display` a snapshot every second. `beside` is served
-    in the loop, and left open. `last`: the process has little more to do afterwards, and
-    signals shall not keep it from that.
+    The run ends after `seconds` (None: no limit). `announce` gets a sentence for every event
+    that matters to an operator, `display` a snapshot every second. `services` are served in
+    the loop and left open. A worker counts as hung after `heartbeat_timeout` seconds without
+    a new heartbeat. `stop_dma` stops DMA of the card with a PCI address. For
+    `ignore_signals_after` see Loop.
     """
 
     def __init__(
@@ -79,58 +67,64 @@ class Supervisor:
         *,
         seconds: float | None = None,
         announce: Callable[[str], None] = lambda sentence: print(sentence, file=sys.stderr),
-        display: Callable[[Snapshot], None] | None = None,
-        beside: Sequence[Service] = (),
+        display: Display | None = None,
+        services: Sequence[Service] = (),
         programs: Programs | None = None,
         policy: RestartPolicy | None = None,
         timeouts: Timeouts | None = None,
-        silence: float = SILENCE,
+        heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
         stop_dma: Callable[[str], None] | None = None,
-        last: bool = False,
+        ignore_signals_after: bool = False,
     ) -> None:
         self._config = config
         self._seconds = seconds
-        self._say = announce
+        self._announce_to = announce
         self._display = display
-        self._beside = beside
+        self._services = services
         self._programs = programs or Programs()
         self._policy = policy or RestartPolicy(
             intensity=config.restart.intensity, period=config.restart.period
         )
         self._timeouts = timeouts or Timeouts()
-        self._silence = silence
+        self._heartbeat_timeout = heartbeat_timeout
         self._stop_dma = stop_dma or _stop_bus_mastering
-        self._last = last
+        self._ignore_signals_after = ignore_signals_after
         self._events: deque[RunEvent] = deque()
         self._error: RinglineError | None = None
         self._final: Snapshot | None = None
         self._reports: dict[int, dict[str, Any]] = {}
-        self._services: list[Service] = []
 
     def run(self) -> Outcome:
-        """Start everything, serve until the end, leave nothing. Errors are in the outcome."""
-        self._notifier = Notifier()
+        """Start everything, run until the end, and remove everything.
+
+        Errors are in the outcome.
+        """
+        notifier = Notifier()
         try:
-            with Loop(last=self._last) as loop, Instance(self._config, self._stop_dma) as instance:
+            with (
+                Loop(ignore_signals_after=self._ignore_signals_after) as loop,
+                Instance(self._config, self._stop_dma) as instance,
+            ):
                 if remark := instance.packets.segment.remark:
                     self._announce(f"packet memory is on ordinary pages: {remark}")
-                self._prepare(loop, instance)
+                self._prepare(loop, instance, notifier)
                 try:
-                    self._start()
-                    while not self._ended():
+                    self._publisher.open(self._config)
+                    self._children.start_cards()
+                    while not self._step_to_end():
                         self._turn()
                 finally:
-                    self._clear()
+                    self._clean_up()
         except RinglineError as error:
             self._error = self._error or error
         return Outcome(self._error, self._final, self._reports)
 
     # -- beginning ----------------------------------------------------------------------
 
-    def _prepare(self, loop: Loop, instance: Instance) -> None:
+    def _prepare(self, loop: Loop, instance: Instance, notifier: Notifier) -> None:
         config = self._config
         self._loop, self._instance = loop, instance
-        self._sources = observe.Sources.of(config, [instance.lane], instance.slots)
+        self._sources = Sources.of(config, instance.lane, instance.slots)
         queues = range(config.queues)
         wishes = {"driver": config.driver.cpu}
         wishes |= {f"worker {queue}": config.worker(queue).cpu for queue in queues}
@@ -140,75 +134,54 @@ class Supervisor:
             instance=instance,
             places=place(wishes, usable_cpus()),
             announce=self._announce,
-            fail=self._fail,
-            lack=self._lack,
+            end_now=self._end_now,
+            drain_and_end=self._drain_and_end,
         )
         self._children = Children(
             context,
             self._programs,
             self._sources,
             self._policy,
-            self._silence,
+            self._heartbeat_timeout,
             self._driver_changed,
         )
         self._run = RunState(driver=False, deadline=time.monotonic() + self._timeouts.open)
         self._sources.state = self._run.stage.value
-        self._finished = False  # the driver said that every wire is dry
-        self._hung = False  # it gave no sign of life
+        self._finished = False  # the driver has sent Finished
+        self._driver_hung = False
         self._end_at: float | None = None
-        self._display_at = self._look_at = self._alive_at = time.monotonic()
-        loop.on_signal(lambda number: self._events.append(RunEvent.STOP))
-
-    def _start(self) -> None:
-        self._open_services()
-        for service in (*self._beside, *self._services):
-            self._loop.watch(service.fileno(), service.turn)
-        self._children.start_cards()
-
-    def _take(self) -> Snapshot:
-        return observe.take(self._sources)
-
-    def _open_services(self) -> None:
-        """What others can ask: before there is traffic, so that a taken port is refused."""
-        listener = metrics_http.listen(self._config.metrics)
-        if listener is not None:
-            metrics = metrics_http.MetricsServer(listener, self._take)
-            self._sources.metrics_url = metrics.url
-            self._services.append(metrics)
-        self._services.append(StatusServer(self._config.name, self._take))
+        self._check_at = time.monotonic()
+        self._publisher = Publisher(
+            loop, self._sources, notifier, self._display, self._services, self._request_stop
+        )
+        loop.on_signal(lambda number: self._request_stop())
 
     # -- one turn -----------------------------------------------------------------------
 
-    def _ended(self) -> bool:
-        """Take every step that can be taken now; whether that was the last."""
+    def _step_to_end(self) -> bool:
+        """Handle all events that are there; returns whether the run has ended."""
         while (event := self._next_event()) is not None:
             self._step(event)
         return self._run.stage is Stage.ENDED
 
     def _turn(self) -> None:
-        """Wait for something to happen, and hear of everything that did."""
+        """Wait for events or a deadline, then do what is due."""
         self._loop.turn(self._deadlines())
         now = time.monotonic()
-        self._look(now)
-        self._children.late(now)
-        for service in self._services:
-            if service.deadline is not None and service.deadline <= now:
-                service.turn()
-        self._tell_world(now)
+        self._check_heartbeats(now)
+        self._children.check_deadlines(now)
+        self._publisher.turn(now)
 
     def _deadlines(self) -> list[float | None]:
-        deadlines = [self._run.deadline, self._end_at, *self._children.deadlines()]
-        deadlines += [service.deadline for service in self._services]
-        if self._watching:
-            deadlines.append(self._look_at)
-        if self._display is not None:
-            deadlines.append(self._display_at)
-        if self._notifier.watchdog_seconds is not None:
-            deadlines.append(self._alive_at)
+        deadlines = [self._run.deadline, self._end_at]
+        deadlines += self._children.deadlines() + self._publisher.deadlines()
+        if self._checks_heartbeats:
+            deadlines.append(self._check_at)
         return deadlines
 
     def _next_event(self) -> RunEvent | None:
-        """What happened, else what holds now and the table waits for."""
+        """The next event that happened; else a condition that the stage waits for and that
+        holds now; else None."""
         if self._events:
             return self._events.popleft()
         stage, children, now = self._run.stage, self._children, time.monotonic()
@@ -221,7 +194,7 @@ class Supervisor:
             return RunEvent.ALL_READY if children.workers_served else None
         if stage is Stage.BEGINNING and children.driver.ready:
             return RunEvent.BEGUN
-        if stage in (Stage.RUNNING, Stage.DRAINING) and self._hung:
+        if stage in (Stage.RUNNING, Stage.DRAINING) and self._driver_hung:
             return RunEvent.DRIVER_SILENT
         if stage is Stage.RUNNING:
             if children.workers_given_up:
@@ -235,7 +208,7 @@ class Supervisor:
         if stage is Stage.DISMISSING and children.cards_gone:
             return RunEvent.CARDS_GONE
         if self._run.deadline is not None and self._run.deadline <= now:
-            self._tell_what_is_late()
+            self._blame_late_stage()
             return RunEvent.DEADLINE
         return None
 
@@ -247,22 +220,18 @@ class Supervisor:
 
     def _perform(self, action: RunAction) -> None:
         if action is RunAction.BEGIN:
-            self._children.driver.order({"do": "begin"})
+            self._children.driver.send_now({"do": "begin"})
         elif action is RunAction.SERVE:
             self._serve()
         elif action is RunAction.DRAIN:
-            self._notifier.stopping()
-            self._children.driver.order(
-                {"do": "drain", "seconds": self._timeouts.drain * DRAIN_SHARE}
-            )
+            self._publisher.stopping()
+            self._drain(self._timeouts.drain)
         elif action is RunAction.HURRY:
-            self._children.driver.order(
-                {"do": "drain", "seconds": self._timeouts.hurry * DRAIN_SHARE}
-            )
+            self._drain(self._timeouts.hurry)
         elif action is RunAction.STOP_WORKERS:
             self._children.stop_workers()
         elif action is RunAction.STOP_DRIVER:
-            self._children.driver.order({"do": "stop"})
+            self._children.driver.send_now({"do": "stop"})
         elif action is RunAction.ABORT_DRIVER:
             self._children.driver.signal(signal.SIGABRT)
         elif action is RunAction.KILL_DRIVER:
@@ -270,7 +239,7 @@ class Supervisor:
         elif action is RunAction.STOP_DMA:
             self._children.stop_dma(self._stop_dma)
         elif action is RunAction.STOP_CARDS:
-            self._children.dismiss_cards()
+            self._children.stop_cards()
         elif action is RunAction.KILL_CARDS:
             self._children.kill_cards()
         elif action is RunAction.SETTLE:
@@ -280,11 +249,20 @@ class Supervisor:
         elif action is RunAction.FINISH:
             self._finish()
 
+    def _drain(self, seconds: float) -> None:
+        self._children.driver.send_now({"do": "drain", "seconds": seconds * DRAIN_SHARE})
+
+    def _serve(self) -> None:
+        """Packets move from now on."""
+        if self._seconds is not None:
+            self._end_at = time.monotonic() + self._seconds
+        self._publisher.ready(len(self._config.ports), len(self._children.workers))
+
     # -- what happens -------------------------------------------------------------------
 
     @property
-    def _watching(self) -> bool:
-        """Whether heartbeats are looked at."""
+    def _checks_heartbeats(self) -> bool:
+        """Whether heartbeats are checked in this stage."""
         return self._run.stage in (
             Stage.OPENING,
             Stage.BEGINNING,
@@ -292,122 +270,75 @@ class Supervisor:
             Stage.DRAINING,
         )
 
-    def _look(self, now: float) -> None:
-        if not self._watching or now < self._look_at:
+    def _check_heartbeats(self, now: float) -> None:
+        if not self._checks_heartbeats or now < self._check_at:
             return
-        every = self._silence * LOOK
-        self._look_at = now + every
-        why = self._children.look(now, 1.5 * every)
-        if why and not self._hung:
-            self._hung = True
-            self._blame(GaveUp(f"the driver {why} and was ended"))
+        interval = self._heartbeat_timeout * CHECK_SHARE
+        self._check_at = now + interval
+        failure = self._children.check_heartbeats(now, cap=1.5 * interval)
+        if failure and not self._driver_hung:
+            self._driver_hung = True
+            self._blame(GaveUp(f"the driver {failure} and was ended"))
 
-    def _driver_changed(self, what: str) -> None:
-        if what == "finished":
+    def _driver_changed(self, change: DriverChange) -> None:
+        if change == "finished":
             self._finished = True
-        elif what == "drained":
+        elif change == "drained":
             self._events.append(RunEvent.DRAINED)
-        elif what == "stopped":
+        elif change == "stopped":
             self._events.append(RunEvent.DRIVER_CLOSED)
-        elif what == "gone":
+        elif change == "gone":
             if not self._run.closed and RunEvent.DRIVER_CLOSED not in self._events:
-                self._blame(
-                    GaveUp(f"the driver {self._children.driver.how}; everything was stopped")
-                )
+                reason = self._children.driver.exit_reason
+                self._blame(GaveUp(f"the driver {reason}; everything was stopped"))
             self._events.append(RunEvent.DRIVER_GONE)
 
-    def _fail(self, error: RinglineError) -> None:
+    def _request_stop(self) -> None:
+        self._events.append(RunEvent.STOP)
+
+    def _end_now(self, error: RinglineError) -> None:
         self._blame(error)
         self._events.append(RunEvent.FAILED)
 
-    def _lack(self, error: EnvironmentLacks) -> None:
+    def _drain_and_end(self, error: EnvironmentLacks) -> None:
         if self._error is None:
-            self._events.append(RunEvent.STOP)
+            self._request_stop()
         self._blame(error)
 
     def _announce(self, sentence: str) -> None:
-        """Tell the operator; a run does not end because nobody can read it."""
+        """Tell the operator. If that fails, the run goes on."""
         with contextlib.suppress(OSError):
-            self._say(sentence)
+            self._announce_to(sentence)
 
     def _blame(self, error: RinglineError) -> None:
-        """The first reason to end is the reason."""
+        """The first error becomes the error of the run."""
         self._error = self._error or error
 
-    def _tell_what_is_late(self) -> None:
-        """The deadline of the run's stage has passed."""
-        stage, timeouts = self._run.stage, self._timeouts
-        if stage is Stage.OPENING and not self._children.started:
-            self._blame(
-                HardwareError(f"the simulated cards were not ready within {timeouts.open:g} s")
-            )
-        elif stage in (Stage.OPENING, Stage.BEGINNING):
-            self._blame(
-                HardwareError(
-                    f"the driver did not open its ports within {timeouts.open:g} s: "
-                    + ", ".join(f"{port.name} ({port.device})" for port in self._config.ports)
-                )
-            )
+    def _blame_late_stage(self) -> None:
+        """Note that the deadline of the stage has passed."""
+        stage, started = self._run.stage, self._children.started
+        ports = self._config.ports
+        error = timeout_error(stage, self._timeouts, ports, driver_started=started)
+        if error is not None:
+            self._blame(error)
         elif stage is Stage.DRAINING:
-            self._announce("the drain is over its time: what is in flight is counted as lost")
-        elif stage is Stage.CLOSING:
-            self._blame(
-                HardwareError(f"the driver did not stop its ports within {timeouts.close:g} s")
-            )
-
-    def _serve(self) -> None:
-        now = time.monotonic()
-        self._end_at = None if self._seconds is None else now + self._seconds
-        self._display_at = now
-        ports = _number(len(self._config.ports), "port")
-        self._notifier.ready(f"{ports}, {_number(len(self._children.workers), 'worker')}")
-
-    def _tell_world(self, now: float) -> None:
-        if self._notifier.watchdog_seconds is not None and now >= self._alive_at:
-            self._alive_at = now + self._notifier.watchdog_seconds / 3
-            self._notifier.alive()
-        if self._display is not None and now >= self._display_at:
-            self._display_at = now + DISPLAY_EVERY
-            try:
-                self._display(self._take())
-            except OSError:
-                self._display = None
-                if _is_pipe(sys.stdout):  # whoever read it has gone; a journal comes back
-                    self._events.append(RunEvent.STOP)
+            self._announce("the drain took too long: packets still in flight are counted as lost")
 
     # -- the end ------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        self._final, self._reports = self._take(), self._children.reports
-        if not self._final.balanced:
-            wrong = {name: off for name, off in self._final.balance.items() if off}
-            self._error = BooksError(
-                "the books do not balance: "
-                + ", ".join(f"{name} is off by {off}" for name, off in wrong.items())
-            )
+        self._final, self._reports = self._publisher.take(), self._children.reports
+        self._error = books_error(self._final) or self._error
 
-    def _clear(self) -> None:
-        """Whatever happened: nothing of this run goes on."""
-        for service in self._services:
-            self._loop.forget(service.fileno())
-            service.close()
-        if self._children.abandon(self._timeouts.kill):
+    def _clean_up(self) -> None:
+        """End everything that an exception may have left running."""
+        self._publisher.close()
+        if self._children.shut_down(self._timeouts.kill):
             self._children.stop_dma(self._stop_dma)
 
 
-def _number(count: int, of: str) -> str:
-    return f"{count} {of}" if count == 1 else f"{count} {of}s"
-
-
-def _is_pipe(stream: Any) -> bool:
-    try:
-        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
 def _stop_bus_mastering(address: str) -> None:
-    """Only instances with real cards pay for the import."""
+    """Imported here: only instances with real cards need the module."""
     from ringline.pipeline.ports import pci
 
     pci.stop_dma(address)

@@ -1,7 +1,16 @@
-"""The supervisor's side of one worker slot: it does what the slot table decides.
+"""The monitor of a worker: it does what the table in worker_states.py decides.
 
-What a worker says is not believed: words out of turn are ignored, and words that
-make no sense are dropped.
+A worker is not trusted: messages at the wrong time are ignored, and values of the wrong type
+are dropped.
+
+Guarantees (tests in tests/pipeline/supervisor/test_supervisor.py):
+ - a dead worker is replaced and the others are not disturbed
+   (test_a_dead_worker_has_a_successor_and_the_others_do_not_notice)
+ - a worker that hangs, closes its socket or sends garbage is replaced
+   (test_a_faulty_worker_is_ended_and_replaced)
+ - nonsense from a worker has no effect (test_nonsense_from_a_worker_has_no_effect)
+ - the rings of an earlier generation are unlinked once they are settled
+   (test_old_rings_are_unlinked_once_they_are_settled)
 """
 
 from __future__ import annotations
@@ -14,10 +23,10 @@ from typing import Any
 
 from ringline.pipeline.supervisor import worker_states
 from ringline.pipeline.supervisor.driver_monitor import DriverMonitor
+from ringline.pipeline.supervisor.heartbeat import Heartbeat
 from ringline.pipeline.supervisor.instance import grant
 from ringline.pipeline.supervisor.monitor import ERRORS, Monitor, RunContext
 from ringline.pipeline.supervisor.worker_states import (
-    Heartbeat,
     Phase,
     RestartPolicy,
     WorkerAction,
@@ -27,30 +36,33 @@ from ringline.pipeline.supervisor.worker_states import (
 from ringline.pipeline.telemetry.observe import WorkerSource
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks, PluginError, RinglineError
+from ringline.shm.messages import SettlementReport, WorkerOpen
 from ringline.shm.rings import RingPair
 from ringline.workers.process import launch
 
+# No threads of numeric libraries, which would use the driver's CPU.
 THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 @dataclass
 class Death:
-    """What is known of the end of one life: how, and what came before it."""
+    """Why one process of the worker ended; empty while it runs."""
 
-    how: str = ""
-    error: RinglineError | None = None  # as the worker told it
-    fault: str = ""  # as the supervisor saw it: "gave no sign of life for 1 s"
+    reason: str = ""  # "was ended by SIGKILL"
+    error: RinglineError | None = None  # what the worker reported before
+    fault: str = ""  # what the supervisor saw before: "gave no sign of life for 1 s"
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """The end of a sentence that begins with the worker's name."""
-        why = str(self.error) if self.error is not None else self.fault
-        return f"{self.how} ({why})" if why else self.how
+        cause = str(self.error) if self.error is not None else self.fault
+        return f"{self.reason} ({cause})" if cause else self.reason
 
 
 class WorkerMonitor(Monitor):
-    """The worker of one queue, life after life; `slot` is where the table has it.
+    """The worker of one queue, in all its generations; `state` is its state in the table.
 
-    `silence` is the age in seconds at which a heartbeat means that it hangs.
+    It counts as hung after `heartbeat_timeout` seconds without a new heartbeat. `source` is
+    what snapshots read.
     """
 
     def __init__(
@@ -60,7 +72,7 @@ class WorkerMonitor(Monitor):
         source: WorkerSource,
         driver: DriverMonitor,
         policy: RestartPolicy,
-        silence: float,
+        heartbeat_timeout: float,
     ) -> None:
         super().__init__(context, f"worker {source.queue}", program)
         self.queue = source.queue
@@ -69,74 +81,76 @@ class WorkerMonitor(Monitor):
         self._source = source
         self._driver = driver
         self._policy = policy
-        self._silence = silence
-        # Once for all lives: the current folder may be removed meanwhile.
+        self._heartbeat_timeout = heartbeat_timeout
+        # Read once: launch.environment() needs the current folder, which may be removed later.
         self._environment = {**THREADS, **launch.environment()}
-        self._beat = Heartbeat()
+        self._heartbeat = Heartbeat()
         self._death = Death()
-        self._complained_at = 0.0
-        self._ring_faults = 0  # that the driver had seen when these rings began
-        self._settling = False  # the driver has not taken these rings yet
+        self._error_announced_at = 0.0
+        self._ring_faults = 0  # the driver's count when it took the current rings
+        self._settling = False  # the driver has not taken the current rings yet
 
     def step(self, event: WorkerEvent) -> None:
-        """Let the table decide, and do what it says."""
+        """Handle an event: ask the table, then take its actions."""
         if event is WorkerEvent.DEADLINE:
-            self._note_what_was_late()
+            self._note_timeout()
         self.state, actions = worker_states.step_worker(
             self.state, event, time.monotonic(), self._policy
         )
         try:
             for action in actions:
                 self._perform(action)
-        except (RinglineError, OSError) as error:  # OSError: no descriptors left, say
+        except (RinglineError, OSError) as error:  # OSError: such as no descriptor left
             if isinstance(error, OSError):
                 error = EnvironmentLacks(str(error))
             self._death.error = error
             self.context.announce(f"{self.name}: {error}")
         self._publish()
         if self.state.alive and self.child is None:
-            self._death.how = "could not be started"
+            self._death.reason = "could not be started"
             self.step(WorkerEvent.EXITED)
 
-    def look(self, now: float, longest: float) -> None:
-        """Look at the heartbeat, and at what the driver saw of its rings; `longest` seconds is
-        the most that one look counts for."""
+    def check(self, now: float, cap: float) -> None:
+        """End the worker if it hangs, has closed its socket, or has broken its rings.
+
+        `cap` is the most seconds of silence that one check adds.
+        """
         if self.state.phase is not Phase.RUNNING:
             return
-        self._beat = self._beat.look(self._source.slot.counters.heartbeat, now, longest)
-        if self.deaf(now):
+        value = self._source.slot.counters.heartbeat
+        self._heartbeat = self._heartbeat.check(value, now, cap)
+        if self.is_disconnected(now):
             self._death.fault = "closed its control socket"
-        elif self._beat.silent > self._silence:
-            self._death.fault = f"gave no sign of life for {self._silence:g} s"
-        elif not self._settling and self._counted_ring_faults() != self._ring_faults:
-            self._death.fault = "broke an index of its rings, or kept packets back"
+        elif self._heartbeat.silence > self._heartbeat_timeout:
+            self._death.fault = f"gave no sign of life for {self._heartbeat_timeout:g} s"
+        elif not self._settling and self._count_ring_faults() != self._ring_faults:
+            self._death.fault = "broke an index of its rings or held too many packets"
         else:
             return
         self.context.announce(f"{self.name} {self._death.fault}; it is ended")
         self.step(WorkerEvent.SILENT)
 
     def environment(self) -> dict[str, str]:
-        """Where modules are found; and no threads of libraries, which would take the
-        driver's CPU, unless the user asks for them."""
+        """The variables of the worker; the user's values take precedence over THREADS."""
         return self._environment
 
-    def heard(self, what: str, message: Message) -> None:
-        """A word of the worker's."""
-        if what == "prepared":
+    def on_message(self, event: str, message: Message) -> None:
+        """Handle a message of the worker: a FromWorker, if the worker works correctly."""
+        if event == "prepared":
             self.step(WorkerEvent.PREPARED)
-        elif what == "ready":
-            self._beat = Heartbeat(seen=time.monotonic())
+        elif event == "ready":
+            self._heartbeat = Heartbeat(checked_at=time.monotonic())
             self.step(WorkerEvent.READY)
-        elif what == "failed":
+        elif event == "failed":
             error = message.get("error")
             self._death.error = revive(error if isinstance(error, dict) else {}, ERRORS)
             self.step(WorkerEvent.FAILED)
-        elif what == "report":
+        elif event == "report":
             self._note_report(message.get("plugin"))
 
-    def ended(self, how: str) -> None:
-        """Its end is certain."""
-        self._death.how = how
+    def on_exit(self, reason: str) -> None:
+        """Note the exit and ask the table."""
+        self._death.reason = reason
         self.step(WorkerEvent.EXITED)
 
     def _perform(self, action: WorkerAction) -> None:
@@ -150,23 +164,23 @@ class WorkerMonitor(Monitor):
             self._source.slot.clear_state()
         elif action is WorkerAction.SPAWN:
             self._start()
-        elif action is WorkerAction.TELL_STOP:
-            self.tell({"do": "stop"})
+        elif action is WorkerAction.SEND_STOP:
+            self.send({"do": "stop"})
         elif action is WorkerAction.ABORT:
             self.signal(signal.SIGABRT)
         elif action is WorkerAction.KILL:
             self.signal(signal.SIGKILL)
         elif action is WorkerAction.REFUSE:
-            self.context.fail(self._why_not())
+            self.context.end_now(self._reason_to_refuse())
 
     def _start(self) -> None:
         if self._source.generation != self.state.generation:
-            self._renew_rings()  # they could not be had when it died
+            self._renew_rings()  # creating them failed when it died
         self._death = Death()
         self.spawn()
         config, instance = self.context.config.worker(self.queue), self.context.instance
         place = self.context.places[self.name]
-        message = {
+        message: WorkerOpen = {
             "do": "open",
             "queue": self.queue,
             "generation": self.state.generation,
@@ -175,7 +189,6 @@ class WorkerMonitor(Monitor):
             "ports": [port.name for port in self.context.config.ports],
             "folder": self.context.config.folder,
             "state_bytes": config.state_bytes,
-            "blanks": config.blanks,
             "debug": config.debug,
             "idle": self.context.config.driver.idle,
             "yield": place.shared,
@@ -188,7 +201,7 @@ class WorkerMonitor(Monitor):
             self._source.slot.segment,
         )
         with grant(*segments) as descriptors:
-            self.tell(message, descriptors)
+            self.send(message, descriptors)
 
     def _renew_rings(self) -> None:
         generation = self.state.generation
@@ -200,39 +213,40 @@ class WorkerMonitor(Monitor):
         death = self._death
         self._settling = True
 
-        def settled(came_to: dict[str, int]) -> None:
+        def on_settled(settled: SettlementReport) -> None:
             if generation >= self.state.generation:
                 self._settling = False
-                self._ring_faults = self._counted_ring_faults()
-            if death.how:
-                self._tell_of(death, came_to, successor=rings is not None)
+                self._ring_faults = self._count_ring_faults()
+            if death.reason:
+                self._announce_death(death, settled, successor=rings is not None)
 
-        self._driver.renew(self.queue, generation, rings, settled)
+        self._driver.renew(self.queue, generation, rings, on_settled)
 
-    def _counted_ring_faults(self) -> int:
-        """After one the driver does not poll the worker any more, until it has new rings."""
+    def _count_ring_faults(self) -> int:
+        """The driver's count. After a fault it does not poll the worker until new rings come."""
         return int(self.context.instance.books.slots[self.queue].ring_faults)
 
-    def _tell_of(self, death: Death, came_to: dict[str, int], *, successor: bool) -> None:
-        lost = came_to["lost"]
-        words = f"{self.name} {death.words()}; {lost} packet{'' if lost == 1 else 's'} lost with it"
+    def _announce_death(self, death: Death, settled: SettlementReport, *, successor: bool) -> None:
+        lost = settled["lost"]
+        packets = "1 packet" if lost == 1 else f"{lost} packets"
+        sentence = f"{self.name} {death.describe()}; {packets} lost with it"
         if successor:
-            self.context.announce(f"{words}, {came_to['carried']} go to its successor")
+            self.context.announce(f"{sentence}, {settled['carried']} go to its successor")
         else:
             self.context.announce(
-                f"{words}; it died {len(self.state.deaths)} times in {self._policy.period:g} s "
-                f"and is given up: what arrives for queue {self.queue} is dropped"
+                f"{sentence}; it died {len(self.state.deaths)} times in {self._policy.period:g} s "
+                f"and is given up: packets for queue {self.queue} are dropped"
             )
 
     def _publish(self) -> None:
-        """Tell snapshots how the slot stands."""
+        """Update what snapshots read."""
         source = self._source
         source.state, source.up = self.state.phase.value, self.state.phase is Phase.RUNNING
         source.pid, source.restarts = self.pid, self.state.restarts
 
     def _note_report(self, report: object) -> None:
-        """What the plugin or its process has to say. No worker gets more than one
-        sentence a second to an operator."""
+        """Announce the remarks and the error of a report. Each remark is announced once in a
+        run, errors of one worker at most once a second."""
         if not isinstance(report, dict):
             return
         self.report = report
@@ -240,21 +254,21 @@ class WorkerMonitor(Monitor):
         for remark in remarks if isinstance(remarks, list) else []:
             if isinstance(remark, str) and self.context.is_new(remark):
                 self.context.announce(remark)
-        if isinstance(error, str) and now - self._complained_at >= 1.0:
-            self._complained_at = now
+        if isinstance(error, str) and now - self._error_announced_at >= 1.0:
+            self._error_announced_at = now
             self.context.announce(f"{self.name}: {error}")
 
-    def _note_what_was_late(self) -> None:
+    def _note_timeout(self) -> None:
         if self.state.phase is Phase.PREPARING:
             self._death.fault = f"preparing took longer than {self._policy.prepare:g} s"
         elif self.state.phase is Phase.SETTING_UP:
             self._death.fault = f"setup took longer than {self._policy.setup:g} s"
 
-    def _why_not(self) -> RinglineError:
+    def _reason_to_refuse(self) -> RinglineError:
         """Why the run cannot start with this plugin."""
         if self._death.error is not None:
             return self._death.error
         plugin = self.context.config.worker(self.queue).plugin
         return PluginError(
-            f"{self.name} with the plugin {plugin} {self._death.words()} while it was made ready"
+            f"{self.name} with the plugin {plugin} {self._death.describe()} while it was made ready"
         )

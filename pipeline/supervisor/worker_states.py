@@ -1,21 +1,20 @@
-"""The lives of a worker and of a run, as pure tables.
+"""The states of a worker, as a pure table: (state, event, now) -> (state, actions).
 
-Every step is (state, event, now) -> (state, actions); nothing here starts a
-process, reads a clock or waits, so every path is tested without either.
+Nothing here starts a process, reads a clock or waits, so tests can take every path.
 
-Rules of both tables:
- - A pair that stands in the table is allowed. What a child says out of turn
-   (`SAID`) is ignored, for a child is not believed. Any other pair is a bug of
-   ours and raises Bug.
- - A state that waits has a deadline; the event DEADLINE comes when it passes.
+A pair of phase and event that is in the table is allowed. If a worker sends an event at the
+wrong time (`SENT_BY_WORKER`), the event is ignored, because workers are not trusted. Any
+other pair is an error in ringline and raises Bug.
 
 Guarantees (tests in tests/pipeline/supervisor/test_worker_states.py):
- - a worker that dies more than `intensity` times in `period` is given up, one that
-   dies less often never is (test_given_up_exactly_when_intensity_is_exceeded)
- - a silent worker gets ABRT, then KILL (test_silence_is_met_by_abort_then_kill)
- - from every reachable state of a worker, STOP and the passing of deadlines lead
-   to an end (test_every_slot_can_be_stopped)
- - from every reachable state of a run, the same (test_every_run_ends)
+ - a worker that dies more than `intensity` times in `period` is given up, one that dies
+   less often never is (test_given_up_exactly_when_intensity_is_exceeded)
+ - a silent worker gets SIGABRT, then SIGKILL (test_silence_is_met_by_abort_then_kill)
+ - a phase that waits for something has a deadline (test_every_phase_that_waits_has_a_deadline)
+ - from every reachable state, STOP and the passing of deadlines lead to an end
+   (test_every_worker_can_be_stopped)
+ - what a worker sends at the wrong time is ignored
+   (test_messages_at_the_wrong_time_are_ignored)
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from ringline.shm.errors import Bug
 
 
 class Phase(enum.Enum):
-    """Where a worker is in its life."""
+    """What a worker is doing."""
 
-    IDLE = "idle"  # nothing started yet
-    PREPARING = "preparing"  # process started: imports and compiles the plugin
+    IDLE = "idle"  # not started yet
+    PREPARING = "preparing"  # the process loads and compiles the plugin
     SETTING_UP = "setting up"
     RUNNING = "running"
-    ABORTING = "aborting"  # it was silent or late: ABRT sent
-    KILLING = "killing"  # KILL sent
+    ABORTING = "aborting"  # it was silent or late: SIGABRT is sent
+    KILLING = "killing"  # SIGKILL is sent
     BACKOFF = "waiting to restart"
     STOPPING = "stopping"  # told to stop
     STOPPED = "stopped"
@@ -58,53 +57,53 @@ class WorkerEvent(enum.Enum):
 class WorkerAction(enum.Enum):
     """What the supervisor does to a worker, in the order given."""
 
-    RINGS = "rings"  # make the rings of `generation`, have the driver take them
-    NO_RINGS = "no rings"  # have the driver settle the queue and give it up
-    BLANK_STATE = "blank state"
+    RINGS = "rings"  # make the rings of `generation` and give them to the driver
+    NO_RINGS = "no rings"  # make the driver settle the queue and give it up
+    BLANK_STATE = "blank state"  # clear the named state of the plugin
     SPAWN = "spawn"
-    TELL_STOP = "tell stop"
+    SEND_STOP = "send stop"
     ABORT = "abort"
     KILL = "kill"
-    REFUSE = "refuse"  # it failed before it ever served: the run must not start
+    REFUSE = "refuse"  # it failed before it was ready: the run must not start
 
 
-SAID = frozenset({WorkerEvent.PREPARED, WorkerEvent.READY, WorkerEvent.FAILED})
+SENT_BY_WORKER = frozenset({WorkerEvent.PREPARED, WorkerEvent.READY, WorkerEvent.FAILED})
 
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """How patient the supervisor is. All times in seconds."""
+    """When workers are restarted, aborted, killed and given up. All times in seconds."""
 
     intensity: int = 5
     period: float = 30.0
-    prepare: float = 60.0  # numba without its cache needs some seconds, a busy machine more
+    prepare: float = 60.0  # numba without its cache needs some seconds, more on a busy machine
     setup: float = 10.0
-    grace: float = 0.5  # from ABRT to KILL: time for a traceback
+    grace: float = 0.5  # from SIGABRT to SIGKILL: time for a traceback
     stop: float = 2.0
-    backoff: float = 0.1  # before the second restart; doubles
-    backoff_most: float = 5.0
-    blank_after: int = 3  # deaths within `period` after which named state is suspected
+    backoff: float = 0.1  # before the second restart; doubles with each further one
+    backoff_max: float = 5.0
+    blank_after: int = 3  # deaths in `period` after which each successor starts with blank state
 
 
 @dataclass(frozen=True)
 class WorkerState:
-    """A worker. `deaths` are the times of those within the period."""
+    """The state of one worker. `deaths` are the times of its deaths in the last `period`."""
 
     phase: Phase = Phase.IDLE
     generation: int = 0
     deadline: float | None = None
     deaths: tuple[float, ...] = ()
     restarts: int = 0
-    served: bool = False  # was ready at least once
+    served: bool = False  # it was ready at least once
 
     @property
     def alive(self) -> bool:
-        """Whether there is a process whose exit is to come."""
+        """Whether there is a process that has not ended."""
         return self.phase not in (Phase.IDLE, Phase.BACKOFF, Phase.STOPPED, Phase.GIVEN_UP)
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether the worker will not run again."""
         return self.phase in (Phase.STOPPED, Phase.GIVEN_UP)
 
 
@@ -113,45 +112,45 @@ Step = Callable[[WorkerState, float, RestartPolicy], Transition]
 
 
 def _to(phase: Phase, limit: str | None, *actions: WorkerAction) -> Step:
-    """A row that changes the phase; its deadline is `policy.<limit>` from now."""
+    """A row that changes the phase, with the deadline `policy.<limit>` seconds from now."""
 
-    def row(worker: WorkerState, now: float, policy: RestartPolicy) -> Transition:
+    def row(state: WorkerState, now: float, policy: RestartPolicy) -> Transition:
         deadline = None if limit is None else now + getattr(policy, limit)
-        return replace(worker, phase=phase, deadline=deadline), actions
+        return replace(state, phase=phase, deadline=deadline), actions
 
     return row
 
 
-def _start(worker: WorkerState, now: float, policy: RestartPolicy) -> Transition:
+def _start(state: WorkerState, now: float, policy: RestartPolicy) -> Transition:
     started = replace(
-        worker,
+        state,
         phase=Phase.PREPARING,
-        generation=worker.generation + 1,
+        generation=state.generation + 1,
         deadline=now + policy.prepare,
     )
     return started, (WorkerAction.RINGS, WorkerAction.SPAWN)
 
 
-def _ready(worker: WorkerState, now: float, policy: RestartPolicy) -> Transition:
-    return replace(worker, phase=Phase.RUNNING, deadline=None, served=True), ()
+def _ready(state: WorkerState, now: float, policy: RestartPolicy) -> Transition:
+    return replace(state, phase=Phase.RUNNING, deadline=None, served=True), ()
 
 
-def _failed(worker: WorkerState, now: float, policy: RestartPolicy) -> Transition:
-    """Its exit follows; until then it has as long as one that was told to stop."""
-    waiting = replace(worker, deadline=now + policy.stop)
-    return waiting, () if worker.served else (WorkerAction.REFUSE,)
+def _failed(state: WorkerState, now: float, policy: RestartPolicy) -> Transition:
+    """The worker will exit; it has as much time as one that was told to stop."""
+    waiting = replace(state, deadline=now + policy.stop)
+    return waiting, () if state.served else (WorkerAction.REFUSE,)
 
 
-def _died(worker: WorkerState, now: float, policy: RestartPolicy) -> Transition:
-    """The exit nobody asked for is certain: settle, then a successor or none."""
-    if not worker.served:
-        return replace(worker, phase=Phase.STOPPED, deadline=None), (WorkerAction.REFUSE,)
-    deaths = (*(at for at in worker.deaths if at > now - policy.period), now)
+def _died(state: WorkerState, now: float, policy: RestartPolicy) -> Transition:
+    """An unexpected exit: settle the queue, then start a successor or give the queue up."""
+    if not state.served:
+        return replace(state, phase=Phase.STOPPED, deadline=None), (WorkerAction.REFUSE,)
+    deaths = (*(at for at in state.deaths if at > now - policy.period), now)
     if len(deaths) > policy.intensity:
-        given_up = replace(worker, phase=Phase.GIVEN_UP, deadline=None, deaths=deaths)
+        given_up = replace(state, phase=Phase.GIVEN_UP, deadline=None, deaths=deaths)
         return given_up, (WorkerAction.NO_RINGS,)
     successor = replace(
-        worker, generation=worker.generation + 1, deaths=deaths, restarts=worker.restarts + 1
+        state, generation=state.generation + 1, deaths=deaths, restarts=state.restarts + 1
     )
     actions: tuple[WorkerAction, ...] = (WorkerAction.RINGS,)
     if len(deaths) >= policy.blank_after:
@@ -161,21 +160,21 @@ def _died(worker: WorkerState, now: float, policy: RestartPolicy) -> Transition:
             replace(successor, phase=Phase.PREPARING, deadline=now + policy.prepare),
             (*actions, WorkerAction.SPAWN),
         )
-    wait = min(policy.backoff * 2.0 ** (len(deaths) - 2), policy.backoff_most)
+    wait = min(policy.backoff * 2.0 ** (len(deaths) - 2), policy.backoff_max)
     return replace(successor, phase=Phase.BACKOFF, deadline=now + wait), actions
 
 
-def _hurry(worker: WorkerState, now: float, policy: RestartPolicy) -> Transition:
-    """It was told to stop before, or is being killed: it has little time left, if it had more."""
+def _hurry(state: WorkerState, now: float, policy: RestartPolicy) -> Transition:
+    """STOP again, or STOP for a worker that is aborted or killed: shorten its time to `grace`."""
     soon = now + policy.grace
-    if worker.deadline is not None:
-        soon = min(soon, worker.deadline)
-    return replace(worker, phase=Phase.STOPPING, deadline=soon), ()
+    if state.deadline is not None:
+        soon = min(soon, state.deadline)
+    return replace(state, phase=Phase.STOPPING, deadline=soon), ()
 
 
 _abort = _to(Phase.ABORTING, "grace", WorkerAction.ABORT)
 _kill = _to(Phase.KILLING, "stop", WorkerAction.KILL)
-_tell_stop = _to(Phase.STOPPING, "stop", WorkerAction.TELL_STOP)
+_send_stop = _to(Phase.STOPPING, "stop", WorkerAction.SEND_STOP)
 _ended = _to(Phase.STOPPED, None)
 
 WORKER_TABLE: Mapping[tuple[Phase, WorkerEvent], Step] = {
@@ -185,17 +184,17 @@ WORKER_TABLE: Mapping[tuple[Phase, WorkerEvent], Step] = {
     (Phase.PREPARING, WorkerEvent.FAILED): _failed,
     (Phase.PREPARING, WorkerEvent.DEADLINE): _abort,
     (Phase.PREPARING, WorkerEvent.EXITED): _died,
-    (Phase.PREPARING, WorkerEvent.STOP): _tell_stop,
+    (Phase.PREPARING, WorkerEvent.STOP): _send_stop,
     (Phase.SETTING_UP, WorkerEvent.READY): _ready,
     (Phase.SETTING_UP, WorkerEvent.FAILED): _failed,
     (Phase.SETTING_UP, WorkerEvent.DEADLINE): _abort,
     (Phase.SETTING_UP, WorkerEvent.EXITED): _died,
-    (Phase.SETTING_UP, WorkerEvent.STOP): _tell_stop,
+    (Phase.SETTING_UP, WorkerEvent.STOP): _send_stop,
     (Phase.RUNNING, WorkerEvent.FAILED): _failed,
     (Phase.RUNNING, WorkerEvent.SILENT): _abort,
     (Phase.RUNNING, WorkerEvent.DEADLINE): _abort,
     (Phase.RUNNING, WorkerEvent.EXITED): _died,
-    (Phase.RUNNING, WorkerEvent.STOP): _tell_stop,
+    (Phase.RUNNING, WorkerEvent.STOP): _send_stop,
     (Phase.ABORTING, WorkerEvent.DEADLINE): _kill,
     (Phase.ABORTING, WorkerEvent.EXITED): _died,
     (Phase.ABORTING, WorkerEvent.STOP): _hurry,
@@ -207,37 +206,18 @@ WORKER_TABLE: Mapping[tuple[Phase, WorkerEvent], Step] = {
     (Phase.STOPPING, WorkerEvent.DEADLINE): _to(Phase.STOPPING, "stop", WorkerAction.KILL),
     (Phase.STOPPING, WorkerEvent.EXITED): _ended,
     (Phase.STOPPING, WorkerEvent.STOP): _hurry,
-    (Phase.STOPPED, WorkerEvent.STOP): lambda worker, now, policy: (worker, ()),
-    (Phase.GIVEN_UP, WorkerEvent.STOP): lambda worker, now, policy: (worker, ()),
+    (Phase.STOPPED, WorkerEvent.STOP): lambda state, now, policy: (state, ()),
+    (Phase.GIVEN_UP, WorkerEvent.STOP): lambda state, now, policy: (state, ()),
 }
 
 
 def step_worker(
-    worker: WorkerState, event: WorkerEvent, now: float, policy: RestartPolicy
+    state: WorkerState, event: WorkerEvent, now: float, policy: RestartPolicy
 ) -> Transition:
-    """The worker after `event`, and what to do, in order."""
-    row = WORKER_TABLE.get((worker.phase, event))
+    """The state after `event`, and the actions to take, in order."""
+    row = WORKER_TABLE.get((state.phase, event))
     if row is not None:
-        return row(worker, now, policy)
-    if event in SAID:
-        return worker, ()
-    raise Bug(f"event '{event.value}' cannot happen to a worker that is {worker.phase.value}")
-
-
-@dataclass(frozen=True)
-class Heartbeat:
-    """The heartbeat of a process as the supervisor saw it: its value, how long it stood still.
-
-    Time passes only while the supervisor looks: when a machine loses its
-    processor for a second, everybody was silent and nobody is at fault.
-    """
-
-    value: int = -1
-    seen: float = 0.0
-    silent: float = 0.0
-
-    def look(self, value: int, now: float, longest: float) -> Heartbeat:
-        """After one look; no look counts for more than `longest` seconds."""
-        if value != self.value:
-            return Heartbeat(value, now)
-        return Heartbeat(value, now, self.silent + min(now - self.seen, longest))
+        return row(state, now, policy)
+    if event in SENT_BY_WORKER:
+        return state, ()
+    raise Bug(f"event '{event.value}' cannot happen to a worker that is {state.phase.value}")

@@ -1,1 +1,1 @@
-"""What a run tells of itself: snapshot, metrics, report, status socket."""
+"""The state of a run for the outside: snapshot, metrics, report, status socket."""

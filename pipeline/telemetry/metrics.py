@@ -1,11 +1,10 @@
-"""Metrics for Prometheus, made from a Snapshot at scrape time.
+"""Metrics for Prometheus, made from a Snapshot at each scrape.
 
-The packet path knows nothing of this. Counters become metrics by their field
-names in the C structs: one that is added there appears here by itself, as
-`ringline_<block>_<field>_total`; the tables below give most a better name.
+Each counter of a C struct becomes a metric. The tables below give its name and
+description; a field without an entry is exported as `ringline_<block>_<field>_total`.
 
-One endpoint is one instance. Its name is in `ringline_build_info`, not in every
-sample: Prometheus puts its own `instance` label on all of them.
+The name of the instance is in `ringline_build_info` only: one endpoint serves one
+instance, and Prometheus adds its own `instance` label to every sample.
 """
 
 from __future__ import annotations
@@ -24,95 +23,110 @@ from prometheus_client.registry import Collector
 
 from ringline.pipeline.telemetry.snapshot import NO_DESCRIPTOR, Snapshot, WorkerSnapshot
 
-# Field -> (name between `ringline_<block>_` and `_total`, what it counts). Fields
-# that are exported in another way have None.
+# Field -> (name between `ringline_<block>_` and `_total`, description). None: the field
+# is exported in another way.
 Names = Mapping[str, tuple[str, str] | None]
 
 QUEUE: Names = {
-    "rx_packets": ("received_packets", "Packets received from RX descriptors."),
+    "rx_packets": ("received_packets", "Packets received on this queue."),
     "rx_bytes": (
         "received_bytes",
-        "Bytes of the packets received, without CRC and stripped tags.",
+        "Bytes of the received packets, without the CRC and stripped VLAN tags.",
     ),
     "rx_bursts": None,
-    "tx_packets": ("sent_packets", "Packets that this port completed sending."),
+    "tx_packets": ("sent_packets", "Packets that the card has finished sending from this queue."),
     "tx_bytes": (
         "sent_bytes",
-        "Bytes of the packets sent, without the CRC, tags and padding that the card adds.",
+        "Bytes of the sent packets, without the CRC, VLAN tags and padding that the card adds.",
     ),
     "tx_bursts": None,
-    "transmitted": ("forwarded_packets", "Packets received here and sent on any port."),
-    "tx_waits": ("send_waits", "Times the TX descriptor ring was full."),
-    "rx_waits": ("receive_waits", "Times a worker's ring was full while packets may have waited."),
-    "rx_starved": ("receive_starvations", "Times no free buffer was left for an RX descriptor."),
+    "transmitted": ("forwarded_packets", "Packets received on this queue and sent on any port."),
+    "tx_waits": ("send_waits", "Times that the TX descriptor ring was full."),
+    "rx_waits": (
+        "receive_waits",
+        "Times that the ring to the worker was full, so that nothing was received.",
+    ),
+    "rx_starved": (
+        "receive_starvations",
+        "Times that no free buffer was left for an RX descriptor.",
+    ),
 }
 WORKER: Names = {
-    "packets": ("packets", "Packets taken from the ring to the worker."),
+    "packets": ("packets", "Packets that the worker took from its ring."),
     "bytes": ("bytes", "Bytes of these packets."),
     "batches": None,
-    "forwarded": ("forwarded_packets", "Packets for which the plugin named a port."),
+    "forwarded": ("forwarded_packets", "Packets that the plugin forwarded to a port."),
     "dropped": ("dropped_packets", "Packets that the plugin dropped."),
     "plugin_errors": None,
     "verdict_errors": None,
-    "created": ("created_packets", "Packets that the plugin made in blank buffers."),
-    "busy_seconds": ("busy_seconds", "Time in passes that found packets."),
-    "idle_seconds": ("idle_seconds", "Time in passes that found none, sleep included."),
-    "plugin_seconds": ("plugin_seconds", "Time inside the plugin, a part of the busy time."),
-    "sleeps": ("sleeps", "Times the worker went to sleep."),
-    "out_waits": ("return_waits", "Times the ring back to the driver was full."),
+    "created": ("created_packets", "Packets that the plugin created in blank buffers."),
+    "busy_seconds": ("busy_seconds", "Time in passes of the worker loop that found packets."),
+    "idle_seconds": (
+        "idle_seconds",
+        "Time in passes of the worker loop that found no packets, including sleep.",
+    ),
+    "plugin_seconds": ("plugin_seconds", "Time inside the plugin; a part of the busy time."),
+    "sleeps": ("sleeps", "Times that the worker went to sleep."),
+    "out_waits": ("return_waits", "Times that the ring back to the driver was full."),
 }
 SLOT: Names = {
-    "pushed": ("pushed_references", "References put on the ring to the worker."),
-    "returned": ("returned_references", "References accepted from the worker."),
-    "lost": ("lost_references", "References settled as lost with a dead worker."),
-    "carried": ("carried_references", "References handed unpopped to a successor."),
+    "pushed": ("pushed_references", "Packet references put on the ring to the worker."),
+    "returned": ("returned_references", "Packet references accepted from the worker."),
+    "lost": ("lost_references", "Packet references lost when a worker died."),
+    "carried": (
+        "carried_references",
+        "Packet references that a dead worker had not taken and its successor got.",
+    ),
     "bad_reference": None,
     "ring_faults": None,
-    "wakeups": ("wakeups", "Times the driver woke the worker."),
-    "blanks_granted": ("granted_blanks", "Blank buffers given to the plugin."),
+    "wakeups": ("wakeups", "Times that the driver woke the worker."),
+    "blanks_granted": ("granted_blanks", "Blank buffers granted to the plugin."),
     "blanks_transmitted": ("sent_blanks", "Blank buffers sent as packets."),
-    "blanks_returned": ("returned_blanks", "Blank buffers given back unused."),
-    "blanks_lost": ("lost_blanks", "Blank buffers lost with a dead worker."),
+    "blanks_returned": ("returned_blanks", "Blank buffers returned unused."),
+    "blanks_lost": ("lost_blanks", "Blank buffers lost when a worker died."),
     "generation": None,
     "latency_seconds": None,
 }
 LANE: Names = {
     "passes": ("passes", "Passes of the packet loop."),
-    "busy_seconds": ("busy_seconds", "Time in passes that moved packets, without device models."),
-    "idle_seconds": ("idle_seconds", "Time in passes that moved none, sleep included."),
-    "model_seconds": ("model_seconds", "Time inside device models in the driver process."),
-    "sleeps": ("sleeps", "Times the driver went to sleep."),
+    "busy_seconds": ("busy_seconds", "Time in passes that moved packets, without simulated cards."),
+    "idle_seconds": ("idle_seconds", "Time in passes that moved no packets, including sleep."),
+    "model_seconds": (
+        "model_seconds",
+        "Time inside simulated cards that run in the driver process.",
+    ),
+    "sleeps": ("sleeps", "Times that the driver went to sleep."),
 }
 
-# Latency buckets: 2^b times 64 ns, here up to 1.07 s; all above is one bucket.
+# Latency buckets: bucket b ends at 2^b x 64 ns. Those above 1.07 s are exported as one.
 LATENCY_BASE = 64e-9
 LATENCY_BUCKETS = 25
 
-HELP_EXTRA = "A counter of the packet path that has no description yet."
+HELP_EXTRA = "A counter of the packet path without a description."
 
 
 class RinglineCollector(Collector):
-    """A prometheus_client collector over a function that takes a snapshot."""
+    """A prometheus_client collector; `take` returns a snapshot."""
 
     def __init__(self, take: Callable[[], Snapshot]) -> None:
         self._take = take
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: a snapshot is not taken before the first scrape."""
+        """Nothing, so that registering takes no snapshot."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics of this moment."""
+        """All metrics of one snapshot, taken now."""
         yield from families(self._take())
 
 
 def families(snapshot: Snapshot) -> Iterator[Metric]:
-    """Every metric of a snapshot."""
+    """All metrics of a snapshot."""
     yield _info(snapshot)
     yield from _ports(snapshot)
     yield from _cards(snapshot)
     yield from _workers(snapshot)
-    yield from _lanes(snapshot)
+    yield from _lane(snapshot)
     yield from _books(snapshot)
     yield from _plugins(snapshot)
 
@@ -123,7 +137,7 @@ def counters(
     labels: list[str],
     rows: Iterable[tuple[list[str], Mapping[str, float]]],
 ) -> Iterator[Metric]:
-    """One family for each field of a counter block; `rows` are (label values, fields)."""
+    """One metric family per field of a counter block; `rows` are (label values, fields)."""
     made: dict[str, CounterMetricFamily] = {}
     for values, fields in rows:
         for field, number in fields.items():
@@ -139,7 +153,7 @@ def counters(
 
 
 def _info(snapshot: Snapshot) -> Metric:
-    info = InfoMetricFamily("ringline_build", "The instance's name and the version it runs.")
+    info = InfoMetricFamily("ringline_build", "Name of the instance and version of ringline.")
     info.add_metric([], {"name": snapshot.name, "version": snapshot.version})
     return info
 
@@ -153,8 +167,8 @@ def _ports(snapshot: Snapshot) -> Iterator[Metric]:
     ]
     yield from counters("port", QUEUE, labels, rows)
     for name, direction, of in (
-        ("receive", "rx", "Packets received at once; the count is of bursts."),
-        ("send", "tx", "Packets posted for sending at once; the count is of bursts."),
+        ("receive", "rx", "Packets per receive burst; the count is the number of bursts."),
+        ("send", "tx", "Packets per send burst; the count is the number of bursts."),
     ):
         bursts = SummaryMetricFamily(f"ringline_port_{name}_burst_packets", of, labels=labels)
         for values, fields in rows:
@@ -162,7 +176,8 @@ def _ports(snapshot: Snapshot) -> Iterator[Metric]:
         yield bursts
     drops = CounterMetricFamily(
         "ringline_port_dropped_packets",
-        "Lost packets by reason, where they came in; some the card cannot tell by queue.",
+        "Dropped packets by reason, on the port and queue that received them; the queue is empty "
+        "where the card counts per port.",
         labels=["port", "queue", "reason"],
     )
     for port in snapshot.ports:
@@ -179,18 +194,20 @@ def _ports(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _cards(snapshot: Snapshot) -> Iterator[Metric]:
-    up = GaugeMetricFamily("ringline_link_up", "Whether the cable has a link.", labels=["port"])
+    up = GaugeMetricFamily("ringline_link_up", "1 if the port has a link, else 0.", labels=["port"])
     speed = GaugeMetricFamily(
-        "ringline_link_speed_bytes", "Bytes per second of the link, 0 when down.", labels=["port"]
+        "ringline_link_speed_bytes",
+        "Speed of the link in bytes per second; 0 without a link.",
+        labels=["port"],
     )
     statistics = CounterMetricFamily(
         "ringline_card_statistics",
-        "What the card itself counts, by the name of the statistic.",
+        "Counters of the card, by the name of the statistic.",
         labels=["port", "statistic"],
     )
     wire = GaugeMetricFamily(
         "ringline_wire_statistics",
-        "What the wire of a simulated card counts for itself.",
+        "Counters of the wire of a simulated card.",
         labels=["port", "statistic"],
     )
     for port in snapshot.ports:
@@ -219,36 +236,41 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
     rows = [([str(worker.queue)], worker) for worker in snapshot.workers]
     yield from counters("worker", WORKER, labels, [(of, worker.counters) for of, worker in rows])
     yield from counters("worker", SLOT, labels, [(of, worker.slot) for of, worker in rows])
-    yield _gauge(snapshot, "up", "Whether the worker serves its queue.", lambda w: w.up)
-    yield _gauge(snapshot, "generation", "Lives of the worker slot.", lambda w: w.generation)
+    yield _gauge(snapshot, "up", "1 if the worker serves its queue, else 0.", lambda w: w.up)
+    yield _gauge(
+        snapshot,
+        "generation",
+        "Generation of the worker: 1 for the first process, 1 more for each successor.",
+        lambda w: w.generation,
+    )
     yield _gauge(
         snapshot,
         "heartbeat_age_seconds",
-        "Time since the worker's last pass.",
+        "Time since the last pass of the worker loop.",
         lambda w: w.heartbeat_age,
     )
     restarts = CounterMetricFamily(
-        "ringline_worker_restarts", "Times the worker was replaced.", labels=labels
+        "ringline_worker_restarts", "Times that the worker was replaced.", labels=labels
     )
     batches = SummaryMetricFamily(
         "ringline_worker_batch_packets",
-        "Packets given to the plugin at once; the count is of batches.",
+        "Packets per batch for the plugin; the count is the number of batches.",
         labels=labels,
     )
     errors = CounterMetricFamily(
         "ringline_worker_errors",
-        "Faults by kind: the plugin raised, its verdict or a returned reference was refused, "
-        "or a ring index was out of range.",
+        "Errors by kind: the plugin raised an exception, its verdict or a returned reference was "
+        "invalid, or a ring index was out of range.",
         labels=["worker", "reason"],
     )
     occupancy = GaugeMetricFamily(
         "ringline_ring_references",
-        "References that wait on a ring: to the worker (in), back to the driver (out).",
+        "Packet references on the ring to the worker (in) and on the ring back (out).",
         labels=["worker", "ring"],
     )
     latency = HistogramMetricFamily(
         "ringline_worker_latency_seconds",
-        "Sampled time from the driver's harvest of a packet to its return.",
+        "Time from receiving a packet to its return from the worker, sampled.",
         labels=labels,
     )
     for of, worker in rows:
@@ -263,7 +285,7 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _latency(worker: WorkerSnapshot) -> list[tuple[str, float]]:
-    """Cumulative buckets as Prometheus wants them."""
+    """The latency histogram as (upper bound in seconds, cumulative count) pairs."""
     bounds = [LATENCY_BASE * 2**bucket for bucket in range(LATENCY_BUCKETS)]
     return _cumulative(bounds, worker.latency)
 
@@ -278,19 +300,21 @@ def _cumulative(bounds: Iterable[float], buckets: tuple[int, ...]) -> list[tuple
     return result
 
 
-def _lanes(snapshot: Snapshot) -> Iterator[Metric]:
-    rows = [([str(number)], lane.counters) for number, lane in enumerate(snapshot.lanes)]
-    yield from counters("lane", LANE, ["lane"], rows)
+def _lane(snapshot: Snapshot) -> Iterator[Metric]:
+    # There is one lane; the label stays because dashboards use it.
+    number = "0"
+    yield from counters("lane", LANE, ["lane"], [([number], snapshot.lane.counters)])
     age = GaugeMetricFamily(
-        "ringline_lane_heartbeat_age_seconds", "Time since the lane's last pass.", labels=["lane"]
+        "ringline_lane_heartbeat_age_seconds",
+        "Time since the last pass of the packet loop.",
+        labels=["lane"],
     )
-    for number, lane in enumerate(snapshot.lanes):
-        if lane.heartbeat_age is not None:
-            age.add_metric([str(number)], lane.heartbeat_age)
+    if snapshot.lane.heartbeat_age is not None:
+        age.add_metric([number], snapshot.lane.heartbeat_age)
     yield age
     yield GaugeMetricFamily(
         "ringline_driver_up",
-        "Whether the driver process runs.",
+        "1 if the driver process runs, else 0.",
         value=float(snapshot.driver_pid is not None),
     )
 
@@ -298,21 +322,21 @@ def _lanes(snapshot: Snapshot) -> Iterator[Metric]:
 def _books(snapshot: Snapshot) -> Iterator[Metric]:
     buffers = GaugeMetricFamily(
         "ringline_buffers",
-        "Packet buffers by who holds them.",
+        "Packet buffers by holder.",
         labels=["holder", "port", "worker"],
     )
     for held in snapshot.buffers:
         buffers.add_metric([held.holder, held.port, held.worker], held.buffers)
     in_flight = GaugeMetricFamily(
         "ringline_in_flight_packets",
-        "Packets received on the port that are with workers or on TX descriptor rings.",
+        "Packets received on the port that workers or TX descriptor rings hold.",
         labels=["port"],
     )
     for port, number in snapshot.in_flight.items():
         in_flight.add_metric([port], number)
     balance = GaugeMetricFamily(
         "ringline_balance",
-        "What is left of each equation of the books; anything but 0 is a bug.",
+        "Residual of each equation of the books; a value other than 0 is a bug.",
         labels=["equation"],
     )
     for equation, residual in snapshot.balance.items():
@@ -322,16 +346,14 @@ def _books(snapshot: Snapshot) -> Iterator[Metric]:
 
 def _plugins(snapshot: Snapshot) -> Iterator[Metric]:
     labels = ["plugin", "worker", "name"]
-    events = CounterMetricFamily(
-        "ringline_plugin_events", "Counters that plugins named.", labels=labels
-    )
-    values = GaugeMetricFamily("ringline_plugin_value", "Gauges that plugins named.", labels=labels)
+    events = CounterMetricFamily("ringline_plugin_events", "Counters of plugins.", labels=labels)
+    values = GaugeMetricFamily("ringline_plugin_value", "Gauges of plugins.", labels=labels)
     distributions = HistogramMetricFamily(
-        "ringline_plugin_distribution", "Histograms that plugins named.", labels=labels
+        "ringline_plugin_distribution", "Histograms of plugins.", labels=labels
     )
     tables = GaugeMetricFamily(
         "ringline_plugin_table",
-        "Tables that plugins named, by the label of the row and the name of the column.",
+        "Tables of plugins, by the label of the row and the name of the column.",
         labels=[*labels, "row", "column"],
     )
     for worker in snapshot.workers:
@@ -344,7 +366,8 @@ def _plugins(snapshot: Snapshot) -> Iterator[Metric]:
             buckets = _cumulative(bounds, histogram.buckets)
             distributions.add_metric([*of, histogram.name], buckets, histogram.total)
         for table in worker.tables:
-            # Two rows may have one label; the same sample twice is refused by Prometheus.
+            # Two rows may have the same label, but Prometheus refuses a repeated sample: keep
+            # the first row.
             rows = {_printable(label): numbers for label, numbers in reversed(table.rows)}
             for label, numbers in rows.items():
                 for column, number in zip(table.columns, numbers, strict=True):

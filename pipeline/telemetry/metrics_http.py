@@ -1,7 +1,7 @@
 """The HTTP endpoint that Prometheus scrapes.
 
-The listening socket is made before anything is started, so that a taken address
-is refused early; prometheus_client, which takes 40 ms to import, comes later.
+`listen` runs before anything is started, so that an address in use is refused early.
+prometheus_client takes 40 ms to import, and is imported by the first scrape.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ringline.shm.errors import EnvironmentLacks
 _INDEX = "ringline {version}: instance {name}\nMetrics for Prometheus are at /metrics\n"
 _REMEDIES = {
     errno.EADDRNOTAVAIL: "; name an address of this machine, or 0.0.0.0 for all of them",
-    errno.EACCES: "; ports below 1024 are root's",
+    errno.EACCES: "; only root may use ports below 1024",
 }
 _REASONS = {
     200: "OK",
@@ -33,9 +33,9 @@ _REASONS = {
 
 
 def listen(config: MetricsConfig) -> socket.socket | None:
-    """A listening socket as configured, None for "off".
+    """The listening socket of the configured address; None for "off".
 
-    Raises EnvironmentLacks when the address is taken or is not this machine's.
+    Raises EnvironmentLacks when the address is in use or not an address of this machine.
     """
     if config.host is None:
         return None
@@ -70,12 +70,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def shown(host: str, port: int) -> str:
-    """An address as it stands in a URL."""
+    """An address as in a URL: an IPv6 address is in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class MetricsServer(Server):
-    """Serves /metrics on `listener`. `url` is where."""
+    """Serves the metrics at `url`, on `listener`."""
 
     def __init__(self, listener: socket.socket, take: Callable[[], Snapshot]) -> None:
         super().__init__(listener, self._respond_to)
@@ -106,9 +106,9 @@ class MetricsServer(Server):
             if path == "/":
                 return _answer(200, _INDEX.format(version=version(), name=self._take().name))
         except Exception:
-            # The packet path must not end because a number cannot be shown.
-            told = traceback.format_exc(limit=-1).strip()
-            return _answer(500, f"this is a bug in ringline: {told}\n")
+            # A mistake in the metrics must not end the run.
+            trace = traceback.format_exc(limit=-1).strip()
+            return _answer(500, f"this is a bug in ringline: {trace}\n")
         return _answer(404, "there is only /metrics here\n")
 
     def _metrics(self, accept: str) -> bytes:
@@ -121,7 +121,7 @@ class MetricsServer(Server):
         registry.register(RinglineCollector(self._take))
         try:
             encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # it asks for a version that is none
+        except (TypeError, ValueError):  # the client asks for an invalid version
             encode, content_type = choose_encoder("")
         return _answer(200, encode(registry), f"Content-Type: {content_type}\r\n")
 

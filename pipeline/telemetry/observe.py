@@ -1,14 +1,15 @@
-"""Take a Snapshot: read shared counters as they are at this moment.
+"""Take a Snapshot of an instance from its shared memory.
 
-What a worker can write is believed in nothing but its numbers: ages and
-occupancies are cut to what is possible, names have been checked by WorkerSlot,
-and a table is read up to TABLE_WORDS. Whatever is there, taking a snapshot ends.
+Workers can write anything into their own slot and rings, so nothing there is trusted:
+heartbeat ages and ring occupancies are clamped to their possible range, WorkerSlot
+checks the directory of a slot, and the words copied from one slot are bounded. So
+`take` always ends
+(tests/pipeline/telemetry/test_metrics.py: test_hostile_slots_cannot_break_the_endpoint).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,25 +28,25 @@ from ringline.pipeline.telemetry.version import version
 from ringline.shm import counters, slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.clock import ticks, ticks_per_second
+from ringline.shm.messages import PortReport
 from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment
 from ringline.shm.slots import SlotEntry, WorkerSlot
 from ringline.workers import tables
 
-# A snapshot copies at most this many words of one table of a plugin (400 rows of
-# two values), and of all that one plugin named.
-TABLE_WORDS = 4096
-SLOT_WORDS = 4 * TABLE_WORDS
-HISTOGRAM_WORDS = 1 + 64  # as many as a worker can ask for
-# The driver writes its balances in less than a microsecond, four times a second; it
-# may lose its processor just then.
+# Caps on what a snapshot copies, in words of 8 bytes.
+TABLE_WORDS = 4096  # of one table: 400 rows of two values
+SLOT_WORDS = 4 * TABLE_WORDS  # of everything that the plugin of one slot named
+HISTOGRAM_WORDS = 1 + 64  # of one histogram: its sum and the most buckets there are
+# The driver writes the balance four times a second, in less than a microsecond, but the
+# kernel may preempt it while it writes.
 BALANCE_TRIES = 10
-BALANCE_PAUSE = 100e-6
+BALANCE_PAUSE = 100e-6  # seconds between two tries
 
 
 @dataclass
 class PortSource:
-    """What the driver last said of a port; the supervisor keeps it up to date."""
+    """The state of a port as the driver last reported it to the supervisor."""
 
     name: str
     device: str
@@ -56,17 +57,17 @@ class PortSource:
     wire: dict[str, int] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
 
-    def update(self, event: dict[str, Any]) -> None:
-        """Take over one item of a driver's `ports` event."""
-        self.mac = event["mac"] or ""
-        self.link_up, self.link_mbps = event["link"]["up"], event["link"]["mbps"]
-        self.statistics, self.wire = event["statistics"], event["wire"]
-        self.faults = tuple(event["faults"])
+    def update(self, port: PortReport) -> None:
+        """Take over what the driver reports of the port."""
+        self.mac = port["mac"] or ""
+        self.link_up, self.link_mbps = port["link"]["up"], port["link"]["mbps"]
+        self.statistics, self.wire = port["statistics"], port["wire"]
+        self.faults = tuple(port["faults"])
 
 
 @dataclass
 class WorkerSource:
-    """A worker slot as the supervisor knows it. `rings` None: not attached now."""
+    """The state of a worker as the supervisor knows it. `rings` is None while none are mapped."""
 
     queue: int
     plugin: str
@@ -81,10 +82,10 @@ class WorkerSource:
 
 @dataclass
 class Sources:
-    """Everything that a snapshot is taken from. `lanes` are the segments `.lane.<n>`."""
+    """Everything that a snapshot is taken from. `lane` is the segment `.lane.0`."""
 
     name: str
-    lanes: Sequence[Segment]
+    lane: Segment
     ports: list[PortSource]
     workers: list[WorkerSource]
     state: str = "starting"
@@ -92,19 +93,17 @@ class Sources:
     metrics_url: str | None = None
     started: float = field(default_factory=time.time)
     began: float = field(default_factory=time.monotonic)
-    balances: list[dict[str, Any]] = field(init=False)  # of each lane, as last read
+    balance: dict[str, Any] = field(init=False)  # struct rl_balance as last read
 
     def __post_init__(self) -> None:
-        self.balances = [counters.read(ffi.new("struct rl_balance *")) for _ in self.lanes]
+        self.balance = counters.read(ffi.new("struct rl_balance *"))
 
     @classmethod
-    def of(
-        cls, config: Config, lanes: Sequence[Segment], worker_slots: list[WorkerSlot]
-    ) -> Sources:
+    def of(cls, config: Config, lane: Segment, worker_slots: list[WorkerSlot]) -> Sources:
         """The sources of an instance that is about to start."""
         return cls(
             name=config.name,
-            lanes=lanes,
+            lane=lane,
             ports=[PortSource(port.name, port.device) for port in config.ports],
             workers=[
                 WorkerSource(queue, config.worker(queue).plugin, slot)
@@ -114,11 +113,10 @@ class Sources:
 
 
 def take(sources: Sources) -> Snapshot:
-    """An instance at this moment."""
+    """A snapshot of the instance now."""
     clock = _Clock()
-    books = [lane.at("struct rl_lane_segment *") for lane in sources.lanes]
-    balances = [_balance(book, last) for book, last in zip(books, sources.balances, strict=True)]
-    sources.balances = balances
+    books = sources.lane.at("struct rl_lane_segment *")
+    balance = sources.balance = _balance(books, sources.balance)
     return Snapshot(
         name=sources.name,
         version=version(),
@@ -134,29 +132,28 @@ def take(sources: Sources) -> Snapshot:
             for index, source in enumerate(sources.ports)
         ),
         workers=tuple(_worker(source, books, clock) for source in sources.workers),
-        lanes=tuple(_lane(book, clock) for book in books),
-        buffers=tuple(_holders(sources, balances)),
+        lane=_lane(books, clock),
+        buffers=tuple(_holders(sources, balance)),
         in_flight={
-            port.name: sum(balance["in_flight"][index] for balance in balances)
-            for index, port in enumerate(sources.ports)
+            port.name: balance["in_flight"][index] for index, port in enumerate(sources.ports)
         },
-        balance=_equations(sources, balances),
+        balance=_equations(sources, balance),
     )
 
 
 class _Clock:
-    """Turns ticks into seconds, all at one moment."""
+    """Converts ticks to seconds; the age of every heartbeat is measured at one moment."""
 
     def __init__(self) -> None:
         self.now = ticks()
         self.rate = ticks_per_second()
 
     def age(self, heartbeat: int) -> float | None:
-        """Seconds since `heartbeat`; None if there was none yet."""
+        """Seconds since `heartbeat`, in ticks; None before the first one."""
         return max(0.0, (self.now - heartbeat) / self.rate) if heartbeat else None
 
     def in_seconds(self, block: dict[str, Any]) -> dict[str, float]:
-        """Counters with every `<noun>_ticks` as `<noun>_seconds`, without arrays."""
+        """The counters of a block without its arrays; `<noun>_ticks` becomes `<noun>_seconds`."""
         return {
             name.removesuffix("_ticks") + "_seconds" if name.endswith("_ticks") else name: (
                 value / self.rate if name.endswith("_ticks") else value
@@ -166,15 +163,12 @@ class _Clock:
         }
 
 
-def _port(index: int, source: PortSource, queues: int, books: Sequence[Any]) -> PortSnapshot:
-    per_queue = []
-    for queue in range(queues):
-        blocks = [counters.read(book.queues[index * lib.RL_QUEUES_MAX + queue]) for book in books]
-        per_queue.append({name: sum(block[name] for block in blocks) for name in blocks[0]})
+def _port(index: int, source: PortSource, queues: int, books: Any) -> PortSnapshot:
+    first = index * lib.RL_QUEUES_MAX
     return PortSnapshot(
         name=source.name,
         device=source.device,
-        queues=tuple(per_queue),
+        queues=tuple(counters.read(books.queues[first + queue]) for queue in range(queues)),
         mac=source.mac,
         link_up=source.link_up,
         link_mbps=source.link_mbps,
@@ -184,15 +178,13 @@ def _port(index: int, source: PortSource, queues: int, books: Sequence[Any]) -> 
     )
 
 
-def _worker(source: WorkerSource, books: Sequence[Any], clock: _Clock) -> WorkerSnapshot:
+def _worker(source: WorkerSource, books: Any, clock: _Clock) -> WorkerSnapshot:
     own = counters.read(source.slot.counters)
     heartbeat = own.pop("heartbeat")
-    # A queue belongs to one lane; in the books of the others its counters are 0.
-    blocks = [counters.read(book.slots[source.queue]) for book in books]
-    latency = [sum(bucket) for bucket in zip(*(block["latency"] for block in blocks), strict=True)]
-    slot = {name: sum(block[name] for block in blocks) for name in blocks[0] if name != "latency"}
+    slot = counters.read(books.slots[source.queue])
+    latency = slot.pop("latency")
     rings = source.rings
-    named = _Named(source.slot)
+    named = _PluginValues(source.slot)
     return WorkerSnapshot(
         queue=source.queue,
         plugin=source.plugin,
@@ -218,8 +210,11 @@ def _occupancy(ring: Any) -> int:
     return min(waiting, RING_CAPACITY)
 
 
-class _Named:
-    """What the plugin of one slot named, each entry read once, as far as it makes sense."""
+class _PluginValues:
+    """The metrics, histograms and tables that a plugin named in its slot.
+
+    Each entry is read once; an entry that is not valid is left out.
+    """
 
     def __init__(self, slot: WorkerSlot) -> None:
         self.metrics: list[PluginMetric] = []
@@ -246,14 +241,14 @@ class _Named:
     def _table(self, entry: SlotEntry, words: list[int]) -> None:
         rows = tables.read_table(entry.type, entry.columns, words)
         label, *columns = entry.type.split() or [""]
-        # A table that is being written now is there again next time.
+        # A table that the worker is writing now is left out of this snapshot.
         if rows and len(set(columns)) == len(columns):
             named = tuple((name, tuple(values)) for name, values in rows)
             self.tables.append(PluginTable(entry.name, label, tuple(columns), named))
 
 
 def _words(slot: WorkerSlot, entry: SlotEntry, most: int) -> list[int]:
-    """The first numbers of an entry, `most` at most, a table's in whole rows."""
+    """At most `most` words from the start of an entry; of a table only whole rows."""
     if entry.kind != slots.TABLE:
         most = max(most, HISTOGRAM_WORDS)
     words = min(entry.bytes // 8, most)
@@ -264,52 +259,48 @@ def _words(slot: WorkerSlot, entry: SlotEntry, most: int) -> list[int]:
     )
 
 
-def _lane(book: Any, clock: _Clock) -> LaneSnapshot:
-    block = counters.read(book.lane)
+def _lane(books: Any, clock: _Clock) -> LaneSnapshot:
+    block = counters.read(books.lane)
     heartbeat = block.pop("heartbeat")
     return LaneSnapshot(clock.in_seconds(block), clock.age(heartbeat))
 
 
-def _balance(book: Any, last: dict[str, Any]) -> dict[str, Any]:
-    """The balances of a lane, of one moment; `last` when they are being written all the
-    time. A driver that died just then has its books counted again by the supervisor."""
+def _balance(books: Any, last: dict[str, Any]) -> dict[str, Any]:
+    """The balance of the lane, all fields of one moment.
+
+    The driver makes `sequence` odd while it writes. Returns `last` when no try finds a
+    complete balance; when the driver died there, the supervisor counts the books again.
+    """
     copy = ffi.new("struct rl_balance *")
     for _ in range(BALANCE_TRIES):
-        before = book.balance.sequence
-        ffi.memmove(copy, ffi.addressof(book.balance), ffi.sizeof("struct rl_balance"))
-        if before % 2 == 0 and book.balance.sequence == before:
+        before = books.balance.sequence
+        ffi.memmove(copy, ffi.addressof(books.balance), ffi.sizeof("struct rl_balance"))
+        if before % 2 == 0 and books.balance.sequence == before:
             return counters.read(copy)
         time.sleep(BALANCE_PAUSE)
     return last
 
 
-def _holders(sources: Sources, balances: Sequence[dict[str, Any]]) -> list[Holder]:
-    def total(name: str, index: int | None = None) -> int:
-        fields = [balance[name] for balance in balances]
-        return sum(fields if index is None else (field[index] for field in fields))
-
-    held = [Holder("free", total("free")), Holder("unusable", total("unusable"))]
+def _holders(sources: Sources, balance: dict[str, Any]) -> list[Holder]:
+    held = [Holder("free", balance["free"]), Holder("unusable", balance["unusable"])]
     for index, port in enumerate(sources.ports):
-        held.append(Holder("card_rx", total("card_rx", index), port=port.name))
-        held.append(Holder("card_tx", total("card_tx", index), port=port.name))
+        held.append(Holder("card_rx", balance["card_rx"][index], port=port.name))
+        held.append(Holder("card_tx", balance["card_tx"][index], port=port.name))
     for worker in sources.workers:
-        held.append(Holder("worker", total("worker", worker.queue), worker=str(worker.queue)))
+        held.append(Holder("worker", balance["worker"][worker.queue], worker=str(worker.queue)))
     return held
 
 
-def _equations(sources: Sources, balances: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """One number per equation, 0 when right. Those of the first lane need no prefix."""
+def _equations(sources: Sources, balance: dict[str, Any]) -> dict[str, int]:
+    """The residual of each equation of the books by its name; 0 when the equation holds."""
     equations: dict[str, int] = {}
-    for lane, balance in enumerate(balances):
-        prefix = f"lane.{lane}." if lane else ""
-        for index, port in enumerate(sources.ports):
-            equations[f"{prefix}packets.{port.name}"] = balance["packets_residual"][index]
-            equations[f"{prefix}descriptors.{port.name}"] = balance["descriptor_residual"][index]
-        for worker in sources.workers:
-            residual = balance["worker_residual"][worker.queue]
-            equations[f"{prefix}worker.{worker.queue}"] = residual
-        equations[f"{prefix}buffers"] = balance["buffers_residual"]
-        equations[f"{prefix}blanks"] = balance["blanks_residual"]
-        equations[f"{prefix}scan_missing"] = balance["scan_missing"]
-        equations[f"{prefix}scan_duplicates"] = balance["scan_duplicates"]
+    for index, port in enumerate(sources.ports):
+        equations[f"packets.{port.name}"] = balance["packets_residual"][index]
+        equations[f"descriptors.{port.name}"] = balance["descriptor_residual"][index]
+    for worker in sources.workers:
+        equations[f"worker.{worker.queue}"] = balance["worker_residual"][worker.queue]
+    equations["buffers"] = balance["buffers_residual"]
+    equations["blanks"] = balance["blanks_residual"]
+    equations["scan_missing"] = balance["scan_missing"]
+    equations["scan_duplicates"] = balance["scan_duplicates"]
     return equations

@@ -1,9 +1,8 @@
-"""The report of a run, and what `ringline status --json` prints: a Snapshot laid out for readers.
+"""A Snapshot as JSON: the report of a run and the output of `ringline status --json`.
 
-Sums to rely on, per port:
- received = forwarded + every one of `drops` + in_flight
- what the card itself dropped (`card_drops`) was never received
-`balance` has one number per equation of the books, each 0 when right.
+For each port: received = forwarded + the sum of `drops` + in_flight. Packets that the
+card dropped (`card_drops`) do not count as received. `balance` has the residual of each
+equation of the books, 0 when the equation holds.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ ENDED_WELL = "all well"
 
 
 def lay_out(snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot as JSON values."""
+    """The snapshot as JSON values."""
     return {
         "ringline": snapshot.version,
         "name": snapshot.name,
@@ -33,7 +32,7 @@ def lay_out(snapshot: Snapshot) -> dict[str, Any]:
         "metrics": snapshot.metrics_url,
         "ports": {port.name: _port(port, snapshot) for port in snapshot.ports},
         "workers": [_worker(worker) for worker in snapshot.workers],
-        "lanes": [lane.counters for lane in snapshot.lanes],
+        "lanes": [snapshot.lane.counters],
         "drops": snapshot.drops,
         "buffers": snapshot.holders(),
         "balance": snapshot.balance,
@@ -45,7 +44,10 @@ def of_a_run(
     error: RinglineError | None,
     plugin_reports: Mapping[int, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The report of a run that has ended; `plugin_reports` by queue."""
+    """The report of a run that has ended.
+
+    `plugin_reports` has, by queue, what `report()` of the plugin returned.
+    """
     report = lay_out(snapshot)
     report["ended"] = report.pop("taken")
     report["exit"] = {
@@ -60,9 +62,8 @@ def of_a_run(
 class ReportFile:
     """The file of `--report`, opened before anything is started.
 
-    An older report stays as it is until there is room for the new one. Raises UsageError
-    when the file cannot be written, or is something else: a configuration, say, that was
-    meant to be run.
+    An older report is replaced only when there is room for the new one. Raises UsageError
+    when the file cannot be written, or exists and is not a report.
     """
 
     def __init__(self, path: str) -> None:
@@ -71,10 +72,10 @@ class ReportFile:
         try:
             if not _may_be_replaced(path):
                 raise UsageError(
-                    f"the report cannot be written to {path}: it is there already, and is no "
+                    f"the report cannot be written to {path}: it exists and is not a "
                     "report; remove it, or name another file"
                 )
-            # Else to open a pipe waits for its reader.
+            # O_NONBLOCK: otherwise opening a pipe waits for a reader.
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             self._fd = os.open(path, flags, 0o666)
             os.set_blocking(self._fd, True)
@@ -83,7 +84,7 @@ class ReportFile:
         self._written = False
 
     def write(self, report: Mapping[str, Any]) -> None:
-        """Write the report and keep it. Raises EnvironmentLacks when there is no room."""
+        """Write the report. Raises EnvironmentLacks when that fails, as on a full disk."""
         data = (json.dumps(report, indent=2, default=str) + "\n").encode()
         try:
             if stat.S_ISREG(os.fstat(self._fd).st_mode):
@@ -97,7 +98,7 @@ class ReportFile:
             ) from None
 
     def _make_room(self, size: int) -> None:
-        """Half a report would be worse than the old one."""
+        """Reserve `size` bytes before the old report is overwritten, so that none is lost."""
         before = os.fstat(self._fd).st_size
         try:
             os.posix_fallocate(self._fd, 0, size)
@@ -107,14 +108,14 @@ class ReportFile:
         os.ftruncate(self._fd, size)
 
     def close(self) -> None:
-        """Close the file; an empty one that was made for this run is removed."""
+        """Close the file. Remove it when it was created for this run and not written."""
         os.close(self._fd)
         if self._new and not self._written:
             os.unlink(self.path)
 
 
 def _may_be_replaced(path: str) -> bool:
-    """Whether there is no file, or an empty one, or a JSON object: an older report."""
+    """Whether `path` is no regular file, empty, or begins like a JSON object (an older report)."""
     if not os.path.isfile(path):
         return True
     with open(path, "rb") as file:
@@ -178,7 +179,7 @@ def _worker(worker: WorkerSnapshot) -> dict[str, Any]:
 
 
 def latency_quantile(buckets: tuple[int, ...], quantile: float) -> float | None:
-    """The upper bound in seconds of the bucket that holds the quantile; None without samples."""
+    """The upper bound, in seconds, of the bucket with the quantile; None without samples."""
     wanted = quantile * sum(buckets)
     reached = 0
     for bucket, number in enumerate(buckets):

@@ -1,16 +1,16 @@
-"""Answer short requests on a listening socket, in the supervisor's own loop.
+"""Answer short requests on a listening socket, in the supervisor's event loop.
 
-No thread: what is asked for is read from memory that the same loop maps and
-unmaps. A client that is slow or silent costs a socket until its deadline, or until
-others need its place, and never the loop's time.
+There is no thread, because answers read memory that the same loop maps and unmaps. A
+slow or silent client holds a socket until its deadline, or until a new client needs the
+place; it never blocks the loop.
 
 Guarantees (tests in tests/pipeline/telemetry/test_server.py):
- - no call waits (test_a_silent_client_does_not_hold_up_others), and one turn answers
-   PER_TURN clients at most (test_many_requests_are_answered_over_several_turns)
- - every client is gone by its deadline (test_every_client_ends_at_its_deadline)
- - at most CLIENTS are held, and silent ones keep nobody out: when there are more,
-   the one that came first has to go (test_silent_clients_give_way_to_others)
- - a request is held up to REQUEST_BYTES (test_endless_request_is_cut_off)
+ - no call blocks (test_a_silent_client_does_not_hold_up_others), and one turn answers
+   at most PER_TURN clients (test_many_requests_are_answered_over_several_turns)
+ - a client is disconnected at its deadline (test_every_client_ends_at_its_deadline)
+ - at most CLIENTS are connected; a new client replaces the oldest one
+   (test_silent_clients_give_way_to_others)
+ - a request longer than REQUEST_BYTES is cut off (test_endless_request_is_cut_off)
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 CLIENTS = 64
-PER_TURN = 8  # an answer takes milliseconds, and the loop has other work
+PER_TURN = 8  # clients; an answer takes milliseconds, and the loop has other work
 REQUEST_BYTES = 8192
-SECONDS = 2.0  # from connecting to the last byte of the answer
+TIMEOUT = 2.0  # seconds from the connection to the last byte of the answer
 
-# Given what a client has sent, and whether there will be no more of it, the whole
-# answer; None: the request is not complete.
+# (bytes received so far, whether this is all) -> the answer; None when the request is
+# not complete yet.
 Respond = Callable[[bytes, bool], bytes | None]
 
 
@@ -41,7 +41,7 @@ class _Client:
 
 
 class Server:
-    """Serves a listening socket, which it owns. `fileno()` is readable when `turn` has work."""
+    """A `Service` that answers the clients of `listener`, and closes it at the end."""
 
     def __init__(self, listener: socket.socket, respond: Respond) -> None:
         listener.setblocking(False)
@@ -52,23 +52,25 @@ class Server:
         self._selector.register(listener, selectors.EVENT_READ)
 
     def fileno(self) -> int:
-        """For the loop that calls `turn`."""
+        """Readable when `turn` has work."""
         return self._selector.fileno()
 
     @property
     def deadline(self) -> float | None:
-        """When `turn` must be called at the latest (time.monotonic())."""
+        """The latest time to call `turn` (time.monotonic()); None without clients."""
         return min((client.until for client in self._clients), default=None)
 
     def turn(self) -> None:
-        """Do what can be done without waiting."""
+        """Accept, read and write as far as possible without blocking."""
         ready = [key.data for key, _ in self._selector.select(0)]
         for client in [client for client in ready if client is not None][:PER_TURN]:
             self._serve(client)
         now = time.monotonic()
         for client in [client for client in self._clients if client.until <= now]:
             self._drop(client)
-        if None in ready:  # the listener; last, since others may have to go for whom it has
+        if (
+            None in ready
+        ):  # the listener; last, because a new client may replace one that was just served
             self._accept()
 
     def close(self) -> None:
@@ -82,12 +84,12 @@ class Server:
         for _ in range(PER_TURN):
             try:
                 end, _ = self._listener.accept()
-            except OSError:  # nobody else is waiting, or gone again, or no descriptors left
+            except OSError:  # no client waits, it is gone again, or no file descriptor is left
                 return
             if len(self._clients) == CLIENTS:
                 self._drop(self._clients[0])
             end.setblocking(False)
-            client = _Client(end, time.monotonic() + SECONDS)
+            client = _Client(end, time.monotonic() + TIMEOUT)
             self._clients.append(client)
             self._selector.register(end, selectors.EVENT_READ, client)
             self._answer(client, False)
@@ -103,7 +105,7 @@ class Server:
         except OSError:
             self._drop(client)
             return
-        if client.answer is not None:  # all is said: this only waits for the client to go
+        if client.answer is not None:  # the answer is sent: wait until the client closes
             if not data:
                 self._drop(client)
             return
@@ -124,8 +126,8 @@ class Server:
         try:
             client.answer = client.answer[client.end.send(client.answer) :]
             if not client.answer:
-                # Closing at once would reset the connection if something is still
-                # unread, and the client might lose its answer.
+                # Do not close yet: with unread input that would reset the connection, and
+                # the client could lose the answer.
                 client.end.shutdown(socket.SHUT_WR)
                 self._selector.modify(client.end, selectors.EVENT_READ, client)
         except BlockingIOError:

@@ -1,12 +1,12 @@
-"""What the supervisor knows at one moment.
+"""The state of an instance at one moment, as plain data.
 
 The report, `status`, `top`, the live table and the metrics are all made from a
-Snapshot, so that their sums agree. It is plain data and knows no shared memory:
-`observe` takes one. It travels as JSON over the status socket.
+Snapshot, so their sums agree. `observe` takes it from shared memory; the status
+socket sends it as JSON.
 
-Counters are dictionaries whose keys are the field names of the C structs of
-shm/types.h, with two changes: `<noun>_ticks` became `<noun>_seconds`, and
-`heartbeat` an age in seconds beside them.
+Counters are dictionaries. Their keys are the field names of the C structs in
+shm/types.h, with two changes: `<noun>_ticks` becomes `<noun>_seconds`, and
+`heartbeat` becomes `heartbeat_age`, a field of its own, in seconds.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-# A card's own counters of what it did not receive, by drop reason; what a queue had
-# no descriptor for is counted queue by queue.
+# Drop reason -> statistic of the card, for packets that the card itself dropped.
+# Packets dropped for want of a descriptor (NO_DESCRIPTOR) are counted per queue.
 CARD_DROPS = {
     "missed": "rx_missed",
     "oversize": "rx_oversize",
@@ -27,7 +27,7 @@ NO_DESCRIPTOR = "no_descriptor"
 
 @dataclass(frozen=True)
 class PortSnapshot:
-    """One port. `queues[q]` is struct rl_queue_counters of worker q's queue."""
+    """One port. `queues[q]` is the struct rl_queue_counters of queue q, which worker q serves."""
 
     name: str
     device: str
@@ -37,7 +37,7 @@ class PortSnapshot:
     link_mbps: int = 0
     card: dict[str, int] = field(default_factory=dict)  # Port.statistics
     wire: dict[str, int] = field(default_factory=dict)  # Port.wire_statistics
-    faults: tuple[str, ...] = ()  # what a simulated card refused to do
+    faults: tuple[str, ...] = ()  # of a simulated card: driver mistakes, a failed recording
 
     def total(self, counter: str) -> int:
         """The sum of one counter over all queues."""
@@ -45,19 +45,19 @@ class PortSnapshot:
 
     @property
     def card_drops(self) -> dict[str, int]:
-        """What the card itself dropped and so was never received, by reason."""
+        """Packets that the card dropped, by reason. They do not count as received."""
         whole = {NO_DESCRIPTOR: sum(self.no_descriptor(q) for q in range(len(self.queues)))}
         for reason, statistic in CARD_DROPS.items():
             whole[reason] = self.card.get(statistic, 0)
         return whole
 
     def no_descriptor(self, queue: int) -> int:
-        """What the card dropped because this queue had no free descriptor."""
+        """Packets that the card dropped because this queue had no free descriptor."""
         return self.card.get(f"rx_queue{queue}_dropped", 0)
 
     @property
     def drops(self) -> dict[str, int]:
-        """Every packet that was received and lost, by its reason."""
+        """Packets that were received and then dropped, by reason."""
         return {
             name.removeprefix("drop_"): self.total(name)
             for name in (self.queues[0] if self.queues else ())
@@ -67,7 +67,7 @@ class PortSnapshot:
 
 @dataclass(frozen=True)
 class PluginMetric:
-    """A counter or gauge that a plugin named in its worker's slot."""
+    """A counter or gauge of a plugin."""
 
     name: str
     kind: str  # counter | gauge
@@ -76,16 +76,20 @@ class PluginMetric:
 
 @dataclass(frozen=True)
 class PluginHistogram:
-    """Bucket b counts values below 2^b that no earlier one counts, the last all others."""
+    """A histogram of a plugin. Bucket b counts values from 2^(b-1) to 2^b - 1, bucket 0
+    the value 0, and the last bucket all larger values."""
 
     name: str
-    total: int  # the sum of the values
+    total: int  # sum of the values
     buckets: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class PluginTable:
-    """Rows of a label and numbers. `columns` are the names of the numbers."""
+    """A table of a plugin: each row is a label and one number per name in `columns`.
+
+    `label` is the heading of the labels.
+    """
 
     name: str
     label: str
@@ -95,10 +99,11 @@ class PluginTable:
 
 @dataclass(frozen=True)
 class WorkerSnapshot:
-    """One worker slot.
+    """One worker.
 
-    `counters` is struct rl_worker_counters, `slot` struct rl_slot_counters (what
-    the driver counts for this slot), `latency` its histogram.
+    `counters` is struct rl_worker_counters, written by the worker. `slot` is struct
+    rl_slot_counters, written by the driver, without its histogram, which is `latency`:
+    bucket b counts samples below 2^b x 64 ns that no earlier bucket counts.
     """
 
     queue: int
@@ -108,19 +113,19 @@ class WorkerSnapshot:
     pid: int | None
     generation: int
     restarts: int
-    heartbeat_age: float | None  # seconds; None before the first beat
-    ring_in: int  # references that wait on the ring to the worker,
-    ring_out: int  # and on the one back
+    heartbeat_age: float | None  # seconds; None before the first heartbeat
+    ring_in: int  # references on the ring to the worker
+    ring_out: int  # references on the ring back to the driver
     counters: dict[str, float]
     slot: dict[str, float]
     latency: tuple[int, ...]
-    metrics: tuple[PluginMetric, ...] = ()  # what its plugin named
+    metrics: tuple[PluginMetric, ...] = ()  # named by the plugin, as are the next two
     histograms: tuple[PluginHistogram, ...] = ()
     tables: tuple[PluginTable, ...] = ()
 
     @property
     def errors(self) -> dict[str, int]:
-        """What went wrong with packets in the worker, or with what it returned."""
+        """Errors in the worker, or in what it returned, by kind."""
         return {
             "plugin": int(self.counters["plugin_errors"]),
             "verdict": int(self.counters["verdict_errors"]),
@@ -131,15 +136,18 @@ class WorkerSnapshot:
 
 @dataclass(frozen=True)
 class LaneSnapshot:
-    """One packet loop of the driver: struct rl_lane_counters."""
+    """The packet loop of the driver: struct rl_lane_counters."""
 
     counters: dict[str, float]
-    heartbeat_age: float | None
+    heartbeat_age: float | None  # seconds; None before the first heartbeat
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Buffers of one holder: free, unusable, card_rx or card_tx of a port, a worker."""
+    """How many buffers one holder has.
+
+    `holder` is free, unusable, card_rx or card_tx (of `port`), or worker (`worker`).
+    """
 
     holder: str
     buffers: int
@@ -149,27 +157,31 @@ class Holder:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An instance at one moment."""
+    """The state of an instance at one moment.
+
+    Durations and rates are differences of `began` and `clock`, which are monotonic: a
+    change of the time of day does not affect them.
+    """
 
     name: str
     version: str
     state: str
     started: float  # seconds since 1970
-    taken: float  # the same
-    began: float  # seconds of the monotonic clock at the start, and now: what lasted, and
-    clock: float  # rates, are differences of these, whatever sets the time of day
+    taken: float  # seconds since 1970
+    began: float  # time.monotonic() at the start
+    clock: float  # time.monotonic() when the snapshot was taken
     driver_pid: int | None
     metrics_url: str | None
     ports: tuple[PortSnapshot, ...]
     workers: tuple[WorkerSnapshot, ...]
-    lanes: tuple[LaneSnapshot, ...]
+    lane: LaneSnapshot
     buffers: tuple[Holder, ...]
-    in_flight: dict[str, int]  # per port, counted
-    balance: dict[str, int]  # one number per equation; 0 when right
+    in_flight: dict[str, int]  # packets by the port that received them
+    balance: dict[str, int]  # residual by equation of the books; 0 when it holds
 
     @property
     def seconds(self) -> float:
-        """How long it has run."""
+        """How long the instance has run, in seconds."""
         return self.clock - self.began
 
     @property
@@ -179,7 +191,7 @@ class Snapshot:
 
     @property
     def drops(self) -> dict[str, int]:
-        """Every lost packet of all ports by its reason, those of the cards among them."""
+        """Dropped packets of all ports by reason, including those that cards dropped."""
         total: Counter[str] = Counter()
         for port in self.ports:
             total.update(port.card_drops)
@@ -187,7 +199,7 @@ class Snapshot:
         return dict(total)
 
     def holders(self) -> dict[str, int]:
-        """Buffers by holder in one flat dictionary: `free`, `card_rx.wan`, `worker.0`."""
+        """Buffers by holder; keys are `free`, `card_rx.wan`, `worker.0` and so on."""
         return {_key(held): held.buffers for held in self.buffers}
 
 

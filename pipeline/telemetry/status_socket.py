@@ -1,15 +1,14 @@
-"""The status socket: whoever may connect gets a Snapshot as JSON, and the end.
+"""The status socket of a running instance: each connection gets one Snapshot as JSON.
 
-It lies in a folder that only its owner may write, as `<instance>.sock`, 0600.
-The supervisor listens; `ringline status` and `ringline top` ask.
+The socket is `<instance>.sock`, mode 0600, in a folder that only its owner may write.
+The supervisor serves it; `status_client` connects.
 
 Guarantees (tests in tests/pipeline/telemetry/test_status_socket.py):
- - nobody but the owner and root can connect (test_socket_and_folder_are_the_owners)
- - a folder that another user could have put there is refused, by both sides
-   (test_foreign_folder_is_refused)
- - a socket that a dead instance left is replaced, one that answers is not
+ - only the owner and root can connect (test_socket_and_folder_are_the_owners)
+ - server and client refuse a folder that another user may have made
+   (test_foreign_folder_is_refused, test_folder_of_another_user_is_refused)
+ - a socket that a dead instance left is replaced, a socket that answers is not
    (test_stale_socket_is_replaced, test_live_socket_is_not_replaced)
- - asking ends, whatever the other side does (test_silent_instance_is_told)
 """
 
 from __future__ import annotations
@@ -17,33 +16,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pwd
 import socket
 import stat
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from ringline.pipeline.configuration import dataclass_json
-from ringline.pipeline.telemetry import report
 from ringline.pipeline.telemetry.server import Server
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.telemetry.version import version
-from ringline.pipeline.terminal import table
-from ringline.shm.errors import EnvironmentLacks, UsageError
-from ringline.shm.segments import segments_of
+from ringline.shm.errors import EnvironmentLacks
 
-ANSWER_BYTES = 64 << 20
-SECONDS = 5.0
-RATES_OVER = 0.5
+PROBE_TIMEOUT = 1.0  # seconds
 
 
 def folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """Where sockets may lie, the first being where a new one goes.
+    """Folders that may hold status sockets; a new socket goes into the first.
 
-    A service manager says where (RUNTIME_DIRECTORY); root uses /run; others what
-    their session gives them, or a folder of their own in /tmp.
+    In this order: RUNTIME_DIRECTORY, which a service manager sets; for root
+    /run/ringline; XDG_RUNTIME_DIR/ringline of the login session; for other users
+    /tmp/ringline-<uid> and /run/ringline.
     """
     found = []
     if "RUNTIME_DIRECTORY" in environment:
@@ -59,7 +50,7 @@ def folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
 
 
 class StatusServer(Server):
-    """Answers on the status socket of the instance `name`; removes it when closed.
+    """Serves the status socket of the instance `name`; `close` removes the socket.
 
     Raises EnvironmentLacks when the socket cannot be made or another instance
     answers on it.
@@ -74,7 +65,7 @@ class StatusServer(Server):
         return json.dumps(dataclass_json.to_json(self._take())).encode()
 
     def close(self) -> None:
-        """Stop answering and remove the socket."""
+        """Close every connection and remove the socket."""
         super().close()
         with contextlib.suppress(OSError):
             self.path.unlink()
@@ -85,9 +76,10 @@ def _listen(path: Path) -> socket.socket:
     try:
         with contextlib.suppress(FileExistsError, FileNotFoundError):
             path.parent.mkdir(mode=0o700)
-        with _reachable(path) as address:
+        with checked_address(path) as address:
             _remove_stale(path, address)
-            os.fchmod(listener.fileno(), 0o600)  # before bind: Linux makes the file with this
+            # Before bind: Linux gives the file the mode of the socket.
+            os.fchmod(listener.fileno(), 0o600)
             listener.bind(address)
         listener.listen(16)
     except OSError as error:
@@ -103,8 +95,13 @@ def _listen(path: Path) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _reachable(path: Path) -> Iterator[str]:
-    """`path` as an address that fits into 108 bytes, in a folder that has been checked."""
+def checked_address(path: Path) -> Iterator[str]:
+    """The address of the socket at `path`, after a check of its folder.
+
+    The address goes through /proc/self/fd: it fits into the 108 bytes of a UNIX
+    socket address, and it stays in the folder that was checked. Raises
+    EnvironmentLacks when other users could have put the socket there.
+    """
     folder = os.open(path.parent, os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC)
     try:
         facts = os.fstat(folder)
@@ -123,8 +120,9 @@ def _reachable(path: Path) -> Iterator[str]:
 
 
 def _remove_stale(path: Path, address: str) -> None:
+    """Remove a socket that nobody serves. Raises EnvironmentLacks when one answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
+        probe.settimeout(PROBE_TIMEOUT)
         try:
             probe.connect(address)
         except FileNotFoundError:
@@ -136,111 +134,3 @@ def _remove_stale(path: Path, address: str) -> None:
         f"instance {path.stem} runs already: it answers on {path}; "
         f"stop it, or give this one another name"
     )
-
-
-def tell(name: str | None, *, as_json: bool) -> str:
-    """What `ringline status` prints: the board with the rates of RATES_OVER seconds, or
-    everything as JSON."""
-    before = ask(name)
-    if as_json:
-        return json.dumps(report.lay_out(before), indent=2)
-    time.sleep(RATES_OVER)
-    return table.text(table.board(before, ask(before.name)))
-
-
-def running(where: list[Path] | None = None) -> dict[str, Path]:
-    """The instances that have a status socket which this user can see, by name."""
-    found: dict[str, Path] = {}
-    for folder in folders() if where is None else where:
-        with contextlib.suppress(OSError):
-            for path in sorted(folder.glob("*.sock")):
-                found.setdefault(path.stem, path)
-    return found
-
-
-def ask(name: str | None = None, where: list[Path] | None = None) -> Snapshot:
-    """What the instance `name` knows of itself; None: the only one that runs.
-
-    Raises EnvironmentLacks when there is none, or it does not answer, UsageError
-    when it must be named or cannot be a name.
-    """
-    known = running(where)
-    if name is None:
-        if len(known) > 1:
-            known = {one: path for one, path in known.items() if _answers(path)}
-        if len(known) > 1:
-            raise UsageError(f"several instances run here: {', '.join(sorted(known))}; name one")
-        name = next(iter(known), "")
-    if name not in known:
-        _refuse_foreign(name)
-        others = f" (running: {', '.join(sorted(known))})" if known else ""
-        what = f"no instance {name} runs here" if name else "no instance runs here"
-        raise EnvironmentLacks(f"{what}{others}; `ringline run` starts one")
-    return _understood(name, _received(name, known[name]))
-
-
-def _answers(path: Path) -> bool:
-    """Whether somebody listens; what a killed instance left is there for nobody."""
-    with contextlib.suppress(OSError, EnvironmentLacks), socket.socket(socket.AF_UNIX) as end:
-        end.settimeout(SECONDS)
-        with _reachable(path) as address:
-            end.connect(address)
-            return True
-    return False
-
-
-def _refuse_foreign(name: str) -> None:
-    """Say whose an instance is that this user has no socket of."""
-    for path in segments_of(name) if name else ():
-        with contextlib.suppress(FileNotFoundError):
-            owner = os.stat(path, follow_symlinks=False).st_uid
-            if owner != os.geteuid():
-                raise EnvironmentLacks(
-                    f"instance {name} belongs to {_user(owner)}: only that user can ask it"
-                )
-
-
-def _user(number: int) -> str:
-    try:
-        return f"user {pwd.getpwuid(number).pw_name}"
-    except KeyError:
-        return f"user {number}"
-
-
-def _received(name: str, path: Path) -> bytes:
-    until = time.monotonic() + SECONDS
-    answer = bytearray()
-    try:
-        with _reachable(path) as address, socket.socket(socket.AF_UNIX) as end:
-            end.settimeout(SECONDS)
-            end.connect(address)
-            while data := end.recv(1 << 16):
-                answer += data
-                left = until - time.monotonic()
-                if len(answer) > ANSWER_BYTES or left <= 0:
-                    raise TimeoutError
-                end.settimeout(left)
-    except TimeoutError:
-        raise EnvironmentLacks(
-            f"instance {name} does not answer on {path} within {SECONDS:g} s"
-        ) from None
-    except ConnectionError:
-        raise EnvironmentLacks(f"instance {name} does not run; it left {path}") from None
-    except OSError as error:
-        raise EnvironmentLacks(f"{path} cannot be asked: {error.strerror or error}") from None
-    return bytes(answer)
-
-
-def _understood(name: str, answer: bytes) -> Snapshot:
-    try:
-        message: Any = json.loads(answer)
-    except (ValueError, RecursionError):
-        raise EnvironmentLacks(
-            f"instance {name} ended while it was asked, or is not ringline"
-        ) from None
-    theirs = message.get("version") if isinstance(message, dict) else None
-    if theirs != version():
-        raise EnvironmentLacks(
-            f"instance {name} runs ringline {theirs}, this is {version()}; use that one's command"
-        )
-    return dataclass_json.from_json(Snapshot, message)

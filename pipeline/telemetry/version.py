@@ -1,4 +1,4 @@
-"""Which ringline this is."""
+"""The version of ringline."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 
 @functools.cache
 def version() -> str:
-    """The version of the installed package. The first call takes 30 ms, for importlib.metadata."""
+    """The version of the installed package. The first call imports importlib.metadata: 30 ms."""
     from importlib import metadata
 
     return metadata.version("ringline")

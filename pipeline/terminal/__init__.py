@@ -1,1 +1,1 @@
-"""What a person sees in a terminal: live table, summary, progress bar."""
+"""Output for people: live table, summary, progress bar, standard streams."""

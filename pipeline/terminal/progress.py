@@ -1,4 +1,4 @@
-"""How far a long command is: one line on standard error, redrawn, only in a terminal."""
+"""The progress of a long command: one line on standard error, redrawn, only in a terminal."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import os
 import sys
 import time
 
-WIDTH = 30
-EVERY = 0.1
+WIDTH = 30  # characters of the bar
+INTERVAL = 0.1  # seconds between two redraws at least
 
 
 class Progress:
-    """A bar. `close` removes it; what is printed after that begins on an empty line."""
+    """A progress bar after `label`. `close` removes it and leaves an empty line."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, label: str) -> None:
+        self.label = label
         self._shown = False
         self._wanted = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-        self._at = 0.0
+        self._next = 0.0
 
-    def show(self, done: float, all_: float) -> None:
-        """`done` of `all_` is done."""
+    def show(self, done: float, total: float) -> None:
+        """Show that `done` of `total` is done; calls within INTERVAL are ignored."""
         now = time.monotonic()
-        if not self._wanted or now < self._at:
+        if not self._wanted or now < self._next:
             return
-        self._at = now + EVERY
-        share = min(max(done / all_, 0.0), 1.0) if all_ else 0.0
+        self._next = now + INTERVAL
+        share = min(max(done / total, 0.0), 1.0) if total else 0.0
         filled = int(share * WIDTH)
         bar = "#" * filled + "." * (WIDTH - filled)
-        sys.stderr.write(f"\r{self._what} [{bar}] {100 * share:3.0f} %")
+        sys.stderr.write(f"\r\x1b[K{self.label} [{bar}] {100 * share:3.0f} %")
         sys.stderr.flush()
         self._shown = True
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._shown:
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()

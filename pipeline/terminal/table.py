@@ -1,13 +1,14 @@
-"""What the live table and the summary say, as text; `top` draws it.
+"""The content of the live table, the log line and the summary, as text.
 
-Pure: two snapshots in, words out. Rates are differences between them, in units
-of 10^6 packets and 10^9 bits (of frames without CRC, as the counters have them).
+All functions are pure. Rates are differences between two snapshots: Mpps are 10^6
+packets per second, Gbit/s are 10^9 bits per second of frames without CRC. `display`
+draws the table.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ringline.pipeline.telemetry.report import latency_quantile
@@ -16,20 +17,20 @@ from ringline.shm.errors import RinglineError
 
 NOTHING = "-"
 RUNNING, ENDED = "running", "ended"
-BRIEFLY = {"waiting to restart": "waiting"}  # a row must fit into 80 columns
-COLUMN_GAP = 2
-LEFT_COLUMNS = 2  # are words, the others numbers
+SHORT_STATES = {"waiting to restart": "waiting"}  # a row must fit into 80 columns
+COLUMN_GAP = 2  # spaces
+LEFT_COLUMNS = 2  # these contain words and align left; the others contain numbers
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: the headings, and rows of as many cells."""
+    """A table: headings, and rows with one cell per heading."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
     def within(self, width: int) -> Grid:
-        """Without the last columns, as many as do not fit into `width` characters."""
+        """The first columns, as many as fit into `width` characters."""
         columns = zip(self.headings, *self.rows, strict=True)
         ends = itertools.accumulate(max(map(len, column)) + COLUMN_GAP for column in columns)
         fit = sum(end <= width for end in ends)
@@ -38,7 +39,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Board:
-    """Everything that the live table shows."""
+    """The content of the live table."""
 
     title: str
     ports: Grid
@@ -51,10 +52,10 @@ class Board:
 
 
 class Rates:
-    """Differences between two snapshots by the second; None for `before`: there are none yet."""
+    """Rates per second between two snapshots; every rate is None while `before` is None."""
 
     def __init__(self, before: Snapshot | None, now: Snapshot) -> None:
-        # A successor of the same name starts its counters anew.
+        # A new instance of the same name starts its counters at 0.
         same = before is not None and before.started == now.started
         self.before = before if same else None
         self.now = now
@@ -62,25 +63,25 @@ class Rates:
 
     @property
     def known(self) -> bool:
-        """Whether time has passed between the two."""
+        """Whether both snapshots are of one run, at different times."""
         return self.before is not None and self.seconds > 0
 
     def port(self, index: int, counter: str) -> float | None:
-        """A counter of a port, all queues, by the second."""
+        """The rate of a counter of a port, over all queues."""
         if self.before is None or not self.known:
             return None
         grown = self.now.ports[index].total(counter) - self.before.ports[index].total(counter)
         return grown / self.seconds
 
     def worker(self, index: int, counter: str) -> float | None:
-        """A counter of a worker by the second."""
+        """The rate of a counter of a worker."""
         if self.before is None or not self.known:
             return None
         before, now = self.before.workers[index].counters, self.now.workers[index].counters
         return (now[counter] - before[counter]) / self.seconds
 
     def drops(self, port: PortSnapshot, index: int, reason: str) -> float | None:
-        """Drops of a port for one reason by the second."""
+        """The rate of the drops of a port for one reason."""
         if self.before is None or not self.known:
             return None
         before = self.before.ports[index]
@@ -90,14 +91,14 @@ class Rates:
 
 @dataclass(frozen=True)
 class Span:
-    """How long a run is to serve, and since when, in seconds of the monotonic clock."""
+    """A bounded run: `since` is its start (time.monotonic()), `seconds` its length."""
 
     since: float
     seconds: float
 
 
 def board(before: Snapshot | None, now: Snapshot, span: Span | None = None) -> Board:
-    """What to show of `now`; `span` is of a run that ends by itself."""
+    """The content of the live table; `span` is given for a bounded run."""
     rates = Rates(before, now)
     wrong = [name for name, residual in now.balance.items() if residual]
     return Board(
@@ -105,7 +106,7 @@ def board(before: Snapshot | None, now: Snapshot, span: Span | None = None) -> B
         ports=_ports(rates),
         workers=_workers(rates),
         drops=", ".join(_drops(rates)) or "none",
-        buffers=", ".join(f"{name} {count}" for name, count in _holders(now) if count),
+        buffers=", ".join(f"{name} {count}" for name, count in now.holders().items() if count),
         books=f"off: {', '.join(wrong)}" if wrong else "balanced",
         balanced=not wrong,
         url=now.metrics_url or "off",
@@ -113,7 +114,7 @@ def board(before: Snapshot | None, now: Snapshot, span: Span | None = None) -> B
 
 
 def text(board: Board) -> str:
-    """The board as lines of plain text."""
+    """The board as plain text, in several lines."""
     parts = [
         board.title,
         "",
@@ -140,7 +141,7 @@ def _aligned(grid: Grid) -> Iterator[str]:
 
 
 def line(before: Snapshot | None, now: Snapshot, span: Span | None = None) -> str:
-    """The same in one line, for a log."""
+    """The board as one line, for a log."""
     rates = Rates(before, now)
     parts = [_elapsed(now, span)]
     for index, port in enumerate(now.ports):
@@ -153,46 +154,43 @@ def line(before: Snapshot | None, now: Snapshot, span: Span | None = None) -> st
         rate = millions(rates.worker(index, "packets"))
         rings = f"rings {worker.ring_in}/{worker.ring_out}"
         doing = f"{rate} Mpps" if worker.state == RUNNING else worker.state
-        again = f", restarts {worker.restarts}" if worker.restarts else ""
-        parts.append(f"worker {worker.queue}: {doing}, {rings}{again}")
+        restarts = f", restarts {worker.restarts}" if worker.restarts else ""
+        parts.append(f"worker {worker.queue}: {doing}, {rings}{restarts}")
     parts.append(f"drops: {', '.join(_drops(rates)) or 'none'}")
     if not now.balanced:
         parts.append(board(before, now).books)
     return "; ".join(parts)
 
 
-def summary(
-    snapshot: Snapshot, error: RinglineError | None = None, seconds: float | None = None
-) -> str:
-    """What a run came to, for its end: several lines."""
-    lasted = snapshot.seconds if seconds is None else seconds
+def summary(snapshot: Snapshot, error: RinglineError | None = None) -> str:
+    """The summary of a run that has ended, in several lines; `error` is why it ended."""
     end = "all well" if error is None else "ended by an error"
-    lines = [f"{snapshot.name} ran {lasted:.1f} s: {end}"]
+    lines = [f"{snapshot.name} ran {snapshot.seconds:.1f} s: {end}"]
     for port in snapshot.ports:
-        packets, octets = port.total("rx_packets"), port.total("rx_bytes")
+        packets, bytes_ = port.total("rx_packets"), port.total("rx_bytes")
         lines.append(
-            f"  port {port.name}: received {packets:,} ({size(octets)}), "
+            f"  port {port.name}: received {packets:,} ({size(bytes_)}), "
             f"forwarded {port.total('transmitted'):,}"
         )
-        lost = {reason: n for reason, n in (port.card_drops | port.drops).items() if n}
-        told = ", ".join(f"{reason} {number:,}" for reason, number in lost.items())
-        lines.append(f"    sent {port.total('tx_packets'):,}; dropped: {told or 'none'}")
+        dropped = {reason: n for reason, n in (port.card_drops | port.drops).items() if n}
+        drops = ", ".join(f"{reason} {number:,}" for reason, number in dropped.items())
+        lines.append(f"    sent {port.total('tx_packets'):,}; dropped: {drops or 'none'}")
         lines += [f"    fault: {fault}" for fault in port.faults]
-    lines += [f"  {_worked(worker)}" for worker in snapshot.workers]
-    held = [f"{name} {count:,}" for name, count in _holders(snapshot) if count]
+    lines += [f"  {_worker_summary(worker)}" for worker in snapshot.workers]
+    held = [f"{name} {count:,}" for name, count in snapshot.holders().items() if count]
     total = sum(holder.buffers for holder in snapshot.buffers)
     lines.append(f"  buffers: {', '.join(held) or 'none'}; {total:,} in all")
     wrong = {name: residual for name, residual in snapshot.balance.items() if residual}
     if wrong:
-        told = ", ".join(f"{name} {residual:+,}" for name, residual in wrong.items())
-        lines.append(f"  balance: OFF: {told}")
+        residuals = ", ".join(f"{name} {residual:+,}" for name, residual in wrong.items())
+        lines.append(f"  balance: OFF: {residuals}")
     else:
         lines.append(f"  balance: 0 in all {len(snapshot.balance)} equations")
     return "\n".join(lines)
 
 
 def millions(rate: float | None) -> str:
-    """Packets a second in Mpps."""
+    """A rate in packets per second, as Mpps."""
     if rate is None:
         return NOTHING
     if 0 < rate < 1000:
@@ -200,9 +198,9 @@ def millions(rate: float | None) -> str:
     return f"{rate / 1e6:.3f}"
 
 
-def size(octets: int) -> str:
-    """Bytes with the unit that leaves few digits."""
-    number = float(octets)
+def size(bytes_: int) -> str:
+    """A number of bytes with its unit, in three digits."""
+    number = float(bytes_)
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.3g} {unit}"
@@ -211,7 +209,7 @@ def size(octets: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A short time with the unit that leaves few digits."""
+    """A time with its unit, in three digits."""
     for unit, scale in (("us", 1e6), ("ms", 1e3)):
         if seconds * scale < 1000:
             return f"{seconds * scale:.3g} {unit}"
@@ -224,8 +222,8 @@ def _elapsed(now: Snapshot, span: Span | None) -> str:
     return f"{min(now.clock - span.since, span.seconds):.0f} of {span.seconds:g} s"
 
 
-def _gigabits(octets: float | None) -> str:
-    return NOTHING if octets is None else f"{octets * 8 / 1e9:.2f}"
+def _gigabits(bytes_per_second: float | None) -> str:
+    return NOTHING if bytes_per_second is None else f"{bytes_per_second * 8 / 1e9:.2f}"
 
 
 def _ports(rates: Rates) -> Grid:
@@ -259,7 +257,7 @@ def _workers(rates: Rates) -> Grid:
         rows.append(
             (
                 str(worker.queue),
-                BRIEFLY.get(worker.state, worker.state),
+                SHORT_STATES.get(worker.state, worker.state),
                 millions(packets),
                 _gigabits(rates.worker(index, "bytes")),
                 share,
@@ -282,25 +280,21 @@ def _drops(rates: Rates) -> Iterator[str]:
             if lost:
                 rate = rates.drops(port, index, reason)
                 where = f"{port.name} " if several else ""
-                by_second = f" ({rate:,.0f}/s)" if rate else ""
-                yield f"{where}{reason} {lost:,}{by_second}"
+                per_second = f" ({rate:,.0f}/s)" if rate else ""
+                yield f"{where}{reason} {lost:,}{per_second}"
 
 
-def _holders(snapshot: Snapshot) -> Iterable[tuple[str, int]]:
-    return snapshot.holders().items()
-
-
-def _worked(worker: WorkerSnapshot) -> str:
+def _worker_summary(worker: WorkerSnapshot) -> str:
     packets = int(worker.counters["packets"])
-    told = f"worker {worker.queue}: {packets:,} packets"
+    text = f"worker {worker.queue}: {packets:,} packets"
     if worker.restarts:
-        told += f", restarts {worker.restarts}"
+        text += f", restarts {worker.restarts}"
     if packets:
-        told += f", {1e9 * worker.counters['plugin_seconds'] / packets:.1f} ns in plugin"
+        text += f", {1e9 * worker.counters['plugin_seconds'] / packets:.1f} ns in plugin"
     median = latency_quantile(worker.latency, 0.5)
     if median is not None:
-        told += f", median latency < {duration(median)}"
-    lost = {kind: number for kind, number in worker.errors.items() if number}
-    if lost:
-        told += ", errors: " + ", ".join(f"{kind} {number:,}" for kind, number in lost.items())
-    return told
+        text += f", median latency < {duration(median)}"
+    errors = {kind: number for kind, number in worker.errors.items() if number}
+    if errors:
+        text += ", errors: " + ", ".join(f"{kind} {number:,}" for kind, number in errors.items())
+    return text

@@ -1,8 +1,8 @@
-"""Make the recordings in this folder: python tests/data/make.py
+"""Make the captures in this folder: python tests/data/make.py
 
-They are the project's own: every frame is made here, none was captured. The
-builders of the two formats know nothing of `ringline.workers.captures.captures`, which
-they test; addresses are from the ranges for documentation.
+Every frame is generated here; none was captured. The builders of the two formats use no
+code of `ringline.workers.captures.captures`, which they test. Addresses are from the
+ranges for documentation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MACS = bytes.fromhex("020000000001020000000002")
 
 
 def pcap(packets: Iterable[Packet], order: str = "<", nanoseconds: bool = False) -> bytes:
-    """A pcap file of whole frames."""
+    """A pcap file with complete frames."""
     magic = 0xA1B23C4D if nanoseconds else 0xA1B2C3D4
     unit = 1 if nanoseconds else 1000
     pieces = [struct.pack(order + "IHHIIII", magic, 2, 4, 0, 0, 65535, 1)]
@@ -54,7 +54,7 @@ def interface(order: str = "<", link: int = 1, snap: int = 0, options: bytes = b
 def enhanced(
     frame: bytes, units: int, order: str = "<", number: int = 0, original: int | None = None
 ) -> bytes:
-    """An enhanced packet block; `units` as the interface counts time."""
+    """An enhanced packet block; `units` is the time in the units of the interface."""
     lengths = len(frame), len(frame) if original is None else original
     fields = struct.pack(order + "IIIII", number, units >> 32, units & 0xFFFFFFFF, *lengths)
     return block(6, fields + frame + bytes(-len(frame) % 4), order)
@@ -66,7 +66,7 @@ def simple(frame: bytes, original: int, order: str = "<") -> bytes:
 
 
 def folded(data: bytes) -> int:
-    """The Internet checksum, word by word."""
+    """The Internet checksum (RFC 1071), one 16-bit word at a time."""
     data += bytes(len(data) % 2)
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
@@ -101,7 +101,7 @@ def ethernet(ethertype: int, payload: bytes, vlan: int | None = None) -> bytes:
 
 
 def mixed() -> list[bytes]:
-    """Flows of several kinds, each in order; shortest, longest and unusual frames among them."""
+    """Flows of several kinds, with shortest, longest and unusual frames."""
     frames = []
     for number in range(96):
         port = 5000 + number % 7
@@ -129,12 +129,12 @@ def mixed() -> list[bytes]:
 
 
 def timed(frames: Iterable[bytes]) -> list[Packet]:
-    """The frames, a little over a microsecond apart."""
+    """The frames with timestamps 1001 ns apart."""
     return [(START + 1001 * number, frame) for number, frame in enumerate(frames)]
 
 
 def sections() -> bytes:
-    """pcapng in two sections of different byte order, with all that a reader may meet."""
+    """A pcapng file: two sections of different byte order, with all common block types."""
     frames = mixed()[:60]
     ticks = option(9, b"\x09")
     pieces = [section("<"), interface("<"), interface("<", snap=65535, options=ticks)]

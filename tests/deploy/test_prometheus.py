@@ -18,13 +18,13 @@ import pytest
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "prometheus.yml"
 TARGET = "127.0.0.1:9464"
-SECONDS = 60.0
+TIMEOUT = 60.0  # seconds
 
 
 def tool(name: str) -> str:
     path = shutil.which(name)
     if path is None:
-        pytest.skip(f"needs {name}, of the Debian package prometheus")
+        pytest.skip(f"needs {name}, from the Debian package prometheus")
     return path
 
 
@@ -41,22 +41,22 @@ def fetch(url: str) -> str:
         return text
 
 
-def until(look: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + SECONDS
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    end = time.monotonic() + TIMEOUT
     while True:
         try:
-            found = look()
+            found = condition()
         except OSError:
             found = None
         if found:
             return found
-        assert time.monotonic() < end, f"no {what} within {SECONDS:g} s"
+        assert time.monotonic() < end, f"no {what} within {TIMEOUT:g} s"
         time.sleep(0.1)
 
 
 @pytest.fixture
 def run(tmp_path: Path, instance: Callable[[], str]) -> Iterator[str]:
-    """A run under light traffic; the address of its metrics."""
+    """A run under light traffic; yields the address of its metrics."""
     name, port = instance(), free_port()
     config = tmp_path / f"{name}.toml"
     config.write_text(
@@ -71,20 +71,20 @@ def run(tmp_path: Path, instance: Callable[[], str]) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: fetch(f"http://127.0.0.1:{port}/metrics"), "answer of the run")
+        wait_until(lambda: fetch(f"http://127.0.0.1:{port}/metrics"), "answer of the run")
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
-        assert process.wait(SECONDS) == 0
+        assert process.wait(TIMEOUT) == 0
 
 
 @pytest.fixture
 def prometheus(tmp_path: Path, run: str) -> Iterator[str]:
-    """A Prometheus with our configuration, scraping `run`; its address."""
+    """A Prometheus with the shipped configuration that scrapes `run`; yields its address."""
     config = tmp_path / "prometheus.yml"
     text = CONFIG.read_text()
     assert text.count(TARGET) == 1
-    # A test need not wait five seconds for a scrape.
+    # Scrape twice a second, so that the test need not wait five seconds.
     config.write_text(text.replace(TARGET, run).replace("5s", "500ms"))
     address = f"127.0.0.1:{free_port()}"
     with (tmp_path / "prometheus.log").open("w") as log:
@@ -101,11 +101,11 @@ def prometheus(tmp_path: Path, run: str) -> Iterator[str]:
             stderr=log,
         )
     try:
-        until(lambda: fetch(f"http://{address}/-/ready"), "Prometheus that is ready")
+        wait_until(lambda: fetch(f"http://{address}/-/ready"), "Prometheus that is ready")
         yield address
     finally:
         process.terminate()
-        process.wait(SECONDS)
+        process.wait(TIMEOUT)
 
 
 def query(address: str, expression: str) -> list[Any]:
@@ -121,7 +121,7 @@ def test_promtool_accepts_the_configuration() -> None:
         [tool("promtool"), "check", "config", str(CONFIG)],
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=TIMEOUT,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
@@ -134,7 +134,7 @@ def test_promtool_accepts_the_metrics(run: str) -> None:
         input=fetch(f"http://{run}/metrics"),
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=TIMEOUT,
         check=False,
     )
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
@@ -146,9 +146,9 @@ def test_a_prometheus_scrapes_a_run_and_answers(prometheus: str) -> None:
         series = query(prometheus, 'up{job="ringline"}')
         return [point["value"][1] for point in series] == ["1"]
 
-    until(up, "successful scrape")
+    wait_until(up, "successful scrape")
     rate = "sum(rate(ringline_port_received_packets_total[30s])) > 0"
-    until(lambda: query(prometheus, rate), "rate of packets")
+    wait_until(lambda: query(prometheus, rate), "rate of packets")
     received = query(prometheus, "ringline_port_received_packets_total")
     assert {point["metric"]["port"] for point in received} == {"wan"}
     assert sorted(point["metric"]["queue"] for point in received) == ["0", "1"]

@@ -1,4 +1,4 @@
-"""The systemd unit: accepted by the real tool, and true to what the supervisor does."""
+"""The systemd unit: accepted by systemd-analyze, and consistent with the supervisor."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks, PluginError
 
 UNIT = Path(__file__).parents[2] / "deploy" / "ringline@.service"
-SECONDS = 60.0
+TIMEOUT = 60.0  # seconds
 
 
 def setting(name: str) -> str:
     values = re.findall(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
-    assert len(values) == 1, f"{name} stands in the unit {len(values)} times"
+    assert len(values) == 1, f"{name} is in the unit {len(values)} times"
     return str(values[0])
 
 
 def verify(path: Path) -> str:
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("needs systemd-analyze, of the Debian package systemd")
+        pytest.skip("needs systemd-analyze, from the Debian package systemd")
     result = subprocess.run(
         ["systemd-analyze", "verify", str(path)],
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=TIMEOUT,
         check=False,
     )
     return result.stdout + result.stderr
 
 
-def test_systemd_has_nothing_to_say_about_the_unit() -> None:
+def test_systemd_accepts_the_unit() -> None:
     assert verify(UNIT) == ""
 
 
-def test_systemd_would_say_so_if_the_unit_were_wrong(tmp_path: Path) -> None:
+def test_systemd_reports_a_wrong_unit(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong@.service"
     wrong.write_text(UNIT.read_text().replace("KillMode=", "KilMode="))
     assert "KilMode" in verify(wrong)
@@ -60,34 +60,34 @@ def test_the_unit_waits_longer_than_the_supervisor_does() -> None:
     assert float(setting("TimeoutStopSec")) > stop
 
 
-def test_what_would_fail_again_is_not_started_again() -> None:
+def test_permanent_errors_prevent_a_restart() -> None:
     prevented = {int(code) for code in setting("RestartPreventExitStatus").split()}
     assert prevented == {PluginError.exit_code, ConfigurationError.exit_code}
-    assert EnvironmentLacks.exit_code not in prevented, "hugepages may come later"
+    assert EnvironmentLacks.exit_code not in prevented, "hugepages can become available"
 
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
-    """Plays the service manager: the socket of NOTIFY_SOCKET."""
+    """A fake service manager: the socket that NOTIFY_SOCKET names."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind(str(tmp_path / "notify"))
-        end.settimeout(SECONDS)
+        end.settimeout(TIMEOUT)
         yield end
 
 
-def hear(manager: socket.socket, what: str) -> str:
-    end = time.monotonic() + SECONDS
+def wait_for_message(manager: socket.socket, what: str) -> str:
+    end = time.monotonic() + TIMEOUT
     while time.monotonic() < end:
-        said = manager.recv(4096).decode()
-        if what in said:
-            return said
-    raise AssertionError(f"{what} was not told within {SECONDS:g} s")
+        message = manager.recv(4096).decode()
+        if what in message:
+            return message
+    raise AssertionError(f"no message {what} within {TIMEOUT:g} s")
 
 
-def test_a_service_manager_is_told_ready_alive_and_stopping(
+def test_a_service_manager_receives_ready_watchdog_and_stopping(
     tmp_path: Path, instance: Callable[[], str], manager: socket.socket
 ) -> None:
-    """The command line of the unit, in the environment that systemd would give."""
+    """Runs the command line of the unit in an environment like systemd's."""
     name = instance()
     config = tmp_path / f"{name}.toml"
     config.write_text(
@@ -115,15 +115,15 @@ def test_a_service_manager_is_told_ready_alive_and_stopping(
             stderr=errors,
         )
     try:
-        assert "1 port, 1 worker" in hear(manager, "READY=1")
+        assert "1 port, 1 worker" in wait_for_message(manager, "READY=1")
         assert (tmp_path / "runtime" / f"{name}.sock").exists()
         for _ in range(3):
-            hear(manager, "WATCHDOG=1")
+            wait_for_message(manager, "WATCHDOG=1")
         service.send_signal(signal.SIGTERM)
-        hear(manager, "STOPPING=1")
-        assert service.wait(SECONDS) == 0, output.read_text()
+        wait_for_message(manager, "STOPPING=1")
+        assert service.wait(TIMEOUT) == 0, output.read_text()
         assert (tmp_path / "report.json").exists()
         assert list((tmp_path / "runtime").iterdir()) == []
     finally:
         service.terminate()
-        service.wait(SECONDS)
+        service.wait(TIMEOUT)

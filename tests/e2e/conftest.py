@@ -11,26 +11,26 @@ from pathlib import Path
 
 import pytest
 
-from .operator_view import Operator
-from .running import Running
+from .operator_harness import Operator
+from .run_harness import RunHarness
 
 
 @pytest.fixture(scope="session")
 def name_instance() -> Callable[[], str]:
-    """As `instance`, for fixtures that outlive a test."""
+    """Like `instance`, for fixtures that outlive a test."""
     numbers = itertools.count(1)
     return lambda: f"t{os.getpid()}-m{next(numbers)}"
 
 
 @pytest.fixture
 def operator(tmp_path: Path, instance: Callable[[], str]) -> Operator:
-    """Runs commands in a folder of the test's own."""
+    """Runs commands in the test's temporary folder."""
     return Operator(tmp_path, instance)
 
 
 @pytest.fixture
 def open_operator(instance: Callable[[], str]) -> Iterator[Operator]:
-    """The same in a folder that every user can read and write."""
+    """Like `operator`, in a folder that every user can read and write."""
     folder = Path(tempfile.mkdtemp(prefix="ringline-", dir="/tmp"))
     folder.chmod(0o777)
     yield Operator(folder, instance)
@@ -38,12 +38,12 @@ def open_operator(instance: Callable[[], str]) -> Iterator[Operator]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, instance: Callable[[], str]) -> Iterator[Callable[..., Running]]:
-    """Starts runs, and ends by force what is left of them afterwards."""
-    runs: list[Running] = []
+def start(tmp_path: Path, instance: Callable[[], str]) -> Iterator[Callable[..., RunHarness]]:
+    """Starts runs; after the test it kills their processes and removes their files."""
+    runs: list[RunHarness] = []
 
-    def start_(**options: bool) -> Running:
-        runs.append(Running(instance(), tmp_path, **options))
+    def start_(**options: bool) -> RunHarness:
+        runs.append(RunHarness(instance(), tmp_path, **options))
         return runs[-1]
 
     yield start_

@@ -1,7 +1,7 @@
-"""Runs in a mount namespace of its own (`unshare --mount`), with hugepages mounted at FOLDER.
+"""Runs an instance on hugepages, kills its supervisor, and starts the instance again.
 
-Usage: on_hugepages.py FOLDER NAME. An instance runs on hugepages, its supervisor
-is killed, and the next start clears up. Prints what was seen as JSON.
+Usage: unshare --mount on_hugepages.py FOLDER NAME. Mounts a hugetlbfs at FOLDER, and
+prints as JSON the files in it and the processes left at each step.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-SECONDS = 60.0
+TIMEOUT = 60.0
 CONFIG = """
 name = "{name}"
 [memory]
@@ -28,7 +28,7 @@ listen = "off"
 
 def main(folder: str, name: str) -> None:
     for line in Path("/proc/self/mounts").read_text().splitlines():
-        if line.split()[2] == "hugetlbfs":  # those of the system, in this namespace only
+        if line.split()[2] == "hugetlbfs":  # unmounts it in this namespace only
             subprocess.run(["umount", "--lazy", line.split()[1]], check=True, timeout=10)
     subprocess.run(
         ["mount", "-t", "hugetlbfs", "-o", "pagesize=2M", "none", folder], check=True, timeout=10
@@ -36,7 +36,7 @@ def main(folder: str, name: str) -> None:
     config = Path(folder).with_suffix(".toml")
     config.write_text(CONFIG.format(name=name))
     first = subprocess.Popen(["ringline", "run", str(config)], stdout=2)
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + TIMEOUT
     children = Path(f"/proc/{first.pid}/task/{first.pid}/children")
     while len(pids := children.read_text().split()) < 2 and time.monotonic() < end:
         time.sleep(0.01)
@@ -47,7 +47,7 @@ def main(folder: str, name: str) -> None:
     while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < end:
         time.sleep(0.01)
     second = subprocess.run(
-        ["ringline", "run", str(config), "--for", "0.2"], stdout=2, timeout=SECONDS, check=False
+        ["ringline", "run", str(config), "--for", "0.2"], stdout=2, timeout=TIMEOUT, check=False
     )
     seen = {
         "during": during,

@@ -13,15 +13,15 @@ import pytest
 
 from ringline.workers.captures.captures import read_capture
 
-from .operator_view import ONE_QUEUE, Operator, alone, as_nobody
+from .operator_harness import ONE_QUEUE, Operator, as_nobody, in_mount_namespace
 
 pytestmark = pytest.mark.slow
 
 DATA = Path(__file__).parents[1] / "data"
 MIXED = (DATA / "mixed.pcap").read_bytes()
 SECTIONS = (DATA / "sections.pcapng").read_bytes()
-LINK_TYPE = slice(20, 24)  # of a pcap file's header
-FIRST_LENGTH = slice(32, 36)  # of the first packet, as captured
+LINK_TYPE = slice(20, 24)  # bytes of the pcap header
+FIRST_LENGTH = slice(32, 36)  # bytes with the captured length of the first packet
 
 
 def with_bytes(where: slice, value: int) -> bytes:
@@ -31,7 +31,7 @@ def with_bytes(where: slice, value: int) -> bytes:
 
 
 def not_there(path: Path) -> None:
-    """Nothing is made."""
+    """Make no file."""
 
 
 def content(data: bytes) -> Callable[[Path], Any]:
@@ -47,10 +47,13 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut pcapng": (content(SECTIONS[:3000]), "the block at byte 2852, after 13 good packets, ends"),
     "of another link type": (
         content(with_bytes(LINK_TYPE, 113)),
-        "has link type 113 (Linux cooked capture v1), and only Ethernet (1) can be played",
+        "has link type 113 (Linux cooked capture v1), and only Ethernet (1) can be replayed",
     ),
     "damaged": (content(with_bytes(FIRST_LENGTH, 0x7FFFFFFF)), "claims to hold 2147483647 bytes"),
-    "a text": (content(b"root:x:0:0:root:/root:/bin/bash\n" * 9), "is not a capture: it begins"),
+    "a text": (
+        content(b"root:x:0:0:root:/root:/bin/bash\n" * 9),
+        "is not a capture: it does not begin",
+    ),
     "compressed": (content(gzip.compress(MIXED)), "is compressed with gzip; decompress it first"),
     "a folder": (Path.mkdir, "is a directory; name a capture file in it"),
     "a pipe": (os.mkfifo, "is not a regular file; a capture must be one"),
@@ -75,7 +78,7 @@ def test_a_bad_capture_is_refused_before_anything_starts(operator: Operator, kin
 
 
 @pytest.mark.parametrize("kind", ["missing", "cut", "a pipe"])
-def test_check_and_try_tell_the_same(operator: Operator, kind: str) -> None:
+def test_check_and_try_report_the_same(operator: Operator, kind: str) -> None:
     make, told = BAD[kind]
     make(operator.folder / "in.pcap")
     told = told.replace("FOLDER", str(operator.folder))
@@ -84,7 +87,7 @@ def test_check_and_try_tell_the_same(operator: Operator, kind: str) -> None:
 
 
 def test_a_long_capture_that_is_damaged_ends_the_run(operator: Operator) -> None:
-    """Too long to be looked through beforehand: the wire finds it."""
+    """The file is too long to be checked before the start: the wire finds the damage."""
     packets = MIXED[24:]
     (operator.folder / "in.pcap").write_bytes(
         MIXED[:24] + packets * ((65 << 20) // len(packets)) + packets[:-5]
@@ -93,7 +96,7 @@ def test_a_long_capture_that_is_damaged_ends_the_run(operator: Operator) -> None
     assert ended.code == 2
     assert ended.last.startswith(f"{operator.folder}/in.pcap: packet ")
     assert "The file is damaged or was not written to its end: copy it again" in ended.last
-    assert len(ended.sentences) == 2, ended.errors  # that it starts, and why it does not
+    assert len(ended.sentences) == 2, ended.errors  # the start, and the reason for the end
 
 
 def test_a_capture_that_may_not_be_read_is_refused(open_operator: Operator) -> None:
@@ -127,7 +130,7 @@ def test_a_recording_that_cannot_be_made_is_refused(operator: Operator, record: 
     assert (operator.folder / "in.pcap").read_bytes() == MIXED
 
 
-def test_a_trial_tells_what_it_cannot_write(operator: Operator) -> None:
+def test_a_trial_reports_a_file_that_it_cannot_write(operator: Operator) -> None:
     arguments = ("try", "forward", DATA / "mixed.pcap", "-w")
     assert operator.refused(2, *arguments, "none/out.pcap") == (
         "none/out.pcap: cannot be written: No such file or directory"
@@ -138,7 +141,7 @@ def test_a_trial_tells_what_it_cannot_write(operator: Operator) -> None:
     )
 
 
-def test_a_trial_writes_over_nothing_but_a_capture(operator: Operator) -> None:
+def test_a_trial_overwrites_only_captures(operator: Operator) -> None:
     (operator.folder / "in.pcap").write_bytes(MIXED)
     (operator.folder / "link.pcap").hardlink_to(operator.folder / "in.pcap")
     operator.write("of great value", "notes")
@@ -146,8 +149,8 @@ def test_a_trial_writes_over_nothing_but_a_capture(operator: Operator) -> None:
     for out, told in (
         ("in.pcap", "in.pcap is the capture that is read; write to another file"),
         ("link.pcap", "link.pcap is the capture that is read; write to another file"),
-        ("notes", "notes is there already, and is no capture; remove it, or record to another"),
-        ("pipe", "pipe is a pipe or a socket; record to a file"),
+        ("notes", "notes exists and is not a capture; remove it, or choose another"),
+        ("pipe", "pipe is a pipe or a socket; choose a regular file"),
     ):
         sentence = operator.refused(2, "try", "forward", "in.pcap", "-w", out)
         assert sentence.startswith(told)
@@ -166,8 +169,8 @@ def test_a_disk_that_fills_up_ends_the_run_in_order(operator: Operator, when: st
     wire, more = FULL[when]
     (operator.folder / "small").mkdir()
     path = replaying(operator, f'{wire}record = "small/out.pcap"', more)
-    copy = "cp small/out.pcap kept.pcap"  # the small disk goes with its namespace
-    within = alone("mount -t tmpfs -o size=200k none small", afterwards=copy)
+    copy = "cp small/out.pcap kept.pcap"  # the small disk ends with the namespace
+    within = in_mount_namespace("mount -t tmpfs -o size=200k none small", afterwards=copy)
     ended = operator.run("run", path, "--report", "report.json", within=within)
     assert ended.code == 3
     assert ended.last.startswith(f"port wan: {operator.folder}/small/out.pcap: recording ended ")
@@ -179,5 +182,5 @@ def test_a_disk_that_fills_up_ends_the_run_in_order(operator: Operator, when: st
     assert port["received"] == port["transmitted"]
     assert port["in_flight"] == 0
     assert not any(port["drops"].values()), port["drops"]
-    kept = read_capture(operator.folder / "kept.pcap")  # what is there is whole
+    kept = read_capture(operator.folder / "kept.pcap")  # every recorded packet is complete
     assert len(kept) == port["wire"]["recorded"] < port["wire"]["transmitted"]

@@ -1,6 +1,6 @@
-"""Cards that cannot be had: each said with its address and what to do.
+"""Cards that cannot be used: each message names the address and what to do.
 
-A folder stands in for sysfs, with the few files that are looked at.
+A folder takes the place of sysfs, with the few files that ringline reads.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .operator_view import HEAD, Operator
+from .operator_harness import HEAD, Operator
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ REGISTERS = 128 << 10
 
 
 class Card:
-    """What sysfs shows of a card that nobody uses, and that does nothing."""
+    """A fake card: the sysfs folder of an unused one; its registers are a plain file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "sys" / "bus" / "pci" / "devices" / ADDRESS
@@ -32,7 +32,7 @@ class Card:
         (self.folder / "resource0").write_bytes(bytes(REGISTERS))
 
     def interface(self, name: str, driver: str | None, **files: str) -> None:
-        """The kernel's interface `name` on it, with such files."""
+        """Add the kernel interface `name`, with `files` in its folder."""
         if driver is not None:
             drivers = self.folder.parents[1] / "drivers" / driver
             drivers.mkdir(parents=True)
@@ -98,12 +98,12 @@ def test_a_card_of_another_kind(operator: Operator, card: Card) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "vendor": (lambda file: file.write_text("what\n"), "does not hold a hexadecimal number"),
     "device": (Path.unlink, "cannot use "),
-    "resource0": (lambda file: file.write_bytes(bytes(100)), "has 100 bytes, and the registers"),
+    "resource0": (lambda file: file.write_bytes(bytes(100)), "has 100 bytes; the registers"),
 }
 
 
 @pytest.mark.parametrize("file", BROKEN)
-def test_a_card_that_sysfs_does_not_show_whole(operator: Operator, card: Card, file: str) -> None:
+def test_a_card_with_damaged_sysfs_files(operator: Operator, card: Card, file: str) -> None:
     damage, told = BROKEN[file]
     damage(card.folder / file)
     sentence = refused(operator)
@@ -112,14 +112,14 @@ def test_a_card_that_sysfs_does_not_show_whole(operator: Operator, card: Card, f
 
 
 def test_a_card_that_does_not_answer(operator: Operator, card: Card) -> None:
-    """Its registers are plain memory: the reset bit stays."""
+    """The registers are plain memory, so the reset bit stays 1."""
     assert refused(operator).startswith(
         f"port wan (pci:{ADDRESS}): waited 5 s for CTRL.RST to become 0; it is 1 ("
     )
 
 
 def test_more_queues_than_the_card_has(operator: Operator, card: Card) -> None:
-    told = "port.wan.queues: must be a whole number from 1 to 16, not 17"
+    told = "port.wan.queues: must be an integer from 1 to 16, not 17"
     assert refused(operator, text=f"{CONFIG}queues = 17\n", code=2) == told
 
 
@@ -131,12 +131,12 @@ def test_more_queues_than_the_card_has(operator: Operator, card: Card) -> None:
         ("pci:03:00.0", '"pci:03:00.0" is not a PCI address; write it as in pci:0000:03:00.0 (ls'),
     ],
 )
-def test_a_device_string_that_means_nothing(operator: Operator, device: str, told: str) -> None:
+def test_an_invalid_device_string(operator: Operator, device: str, told: str) -> None:
     text = CONFIG.replace(f"pci:{ADDRESS}", device)
     assert refused(operator, text=text, code=2).startswith(f"port.wan.device: {told}")
 
 
 def test_physical_memory_that_is_not_in_one_piece(operator: Operator, card: Card) -> None:
-    """Ordinary pages will not do for a card without an IOMMU."""
+    """Without an IOMMU a card needs hugepages; normal pages are refused."""
     text = CONFIG.replace('"offset"', '"physical"')
     assert "reserve hugepages" in refused(operator, text=text)

@@ -1,4 +1,4 @@
-"""Configurations that are wrong: every mistake at once, each with its place and what is right."""
+"""Wrong configurations: all mistakes are reported at once, each with its place and the remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .operator_view import HEAD, ONE_QUEUE, PORT, Operator, as_nobody
+from .operator_harness import HEAD, ONE_QUEUE, PORT, Operator, as_nobody
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def made(path: Path, content: bytes) -> Path:
 
 @pytest.mark.parametrize("command", ["run", "check"])
 @pytest.mark.parametrize(("file", "told"), NO_FILE, ids=[told for _, told in NO_FILE])
-def test_what_is_no_configuration_is_refused(
+def test_a_file_that_is_no_configuration_is_refused(
     operator: Operator, command: str, file: object, told: str
 ) -> None:
     path = file(operator.folder)  # type: ignore[operator]
@@ -41,7 +41,7 @@ def test_what_is_no_configuration_is_refused(
     assert told in sentence
 
 
-def test_one_that_may_not_be_read_is_refused(open_operator: Operator) -> None:
+def test_an_unreadable_configuration_is_refused(open_operator: Operator) -> None:
     path = open_operator.write(ONE_QUEUE)
     path.chmod(0)
     if os.geteuid() == 0:
@@ -85,50 +85,50 @@ listen = "nowhere"
 """
 
 TOLD = """
-name: must be 1 to 32 of a-z, 0-9 and -, not "../edge"
+name: must be 1 to 32 characters from a-z, 0-9 and -, not "../edge"
 memry: unknown key; did you mean "memory"?
-memory.buffers: must be "auto" or a number, not "lots"
+memory.buffers: must be "auto" or an integer, not "lots"
 memory.hugepages: must be one of auto, require, off, not "always"
 port.wan.device: unknown device "sim:82598"; known: sim:82599, or a card as in pci:0000:03:00.0
 port.wan.queue: unknown key; did you mean "queues"?
-port.wan.queues: must be a whole number from 1 to 16, not 17
+port.wan.queues: must be an integer from 1 to 16, not 17
 port.wan.rx_descriptors: must be a power of two from 64 to 4096, not 100
-port.wan.promiscuous: must be true or false, not a text ("yes")
-port.wan.mac: must be the address of one station, not "01:00:00:00:00:00"
+port.wan.promiscuous: must be true or false, not a string ("yes")
+port.wan.mac: must be a unicast address other than zero, not "01:00:00:00:00:00"
 port.wan.rss_key: must be default, symmetric or 80 hexadecimal digits (40 bytes), not "12"
-port.wan.wire.flows.count: must be a whole number from 1 to 1048576, not 0
-port.wan.wire.flows.sizes: must be "imix", or frame sizes from 64 to 1522 (CRC included)
-port.wan.wire.flows.packets: must be a whole number from 0 to 281474976710656, not -1
+port.wan.wire.flows.count: must be an integer from 1 to 1048576, not 0
+port.wan.wire.flows.sizes: must be "imix", an integer or a list of integers from 64 to 1522
+port.wan.wire.flows.packets: must be an integer from 0 to 281474976710656, not -1
 port.wan.wire.rate_mpps: must be a number from 0 to 1000, not -1.0
 port.wan.wire.recrd: unknown key; did you mean "record"?
 port."a b": the name of a port must be 1 to 32 letters, digits, _ and -
-port."a b".device: must be a text in quotes, not a whole number (7)
+port."a b".device: must be a string, not an integer (7)
 worker.plugin: must be package.module:object, ./file.py:object, ./file.so:symbol or the name
-worker.cpus: must be a list of whole numbers from 0 to 4095; item 1 is "one"
-worker.state: must be bytes, from 65536 to 68719476736, such as 4194304 or "4 MiB", not "5 acres"
-worker.blanks: must be a whole number from 0 to 512, not 100000
-worker.debug: must be true or false, not a whole number (1)
-worker.restart.intensity: must be a whole number from 0 to 1000, not -1
-worker.restart.period: must be a number from 0.1 to 86400, not a text ("long")
-worker.40: there is no worker 40; there are 0 to 0
-driver.cpu: processor 4000 cannot be used here; usable: 0
+worker.cpus: must be a list of integers from 0 to 4095; item 1 is "one"
+worker.state: must be a number of bytes from 65536 to 68719476736, such as 4194304 or "4 MiB"
+worker.blanks: must be an integer from 0 to 512, not 100000
+worker.debug: must be true or false, not an integer (1)
+worker.restart.intensity: must be an integer from 0 to 1000, not -1
+worker.restart.period: must be a number from 0.1 to 86400, not a string ("long")
+worker.40: there is no worker 40; the workers are 0 to 0
+driver.cpu: CPU 4000 cannot be used here; usable: 0
 driver.idle: must be one of busy, adaptive, not "lazy"
 metrics.listen: must be address:port as in "127.0.0.1:9464", or "off", not "nowhere"
 """
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
-def test_every_mistake_is_told_at_once(operator: Operator, command: str) -> None:
+def test_all_mistakes_are_reported_at_once(operator: Operator, command: str) -> None:
     path = operator.write(MISTAKES)
     ended = operator.run(command, path)
     assert ended.code == 2
     expected = [f"{path}: {line}" for line in TOLD.strip().splitlines()]
     for line in expected:
-        assert [said for said in ended.sentences if said.startswith(line)], (line, ended.errors)
+        assert any(said.startswith(line) for said in ended.sentences), (line, ended.errors)
     assert len(ended.sentences) == len(expected), ended.errors
 
 
-def test_too_few_buffers_are_refused_with_the_sum(operator: Operator) -> None:
+def test_too_few_buffers_are_refused_with_the_calculation(operator: Operator) -> None:
     path = operator.write("memory.buffers = 3199\n" + ONE_QUEUE)
     assert operator.refused(2, "run", path) == (
         f"{path}: memory.buffers: 3199 are too few: 512 (port wan: 1 x 512 RX) + 512 (port wan: "
@@ -143,7 +143,7 @@ def test_ports_that_cannot_be_together_are_refused(operator: Operator) -> None:
     card = 'device = "pci:0000:03:00.0"\n'
     path = operator.write(f"{HEAD}[port.a]\n{card}[port.b]\n{card}")
     assert operator.refused(2, "run", path) == (
-        f"{path}: port.b: has the card of port a (pci:0000:03:00.0)"
+        f"{path}: port.b: uses the card of port a (pci:0000:03:00.0)"
     )
     path = operator.write(f"{HEAD}[port.a]\n{card}" + PORT)
     assert "share packet memory and need one dma mode (a: physical, wan: offset)" in (

@@ -1,4 +1,4 @@
-"""A machine that lacks something: said with how to get it, exit code 3, and nothing left."""
+"""Missing or full resources: exit code 3, a message with the remedy, and nothing left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .operator_view import ONE_QUEUE, SECONDS, Operator, alone, as_nobody
+from .operator_harness import ONE_QUEUE, TIMEOUT, Operator, as_nobody, in_mount_namespace
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ def config(operator: Operator) -> Path:
     return operator.write(FOREVER)
 
 
-# -- who else runs --------------------------------------------------------------------------
+# -- other instances ------------------------------------------------------------------------
 
 
 def test_an_instance_that_runs_already_is_refused_and_another_is_not(
@@ -35,26 +35,28 @@ def test_an_instance_that_runs_already_is_refused_and_another_is_not(
     other = operator.write(FOREVER.replace("NAME", f"{operator.name}-b"), "other.toml")
     with operator.serving(config) as first:
         told = f"the instance '{operator.name}' already runs: process {first.pid} holds /dev/shm/"
-        assert operator.refused(3, "run", config, beside=True).startswith(told)
+        assert operator.refused(3, "run", config, keep_instance=True).startswith(told)
         for command in (("run", other, *BRIEFLY), ("check", config)):
-            ended = operator.run(*command, beside=True)
+            ended = operator.run(*command, keep_instance=True)
             assert ended.code == 0, ended.errors
         assert first.poll() is None
     assert first.returncode == 0
 
 
-def test_a_killed_instance_is_in_nobodys_way(operator: Operator, config: Path) -> None:
+def test_a_killed_instance_does_not_block_the_next(operator: Operator, config: Path) -> None:
     with operator.serving(config) as first:
         first.kill()
-        first.wait(SECONDS)
-        assert "does not run; it left" in operator.refused(3, "status", operator.name, beside=True)
+        first.wait(TIMEOUT)
+        assert "does not run; it left" in operator.refused(
+            3, "status", operator.name, keep_instance=True
+        )
         ended = operator.run("run", config, *BRIEFLY)
         assert ended.code == 0, ended.errors
 
 
 # -- shared memory --------------------------------------------------------------------------
 
-EMPTY = 'test -z "$(ls -A /dev/shm)" || exit 99'  # checked in the namespace, when it has ended
+EMPTY = 'test -z "$(ls -A /dev/shm)" || exit 99'  # checked in the namespace after the command
 MEMORY = {
     "too small": (
         "mount -t tmpfs -o size=1m none /dev/shm",
@@ -85,24 +87,28 @@ MEMORY = {
 
 
 @pytest.mark.parametrize("kind", MEMORY)
-def test_shared_memory_that_cannot_be_had(operator: Operator, config: Path, kind: str) -> None:
+def test_shared_memory_that_is_too_small_or_not_usable(
+    operator: Operator, config: Path, kind: str
+) -> None:
     mount, begin, end = (part.replace("NAME", operator.name) for part in MEMORY[kind])
     afterwards = "rmdir /dev/shm/* 2>/dev/null || true; " + EMPTY
-    sentence = operator.refused(3, "run", config, within=alone(mount, afterwards=afterwards))
+    sentence = operator.refused(
+        3, "run", config, within=in_mount_namespace(mount, afterwards=afterwards)
+    )
     assert sentence.startswith(begin)
     assert sentence.endswith(end)
 
 
 def test_a_machine_without_shared_memory(operator: Operator, config: Path) -> None:
     devices = "mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3"
-    assert operator.refused(3, "run", config, within=alone(devices)) == (
+    assert operator.refused(3, "run", config, within=in_mount_namespace(devices)) == (
         f"/dev/shm/ringline.{operator.name}.descriptors cannot be created: there is no /dev/shm; "
         "mount a tmpfs there"
     )
 
 
-def test_shared_memory_that_fills_up_later_costs_what_it_must(operator: Operator) -> None:
-    """There is no room for the rings of a successor: told, tried again, given up, balanced."""
+def test_shared_memory_that_fills_up_later_gives_up_the_worker(operator: Operator) -> None:
+    """The rings of a successor find no room: reported, retried, given up; the books balance."""
     config = operator.write(f"{FOREVER}[worker]\nrestart = {{ intensity = 2 }}\n")
     kill_worker = (
         f"ringline status --json {operator.name} | "
@@ -116,7 +122,9 @@ def test_shared_memory_that_fills_up_later_costs_what_it_must(operator: Operator
         "kill -KILL $pid; code=0; wait $run || code=$?\n"
         f"rm /dev/shm/full; {EMPTY}; exit $code\n"
     )
-    ended = operator.run("run", config, "--report", "report.json", within=alone(script))
+    ended = operator.run(
+        "run", config, "--report", "report.json", within=in_mount_namespace(script)
+    )
     assert ended.code == 4
     assert f"/dev/shm is too full for /dev/shm/ringline.{operator.name}.rings.0." in ended.errors
     assert ended.last == "the workers of all queues were given up; see above"
@@ -124,12 +132,12 @@ def test_shared_memory_that_fills_up_later_costs_what_it_must(operator: Operator
     assert not any(report["balance"].values()), report["balance"]
 
 
-def test_hugepages_that_are_required_and_cannot_be_had(operator: Operator) -> None:
-    """More than any machine has, so that it is all the same whether there are some."""
+def test_required_hugepages_that_are_missing(operator: Operator) -> None:
+    """Asks for more than any machine has, so existing hugepages do not matter."""
     config = operator.write("memory.buffers = 16777216\n" + REQUIRED)
     mounts = "awk '$3 == \"hugetlbfs\" { print $2 }' /proc/mounts"
     unmount = f"for mount in $({mounts}); do umount -l $mount; done"
-    for within in ([], alone(unmount)):
+    for within in ([], in_mount_namespace(unmount)):
         sentence = operator.refused(3, "run", config, within=within)
         assert sentence.startswith('hugepages = "require", but ')
         assert sentence.endswith(
@@ -144,16 +152,16 @@ def test_hugepages_of_which_none_is_free(operator: Operator) -> None:
     config = operator.write(REQUIRED)
     (operator.folder / "huge").mkdir()
     mount = "umount -l -a -t hugetlbfs; mount -t hugetlbfs -o pagesize=1G none huge"
-    sentence = operator.refused(3, "run", config, within=alone(mount))
+    sentence = operator.refused(3, "run", config, within=in_mount_namespace(mount))
     assert "of 1 GiB are needed and 0 of 0 are free (echo " in sentence
 
 
-# -- what else is taken, full or not to be written -----------------------------------------------
+# -- ports, reports, folders and limits --------------------------------------------------------
 
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that another program listens on."""
+    """A TCP port that another program listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -192,14 +200,14 @@ def test_a_report_without_room_leaves_the_old_one_and_the_summary(
 ) -> None:
     folder = operator.folder / "small"
     folder.mkdir()
-    within = alone(
+    within = in_mount_namespace(
         "mount -t tmpfs -o size=8k none small",
         f"[ -z '{old}' ] || echo '{old.strip()}' > small/report.json",
         "head -c 8192 /dev/zero > small/full 2>/dev/null || true",
         afterwards="cp small/report.json kept || true",
     )
     ended = operator.run(
-        "run", config, *BRIEFLY, "--report", "small/report.json", within=within, other_words=True
+        "run", config, *BRIEFLY, "--report", "small/report.json", within=within, other_output=True
     )
     assert ended.code == 3
     told = "the report cannot be written to small/report.json: No space left on device"
@@ -224,7 +232,7 @@ def test_a_folder_for_the_status_socket_that_cannot_be_used(
     operator: Operator, config: Path, kind: str
 ) -> None:
     mount, told = STATUS_FOLDERS[kind]
-    within, variables = alone(mount), {"RUNTIME_DIRECTORY": None}
+    within, variables = in_mount_namespace(mount), {"RUNTIME_DIRECTORY": None}
     assert told in operator.refused(3, "run", config, within=within, environment=variables)
     variables = {"RUNTIME_DIRECTORY": str(operator.folder)}
     ended = operator.run("run", config, *BRIEFLY, within=within, environment=variables)
@@ -233,7 +241,7 @@ def test_a_folder_for_the_status_socket_that_cannot_be_used(
 
 LIMITS = {
     "--nofile=8": "Too many open files",
-    "--nofile=10": "cannot be created: ",  # then the words of the library that makes segments
+    "--nofile=10": "cannot be created: ",  # then a message of the segment library
     "--nofile=14": "Too many open files: raise the limit (ulimit -n)",
     "--nofile=16": "Too many open files",
     "--fsize=1000000": "File too large",
@@ -249,7 +257,9 @@ def test_a_limit_that_is_too_low(operator: Operator, config: Path, limit: str) -
 
 
 @pytest.mark.parametrize("command", ["check", "try"])
-def test_memory_that_a_plugin_cannot_have_is_told(operator: Operator, command: str) -> None:
+def test_plugin_state_that_does_not_fit_in_memory_is_reported(
+    operator: Operator, command: str
+) -> None:
     config = operator.write(ONE_QUEUE + '[worker]\nstate = "8 GiB"\n')
     arguments = [config] if command == "check" else ["forward", MIXED]
     ended = operator.run(command, *arguments, within=["prlimit", f"--as={60 << 20}"])
@@ -260,7 +270,7 @@ def test_memory_that_a_plugin_cannot_have_is_told(operator: Operator, command: s
 # -- other users --------------------------------------------------------------------------------
 
 
-def test_an_ordinary_user_needs_nothing_special(open_operator: Operator) -> None:
+def test_a_user_without_privileges_can_run(open_operator: Operator) -> None:
     config = open_operator.write(FOREVER)
     within = as_nobody() if os.geteuid() == 0 else []
     variables = {"XDG_RUNTIME_DIR": None, "HOME": None}
@@ -269,10 +279,10 @@ def test_an_ordinary_user_needs_nothing_special(open_operator: Operator) -> None
     assert "balance: 0 in all" in ended.out
 
 
-def test_an_instance_of_another_user_is_told_apart(open_operator: Operator) -> None:
+def test_an_instance_of_another_user_is_reported(open_operator: Operator) -> None:
     config = open_operator.write(FOREVER)
     name = open_operator.name
-    other = {"within": as_nobody(), "beside": True}
+    other = {"within": as_nobody(), "keep_instance": True}
     with open_operator.serving(config):
         for command in ("status", "top"):
             sentence = open_operator.refused(3, command, name, **other)

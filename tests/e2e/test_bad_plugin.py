@@ -1,4 +1,4 @@
-"""Plugins that are wrong or misbehave: told in a sentence, and never anybody else's trouble."""
+"""Wrong or misbehaving plugins: each is reported in a sentence and harms nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from ringline.workers.captures.captures import read_capture
 
-from .operator_view import ONE_QUEUE, SECONDS, Ended, Operator
+from .operator_harness import ONE_QUEUE, TIMEOUT, CommandResult, Operator
 
 pytestmark = pytest.mark.slow
 
@@ -180,7 +180,7 @@ AT_START = {
     "./plugins.py:WithoutProcess": "the class has no method process(self, batch)",
     "./plugins.py:WithArgument": "WithArgument() failed: TypeError: ",
     "./plugins.py:plain": "is a plain function: mark it with @packet_function (FOLDER/plugins.py",
-    "./plugins.py:number": "is int and none of the three that a plugin can be",
+    "./plugins.py:number": "native_plugin(…), not an object of type int",
     "./plugins.py:unknown_attribute": "does not compile: Unknown attribute 'banana'",
     "./plugins.py:answers_text": "a verdict is the number of a port or DROP (FOLDER/plugins.py",
     "./plugins.py:answers_nothing": "returns nothing; a verdict is the number of a port or DROP",
@@ -199,18 +199,18 @@ if PROOF:
 NO_PORTS = ("answers_256", "answers_minus_256", "answers_next_port", "AnswersNine")
 LITTLE = ("prlimit", f"--as={1 << 28}")  # bytes of memory
 
-# How they are run, where it matters.
+# Settings of single plugins.
 MORE = dict.fromkeys(DEATHS, "restart = { intensity = 1 }")
 WIRES = {"Hoards": 'flows = { packets = 4000 }, rate_mpps = 0.01, record = "out.pcap"'}
 WITHIN = dict.fromkeys(("Hoards", "HoardsInPrepare"), LITTLE)
-# Where the interpreter tells the place, or the plugin speaks for itself.
-OTHER_WORDS = {*DEATHS, *LATE, "./crashes.py:f", "Prints"}
+# Plugins whose run prints more than ringline's sentences: the interpreter's or their own.
+OTHER_OUTPUT = {*DEATHS, *LATE, "./crashes.py:f", "Prints"}
 
 
 class Result:
-    """A run that has ended. If it served, its books balance, and the recording agrees."""
+    """A run that has ended. If it wrote a report, its books balance and match the recording."""
 
-    def __init__(self, operator: Operator, ended: Ended) -> None:
+    def __init__(self, operator: Operator, ended: CommandResult) -> None:
         self.folder = operator.folder
         self.ended = ended
         path = operator.folder / "report.json"
@@ -227,7 +227,7 @@ class Result:
 
 
 def prepared(operator: Operator) -> Operator:
-    """An operator with a folder full of such plugins."""
+    """Write all plugins into the operator's folder."""
     operator.write(PLUGINS, "plugins.py")
     for name, text in FILES.items():
         operator.write(text, f"{name}.py")
@@ -235,7 +235,7 @@ def prepared(operator: Operator) -> Operator:
 
 
 def configured(operator: Operator, plugin: str, more: str = "") -> Path:
-    """A configuration that replays a capture through `plugin` and records what comes of it."""
+    """Write a configuration that replays a capture through `plugin` and records the output."""
     wire = WIRES.get(plugin, f'replay = "{MIXED}", record = "out.pcap"')
     name = plugin if "." in plugin or plugin in AT_START else f"./plugins.py:{plugin}"
     return operator.write(f'{ONE_QUEUE}wire = {{ {wire} }}\n[worker]\nplugin = "{name}"\n{more}\n')
@@ -244,8 +244,8 @@ def configured(operator: Operator, plugin: str, more: str = "") -> Path:
 def run(operator: Operator, plugin: str) -> Result:
     path = configured(prepared(operator), plugin, MORE.get(plugin, ""))
     arguments = ("run", path, "--report", "report.json")
-    other_words = plugin in OTHER_WORDS
-    ended = operator.run(*arguments, within=WITHIN.get(plugin, ()), other_words=other_words)
+    other_output = plugin in OTHER_OUTPUT
+    ended = operator.run(*arguments, within=WITHIN.get(plugin, ()), other_output=other_output)
     return Result(operator, ended)
 
 
@@ -255,8 +255,10 @@ def ran(
     tmp_path_factory: pytest.TempPathFactory,
     name_instance: Callable[[], str],
 ) -> Iterator[Callable[[str], Result]]:
-    """What came of a run with a plugin: ran(plugin). All that are needed run side by side, for
-    they mostly wait; those that take longest begin."""
+    """`ran(plugin)` returns the result of a run with a plugin.
+
+    All needed runs are started in four threads, the longest first: they mostly wait.
+    """
     tests = [item for item in request.session.items if item.path == request.path]
     asked = {test.callspec.params["plugin"] for test in tests if hasattr(test, "callspec")}
     order = sorted(asked, key=lambda plugin: plugin not in LATE)
@@ -283,7 +285,7 @@ def test_a_plugin_that_cannot_start_refuses_the_run(
     assert plugin.removeprefix("./") in result.ended.last
 
 
-def test_check_and_try_tell_the_same(plugins: Operator) -> None:
+def test_check_and_try_report_the_same(plugins: Operator) -> None:
     path = configured(plugins, "FailsSetup", '[worker.0]\nplugin = "./exits.py:f"')
     sentence = plugins.refused(2, "check", path)
     assert sentence.startswith(f"{path}: worker 0: plugin ./exits.py:f does not import: SystemExit")
@@ -304,7 +306,7 @@ def test_check_and_try_tell_the_same(plugins: Operator) -> None:
 def test_options_are_checked(operator: Operator) -> None:
     path = configured(operator, "forward", "options = { mapp = 3 }")
     operator.write(path.read_text().replace("./plugins.py:forward", "forward"))
-    told = 'plugin forward: option "mapp" is no option of this plugin; did you mean "map"?'
+    told = 'plugin forward: option "mapp" is not an option of this plugin; did you mean "map"?'
     assert operator.refused(2, "run", path) == told
     assert operator.refused(2, "check", path) == f"{path}: worker 0: {told}"
     assert operator.refused(2, "try", "forward", MIXED, "-o", "mapp=3") == told
@@ -324,7 +326,7 @@ def test_a_compiled_function_that_raises_loses_that_packet_alone(
 
 
 @pytest.mark.parametrize("plugin", NO_PORTS)
-def test_a_verdict_out_of_range_is_no_port(ran: Callable[[str], Result], plugin: str) -> None:
+def test_a_verdict_out_of_range_is_an_error(ran: Callable[[str], Result], plugin: str) -> None:
     result = ran(plugin)
     assert result.ended.code == 0
     assert result.drops == {"plugin_error": len(FRAMES)}
@@ -362,10 +364,10 @@ def test_a_worker_that_dies_again_and_again_is_given_up(
 
 
 @pytest.mark.parametrize("plugin", ["Prints"])
-def test_what_a_plugin_prints_is_apart_from_what_the_command_prints(
+def test_the_output_of_a_plugin_is_separate_from_the_command_s(
     ran: Callable[[str], Result], plugins: Operator, plugin: str
 ) -> None:
-    tried = plugins.run("try", f"./plugins.py:{plugin}", MIXED, other_words=True)
+    tried = plugins.run("try", f"./plugins.py:{plugin}", MIXED, other_output=True)
     for ended in (ran(plugin).ended, tried):
         assert ended.code == 0
         assert "printed in prepare\n" in ended.errors
@@ -375,14 +377,16 @@ def test_what_a_plugin_prints_is_apart_from_what_the_command_prints(
 
 
 @pytest.mark.parametrize("plugin", ["LeavesChild", "LeavesThread"])
-def test_what_a_plugin_started_ends_with_the_run(ran: Callable[[str], Result], plugin: str) -> None:
-    result = ran(plugin)  # which has looked for what is left
+def test_processes_and_threads_of_a_plugin_end_with_the_run(
+    ran: Callable[[str], Result], plugin: str
+) -> None:
+    result = ran(plugin)  # the run has checked that nothing is left
     assert result.ended.code == 0
     assert result.port["forwarded"] == len(FRAMES)
 
 
 @pytest.mark.parametrize("plugin", ["SpoilsHeaders"])
-def test_a_worker_that_spoils_every_header_it_can_reach_harms_nobody(
+def test_a_worker_that_overwrites_all_headers_harms_no_other_process(
     ran: Callable[[str], Result], plugin: str
 ) -> None:
     result = ran(plugin)
@@ -393,7 +397,7 @@ def test_a_worker_that_spoils_every_header_it_can_reach_harms_nobody(
 
 
 @pytest.mark.parametrize("plugin", ["HoardsInPrepare"])
-def test_a_plugin_that_takes_all_memory_at_first_is_refused(
+def test_a_plugin_that_takes_all_memory_in_prepare_is_refused(
     ran: Callable[[str], Result], plugin: str
 ) -> None:
     result = ran(plugin)
@@ -402,7 +406,7 @@ def test_a_plugin_that_takes_all_memory_at_first_is_refused(
 
 
 @pytest.mark.parametrize("plugin", ["Hoards"])
-def test_a_plugin_that_takes_all_memory_later_is_told(
+def test_a_plugin_that_takes_all_memory_later_is_reported(
     ran: Callable[[str], Result], plugin: str
 ) -> None:
     result = ran(plugin)
@@ -417,7 +421,7 @@ def test_a_plugin_that_never_comes_back_from_prepare_can_be_interrupted(plugins:
         time.sleep(1.0)  # by now it blocks
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=SECONDS)
+        _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, errors
 
 

@@ -1,4 +1,4 @@
-"""Odd places to be started from, and odd moments to be ended at."""
+"""Unusual surroundings of a command: streams, folders, environment, and moments of its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .operator_view import ONE_QUEUE, SECONDS, Operator
+from .operator_harness import ONE_QUEUE, TIMEOUT, Operator
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ def config(operator: Operator) -> Path:
 
 
 def in_shell(redirection: str) -> list[str]:
-    """The beginning of a command line with streams that only a shell can make so."""
+    """Return the beginning of a command line that runs with a shell redirection."""
     return ["sh", "-c", f'exec "$@" {redirection}', "sh"]
 
 
@@ -53,7 +53,7 @@ def test_closed_streams_change_nothing(operator: Operator, config: Path, closed:
     assert ("there is no such file" in ended.errors) == ("2>&-" not in closed)
 
 
-def test_output_that_cannot_be_written_is_told(operator: Operator, config: Path) -> None:
+def test_output_that_cannot_be_written_is_reported(operator: Operator, config: Path) -> None:
     told = "the output cannot be written: No space left on device: make room"
     commands = [("run", config, *BRIEFLY), ("check", config), ("try", "forward", MIXED)]
     for command in [*commands, ("--version",)]:
@@ -70,11 +70,11 @@ def test_an_error_output_that_cannot_be_written_ends_nothing(
     assert operator.run("run", none, within=in_shell("2>/dev/full")).code == 2
 
 
-def test_a_reader_that_has_gone_is_no_error(operator: Operator, config: Path) -> None:
+def test_a_closed_pipe_is_no_error(operator: Operator, config: Path) -> None:
     with operator.serving(config):
         for command in ("status --json NAME", "status NAME", "top NAME"):
-            words = command.replace("NAME", operator.name).split()
-            ended = operator.run(*words, within=in_shell("| true"), beside=True)
+            arguments = command.replace("NAME", operator.name).split()
+            ended = operator.run(*arguments, within=in_shell("| true"), keep_instance=True)
             assert ended.code == 0
             assert ended.errors == ""
 
@@ -89,7 +89,7 @@ def test_names_that_the_terminal_cannot_show_are_shown_escaped(operator: Operato
 
 
 @pytest.mark.parametrize("variable", ["HOME", "TERM"])
-def test_an_environment_without_the_usual_is_enough(operator: Operator, variable: str) -> None:
+def test_common_environment_variables_are_not_needed(operator: Operator, variable: str) -> None:
     ended = operator.run("run", operator.write(COMPILED), environment={variable: None})
     assert ended.code == 0, ended.errors
     assert "forwarded 194" in ended.out
@@ -110,7 +110,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(operator: Operator, cach
     assert "forwarded 194" in ended.out
 
 
-def test_a_current_folder_that_was_removed_is_told(operator: Operator, config: Path) -> None:
+def test_a_current_folder_that_was_removed_is_reported(operator: Operator, config: Path) -> None:
     gone = operator.folder / "gone"
     within = ["sh", "-c", f'mkdir {gone}; cd {gone}; rmdir {gone}; exec "$@"', "sh"]
     told = "the current folder is gone or out of reach (No such file or directory): go to another"
@@ -119,23 +119,23 @@ def test_a_current_folder_that_was_removed_is_told(operator: Operator, config: P
 
 
 def test_a_current_folder_that_is_removed_later_disturbs_nothing(operator: Operator) -> None:
-    """Not even the start of a worker's successor."""
+    """A worker's successor starts without it."""
     config = operator.write(FOREVER)
     place = operator.folder / "place"
     place.mkdir()
     with operator.serving(config, cwd=place) as process:
         place.rmdir()
         os.kill(worker(operator)["pid"], signal.SIGKILL)
-        until = time.monotonic() + SECONDS
+        deadline = time.monotonic() + TIMEOUT
         while not (worker(operator)["restarts"] and worker(operator)["up"]):
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < until
+            assert time.monotonic() < deadline
             time.sleep(0.05)
     assert process.returncode == 0
 
 
 def worker(operator: Operator) -> dict[str, int]:
-    asked = operator.run("status", "--json", operator.name, beside=True)
+    asked = operator.run("status", "--json", operator.name, keep_instance=True)
     found: dict[str, int] = json.loads(asked.out)["workers"][0]
     return found
 
@@ -148,17 +148,17 @@ def test_a_signal_soon_after_the_start_leaves_nothing(
     with operator.started("run", config) as process:
         time.sleep(after)
         process.send_signal(number)
-        process.communicate(timeout=SECONDS)
-    # In order when there was something to end, else at once, as every program.
+        process.communicate(timeout=TIMEOUT)
+    # 0: an orderly end. Otherwise the signal came early, before ringline handles it.
     assert process.returncode in (0, 130, -number)
 
 
-def test_ten_interrupts_do_what_one_does(operator: Operator, config: Path) -> None:
+def test_ten_interrupts_have_the_effect_of_one(operator: Operator, config: Path) -> None:
     with operator.serving(config) as process:
         for _ in range(10):
             process.send_signal(signal.SIGINT)
             time.sleep(0.02)
-        out, errors = process.communicate(timeout=SECONDS)
+        out, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, errors
     assert "balance: 0 in all" in out
     assert "Traceback" not in errors
@@ -168,15 +168,15 @@ def test_top_ends_when_it_is_interrupted_and_when_there_is_nothing_to_see(
     operator: Operator, config: Path
 ) -> None:
     with operator.serving(config) as run:
-        with operator.started("top", operator.name, beside=True) as watching:
+        with operator.started("top", operator.name, keep_instance=True) as watching:
             time.sleep(1.0)
             watching.send_signal(signal.SIGINT)
-            _, errors = watching.communicate(timeout=SECONDS)
+            _, errors = watching.communicate(timeout=TIMEOUT)
         assert watching.returncode in (0, 130), errors
         assert "Traceback" not in errors
-        with operator.started("top", operator.name, beside=True) as watching:
+        with operator.started("top", operator.name, keep_instance=True) as watching:
             time.sleep(1.0)
             run.send_signal(signal.SIGINT)
-            _, errors = watching.communicate(timeout=SECONDS)
+            _, errors = watching.communicate(timeout=TIMEOUT)
         assert watching.returncode == 0, errors
         assert "Traceback" not in errors

@@ -1,10 +1,10 @@
-"""Command lines that mean nothing: each command says what it wants, and nothing is started."""
+"""Wrong command lines: each command reports the mistake and starts nothing."""
 
 from __future__ import annotations
 
 import pytest
 
-from .operator_view import Operator
+from .operator_harness import Operator
 
 pytestmark = pytest.mark.slow
 
@@ -22,41 +22,41 @@ USAGE = {
     "try forward none.pcap -o a=1 -o a=2": "an option is given twice with -o",
     "try forward none.pcap -o a=2026-01-01": "-o.a: must not be a date or time",
     "try forward none.pcap -o a=nan": "-o.a: must be a finite number, not nan",
-    f"try forward none.pcap -o a=0x{'F' * 5000}": "-o.a: must be a number of at most 64 bits",
+    f"try forward none.pcap -o a=0x{'F' * 5000}": "-o.a: must be an integer of at most 64 bits",
     f"try forward none.pcap -o a={'9' * 5000}": "none.pcap: there is no such capture file",
     f"try forward none.pcap -o a={'[' * 5000}": "none.pcap: there is no such capture file",
-    "bench walking": "there is no 'walking'; one or more of handoff, driver, tx",
+    "bench walking": "unknown measurement 'walking'; choose from handoff, driver, tx",
     "bench --runs 0": "--runs must be at least 1, not 0",
     "bench --seconds nan": "--seconds must be above 0, not nan",
-    "bench --cpus 0,0": "--cpus wants two processors, as in 0,1, not '0,0'",
+    "bench --cpus 0,0": "--cpus must be two CPUs, as in 0,1, not '0,0'",
     "status ../passwd": "'../passwd' cannot be the name of an instance",
     "top ../passwd": "'../passwd' cannot be the name of an instance",
 }
-LACKING = {
+MISSING = {
     "status nobody": "no instance nobody runs here",
     "status --json nobody": "no instance nobody runs here",
     "top nobody": "no instance nobody runs here",
-    "bench --cpus 0,4095": "--cpus: processor 4095 cannot be used here; usable: 0",
+    "bench --cpus 0,4095": "--cpus: CPU 4095 cannot be used here; usable: 0",
 }
 
 
 @pytest.mark.parametrize("words", USAGE, ids=lambda words: words[:50])
-def test_wrong_usage_is_told(operator: Operator, words: str) -> None:
+def test_wrong_usage_is_reported(operator: Operator, words: str) -> None:
     ended = operator.run(*words.split())
     assert ended.code == 2
     assert USAGE[words] in ended.errors
     assert not ended.out
 
 
-@pytest.mark.parametrize("words", LACKING)
-def test_what_is_not_there_is_told(operator: Operator, words: str) -> None:
-    assert LACKING[words] in operator.refused(3, *words.split())
+@pytest.mark.parametrize("words", MISSING)
+def test_a_missing_instance_or_processor_is_reported(operator: Operator, words: str) -> None:
+    assert MISSING[words] in operator.refused(3, *words.split())
 
 
 @pytest.mark.parametrize("what", ["handoff", "plugin", "latency"])
 def test_a_benchmark_for_two_processors_is_refused_on_one(operator: Operator, what: str) -> None:
     sentence = operator.refused(3, "bench", what, within=["taskset", "-c", "0"])
     assert sentence == (
-        f"bench: two processors are needed for {what}, and only processor 0 can be used here; "
+        f"bench: two CPUs are needed for {what}, and only CPU 0 can be used here; "
         "it is enough for driver, tx, pipeline"
     )

@@ -1,8 +1,8 @@
-"""Captures through the whole pipeline, by the command line alone.
+"""Captures through the whole pipeline, by the command line only.
 
-What a simulated card transmitted is recorded and compared with what was replayed: the same
-frames, each as often, in order among those that receive-side scaling cannot tell apart. The
-counts of the report, of the device model and of the recording must be the same numbers.
+The frames that a simulated card transmits are recorded and compared with the replayed ones:
+the same frames, each the same number of times, in order within a flow. A flow is the frames
+with equal RSS input. The counts of the report, the device model and the recording must agree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 
 from ringline.workers.captures.captures import read_capture
-from ringline.workers.captures.headers import FRAME_MAX, FRAME_MIN, TYPE_VLAN, rss_input
+from ringline.workers.captures.headers import ETHERNET_MAX_UNTAGGED, ETHERNET_MIN
+
+from ..packet_headers import TYPE_VLAN, rss_input
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +29,7 @@ DATA = Path(__file__).parents[1] / "data"
 SAMPLES = sorted(DATA.glob("*.pcap*"))
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
 QUEUES = (1, 2, 4)
-SECONDS = 120  # after which a run hangs
+TIMEOUT = 120  # until a run counts as hanging
 
 Frame = bytes
 Run = Callable[..., "Result"]
@@ -35,7 +37,7 @@ Run = Callable[..., "Result"]
 
 @dataclass(frozen=True)
 class Result:
-    """One port of a run that has ended well."""
+    """One port of a run that exited with 0."""
 
     report: dict[str, Any]
     port: dict[str, Any]
@@ -43,7 +45,7 @@ class Result:
 
     @property
     def lane_drops(self) -> int:
-        """Packets that were received and not forwarded, by all reasons."""
+        """Packets that were received and dropped, for any reason."""
         return sum(
             number
             for queue in self.port["queues"]
@@ -70,7 +72,7 @@ def run_ports(tmp_path: Path, instance: Callable[[], str]) -> Callable[..., dict
             check=False,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=TIMEOUT,
         )
         assert ended.returncode == 0, f"exit code {ended.returncode}\n{ended.stdout}{ended.stderr}"
         told = json.loads(report.read_text())
@@ -98,13 +100,13 @@ def frames_of(capture: Path) -> list[Frame]:
 
 def replayed(capture: Path) -> list[Frame]:
     """The frames of a capture as a sending card puts them on the wire."""
-    return [frame.ljust(FRAME_MIN, b"\0") for frame in frames_of(capture)]
+    return [frame.ljust(ETHERNET_MIN, b"\0") for frame in frames_of(capture)]
 
 
 def fits(frame: Frame) -> bool:
     """Whether a card with jumbo frames off takes a frame."""
     tagged = int.from_bytes(frame[12:14], "big") == TYPE_VLAN
-    return len(frame) <= FRAME_MAX + 4 * tagged
+    return len(frame) <= ETHERNET_MAX_UNTAGGED + 4 * tagged
 
 
 def swapped(frame: Frame) -> Frame:
@@ -118,17 +120,17 @@ def by_rss_input(frames: list[Frame]) -> dict[bytes, list[Frame]]:
     return flows
 
 
-def same_frames_in_order(recorded: list[Frame], expected: list[Frame]) -> None:
-    """What was recorded is what was expected, each frame as often, flows in order."""
+def check_frames(recorded: list[Frame], expected: list[Frame]) -> None:
+    """Check that both have the same frames, each the same number of times, flows in order."""
     missing = Counter(expected) - Counter(recorded)
-    strange = Counter(recorded) - Counter(expected)
+    extra = Counter(recorded) - Counter(expected)
     assert not missing, f"{missing.total()} of {len(expected)} frames are missing"
-    assert not strange, f"{strange.total()} frames were recorded that nobody replayed"
+    assert not extra, f"{extra.total()} recorded frames were not replayed"
     assert by_rss_input(recorded) == by_rss_input(expected), "a flow is out of order"
 
 
-def balanced(result: Result) -> None:
-    """Every equation holds, and each buffer was found once in a full scan."""
+def check_balance(result: Result) -> None:
+    """Check that every residual is 0 and that all buffers are free at the end."""
     balance = result.report["balance"]
     assert not any(balance.values()), balance
     assert {"buffers", "scan_missing", "scan_duplicates"} <= balance.keys()
@@ -136,11 +138,14 @@ def balanced(result: Result) -> None:
     assert all(number == 0 for holder, number in holders.items() if holder != "free"), holders
 
 
-def books_are_right(result: Result, expected: list[Frame], refused: int = 0) -> None:
-    """Report, model and recording tell the same, in closed loop: nothing was lost."""
+def check_books(result: Result, expected: list[Frame], refused: int = 0) -> None:
+    """Check that report, model and recording agree and that no packet was lost.
+
+    `refused` frames were too long for the card.
+    """
     port, wire = result.port, result.port["wire"]
     packets, size = len(expected), sum(map(len, expected))
-    balanced(result)
+    check_balance(result)
     assert port["faults"] == []
     assert port["received"] == {"packets": packets, "bytes": size}
     assert port["transmitted"] == {"packets": packets, "bytes": size}
@@ -160,49 +165,49 @@ def books_are_right(result: Result, expected: list[Frame], refused: int = 0) -> 
     assert sum(worker["counters"]["forwarded"] for worker in result.report["workers"]) == packets
 
 
-def carried(run: Run, capture: Path, queues: int, plugin: str = "forward") -> None:
-    """One capture in closed loop, every promise checked."""
+def check_capture(run: Run, capture: Path, queues: int, plugin: str = "forward") -> None:
+    """Replay one capture without a rate limit, and check frames and books."""
     result = run(f'replay = "{capture}"', queues, plugin)
     frames = replayed(capture)
     accepted = [frame for frame in frames if fits(frame)]
     expected = [swapped(frame) for frame in accepted] if plugin == "mac_swap" else accepted
-    same_frames_in_order(result.recorded, expected)
-    books_are_right(result, expected, refused=len(frames) - len(accepted))
+    check_frames(result.recorded, expected)
+    check_books(result, expected, refused=len(frames) - len(accepted))
 
 
 @pytest.mark.parametrize("queues", QUEUES)
 @pytest.mark.parametrize("capture", SAMPLES, ids=lambda path: path.name)
 def test_own_recordings_come_out_as_they_went_in(run: Run, capture: Path, queues: int) -> None:
-    carried(run, capture, queues)
+    check_capture(run, capture, queues)
 
 
 @pytest.mark.parametrize("plugin", ["forward", "mac_swap"])
 def test_real_captures_come_out_as_they_went_in(run: Run, real_capture: Path, plugin: str) -> None:
-    """Proof mode tries each with every number of queues, otherwise with one of them."""
+    """Each capture runs with every number of queues in proof mode, otherwise with one."""
     chosen = QUEUES if PROOF else (QUEUES[len(real_capture.name + plugin) % len(QUEUES)],)
     for queues in chosen:
-        carried(run, real_capture, queues, plugin)
+        check_capture(run, real_capture, queues, plugin)
 
 
 @pytest.mark.parametrize("queues", QUEUES if PROOF else (2,))
 def test_addresses_are_swapped_and_nothing_else(run: Run, queues: int) -> None:
     for capture in SAMPLES:
-        carried(run, capture, queues, "mac_swap")
+        check_capture(run, capture, queues, "mac_swap")
 
 
 def test_repeats_are_all_carried(run: Run) -> None:
     capture = DATA / "mixed.pcap"
     result = run(f'replay = "{capture}", repeat = 50', 2)
     expected = replayed(capture) * 50
-    same_frames_in_order(result.recorded, expected)
-    books_are_right(result, expected)
+    check_frames(result.recorded, expected)
+    check_books(result, expected)
 
 
 def test_stripped_tags_are_put_back(run: Run) -> None:
     capture = DATA / "mixed.pcap"
     result = run(f'replay = "{capture}"', 2, "forward", "vlan_strip = true")
-    same_frames_in_order(result.recorded, replayed(capture))
-    balanced(result)
+    check_frames(result.recorded, replayed(capture))
+    check_balance(result)
     size = sum(map(len, result.recorded))
     tags = sum(frame[12:14] == b"\x81\x00" for frame in result.recorded)
     assert tags > 0
@@ -215,16 +220,16 @@ def test_two_ports_send_each_others_frames(
 ) -> None:
     wan, lan = DATA / "mixed.pcap", DATA / "sections.pcapng"
     results = run_ports({"wan": f'replay = "{wan}"', "lan": f'replay = "{lan}"'}, 2)
-    same_frames_in_order(results["lan"].recorded, replayed(wan))
-    same_frames_in_order(results["wan"].recorded, replayed(lan))
+    check_frames(results["lan"].recorded, replayed(wan))
+    check_frames(results["wan"].recorded, replayed(lan))
     for name, capture in (("wan", wan), ("lan", lan)):
         port = results[name].port
-        balanced(results[name])
+        check_balance(results[name])
         assert port["received"]["packets"] == port["forwarded"] == len(replayed(capture))
 
 
 def test_a_rated_wire_loses_nothing_while_workers_get_ready(run: Run, tmp_path: Path) -> None:
-    """2,000 packets a second: in the second this plugin takes, more than all rings hold."""
+    """2,000 packets/s for the second that the plugin needs: more than all rings hold."""
     plugin = tmp_path / "slow.py"
     plugin.write_text(
         "import time\n\n\nclass Slow:\n"
@@ -232,7 +237,7 @@ def test_a_rated_wire_loses_nothing_while_workers_get_ready(run: Run, tmp_path: 
         "    def process(self, batch):\n        batch.verdicts[:] = batch.ports\n"
     )
     result = run("flows = { packets = 3000 }, rate_mpps = 0.002", 1, f"{plugin}:Slow")
-    balanced(result)
+    check_balance(result)
     assert result.port["card_drops"]["no_descriptor"] == 0
     assert result.port["wire"]["transmitted"] == 3000
 
@@ -240,7 +245,7 @@ def test_a_rated_wire_loses_nothing_while_workers_get_ready(run: Run, tmp_path: 
 def test_flows_of_every_kind_are_carried(run: Run) -> None:
     flows = 'count = 64, sizes = "imix", ip = "mixed", protocol = "mixed", packets = 20000'
     result = run(f"flows = {{ {flows} }}", 4)
-    books_are_right(result, result.recorded)
+    check_books(result, result.recorded)
     assert len(result.recorded) == 20000
     assert len(by_rss_input(result.recorded)) == 64
     assert {len(frame) for frame in result.recorded} == {60, 62, 74, 590, 1514}
@@ -250,14 +255,14 @@ def test_flows_of_every_kind_are_carried(run: Run) -> None:
 
 @pytest.mark.parametrize("queues", QUEUES)
 def test_overload_loses_packets_with_a_reason_only(run: Run, queues: int) -> None:
-    """400 million packets a second come, several times what any machine carries."""
+    """400 million packets/s arrive, several times what any machine carries."""
     packets = 5_000_000 if PROOF else 500_000
     result = run(f"flows = {{ packets = {packets} }}, rate_mpps = 400.0", queues)
     port, wire = result.port, result.port["wire"]
-    balanced(result)
+    check_balance(result)
     assert wire["offered"] == packets
     dropped = sum(number for name, number in wire.items() if name.startswith("dropped_"))
-    assert dropped > 0, "the machine carried all: no overload was shown"
+    assert dropped > 0, "no packet was dropped: the machine was not overloaded"
     assert wire["offered"] == wire["delivered"] + dropped
     assert wire["delivered"] == port["received"]["packets"]
     assert sum(port["card_drops"].values()) == dropped

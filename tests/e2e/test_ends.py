@@ -1,4 +1,4 @@
-"""Ends that are asked for: twice, by a terminal that goes away, by a reader that goes away."""
+"""Requested ends: two interrupts, a closed terminal, a closed output pipe, an ignored hangup."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 import pytest
 
-from .running import Running, alive, check_counts, until
+from .run_harness import RunHarness, alive, check_counts, wait_until
 
 pytestmark = pytest.mark.slow
 
-# Takes its standard input as the terminal of its session, then becomes the command.
+# Makes standard input the controlling terminal of its session, then executes the command.
 ON_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -25,7 +25,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
-def test_interrupting_twice_hurries_and_skips_nothing(start: Callable[..., Running]) -> None:
+def test_a_second_interrupt_skips_no_part_of_the_end(start: Callable[..., RunHarness]) -> None:
     run = start()
     run.serving()
     run.process.send_signal(signal.SIGINT)
@@ -37,8 +37,8 @@ def test_interrupting_twice_hurries_and_skips_nothing(start: Callable[..., Runni
     assert run.left() == []
 
 
-def test_a_terminal_that_is_closed_ends_the_run_in_order(start: Callable[..., Running]) -> None:
-    """Its children have sessions of their own: no hangup reaches them."""
+def test_a_terminal_that_is_closed_ends_the_run_in_order(start: Callable[..., RunHarness]) -> None:
+    """The children have sessions of their own: no hangup reaches them."""
     run = start(begin=False)
     ours, terminal = pty.openpty()
 
@@ -59,7 +59,7 @@ def test_a_terminal_that_is_closed_ends_the_run_in_order(start: Callable[..., Ru
             seen += os.read(ours, 65536)
         return b"pps" in seen
 
-    until(served, "the first rates")
+    wait_until(served, "the first rates")
     pids = [pid for pid, _ in run.children()]
     os.close(ours)
     code, report = run.ended()
@@ -69,7 +69,7 @@ def test_a_terminal_that_is_closed_ends_the_run_in_order(start: Callable[..., Ru
     assert run.left() == []
 
 
-def test_a_reader_that_goes_away_ends_the_run_in_order(start: Callable[..., Running]) -> None:
+def test_a_reader_that_goes_away_ends_the_run_in_order(start: Callable[..., RunHarness]) -> None:
     """As `ringline run | head -1` does."""
     run = start(begin=False)
     run.process = subprocess.Popen(run.command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -82,8 +82,8 @@ def test_a_reader_that_goes_away_ends_the_run_in_order(start: Callable[..., Runn
     assert run.left() == []
 
 
-def test_a_hangup_that_was_to_be_ignored_ends_nothing(start: Callable[..., Running]) -> None:
-    """As under nohup."""
+def test_an_ignored_hangup_does_not_end_the_run(start: Callable[..., RunHarness]) -> None:
+    """As with nohup."""
     run = start(begin=False)
     run.process = subprocess.Popen(
         ["nohup", *run.command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

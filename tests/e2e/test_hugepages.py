@@ -1,4 +1,4 @@
-"""On hugepages: they are used where there are some, and given back whoever is killed."""
+"""Hugepages are used where they exist, and freed after the supervisor was killed."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def free_pages() -> int:
 
 @pytest.fixture
 def pages() -> Iterator[None]:
-    """Hugepages of 2 MiB, reserved for this test if none are."""
+    """Reserve more hugepages of 2 MiB for the test."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root and unshare, to mount hugepages")
     before = PAGES.read_text()
     try:
         PAGES.write_text(str(int(before) + WANTED))
         if free_pages() < WANTED:
-            pytest.skip(f"needs {WANTED} hugepages; the kernel has not so much memory in one piece")
+            pytest.skip(f"needs {WANTED} hugepages; the kernel has too little contiguous memory")
         yield
     finally:
         PAGES.write_text(before)
 
 
-def test_hugepages_are_given_back_after_a_kill(
+def test_hugepages_are_freed_after_a_kill(
     pages: None, tmp_path: Path, instance: Callable[[], str]
 ) -> None:
     name, folder = instance(), tmp_path / "hugepages"
@@ -59,7 +59,7 @@ def test_hugepages_are_given_back_after_a_kill(
     assert seen["children"] == []
     assert seen["code"] == 0, result.stderr
     assert seen["after"] == []
-    deadline = time.monotonic() + 10  # what else uses hugepages here may hold some for a moment
+    deadline = time.monotonic() + 10  # other programs may hold some for a moment
     while free_pages() < before and time.monotonic() < deadline:
         time.sleep(0.1)
     assert free_pages() >= before, "hugepages are still in use"

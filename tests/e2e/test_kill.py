@@ -1,7 +1,7 @@
 """Killing any process at any moment: nothing is left, and the books balance.
 
-By the command line alone. Moments are drawn from a seed that a failure prints;
-RINGLINE_PROOF=1 draws many more.
+By the command line only. The moments are random; a failure prints the seed, and
+RINGLINE_SEED sets it. RINGLINE_PROOF=1 tries many more.
 """
 
 from __future__ import annotations
@@ -21,56 +21,56 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ringline.shm._shm import ffi
 
-from .running import (
-    SECONDS,
+from .run_harness import (
     SEED,
-    Running,
+    TIMEOUT,
+    RunHarness,
     alive,
     check_counts,
     drops,
     kill,
-    kill_and_see_successor,
+    kill_and_wait_for_successor,
     restarts,
-    see_end,
-    until,
+    wait_for_end,
+    wait_until,
 )
 
 pytestmark = pytest.mark.slow
 
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
-TIMES = 40 if PROOF else 2  # how often each kind of death is tried
-BATCH = 64  # a dead worker costs at most so many packets
+TIMES = 40 if PROOF else 2  # repetitions of each kind of death
+BATCH = 64  # packets that a dead worker loses at most
 
 
 @pytest.mark.parametrize("process", [False, True], ids=["stepped card", "card process"])
 def test_a_killed_worker_costs_at_most_a_batch(
-    start: Callable[..., Running], process: bool
+    start: Callable[..., RunHarness], process: bool
 ) -> None:
     draw = random.Random(SEED)
     run = start(process=process)
     run.serving()
     for _ in range(TIMES):
         time.sleep(draw.random() * 0.2)
-        kill_and_see_successor(run, 1)
+        kill_and_wait_for_successor(run, 1)
     code, report = run.end()
     assert code == 0, run.output
     check_counts(report)
     assert restarts(report) == [0, TIMES]
     lost = drops(report, "worker_lost")
-    assert lost[0] == 0, "another queue paid for it"
+    assert lost[0] == 0, "another queue lost packets"
     assert lost[1] <= BATCH * TIMES
     port = report["ports"]["wan"]
     assert sum(port["drops"].values()) == lost[1]
-    assert sum(port["card_drops"].values()) == 0, "closed loop: nothing is lost for lack of time"
+    assert sum(port["card_drops"].values()) == 0, "without a rate limit the card drops nothing"
     assert port["wire"]["delivered"] == port["received"]["packets"]
     assert port["wire"]["transmitted"] == port["forwarded"]
     assert run.left() == []
 
 
 def test_killing_workers_again_and_again_leaves_the_books_right(
-    start: Callable[..., Running],
+    start: Callable[..., RunHarness],
 ) -> None:
-    """Without waiting for successors: they die in every phase of their lives."""
+    """Without waiting for successors: workers die in every phase."""
     draw = random.Random(SEED + 1)
     run = start()
     run.serving()
@@ -87,10 +87,10 @@ def test_killing_workers_again_and_again_leaves_the_books_right(
     assert run.left() == []
 
 
-def test_a_stopped_worker_is_replaced(start: Callable[..., Running]) -> None:
-    """SIGSTOP: it lives, and does nothing more. ABRT does not reach it, KILL does."""
+def test_a_stopped_worker_is_replaced(start: Callable[..., RunHarness]) -> None:
+    """A stopped worker (SIGSTOP) exists but does nothing. SIGABRT has no effect; SIGKILL has."""
     run = start()
-    kill_and_see_successor(run, 0, signal.SIGSTOP)
+    kill_and_wait_for_successor(run, 0, signal.SIGSTOP)
     code, report = run.end()
     assert code == 0, run.output
     check_counts(report)
@@ -101,9 +101,9 @@ def test_a_stopped_worker_is_replaced(start: Callable[..., Running]) -> None:
 
 
 def test_a_worker_that_breaks_an_index_of_its_rings_is_replaced(
-    start: Callable[..., Running],
+    start: Callable[..., RunHarness],
 ) -> None:
-    """The driver does not poll it any more, and its heart beats on: somebody has to end it."""
+    """The driver stops polling it, but its heartbeat continues: the supervisor must end it."""
     run = start()
     generation = run.serving()["workers"][0]["generation"]
     rings = Path(f"/dev/shm/ringline.{run.name}.rings.0.{generation}")
@@ -111,13 +111,13 @@ def test_a_worker_that_breaks_an_index_of_its_rings_is_replaced(
     with rings.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
 
         def ended() -> bool:
-            for _ in range(1000):  # the worker writes it, too
+            for _ in range(1000):  # the worker writes the index, too
                 memory[producer : producer + 4] = b"\0\0\0\x80"
             return not rings.exists()
 
-        until(ended, "the end of the worker whose rings these are")
+        wait_until(ended, "the end of the worker with these rings")
     after = run.serving()["ports"]["wan"]["queues"][0]["rx_packets"]
-    until(
+    wait_until(
         lambda: run.status()["ports"]["wan"]["queues"][0]["rx_packets"] > after,
         "the first packet for its successor",
     )
@@ -130,7 +130,7 @@ def test_a_worker_that_breaks_an_index_of_its_rings_is_replaced(
 
 
 def counters_of(url: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    with urllib.request.urlopen(url, timeout=SECONDS) as answer:
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
         text = answer.read().decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -141,15 +141,17 @@ def counters_of(url: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float
     }
 
 
-def test_counters_never_step_back_across_a_restart(start: Callable[..., Running]) -> None:
+def test_counters_never_decrease_across_a_restart(start: Callable[..., RunHarness]) -> None:
     draw = random.Random(SEED + 2)
     run = start()
     url = run.serving()["metrics"]
     before: dict[Any, float] = {}
     for turn in range(20 * TIMES):
         now = counters_of(url)
-        back = {key: (was, now.get(key)) for key, was in before.items() if now.get(key, 0) < was}
-        assert back == {}, f"seed {SEED}, scrape {turn}"
+        decreased = {
+            key: (was, now.get(key)) for key, was in before.items() if now.get(key, 0) < was
+        }
+        assert decreased == {}, f"seed {SEED}, scrape {turn}"
         before = now
         if turn % 5 == 2:
             kill(run.first("worker"))
@@ -169,7 +171,7 @@ def test_counters_never_step_back_across_a_restart(start: Callable[..., Running]
 @pytest.mark.parametrize("process", [False, True], ids=["stepped card", "card process"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 def test_the_death_of_the_driver_ends_the_run_with_balanced_books(
-    start: Callable[..., Running], process: bool, number: signal.Signals
+    start: Callable[..., RunHarness], process: bool, number: signal.Signals
 ) -> None:
     draw = random.Random(SEED + 3)
     for _ in range(TIMES if number is signal.SIGKILL else 1):
@@ -192,7 +194,7 @@ def test_the_death_of_the_driver_ends_the_run_with_balanced_books(
         assert run.left() == []
 
 
-def test_the_death_of_a_card_process_ends_the_run(start: Callable[..., Running]) -> None:
+def test_the_death_of_a_card_process_ends_the_run(start: Callable[..., RunHarness]) -> None:
     draw = random.Random(SEED + 4)
     for _ in range(TIMES):
         run = start(process=True)
@@ -211,7 +213,7 @@ def test_the_death_of_a_card_process_ends_the_run(start: Callable[..., Running])
 
 @pytest.mark.parametrize("process", [False, True], ids=["stepped card", "card process"])
 def test_when_the_supervisor_is_killed_its_children_end_and_the_next_start_clears_up(
-    start: Callable[..., Running], process: bool
+    start: Callable[..., RunHarness], process: bool
 ) -> None:
     draw = random.Random(SEED + 5)
     run = start(process=process)
@@ -222,21 +224,21 @@ def test_when_the_supervisor_is_killed_its_children_end_and_the_next_start_clear
         assert len(pids) == 3 + process
         run.process.kill()
         run.process.wait()
-        if turn % 2 == 0:  # the next start need not wait for them
-            see_end(pids)
+        if turn % 2 == 0:  # odd turns start again while the children may still run
+            wait_for_end(pids)
         run.start()
         run.serving()
         code, report = run.end()
         assert code == 0, run.output
         check_counts(report)
-        see_end(pids)
+        wait_for_end(pids)
         assert run.left() == []
         run.start()
 
 
 @pytest.mark.parametrize("role", ["driver", "worker", "card"])
 def test_a_stopped_child_does_not_outlive_its_supervisor(
-    start: Callable[..., Running], role: str
+    start: Callable[..., RunHarness], role: str
 ) -> None:
     run = start(process=True)
     run.serving()
@@ -244,11 +246,13 @@ def test_a_stopped_child_does_not_outlive_its_supervisor(
     kill(run.first(role), signal.SIGSTOP)
     run.process.kill()
     run.process.wait()
-    see_end(pids)
+    wait_for_end(pids)
 
 
 @pytest.mark.parametrize("role", ["driver", "worker", "card", "supervisor"])
-def test_a_death_while_it_starts_leaves_nothing(start: Callable[..., Running], role: str) -> None:
+def test_a_death_while_it_starts_leaves_nothing(
+    start: Callable[..., RunHarness], role: str
+) -> None:
     draw = random.Random(SEED + 6)
     for _ in range(TIMES):
         run = start(process=role == "card")
@@ -259,7 +263,7 @@ def test_a_death_while_it_starts_leaves_nothing(start: Callable[..., Running], r
         if role == "supervisor":
             run.process.kill()
             run.process.wait()
-            see_end(pids)
+            wait_for_end(pids)
             run.start("--for", "0.1")
             code, report = run.ended()
             assert code == 0, run.output
@@ -268,7 +272,7 @@ def test_a_death_while_it_starts_leaves_nothing(start: Callable[..., Running], r
             kill(pid)
             time.sleep(0.05)
             code, report = run.end()
-            # A signal that comes when Python has begun or finished its own part is not ours.
+            # -SIGTERM: the signal came while Python itself started or ended.
             assert code in (0, 2, 4, -signal.SIGTERM), run.output
             if report:
                 check_counts(report)

@@ -1,4 +1,4 @@
-"""The foreign card: a device model in a process of its own, compiled here."""
+"""The foreign card: an independent device model, compiled here, in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ADDRESS = "0000:03:00.0"
 
 
 class Card:
-    """A running model: its sysfs directory, and the counts it prints."""
+    """A running model, with its sysfs folder and the counts that it prints."""
 
     def __init__(
         self, binary: Path, sysfs: Path, instance: str, frames: int, seconds: int, swap: bool
@@ -42,19 +42,21 @@ class Card:
             time.sleep(0.005)
 
     def counts(self, seconds: float, driver: subprocess.Popen[str] | None = None) -> dict[str, Any]:
-        """What it counted, once every frame is back, something failed or its time is over; empty
-        when the process of its driver has ended before."""
+        """The counts of the card, printed when every frame is back, at a fault, or at its timeout.
+
+        Fails after `seconds`. Empty when the process `driver` ends before.
+        """
         assert self.process.stdout is not None
         deadline = time.monotonic() + seconds
         while not select.select([self.process.stdout], [], [], 0.1)[0]:
-            assert time.monotonic() < deadline, f"the card said nothing for {seconds} s"
+            assert time.monotonic() < deadline, f"the card printed nothing for {seconds} s"
             if driver is not None and driver.poll() is not None:
                 return {}
         counts: dict[str, Any] = json.loads(self.process.stdout.readline())
         return counts
 
     def close(self) -> None:
-        """Take the card away."""
+        """End the process of the card."""
         try:
             self.process.communicate(timeout=10)
         except subprocess.TimeoutExpired:
@@ -102,5 +104,5 @@ def hash_of(card_binary: Path) -> Callable[[bytes, bytes], int]:
 
 @pytest.fixture
 def spaces() -> SimpleNamespace:
-    """Where device addresses begin."""
+    """The first device address of each DMA segment."""
     return SimpleNamespace(descriptors=0x1000_0000, packets=0x1_0000_0000)

@@ -1,5 +1,5 @@
-"""The foreign card itself, against a driver of a hundred lines: it carries numbered frames, and
-it notices every way in which a driver or pipeline can fail with them."""
+"""The foreign card with a small driver: it carries numbered frames, and it detects frames that a
+driver or pipeline loses, duplicates, damages or reorders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEY = bytes.fromhex(
 
 
 class SmallDriver:
-    """Two queues; what is received is transmitted from the same buffer."""
+    """A driver with two queues; it sends each packet from the buffer that received it."""
 
     def __init__(self, card: Any, spaces: SimpleNamespace) -> None:
         self.spaces = spaces
@@ -70,7 +70,7 @@ class SmallDriver:
             time.sleep(0.001)
 
     def ring(self, kind: int, queue: int) -> int:
-        """Offset in the descriptor segment of RX (0) or TX (1) ring."""
+        """Offset of a ring in the descriptor segment; `kind` is 0 for RX, 1 for TX."""
         return (2 * kind + queue) * 16 * ENTRIES
 
     def start(self) -> None:
@@ -114,7 +114,7 @@ class SmallDriver:
         self.write(0x01018 + 0x40 * queue, tail)
 
     def receive(self) -> Iterator[tuple[int, int, int, tuple[int, ...]]]:
-        """Queue, buffer, length and descriptor of what has arrived."""
+        """Queue, buffer, length and descriptor of each frame that has arrived."""
         for queue in range(2):
             while self.posted[queue]:
                 at = self.ring(0, queue) + 16 * self.rx_head[queue]
@@ -144,20 +144,22 @@ class SmallDriver:
                 self.free.append(self.sending[queue].pop(0))
             elif not room_for_one or len(self.sending[queue]) < ENTRIES - 1:
                 return
-            assert time.monotonic() < deadline, "a transmit descriptor is never done"
+            assert time.monotonic() < deadline, "a transmit descriptor is never completed"
 
 
 @pytest.fixture
 def drive(
     make_card: Callable[..., Any], spaces: SimpleNamespace
 ) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Run a card with the small driver: drive(frames, spoil) -> counts. `spoil(driver, number,
-    queue, buffer, length)` sends the packet, or does what it likes."""
+    """Run a card with the small driver: drive(frames, send) -> counts.
+
+    `send(driver, number, queue, buffer, length)` sends packet `number`, or misbehaves.
+    """
     drivers: list[SmallDriver] = []
 
     def run(
         frames: int,
-        spoil: Callable[..., None] = lambda driver, _, *packet: driver.send(*packet),
+        send: Callable[..., None] = lambda driver, _, *packet: driver.send(*packet),
         expect: int | None = None,
         seconds: int = 60,
     ) -> dict[str, Any]:
@@ -168,7 +170,7 @@ def drive(
         number, deadline = 0, time.monotonic() + seconds
         while number < (frames if expect is None else expect) and time.monotonic() < deadline:
             for queue, buffer, length, _ in driver.receive():
-                spoil(driver, number, queue, buffer, length)
+                send(driver, number, queue, buffer, length)
                 number += 1
             for queue in range(2):
                 driver.reclaim(queue)
@@ -193,7 +195,7 @@ def test_every_frame_comes_back_once_and_in_order(drive: Callable[..., dict[str,
 
 
 @pytest.mark.slow
-def test_a_damaged_byte_is_noticed(drive: Callable[..., dict[str, Any]]) -> None:
+def test_a_damaged_byte_is_detected(drive: Callable[..., dict[str, Any]]) -> None:
     def damage(driver: SmallDriver, number: int, queue: int, buffer: int, length: int) -> None:
         if number == 10:
             driver.packets[buffer * STRIDE + length - 1] ^= 1
@@ -204,7 +206,7 @@ def test_a_damaged_byte_is_noticed(drive: Callable[..., dict[str, Any]]) -> None
 
 
 @pytest.mark.slow
-def test_a_lost_frame_is_noticed(drive: Callable[..., dict[str, Any]]) -> None:
+def test_a_lost_frame_is_detected(drive: Callable[..., dict[str, Any]]) -> None:
     def lose(driver: SmallDriver, number: int, queue: int, buffer: int, length: int) -> None:
         if number != 10:
             driver.send(queue, buffer, length)
@@ -213,7 +215,7 @@ def test_a_lost_frame_is_noticed(drive: Callable[..., dict[str, Any]]) -> None:
     assert (counts["complete"], counts["returned"], counts["sent"]) == (False, 99, 100)
 
 
-def test_a_frame_sent_twice_is_noticed(drive: Callable[..., dict[str, Any]]) -> None:
+def test_a_frame_sent_twice_is_detected(drive: Callable[..., dict[str, Any]]) -> None:
     def twice(driver: SmallDriver, number: int, queue: int, buffer: int, length: int) -> None:
         if number == 10:
             other = driver.free.pop()
@@ -226,7 +228,7 @@ def test_a_frame_sent_twice_is_noticed(drive: Callable[..., dict[str, Any]]) -> 
     assert (counts["complete"], counts["returned"], counts["duplicates"]) == (True, 100, 1)
 
 
-def test_wrong_order_is_noticed(drive: Callable[..., dict[str, Any]]) -> None:
+def test_wrong_order_is_detected(drive: Callable[..., dict[str, Any]]) -> None:
     held: list[tuple[int, int, int]] = []
 
     def reverse(driver: SmallDriver, number: int, *packet: int) -> None:
@@ -244,11 +246,11 @@ def test_wrong_order_is_noticed(drive: Callable[..., dict[str, Any]]) -> None:
     ("length", "address", "sentence"),
     [
         (100, 1 << 40, "outside the packets"),
-        (0, None, "transmit queue . for a frame"),
-        (1519, None, "transmit queue . for a frame"),
+        (0, None, "transmit queue . does not describe a frame"),
+        (1519, None, "transmit queue . does not describe a frame"),
     ],
 )
-def test_what_a_card_would_not_do_is_refused(
+def test_invalid_descriptors_are_faults(
     drive: Callable[..., dict[str, Any]], length: int, address: int | None, sentence: str
 ) -> None:
     def demand(driver: SmallDriver, number: int, queue: int, buffer: int, _: int) -> None:
@@ -261,7 +263,7 @@ def test_what_a_card_would_not_do_is_refused(
     assert sentence.replace(" .", "") in re.sub(r" \d, descriptor.*0x\S+", "", counts["fault"])
 
 
-def test_nothing_moves_without_bus_mastering(make_card: Callable[..., Any], spaces: Any) -> None:
+def test_dma_without_bus_mastering_is_a_fault(make_card: Callable[..., Any], spaces: Any) -> None:
     card = make_card(10, 5)
     driver = SmallDriver(card, spaces)
     try:

@@ -1,5 +1,5 @@
-"""Any device model can stand in for a card: the real command drives one that shares no source
-with ringline, in a process of its own, and the model says whether every frame came back."""
+"""Any device model can replace a card: the real command drives a model that shares no code with
+ringline, in a process of its own, and the model checks that every frame came back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Carry = Callable[..., tuple[dict[str, Any], dict[str, Any]]]
 
 @pytest.fixture
 def carry(make_card: Callable[..., Any], tmp_path: Path) -> Carry:
-    """Have ringline drive a card: carry(frames, queues, plugin) -> (counts of the card, report)."""
+    """Run ringline on a card: carry(frames, queues, plugin) -> (counts of the card, report)."""
 
     def carry(
         frames: int, queues: int, plugin: str = "forward", more: str = ""
@@ -55,7 +55,7 @@ def carry(make_card: Callable[..., Any], tmp_path: Path) -> Carry:
 
 
 def all_well(counts: dict[str, Any], report: dict[str, Any], frames: int, queues: int) -> None:
-    """What the card counted, and that ringline's books tell the same."""
+    """The card counted every frame, and the report of ringline has the same numbers."""
     assert counts["fault"] is None
     assert counts["complete"], counts
     assert counts["sent"] == counts["returned"] == frames
@@ -67,12 +67,12 @@ def all_well(counts: dict[str, Any], report: dict[str, Any], frames: int, queues
     assert port["forwarded"] == frames
     assert [queue["rx_packets"] for queue in port["queues"]] == counts["received"]
     assert len(counts["received"]) == queues
-    assert min(counts["received"]) > frames / queues / 4, "receive-side scaling spreads badly"
+    assert min(counts["received"]) > frames / queues / 4, "the queues are loaded unevenly"
     assert all(number == 0 for holder, number in report["buffers"].items() if holder != "free")
 
 
 @pytest.mark.parametrize("queues", [1, 3])
-def test_a_card_that_ringline_does_not_know_is_driven(carry: Carry, queues: int) -> None:
+def test_a_foreign_card_forwards_every_frame(carry: Carry, queues: int) -> None:
     frames = 50_000
     all_well(*carry(frames, queues), frames, queues)
 
@@ -82,8 +82,8 @@ def test_frames_return_with_addresses_swapped(carry: Carry) -> None:
     all_well(*carry(frames, 2, "mac_swap"), frames, 2)
 
 
-def test_the_cards_own_address_is_enough(carry: Carry) -> None:
-    """Without promiscuous mode frames pass only by the address of the EEPROM."""
+def test_without_promiscuous_mode_frames_pass(carry: Carry) -> None:
+    """They pass only because their destination is the address in the EEPROM."""
     frames = 20_000
     all_well(*carry(frames, 2, more="promiscuous = false\n"), frames, 2)
 

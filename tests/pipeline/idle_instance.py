@@ -1,4 +1,4 @@
-"""An instance with all its segments and no process: tests write what processes would count."""
+"""An instance with all its segments but no process: a test writes the counters itself."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ringline.workers.worker import Worker
 
 
 class Idle:
-    """`sources` are what a supervisor would keep up to date."""
+    """`sources` is what `take` reads; a real supervisor keeps it up to date."""
 
     def __init__(self, instance: Instance, config: Config) -> None:
         self.instance = instance
         self.books = instance.books
-        self.sources = Sources.of(config, [instance.lane], instance.slots)
+        self.sources = Sources.of(config, instance.lane, instance.slots)
         self.sources.state = "running"
         for source in self.sources.workers:
             source.rings = instance.new_rings(source.queue, 1)
@@ -32,11 +32,11 @@ class Idle:
         return take(self.sources)
 
     def plugin(self, queue: int) -> Worker:
-        """The worker as its plugin sees it."""
+        """The `Worker` of this queue, as its plugin gets it."""
         return Worker(self.instance.slots[queue], queue=queue, ports=["wan"], options={})
 
     def count(self, scale: int = 1) -> None:
-        """Give every counter of the packet path a value of its own."""
+        """Give every counter of the packet path a different value, a multiple of `scale`."""
         value = 1
         for port, source in enumerate(self.sources.ports):
             for queue in range(len(self.sources.workers)):
@@ -57,7 +57,7 @@ class Idle:
 
 @contextmanager
 def idle_instance(name: str, *, ports: int = 1, queues: int = 2) -> Iterator[Idle]:
-    """An instance called `name`; leaving it unlinks everything."""
+    """An idle instance called `name`; leaving the context unlinks its segments."""
     config = Config(
         name=name,
         ports=tuple(PortConfig(("wan", "lan")[n], "sim:82599", queues) for n in range(ports)),
@@ -74,7 +74,7 @@ def idle_instance(name: str, *, ports: int = 1, queues: int = 2) -> Iterator[Idl
 
 @contextmanager
 def served(server: Server) -> Iterator[Server]:
-    """Calls `server.turn` as the supervisor's loop would, in a thread; closes it at the end."""
+    """Call `server.turn` in a thread, as the event loop does; close the server at the end."""
     stop = threading.Event()
 
     def loop() -> None:

@@ -1,4 +1,4 @@
-"""A C compiler for tests of the headers: small programs, built where the test runs."""
+"""A C compiler for the tests of the headers: small programs, built during the test run."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-/* Stresses a ring, for test_ring_stress.py.
+/* A ring under stress, for test_ring_stress.py.
  *
  *   ring_stress threads COUNT START      one producer thread, one consumer thread
- *   ring_stress processes COUNT FD       a process at each end of the rings behind FD:
- *                                        every reference on `in` must come back on `out`
+ *   ring_stress processes COUNT FD       one process at each end of the two rings in FD:
+ *                                        the worker returns each reference of `in` on `out`
  *   ring_stress sleeper COUNT FD         the same, one reference at a time; the worker
  *                                        sleeps in between
  *
- * START is the first index of the ring, chosen so that indices wrap. Every field of a reference
- * follows from its number, and each is checked. Exits 0, or 1 after a message. */
+ * START is the first ring index: a high one makes the indices wrap. Every field of a
+ * reference follows from its number, and each is checked. Exits 0, or prints the
+ * error and exits 1. */
 #define _GNU_SOURCE
 #include "shm/ring.h"
 #ifndef RL_NO_SLEEP /* ThreadSanitizer does not support fences */
@@ -43,12 +44,12 @@ static void check(const struct rl_reference *got, uint64_t number)
 {
     struct rl_reference wanted = numbered(number);
     if (memcmp(got, &wanted, sizeof wanted) != 0) {
-        printf("reference %llu came out as number %u\n", (unsigned long long)number, got->buffer);
+        printf("expected reference %llu, got number %u\n", (unsigned long long)number, got->buffer);
         exit(1);
     }
 }
 
-/* Batch sizes from 1 to 64, a different sequence for each seed. */
+/* Batch sizes from 1 to 64; the seed selects the sequence. */
 static uint32_t batch_size(uint32_t *seed)
 {
     *seed = *seed * 1664525u + 1013904223u;
@@ -58,12 +59,12 @@ static uint32_t batch_size(uint32_t *seed)
 static void must(int result)
 {
     if (result < 0) {
-        printf("a ring index was out of range, and both ends are ours\n");
+        printf("a ring index is out of range, although both ends are correct\n");
         exit(1);
     }
 }
 
-/* Push one batch of numbers from `sent` on, as many as fit; returns the next number. */
+/* Push the part of one batch that fits, from number `sent`; returns the next number. */
 static uint64_t produce(struct rl_ring_end *end, uint64_t sent, uint32_t *seed)
 {
     struct rl_reference refs[RL_BATCH_MAX];
@@ -77,7 +78,7 @@ static uint64_t produce(struct rl_ring_end *end, uint64_t sent, uint32_t *seed)
     return sent + (uint64_t)pushed;
 }
 
-/* Take a batch. Every second one uses peek and then takes only a part. */
+/* Take a batch: odd sizes by pop, even sizes by peek and a take of half of it. */
 static uint64_t consume(struct rl_ring_end *end, uint64_t seen, uint32_t *seed)
 {
     struct rl_reference refs[RL_BATCH_MAX];
@@ -140,14 +141,14 @@ static struct rl_rings_segment *map(int fd)
     return rings;
 }
 
-/* Wait some nanoseconds for each of `turns`. */
+/* Wait some nanoseconds per turn. */
 static void pause_for(uint64_t turns)
 {
     for (volatile uint64_t i = turns; i > 0; i--)
         ;
 }
 
-/* The worker: returns every reference, until it is killed. */
+/* The worker: returns every reference until it is killed. */
 static void echo(struct rl_rings_segment *rings, int sleeping)
 {
     uint64_t naps = 0;
@@ -197,9 +198,10 @@ static uint64_t nanoseconds(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* A wake-up was lost when the worker has not answered long after the push and its `sleeping` is
- * still 1. When it is 0, the worker was woken and waits for a processor. Both sides pause between
- * 0 and half a microsecond, so that pushes meet each moment of falling asleep. */
+/* A wake-up is lost when the worker has not answered 500 ms after the push and its
+ * sleeping flag is still set. (A worker that was woken and waits for a processor has
+ * cleared its flag.) Pauses of different lengths on both sides, up to about half a
+ * microsecond, make the push meet each step of falling asleep. */
 static void sleeper(int fd)
 {
     struct rl_rings_segment *rings = map(fd);

@@ -1,5 +1,5 @@
-/* Calls every function of shm.h with edge cases, under AddressSanitizer and
- * UndefinedBehaviorSanitizer (test_sanitizers.py). Prints errors. */
+/* Calls every function of shm.h with edge cases, for AddressSanitizer and
+ * UndefinedBehaviorSanitizer (test_sanitizers.py). Prints the check that failed. */
 #define _GNU_SOURCE
 #include "shm/ledger.h"
 #include "shm/shm.h"
@@ -27,7 +27,7 @@ static uint32_t draw(uint32_t below)
     return (uint32_t)((uint64_t)seed * below >> 32);
 }
 
-/* Batches have exactly the requested size, so that an access to one byte more is detected. */
+/* Each batch is allocated with its exact size, so the sanitizer sees one byte too many. */
 static int any_use(uint32_t start, int rounds)
 {
     struct rl_ring *ring = calloc(1, sizeof *ring);
@@ -65,7 +65,7 @@ static int any_use(uint32_t start, int rounds)
     return 0;
 }
 
-/* Random indices of a peer, also out of range, for random own indices. */
+/* The peer publishes any index; our own index has any value. */
 static int hostile(int rounds)
 {
     struct rl_ring *ring = calloc(1, sizeof *ring);

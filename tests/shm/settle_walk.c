@@ -1,9 +1,10 @@
-/* Runs a driver for test_settle_driver.py, which stops it after every instruction.
+/* A driver that test_settle_driver.py stops after every instruction.
  *
- * The lane is the real one (lane.c, settle.c). Its two ports are minimal fakes, and the worker of
- * each queue is a function here, so everything runs in one thread. Usage: settle_walk FD
- * BUFFERS PASSES; FD is the lane's segment. After the ledger the segment has the number of
- * packets that the ports delivered, counted by the ports. */
+ *   settle_walk FD BUFFERS PASSES        FD is the lane's segment
+ *
+ * The lane is the real one (lane.c, settle.c). The two ports are minimal fakes, and the
+ * worker of each queue is a function here, so everything runs in one thread. The 64-bit
+ * number after the ledger counts the packets that the ports delivered. */
 #define _GNU_SOURCE
 #include "pipeline/driver/lane.h"
 #include "pipeline/ports/memory.h"
@@ -70,8 +71,8 @@ static uint32_t reclaim(struct rl_port *port, uint32_t queue)
     return n;
 }
 
-/* A worker: forwards, drops, fails, and sends packets that it created; keeps some packets, and
- * returns buffers that it does not hold. */
+/* A worker: forwards, drops, reports errors, sends blanks, leaves some packets in the
+ * ring, returns some twice, and returns a buffer that does not exist. */
 static void work(struct rl_ring_end *in, struct rl_ring_end *out, uint32_t buffers)
 {
     static const uint8_t verdicts[] = {0, 1, RL_VERDICT_DROP, 1, RL_VERDICT_ERROR, 0, 77};
@@ -142,12 +143,12 @@ int main(int argc, char **argv)
         rl_lane_pass(&lane);
         for (uint32_t q = 0; q < QUEUES; q++)
             work(&in[q], &out[q], buffers);
-        if (turn == passes / 3) { /* a worker dies with packets, and is replaced */
+        if (turn == passes / 3) { /* a worker dies while it holds packets and is replaced */
             rl_lane_renew(&lane, 0, &rings[0][1], 2, &settlement);
             in[0] = rl_ring_end_new(&rings[0][1].in);
             out[0] = rl_ring_end_new(&rings[0][1].out);
         }
-        if (turn == passes / 2) /* a queue is given up; its packets are dropped */
+        if (turn == passes / 2) /* a queue loses its worker: its packets are dropped */
             rl_lane_renew(&lane, 1, NULL, 0, &settlement);
         if (turn == passes * 2 / 3)
             ports[1].ready = 0;

@@ -1,10 +1,11 @@
-"""Promises of the control sockets between the supervisor and its children."""
+"""Guarantees of the control sockets between the supervisor and its children."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -46,7 +47,7 @@ json_values = st.recursive(
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.dictionaries(st.text(), json_values), max_size=3))
-def test_any_object_survives_the_way(messages: list[dict[str, object]]) -> None:
+def test_any_json_object_arrives_unchanged(messages: list[dict[str, object]]) -> None:
     ours, bare = Control.pair()
     theirs = Control(bare)
     try:
@@ -70,7 +71,7 @@ def test_descriptors_travel_with_their_message(ends: tuple[Control, Control]) ->
     os.write(copy, b"through")
     os.close(copy)
     assert os.read(read, 100) == b"through"
-    assert os.read(read, 100) == b"", "some other copy of the descriptor stayed open"
+    assert os.read(read, 100) == b"", "another copy of the descriptor is still open"
     os.close(read)
 
 
@@ -97,7 +98,7 @@ def test_end_of_peer_is_told_apart_from_silence(ends: tuple[Control, Control]) -
         theirs.send({"nobody": "reads"})
 
 
-def test_last_words_are_heard_though_the_peer_left_something_unread(
+def test_last_messages_arrive_although_the_peer_closed_with_unread_data(
     ends: tuple[Control, Control],
 ) -> None:
     ours, theirs = ends
@@ -148,6 +149,25 @@ def test_receive_ends_at_its_limit(ends: tuple[Control, Control]) -> None:
     assert time.monotonic() - start >= 0.05
 
 
+def test_pieces_do_not_extend_the_timeout(ends: tuple[Control, Control]) -> None:
+    ours, theirs = ends
+    enough = threading.Event()
+
+    def send_pieces() -> None:
+        while not enough.wait(0.01):
+            ours._socket.send(b"+x")
+
+    sender = threading.Thread(target=send_pieces)
+    sender.start()
+    try:
+        start = time.monotonic()
+        assert theirs.receive(0.2) is None
+        assert 0.2 <= time.monotonic() - start < 10.0
+    finally:
+        enough.set()
+        sender.join()
+
+
 def test_send_to_a_peer_that_does_not_read_ends(ends: tuple[Control, Control]) -> None:
     ours, _ = ends
     with pytest.raises(TimeoutError, match="does not read"):
@@ -158,14 +178,14 @@ def test_send_to_a_peer_that_does_not_read_ends(ends: tuple[Control, Control]) -
 def test_a_peer_that_does_not_read_is_seen(ends: tuple[Control, Control]) -> None:
     ours, theirs = ends
     sent = 0
-    while ours.heeded:
+    while ours.peer_reads:
         ours.send({"x": "y" * 1000}, seconds=0)
         sent += 1
-        assert sent < 100_000, "never was it seen that nobody reads"
+        assert sent < 100_000, "the full buffer was not noticed"
     ours.send({"worth": "waiting for", "x": "y" * 20_000}, seconds=0)
     for _ in range(sent + 1):
         assert theirs.receive(1) is not None
-    assert ours.heeded
+    assert ours.peer_reads
 
 
 def test_a_child_finds_its_end_in_the_environment() -> None:
@@ -197,13 +217,13 @@ def test_a_child_finds_its_end_in_the_environment() -> None:
         ours.close()
 
 
-def test_a_program_started_by_hand_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_started_by_hand_names_the_right_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENVIRONMENT, raising=False)
     with pytest.raises(RinglineError, match="ringline run"):
         Control.from_environment()
 
 
-def test_an_error_keeps_its_class_on_the_way() -> None:
+def test_an_error_keeps_its_class_across_the_socket() -> None:
     error = revive(describe(PluginError("setup raised ValueError")), [PluginError])
     assert type(error) is PluginError
     assert str(error) == "setup raised ValueError"

@@ -1,7 +1,7 @@
-"""When memory is on hugepages, when not, and the messages then.
+"""Hugepages: when memory is on them, and the messages when it is not.
 
-Tests that may reserve and mount hugepages use real ones. In the others an ordinary folder is a
-fake mount, to see which memory is chosen.
+Tests with `real_hugepages` reserve and mount real ones; they need root. The others use
+`fake_mount`: a normal folder in place of the hugetlbfs mount, to test the choice.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 HEADER = lib.RL_HEADER_BYTES
 STRIDE = lib.RL_BUFFER_STRIDE
 MIB = 1 << 20
-CLONE_NEWNS = 0x20000  # of sched.h; Python knows it from 3.12 on
+CLONE_NEWNS = 0x20000  # sched.h; in Python's `os` since 3.12
 
 
 @pytest.fixture
 def own_mounts() -> Iterator[None]:
-    """What the test mounts is seen by it and its children alone, and ends with it."""
+    """A mount namespace for the test and its children; its mounts end with the test."""
     ffi = FFI()
     ffi.cdef("int unshare(int flags); int setns(int fd, int flags);")
     c_library = ffi.dlopen(None)
@@ -48,7 +48,7 @@ def own_mounts() -> Iterator[None]:
 
 @pytest.fixture
 def real_hugepages(tmp_path: Path, own_mounts: None) -> Iterator[int]:
-    """A hugetlbfs with 8 free pages of 2 MiB, as root; gives their size."""
+    """A hugetlbfs with 8 free pages of 2 MiB; needs root. Yields the page size in bytes."""
     pool = Path(hugepages.POOLS, "hugepages-2048kB", "nr_hugepages")
     if not pool.exists():
         pytest.skip("hugepages of 2 MiB are missing in this kernel")
@@ -62,15 +62,15 @@ def real_hugepages(tmp_path: Path, own_mounts: None) -> Iterator[int]:
         command = ["mount", "-t", "hugetlbfs", "-o", "pagesize=2M", "none", str(mount)]
         mounted = subprocess.run(command, capture_output=True, text=True, check=False)
         if mounted.returncode != 0 or hugepages.available(2 * MIB) < 8:
-            pytest.skip(f"hugepages are missing: none to be reserved or mounted {mounted.stderr}")
+            pytest.skip(f"hugepages are missing: none can be reserved or mounted: {mounted.stderr}")
         yield 2 * MIB
     finally:
         pool.write_text(str(before))
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """A folder that is taken for a hugetlbfs mount, with pools as given."""
+def fake_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Makes a folder that ringline takes for a hugetlbfs mount, with the given pool."""
 
     def make(free: int, total: int, page_kib: int = 2048, folder: str = "huge") -> Path:
         mount = tmp_path / folder
@@ -94,31 +94,31 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., P
 
 
 def test_auto_takes_hugepages_when_there_are_enough(
-    instance: Callable[[], str], stand_in: Callable[..., Path]
+    instance: Callable[[], str], fake_mount: Callable[..., Path]
 ) -> None:
-    mount = stand_in(free=3, total=8)
+    mount = fake_mount(free=3, total=8)
     name = instance()
     with PacketMemory.create(name, 2000) as memory:
         assert memory.segment.path == f"{mount}/ringline.{name}.packets"
         assert segments_of(name) == [memory.segment.path]
-        # These buffers need a fourth page.
+        # 3000 buffers need a fourth page.
         with PacketMemory.create(instance(), 3000) as other:
             assert other.segment.path.startswith("/dev/shm/")
     assert segments_of(name) == []
 
 
-def test_auto_takes_the_smallest_pages_that_serve(
-    instance: Callable[[], str], stand_in: Callable[..., Path]
+def test_auto_takes_the_smallest_pages_with_room(
+    instance: Callable[[], str], fake_mount: Callable[..., Path]
 ) -> None:
-    big = stand_in(free=2, total=2, page_kib=1 << 20, folder="big")
-    small = stand_in(free=2, total=2, folder="small")
+    big = fake_mount(free=2, total=2, page_kib=1 << 20, folder="big")
+    small = fake_mount(free=2, total=2, folder="small")
     for buffers, mount in [(100, small), (3000, big)]:
         with PacketMemory.create(instance(), buffers) as memory:
             assert memory.segment.path.startswith(str(mount))
 
 
-def test_off_takes_none(instance: Callable[[], str], stand_in: Callable[..., Path]) -> None:
-    stand_in(free=3, total=8)
+def test_off_takes_none(instance: Callable[[], str], fake_mount: Callable[..., Path]) -> None:
+    fake_mount(free=3, total=8)
     with PacketMemory.create(instance(), 10, hugepages="off") as memory:
         assert memory.segment.path.startswith("/dev/shm/")
     with pytest.raises(UsageError, match="must be 'auto', 'require' or 'off'"):
@@ -126,9 +126,9 @@ def test_off_takes_none(instance: Callable[[], str], stand_in: Callable[..., Pat
 
 
 def test_require_says_how_many_are_needed_and_how_to_get_them(
-    instance: Callable[[], str], stand_in: Callable[..., Path]
+    instance: Callable[[], str], fake_mount: Callable[..., Path]
 ) -> None:
-    stand_in(free=2, total=5)
+    fake_mount(free=2, total=5)
     name = instance()
     with pytest.raises(EnvironmentLacks) as refused:
         PacketMemory.create(name, 10_000, hugepages="require")
@@ -140,9 +140,9 @@ def test_require_says_how_many_are_needed_and_how_to_get_them(
 
 
 def test_require_says_how_to_reserve_pages_of_another_size(
-    instance: Callable[[], str], stand_in: Callable[..., Path]
+    instance: Callable[[], str], fake_mount: Callable[..., Path]
 ) -> None:
-    stand_in(free=0, total=0, page_kib=1 << 20)
+    fake_mount(free=0, total=0, page_kib=1 << 20)
     with pytest.raises(EnvironmentLacks, match="1 hugepages of 1 GiB are needed") as refused:
         PacketMemory.create(instance(), 10, hugepages="require")
     assert f"echo 1 > {hugepages.POOLS}/hugepages-1048576kB/nr_hugepages" in str(refused.value)
@@ -153,14 +153,14 @@ def test_require_without_a_mount_says_so(
 ) -> None:
     (tmp_path / "mounts").write_text("proc /proc proc rw 0 0\n")
     monkeypatch.setattr(hugepages, "MOUNTS", str(tmp_path / "mounts"))
-    monkeypatch.setattr(hugepages, "POOLS", str(tmp_path))  # nothing is reserved, nor mounted
+    monkeypatch.setattr(hugepages, "POOLS", str(tmp_path))  # no pool, no mount
     with pytest.raises(EnvironmentLacks, match="mount -t hugetlbfs none /dev/hugepages"):
         PacketMemory.create(instance(), 10, hugepages="require")
     with PacketMemory.create(instance(), 10) as memory:
         assert not memory.hugepages
 
 
-def test_reserved_pages_are_used_where_nobody_mounted_them(
+def test_reserved_pages_are_used_without_a_mount(
     instance: Callable[[], str],
     real_hugepages: int,
     tmp_path: Path,
@@ -175,18 +175,18 @@ def test_reserved_pages_are_used_where_nobody_mounted_them(
         assert memory.segment.remark == ""
 
 
-def test_pages_that_are_reserved_and_not_used_are_remarked_on(
-    instance: Callable[[], str], stand_in: Callable[..., Path]
+def test_reserved_pages_that_are_too_few_are_reported(
+    instance: Callable[[], str], fake_mount: Callable[..., Path]
 ) -> None:
-    stand_in(free=1, total=8)
+    fake_mount(free=1, total=8)
     with PacketMemory.create(instance(), 2000) as memory:
         assert "3 hugepages of 2 MiB are needed and 1 of 8 are free" in memory.segment.remark
 
 
-def test_a_mount_that_is_not_writable_is_passed_by(
-    instance: Callable[[], str], stand_in: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+def test_a_mount_that_is_not_writable_is_not_used(
+    instance: Callable[[], str], fake_mount: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mount = stand_in(free=8, total=8)
+    mount = fake_mount(free=8, total=8)
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with PacketMemory.create(instance(), 10) as memory:
         assert memory.segment.path.startswith("/dev/shm/")
@@ -195,10 +195,10 @@ def test_a_mount_that_is_not_writable_is_passed_by(
     assert "mount -t hugetlbfs -o uid=" in str(refused.value)
 
 
-def test_pages_that_are_gone_when_they_are_wanted_are_passed_by(
+def test_auto_falls_back_when_the_pages_were_taken_meanwhile(
     instance: Callable[[], str], real_hugepages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Another process takes the pages after they were counted.
+    # Another process took the pages after they were counted.
     monkeypatch.setattr(hugepages, "available", lambda page_size: 1 << 20)
     name = instance()
     too_many = (hugepages.pool(real_hugepages, "nr_hugepages") + 1) * real_hugepages // STRIDE
@@ -229,7 +229,7 @@ def test_hugepages_hold_buffers_at_physical_addresses(
             (2 * real_hugepages - HEADER) // STRIDE,
         ]
         other.close()
-    assert hugepages.pool(real_hugepages, "free_hugepages") == free, "all pages were given back"
+    assert hugepages.pool(real_hugepages, "free_hugepages") == free, "all pages are free again"
 
 
 def test_descriptor_rings_find_room_in_one_hugepage(
@@ -240,10 +240,10 @@ def test_descriptor_rings_find_room_in_one_hugepage(
         offsets = [memory.allocate(600_000)[1] for _ in range(4)]
         for offset in offsets:
             assert there.of(offset + 599_999) == there.of(offset) + 599_999
-        assert offsets[3] == 2 * MIB, "the fourth would have straddled"
+        assert offsets[3] == 2 * MIB, "the fourth would cross a page boundary"
 
 
-def test_hugepages_that_a_dead_owner_left_are_given_back(
+def test_hugepages_of_a_dead_owner_are_freed(
     instance: Callable[[], str], real_hugepages: int
 ) -> None:
     free = hugepages.pool(real_hugepages, "free_hugepages")

@@ -1,4 +1,4 @@
-"""The layout hash changes with every layout, and the layouts are what they must be."""
+"""The layout of the shared structs, and the hash that identifies it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LINE = 64
 
 @pytest.mark.parametrize("name", SHARED)
 def test_nothing_is_padded_by_the_compiler(name: str) -> None:
-    # All padding is declared: two compilers could place undeclared padding differently.
+    # Padding is explicit: two compilers may place an implicit hole differently.
     struct = ffi.typeof(f"struct {name}")
     end = 0
     for field, it in struct.fields:
@@ -33,7 +33,7 @@ def test_nothing_is_padded_by_the_compiler(name: str) -> None:
     assert ffi.sizeof(struct) == end
 
 
-def test_what_two_sides_write_is_on_lines_of_its_own() -> None:
+def test_fields_written_by_different_processes_are_on_separate_cache_lines() -> None:
     offsets = {name: it.offset for name, it in ffi.typeof("struct rl_ring").fields}
     for name in ("producer", "consumer", "sleeping", "entries", "guard_line"):
         assert offsets[name] % LINE == 0
@@ -50,7 +50,7 @@ def test_what_two_sides_write_is_on_lines_of_its_own() -> None:
         ("rl_slot_segment", ["counters", "entries", "area"]),
     ],
 )
-def test_parts_of_a_segment_begin_on_a_line(struct: str, fields: list[str]) -> None:
+def test_parts_of_a_segment_start_on_a_cache_line(struct: str, fields: list[str]) -> None:
     offsets = {name: it.offset for name, it in ffi.typeof(f"struct {struct}").fields}
     assert offsets["header"] == 0
     for field in fields:
@@ -58,7 +58,7 @@ def test_parts_of_a_segment_begin_on_a_line(struct: str, fields: list[str]) -> N
 
 
 def test_the_drop_counters_stand_together() -> None:
-    """balance.h counts the fields from drop_plugin up to tx_waits as dropped packets."""
+    """balance.h sums the fields from drop_plugin up to tx_waits as the packets that were lost."""
     names = [name for name, _ in ffi.typeof("struct rl_queue_counters").fields]
     summed = names[names.index("drop_plugin") : names.index("tx_waits")]
     assert summed == [name for name in names if name.startswith("drop_")]
@@ -74,13 +74,13 @@ def test_the_hash_covers_every_field_and_constant() -> None:
         assert f"{constant}\n" in text
 
 
-def test_the_hash_tells_texts_apart() -> None:
+def test_the_hash_differs_for_different_texts() -> None:
     text = layout.layout_text().encode()
     assert lib.rl_hash(text, len(text)) == layout.layout_hash() != 0
     for at in range(0, len(text), 97):
         other = text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :]
         assert lib.rl_hash(other, len(other)) != layout.layout_hash()
-    # Known values of FNV-1a, 64 bits.
+    # Published test values of FNV-1a, 64 bits.
     assert lib.rl_hash(b"", 0) == 0xCBF29CE484222325
     assert lib.rl_hash(b"a", 1) == 0xAF63DC4C8601EC8C
     assert lib.rl_hash(b"foobar", 6) == 0x85944171F73967E8

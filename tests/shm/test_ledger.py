@@ -1,4 +1,4 @@
-"""The guarantees of ledger.h, and what Python reads out of a ledger."""
+"""The guarantees of ledger.h, and how Python reads a ledger."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_other_generation_is_refused(
 def test_second_return_is_refused(
     calls: Any, queue: int, port: int, generation: int, output: int
 ) -> None:
-    # Once returned, the buffer is on a TX ring, free or posted: never the worker's.
+    # A returned buffer is on a TX ring, free or posted: its word never names a worker.
     word = calls.worker(generation, queue, port)
     for after in (calls.card_tx(word, output), FREE_WORD, calls.card_rx(output), 0):
         for any_generation in (generation, 0, 1, 4095):
@@ -95,9 +95,9 @@ def test_python_reads_words_as_c_does(calls: Any, word: int) -> None:
 
 
 class Books(RuleBasedStateMachine):
-    """A lane reduced to its ledger, compared with sets of the buffers of each holder.
+    """Moves buffers by the rules of the ledger and compares it with sets of holders.
 
-    Workers return buffers that they hold, buffers that they held, and others.
+    Workers return buffers that they hold, that they held, and that they never held.
     """
 
     c: ClassVar[Any] = None
@@ -178,7 +178,7 @@ class TestBooks(Books.TestCase):
 
 
 def test_every_buffer_has_one_holder(calls: Any) -> None:
-    # The holder is one field of one word: these are all of its values, and each is different.
+    # The holder is one field of the word; these are all its values, and all differ.
     worker = calls.worker(9, 3, 1)
     words = [0, FREE_WORD, calls.card_rx(1), calls.card_tx(worker, 2), worker]
     assert [calls.holder(word) for word in words] == [
@@ -204,7 +204,7 @@ def lane_segment(instance: str, buffers: int) -> Segment:
 def test_a_ledger_is_read_from_its_segment(calls: Any, instance: Callable[[], str]) -> None:
     with lane_segment(instance(), 5) as segment:
         view = ledger.Ledger(segment)
-        assert view.all() == [0] * 5, "memory that nobody has put in order is not usable"
+        assert view.all() == [0] * 5, "zeroed memory reads as unusable buffers"
         view.words[3] = calls.worker(1, 2, 0)
         view.words[4] = calls.worker(1, 2, 1)
         assert view.word(3) == calls.worker(1, 2, 0)

@@ -1,4 +1,4 @@
-"""Owners of an instance: a live one excludes others; the segments of a dead one are removed."""
+"""Ownership of an instance: a running one is protected, a dead one is cleaned up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def create(instance: str, what: str = "lane.0", size: int = 10_000) -> Segment:
 
 
 def no_dma(address: str) -> None:
-    raise AssertionError(f"no device was to be stopped, but {address} was")
+    raise AssertionError(f"stopped device {address}, but none may be stopped")
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +37,7 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-DIE_HOLDING = """
+CREATE_AND_DIE = """
 import os, signal, sys
 from ringline.shm._shm import lib
 from ringline.shm.segments import Segment
@@ -51,8 +51,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def left_by_a_dead_owner(instance: str, whats: str, *pci: str) -> int:
-    """Segments whose creator was killed; returns its process id."""
-    done = run_python(DIE_HOLDING, instance, whats, *pci)
+    """Create segments in a process that is then killed; return its process id."""
+    done = run_python(CREATE_AND_DIE, instance, whats, *pci)
     assert done.returncode == -9, done.stderr
     return int(done.stdout)
 
@@ -70,14 +70,14 @@ def test_a_second_instance_is_refused_with_the_owner_s_id(instance: Callable[[],
         assert sentence in done.stderr
         with pytest.raises(EnvironmentLacks, match="stop it, or give this instance another name"):
             create(name)
-        # Neither took anything away.
+        # Neither removed the segment.
         assert live_owner(name) == os.getpid()
 
 
 def test_a_child_does_not_keep_a_dead_owner_s_segment_alive(instance: Callable[[], str]) -> None:
     name = instance()
     holder = subprocess.Popen(
-        [sys.executable, "-c", CHILD_HOLDS_ON, name], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OWNER_WITH_CHILD, name], stdout=subprocess.PIPE, text=True
     )
     try:
         assert holder.stdout is not None
@@ -95,7 +95,7 @@ def test_a_child_does_not_keep_a_dead_owner_s_segment_alive(instance: Callable[[
         holder.stdout.close()
 
 
-CHILD_HOLDS_ON = """
+OWNER_WITH_CHILD = """
 import subprocess, sys, time
 from ringline.shm._shm import lib
 from ringline.shm.segments import Segment
@@ -108,7 +108,7 @@ time.sleep(60)
 """
 
 
-def test_what_a_dead_owner_left_is_removed_after_its_devices_are_stopped(
+def test_segments_of_a_dead_owner_are_removed_after_its_devices_are_stopped(
     instance: Callable[[], str],
 ) -> None:
     name = instance()
@@ -124,7 +124,9 @@ def test_what_a_dead_owner_left_is_removed_after_its_devices_are_stopped(
         f"/dev/shm/ringline.{name}.descriptors",
         f"/dev/shm/ringline.{name}.packets",
     ]
-    assert seen == [("0000:03:00.0", 2), ("0000:81:00.1", 2)], "each once, before anything went"
+    assert seen == [("0000:03:00.0", 2), ("0000:81:00.1", 2)], (
+        "each once, before anything was removed"
+    )
     assert segments_of(name) == []
 
 
@@ -190,7 +192,7 @@ def test_links_and_folders_of_our_name_are_left_alone(
         link.unlink()
 
 
-def test_a_file_that_somebody_locks_without_a_header_counts_as_alive(
+def test_a_locked_file_without_a_header_counts_as_alive(
     instance: Callable[[], str],
 ) -> None:
     name = instance()
@@ -201,7 +203,7 @@ def test_a_file_that_somebody_locks_without_a_header_counts_as_alive(
     assert remove_stale(name, no_dma) == [str(path)]
 
 
-def test_a_file_that_was_cleared_up_before_it_was_locked_is_made_again(
+def test_a_file_that_is_removed_before_it_is_locked_is_made_again(
     instance: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Another start finds the new file before it is locked, and removes it.
@@ -222,11 +224,11 @@ def test_a_file_that_was_cleared_up_before_it_was_locked_is_made_again(
         assert live_owner(name) == os.getpid()
 
 
-def test_a_looker_is_not_taken_for_an_owner(instance: Callable[[], str]) -> None:
+def test_a_shared_lock_does_not_make_an_owner(instance: Callable[[], str]) -> None:
     name = instance()
     left_by_a_dead_owner(name, "lane.0")
-    with open(f"/dev/shm/ringline.{name}.lane.0", "rb") as looker:
-        fcntl.flock(looker, fcntl.LOCK_SH)
+    with open(f"/dev/shm/ringline.{name}.lane.0", "rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
         assert live_owner(name) is None
     remove_stale(name, no_dma)
 
@@ -245,8 +247,8 @@ def test_a_closed_segment_has_no_owner_though_a_view_keeps_its_mapping(
 
 @pytest.mark.slow
 def test_racing_creators_never_share(instance: Callable[[], str]) -> None:
-    # Each process tries again and again to become the owner, as a start does. The owner writes
-    # its id into the segment, and must still find it there before it closes the segment.
+    # Each process tries again and again to become the owner, as a start does. The owner
+    # writes its process id into the segment and must find it there before it closes.
     name = instance()
     racers = [
         subprocess.Popen(
@@ -262,7 +264,7 @@ def test_racing_creators_never_share(instance: Callable[[], str]) -> None:
         out, errors = racer.communicate(timeout=60)
         assert racer.returncode == 0, errors
         wins += int(out)
-    assert wins >= 4, "nobody, or hardly anybody, ever got it"
+    assert wins >= 4, "too few starts became the owner"
     remove_stale(name, no_dma)
 
 
@@ -277,7 +279,7 @@ while time.monotonic() < until:
         remove_stale(name, print)
         segment = Segment.create(name, "lane.0", 10_000, kind=lib.RL_SEGMENT_LANE)
     except EnvironmentLacks as error:
-        # The second: another racer left a segment between remove_stale and create.
+        # "in the way": another racer left its file between the two steps.
         assert "already runs" in str(error) or "is in the way" in str(error), error
         continue
     pid = segment.at("uint64_t *", 4096)
@@ -287,14 +289,14 @@ while time.monotonic() < until:
     time.sleep(0.001)
     assert pid[0] == os.getpid()
     if wins % 2:
-        segment.unlink()  # else it is left behind, as by a crash
+        segment.unlink()  # otherwise the file stays, as after a crash
     segment.close()
     wins += 1
 print(wins)
 """
 
 
-def test_another_user_s_instance_of_that_name_is_refused(instance: Callable[[], str]) -> None:
+def test_an_instance_of_another_user_is_refused(instance: Callable[[], str]) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root to become another user")
     name = instance()

@@ -57,7 +57,7 @@ def test_offset_addresses_are_a_base_and_the_offset(instance: Callable[[], str])
 
 
 def write_pagemap(path: Path, frames: dict[int, int], first: int) -> None:
-    """A pagemap for the pages from `first` on: offset -> frame number."""
+    """Write a pagemap. `frames`: page index, counted from page `first` -> frame number."""
     with path.open("wb") as file:
         for page, frame in frames.items():
             file.seek((first + page) * 8)
@@ -94,7 +94,7 @@ def test_straddlers_are_exactly_the_buffers_that_cross_a_page(buffers: int, shif
     class Used:
         used = HEADER + buffers * STRIDE
 
-    memory.segment = Used  # type: ignore[assignment]  # all that is asked of it here
+    memory.segment = Used  # type: ignore[assignment]  # the only attribute that is used
     assert memory._straddlers() == [
         buffer
         for buffer in range(buffers)
@@ -114,7 +114,7 @@ def test_a_frame_number_of_zero_is_an_error_and_not_an_address(
             memory.device_addresses("physical")
 
 
-def test_an_ordinary_user_is_told_why_there_are_no_physical_addresses(
+def test_physical_addresses_need_root(
     instance: Callable[[], str],
 ) -> None:
     with PacketMemory.create(instance(), 10, hugepages="off") as memory:
@@ -139,14 +139,14 @@ def test_allocations_are_aligned_zeroed_and_apart(instance: Callable[[], str]) -
         assert memory.allocate(16, align=4096)[1] == 4 * 4096
         with pytest.raises(Bug, match="descriptor memory are needed"):
             memory.allocate(20_000)
-        # The next driver allocates from the start, and finds no data of the previous one.
+        # The next driver starts at the beginning; its memory is zeroed.
         successor = DescriptorMemory.attach(memory.segment.share())
         assert successor.allocate(8192)[1] == HEADER
         assert not any(successor.segment.memory[HEADER : HEADER + 8192])
         successor.close()
 
 
-def test_a_ring_that_no_page_holds_needs_hugepages(instance: Callable[[], str]) -> None:
+def test_a_ring_larger_than_a_page_needs_hugepages(instance: Callable[[], str]) -> None:
     with DescriptorMemory.create(instance(), 20_000, hugepages="off") as memory:
         memory._whole_pages = True  # as after device_addresses("physical"), which needs root
         assert memory.allocate(4096)[1] == HEADER

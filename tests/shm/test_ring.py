@@ -1,4 +1,4 @@
-"""The guarantees of ring.h, one reference at a time. Threads and processes: test_ring_stress."""
+"""The guarantees of ring.h in one thread. Threads and processes: test_ring_stress.py."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def reference(number: int) -> tuple[int, int, int, int, int, int, int]:
 
 
 def make_ring(start: int = 0) -> tuple[Any, RingEnd, RingEnd]:
-    """A ring in private memory, its producer's end, its consumer's end."""
+    """Return a ring in private memory, its producer's end and its consumer's end."""
     ring = ffi.new("struct rl_ring *")
     ring.producer = ring.consumer = start
     ends = RingEnd(ring), RingEnd(ring)
@@ -51,7 +51,7 @@ def make_ring(start: int = 0) -> tuple[Any, RingEnd, RingEnd]:
 
 
 class AnyUseOfARing(RuleBasedStateMachine):
-    """Pushes, pops, peeks and takes in any order and of any size, against a queue."""
+    """Pushes, pops, peeks and takes in any order and size, compared with a deque."""
 
     @initialize(start=STARTS)
     def begin(self, start: int) -> None:
@@ -127,8 +127,8 @@ def test_full_and_empty_return_at_once() -> None:
 
 @pytest.mark.parametrize("start", [0, WRAP - 10], ids=["from 0", "across the wrap"])
 def test_hostile_peer_index(start: int) -> None:
-    # For every index that the consumer publishes, the producer never gets more room than the ring
-    # has, and detects an index out of range; and the same with the sides exchanged.
+    # For any index that the consumer publishes, the producer finds at most the capacity
+    # as room, or reports a fault. The same holds for the consumer.
     for lie in [1, CAPACITY, CAPACITY + 1, 2**31, WRAP - CAPACITY - 1, WRAP - 1]:
         ring, producer, _ = make_ring(start)
         producer.push([reference(i) for i in range(CAPACITY)])
@@ -154,32 +154,31 @@ def test_hostile_peer_index(start: int) -> None:
 
 
 def test_hostile_peer_index_that_runs_back() -> None:
-    # A peer publishes an index and then a lower one. References below the first index stay valid:
-    # it was checked. The next load must report the fault.
+    # The producer moves its index back. References up to the index that the consumer has
+    # read stay valid; the next read of the index is a fault.
     ring, producer, consumer = make_ring()
     producer.push([reference(i) for i in range(100)])
     assert len(consumer.pop(60)) == 60
     ring.producer = 30
-    assert len(consumer.pop(40)) == 40, "these were published when the index was last read"
+    assert len(consumer.pop(40)) == 40, "they were published when the index was last read"
     with pytest.raises(RingFault):
         consumer.pop(1)
 
 
 def test_hostile_peer_writes_anything_anywhere() -> None:
-    # A peer may write anywhere in the segment. Guard bytes around it must not change or appear in
-    # references, and every result is a count within bounds or a fault.
+    # A peer can write the whole ring. The guard bytes around it must not change, and
+    # every call returns a count within bounds or a fault.
     size = ffi.sizeof("struct rl_ring")
     memory = ffi.new("char[]", 3 * size)
     ffi.memmove(memory, b"\xa5" * (3 * size), 3 * size)
     ring = ffi.cast("struct rl_ring *", memory + size)
-    source = os.urandom
     for _ in range(3000 if PROOF else 300):
-        ffi.memmove(ring, source(size), size)
+        ffi.memmove(ring, os.urandom(size), size)
         ends = RingEnd(ring), RingEnd(ring)
         for end in ends:
-            end.end.own = end.end.peer = int.from_bytes(source(4), "little")
-        ring.consumer = (ends[0].end.own + int.from_bytes(source(1), "little") - 128) % WRAP
-        ring.producer = (ends[1].end.own + int.from_bytes(source(1), "little") - 128) % WRAP
+            end.end.own = end.end.peer = int.from_bytes(os.urandom(4), "little")
+        ring.consumer = (ends[0].end.own + int.from_bytes(os.urandom(1), "little") - 128) % WRAP
+        ring.producer = (ends[1].end.own + int.from_bytes(os.urandom(1), "little") - 128) % WRAP
         for use in (lambda e=ends[0]: e.push([reference(7)] * 64), lambda e=ends[1]: e.pop(64)):
             try:
                 done = use()
@@ -193,7 +192,7 @@ def test_hostile_peer_writes_anything_anywhere() -> None:
 def test_a_sleeper_is_woken_or_wakes_by_itself() -> None:
     ring, producer, consumer = make_ring()
     consumer.sleep(0.001)
-    assert ring.sleeping == 0, "awake again by itself"
+    assert ring.sleeping == 0, "it woke up at the timeout"
 
     asleep = threading.Thread(target=consumer.sleep, args=(0.9,))
     asleep.start()
@@ -208,9 +207,9 @@ def test_a_sleeper_is_woken_or_wakes_by_itself() -> None:
     assert consumer.pop(2) == [reference(1)]
 
 
-def test_a_consumer_with_a_reference_to_take_does_not_sleep() -> None:
+def test_a_consumer_with_references_to_take_does_not_sleep() -> None:
     took = []
-    for _ in range(3):  # a busy machine may delay one or two of three tries
+    for _ in range(3):  # one of three tries must not be delayed by the machine
         ring, producer, consumer = make_ring()
         producer.push([reference(1)])
         began = time.monotonic()
@@ -220,7 +219,7 @@ def test_a_consumer_with_a_reference_to_take_does_not_sleep() -> None:
         assert consumer.pop(2) == [reference(1)]
         if took[-1] < 0.9:
             break
-    assert min(took) < 0.9, "it slept for as long as it was allowed"
+    assert min(took) < 0.9, "it slept until the timeout"
 
 
 def test_a_pair_is_two_empty_rings_in_one_segment(instance: Callable[[], str]) -> None:

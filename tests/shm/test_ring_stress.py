@@ -1,4 +1,4 @@
-"""The guarantees of ring.h and wait.h with real threads and processes (ring_stress.c)."""
+"""G1, G2 and G5 of ring.h with real threads and real processes (ring_stress.c)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ WAKE_UPS = 10_000_000 if PROOF else 50_000
 STRESS = "tests/shm/ring_stress.c"
 SANITIZED = ["-DRL_NO_SLEEP", "-fsanitize=thread"]
 
-# The sanitizer cannot handle every address at which the kernel may put a mapping. With fixed
-# addresses it always works.
-FIXED_ADDRESSES = ["setarch", os.uname().machine, "-R"]
+# ThreadSanitizer supports only some address ranges. The kernel's address randomization
+# can place mappings outside of them; without randomization they fit.
+WITHOUT_RANDOMIZATION = ["setarch", os.uname().machine, "-R"]
 
 
 def run(command: list[str], fd: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -40,7 +40,7 @@ def run_sanitized(program: Path, count: int, start: int) -> subprocess.Completed
     command = [str(program), "threads", str(count), str(start)]
     done = run(command)
     if "FATAL: ThreadSanitizer" in done.stderr:
-        done = run([*FIXED_ADDRESSES, *command])
+        done = run([*WITHOUT_RANDOMIZATION, *command])
     if "FATAL: ThreadSanitizer" in done.stderr or "setarch:" in done.stderr:
         pytest.skip(f"ThreadSanitizer needs another address layout: {done.stderr.strip()}")
     return done
@@ -85,7 +85,7 @@ def test_no_lost_wakeup(build_c: Callable[..., Path], instance: Callable[[], str
         done = run([str(build_c(STRESS)), "sleeper", str(WAKE_UPS), str(fd)], fd)
         assert done.returncode == 0, f"a wake-up was lost: {done.stdout}"
         words = done.stdout.split()
-        assert int(words[3]) > WAKE_UPS // 100, f"hardly ever asleep: {done.stdout}"
+        assert int(words[3]) > WAKE_UPS // 100, f"the worker was asleep too rarely: {done.stdout}"
 
 
 @pytest.mark.skipif(not PROOF, reason="needs RINGLINE_PROOF=1: it may take a minute")
@@ -93,7 +93,7 @@ def test_no_lost_wakeup(build_c: Callable[..., Path], instance: Callable[[], str
 def test_without_the_fences_a_wakeup_is_lost(
     build_c: Callable[..., Path], instance: Callable[[], str]
 ) -> None:
-    # Proves that the test above can fail. Needed 70 to 940,000 wake-ups when it was measured.
+    # Shows that test_no_lost_wakeup can fail. Took from 70 to 940,000 wake-ups.
     unfenced = build_c(STRESS, flags=["-D__atomic_thread_fence(order)=((void)0)"])
     for _ in range(3):
         with RingPair.create(instance(), 0, 1) as rings:
@@ -101,4 +101,4 @@ def test_without_the_fences_a_wakeup_is_lost(
             done = run([str(unfenced), "sleeper", "5000000", str(fd)], fd)
             if "lost 1" in done.stdout:
                 return
-    pytest.fail(f"15,000,000 wake-ups and none was lost: {done.stdout}")
+    pytest.fail(f"no wake-up of 15,000,000 was lost: {done.stdout}")

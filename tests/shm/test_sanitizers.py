@@ -24,8 +24,10 @@ def test_no_access_outside_and_nothing_undefined(
     assert done.stderr == ""
 
 
-def test_the_sanitizer_would_notice(build_c: Callable[..., Path], tmp_path: Path) -> None:
-    # One reference beyond the batch that was asked for.
+def test_the_sanitizer_reports_an_access_outside(
+    build_c: Callable[..., Path], tmp_path: Path
+) -> None:
+    # Reads one reference after the end of the batch.
     source = tmp_path / "beyond.c"
     source.write_text(
         '#include "shm/shm.h"\n'

@@ -1,4 +1,4 @@
-"""Segments: what is created, what is refused, and that nothing is left behind."""
+"""Segments: creation, refusals, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SLOT = lib.RL_SEGMENT_SLOT
 
 
 def no_dma(address: str) -> None:
-    raise AssertionError(f"no device was to be stopped, but {address} was")
+    raise AssertionError(f"stopped device {address}, but none may be stopped")
 
 
 def create(instance: str, what: str = "lane.0", size: int = 10_000) -> Segment:
@@ -42,7 +42,7 @@ def test_created_0600_whatever_the_umask(instance: Callable[[], str], umask: int
         os.umask(before)
 
 
-def test_a_segment_is_what_was_asked_for(instance: Callable[[], str]) -> None:
+def test_a_segment_has_the_properties_that_were_asked_for(instance: Callable[[], str]) -> None:
     name = instance()
     with Segment.create(
         name, "rings.3.7", 10_001, kind=SLOT, generation=7, pci=["0000:03:00.0", "0000:03:00.1"]
@@ -60,7 +60,7 @@ def test_a_segment_is_what_was_asked_for(instance: Callable[[], str]) -> None:
     assert live_owner(name) is None
 
 
-def test_what_one_writes_the_other_reads(instance: Callable[[], str]) -> None:
+def test_an_attached_segment_shares_its_memory(instance: Callable[[], str]) -> None:
     with create(instance()) as segment:
         other = Segment.attach(segment.share(), kind=LANE)
         segment.memory[5000:5005] = b"hello"
@@ -68,16 +68,16 @@ def test_what_one_writes_the_other_reads(instance: Callable[[], str]) -> None:
         other.at("uint32_t *", 8000)[0] = 77
         assert segment.at("uint32_t *", 8000)[0] == 77
         other.close()
-        assert os.path.exists(segment.path), "who attached does not unlink"
+        assert os.path.exists(segment.path), "closing an attached segment does not unlink it"
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "a/b", "..", "a b", "é", "x" * 49, "a\0b"])
-def test_names_that_could_meet_another_instance_are_refused(name: str) -> None:
+def test_names_that_could_match_another_instance_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match="cannot be the name of an instance"):
         create(name)
 
 
-def test_names_of_instances_do_not_meet(instance: Callable[[], str]) -> None:
+def test_a_name_does_not_match_a_longer_one(instance: Callable[[], str]) -> None:
     short = instance()
     longer = f"{short}-worker"
     with create(short), create(longer) as other:
@@ -117,7 +117,7 @@ def test_attach_refuses_what_is_not_a_segment(instance: Callable[[], str]) -> No
             with pytest.raises(EnvironmentLacks, match=sentence):
                 Segment.attach(segment.share())
             setattr(header, field, right)
-        # A file that is too short: an access beyond its end would be a SIGBUS.
+        # Truncated: an access after the end would be a SIGBUS.
         os.ftruncate(segment.fd, 8192)
         with pytest.raises(EnvironmentLacks, match="not a complete ringline segment"):
             Segment.attach(segment.share())
@@ -161,11 +161,14 @@ def test_full_shared_memory_is_an_error_and_leaves_nothing(instance: Callable[[]
         create(name, size=size)
     assert segments_of(name) == []
     free = os.statvfs("/dev/shm").f_bavail
-    assert abs(free - before) < before / 2, "what could be had of it was given back"
+    assert abs(free - before) < before / 2, "the memory that was allocated is free again"
 
 
-def in_a_world_where(setup: str, code: str, *arguments: str) -> str:
-    """Run Python where mounts are its own; returns the message that it ended with."""
+def run_with_mounts(setup: str, code: str, *arguments: str) -> str:
+    """Run Python in a mount namespace of its own, after the shell commands `setup`.
+
+    Returns its standard output.
+    """
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root and unshare to make a mount namespace")
     shell = ["unshare", "-m", "sh", "-c", f'{setup} && exec "$@"', "sh"]
@@ -196,7 +199,7 @@ print(segments_of(sys.argv[1]))
 def test_small_shared_memory_says_how_much_is_needed_and_free(
     instance: Callable[[], str],
 ) -> None:
-    said = in_a_world_where(
+    said = run_with_mounts(
         "mount -t tmpfs -o size=1M none /dev/shm", TRY_TO_CREATE, instance()
     ).splitlines()
     assert "/dev/shm is too full" in said[0]
@@ -205,33 +208,35 @@ def test_small_shared_memory_says_how_much_is_needed_and_free(
     assert said[1] == "[]"
 
 
-def test_shared_memory_that_is_not_writable_is_said_so(instance: Callable[[], str]) -> None:
-    said = in_a_world_where(
+def test_shared_memory_that_is_missing_or_not_writable_is_reported(
+    instance: Callable[[], str],
+) -> None:
+    said = run_with_mounts(
         "mount -t tmpfs -o ro none /dev/shm", TRY_TO_CREATE, instance()
     ).splitlines()
     assert said[0].startswith("/dev/shm is not writable for user 0, so /dev/shm/ringline.t")
     assert said[1] == "[]"
     missing = "mount -t tmpfs none /dev && mkdir /dev/x"
-    said = in_a_world_where(missing, TRY_TO_CREATE, instance()).splitlines()
+    said = run_with_mounts(missing, TRY_TO_CREATE, instance()).splitlines()
     assert "cannot be created: there is no /dev/shm; mount a tmpfs there" in said[0]
 
 
-def open_things() -> tuple[list[str], int]:
-    """What this process has open, and how many mappings of segments."""
+def open_files() -> tuple[list[str], int]:
+    """Return the open files of this process, and the number of mapped segments."""
     gc.collect()
     fds = []
     for fd in os.listdir("/proc/self/fd"):
         try:
             fds.append(os.readlink(f"/proc/self/fd/{fd}"))
         except FileNotFoundError:
-            continue  # of the listing itself
+            continue  # the file of the listing itself
     maps = Path("/proc/self/maps").read_text(encoding="ascii")
     return sorted(fds), maps.count("ringline.t")
 
 
 def test_nothing_is_left_open(instance: Callable[[], str]) -> None:
     name = instance()
-    before = open_things()
+    before = open_files()
     for _ in range(3):
         with create(name) as segment:
             attached = Segment.attach(segment.share())
@@ -241,16 +246,16 @@ def test_nothing_is_left_open(instance: Callable[[], str]) -> None:
                 remove_stale(name, no_dma)
             with pytest.raises(Bug):
                 Segment.attach(segment.share(), kind=SLOT)
-            assert open_things() != before
+            assert open_files() != before
             attached.close()
             attached.close()
         segment.close()
-        assert open_things() == before
+        assert open_files() == before
 
 
 def test_a_view_that_outlives_its_segment_stays_readable(instance: Callable[[], str]) -> None:
     name = instance()
-    before = open_things()
+    before = open_files()
     with create(name) as segment:
         segment.memory[4096] = 42
         view = segment.memory[4096:4100]
@@ -259,7 +264,7 @@ def test_a_view_that_outlives_its_segment_stays_readable(instance: Callable[[], 
     with pytest.raises(ValueError, match="released"):
         segment.memory[0]
     del view, segment
-    assert open_things() == before
+    assert open_files() == before
 
 
 def test_unlink_leaves_a_successor_s_file_alone(instance: Callable[[], str]) -> None:
@@ -274,9 +279,9 @@ def test_unlink_leaves_a_successor_s_file_alone(instance: Callable[[], str]) -> 
 
 
 def test_a_header_is_whole_when_its_magic_is_there(instance: Callable[[], str]) -> None:
-    # Another process creates and removes segments. When the magic is there, all fields must be.
+    # Another process makes and removes segments. A header with the magic is complete.
     name = instance()
-    done = subprocess.Popen([sys.executable, "-c", COME_AND_GO, name])
+    done = subprocess.Popen([sys.executable, "-c", CREATE_AND_REMOVE, name])
     path, seen = f"/dev/shm/ringline.{name}.lane.0", 0
     deadline = time.monotonic() + 30
     while done.poll() is None and time.monotonic() < deadline:
@@ -296,7 +301,7 @@ def test_a_header_is_whole_when_its_magic_is_there(instance: Callable[[], str]) 
     assert seen > 0
 
 
-COME_AND_GO = """
+CREATE_AND_REMOVE = """
 import sys, time
 from ringline.shm._shm import lib
 from ringline.shm.segments import Segment

@@ -1,8 +1,8 @@
-"""The books of a driver that was killed, wherever it was (settle_driver).
+"""The books of a driver that was killed at any instruction (settle_driver).
 
 The real lane runs in settle_walk.c, one instruction at a time under ptrace. A killed
-process leaves exactly what it had stored until then: so after every instruction that
-changed the lane's segment, a copy of it is settled, and its equations must be 0.
+process leaves exactly the stores that it made before. So after every instruction that
+changed the lane's segment, a copy of the segment is settled, and all residuals must be 0.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ FREE = ledger.FREE << 28
 
 
 class Books:
-    """A lane's segment as the supervisor makes it."""
+    """A lane's segment, as the supervisor makes it; all buffers are free."""
 
     def __init__(self, instance: str, buffers: int = BUFFERS) -> None:
         start = ffi.sizeof(LANE)
-        # One more number behind the ledger: what the ports of settle_walk delivered.
+        # One more number after the ledger: the packets that settle_walk's ports delivered.
         size = start + 4 * buffers + 8
         self.segment = Segment.create(instance, "lane.0", size, kind=lib.RL_SEGMENT_LANE)
         self.lane: Any = self.segment.at(f"{LANE} *")
@@ -59,7 +59,7 @@ class Books:
     def intend(
         self, operation: int, buffers: list[int], word: int, *fields: tuple[Any, str]
     ) -> None:
-        """The intent record as rl_intend writes it; `fields` are the counters."""
+        """Write the intent record as rl_intend does; `fields` are the counters."""
         intent = self.lane.intent
         intent.count = len(buffers)
         intent.word = word
@@ -72,7 +72,7 @@ class Books:
         intent.operation = operation
 
     def residuals(self) -> dict[str, Any]:
-        """Every residual of the published balance that is not 0, and the packets in flight."""
+        """Return every number of the published balance that is not 0, except free and unusable."""
         balance = counters.read(self.lane.balance)
         assert balance["sequence"] % 2 == 0
         return {
@@ -91,7 +91,7 @@ def books(instance: Callable[[], str]) -> Iterator[Books]:
 
 
 def single_steps(program: Path, books: Books) -> Iterator[int]:
-    """Run settle_walk on the books; yields after each instruction."""
+    """Run settle_walk on the books; yield the number of instructions after each one."""
     c_library = FFI()
     c_library.cdef("long ptrace(long request, long pid, void *address, void *data);")
     step = c_library.dlopen(None).ptrace
@@ -149,22 +149,25 @@ def test_books_balance_wherever_the_driver_was_stopped(
                 f"{ {name: getattr(settled, name) for name in settled.__slots__} }"
             )
             assert copy.lane.balance.free == BUFFERS
-            # All packets that the ports delivered are counted, except those of an open burst.
+            # All delivered packets are counted, except those of the burst in progress.
             delivered = ffi.cast("uint64_t *", copy.words + BUFFERS)[0]
             booked = sum(copy.counter(port, q).rx_packets for port in range(2) for q in range(2))
             assert 0 <= delivered - booked <= lib.RL_BATCH_MAX
     print(f"{steps} instructions, {states} states, {mid_batch} within a batch")
-    assert mid_batch > 100, "the walk must stop inside batches"
+    assert mid_batch > 100, "too few stops inside a batch"
     finished = [counters.read(queue) for queue in books.lane.queues]
     for cause in ("transmitted", "drop_plugin", "drop_plugin_error", "drop_no_worker"):
-        assert sum(queue[cause] for queue in finished), f"the walk has no packet {cause}"
+        assert sum(queue[cause] for queue in finished), f"the walk had no packet with {cause}"
     slots = [counters.read(slot) for slot in books.lane.slots]
     for cause in ("lost", "carried", "bad_reference", "blanks_transmitted", "blanks_returned"):
-        assert sum(slot[cause] for slot in slots), f"the walk has no {cause}"
+        assert sum(slot[cause] for slot in slots), f"the walk had no {cause}"
 
 
 def in_flight(books: Books) -> None:
-    """Port 0 has received 3 packets on queue 1. One is with the worker, two are on a TX ring."""
+    """Port 0 received 3 packets on queue 1: the worker holds one, two are on TX rings.
+
+    The worker also holds one blank; another blank is on a TX ring.
+    """
     books.words[5] = WORKER | 4 << 16 | 1 << 8 | 0
     books.words[6] = CARD_TX | 1 << 16 | 1 << 8 | 0
     books.words[7] = CARD_TX | 1 << 16 | 1 << 8 | 0
@@ -186,7 +189,7 @@ def test_each_packet_ends_once(books: Books) -> None:
     assert books.lane.slots[1].lost == 2
     assert books.lane.slots[1].blanks_lost == 2
     assert (settled.lost, settled.blanks_lost, settled.posted) == (3, 2, 1)
-    assert books.words[11] == 0, "what cannot be used is not set free"
+    assert books.words[11] == 0, "an unusable buffer does not become free"
     assert books.lane.balance.free == BUFFERS - 1
 
 
@@ -197,7 +200,7 @@ def test_what_the_card_has_sent_counts_as_transmitted(books: Books) -> None:
     assert books.counter(0, 1).transmitted == 1
     assert books.counter(0, 1).drop_driver_lost == 2, "5 was never on a TX ring"
     assert books.counter(1, 1).tx_packets == 1
-    assert books.counter(0, 1).tx_packets == 1, "the blank went out by port 0"
+    assert books.counter(0, 1).tx_packets == 1, "the blank was sent by port 0"
     assert books.lane.slots[1].blanks_transmitted == 1
     assert (settled.transmitted, settled.lost, settled.blanks_lost) == (2, 2, 1)
 
@@ -251,7 +254,7 @@ def test_a_return_that_was_not_counted_yet_is_counted(books: Books) -> None:
     assert (slot.returned, slot.lost, settled.returned) == (1, 1, 1)
 
 
-def test_more_missing_than_a_batch_is_left_to_be_seen(books: Books) -> None:
+def test_a_difference_larger_than_a_batch_stays_visible(books: Books) -> None:
     books.lane.slots[1].pushed = 65
     ledger.settle_driver(books.segment)
     assert books.residuals() == {"worker_residual": [0, 65] + [0] * 14}

@@ -1,4 +1,4 @@
-"""Worker slots: a directory that outlives its worker, and that a reader need not trust."""
+"""Worker slots: a directory that outlives its worker, with hostile contents."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_clearing_state_keeps_counters(slot: WorkerSlot) -> None:
         {"kind": STATE, "type_": "u8", "bytes_": 16, "columns": 2},
     ],
 )
-def test_a_name_that_stands_for_something_else_is_refused(
+def test_a_name_with_another_kind_or_size_is_refused(
     slot: WorkerSlot, other: dict[str, Any]
 ) -> None:
     slot.lookup_or_add("seen", STATE, "u8", bytes_=16)
@@ -125,7 +125,7 @@ def test_a_type_that_does_not_fit_is_refused(slot: WorkerSlot) -> None:
         slot.lookup_or_add("seen", STATE, "f8" * 30)
 
 
-def test_no_room_is_said_with_numbers(slot: WorkerSlot) -> None:
+def test_too_little_room_is_reported_with_numbers(slot: WorkerSlot) -> None:
     slot.lookup_or_add("most", STATE, bytes_=99_000)
     with pytest.raises(PluginError, match=r"asks for 2000 bytes as 'more', but 1000 are left"):
         slot.lookup_or_add("more", STATE, bytes_=2000)
@@ -142,7 +142,7 @@ def test_too_many_names_are_refused(slot: WorkerSlot) -> None:
 
 
 def test_half_written_entry_is_not_there(slot: WorkerSlot) -> None:
-    # A worker that died before the last store to an entry, which writes `kind`.
+    # The worker died before it stored the kind, the last store of an entry.
     slot.lookup_or_add("hits", COUNTER)
     half = entry_at(slot, 1)
     half.name, half.offset, half.bytes, half.columns = b"half", AREA + 64, 8, 1
@@ -156,7 +156,7 @@ def test_an_entry_is_whole_when_its_kind_is_written(
 ) -> None:
     seen = []
 
-    class Watched:
+    class WatchedLib:
         def __getattr__(self, name: str) -> Any:
             return getattr(lib, name)
 
@@ -165,7 +165,7 @@ def test_an_entry_is_whole_when_its_kind_is_written(
             lib.rl_publish32(address, value)
             seen.extend(slot.entries())
 
-    monkeypatch.setattr(slots, "lib", Watched())
+    monkeypatch.setattr(slots, "lib", WatchedLib())
     slot.lookup_or_add("sizes", HISTOGRAM, "log2", columns=4, bytes_=32)
     assert [(e.name, e.type, e.columns, e.bytes) for e in seen] == [("sizes", "log2", 4, 32)]
 
@@ -201,18 +201,18 @@ def test_a_gap_in_the_directory_does_not_make_entries_overlap(slot: WorkerSlot) 
         ("type", b"\n"),
     ],
 )
-def test_an_entry_that_cannot_be_is_left_out(slot: WorkerSlot, field: str, value: Any) -> None:
+def test_an_impossible_entry_is_left_out(slot: WorkerSlot, field: str, value: Any) -> None:
     slot.lookup_or_add("hits", COUNTER)
     slot.lookup_or_add("misses", COUNTER)
     setattr(entry_at(slot, 0), field, value)
     assert [entry.name for entry in slot.entries()] == ["misses"]
-    # A worker that starts with such a directory still gets the memory that it names.
+    # A worker that starts with such a directory still gets its memory.
     address = slot.lookup_or_add("hits", COUNTER)
     assert numbers(address, 1)[0] == 0
     assert [entry.name for entry in slot.entries()] == ["misses", "hits"]
 
 
-def test_a_name_twice_is_its_first(slot: WorkerSlot) -> None:
+def test_the_first_entry_of_a_name_counts(slot: WorkerSlot) -> None:
     slot.lookup_or_add("hits", COUNTER)
     slot.lookup_or_add("others", COUNTER)
     entry_at(slot, 1).name = b"hits"
@@ -222,8 +222,8 @@ def test_a_name_twice_is_its_first(slot: WorkerSlot) -> None:
 @given(data=st.data())
 @settings(max_examples=2000 if PROOF else 60)
 def test_hostile_directory(shared_slot: WorkerSlot, data: st.DataObject) -> None:
-    # Any bytes as a directory: a read ends, and stays inside the segment, with any size in the
-    # header.
+    # The directory has any bytes. Reading ends and stays inside the segment, whatever
+    # size the header claims.
     slot = shared_slot
     header = slot.segment.at("struct rl_segment_header *")
     header.used = header.size = 2**64 - 1

@@ -1,4 +1,7 @@
-"""What shm asks of the system: the clock, single loads and stores, a parent's death, imports."""
+"""System services that shm uses: the clock, single loads and stores, parent death, imports.
+
+Also the exit codes and messages of errors.py.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from ringline.shm.clock import ticks, ticks_per_second
 
 
 def test_ticks_pass_at_the_rate_that_was_measured() -> None:
-    # A busy machine may disturb a try; one good try of 5 is enough.
+    # A pause of the machine disturbs the measurement: one of 5 tries must succeed.
     ratios = []
     for _ in range(5):
         began, first = time.monotonic(), ticks()
@@ -69,7 +72,7 @@ def test_a_child_ends_with_its_parent() -> None:
     deadline = time.monotonic() + 10
     while Path(f"/proc/{child}/cmdline").exists() and time.monotonic() < deadline:
         if b"python" not in Path(f"/proc/{child}/cmdline").read_bytes():
-            break  # a zombie: dead, and its new parent will see to it
+            break  # a zombie: dead, not yet reaped by its new parent
         time.sleep(0.01)
     else:
         assert not Path(f"/proc/{child}").exists()
@@ -83,8 +86,8 @@ def test_a_parent_that_is_gone_already_is_noticed() -> None:
 
 
 def test_a_worker_s_imports_are_light(tmp_path: Path) -> None:
-    # A worker must start in about 15 ms, so it may not import modules that take milliseconds.
-    # `-S` skips `site`, whose imports would hide ours; the link makes the package importable.
+    # A worker must start in about 15 ms, so modules that take milliseconds to import are
+    # excluded. Runs without `site`, whose imports would hide ours: the path is set here.
     (tmp_path / "ringline").mkdir()
     (tmp_path / "ringline" / "shm").symlink_to(Path(errors.__file__).parent)
     code = (
@@ -104,32 +107,32 @@ def test_a_worker_s_imports_are_light(tmp_path: Path) -> None:
     assert not heavy & loaded
 
 
-def test_every_error_says_whose_it_is_and_how_to_exit() -> None:
+def test_every_error_has_its_exit_code_and_its_sentence() -> None:
     expected = {
-        "UsageError": (2, "operator"),
-        "ConfigurationError": (2, "operator"),
-        "PluginError": (2, "plugin"),
-        "EnvironmentLacks": (3, "environment"),
-        "HardwareError": (3, "hardware"),
-        "GaveUp": (4, "operator"),
-        "BooksError": (5, "ringline"),
-        "Bug": (1, "ringline"),
+        "UsageError": 2,
+        "ConfigurationError": 2,
+        "PluginError": 2,
+        "EnvironmentLacks": 3,
+        "HardwareError": 3,
+        "GaveUp": 4,
+        "BooksError": 5,
+        "Bug": 1,
     }
-    for name, (code, whose) in expected.items():
+    for name, code in expected.items():
         error = getattr(errors, name)("what is wrong")
         assert isinstance(error, errors.RinglineError)
-        assert (error.exit_code, error.whose) == (code, whose)
+        assert error.exit_code == code
         assert str(error).startswith("what is wrong")
 
 
-def test_every_mistake_of_a_configuration_is_told() -> None:
+def test_a_configuration_error_reports_every_problem() -> None:
     error = errors.ConfigurationError(["port.wan.queues: 17 is too many", "name: missing"])
     assert error.problems == ["port.wan.queues: 17 is too many", "name: missing"]
     assert str(error) == "port.wan.queues: 17 is too many\nname: missing"
     assert errors.ConfigurationError("name: missing").problems == ["name: missing"]
 
 
-def test_a_bug_says_that_it_is_one_once() -> None:
+def test_the_remark_of_a_bug_is_added_once() -> None:
     said = str(errors.Bug("two owners"))
     assert said == "two owners (this is a bug in ringline)"
     assert str(errors.Bug(said)) == said

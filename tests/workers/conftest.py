@@ -1,5 +1,7 @@
-"""A cache of its own for compiled plugins, plugin files on the fly, and a worker process
-whose driver is the test."""
+"""Fixtures: a private cache for compiled plugins, plugin files, and a worker process.
+
+The test takes the place of the worker's supervisor and driver.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from ringline.shm.rings import Reference
 
 PLUGINS = Path(__file__).parent / "plugins"
-PATIENCE = 60.0  # seconds; numba on a busy machine
+TIMEOUT = 60.0  # seconds; numba is slow on a busy machine
 HEADROOM: int = lib.RL_BUFFER_HEADROOM
 BLANK: int = lib.RL_FLAG_BLANK
 DROP: int = lib.RL_VERDICT_DROP
@@ -37,7 +39,7 @@ DROP: int = lib.RL_VERDICT_DROP
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compiled once per test run, and nothing of the user's."""
+    """Compile plugins once per test run, without the user's cache."""
     patch = pytest.MonkeyPatch()
     patch.setenv("RINGLINE_CACHE", str(tmp_path_factory.mktemp("cache")))
     yield
@@ -46,7 +48,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def plugin_file(tmp_path: Path) -> Callable[[str], str]:
-    """Writes a plugin's source; returns the path to name it by."""
+    """Writes a plugin's source; returns its path."""
 
     def write(source: str, name: str = "plugin.py") -> str:
         path = tmp_path / name
@@ -58,7 +60,7 @@ def plugin_file(tmp_path: Path) -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def compile_c(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
-    """Compiles a plugin in C as its author would; returns the shared object."""
+    """Compiles a plugin in C as its author would; returns the path of the shared object."""
     folder = tmp_path_factory.mktemp("c")
 
     def compile_(source: Path) -> str:
@@ -74,10 +76,11 @@ def compile_c(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]
     return compile_
 
 
-class WorkerUnderTest:
-    """A worker process; the test is supervisor and driver at once.
+class WorkerHarness:
+    """A worker process; the test is its supervisor and its driver.
 
-    `packets`, `rings` and `slot` are its segments; `in_` and `out` the driver's ends.
+    `packets`, `rings` and `slot` are its segments; `in_` and `out` are the driver's ends
+    of the rings.
     """
 
     def __init__(self, instance: str, *, buffers: int = 256, state_bytes: int = 1 << 22) -> None:
@@ -97,7 +100,7 @@ class WorkerUnderTest:
         self.events: list[Message] = []
 
     def start(self, plugin: str, ports: Sequence[str] = ("a", "b"), **message: Any) -> None:
-        """Start one life with new rings; it has been told what to do."""
+        """Start a process with new rings and send it the message `open`."""
         self.generation += 1
         self.rings = self._stack.enter_context(RingPair.create(self._instance, 0, self.generation))
         self.in_, self.out = RingEnd(self.rings.in_), RingEnd(self.rings.out)
@@ -109,42 +112,45 @@ class WorkerUnderTest:
                 env={**launch.environment(), "RINGLINE_CONTROL": str(theirs.fileno())},
                 pass_fds=(theirs.fileno(),),
             )
-        told = {
+        opening = {
             "do": "open",
             "queue": 0,
             "generation": self.generation,
             "plugin": plugin,
             "options": {},
             "ports": list(ports),
+            "folder": None,
             "state_bytes": self.state_bytes,
+            "debug": False,
             "idle": "adaptive",
             "yield": True,
+            "cpu": None,
             **message,
         }
         segments = (self.packets.segment, self.rings.segment, self.slot.segment)
         descriptors = [segment.share() for segment in segments]
-        self.control.send(told, descriptors)
+        self.control.send(opening, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
     def serve(self, plugin: str, ports: Sequence[str] = ("a", "b"), **message: Any) -> None:
-        """Start one life, and wait until it is ready."""
+        """Start a process and wait until it is ready."""
         self.start(plugin, ports, **message)
         assert self.event("ready", "failed")["event"] == "ready", self.events
 
     def event(self, *names: str) -> Message:
-        """The next event of one of these names; others are kept in `events`."""
-        until = time.monotonic() + PATIENCE
-        while time.monotonic() < until:
-            received = self.control.receive(until - time.monotonic())
+        """Return the next event with one of these names; all are kept in `events`."""
+        deadline = time.monotonic() + TIMEOUT
+        while time.monotonic() < deadline:
+            received = self.control.receive(deadline - time.monotonic())
             assert received is not None
             self.events.append(received[0])
             if received[0]["event"] in names:
                 return received[0]
-        raise AssertionError(f"none of {names} came, but {self.events}")
+        raise AssertionError(f"none of {names} came, only {self.events}")
 
     def put(self, frames: Sequence[bytes], port: int = 0, first: int = 0) -> None:
-        """Put frames into buffers `first` and up, and on the ring."""
+        """Write frames into the buffers from `first` on, and push them."""
         references: list[Reference] = []
         for number, frame in enumerate(frames, first):
             start = self.packets.first_offset + number * self.packets.stride + HEADROOM
@@ -153,55 +159,55 @@ class WorkerUnderTest:
         self.push(references)
 
     def push(self, references: Sequence[Reference]) -> None:
-        """Push all of them, and wake the worker."""
+        """Push all references and wake the worker."""
         assert self.in_.push(references) == len(references)
         if self.in_.is_asleep():
             self.in_.wake()
 
     def take(self, n: int) -> list[Reference]:
-        """`n` references from `out`, when they are there."""
+        """Wait for `n` references on `out` and return them."""
         taken: list[Reference] = []
-        until = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while len(taken) < n:
             taken += self.out.pop(n - len(taken))
-            assert time.monotonic() < until, f"{len(taken)} of {n} came back"
+            assert time.monotonic() < deadline, f"{len(taken)} of {n} came back"
             time.sleep(0.0005)
         return taken
 
     def frame(self, reference: Reference) -> bytes:
-        """The bytes that a reference names."""
+        """Return the frame of a reference."""
         buffer, offset, length = reference[:3]
         start = self.packets.first_offset + buffer * self.packets.stride + offset
         return bytes(self.packets.segment.memory[start : start + length])
 
     def stop(self) -> int:
-        """Tell it to stop; its exit code."""
+        """Tell the worker to stop; return its exit code."""
         self.control.send({"do": "stop"})
         return self.wait()
 
     def wait(self) -> int:
-        """Its exit code, when it has ended."""
+        """Wait until the worker has ended; return its exit code."""
         assert self.process is not None
         with contextlib.suppress(Closed):
-            while (received := self.control.receive(PATIENCE)) is not None:
+            while (received := self.control.receive(TIMEOUT)) is not None:
                 self.events.append(received[0])
-        code = self.process.wait(PATIENCE)
+        code = self.process.wait(TIMEOUT)
         self.control.close()
         return code
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the worker (SIGKILL)."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.wait()
 
     @property
     def counters(self) -> dict[str, Any]:
-        """What the worker counts."""
+        """The worker's counters, by name."""
         return counters.read(self.slot.counters)
 
     def close(self) -> None:
-        """End what runs, remove what was made."""
+        """Kill the worker if it runs, and remove its segments."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -211,20 +217,20 @@ class WorkerUnderTest:
 
 
 @pytest.fixture
-def worker(instance: Callable[[], str]) -> Iterator[WorkerUnderTest]:
-    """A worker slot whose process the test starts."""
-    under_test = WorkerUnderTest(instance())
-    yield under_test
-    under_test.close()
+def worker(instance: Callable[[], str]) -> Iterator[WorkerHarness]:
+    """A worker slot; the test starts its process."""
+    harness = WorkerHarness(instance())
+    yield harness
+    harness.close()
 
 
 @pytest.fixture
 def no_numba(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if numba were not installed."""
+    """Make the import of numba fail."""
     monkeypatch.setitem(sys.modules, "numba", None)
 
 
 @pytest.fixture
 def no_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if NumPy were not installed."""
+    """Make the import of NumPy fail."""
     monkeypatch.setitem(sys.modules, "numpy", None)

@@ -1,4 +1,4 @@
-"""A batch in Python: packets and columns over the same memory."""
+"""A batch in Python: packets and columns share their memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def process(judge: Any, frames: list[Any], **how: Any) -> Run:
 
 
 def checked(judge: Any, frames: list[Any], **how: Any) -> Run:
-    """The same, and no packet may be an error."""
+    """Like `process`, and no packet may be an error."""
     run = process(judge, frames, **how)
     assert [result.error for result in run] == [None] * len(run)
     return run
@@ -42,7 +42,7 @@ def test_a_packet_without_verdict_is_dropped() -> None:
     assert [result.verdict for result in checked(judge, FRAMES[:3])] == [DROP, 0, DROP]
 
 
-def test_packets_and_columns_say_the_same() -> None:
+def test_packets_and_columns_have_the_same_values() -> None:
     def judge(batch: Batch) -> None:
         assert len(batch) == len(FRAMES)
         packets = list(batch)
@@ -65,7 +65,7 @@ def test_packets_and_columns_say_the_same() -> None:
     assert [result.verdict for result in run] == [DROP] * 3 + [2, 1] + [DROP] * 5
 
 
-def test_data_is_the_packet_and_no_byte_more() -> None:
+def test_data_is_exactly_the_packet() -> None:
     def judge(batch: Batch) -> None:
         for packet in batch:
             packet.data[0:2] = b"xy"
@@ -78,8 +78,8 @@ def test_data_is_the_packet_and_no_byte_more() -> None:
 
 
 @pytest.mark.parametrize("value", [0.7, [0.2, 1.0], None, "1", 2**64, np.float64("nan")], ids=repr)
-def test_what_is_no_whole_number_is_no_verdict(value: Any) -> None:
-    """NumPy would cut 0.7 to 0, which is a port."""
+def test_a_verdict_must_be_an_integer(value: Any) -> None:
+    """NumPy would round 0.7 down to 0, which is a port."""
 
     def column(batch: Batch) -> None:
         batch.verdicts[:] = value
@@ -148,7 +148,7 @@ def test_nothing_beyond_a_frame_is_read_or_written() -> None:
         lambda batch: batch.scatter(0, [None] * 10),
     ],
 )
-def test_what_would_leave_the_memory_or_the_instance_is_an_error(judge: Any) -> None:
+def test_invalid_sizes_offsets_and_ports_are_errors(judge: Any) -> None:
     run = process(judge, FRAMES)
     assert {result.verdict for result in run} == {ERROR}
     assert "ValueError" in (run[0].error or "")
@@ -167,7 +167,7 @@ def test_frames_grow_and_shrink() -> None:
     assert result.frame == b"head" + bytes(range(50))
 
 
-def test_a_frame_that_was_resized_is_found_so_by_the_next_iteration() -> None:
+def test_the_next_iteration_sees_a_resized_frame() -> None:
     def judge(batch: Batch) -> None:
         for packet in batch:
             packet.resize(4, -packet.port)
@@ -182,7 +182,7 @@ def test_a_frame_that_was_resized_is_found_so_by_the_next_iteration() -> None:
         assert result.frame == b"head" + bytes(range(60 - n))
 
 
-def test_packets_are_made_until_there_are_no_blanks() -> None:
+def test_packets_are_made_until_the_blanks_are_used_up() -> None:
     def judge(batch: Batch) -> None:
         made = [batch.create(bytes([n]) * 60, n % 2) for n in range(5)]
         assert made == [True] * 3 + [False] * 2
@@ -198,12 +198,12 @@ def test_packets_are_made_until_there_are_no_blanks() -> None:
 
 @pytest.mark.parametrize("batch", [-1, 0, 65])
 def test_a_test_is_told_of_a_batch_that_cannot_be(batch: int) -> None:
-    with pytest.raises(ValueError, match="1 to 64 frames"):
+    with pytest.raises(ValueError, match="must have 1 to 64 frames"):
         run_plugin("drop", FRAMES, batch=batch)
 
 
 @pytest.mark.parametrize("verdict", [1 << 63, "0", None, 0.5])
-def test_what_is_no_number_is_an_error(verdict: Any) -> None:
+def test_a_verdict_that_is_no_number_is_an_error(verdict: Any) -> None:
     def judge(batch: Batch) -> None:
         for packet in batch:
             packet.verdict = verdict
@@ -211,7 +211,7 @@ def test_what_is_no_number_is_an_error(verdict: Any) -> None:
     assert process(judge, FRAMES[:1])[0].verdict == ERROR
 
 
-def test_tick_and_setup_and_prepare_are_called_with_what_they_are_for() -> None:
+def test_prepare_setup_and_tick_are_called_with_their_arguments() -> None:
     calls: list[Any] = []
 
     class Probe:
@@ -247,9 +247,9 @@ async def awaited(self: Any, batch: Batch) -> None:
             {"process": lambda self, batch: None, "tick": lambda self: None},
             "tick must take (self, worker); it takes (self)",
         ),
-        ({"process": print, "options": 3}, "`options` is a list of Option"),
-        ({"process": begun_only}, "process must do its work when it is called"),
-        ({"process": awaited}, "process must do its work when it is called"),
+        ({"process": print, "options": 3}, "`options` must be a list of Option"),
+        ({"process": begun_only}, "process must be a plain function"),
+        ({"process": awaited}, "process must be a plain function"),
         (
             {"process": lambda self, batch: None, "__init__": lambda self, x: None},
             "Judge() failed: TypeError",

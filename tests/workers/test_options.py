@@ -1,4 +1,4 @@
-"""What a plugin's options accept, and in which words they refuse."""
+"""A plugin's options: values, defaults and error messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DECLARED = [
 ]
 
 
-def test_what_is_not_given_has_its_default() -> None:
+def test_options_have_defaults() -> None:
     values, problems = resolve(DECLARED, {})
     assert problems == []
     assert values == {
@@ -31,7 +31,7 @@ def test_what_is_not_given_has_its_default() -> None:
     }
 
 
-def test_what_is_given_arrives() -> None:
+def test_given_values_are_used() -> None:
     given = {"slots": 16, "ratio": 2, "action": "drop", "quiet": True, "hosts": [1], "map": {}}
     values, problems = resolve(DECLARED, given)
     assert problems == []
@@ -42,8 +42,8 @@ def test_what_is_given_arrives() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"slot": 3}, '"slot" is no option of this plugin; did you mean "slots"?'),
-        ({"zzz": 3}, '"zzz" is no option of this plugin; it has "slots", "ratio"'),
+        ({"slot": 3}, '"slot" is not an option of this plugin; did you mean "slots"?'),
+        ({"zzz": 3}, '"zzz" is not an option of this plugin; it has "slots", "ratio"'),
         ({"slots": "many"}, "\"slots\" must be an integer, not 'many'"),
         ({"slots": True}, '"slots" must be an integer, not True'),
         ({"slots": 1.5}, '"slots" must be an integer, not 1.5'),
@@ -56,13 +56,13 @@ def test_what_is_given_arrives() -> None:
         ({"map": []}, '"map" must be a table'),
     ],
 )
-def test_a_mistake_is_told_with_what_would_be_right(given: dict[str, Any], words: str) -> None:
+def test_a_mistake_is_reported_with_the_remedy(given: dict[str, Any], words: str) -> None:
     _, problems = resolve(DECLARED, given)
     assert len(problems) == 1
     assert words in problems[0]
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     _, problems = resolve(DECLARED, {"slots": 3, "ratio": "x", "no": 1})
     assert len(problems) == 3
 
@@ -71,13 +71,13 @@ def test_an_option_without_default_must_be_given() -> None:
     declared = [Option("target", str, help="an address")]
     assert resolve(declared, {})[1] == ['"target" must be given (an address)']
     assert resolve(declared, {"target": "x"}) == ({"target": "x"}, [])
-    assert resolve([], {"x": 1})[1] == ['"x" is no option of this plugin; it has none']
+    assert resolve([], {"x": 1})[1] == ['"x" is not an option of this plugin; it has none']
 
 
 @pytest.mark.parametrize(
     ("declare", "words"),
     [
-        (lambda: Option("x", bytes), "its type is one of int, float"),
+        (lambda: Option("x", bytes), "its type must be one of int, float"),
         (lambda: Option("x", int, "3"), "the default of option 'x' must be an integer"),
         (lambda: Option("x", int, 3, minimum=4), "must be at least 4"),
     ],

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from ringline.shm.errors import PluginError
 from ringline.workers.captures.captures import read_capture
 from ringline.workers.plugins import flow_stats as fs
-from ringline.workers.testing import DROP, Frame, named_values, run_plugin
+from ringline.workers.testing import DROP, Frame, run_plugin
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context
-from ringline.workers.trials.harness import BATCH, Harness
+from ringline.workers.trials.harness import BATCH, Harness, named_values
 from ringline.workers.worker import Worker
 
 MODULE = "ringline.workers.plugins"
@@ -50,13 +50,13 @@ def test_forward_follows_its_map(
 @pytest.mark.parametrize(
     ("ports", "options", "words"),
     [
-        (3, {}, "with 3 ports it is not plain what goes where: give the option map"),
-        (2, {"map": {"wan": "port0"}}, "names the port 'wan'; the ports are port0, port1"),
+        (3, {}, "with 3 ports the option map must be given"),
+        (2, {"map": {"wan": "port0"}}, "'wan', which does not exist; the ports are port0, port1"),
         (2, {"map": {"port0": "wan"}}, "names the port 'wan'"),
         (2, {"map": {"port0": 1}}, "names the port 1"),
     ],
 )
-def test_a_map_that_cannot_be_is_refused(ports: int, options: dict[str, Any], words: str) -> None:
+def test_an_impossible_map_is_refused(ports: int, options: dict[str, Any], words: str) -> None:
     with pytest.raises(PluginError, match=words):
         run_plugin(FORWARD, [FRAME], ports=ports, options=options)
 
@@ -81,14 +81,14 @@ def test_mac_swap_is_one_plugin_in_every_tier(name: str, frames: list[bytes]) ->
 TAGS = {0: b"", 1: b"\x81\x00\x00\x05", 2: b"\x88\xa8\x00\x07\x81\x00\x00\x05"}
 
 
-# IPv6 extension headers: their kind, and what follows its first byte. And, of a fragment, the
-# number of the header after the fragment header: what is beyond is not looked at.
+# Chains of IPv6 extension headers: (type, contents after the first byte) each. For a fragment,
+# also the type of the header after the fragment header: flow_stats reads no further.
 OPTIONS, LONG = (0, bytes(7)), (60, b"\x01" + bytes(14))
 EXTENSIONS: list[tuple[list[tuple[int, bytes]], int | None]] = [
     ([], None),
     ([OPTIONS], None),
     ([OPTIONS, LONG], None),
-    ([(44, bytes(7))], None),  # first and last in one
+    ([(44, bytes(7))], None),  # the only fragment: first and last
     ([OPTIONS, (44, b"\0\0\1\0\0\0\7")], 2),
     ([(44, b"\0\1\0\0\0\0\7"), LONG], 1),
 ]
@@ -96,7 +96,7 @@ EXTENSIONS: list[tuple[list[tuple[int, bytes]], int | None]] = [
 
 @st.composite
 def packets(draw: st.DrawFn) -> tuple[bytes, tuple[Any, ...] | None]:
-    """A frame, and the flow that it belongs to, None when it is not IP."""
+    """A frame and its flow; None if the frame is not IP."""
     tags = TAGS[draw(st.integers(0, 2))]
     kind = draw(st.sampled_from(["ipv4", "ipv6", "arp"]))
     protocol = draw(st.sampled_from([1, 6, 17, 58, 132]))
@@ -127,7 +127,7 @@ def packets(draw: st.DrawFn) -> tuple[bytes, tuple[Any, ...] | None]:
 
 
 def flow_label(flow: tuple[Any, ...]) -> str:
-    """The flow as flow_stats shows it, by other means."""
+    """The flow as flow_stats shows it, computed independently."""
     source, target, ports, protocol = flow
     words = []
     for address, port in ((source, ports[:2]), (target, ports[2:])):
@@ -185,13 +185,13 @@ IP = (b"\x08\x00", b"\x86\xdd")
 
 
 def udp(flow: int, length: int = 60) -> bytes:
-    """A frame of the flow number `flow`."""
+    """A frame of flow number `flow`."""
     header = b"\x45" + bytes(8) + b"\x11" + bytes(2) + b"\x0a\0\0\1" + flow.to_bytes(4, "big")
     return (bytes(12) + b"\x08\x00" + header).ljust(length, b"\0")
 
 
-class Life:
-    """A flow_stats at work, whose slot can be handed to the next life."""
+class FlowStatsHarness:
+    """A flow_stats plugin on a worker slot that a successor can take over."""
 
     def __init__(self, **options: int) -> None:
         self.tier = loading.load(FLOW_STATS)
@@ -207,8 +207,8 @@ class Life:
     def worker(self) -> Worker:
         return Worker(self.harness.slot, queue=0, ports=["a"], options=self.tier.options)
 
-    def again(self) -> None:
-        """The next life's setup on the same slot."""
+    def restart(self) -> None:
+        """Run the successor's setup on the same slot."""
         self.tier.setup(self.worker())
 
     def flows(self) -> Any:
@@ -219,58 +219,58 @@ class Life:
         return named_values(self.harness.slot)
 
 
-def test_a_full_table_counts_what_it_cannot_place() -> None:
-    life = Life(slots=16)
-    life.run([udp(n % 40) for n in range(400)])
-    named = life.named()
+def test_a_full_table_counts_packets_without_a_place() -> None:
+    stats = FlowStatsHarness(slots=16)
+    stats.run([udp(n % 40) for n in range(400)])
+    named = stats.named()
     assert named["flows_seen"] <= 16
-    placed = int(life.flows()[:, fs.PACKETS].sum())
+    placed = int(stats.flows()[:, fs.PACKETS].sum())
     assert placed + named["flows_without_place"] == 400
     assert named["flows_without_place"] > 0
 
 
 def test_the_top_talkers_are_the_largest_flows() -> None:
-    life = Life(top=5, slots=1024)
+    stats = FlowStatsHarness(top=5, slots=1024)
     rng = np.random.default_rng(7)
     sizes = {n: 60 + 13 * n for n in range(60)}
     frames = [udp(n, sizes[n]) for n in range(60) for _ in range(20)]
-    life.run([frames[i] for i in rng.permutation(len(frames))])
-    rows = life.named()["top_talkers"]
+    stats.run([frames[i] for i in rng.permutation(len(frames))])
+    rows = stats.named()["top_talkers"]
     shown = [int(label.split()[2].split(".")[3]) for label, _ in rows]
     assert shown[0] == 59
-    # One that is a sixteenth above the smallest shown would have taken its place.
+    # A flow larger than the smallest shown by a sixteenth would have replaced it.
     smallest = rows[-1][1][1]
     hidden = [20 * size for n, size in sizes.items() if n not in shown]
     assert max(hidden) <= smallest + smallest // 16 + max(sizes.values())
     assert [row[1][1] for row in rows] == sorted((row[1][1] for row in rows), reverse=True)
 
 
-def test_flows_go_on_in_the_next_life() -> None:
-    life = Life(slots=64, top=3)
-    life.run([udp(n) for n in range(10) for _ in range(n + 1)])
-    before = life.flows()[:, : fs.CHECK].copy(), life.named()
-    life.again()
-    assert (life.flows()[:, : fs.CHECK] == before[0]).all()
-    life.again()
-    shown = [(label, tuple(values)) for label, values in life.named()["top_talkers"]]
+def test_flows_continue_in_a_successor() -> None:
+    stats = FlowStatsHarness(slots=64, top=3)
+    stats.run([udp(n) for n in range(10) for _ in range(n + 1)])
+    before = stats.flows()[:, : fs.CHECK].copy(), stats.named()
+    stats.restart()
+    assert (stats.flows()[:, : fs.CHECK] == before[0]).all()
+    stats.restart()
+    shown = [(label, tuple(values)) for label, values in stats.named()["top_talkers"]]
     assert [values[0] for _, values in shown] == [10, 9, 8]
-    assert life.named()["flows_seen"] == 10
+    assert stats.named()["flows_seen"] == 10
 
 
 @pytest.mark.parametrize("word", range(fs.WORDS))
-def test_a_line_that_a_killed_worker_left_half_written_is_cleared(word: int) -> None:
-    """Killed while it wrote a new flow: its check word does not fit, or is not there yet."""
-    life = Life(slots=16)
-    life.run([udp(1), udp(2)])
-    flows = life.flows()
+def test_a_half_written_line_of_a_killed_worker_is_cleared(word: int) -> None:
+    """Killed while it wrote a new flow: the check word is wrong or missing."""
+    stats = FlowStatsHarness(slots=16)
+    stats.run([udp(1), udp(2)])
+    flows = stats.flows()
     free = int(np.flatnonzero(flows[:, fs.CHECK] == 0)[0])
     flows[free, word] = 0x1234567
-    life.again()
+    stats.restart()
     valid = flows[flows[:, fs.CHECK] != 0]
     assert len(valid) == 2
     assert flows[free, fs.CHECK] == 0
-    life.run([udp(n) for n in range(3, 40)])
-    assert life.harness.counters.plugin_errors == 0
+    stats.run([udp(n) for n in range(3, 40)])
+    assert stats.harness.counters.plugin_errors == 0
     placed = int(flows[:, fs.PACKETS].sum())
     assert placed <= 39 + 0x1234567
 

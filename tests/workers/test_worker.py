@@ -1,4 +1,4 @@
-"""What setup is given: counters, gauges, histograms, tables and named state."""
+"""The worker object that setup receives: counters, gauges, histograms, tables, named state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ringline.shm import slots
 from ringline.shm.errors import PluginError
 from ringline.workers import tables
-from ringline.workers.testing import named_values
+from ringline.workers.trials.harness import named_values
 from ringline.workers.worker import Worker, private_slot
 
 if TYPE_CHECKING:
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 BYTES = 1 << 20
 
 
-def life(slot: WorkerSlot) -> Worker:
-    """The next life of a worker on this slot."""
+def successor(slot: WorkerSlot) -> Worker:
+    """The next worker on this slot."""
     return Worker(slot, queue=3, ports=["wan", "lan"], options={"x": 1})
 
 
 def test_it_knows_its_queue_its_ports_and_its_options() -> None:
-    worker = life(private_slot(0))
+    worker = successor(private_slot(0))
     assert (worker.queue, worker.ports, worker.options) == (3, {"wan": 0, "lan": 1}, {"x": 1})
     assert not worker.rehearsal
 
 
-def test_names_mean_the_same_memory_in_the_next_life() -> None:
+def test_names_keep_their_memory_in_a_successor() -> None:
     slot = private_slot(BYTES)
     for number in (1, 2):
-        worker = life(slot)
+        worker = successor(slot)
         worker.counter("packets_seen").add(5)
         worker.histogram("sizes").observe(100)
         worker.state("cells", "i4", (2, 2))[1, 1] += 1
@@ -45,26 +45,26 @@ def test_names_mean_the_same_memory_in_the_next_life() -> None:
     assert values["level"] == 2
     assert values["sizes"][0] == 200
     assert "cells" not in values
-    assert life(slot).state("cells", "i4", (2, 2)).tolist() == [[0, 0], [0, 2]]
-    assert life(slot).counter("packets_seen").value == 10
-    assert life(slot).gauge("level").value == 2
+    assert successor(slot).state("cells", "i4", (2, 2)).tolist() == [[0, 0], [0, 2]]
+    assert successor(slot).counter("packets_seen").value == 10
+    assert successor(slot).gauge("level").value == 2
 
 
-def test_arrays_are_over_the_same_memory() -> None:
+def test_arrays_share_their_memory() -> None:
     slot = private_slot(BYTES)
-    counter = life(slot).counter("seen")
+    counter = successor(slot).counter("seen")
     counter.array[0] += 7
     assert counter.value == 7
     assert counter.array.dtype == np.uint64
-    address = life(slot).memory("for_c", 64)
+    address = successor(slot).memory("for_c", 64)
     assert address % 64 == 0
-    assert life(slot).memory("for_c", 64) == address
+    assert successor(slot).memory("for_c", 64) == address
 
 
 @given(st.lists(st.integers(0, 2**40), max_size=30), st.integers(2, 64))
 def test_a_histogram_counts_by_powers_of_two(values: list[int], buckets: int) -> None:
     slot = private_slot(BYTES)
-    histogram = life(slot).histogram("h", buckets)
+    histogram = successor(slot).histogram("h", buckets)
     for value in values:
         histogram.observe(value)
     total, counts = named_values(slot)["h"]
@@ -79,23 +79,23 @@ def test_a_histogram_counts_by_powers_of_two(values: list[int], buckets: int) ->
 
 def test_a_histogram_takes_numbers_of_numpy_and_none_below_zero() -> None:
     slot = private_slot(BYTES)
-    histogram = life(slot).histogram("h", 4)
+    histogram = successor(slot).histogram("h", 4)
     histogram.observe(np.int64(5))  # type: ignore[arg-type]  # as a column gives it
-    with pytest.raises(ValueError, match="from 0 on, not -5"):
+    with pytest.raises(ValueError, match="at least 0, not -5"):
         histogram.observe(-5)
     assert named_values(slot)["h"] == (5, [0, 0, 0, 1])
 
 
 def test_a_table_holds_the_rows_of_the_last_write() -> None:
     slot = private_slot(BYTES)
-    table = life(slot).table("top", "flow", ["packets", "bytes"], 3)
+    table = successor(slot).table("top", "flow", ["packets", "bytes"], 3)
     table.write([("a > b", (1, 2)), ("c > d", [3, 4])])
     assert named_values(slot)["top"] == [("a > b", [1, 2]), ("c > d", [3, 4])]
     table.write((str(i), (i, i)) for i in range(5))
     assert named_values(slot)["top"] == [(str(i), [i, i]) for i in range(3)]
     table.write([])
     assert named_values(slot)["top"] == []
-    with pytest.raises(ValueError, match="2 values, 1 were given"):
+    with pytest.raises(ValueError, match="must have 2 values, not 1"):
         table.write([("a", (1,))])
 
 
@@ -110,13 +110,13 @@ def test_a_label_is_cut_between_characters(label: str) -> None:
 
 
 def test_a_table_that_is_being_written_is_not_read() -> None:
-    """Its writer may have been killed in the middle; its successor makes it whole again."""
+    """The writer may have been killed in the middle; its successor repairs the table."""
     slot = private_slot(BYTES)
-    table = life(slot).table("top", "flow", ["packets"], 3)
+    table = successor(slot).table("top", "flow", ["packets"], 3)
     with pytest.raises(ValueError, match="values"):
         table.write([("a", (1,)), ("b", ())])
     assert named_values(slot)["top"] is None
-    life(slot).table("top", "flow", ["packets"], 3).write([("c", (1,))])
+    successor(slot).table("top", "flow", ["packets"], 3).write([("c", (1,))])
     assert named_values(slot)["top"] == [("c", [1])]
 
 
@@ -136,7 +136,7 @@ def test_reading_a_table_ends_whatever_is_in_it(type_: str, columns: int, words:
         (lambda worker: worker.counter("a-b"), "cannot name a counter"),
         (lambda worker: worker.state("s", object), "cannot hold Python objects"),
         (lambda worker: worker.state("s", "u1", BYTES + 1), "left in its slot"),
-        (lambda worker: worker.histogram("h", 1), "has 2 to 64 buckets"),
+        (lambda worker: worker.histogram("h", 1), "must have 2 to 64 buckets"),
         (lambda worker: worker.table("t", "flow", [], 3), "needs a label"),
         (lambda worker: worker.table("t", "a flow", ["x"], 3), "needs a label"),
         (lambda worker: worker.table("t", "flow", ["x"], 0), "needs a label"),
@@ -145,13 +145,13 @@ def test_reading_a_table_ends_whatever_is_in_it(type_: str, columns: int, words:
         (lambda worker: (worker.state("s", "u1", 8), worker.counter("s")), "use another name"),
     ],
 )
-def test_what_cannot_be_had_is_said(ask: Any, words: str) -> None:
+def test_impossible_requests_are_reported(ask: Any, words: str) -> None:
     with pytest.raises(PluginError, match=words):
-        ask(life(private_slot(BYTES)))
+        ask(successor(private_slot(BYTES)))
 
 
-def test_a_counter_never_steps_back() -> None:
-    counter = life(private_slot(BYTES)).counter("c")
+def test_a_counter_never_decreases() -> None:
+    counter = successor(private_slot(BYTES)).counter("c")
     with pytest.raises(ValueError, match="only grows"):
         counter.add(-1)
 
@@ -159,16 +159,16 @@ def test_a_counter_never_steps_back() -> None:
 def test_structured_state_keeps_its_type() -> None:
     slot = private_slot(BYTES)
     long = [(f"a_rather_long_field_name_{i}", "f8") for i in range(20)]
-    cells = life(slot).state("cells", long, 4)
+    cells = successor(slot).state("cells", long, 4)
     cells[3]["a_rather_long_field_name_7"] = 1.5
-    assert life(slot).state("cells", long, 4)[3]["a_rather_long_field_name_7"] == 1.5
+    assert successor(slot).state("cells", long, 4)[3]["a_rather_long_field_name_7"] == 1.5
     with pytest.raises(PluginError, match="use another name"):
-        life(slot).state("cells", [*long[:-1], ("other", "f8")], 4)
+        successor(slot).state("cells", [*long[:-1], ("other", "f8")], 4)
 
 
 def test_kinds_of_entries_are_those_of_the_slot() -> None:
     slot = private_slot(BYTES)
-    worker = life(slot)
+    worker = successor(slot)
     worker.counter("a"), worker.gauge("b"), worker.histogram("c")
     worker.table("d", "l", ["v"], 1), worker.state("e", "u1")
     kinds = [(entry.name, slots.KINDS[entry.kind]) for entry in slot.entries()]

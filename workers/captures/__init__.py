@@ -1,1 +1,1 @@
-"""Capture files, pcap and pcapng, and the headers of the packets in them."""
+"""Capture files (pcap, pcapng) and packet headers."""

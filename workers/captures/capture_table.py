@@ -1,8 +1,8 @@
-"""Captured frames in memory: what the readers of pcap and pcapng fill.
+"""A capture in memory; the readers of pcap and pcapng fill it.
 
-One bytes object holds the file; three arrays say where each frame is, how long
-it was on the wire and when it passed. A frame is a memoryview of that object,
-made when it is asked for, so a million frames cost 24 bytes each and no copies.
+One bytes object holds the file. Four arrays hold the offset, the captured length, the
+original length and the time of each frame: 24 bytes per frame. A frame is a memoryview of
+the bytes object, made on access; nothing is copied.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ringline.shm.errors import RinglineError
 
 LINK_TYPE_ETHERNET = 1
 
-# No link layer has longer frames, and libpcap allows no larger snapshot length
-# (MAXIMUM_SNAPLEN). A length above it is damage, and is refused before it is used.
+# The largest snapshot length of libpcap (MAXIMUM_SNAPLEN); no link layer has longer frames.
+# A larger length means that the file is damaged.
 FRAME_BYTES_MAX = 262_144
 
-# Names of link types that one meets instead of Ethernet (tcpdump.org/linktypes.html).
+# Names of common link types other than Ethernet (tcpdump.org/linktypes.html).
 _LINK_TYPES = {
     0: "BSD loopback",
     9: "PPP",
@@ -43,19 +43,18 @@ _LINK_TYPES = {
 
 
 class CaptureError(RinglineError):
-    """A capture that cannot be read or written: says which file, where in it and what to do."""
+    """A capture that cannot be read or written. The message says which file, where, what to do."""
 
     exit_code = 2
-    whose = "operator"
 
 
 def link_type_name(link_type: int) -> str:
-    """`link_type` as number and name, for messages."""
+    """`link_type` as a number with its name, for messages."""
     return f"{link_type} ({_LINK_TYPES.get(link_type, 'not a common one')})"
 
 
 class Frames(Sequence[memoryview]):
-    """The frames of a capture, by index; each a read-only memoryview, nothing copied."""
+    """The frames of a capture as a sequence of read-only memoryviews."""
 
     __slots__ = ("_lengths", "_offsets", "_view")
 
@@ -84,15 +83,15 @@ class Frames(Sequence[memoryview]):
 
 
 class Capture:
-    """A capture file, read whole.
+    """A capture file in memory.
 
     Attributes:
         path: the file, for messages.
         data: its bytes.
-        offsets: of each frame in `data`, array('Q').
-        lengths: bytes of each frame in `data`, without a frame check sequence, array('I').
-        original_lengths: bytes of each frame on the wire; never below `lengths`, array('I').
-        times: nanoseconds since 1970 of each frame, array('q'); 0 where the format has none.
+        offsets: offset of each frame in `data`, in bytes; array('Q').
+        lengths: bytes of each frame in `data`, without a frame check sequence; array('I').
+        original_lengths: bytes of each frame on the wire, at least `lengths`; array('I').
+        times: nanoseconds since 1970 of each frame, 0 if the file has none; array('q').
     """
 
     __slots__ = ("data", "lengths", "offsets", "original_lengths", "path", "times")
@@ -115,27 +114,31 @@ class Capture:
 
     @property
     def cut(self) -> int:
-        """How many frames were longer on the wire than the snapshot length let into the file."""
+        """How many frames are truncated: longer on the wire than in the file."""
         return sum(map(int.__lt__, self.lengths, self.original_lengths))
 
     def remark(self) -> str | None:
-        """One sentence about frames that are not whole, None when all are."""
+        """A sentence about truncated frames, or None when there are none."""
         cut = self.cut
         if not cut:
             return None
         return (
             f"{self.path}: {cut} of {len(self)} frames were cut when they were captured and are "
-            f"used as short as the file has them; capture again with tcpdump -s 0 for whole frames"
+            f"used as they are in the file; capture again with tcpdump -s 0 for whole frames"
         )
 
     def add(
         self, at: int, offset: int, captured: int, original: int, nanoseconds: int, fcs: int
     ) -> None:
-        """For readers: one more frame, `captured` bytes at `offset`, the last `fcs` of the
-        `original` ones being a frame check sequence, which a card takes off. What describes it
-        in the file is `at`.
+        """Add a frame; for the readers.
 
-        Raises CaptureError when a length or the time stamp cannot be true.
+        at: where its header or block begins in the file, for messages.
+        offset, captured: where its bytes are in the file, and their number.
+        original: its bytes on the wire. The last `fcs` of them are a frame check sequence,
+            which is left out, since a card removes it.
+        nanoseconds: its time, since 1970.
+
+        Raises CaptureError when a length or the time is impossible.
         """
         if captured > FRAME_BYTES_MAX:
             raise self.damaged(at, f"claims to hold {captured} bytes; no Ethernet frame does")
@@ -150,7 +153,7 @@ class Capture:
         self.times.append(nanoseconds)
 
     def damaged(self, at: int, what: str) -> CaptureError:
-        """The error for the packet after the last good one, which begins `at` in the file."""
+        """The error for the packet after the last good one; it begins at byte `at` of the file."""
         good = len(self)
         before = "no packet before it is" if not good else f"the {good} before it are"
         before = "the one before it is" if good == 1 else before

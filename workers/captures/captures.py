@@ -1,9 +1,9 @@
 """Capture files: read pcap and pcapng, write pcap.
 
-Plugins are tried on them, wires replay and record them. Whatever bytes a file
-holds, reading it gives a Capture or a CaptureError that says what is wrong and
-where; it takes memory and time in proportion to the size of the file, because a
-length is believed only after it has been compared with the bytes that are there.
+`ringline try` runs a plugin on a capture; the wire of a simulated card replays and records
+captures. For any content of a file, reading it gives a Capture, or a CaptureError that says
+what is wrong and where. Memory and time are proportional to the size of the file: every
+length in it is compared with the bytes that exist before it is used.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["Capture", "CaptureError", "CaptureWriter", "Frames", "read_capture",
 
 Bytes = bytes | bytearray | memoryview
 
-# The file is held in memory whole. More than this is a mistake or a job for editcap.
+# The whole file is kept in memory, so its size has a limit.
 CAPTURE_BYTES_MAX = 4 << 30
 
-# First bytes of what is often given in place of a capture -> what to do.
+# First bytes of files that users often name instead of a capture -> the problem and what to do.
 _NOT_CAPTURES = {
     b"\x1f\x8b": "is compressed with gzip; decompress it first: gunzip {path}",
     b"\x28\xb5\x2f\xfd": "is compressed with zstd; decompress it first: unzstd {path}",
@@ -43,11 +43,11 @@ _NOT_CAPTURES = {
 
 
 def read_capture(path: str | os.PathLike[str]) -> Capture:
-    """Read the pcap or pcapng file at `path`; which of them, its first bytes say.
+    """Read the pcap or pcapng file at `path`; its first bytes tell the format.
 
-    Raises CaptureError when there is no such file, it cannot be read, or it is not a whole
-    capture of Ethernet frames. Frames that the snapshot length cut are no error: see
-    `Capture.remark`. Nor is a capture without a packet.
+    Raises CaptureError when the file does not exist, cannot be read, or is not a complete
+    capture of Ethernet frames. Truncated frames (see `Capture.remark`) and a capture without
+    packets are not errors.
     """
     name = os.fspath(path)
     data = _read(name)
@@ -62,12 +62,12 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
 
 
 def is_capture(begin: bytes) -> bool:
-    """Whether a file that begins with these 4 bytes is one, whole or not."""
+    """Whether `begin`, the first 4 bytes of a file, are those of a capture."""
     return begin in pcap.MAGICS or begin == pcapng.MAGIC
 
 
 def _read(path: str) -> bytes:
-    """The whole file. Looked at before it is opened: opening a FIFO waits for its writer."""
+    """The content of a file. It must be a regular file: to open a FIFO would block."""
     try:
         found = os.stat(path)
         if stat.S_ISDIR(found.st_mode):
@@ -76,8 +76,8 @@ def _read(path: str) -> bytes:
             raise CaptureError(f"{path}: is not a regular file; a capture must be one")
         if found.st_size > CAPTURE_BYTES_MAX:
             raise CaptureError(
-                f"{path}: has {found.st_size >> 20} MiB, and at most {CAPTURE_BYTES_MAX >> 20} "
-                f"are read; split it with editcap -c 1000000 {path} PART"
+                f"{path}: has {found.st_size >> 20} MiB, the limit is {CAPTURE_BYTES_MAX >> 20} "
+                f"MiB; split it with editcap -c 1000000 {path} PART"
             )
         with open(path, "rb") as file:
             return file.read(found.st_size)
@@ -99,7 +99,7 @@ def _folder() -> str:
     try:
         return os.getcwd()
     except OSError:
-        return "a folder that is gone"
+        return "a folder that no longer exists"
 
 
 def _what_it_is_instead(path: str, data: bytes) -> str:
@@ -110,13 +110,13 @@ def _what_it_is_instead(path: str, data: bytes) -> str:
             return f"{path}: {what.format(path=path)}"
     if len(data) < 4 and any(magic.startswith(data) for magic in (*pcap.MAGICS, pcapng.MAGIC)):
         return f"{path}: ends after {len(data)} bytes, in the middle of its header; copy it again"
-    return f"{path}: is not a capture: it begins neither like pcap nor like pcapng"
+    return f"{path}: is not a capture: it does not begin like pcap or pcapng"
 
 
 class CaptureWriter:
     """Writes frames to a pcap file with time stamps in nanoseconds. A context manager.
 
-    Raises CaptureError when the file cannot be made and EnvironmentLacks when it cannot grow.
+    Raises CaptureError when the file cannot be created, EnvironmentLacks when a write fails.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -130,7 +130,7 @@ class CaptureWriter:
         self._guarded(pcap.file_header())
 
     def write(self, frame: Bytes, nanoseconds: int | None = None) -> None:
-        """Append one frame, captured at `nanoseconds` since 1970; None: now."""
+        """Append a frame with the time `nanoseconds` since 1970; None: the current time."""
         view = memoryview(frame)
         when = time.time_ns() if nanoseconds is None else nanoseconds
         self._guarded(pcap.packet_header(view.nbytes, when))
@@ -150,7 +150,7 @@ class CaptureWriter:
         )
 
     def close(self) -> None:
-        """Write out what is buffered and close the file."""
+        """Write the buffer and close the file. Raises EnvironmentLacks when there is no space."""
         try:
             self._file.close()
         except OSError as error:
@@ -171,8 +171,10 @@ class CaptureWriter:
 def write_capture(
     path: str | os.PathLike[str], frames: Iterable[Bytes], times: Iterable[int] | None = None
 ) -> int:
-    """Write `frames` as a pcap file; returns how many. `times` are nanoseconds since 1970, one
-    per frame; without them the frames are a microsecond apart, from 1970 on.
+    """Write `frames` to a pcap file; returns their number.
+
+    `times` are nanoseconds since 1970, one per frame. Without them, frame n gets the time
+    n microseconds.
 
     Raises CaptureError and EnvironmentLacks as CaptureWriter does.
     """

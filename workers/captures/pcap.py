@@ -1,7 +1,7 @@
-"""The pcap format: a header of 24 bytes, then packets with headers of 16.
+"""The pcap format: a file header of 24 bytes, then packets, each with a header of 16 bytes.
 
-Read in both byte orders, with microseconds or nanoseconds. Facts: the manual
-page pcap-savefile(5) and draft-ietf-opsawg-pcap.
+The reader accepts both byte orders, and times in microseconds or nanoseconds. Sources: the
+manual page pcap-savefile(5) and draft-ietf-opsawg-pcap.
 """
 
 from __future__ import annotations
@@ -22,22 +22,25 @@ PACKET_HEADER_BYTES = 16
 _MICROSECONDS = 0xA1B2C3D4
 _NANOSECONDS = 0xA1B23C4D
 
-# First four bytes of a file -> (byte order for struct, nanoseconds in a unit of the fraction).
+# First four bytes of a file -> (byte order for struct, nanoseconds per unit of the fraction).
 MAGICS = {
     struct.pack(order + "I", magic): (order, unit)
     for order in "<>"
     for magic, unit in ((_MICROSECONDS, 1000), (_NANOSECONDS, 1))
 }
 
-# The link type field: 16 bits of link type, then flags of which one matters here.
+# The link type field: 16 bits of link type, then flags; only this flag is used here.
 _LINK_TYPE_MASK = 0xFFFF
-_FCS_PRESENT = 1 << 26  # the four highest bits count 16-bit units of frame check sequence
+_FCS_PRESENT = (
+    1 << 26
+)  # bits 31:28 hold the length of the frame check sequence, in units of 16 bits
 
 
 def read_pcap(capture: Capture) -> None:
     """Fill `capture` from its data, which begins with one of MAGICS.
 
-    Raises CaptureError: other version or link type, a file or packet cut short, absurd lengths.
+    Raises CaptureError for another version or link type, an incomplete file or packet, and
+    impossible lengths.
     """
     data = capture.data
     if len(data) < FILE_HEADER_BYTES:
@@ -49,13 +52,13 @@ def read_pcap(capture: Capture) -> None:
     major, minor, _, _, _, link = struct.unpack_from(order + "HHIIII", data, 4)
     if (major, minor) != (2, 4):
         raise CaptureError(
-            f"{capture.path}: is pcap version {major}.{minor}, and only 2.4 is read; "
+            f"{capture.path}: is pcap version {major}.{minor}, and only 2.4 is supported; "
             f"convert it with editcap -F pcap {capture.path} NEW"
         )
     if link & _LINK_TYPE_MASK != LINK_TYPE_ETHERNET:
         raise CaptureError(
             f"{capture.path}: has link type {link_type_name(link & _LINK_TYPE_MASK)}, and only "
-            f"Ethernet (1) can be played to a network card; capture on an Ethernet interface"
+            f"Ethernet (1) can be replayed to a network card; capture on an Ethernet interface"
         )
     fcs = 2 * (link >> 28) if link & _FCS_PRESENT else 0
     header = struct.Struct(order + "IIII").unpack_from
@@ -66,7 +69,7 @@ def read_pcap(capture: Capture) -> None:
         if body > size:
             raise capture.damaged(at, f"ends after {size - at} bytes of its header")
         seconds, fraction, captured, original = header(data, at)
-        # Before the cut: a length that nothing can have says more than a missing end.
+        # An impossible length is reported by `add`: that tells more than a missing end.
         if captured <= FRAME_BYTES_MAX and body + captured > size:
             raise capture.damaged(at, f"ends after {size - body} of its {captured} bytes")
         time = seconds * 1_000_000_000 + fraction * unit
@@ -75,11 +78,11 @@ def read_pcap(capture: Capture) -> None:
 
 
 def file_header() -> bytes:
-    """Of a pcap file with Ethernet frames and time stamps in nanoseconds."""
+    """The header of a pcap file with Ethernet frames and times in nanoseconds."""
     return struct.pack("<IHHIIII", _NANOSECONDS, 2, 4, 0, 0, FRAME_BYTES_MAX, LINK_TYPE_ETHERNET)
 
 
 def packet_header(captured: int, nanoseconds: int) -> bytes:
-    """Of a whole frame of `captured` bytes; goes with `file_header`."""
+    """The header of a complete frame of `captured` bytes, for a file with `file_header`."""
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     return struct.pack("<IIII", seconds & 0xFFFFFFFF, fraction, captured, captured)

@@ -1,10 +1,9 @@
-"""The pcapng format: blocks, of which those that hold packets are read.
+"""The pcapng format: a sequence of blocks.
 
-Section header, interface description, enhanced and simple packet blocks, and
-the packet block that they replaced; in both byte orders, with any number of
-sections and of interfaces. Other blocks are skipped by their length, and so are
-options other than if_tsresol, if_tsoffset and if_fcslen. Facts:
-draft-ietf-opsawg-pcapng.
+The reader handles section headers, interface descriptions, enhanced and simple packet
+blocks and the obsolete packet block, in both byte orders, with any number of sections and
+interfaces. It skips other blocks, and options other than if_tsresol, if_tsoffset and
+if_fcslen. Source: draft-ietf-opsawg-pcapng.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from ringline.workers.captures.capture_table import (
     link_type_name,
 )
 
-MAGIC = b"\x0a\x0d\x0d\x0a"  # type of a section header block: the same in both byte orders
+MAGIC = b"\x0a\x0d\x0d\x0a"  # type of a section header block, the same in both byte orders
 
 _SECTION = 0x0A0D0D0A
 _INTERFACE = 1
-_PACKET = 2  # obsolete; files from before 2009 have it
+_PACKET = 2  # obsolete; found in files from before 2009
 _SIMPLE = 3
 _ENHANCED = 6
 
 _BYTE_ORDER_MAGIC = 0x1A2B3C4D
-_BLOCK_OVERHEAD = 12  # type and length, and the length again at the end
+_BLOCK_OVERHEAD = 12  # bytes: type, length, and the length again at the end
 
 _OPTION_END = 0
 _OPTION_TSRESOL = 9
@@ -40,13 +39,13 @@ _OPTION_TSOFFSET = 14
 class _Interface:
     link_type: int
     snap_length: int  # 0: no limit
-    units: int  # time stamps count 1 / units of a second
+    units: int  # time stamps are in units of 1 / units seconds
     offset: int  # seconds to add to every time stamp
-    fcs: int  # bytes of frame check sequence at the end of every frame
+    fcs: int  # bytes of the frame check sequence at the end of each frame
 
 
 class _Reader:
-    """Where in the file we are, and what the current section has declared."""
+    """Reads the blocks of a file; holds the byte order and the interfaces of the section."""
 
     def __init__(self, capture: Capture) -> None:
         self.capture = capture
@@ -82,16 +81,16 @@ class _Reader:
             at += length
 
     def byte_order(self, at: int) -> None:
-        """A section header says the byte order of itself and all that follows."""
+        """Set the byte order from the section header at `at`."""
         magic = self.capture.data[at + 8 : at + 12]
         for order in "<>":
             if magic == struct.pack(order + "I", _BYTE_ORDER_MAGIC):
                 self.order = order
                 return
-        raise self.broken(at, "begins a section and has no byte-order mark")
+        raise self.broken(at, "is a section header without a byte-order mark")
 
     def block_length(self, at: int) -> int:
-        """Of the whole block, checked against its copy at the end and against the file."""
+        """The length of the block, checked against its copy at the end and the size of the file."""
         size = len(self.capture.data)
         if at + 8 > size:
             raise self.broken(at, f"ends after {size - at} bytes")
@@ -111,7 +110,7 @@ class _Reader:
         (major,) = self.unpack("H", body + 4)
         if major != 1:
             raise CaptureError(
-                f"{self.capture.path}: is pcapng version {major}, and only 1 is read; "
+                f"{self.capture.path}: is pcapng version {major}, and only 1 is supported; "
                 f"convert it with editcap -F pcap {self.capture.path} NEW"
             )
         self.interfaces = []
@@ -135,14 +134,14 @@ class _Reader:
             elif code == _OPTION_TSOFFSET and length == 8:
                 (offset,) = self.unpack("q", value)
             elif code == _OPTION_FCSLEN and length == 1:
-                # The draft counts bits; most writers, and Wireshark, mean bytes.
+                # The draft says bits, but most writers, and Wireshark, use bytes.
                 count = self.capture.data[value]
                 fcs = count // 8 if count >= 8 else count
             option = value + (length + 3 & ~3)
         self.interfaces.append(_Interface(link_type, snap_length, units, offset, fcs))
 
     def ethernet(self, number: int, at: int) -> _Interface:
-        """The interface of a packet, if it is one whose frames can be used."""
+        """The interface `number` of a packet. Raises CaptureError unless it is Ethernet."""
         if number >= len(self.interfaces):
             raise self.capture.damaged(
                 at, f"names interface {number}, and the section has {len(self.interfaces)}"
@@ -152,12 +151,12 @@ class _Reader:
             raise CaptureError(
                 f"{self.capture.path}: packet {len(self.capture) + 1} comes from interface "
                 f"{number}, which has link type {link_type_name(interface.link_type)}, and only "
-                f"Ethernet (1) can be played to a network card; capture on an Ethernet interface"
+                f"Ethernet (1) can be replayed to a network card; capture on an Ethernet interface"
             )
         return interface
 
     def packet(self, kind: int, at: int, body: int, end: int) -> None:
-        """An enhanced packet block or its predecessor; they differ in the first word."""
+        """An enhanced packet block, or the obsolete one, which differs in the first word."""
         if end - body < 20:
             raise self.broken(at, "is too short for a packet")
         (number,) = self.unpack("I" if kind == _ENHANCED else "H", body)
@@ -172,7 +171,8 @@ class _Reader:
         self.capture.add(at, body + 20, captured, original, time, interface.fcs)
 
     def simple_packet(self, at: int, body: int, end: int) -> None:
-        """No time stamp, no captured length: that is what the snapshot length left."""
+        """A simple packet block: it has no time and no captured length, so the snapshot length
+        gives the captured length."""
         if end - body < 4:
             raise self.broken(at, "is too short for a packet")
         (original,) = self.unpack("I", body)
@@ -188,6 +188,7 @@ class _Reader:
 def read_pcapng(capture: Capture) -> None:
     """Fill `capture` from its data, which begins with MAGIC.
 
-    Raises CaptureError: blocks cut short or inconsistent, a packet of another link type.
+    Raises CaptureError for incomplete or inconsistent blocks and for packets of another link
+    type.
     """
     _Reader(capture).read()

@@ -1,1 +1,1 @@
-"""The plugins that come with ringline."""
+"""The bundled plugins."""

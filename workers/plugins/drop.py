@@ -1,4 +1,4 @@
-"""Drop every packet, in C: what the way to a worker and back costs."""
+"""Drop every packet, in C: it measures the cost of the way to a worker and back."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""Packets and bytes per flow, the top talkers as a table; forwards as `forward` does.
+"""Count packets and bytes per flow and export the top talkers; forward as `forward` does.
 
-A flow is the 5-tuple of an IPv4 or IPv6 packet; fragments count by addresses and protocol
-alone. Flows live in a hash table in named state, one cache line each, so they survive a
-crash of the worker. When a flow finds no place within PROBES lines it is not counted by
-itself: `flows_without_place` counts its packets.
+A flow is the 5-tuple of an IPv4 or IPv6 packet; a fragment is counted by its addresses and
+protocol alone. Flows are in a hash table in named state, one cache line per flow, so they
+survive a crash of the worker. If all PROBES lines for a new flow are in use, the flow has
+no line of its own: `flows_without_place` counts its packets.
 
-The top talkers are kept up to date packet by packet: a flow is promoted when it is a
-sixteenth above the smallest of them, so no scan ever holds the queue up.
+The top talkers are updated with each packet: a flow replaces the smallest of them when its
+bytes exceed the smallest by a sixteenth. So no scan of the table delays the queue.
 
-Crash safety: a flow's check word, which a reader requires to fit its key, is what makes
-it valid. A worker killed while it wrote one leaves at most one line whose check does not
-fit; setup clears that line, and ranks the top talkers anew.
+Crash safety: a line is valid if its check word is the hash of its key. A worker that is
+killed while it writes leaves at most one line with a wrong check word; setup clears that
+line and ranks the top talkers again.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from ringline.workers.api import Counter, Worker
 
 PROBES = 16
-# The words of a flow: addresses, then ports, protocol and IP version in one.
+# The words of a flow. REST holds the ports, the protocol and the IP version.
 SOURCE_HIGH, SOURCE_LOW, TARGET_HIGH, TARGET_LOW, REST, CHECK, PACKETS, BYTES = range(8)
 WORDS = 8
 
-# CHECK is the key's hash, never 0, and in its low byte the rank: 0, or 1 + the place among
-# the top talkers.
+# CHECK is the hash of the key, never 0; its low byte is the rank: 0, or 1 + the index in
+# `State.top`.
 RANK = 0xFF
 USED = 0x100
 
@@ -48,12 +48,12 @@ FACTOR = 0x9E3779B97F4A7C15 - (1 << 64)
 
 
 class State(NamedTuple):
-    """What the compiled function works on."""
+    """The state of the compiled function."""
 
-    flows: NDArray[np.int64]  # (slots, WORDS)
-    top: NDArray[np.int64]  # slot numbers of the top talkers, -1 for none yet
-    least: NDArray[np.int64]  # [0]: bytes of the smallest of them when last looked at
-    outputs: NDArray[np.int64]  # verdict by input port
+    flows: NDArray[np.int64]  # shape (slots, WORDS)
+    top: NDArray[np.int64]  # lines in `flows` of the top talkers, -1: none yet
+    least: NDArray[np.int64]  # [0]: bytes of the smallest top talker when it was last compared
+    outputs: NDArray[np.int64]  # the verdict by input port
     flows_seen: Counter
     flows_without_place: Counter
     other_packets: Counter  # neither IPv4 nor IPv6
@@ -62,9 +62,9 @@ class State(NamedTuple):
 def _setup(worker: Worker) -> State:
     slots, top = worker.options["slots"], worker.options["top"]
     if slots & (slots - 1):
-        raise PluginError(f"the option slots is a power of two, such as 32768, not {slots}")
+        raise PluginError(f"the option slots must be a power of two, such as 32768, not {slots}")
     flows = worker.state("flows", np.int64, (slots, WORDS))
-    # A line that a dying worker left half written is nobody's.
+    # Clear a line that a crashed worker left half written.
     flows[flows[:, CHECK] & ~RANK != _check(_hash_of_rows(flows))] = 0
     flows[:, CHECK] &= ~RANK
     ranked = np.full(top, -1, np.int64)
@@ -87,7 +87,7 @@ def _setup(worker: Worker) -> State:
 
 
 def _tick(worker: Worker, state: State) -> None:
-    """Show the top talkers."""
+    """Write the table of top talkers, the largest first."""
     rows = state.flows[state.top[state.top >= 0]]
     rows = rows[np.argsort(rows[:, BYTES])[::-1]]
     table = worker.table("top_talkers", "flow", ["packets", "bytes"], len(state.top))
@@ -98,7 +98,7 @@ def _tick(worker: Worker, state: State) -> None:
     setup=_setup,
     tick=_tick,
     options=[
-        Option("slots", int, 32768, "flows that find a place, a power of two", minimum=16),
+        Option("slots", int, 32768, "flows that can be counted; a power of two", minimum=16),
         Option("top", int, 10, "rows of the table of top talkers", minimum=1, maximum=100),
         Option("action", str, "forward", choices=("forward", "drop")),
         MAP,
@@ -126,14 +126,14 @@ def flow_stats(frame: Any, meta: Any, state: Any) -> int:
 
 @njit
 def flow_key(frame: Any) -> Any:
-    """The first five words of a flow; the last of them is 0 when it is not IP."""
+    """The key of the packet's flow, five words; the last one is 0 when the packet is not IP."""
     at, kind = 14, 0
     if len(frame) >= 14:
         kind = field(frame, 12, 2)
     while (kind == 0x8100 or kind == 0x88A8) and len(frame) >= at + 4:  # noqa: PLR1714  # numba
         kind = field(frame, at + 2, 2)
         at += 4
-    whole = True  # not a fragment, so that ports are there
+    whole = True  # not a fragment: the ports follow
     if kind == 0x0800 and len(frame) >= at + 20:
         protocol = field(frame, at + 9, 1)
         whole = field(frame, at + 6, 2) & 0x3FFF == 0
@@ -145,7 +145,7 @@ def flow_key(frame: Any) -> Any:
         source_high, source_low = field(frame, at + 8, 8), field(frame, at + 16, 8)
         target_high, target_low = field(frame, at + 24, 8), field(frame, at + 32, 8)
         version, ports_at = 6, at + 40
-        # What follows the fragment header of a fragment may be the middle of anything.
+        # After the header of a fragment there may be any part of the payload.
         while whole and extends(protocol) and len(frame) >= ports_at + 8:
             if protocol == FRAGMENT:
                 whole = field(frame, ports_at + 2, 2) & 0xFFF9 == 0
@@ -164,8 +164,8 @@ def flow_key(frame: Any) -> Any:
 
 @njit
 def extends(protocol: Any) -> Any:
-    """Whether this is a header between IPv6 and the transport: hop-by-hop options, routing,
-    a fragment's, destination options, mobility."""
+    """Whether `protocol` is an extension header of IPv6: hop-by-hop options, routing,
+    fragment, destination options, mobility."""
     return (
         protocol == 0  # noqa: PLR1714  # numba
         or protocol == 43
@@ -176,7 +176,7 @@ def extends(protocol: Any) -> Any:
 
 
 def _mixer() -> Any:
-    """One step of the hash, in the plain form that NumPy runs over whole columns."""
+    """One step of the hash: for compiled code, and for whole columns with NumPy."""
 
     def mix(hashed: Any, word: Any) -> Any:
         hashed = (hashed ^ word) * FACTOR
@@ -196,7 +196,7 @@ def hash_of(key: Any) -> Any:
 
 
 def _hash_of_rows(flows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`hash_of` of every line of the table; 0 for one without a key."""
+    """`hash_of` for every line of the table; 0 for a line without a key."""
     hashed = np.zeros(len(flows), np.int64)
     for word in range(CHECK):
         hashed = _mix_columns(hashed, flows[:, word])
@@ -204,13 +204,13 @@ def _hash_of_rows(flows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _check(hashed: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The check words of hashes, rank 0; 0 for no flow."""
+    """The check words for these hashes, with rank 0; 0 where the hash is 0."""
     return np.where(hashed == 0, 0, hashed & ~RANK | USED)
 
 
 @njit
 def find(state: Any, key: Any) -> Any:
-    """The place of the flow `key`, made if it is new; -1 when there is none."""
+    """The line of the flow `key`, added if it is new; -1 when there is no free line."""
     flows = state.flows
     mask = len(flows) - 1
     hashed = hash_of(key)
@@ -234,7 +234,7 @@ def find(state: Any, key: Any) -> Any:
 
 @njit
 def same(flow: Any, key: Any) -> Any:
-    """Whether a line of the table is of this key."""
+    """Whether the line `flow` has this key."""
     return (
         flow[SOURCE_HIGH] == key[0]
         and flow[SOURCE_LOW] == key[1]
@@ -246,7 +246,7 @@ def same(flow: Any, key: Any) -> Any:
 
 @njit
 def promote(state: Any, place: int) -> None:
-    """Put a flow among the top talkers, in the place of the smallest, if it is above that."""
+    """Make the flow a top talker in place of the smallest one, if it has more bytes."""
     flows, top = state.flows, state.top
     smallest = 0
     for rank in range(len(top)):
@@ -273,7 +273,7 @@ def promote(state: Any, place: int) -> None:
 
 
 def label(row: NDArray[np.int64]) -> str:
-    """A flow in words: `10.0.0.1:80 > 10.0.0.2:1234 tcp`."""
+    """A flow as text: `10.0.0.1:80 > 10.0.0.2:1234 tcp`."""
     rest = int(row[REST]) & 0xFFFF_FFFF_FFFF_FFFF
     version, protocol, ports = rest & 0xFF, rest >> 8 & 0xFF, rest >> 16
     words = [int(row[word]) & 0xFFFF_FFFF_FFFF_FFFF for word in range(4)]

@@ -1,7 +1,7 @@
-"""Forward every packet by a map of ports, in C.
+"""Forward every packet by a map from input port to output port, in C.
 
-Without a map: one port sends everything back where it came from, an even number of
-ports are pairs, 0 with 1, 2 with 3. Any other number needs a map.
+Without a map, a single port sends every packet back, and an even number of ports form
+pairs: 0 with 1, 2 with 3. An odd number above 1 needs a map.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ MAP = Option("map", dict, None, 'input port = output port, such as { wan = "lan"
 
 
 def outputs(worker: Worker) -> list[int]:
-    """The output port of each input port, or DROP. Raises PluginError on a map that cannot be."""
+    """The verdict for each input port: an output port, or DROP when the map lacks the port.
+
+    Raises PluginError when the map names an unknown port, or is needed and missing.
+    """
     ports = list(worker.ports)
     given = worker.options["map"]
     if given is None:
@@ -29,14 +32,15 @@ def outputs(worker: Worker) -> list[int]:
             return [0]
         if len(ports) % 2:
             raise PluginError(
-                f"with {len(ports)} ports it is not plain what goes where: give the option map, "
+                f"with {len(ports)} ports the option map must be given, "
                 f'such as {{ {ports[0]} = "{ports[1]}" }}'
             )
         return [port ^ 1 for port in range(len(ports))]
     for name in (*given, *given.values()):
         if name not in worker.ports:
             raise PluginError(
-                f"the option map names the port {name!r}; the ports are {', '.join(ports)}"
+                f"the option map names the port {name!r}, which does not exist; "
+                f"the ports are {', '.join(ports)}"
             )
     drop: int = lib.RL_VERDICT_DROP
     return [worker.ports[given[name]] if name in given else drop for name in ports]

@@ -1,8 +1,8 @@
-"""Swap the two MAC addresses and send the packet back: one plugin in all three tiers.
+"""Swap the two MAC addresses and send the packet back: the same plugin in every tier.
 
-They are the example of how each tier is written, and what `ringline bench plugin`
-measures. What is imported here is light: numba and NumPy come when a worker
-prepares the tier that needs them.
+These plugins are examples of the three tiers, and `ringline bench plugin` measures them.
+This module imports neither numba nor NumPy: a worker imports them when it prepares a
+plugin that needs them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from ringline.workers.api import Batch
 
-# In C: the function is in plugins.c.
+# The function is in plugins.c.
 mac_swap = native_plugin(ffi.addressof(lib, "rl_mac_swap"))
 
 
 @packet_function
 def mac_swap_compiled(frame: Any, meta: Any) -> int:
-    """Compiled Python: one packet, its bytes as an array."""
+    """Compiled Python: one packet, its bytes as a uint8 array."""
     if len(frame) < 12:
         return DROP
     destination, source = field(frame, 0, 6), field(frame, 6, 6)
@@ -35,10 +35,10 @@ def mac_swap_compiled(frame: Any, meta: Any) -> int:
 
 
 class MacSwapColumns:
-    """A batch as columns: all addresses at once, with NumPy."""
+    """Batch tier, NumPy columns: the addresses of all packets at once."""
 
     def process(self, batch: Batch) -> None:
-        """Gather both addresses, scatter them the other way round."""
+        """Read both columns of addresses, and write them exchanged."""
         destinations = batch.gather(0, "V6")
         sources = batch.gather(6, "V6")
         batch.scatter(0, sources)
@@ -52,10 +52,10 @@ pack_addresses = ADDRESSES.pack_into
 
 
 class MacSwapPackets:
-    """A batch packet by packet, with nothing but Python."""
+    """Batch tier, packet by packet, in plain Python."""
 
     def process(self, batch: Batch) -> None:
-        """Swap in each packet's memoryview."""
+        """Swap the addresses in the memoryview of each packet; shorter frames are dropped."""
         for packet in batch:
             data = packet.data
             if len(data) >= 12:

@@ -1,4 +1,4 @@
-/* The plugins that come with ringline, as a user would write them. */
+/* The bundled plugins in C; they use only what plugin.h offers to every author. */
 #include "plugins.h"
 
 #include "../plugin.h"
@@ -24,7 +24,7 @@ static inline int64_t mac_swap(uint8_t *frame, struct rl_reference *meta, struct
     (void)batch;
     if (meta->length < 12)
         return RL_VERDICT_DROP;
-    /* Both addresses are 12 bytes turned round by 6, in two loads and two stores. */
+    /* Rotate the 12 bytes of both addresses by 6, with two loads and two stores. */
     memcpy(&head, frame, 8);
     memcpy(&tail, frame + 8, 4);
     first = head >> 48 | (uint64_t)tail << 16 | head << 48;

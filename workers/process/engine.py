@@ -1,8 +1,8 @@
-"""A prepared plugin on a pair of rings: the Python around loop.c.
+"""Runs a plugin on a pair of rings: the Python side of loop/loop.c.
 
-The worker process has its rings in shared memory and a driver at the other end;
-trials have them in private memory and are both. Everything else is the same code,
-so what a trial shows is what a worker does.
+In a worker process the rings are in shared memory and a driver is the peer. In a trial they
+are in private memory and the harness is the peer. Everything else is the same code, so a
+trial shows what a worker does.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ TURN: int = lib.RL_WORKER_TURN
 DRAINED: int = lib.RL_WORKER_DRAINED
 FAULT: int = lib.RL_WORKER_FAULT
 
-TURN_SECONDS = 0.02
-SPIN_SECONDS = 0.0001  # an empty ring is watched so long before the first sleep
+TURN_SECONDS = 0.02  # between two looks at the control socket
+SPIN_SECONDS = 0.0001  # polling an empty ring before the first sleep
 TICK_SECONDS = 1.0
 
-# Until a turn has shown the clock's rate; to measure it first would take 2 ms.
+# Used until the first turn measures the rate: to measure it at the start would take 2 ms.
 _LIKELY_TICKS_PER_SECOND = 2.5e9
 
 
 class Engine:
-    """Runs `tier`, which is set up, on the rings `in_` and `out`.
+    """Runs `tier`, after its setup, on the rings `in_` and `out`.
 
-    `counters`, `in_` and `out` are cdata pointers, `memory` is the address of buffer 0
-    and `view` the bytes from there on. `busy` never sleeps; `yielding` is for a worker
-    that shares its core with the driver.
+    counters, in_, out: cdata pointers.
+    memory, view: the address of buffer 0, and packet memory from there on.
+    busy: never sleep.
+    yielding: for a worker that shares its core with the driver.
     """
 
     def __init__(
@@ -75,10 +76,11 @@ class Engine:
             from ringline.workers.batch import Batch
 
             self._batch = Batch(loop, view)
-        self.raised: BaseException | None = None  # the last one since the caller looked
+        self.raised: BaseException | None = None  # the last exception since `complaint`
 
     def run(self) -> int:
-        """Run until it is time for a turn, everything is drained, or a ring is at fault."""
+        """Run until a turn is due, everything is drained, or a ring index is out of range; returns
+        TURN, DRAINED or FAULT."""
         loop, run, batch = self.loop, lib.rl_worker_run, self._batch
         if batch is None:
             return int(run(loop))
@@ -97,8 +99,8 @@ class Engine:
                 loop.python = lib.RL_PYTHON_FAILED
 
     def turn(self) -> None:
-        """What is due between two runs: the plugin's tick, and what one look at two clocks
-        tells about their rates. Raises what the plugin raises."""
+        """Call the plugin's tick if it is due; the first turn also measures the clock's rate.
+        Raises what the plugin raises."""
         now = time.monotonic()
         if not self._measured and now - self._began[0] > TURN_SECONDS / 4:
             self._set_rate((shm.rl_now() - self._began[1]) / (now - self._began[0]))
@@ -108,16 +110,16 @@ class Engine:
             self._tick(self._worker)
 
     def tick(self) -> None:
-        """The plugin's tick at once, at the end of a life."""
+        """Call the plugin's tick now: for its last values, at the end. Raises what it raises."""
         if self._tick is not None:
             self._tick(self._worker)
 
     def stop(self) -> None:
-        """From now on: finish what is on `in`, return the blanks, then DRAINED."""
+        """Let `run` empty `in`, return the blanks and then return DRAINED."""
         self.loop.stopping = 1
 
     def complaint(self) -> str | None:
-        """The exception of the last batch that failed since the last call, as a sentence."""
+        """The last exception since the previous call, as a sentence, or None."""
         error, self.raised = self.raised, None
         return None if error is None else sentence(error)
 

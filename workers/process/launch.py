@@ -1,4 +1,4 @@
-"""How the programs of this package are started; for the supervisor and for tests."""
+"""The command lines and environment of this package's programs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def command(program: str = "process.process") -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The environment: ours, and where modules are found, since there is no site.
+    """Our environment with the module search path, since the program starts without site.
 
-    RINGLINE_CONTROL, the number of a worker's control socket, comes on top.
+    For a worker the caller adds RINGLINE_CONTROL, the file descriptor of its control socket.
     """
     path = [os.path.abspath(folder) if folder else os.getcwd() for folder in sys.path]
     return {**os.environ, "RINGLINE_PATH": os.pathsep.join(path)}

@@ -1,21 +1,18 @@
-"""The worker process: one queue, one plugin, no more.
+"""The worker process: it runs one plugin on one queue.
 
-It gets descriptors, not names: packet memory, its own two rings, its slot. It
-cannot open another worker's, nor anything of a card's.
+It gets file descriptors, not names, for its memory: packet memory, its own two rings, its
+worker slot. It maps nothing of another worker and nothing of a card.
 
-Messages (plan of the control socket): `open` with three descriptors -> events
-`prepared` and `ready`, or `failed`; `stop` -> what is on `in` is finished, blanks
-are returned, and it exits with 0. Remarks, and what is wrong with a plugin that
-fails, go as `report` events, once a second at most.
+The messages that it takes and sends are in shm/messages.py.
 
-Started in 13 ms with a plugin in C, and that is why this file reads as it does:
-json, socket, typing, dataclasses and the like are not imported (channel.py), and
-start.py starts it without Python's site, which takes 25 ms.
+With a plugin in C it starts in 13 ms. For that it does not import json, socket, typing,
+dataclasses and other slow modules (see channel.py), and start.py starts it without
+Python's site, which takes 25 ms.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` on top of it takes 4 ms
+import _signal  # type: ignore[import-not-found]  # `signal` itself takes 4 ms
 import gc
 import os
 import sys
@@ -36,11 +33,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-DRAIN_SECONDS = 2.0  # a driver that goes on pushing would keep a stopping worker for ever
+    from ringline.shm.messages import FromWorker, PluginReport, WorkerOpen
+
+DRAIN_SECONDS = 2.0  # else a driver that keeps pushing would keep a stopping worker alive
 REPORT_SECONDS = 1.0
-COMPLAINT_SECONDS_MAX = 60.0  # between two reports of the same failure that goes on
-FAILING_SECONDS = 5.0  # a worker whose plugin failed on every packet for so long is replaced
-FAILING_PACKETS = 100  # fewer failures than this decide nothing
+COMPLAINT_SECONDS_MAX = 60.0  # longest time between two reports of the same failure
+FAILING_SECONDS = 5.0  # after failing on every packet for this long, a worker is replaced
+FAILING_PACKETS = 100  # fewer failures than this are not enough to decide
 
 
 class FailureDetector:
@@ -65,8 +64,8 @@ class FailureDetector:
 
 
 class Complaints:
-    """What is to be said of a plugin that fails: at once what is new, and less and less
-    often what stays the same, or it would fill a journal."""
+    """The reports about a plugin that fails. A new failure is reported at once; the pause between
+    reports of the same failure doubles, so that they do not fill the log."""
 
     def __init__(self, plugin: str, engine: Engine) -> None:
         self._plugin = plugin
@@ -78,7 +77,7 @@ class Complaints:
         self._what = ""
 
     def due(self, now: float) -> str | None:
-        """A sentence, when there is reason and time for one."""
+        """The sentence to report now, or None. `now` is in seconds."""
         if now < self._at:
             return None
         raised = self._engine.counters.plugin_errors - self._raised
@@ -86,7 +85,9 @@ class Complaints:
         what = complaint = self._engine.complaint()
         if complaint is None and raised:
             what = "raised"
-            complaint = f"raised on {_packets(raised)}; `ringline try` with a capture tells what"
+            complaint = (
+                f"raised on {_packets(raised)}; `ringline try` with a capture shows the error"
+            )
         elif complaint is None and no_port:
             what = "no port"
             complaint = f"gave {_packets(no_port)} a verdict that is neither a port nor DROP"
@@ -106,13 +107,13 @@ def _packets(number: int) -> str:
 
 
 class Process:
-    """One life of a worker."""
+    """A worker process after the message `open`."""
 
-    def __init__(self, channel: Channel, message: dict[str, Any], descriptors: list[int]) -> None:
+    def __init__(self, channel: Channel, message: WorkerOpen, descriptors: list[int]) -> None:
         self._channel = channel
         self._message = message
-        # These rings are new: that their layout is ours vouches for the rest, whose headers
-        # other workers may have spoiled.
+        # The rings are new, so their header can be trusted, and a matching layout version
+        # there holds for all segments. Other workers can write to the header of packet memory.
         self._rings = Segment.attach(descriptors[1], kind=lib.RL_SEGMENT_RINGS)
         self._packets = Segment.attach_known(
             descriptors[0], kind=lib.RL_SEGMENT_PACKETS, used=lib.RL_HEADER_BYTES
@@ -121,36 +122,36 @@ class Process:
         self._failures = FailureDetector(time.monotonic())
 
     def run(self) -> int:
-        """Prepare, set up, serve; returns the exit code."""
+        """Prepare the plugin, set it up and serve the queue; returns the exit code."""
         message = self._message
         gc.disable()
         try:
-            tier = loading.load(message["plugin"], message.get("folder"))
-            tier.accept(message.get("options") or {})
+            tier = loading.load(message["plugin"], message["folder"])
+            tier.accept(message["options"])
             tier.prepare(
                 Context(
                     queue=message["queue"],
                     ports=message["ports"],
-                    debug=bool(message.get("debug")),
+                    debug=message["debug"],
                     state_bytes=self._slot.segment.used,
                 )
             )
-            self._channel.send({"event": "prepared"})
+            self._send({"event": "prepared"})
             engine = self._set_up(tier)
         except PluginError as error:
             self._fail("PluginError", str(error))
             return exits.PLUGIN
         except (Exception, SystemExit):
             raise
-        except BaseException as error:  # as libraries raise for a panic, or what was cancelled
+        except BaseException as error:  # for instance a panic in a library, or a cancellation
             self._fail("PluginError", f"plugin {message['plugin']}: {sentence(error)}")
             return exits.PLUGIN
         if tier.remarks:
             self._report({"remarks": tier.remarks})
-        # What stands now stays: a collection must not look through all of numba.
+        # The objects made so far live until the end: garbage collection skips them, numba's too.
         gc.freeze()
         gc.enable()
-        self._channel.send({"event": "ready"})
+        self._send({"event": "ready"})
         return self._serve(engine)
 
     def _set_up(self, tier: Tier) -> Engine:
@@ -169,8 +170,8 @@ class Process:
             out=ffi.addressof(rings, "out"),
             memory=self._packets.address + header,
             view=self._packets.memory[header:],
-            busy=message.get("idle") == "busy",
-            yielding=bool(message.get("yield")),
+            busy=message["idle"] == "busy",
+            yielding=message["yield"],
         )
 
     def _serve(self, engine: Engine) -> int:
@@ -209,23 +210,26 @@ class Process:
         return exits.STOPPED
 
     def _last_tick(self, engine: Engine) -> None:
-        """Tables as they are at the end, for the report of the run."""
+        """Let the plugin write its tables once more, for the report of the run."""
         try:
             engine.tick()
         except Exception as error:
             self._report({"error": f"plugin {self._message['plugin']}: {sentence(error)}"})
 
-    def _report(self, content: dict[str, Any]) -> None:
-        self._channel.send({"event": "report", "plugin": content})
+    def _send(self, message: FromWorker) -> None:
+        self._channel.send(message)
+
+    def _report(self, content: PluginReport) -> None:
+        self._send({"event": "report", "plugin": content})
 
     def _fail(self, kind: str, text: str) -> None:
-        self._channel.send({"event": "failed", "error": {"type": kind, "message": text}})
+        self._send({"event": "failed", "error": {"type": kind, "message": text}})
 
 
 def main() -> NoReturn:
-    """Be the worker that the supervisor started; ends with one of the codes of exits.py."""
-    # The supervisor decides when a worker ends: a terminal or a service manager that
-    # signals everybody must not make it drop what it holds.
+    """Run as the worker process that the supervisor started; exits with a code of exits.py."""
+    # Only the supervisor stops a worker: a terminal or service manager that signals the whole
+    # group must not make it lose the packets that it holds.
     for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
         _signal.signal(number, _signal.SIG_IGN)
     code = exits.ORPHAN
@@ -234,28 +238,32 @@ def main() -> NoReturn:
             channel = Channel()
             received = channel.receive(60.0)
             if received is not None and received[0].get("do") == "open":
-                code = _live(channel, *received)
+                message: Any = received[0]  # a WorkerOpen
+                code = _live(channel, message, received[1])
     except Closed:
         pass
     except RinglineError as error:
         print(f"ringline worker: {error}", file=sys.stderr)
         code = error.exit_code
-    # Nothing of ours has to be undone, and to tear down numba takes longer than to run.
+    # No clean-up is needed, and Python's own would take long with numba.
     sys.stderr.flush()
     os._exit(code)
 
 
-def _live(channel: Channel, message: dict[str, Any], descriptors: list[int]) -> int:
+def _live(channel: Channel, message: WorkerOpen, descriptors: list[int]) -> int:
     import faulthandler
 
-    faulthandler.enable()  # the supervisor answers silence with ABRT: then this says where
-    if message.get("cpu") is not None:
+    faulthandler.enable()  # the supervisor aborts a silent worker (SIGABRT): print the stack
+    if message["cpu"] is not None:
         os.sched_setaffinity(0, {message["cpu"]})
     try:
         return Process(channel, message, descriptors).run()
     except RinglineError as error:
-        text = {"type": type(error).__name__, "message": str(error)}
-        channel.send({"event": "failed", "error": text})
+        failed: FromWorker = {
+            "event": "failed",
+            "error": {"type": type(error).__name__, "message": str(error)},
+        }
+        channel.send(failed)
         return error.exit_code
 
 

@@ -1,9 +1,9 @@
-"""Starts one of this package's programs without Python's site: `start.py process.process`.
+"""Starts a program of this package without Python's site: `start.py process.process`.
 
-Run as a file by `python -I -S`, with nothing but Python's own modules to import: site
-takes 25 of the 38 ms that a worker would need. The module search path comes from who
-starts it, in RINGLINE_PATH; the folder two above this one is `ringline`, whether installed
-or editable.
+`python -I -S` runs this file, and only Python's own modules can be imported at first: with
+site a worker would need 38 ms, and site takes 25 of them. The parent process passes the
+module search path in RINGLINE_PATH. The folder two levels up is the package `ringline`,
+both when it is installed and in an editable installation.
 """
 
 import os
@@ -19,7 +19,7 @@ else:
 
     site.main()
 
-# What a plugin prints is there at once: it may crash then, and nobody flushes for it.
+# Line buffered: if the plugin crashes, nothing flushes what it printed.
 sys.stdout = open(1, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 __import__(f"ringline.workers.{sys.argv[1]}")

@@ -1,1 +1,1 @@
-"""How a plugin becomes a batch function: batch classes, compiled Python, C."""
+"""The three tiers of plugins: batch classes, compiled Python, C; and loading a plugin by name."""

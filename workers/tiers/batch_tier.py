@@ -3,12 +3,12 @@
     class Probe:
         options = [Option("limit", int, 10)]
 
-        def prepare(self, options): ...      # optional; may take a second
-        def setup(self, worker): ...         # optional; milliseconds
+        def prepare(self, options): ...      # optional; may take seconds
+        def setup(self, worker): ...         # optional; takes milliseconds
         def process(self, batch): ...
-        def tick(self, worker): ...          # optional; about once a second
+        def tick(self, worker): ...          # optional; called about once a second
 
-An exception in `process` drops the batch, and is counted and reported.
+An exception in `process` drops the whole batch; it is counted and reported.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from ringline.workers.batch import Batch
     from ringline.workers.worker import Worker
 
-# What ringline calls, each with one argument beside `self`.
+# The methods that ringline calls -> the name of their argument after `self`.
 METHODS = {"prepare": "options", "setup": "worker", "process": "batch", "tick": "worker"}
 
-# Flags of code that a call only begins: a generator, a coroutine, both.
+# co_flags of code that a call does not run: generator, coroutine, async generator.
 LATER = 0x20 | 0x80 | 0x200
 
-# Attributes of a batch that are NumPy columns.
+# Attributes of a batch that need NumPy.
 COLUMNS = {"verdicts", "ports", "lengths", "hashes", "flags", "vlan_tcis", "gather", "scatter"}
 
 
 class BatchTier(Tier):
-    """A loaded class. There is one object of it per life of a worker."""
+    """A loaded plugin class. Each worker process makes one object of it."""
 
     tier = "batch"
 
@@ -45,11 +45,11 @@ class BatchTier(Tier):
         self._plugin: Any = None
 
     def prepare(self, context: Context) -> None:
-        """Make the object and let it prepare."""
+        """Make the object and call its `prepare`. Raises PluginError."""
         methods = (value for value in vars(self._declared).values() if hasattr(value, "__code__"))
         if any(COLUMNS.intersection(method.__code__.co_names) for method in methods):
             try:
-                __import__("numpy")  # now, for it takes 80 ms, and not with the first packets
+                __import__("numpy")  # takes 80 ms: not with the first packets
             except ImportError as error:
                 raise PluginError(
                     f"plugin {self.spec} uses columns of a batch: {sentence(error)}"
@@ -63,19 +63,19 @@ class BatchTier(Tier):
         for name, argument in METHODS.items():
             self._check_arguments(name, argument)
         self._call("prepare", self.options)
-        self.process = self._plugin.process  # type: ignore[method-assign]  # one call less per batch
+        self.process = self._plugin.process  # type: ignore[method-assign]  # saves a call per batch
 
     def setup(self, worker: Worker) -> None:
-        """Let the object name its memory."""
+        """Call the object's `setup`. Raises PluginError."""
         self._call("setup", worker)
 
     def process(self, batch: Batch) -> None:
-        """Until `prepare` puts the object's own method here."""
+        """Replaced by the object's method in `prepare`."""
         raise NotImplementedError
 
     @property
     def ticks(self) -> Callable[[Worker], None] | None:
-        """The object's tick."""
+        """The object's `tick`, or None."""
         tick: Callable[[Worker], None] | None = getattr(self._plugin, "tick", None)
         return tick
 
@@ -86,10 +86,10 @@ class BatchTier(Tier):
             return
         if code.co_flags & LATER:
             raise PluginError(
-                f"plugin {self.spec}: {name} must do its work when it is called: neither async "
-                f"nor with a yield ({code.co_filename}, line {code.co_firstlineno})"
+                f"plugin {self.spec}: {name} must be a plain function, without async and without "
+                f"yield ({code.co_filename}, line {code.co_firstlineno})"
             )
-        if code.co_flags & 0x04:  # *arguments take any number
+        if code.co_flags & 0x04:  # *arguments: any number
             return
         given = 2 if hasattr(method, "__self__") else 1
         if not code.co_argcount - len(method.__defaults__ or ()) <= given <= code.co_argcount:

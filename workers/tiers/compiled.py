@@ -1,14 +1,14 @@
 """The compiled tier: numba compiles a batch loop around the user's packet function.
 
-What could go wrong silently, and how it does not:
- - an exception in a callback made by numba is printed and becomes a return value of
-   0, "send to port 0": the loop catches it, and the packet's verdict is an error
- - a verdict that is no port would be cut to 8 bits and become one: it is compared with
-   the number of ports first, as an int64
- - an index out of range reads what is beside the packet: `debug = true` makes it an
-   exception
- - a slice that is copied costs 30 ns a packet, and what is allocated before an exception
-   is never freed (numba; 70 to 170 bytes a packet): a remark says so
+Four mistakes would be silent, and this is how ringline shows them:
+ - numba prints an exception in a callback and returns 0, "send to port 0". The generated
+   loop catches the exception, and the verdict of the packet is an error.
+ - A verdict such as 256 would become a port when it is stored as 8 bits. The loop compares
+   it with the number of ports first, as an int64.
+ - An index out of range reads memory beside the packet. With `debug = true` it raises
+   IndexError.
+ - A copied slice costs 30 ns per packet, and memory allocated before an exception is never
+   freed (a limit of numba; 70 to 170 bytes per packet). A remark tells the user.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ALLOCATION = re.compile(r"call [^\n]*@NRT_(Allocate|MemInfo_(alloc|new))")
 
 
 class CompiledTier(Tier):
-    """A loaded PacketFunction."""
+    """A loaded packet function."""
 
     tier = "compiled"
 
@@ -40,7 +40,7 @@ class CompiledTier(Tier):
         super().__init__(spec, declared.options)
         self._declared = declared
         function = declared.function
-        # A function that numba has been told of already is compiled anew, with our flags.
+        # If numba.njit was applied already: compile the function again, with our flags.
         self._function: Any = getattr(function, "py_func", function)
         self._shape: StateShape | None = None
         self._loop: Any = None
@@ -48,29 +48,28 @@ class CompiledTier(Tier):
         self._keep: tuple[Any, ...] = ()
 
     def prepare(self, context: Context) -> None:
-        """Compile, or load what was compiled before."""
+        """Compile the function, or load it from the cache. Raises PluginError."""
         self._check_arguments()
         try:
             import numba
         except ModuleNotFoundError:
             raise PluginError(
-                f"plugin {self.spec} is compiled with numba, which is not installed: "
+                f"plugin {self.spec} needs numba, which is not installed: "
                 "pip install ringline[compiled]"
             ) from None
-        except Exception as error:  # it does not fit its NumPy, say, or there is no memory
+        except Exception as error:  # for instance a NumPy that it does not support
             raise PluginError(
-                f"plugin {self.spec} is compiled with numba, which does not import: "
-                f"{sentence(error)}"
+                f"plugin {self.spec} needs numba, which does not import: {sentence(error)}"
             ) from None
-        # In the functions that the plugin calls, too; and not in what is compiled after it.
+        # Also for functions that the plugin calls; reset for plugins that are compiled later.
         numba.config.BOUNDSCHECK = 1 if context.debug else None
         if self._declared.setup is not None:
-            self._shape = self._rehearse(context)
+            self._shape = self._dry_run_setup(context)
         self._loop = self._compile(context)
         self.function = self._loop.address
 
     def setup(self, worker: Worker) -> None:
-        """Run the plugin's setup; its state must be of the types that were compiled."""
+        """Run the plugin's setup. Raises PluginError when the state has not the compiled types."""
         if self._declared.setup is None:
             return
         from ringline.workers.tiers import codegen
@@ -78,8 +77,8 @@ class CompiledTier(Tier):
         state, parts, shape = self._run_setup(worker)
         if shape != self._shape:
             raise PluginError(
-                f"plugin {self.spec}: setup returned other types than in its rehearsal; "
-                "they must not depend on anything but the options, the ports and the queue"
+                f"plugin {self.spec}: setup returned other types than in its dry run; "
+                "they may depend only on the options, the ports and the queue"
             )
         words = codegen.pack(parts)
         self._state = state
@@ -88,13 +87,13 @@ class CompiledTier(Tier):
 
     @property
     def ticks(self) -> Callable[[Worker], None] | None:
-        """The plugin's tick, its state filled in."""
+        """The plugin's tick, called with its state; or None."""
         tick, state = self._declared.tick, self._state
         return None if tick is None else lambda worker: tick(worker, state)
 
     def explain(self, frame: bytes, **numbers: int) -> str | None:
-        """The exception that the function raises on a frame, from running it as plain
-        Python on a copy of the present state; None when it raises nothing there."""
+        """The exception that the function raises on `frame` when it runs as plain Python on a
+        copy of the current state; None when it raises nothing."""
         from ringline.workers.packets import Meta
 
         meta = Meta(frame, **numbers)
@@ -141,8 +140,8 @@ class CompiledTier(Tier):
         parts, holder = codegen.parts_of(self.spec, state)
         return state, parts, codegen.shape_of(parts, holder)
 
-    def _rehearse(self, context: Context) -> StateShape:
-        """What setup returns, from memory that is thrown away."""
+    def _dry_run_setup(self, context: Context) -> StateShape:
+        """The type of the state that setup returns; its memory is discarded."""
         worker = Worker(
             private_slot(context.state_bytes),
             queue=context.queue,
@@ -153,22 +152,22 @@ class CompiledTier(Tier):
         return self._run_setup(worker)[2]
 
     def _compile(self, context: Context) -> Any:
-        """The generated loop around the function, compiled, by the quicker way if it can be.
+        """The generated loop around the function, compiled or from the cache.
 
-        Without reference counts: they cost a function that works on arrays of its state
-        half of its time. Impossible for one that allocates; that then is a remark.
+        Without reference counts if possible: they double the time of a function that works
+        on arrays of its state. A function that allocates needs them; a remark tells so.
         """
         from ringline.workers.tiers import (
             code_cache,
             codegen,
-            jit_packets,  # noqa: F401  # from here on numba knows field, resize, create
+            jit_packets,  # noqa: F401  # registers field, resize and create with numba
         )
 
         title = f"{self._function.__module__}.{self._function.__qualname__}"
         loop_source = codegen.source(title, self._shape, cache=True, counted=False)
         holder = None if self._shape is None else self._shape.holder
         pieces = [loop_source, repr(self._shape), holder, str(context.debug)]
-        # What the loop is made of, and the structs whose layout is compiled into it.
+        # The source of the loop, and of the structs whose layout is compiled into it.
         folder = os.path.dirname(os.path.abspath(__file__))
         for ours in ("jit.py", "jit_packets.py", "../batch.h", "../../shm/types.h"):
             with open(os.path.join(folder, ours), encoding="utf-8") as file:
@@ -182,13 +181,13 @@ class CompiledTier(Tier):
                 return self._cached(build, place, name)
             except PluginError:
                 raise
-            except Exception:  # what numba or the system say of a damaged file or a full disk
+            except Exception:  # a damaged cache file, a full disk
                 code_cache.forget(place, name)
         build = codegen.Build(self._function, self._shape, context.debug, None, name, title)
-        return self._compile_anew(build)[0]
+        return self._compile_new(build)[0]
 
     def _cached(self, build: Build, place: str, name: str) -> Any:
-        """The loop from the cache; what is not there yet is compiled and kept there."""
+        """The loop from the cache; if it is not there, it is compiled and stored."""
         from ringline.workers.tiers import code_cache, codegen
 
         known = code_cache.known(place, name)
@@ -196,12 +195,12 @@ class CompiledTier(Tier):
             loop = build.loop(counted=known[0] == codegen.COUNTED)
             self.remarks += known[1:]
             return loop
-        loop, way = self._compile_anew(build)
+        loop, way = self._compile_new(build)
         code_cache.remember(place, name, [way, *self.remarks])
         return loop
 
-    def _compile_anew(self, build: Build) -> tuple[Any, str]:
-        """The loop, and by which way it was compiled."""
+    def _compile_new(self, build: Build) -> tuple[Any, str]:
+        """The loop, and whether it is PLAIN or COUNTED."""
         from ringline.workers.tiers import codegen
 
         loop = self._compile_plain(build)
@@ -209,21 +208,21 @@ class CompiledTier(Tier):
             return loop, codegen.PLAIN
         self._try_alone(build.dispatcher(counted=True))
         loop = build.compiled(counted=True)
-        self.remarks += self._judge(loop)
+        self.remarks += self._remarks_on(loop)
         return loop, codegen.COUNTED
 
     def _compile_plain(self, build: Build) -> Any:
-        """The loop without reference counts, or None where they are needed."""
+        """The loop without reference counts, or None when they are needed."""
         try:
             self._try_alone(build.dispatcher(counted=False))
             loop = build.compiled(counted=False)
         except Exception:
-            return None  # the other way will work, or tell better what is wrong
-        # A function that had been compiled before may allocate: nobody would free it.
+            return None  # compile with reference counts, or report the error of that
+        # A function that it calls may have been compiled earlier with allocations.
         return None if _ALLOCATION.search(loop.inspect_llvm()) else loop
 
     def _try_alone(self, dispatcher: Any) -> None:
-        """Compile the user's function by itself first: its errors are then about it alone."""
+        """Compile the user's function without the loop, so that errors name only its lines."""
         from numba.core import types
 
         from ringline.workers.tiers import jit
@@ -235,7 +234,7 @@ class CompiledTier(Tier):
             dispatcher.compile(tuple(arguments))
         except Exception as error:
             if type(error).__module__.startswith("numba"):
-                what = self._complaint(str(error))
+                what = self._summary(str(error))
             else:
                 what = sentence(error) if where(error) else sentence(error) + self._place()
             raise PluginError(f"plugin {self.spec} does not compile: {what}") from error
@@ -249,8 +248,8 @@ class CompiledTier(Tier):
                 f"{self._place()}"
             )
 
-    def _complaint(self, text: str) -> str:
-        """One sentence of what numba says in thirty lines."""
+    def _summary(self, text: str) -> str:
+        """One sentence from numba's error text of about thirty lines."""
         text = re.sub(r"\x1b\[[0-9;]*m", "", text)
         place = self._place()
         for file, line in re.findall(r'File "([^"]+)", line (\d+)', text):
@@ -270,12 +269,12 @@ class CompiledTier(Tier):
         code = self._function.__code__
         return f" ({code.co_filename}, line {code.co_firstlineno})"
 
-    def _judge(self, loop: Any) -> list[str]:
-        """Remarks about code that works and is slower than it need be."""
+    def _remarks_on(self, loop: Any) -> list[str]:
+        """A remark if the compiled code allocates memory."""
         if _ALLOCATION.search(loop.inspect_llvm()):
             return [
-                f"plugin {self.spec} allocates memory (a copy of a slice, a new array, a list), "
-                "which costs some 30 ns each time and is lost when it raises then"
+                f"plugin {self.spec} allocates memory (a copy of a slice, a new array, a list): "
+                "that costs about 30 ns each time, and an exception leaks the memory"
                 f"{self._place()}"
             ]
         return []

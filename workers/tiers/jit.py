@@ -1,13 +1,13 @@
-"""What generated batch loops are made of, for numba to compile.
+"""The building blocks of generated batch loops, as numba intrinsics.
 
-A compiled plugin sees two things of a packet: `frame`, an array over its bytes,
-and `meta`. Both are made here of addresses, without an allocation and without a
-reference count; after inlining nothing of them is left but loads and stores.
+A packet function gets `frame`, an array over the bytes of the packet, and `meta`. Both are
+made from addresses, without allocation and without reference counts; after inlining only
+loads and stores remain.
 
-Numbers of `meta` read as int64, whatever their width in memory: then no sum of
-theirs becomes a float, and a verdict is not narrowed before it was checked.
+The fields of `meta` read as int64, regardless of their width in memory. So numba never
+converts a sum of them to float, and a verdict is checked before it is stored as 8 bits.
 
-Imported only where a compiled plugin is prepared: numba takes 0.3 s.
+Only a worker that prepares a compiled plugin imports this module: numba takes 0.3 s.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WORD = ir.IntType(64)
 FRAME = types.Array(types.uint8, 1, "C")
 SIGNATURE = types.void(types.voidptr)
 
-# Constants of the generated loops: numba freezes them.
+# Constants of the generated loops: numba compiles their values in.
 DROP: int = shm.RL_VERDICT_DROP
 ERROR: int = shm.RL_VERDICT_ERROR
 INVALID: int = lib.RL_VERDICT_INVALID
@@ -46,7 +46,7 @@ REFERENCE: int = shm_ffi.sizeof("struct rl_reference")
 
 
 def _field(struct: str, name: str) -> tuple[int, int]:
-    """(offset, bits) of a field."""
+    """(offset in bytes, width in bits) of a field."""
     kind = dict(ffi.typeof(struct).fields)[name]
     return int(kind.offset), 8 * int(ffi.sizeof(kind.type))
 
@@ -67,7 +67,7 @@ class _MetaModel(models.StructModel):  # type: ignore[misc]
         super().__init__(manager, kind, [("batch", types.intp), ("packet", types.intp)])
 
 
-# What `meta` offers: the holder of the field, its offset and width.
+# The fields of `meta`: (which address of `meta`, offset in bytes, width in bits).
 FIELDS = {
     name: ("packet", *_field("struct rl_reference", name))
     for name in ("port", "length", "rss_hash", "vlan_tci", "flags")
@@ -119,7 +119,7 @@ def _set(context: Any, builder: Any, _: Any, values: Any, name: str) -> None:
 
 
 def reader(struct: str, name: str) -> Any:
-    """A function of compiled code: the field of the struct at an address."""
+    """An intrinsic that reads this field of the struct at an address, as int64."""
     offset, bits = _field(struct, name)
 
     @intrinsic
@@ -133,7 +133,7 @@ def reader(struct: str, name: str) -> Any:
 
 
 def writer(struct: str, name: str) -> Any:
-    """A function of compiled code: set the field of the struct at an address."""
+    """An intrinsic that writes this field of the struct at an address."""
     offset, bits = _field(struct, name)
 
     @intrinsic
@@ -161,7 +161,7 @@ set_packet_port = writer("struct rl_reference", "port")
 
 @intrinsic
 def address_of(_: Any, pointer: Any) -> Any:
-    """A void pointer as a number."""
+    """A void pointer as an int64."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.ptrtoint(args[0], WORD)
@@ -171,7 +171,7 @@ def address_of(_: Any, pointer: Any) -> Any:
 
 @intrinsic
 def frame_at(_: Any, address: Any, length: Any) -> Any:
-    """The `length` bytes at `address` as an array."""
+    """The `length` bytes at `address` as a uint8 array."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array = make_array(FRAME)(context, builder)
@@ -185,7 +185,7 @@ def frame_at(_: Any, address: Any, length: Any) -> Any:
 
 @intrinsic
 def meta_at(_: Any, batch: Any, packet: Any) -> Any:
-    """`meta` of the reference at `packet`."""
+    """The `meta` of the reference at address `packet` in the batch at address `batch`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         meta = cgutils.create_struct_proxy(META)(context, builder)
@@ -197,7 +197,7 @@ def meta_at(_: Any, batch: Any, packet: Any) -> Any:
 
 @intrinsic
 def holders(_: Any, meta: Any) -> Any:
-    """(address of the batch, address of the packet's reference) of `meta`."""
+    """The two addresses in `meta`: (the batch, the packet's reference)."""
     pair = types.UniTuple(types.int64, 2)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -209,7 +209,7 @@ def holders(_: Any, meta: Any) -> Any:
 
 @intrinsic
 def state_array(_: Any, words: Any, kind: Any) -> Any:
-    """An array of type `kind` whose address and extents are the words at `words`."""
+    """An array of type `kind`; the words at address `words` are its address and extents."""
     array_type = kind.instance_type
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -230,7 +230,7 @@ def state_array(_: Any, words: Any, kind: Any) -> Any:
 
 @intrinsic
 def state_number(_: Any, words: Any, kind: Any) -> Any:
-    """The word at `words` as an int64 or float64."""
+    """The word at address `words` as an int64 or float64."""
     number = kind.instance_type
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -241,5 +241,5 @@ def state_number(_: Any, words: Any, kind: Any) -> Any:
 
 @register_jitable
 def packet_address(batch: int, packet: int) -> Any:
-    """The address of the frame that the reference at `packet` names."""
+    """The address of the first byte of the frame whose reference is at `packet`."""
     return batch_memory(batch) + packet_buffer(packet) * STRIDE + packet_offset(packet)

@@ -1,6 +1,6 @@
-"""What packets.py offers, for compiled functions: fields, resize, create.
+"""The functions of packets.py for compiled code: field, set_field, resize, create.
 
-Imported for its effect: from here on numba knows these names.
+The import of this module registers them with numba.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def _big_endian(builder: Any, value: Any) -> Any:
 
 
 def _pieces(size: int) -> list[tuple[int, int]]:
-    """(byte, bytes) of the loads that make a field of `size` bytes."""
+    """The loads or stores for a field of `size` bytes, as (offset, bytes)."""
     return [(0, 4), (4, 2)] if size == 6 else [(0, size)]
 
 
 def _size_of(size: Any) -> int:
-    """The constant in the type of an argument."""
+    """The size of a field from the literal type of its argument. Raises TypingError."""
     value = getattr(size, "literal_value", None)
     if value not in (1, 2, 4, 6, 8):
-        raise errors.TypingError("the size of a field is a constant: 1, 2, 4, 6 or 8")
+        raise errors.TypingError("the size of a field must be a constant: 1, 2, 4, 6 or 8")
     return int(value)
 
 
@@ -115,8 +115,8 @@ def _get_field(frame: Any, offset: Any, size: Any) -> Any:
     width = _size_of(size)
 
     def field(frame: Any, offset: Any, size: Any) -> Any:
-        if offset < 0 or offset > len(frame) - width:  # a sum could overflow
-            raise IndexError("the frame ends before this field")
+        if offset < 0 or offset > len(frame) - width:  # offset + width could overflow
+            raise IndexError("the field is not within the frame")
         return _load_field(frame, offset, width)
 
     return field
@@ -129,14 +129,14 @@ def _set_field(frame: Any, offset: Any, size: Any, value: Any) -> Any:
     width = _size_of(size)
 
     def set_field(frame: Any, offset: Any, size: Any, value: Any) -> None:
-        if offset < 0 or offset > len(frame) - width:  # a sum could overflow
-            raise IndexError("the frame ends before this field")
+        if offset < 0 or offset > len(frame) - width:  # offset + width could overflow
+            raise IndexError("the field is not within the frame")
         _store_field(frame, offset, width, value)
 
     return set_field
 
 
-# Inlined, for without reference counts a function cannot return an array of its own.
+# Inlined: a function that is compiled without reference counts cannot return an array.
 @overload(packets.resize, inline="always")
 def _resize(meta: Any, front: Any, back: Any) -> Any:
     if not isinstance(meta, MetaType):
@@ -147,7 +147,7 @@ def _resize(meta: Any, front: Any, back: Any) -> Any:
         offset = packet_offset(packet) - front
         length = packet_length(packet) + front + back
         if offset < 0 or length < 0 or offset + length > STRIDE:
-            raise ValueError("the frame would leave its buffer")
+            raise ValueError("the frame does not fit into its buffer")
         set_packet_offset(packet, offset)
         set_packet_length(packet, length)
         return frame_at(packet_address(batch, packet), length)
@@ -163,7 +163,7 @@ def _create(meta: Any, length: Any, port: Any) -> Any:
     def create(meta: Any, length: Any, port: Any) -> Any:
         batch, _ = holders(meta)
         if not 0 <= port < batch_ports(batch) or not LENGTH_MIN <= length <= LENGTH_MAX:
-            raise ValueError("no such port, or no such length")
+            raise ValueError("the port does not exist, or the length is not 17 to 1518 bytes")
         left, made = batch_blank_count(batch), batch_created(batch)
         if left == 0 or made == CREATED_MAX:
             return frame_at(batch, 0)

@@ -1,4 +1,4 @@
-"""Finding the plugin that a configuration names, and telling which tier it is.
+"""Finds the plugin that a configuration names, and its tier.
 
 | name                    | what                                                |
 |-------------------------|-----------------------------------------------------|
@@ -8,7 +8,7 @@
 | name                    | an entry point of the group `ringline.plugins`      |
 
 The object is a NativePlugin, a PacketFunction, or a class with `process(batch)`.
-Runs user code: only a worker, or a child made for trying it, loads a plugin.
+Loading runs user code, so only a worker or a dry-run child loads a plugin.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ GROUP = "ringline.plugins"
 
 
 def load(spec: str, folder: str | None = None) -> Tier:
-    """The plugin called `spec`, imported. A file is looked for from `folder` on, or from
-    where this process runs. Raises PluginError with what is wrong and where."""
+    """Import the plugin `spec`. A relative file name is relative to `folder`, or to the working
+    directory. Raises PluginError with what is wrong and where."""
     return tier_of(spec, find(spec, folder))
 
 
 def find(spec: str, folder: str | None = None) -> Any:
-    """The object that `spec` names."""
+    """The object that `spec` names. Raises PluginError."""
     if ":" not in spec and _is_file(spec):
-        raise PluginError(f"plugin {spec} is a file: name what in it is the plugin, {spec}:…")
+        raise PluginError(f"plugin {spec} is a file: add the name of the object in it, {spec}:NAME")
     place, _, path = (spec if ":" in spec else _entry_point(spec)).rpartition(":")
     if _is_file(place):
         place = os.path.abspath(os.path.join(folder or "", os.path.expanduser(place)))
-        if os.path.exists(place) and not os.path.isfile(place):  # to open a pipe would wait
-            raise PluginError(f"plugin {spec}: {place} is no file")
+        if os.path.exists(place) and not os.path.isfile(place):  # opening a FIFO would block
+            raise PluginError(f"plugin {spec}: {place} is not a regular file")
     if place.endswith(".so"):
         return open_shared_object(place, path)
     module = _import_file(spec, place) if _is_file(place) else _import_module(spec, place)
@@ -60,7 +60,7 @@ def find(spec: str, folder: str | None = None) -> Any:
 
 
 def tier_of(spec: str, found: Any) -> Tier:
-    """The tier of an object, ready to be prepared. Raises PluginError when it is none."""
+    """The tier of a plugin object, not yet prepared. Raises PluginError for other objects."""
     if isinstance(found, NativePlugin):
         return NativeTier(spec, found)
     if isinstance(found, PacketFunction):
@@ -80,8 +80,8 @@ def tier_of(spec: str, found: Any) -> Tier:
             f"({code.co_filename}, line {code.co_firstlineno})"
         )
     raise PluginError(
-        f"plugin {spec} is {type(found).__name__} and none of the three that a plugin can be: "
-        "a class with process(batch), a @packet_function, a native_plugin(…)"
+        f"plugin {spec} must be a class with process(batch), a @packet_function or a "
+        f"native_plugin(…), not an object of type {type(found).__name__}"
     )
 
 
@@ -96,7 +96,7 @@ def _import_module(spec: str, name: str) -> ModuleType:
         except ModuleNotFoundError:
             if not sys.flags.no_site or "site" in sys.modules:
                 raise
-            import site  # start.py left it out; some packages are found only by its hooks
+            import site  # start.py skips it, but its hooks find some packages
 
             site.main()
             __import__(name)
@@ -114,8 +114,9 @@ def _import_module(spec: str, name: str) -> ModuleType:
 
 
 def _import_file(spec: str, path: str) -> ModuleType:
-    """Run the file as a module whose name says where it came from, so that two files of one
-    name do not meet. Its folder is searched for what it imports, as if Python ran it."""
+    """Run the file as a module. The module's name holds a hash of the path, so that two files
+    of the same name do not collide. Its folder is added to the search path, as if Python ran
+    the file."""
     there = os.fsencode(path)
     name = f"ringline_plugin_{lib.rl_hash(there, len(there)):016x}"
     if name in sys.modules:
@@ -143,19 +144,19 @@ def _import_file(spec: str, path: str) -> ModuleType:
 
 def _entry_point(name: str) -> str:
     """`package.module:object` of an entry point."""
-    from importlib.metadata import entry_points  # 20 ms, for who wants short names
+    from importlib.metadata import entry_points  # takes 20 ms: only short names pay for it
 
     known = {point.name: point.value for point in entry_points(group=GROUP)}
     if name not in known:
         raise PluginError(
-            f"plugin {name!r}: no installed package has an entry point of that name in the group "
+            f"plugin {name!r}: no installed package has an entry point of this name in the group "
             f"{GROUP}; there are: {', '.join(sorted(known)) or 'none'}"
         )
     return known[name]
 
 
 def _others(module: ModuleType, path: str) -> str:
-    """What the module has that could have been meant."""
+    """The plugins of the module, as the end of the sentence."""
     import difflib
 
     plugins = [

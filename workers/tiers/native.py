@@ -1,17 +1,17 @@
-"""The C tier: a function in a compiled module, called by the loop once per batch.
+"""The C tier: a function in a compiled module, which the loop calls once per batch.
 
     from my_package._fast import ffi, lib
 
     def setup(worker):
         table = ffi.new("uint32_t[256]")
         ...
-        return table                     # the C function finds it in batch->state
+        return table                     # batch->state in the C function
 
     fast = native_plugin(ffi.addressof(lib, "fast"), setup=setup, options=[...])
 
-`fast` in C is what RL_PLUGIN of plugin.h makes. A worker that runs such a plugin
-imports neither numpy nor numba. A shared object without any Python is named
-`./file.so:symbol` in the configuration and needs no such wrapper.
+In C, RL_PLUGIN of plugin.h defines `fast`. A worker that runs such a plugin imports neither
+NumPy nor numba. A shared object without Python needs no such wrapper: its name in the
+configuration is `./file.so:symbol`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class NativePlugin:
-    """A plugin in C as its module exports it; made by `native_plugin`."""
+    """A plugin in C; `native_plugin` makes it."""
 
     def __init__(
         self,
@@ -53,18 +53,20 @@ def native_plugin(
     tick: Callable[[Worker, Any], None] | None = None,
     options: Sequence[Option] = (),
 ) -> NativePlugin:
-    """A plugin in C.
+    """Declare a plugin in C, for the configuration to name.
 
-    `plugin` is the address of its `struct rl_plugin`: a cffi pointer of any module, or a
-    number. `setup(worker)` returns the function's state: a cffi pointer, a buffer, an
-    address, or None for the named state that the plugin declares in C. `tick(worker,
-    state)` is called about once a second.
+    plugin: the address of its `struct rl_plugin`: a cffi pointer of any module, or an integer.
+    setup: `setup(worker)` returns the state, `batch->state` in C: a cffi pointer, a writable
+        buffer or an address; or None for the named state that the plugin declares in C.
+        ringline keeps a reference to it while the worker runs.
+    tick: `tick(worker, state)` is called about once a second.
+    options: the options that the plugin accepts; their values are in `worker.options`.
     """
     return NativePlugin(plugin, setup, tick, options)
 
 
 class NativeTier(Tier):
-    """A loaded NativePlugin."""
+    """A loaded plugin in C."""
 
     tier = "C"
 
@@ -75,7 +77,7 @@ class NativeTier(Tier):
         self._state: Any = None
 
     def prepare(self, context: Context) -> None:
-        """Check that the plugin was compiled against this version of plugin.h."""
+        """Check that the plugin was compiled with this version of plugin.h. Raises PluginError."""
         try:
             plugin = ffi.cast("struct rl_plugin *", self._declared.plugin)
         except TypeError:
@@ -87,14 +89,14 @@ class NativeTier(Tier):
             )
         if plugin.abi != lib.RL_PLUGIN_ABI or plugin.batch_bytes != ffi.sizeof("struct rl_batch"):
             raise PluginError(
-                f"plugin {self.spec} was not compiled against this ringline's plugin.h "
-                f"(its version is {plugin.abi}, this one's {lib.RL_PLUGIN_ABI}): compile it again"
+                f"plugin {self.spec} was compiled with another version of plugin.h "
+                f"({plugin.abi}, and this ringline has {lib.RL_PLUGIN_ABI}): compile it again"
             )
         self._plugin = plugin
         self.function = int(ffi.cast("uintptr_t", plugin.function))
 
     def setup(self, worker: Worker) -> None:
-        """Run the plugin's setup and keep its state alive."""
+        """Run the plugin's setup and keep a reference to its state. Raises PluginError."""
         state = None
         if self._declared.setup is not None:
             try:
@@ -108,19 +110,19 @@ class NativeTier(Tier):
             self.state = _address(state)
         except TypeError:
             raise PluginError(
-                f"plugin {self.spec}: setup returned {type(state).__name__}; C takes a cffi "
-                "pointer, a buffer, an address or None"
+                f"plugin {self.spec}: setup must return a cffi pointer, a buffer, an address or "
+                f"None, not {type(state).__name__}"
             ) from None
 
     @property
     def ticks(self) -> Callable[[Worker], None] | None:
-        """The plugin's tick, its state filled in."""
+        """The plugin's tick, called with its state; or None."""
         tick, state = self._declared.tick, self._state
         return None if tick is None else lambda worker: tick(worker, state)
 
 
 def _address(state: Any) -> int:
-    """Where the memory of `state` begins; TypeError when it has none."""
+    """The address of the memory of `state`; raises TypeError when it has none."""
     if state is None:
         return 0
     if isinstance(state, int):
@@ -135,7 +137,7 @@ def open_shared_object(path: str, symbol: str) -> NativePlugin:
 
     Raises PluginError when there is no such file, or no such symbol in it.
     """
-    import ctypes  # cffi reaches only symbols that it was told of when it was compiled
+    import ctypes  # cffi in API mode knows only the symbols of its declarations
 
     try:
         library = ctypes.CDLL(path)
@@ -146,6 +148,6 @@ def open_shared_object(path: str, symbol: str) -> NativePlugin:
     except ValueError:
         raise PluginError(
             f"plugin {path}:{symbol}: {path} has no symbol {symbol}; RL_PLUGIN({symbol}, …) "
-            "of plugin.h makes it"
+            "of plugin.h defines it"
         ) from None
     return NativePlugin(address, None, None, ())

@@ -1,9 +1,8 @@
-"""A loaded plugin, whichever of the three tiers it is written for.
+"""The interface of a loaded plugin, the same for the three tiers.
 
-The engine knows only this. A life is: `prepare` (imports and compiles, may take a
-second), `setup` (names its memory, takes milliseconds), then batches: through
-`function`, an address that C calls once per batch, or through `process` when
-that is 0.
+The engine uses only this interface: first `prepare` (imports and compiles, may take
+seconds), then `setup` (names the plugin's memory, takes milliseconds), then batches. If
+`function` is not 0, C calls that address for each batch; else the engine calls `process`.
 """
 
 from __future__ import annotations
@@ -19,12 +18,18 @@ if TYPE_CHECKING:
     from ringline.workers.batch import Batch
     from ringline.workers.worker import Worker
 
-# Room for what a plugin names, where there is no slot; memory that is not touched is free.
+# The size of a private slot in dry runs and trials; untouched pages take no memory.
 STATE_BYTES = 64 << 20
 
 
 class Context:
-    """What `prepare` has to know beside the plugin's own options."""
+    """The arguments of `prepare`, beside the plugin's options.
+
+    queue: the number of the worker.
+    ports: the names of the ports; their positions are the verdicts.
+    debug: compile with checks of every index.
+    state_bytes: the size of the worker slot, for the dry run of setup.
+    """
 
     def __init__(
         self,
@@ -41,52 +46,56 @@ class Context:
 
 
 class Tier:
-    """A loaded plugin. `spec` is its name in the configuration, `remarks` are sentences
-    for the log: what works, and could be better."""
+    """A loaded plugin.
+
+    spec: its name in the configuration.
+    declared: the options that it accepts; `options` are their values.
+    remarks: sentences for the log about possible improvements.
+    """
 
     tier = ""
-    function = 0  # address of an rl_batch_function
-    state = 0  # address that it finds in batch->state
+    function = 0  # the address of an rl_batch_function; 0: use `process`
+    state = 0  # the address for batch->state
 
     def __init__(self, spec: str, declared: Sequence[Option]) -> None:
         if not isinstance(declared, (list, tuple)) or not all(
             isinstance(option, Option) for option in declared
         ):
-            raise PluginError(f"plugin {spec}: `options` is a list of Option")
+            raise PluginError(f"plugin {spec}: `options` must be a list of Option")
         self.spec = spec
         self.declared = tuple(declared)
         self.options: dict[str, Any] = {}
         self.remarks: list[str] = []
 
     def accept(self, given: Mapping[str, Any]) -> None:
-        """Take the options; raises PluginError with every mistake in them."""
+        """Set the options. Raises PluginError that names every mistake in them."""
         self.options, problems = resolve(self.declared, given)
         if problems:
             raise PluginError(f"plugin {self.spec}: option " + "; option ".join(problems))
 
     def prepare(self, context: Context) -> None:
-        """Do what takes long. Raises PluginError."""
+        """Import and compile. Raises PluginError."""
 
     def setup(self, worker: Worker) -> None:
-        """Name memory, for a worker that is about to run. Raises PluginError."""
+        """Create the plugin's counters, tables and state in the slot. Raises PluginError."""
 
     def process(self, batch: Batch) -> None:
-        """Judge a batch in Python; only when `function` is 0. Raises what the plugin raises."""
+        """Process a batch in Python, if `function` is 0. Raises what the plugin raises."""
 
     def explain(self, frame: bytes, **numbers: int) -> str | None:
-        """What the plugin raises on a frame, when running it anew can tell; `numbers` are
-        those of its `meta`."""
+        """The exception that the plugin raises on `frame`, as a sentence; None when the tier
+        cannot run it again or it raises nothing. `numbers` are the fields of `meta`."""
         return None
 
     @property
     def ticks(self) -> Callable[[Worker], None] | None:
-        """What the plugin wants called about once a second, if anything."""
+        """The function to call about once a second, or None."""
         return None
 
 
 def where(error: BaseException) -> str:
-    """` (file.py, line 7)`: the last place outside ringline and Python that `error` passed,
-    or nothing."""
+    """` (file.py, line 7)`: the innermost line of the traceback that is not ringline's own, or
+    an empty string. Bundled plugins count as user code."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}, line {error.lineno})"
     place = ""
@@ -100,14 +109,14 @@ def where(error: BaseException) -> str:
 
 
 def sentence(error: BaseException) -> str:
-    """`ValueError: too short (file.py, line 7)`, on one line; a PluginError, which a plugin
-    raises to say something to its user, speaks for itself."""
+    """One line for `error`: `ValueError: too short (file.py, line 7)`. For a PluginError only
+    its text, since a plugin raises it with a message for its user."""
     text = " ".join(str(error).split())
     if isinstance(error, PluginError):
         return text
     if isinstance(error, SyntaxError):
         text = error.msg
-    # It may hold bytes of a packet, and is shown on a terminal and written to a journal.
+    # The text may hold bytes of a packet, and goes to a terminal or a log.
     text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     if len(text) > TEXT_MAX:
         text = f"{text[:TEXT_MAX]}..."
@@ -116,7 +125,7 @@ def sentence(error: BaseException) -> str:
     return f"{type(error).__name__}{': ' if text else ''}{text}{where(error)}"
 
 
-TEXT_MAX = 500  # characters of what an exception says
+TEXT_MAX = 500  # characters of the text of an exception
 COMPILED_EXTRA = ("numba", "numpy")  # modules that the extra `compiled` brings
 OURS = __file__.rpartition("/tiers/")[0] + "/"
 PLUGINS = OURS + "plugins/"

@@ -1,1 +1,1 @@
-"""A plugin on a capture, without a pipeline, in a child process."""
+"""Runs a plugin without a pipeline: on a capture, in a dry run, or in a user's tests."""

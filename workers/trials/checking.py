@@ -1,4 +1,7 @@
-"""Is a plugin what the configuration needs? Found out in a child, before anything starts."""
+"""Checks a plugin and its options in a child process, before a run starts.
+
+The functions that start and end the child also serve trial.py.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from typing import Any
 
 from ringline.workers.process import launch
 
-_LOOK_SECONDS = 0.1
-_ENDING_SECONDS = 1.0
-PREPARE_SECONDS = 60.0  # numba without its cache needs some seconds, a busy machine more
+_LOOK_SECONDS = 0.1  # between two looks whether the child has ended
+_ENDING_SECONDS = 1.0  # for a child that closed its output to exit
+PREPARE_SECONDS = 60.0  # timeout; numba without its cache needs some seconds
 
 
 def check(
@@ -30,11 +33,11 @@ def check(
     debug: bool = False,
     seconds: float = PREPARE_SECONDS,
 ) -> list[str]:
-    """What is wrong with `plugin`, as sentences; an empty list when it could run now.
+    """The problems of `plugin`, as sentences; an empty list when it can run.
 
-    It is imported, given its options, prepared (which compiles it, and leaves the result
-    in the cache) and set up with memory that is thrown away. `folder` is where a plugin
-    that is a file is looked for.
+    In a child process this imports the plugin, checks its options, prepares it (which fills
+    the cache of compiled plugins) and runs its setup with memory that is then discarded.
+    A file name in `plugin` is relative to `folder`; `seconds` is the timeout.
     """
     job = {
         "do": "check",
@@ -51,7 +54,7 @@ def check(
         tell(child, job)
         line = _answer(child, seconds)
     except TimeoutError:
-        return [f"plugin {plugin} was not ready after {seconds:g} s: does it wait for something?"]
+        return [f"plugin {plugin} was not ready after {seconds:g} s: it may wait for something"]
     finally:
         end(child)
     if not line:
@@ -61,7 +64,7 @@ def check(
 
 
 def start(pass_fds: Sequence[int]) -> subprocess.Popen[str]:
-    """A child that does one job (rehearsal.py)."""
+    """Start a child for one job (dry_run.py), which inherits the file descriptors `pass_fds`."""
     return subprocess.Popen(
         launch.command("trials.dry_run"),
         env=launch.environment(),
@@ -74,18 +77,21 @@ def start(pass_fds: Sequence[int]) -> subprocess.Popen[str]:
 
 
 def tell(child: subprocess.Popen[str], job: Mapping[str, Any]) -> None:
-    """Give the child its job."""
+    """Write the job to the standard input of the child, and close it."""
     assert child.stdin is not None
     with child.stdin:
         child.stdin.write(json.dumps(job))
 
 
 def _answer(child: subprocess.Popen[str], seconds: float) -> bytes:
-    """The line that it answers, b"" when it ends without; TimeoutError after `seconds`."""
+    """The answer of the child, one line; b"" when it ends without one.
+
+    Raises TimeoutError after `seconds`.
+    """
     assert child.stdout is not None
     line, until = b"", time.monotonic() + seconds
     while not line.endswith(b"\n"):
-        over = has_ended(child)  # its output may stay open: another process may have it, too
+        over = has_ended(child)  # before the read; its output may be open in another process, too
         if select.select([child.stdout], [], [], _LOOK_SECONDS)[0]:
             data = os.read(child.stdout.fileno(), 65536)
             if not data:
@@ -100,24 +106,24 @@ def _answer(child: subprocess.Popen[str], seconds: float) -> bytes:
 
 
 def has_ended(child: subprocess.Popen[str]) -> bool:
-    """Whether the child has ended. It is not reaped: its number stays that of its group."""
+    """Whether the child has exited. It is not reaped, so its process group number stays valid."""
     return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def await_end(child: subprocess.Popen[str]) -> None:
-    """Give a child that closed its output the time to end by itself."""
+    """Wait up to _ENDING_SECONDS for a child that closed its output to exit."""
     until = time.monotonic() + _ENDING_SECONDS
     while not has_ended(child) and time.monotonic() < until:
         time.sleep(0.005)
 
 
 def end(child: subprocess.Popen[str]) -> None:
-    """Make sure that the child is gone with all that it started, and its pipes closed."""
+    """Kill the child and the processes that it started, reap it, and close the pipes."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
-            with contextlib.suppress(OSError):  # what it did not read any more
+            with contextlib.suppress(OSError):  # the child did not read all of its input
                 pipe.close()
     child.wait()
 

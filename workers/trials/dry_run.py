@@ -1,9 +1,9 @@
-"""The child in which a plugin is tried: `ringline check` and `ringline try` start it.
+"""The child process of `ringline check` and `ringline try`, which runs the user's plugin.
 
-A user's code never runs in the supervisor or in a command: it may crash, hang or
-leave threads behind. The job comes as one JSON object on standard input, what came of
-it goes as JSON lines to standard output; what the plugin prints goes to the error
-output. Where it is, a trial shows in shared memory, so that a crash can be placed.
+User code never runs in the supervisor or in a command: it may crash, hang or leave threads.
+The job is one JSON object on standard input, the answers are JSON lines on standard output;
+what the plugin prints goes to standard error. A trial writes the numbers of its current
+frames to shared memory, so that the parent can report where it crashed.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from ringline.shm.clock import ticks_per_second
 from ringline.shm.control import describe
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.workers.captures.captures import CaptureWriter, read_capture
+from ringline.workers.captures.headers import ETHERNET_MIN
 from ringline.workers.options import resolve
-from ringline.workers.testing import ERROR, explain, named_values
 from ringline.workers.tiers import loading
-from ringline.workers.tiers.tier import Context, Tier, sentence
-from ringline.workers.trials.harness import BATCH, Departure, Harness
+from ringline.workers.tiers.tier import Context, sentence
+from ringline.workers.trials.harness import BATCH, ERROR, Departure, Harness, named_values
 
-ETHERNET_MIN = 60  # a sending card fills shorter frames up to this
 COMPLAINTS_MAX = 10
-# The shared page: counters, then the numbers of the first and last frame of the batch.
+# The shared page: struct rl_worker_counters, then the numbers of the first and last frame of
+# the current batch, two uint64.
 PLACE_OFFSET = 1024
 PAGE = 4096
 
 
 def main() -> NoReturn:
-    """Do the job on standard input; ends with 0 when it could be reported."""
+    """Do the job on standard input; exits with 0 when the answer was written."""
     lib.rl_die_with_parent(signal.SIGKILL, os.getppid())
     job = json.load(sys.stdin)
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
-        _say(results, _check(job) if job["do"] == "check" else _try(job, results))
+        _answer(results, _check(job) if job["do"] == "check" else _try(job, results))
     except RinglineError as error:
-        _say(results, {"error": describe(error)})
+        _answer(results, {"error": describe(error)})
     except (Exception, SystemExit):
         raise
-    except BaseException as error:  # as libraries raise for a panic, or what was cancelled
-        told = PluginError(f"plugin {job['plugin']}: {sentence(error)}")
-        _say(results, {"error": describe(told)})
+    except BaseException as error:  # for instance a panic in a library, or a cancellation
+        failure = PluginError(f"plugin {job['plugin']}: {sentence(error)}")
+        _answer(results, {"error": describe(failure)})
     results.close()
     sys.stdout.flush()
-    os._exit(0)  # threads of the plugin's must not hold it
+    os._exit(0)  # threads of the plugin must not delay the exit
 
 
-def _say(results: IO[str], what: Mapping[str, Any]) -> None:
+def _answer(results: IO[str], what: Mapping[str, Any]) -> None:
     results.write(json.dumps(what) + "\n")
     results.flush()
 
@@ -70,7 +70,7 @@ def _context(job: Mapping[str, Any]) -> Context:
 
 
 def _check(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything up to the first packet; the problems as sentences."""
+    """Load, prepare and set up the plugin; the answer holds the problems as sentences."""
     try:
         tier = loading.load(job["plugin"], job["folder"])
         tier.options, problems = resolve(tier.declared, job["options"])
@@ -84,7 +84,7 @@ def _check(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
-    """Run the plugin on the frames of a capture."""
+    """Run the plugin on the frames of a capture; the answer holds the summary."""
     capture = read_capture(job["capture"])
     context = _context(job)
     tier = loading.load(job["plugin"], job["folder"])
@@ -93,8 +93,8 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
     page = mmap.mmap(job["page"], PAGE)
     address = int(ffi.cast("uintptr_t", ffi.from_buffer(page)))
     harness = Harness(tier, context, blanks=job["blanks"], counters=address)
-    _say(results, {"frames": len(capture)})
-    trial = _Trial(harness, tier, context, ffi.cast("uint64_t *", address + PLACE_OFFSET))
+    _answer(results, {"frames": len(capture)})
+    trial = _Trial(harness, context, ffi.cast("uint64_t *", address + PLACE_OFFSET))
     if job["out"] is None:
         trial.run(capture, None)
     else:
@@ -117,19 +117,17 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
 
 
 class _Trial:
-    """Frames through a harness; `place` is where the numbers of the present ones are shown."""
+    """Runs frames through a harness; `place` points to the frame numbers in the shared page."""
 
-    def __init__(self, harness: Harness, tier: Tier, context: Context, place: Any) -> None:
+    def __init__(self, harness: Harness, context: Context, place: Any) -> None:
         self._harness = harness
-        self._tier = tier
-        self._context = context
         self._place = place
         self.too_long = 0
         self.per_port = [0] * len(context.ports)
-        self.complaints: list[tuple[int, str]] = []  # first frame, what
+        self.complaints: list[tuple[int, str]] = []  # (number of the first frame, error)
 
     def run(self, capture: Any, writer: CaptureWriter | None) -> None:
-        """All frames, as a card would receive them: padded, and without those too long."""
+        """Run all frames as a card would deliver them: padded, and without too long ones."""
         batch: list[tuple[int, bytes]] = []
         for number, frame in enumerate(capture.frames, 1):
             if len(frame) > lib.RL_FRAME_MAX:
@@ -149,7 +147,7 @@ class _Trial:
         complaint = self._harness.engine.complaint()
         for (number, frame), departure in zip(batch, departures, strict=True):
             if departure.verdict == ERROR:
-                self._complain(number, frame, complaint)
+                self._add_complaint(number, frame, complaint)
             else:
                 self._send(departure, times[number - 1], writer)
         for departure in created:
@@ -161,11 +159,10 @@ class _Trial:
             if writer is not None:
                 writer.write(departure.data, when)
 
-    def _complain(self, number: int, frame: bytes, complaint: str | None) -> None:
-        """Keep what went wrong, each thing once, while there is room."""
+    def _add_complaint(self, number: int, frame: bytes, complaint: str | None) -> None:
+        """Store the error of a frame, each error once, up to COMPLAINTS_MAX."""
         if len(self.complaints) == COMPLAINTS_MAX:
             return
-        arrival = (frame, 0, 0, 0, 0)
-        what = complaint or explain(self._tier, arrival, len(self._context.ports))
+        what = complaint or self._harness.explain((frame, 0, 0, 0, 0))
         if what not in [known for _, known in self.complaints]:
             self.complaints.append((number, what))

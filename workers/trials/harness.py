@@ -1,16 +1,18 @@
-"""A test harness: a plugin on rings and packet memory of this process alone.
+"""A test harness: runs a plugin on rings and packet memory in private memory.
 
-Whoever uses it plays the card and the driver: it puts frames in and looks at what
-comes out. Everything between is what a worker process runs, the C loop included.
+The harness takes the place of the card and the driver: it pushes frames on `in` and reads
+the results from `out`. The code between is that of a worker process, with the C loop.
 """
 
 from __future__ import annotations
 
 import mmap
 
+from ringline.shm import slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.errors import Bug
 from ringline.shm.rings import RingEnd
+from ringline.workers import tables
 from ringline.workers.process.engine import DRAINED, FAULT, Engine
 from ringline.workers.worker import Worker, private_slot
 
@@ -23,14 +25,19 @@ if TYPE_CHECKING:
     from ringline.workers.tiers.tier import Context, Tier
 
 BATCH: int = lib.RL_BATCH_MAX
+ERROR: int = lib.RL_VERDICT_ERROR
 
 # (bytes, input port, RSS hash, VLAN tag, flags)
 Arrival = tuple["bytes | memoryview", int, int, int, int]
 
 
 class Departure:
-    """What became of a frame: its verdict (a port, DROP or ERROR), its bytes, and the VLAN
-    tag that the card shall insert, if any."""
+    """A packet that the plugin returned.
+
+    verdict: the number of a port, DROP or ERROR.
+    data: the bytes of the frame.
+    vlan_tci: the VLAN tag that the card would insert, or None.
+    """
 
     __slots__ = ("data", "verdict", "vlan_tci")
 
@@ -41,10 +48,10 @@ class Departure:
 
 
 class Harness:
-    """Runs `tier`, which has been prepared in `context`; its setup happens here.
+    """Runs `tier`, which was prepared with `context`; the constructor runs its setup.
 
-    `blanks` buffers are there for packets that the plugin makes. `counters`, when given,
-    is the address of a struct rl_worker_counters to count in.
+    blanks: how many packets the plugin can create per batch, at most BATCH.
+    counters: the address of a struct rl_worker_counters to use; None: the slot's own.
     """
 
     def __init__(
@@ -56,8 +63,9 @@ class Harness:
         counters: int | None = None,
     ) -> None:
         self.slot = private_slot(context.state_bytes)
-        self.tier = tier
-        self._blanks = min(blanks, BATCH)  # more a plugin cannot use in one batch
+        self._tier = tier
+        self._ports = len(context.ports)
+        self._blanks = min(blanks, BATCH)  # a plugin can create no more in one batch
         self._memory = mmap.mmap(
             -1, (BATCH + self._blanks) * lib.RL_BUFFER_STRIDE, mmap.MAP_PRIVATE
         )
@@ -81,22 +89,22 @@ class Harness:
             view=self._view,
             busy=True,
         )
-        self.engine.stop()  # so that a run ends when everything has come back
+        self.engine.stop()  # so that `Engine.run` returns when `in` is empty
 
     def run(self, arrivals: Sequence[Arrival]) -> tuple[list[Departure], list[Departure]]:
-        """Put up to BATCH frames in; returns what became of each, and the packets made."""
+        """Run up to BATCH frames; returns the result of each, in order, and the created packets."""
         self._in.push([self._blank(number) for number in range(self._blanks)])
         self._in.push([self._arrive(index, *arrival) for index, arrival in enumerate(arrivals)])
         while (reason := self.engine.run()) != DRAINED:
             if reason == FAULT:
-                raise Bug("a ring of the test harness is at fault")
+                raise Bug("a ring index of the test harness is out of range")
         departures: list[Any] = [None] * len(arrivals)
         created = []
         while references := self._out.pop(BATCH):
             for reference in references:
                 buffer, offset, length, _, vlan_tci, port, flags = reference
                 if buffer >= BATCH and port == lib.RL_VERDICT_DROP:
-                    continue  # a blank that was not used
+                    continue  # an unused blank
                 start = buffer * lib.RL_BUFFER_STRIDE + offset
                 data = bytes(self._view[start : start + length])
                 tag = vlan_tci if flags & lib.RL_FLAG_VLAN else None
@@ -107,6 +115,19 @@ class Harness:
                     created.append(departure)
         return departures, created
 
+    def explain(self, arrival: Arrival) -> str:
+        """Why the verdict of `arrival` is ERROR, as far as running the plugin again can tell."""
+        data, port, rss_hash, vlan_tci, flags = arrival
+        reason = self._tier.explain(
+            bytes(data),
+            port=port,
+            ports=self._ports,
+            rss_hash=rss_hash,
+            vlan_tci=vlan_tci,
+            flags=flags,
+        )
+        return reason or "the answer is neither the number of a port nor DROP"
+
     def _blank(self, number: int) -> Reference:
         headroom, port = lib.RL_BUFFER_HEADROOM, lib.RL_INPUT_BLANK
         return (BATCH + number, headroom, 0, 0, 0, port, lib.RL_FLAG_BLANK)
@@ -116,7 +137,27 @@ class Harness:
     ) -> Reference:
         length = len(frame)
         if length > lib.RL_BUFFER_DATA:
-            raise ValueError(f"a frame of {length} bytes; a buffer holds {lib.RL_BUFFER_DATA}")
+            raise ValueError(f"a frame must have at most {lib.RL_BUFFER_DATA} bytes, not {length}")
         start = buffer * lib.RL_BUFFER_STRIDE + lib.RL_BUFFER_HEADROOM
         self._view[start : start + length] = frame
         return (buffer, lib.RL_BUFFER_HEADROOM, length, rss_hash, vlan_tci, port, flags)
+
+
+def named_values(slot: slots.WorkerSlot) -> dict[str, Any]:
+    """The counters, gauges, histograms and tables that a plugin named in `slot`; no state.
+
+    By name: a counter or gauge is a number, a histogram is (sum, buckets), a table is a
+    list of rows (label, values), or None while it is being written.
+    """
+    values: dict[str, Any] = {}
+    for entry in slot.entries():
+        if entry.kind == slots.STATE:
+            continue
+        words = slot.values(entry)
+        if entry.kind == slots.TABLE:
+            values[entry.name] = tables.read_table(entry.type, entry.columns, words)
+        elif entry.kind == slots.HISTOGRAM:
+            values[entry.name] = tables.read_histogram(words)
+        else:
+            values[entry.name] = words[0]
+    return values

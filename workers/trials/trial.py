@@ -1,4 +1,4 @@
-"""The engine of `ringline try`: a plugin on a capture, without a card or a pipeline."""
+"""Runs a plugin on a capture in a child process, for `ringline try`."""
 
 from __future__ import annotations
 
@@ -20,21 +20,25 @@ from ringline.workers.captures.capture_table import CaptureError
 from ringline.workers.trials import checking
 from ringline.workers.trials.dry_run import PAGE, PLACE_OFFSET
 
-SILENCE_SECONDS = 10.0  # a batch that takes longer never ends
-_LOOK_SECONDS = 0.1
+SILENCE_SECONDS = 10.0  # timeout of a batch
+_LOOK_SECONDS = 0.1  # between two looks at the child
 
 _ERRORS = (CaptureError, PluginError, errors.EnvironmentLacks)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What came of a trial.
+    """The result of a trial.
 
-    `counters` are those of a worker: packets, bytes, forwarded, dropped, plugin_errors,
-    verdict_errors, created and so on. `per_port` counts what would be sent to each port.
-    `too_long` frames no card would have received. `complaints` are the different errors,
-    each with the number of the first frame that met it. `named` is what the plugin
-    counts itself, `remarks` what could be better.
+    tier: "batch", "compiled" or "C".
+    counters: those of a worker: packets, bytes, forwarded, dropped, plugin_errors,
+        verdict_errors, created and so on.
+    per_port: the number of packets for each port, by name.
+    too_long: frames that no card would receive; they were left out.
+    nanoseconds: total time inside the plugin.
+    complaints: the different errors, each with the number of its first frame, from 1.
+    named: the plugin's own metrics by name (see `named_values`).
+    remarks: sentences about possible improvements.
     """
 
     tier: str
@@ -48,7 +52,7 @@ class Summary:
 
     @property
     def nanoseconds_per_packet(self) -> float | None:
-        """Time inside the plugin; None when there was no packet."""
+        """Average time inside the plugin; None without packets."""
         packets = self.counters["packets"]
         return self.nanoseconds / packets if packets else None
 
@@ -67,12 +71,15 @@ def run(
     progress: Callable[[int, int], None] | None = None,
     silence: float = SILENCE_SECONDS,
 ) -> Summary:
-    """Run `plugin` on the frames of the file `capture`, which come in at the first port.
+    """Run `plugin` on the frames of the file `capture`; the first port receives them.
 
-    What it forwards is written to the capture file `out`, with the times of the frames.
-    `progress(done, all)` is called some ten times a second.
+    out: a capture file for the packets that the plugin sends, with the times of the frames.
+    folder: a file name in `plugin` is relative to it.
+    blanks: how many packets the plugin can create per batch.
+    progress: `progress(done, all)` is called about ten times a second.
+    silence: the timeout of a batch in seconds.
 
-    Raises PluginError when the plugin cannot start, crashes or does not come back,
+    Raises PluginError when the plugin cannot start, crashes or does not return in time,
     CaptureError when a file cannot be read or written, EnvironmentLacks on a full disk.
     """
     page_fd = os.memfd_create("ringline-trial", os.MFD_CLOEXEC)
@@ -93,13 +100,13 @@ def run(
                 "debug": debug,
                 "page": page_fd,
             }
-            return _Watch(job, page, progress, silence).run()
+            return _Monitor(job, page, progress, silence).run()
     finally:
         os.close(page_fd)
 
 
-class _Watch:
-    """A child at work, and what it shows of it in the shared page."""
+class _Monitor:
+    """Watches the child, which shows its progress in the shared page."""
 
     def __init__(
         self,
@@ -112,11 +119,11 @@ class _Watch:
         self._page = page
         self._progress = progress
         self._silence = silence
-        self._frames: int | None = None  # once the child has read the capture
+        self._frames: int | None = None  # known when the child has read the capture
         self._text = ""
 
     def run(self) -> Summary:
-        """Until it has an answer, has ended, or is to be ended."""
+        """Start the child and return its summary. Raises the errors of `run`."""
         child = checking.start(pass_fds=(self._job["page"],))
         try:
             checking.tell(child, self._job)
@@ -135,13 +142,15 @@ class _Watch:
         return Summary(**summary)
 
     def _await(self, child: subprocess.Popen[str]) -> dict[str, Any] | None:
-        """The child's answer, or None when its output ended without one."""
+        """The child's answer, None when it ended without one. Raises PluginError on timeout."""
         assert child.stdout is not None
         since, done = time.monotonic(), 0
         with selectors.DefaultSelector() as selector:
             selector.register(child.stdout, selectors.EVENT_READ)
             while True:
-                over = checking.has_ended(child)  # another process may have its output, too
+                over = checking.has_ended(
+                    child
+                )  # before the read; another process may have its output, too
                 readable = selector.select(_LOOK_SECONDS)
                 packets = self._packets()
                 if packets != done:
@@ -162,7 +171,7 @@ class _Watch:
                 limit = checking.PREPARE_SECONDS if self._frames is None else self._silence
                 if time.monotonic() - since > limit:
                     raise PluginError(
-                        f"plugin {self._job['plugin']} did not come back for {limit:g} s"
+                        f"plugin {self._job['plugin']} did not return for {limit:g} s"
                         f"{self._place()}"
                     )
 
@@ -175,7 +184,7 @@ class _Watch:
         return int.from_bytes(self._page[kind.offset : kind.offset + 8], "little")
 
     def _place(self) -> str:
-        """Where in the capture it was."""
+        """The end of a sentence: which frames the child was working on."""
         place = memoryview(self._page)[PLACE_OFFSET : PLACE_OFFSET + 16].cast("Q")
         first, last = place
         place.release()

@@ -1,4 +1,4 @@
-"""The 82599 by its registers: what is done to it more often than once."""
+"""The 82599 by its registers, with the operations that more than one place needs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ringline.pipeline.ports.registers import Register, RegisterAccess, Register
 
 
 class Card(Registers):
-    """The registers of one card, with what is done to several of them at a time.
+    """The registers of one card, and operations on several of them.
 
-    Nothing here relies on more than that a register keeps what was written: the card may be a
-    model in another process that looks at plain memory now and then. `wait_seconds` is how many
-    seconds it may take to answer; after that a handshake raises `HardwareError`. `rx` and `tx`
-    are the descriptor rings, by queue: device address, number of descriptors.
+    The code relies only on registers that keep what was written: the card may be a model in
+    another process that polls plain memory. A handshake raises `HardwareError` after
+    `wait_seconds`. `rx` and `tx` are the descriptor rings, by queue: (device address, number of
+    descriptors).
     """
 
     def __init__(
@@ -33,24 +33,21 @@ class Card(Registers):
         self.wait_seconds = wait_seconds
 
     def switch_receiver(self, *, on: bool) -> None:
-        """RXCTRL, with the receive security path stopped: DMA may hang otherwise (erratum)."""
+        """RXCTRL, changed while the receive security path is stopped: otherwise DMA may hang
+        (erratum)."""
         self.SECRXCTRL.set("RX_DIS")
         self.SECRXSTAT.wait("SECRX_RDY", 1, self.wait_seconds)
         self.RXCTRL.update(RXEN=on)
         self.SECRXCTRL.clear("RX_DIS")
 
     def switch_queue(self, control: Register, *, on: bool) -> None:
-        """RXDCTL or TXDCTL of a queue, which is on or off once the bit reads so."""
+        """RXDCTL or TXDCTL of a queue: write ENABLE, and wait until it reads back."""
         control.update(ENABLE=on)
         control.wait("ENABLE", on, self.wait_seconds)
 
-    def set_promiscuous(self, on: bool) -> None:
-        """FCTRL: unicast and multicast of anybody."""
-        self.FCTRL.update(UPE=on, MPE=on)
-
     @property
     def mac(self) -> str:
-        """The address to receive for, as `02:00:00:00:00:01`."""
+        """The MAC address that the card receives for, as `02:00:00:00:00:01`."""
         return self.RA.field("ADDRESS").to_bytes(6, "little").hex(":")
 
     @mac.setter

@@ -1,11 +1,13 @@
-"""Bringing the 82599 up: steps in the datasheet's order.
+"""Bring the 82599 up: one function per step, in the datasheet's order.
 
-Numbers in brackets are sections of the 82599 datasheet.
+Numbers in brackets are sections of the 82599 datasheet. `STEPS`, at the end, is the whole
+sequence: a function that is not in it is not a step.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from ringline.pipeline.ports.ixgbe.card import Card
 from ringline.pipeline.ports.rss import rss_key
@@ -15,189 +17,243 @@ MASTER_DISABLE_SECONDS = 0.2
 RESET_SECONDS = 0.01
 LMS_10G_SERIAL = 3
 PMA_SFI = 2
-RX_BUFFER_KIB = 512  # all of it: no flow director, no traffic classes
+RX_BUFFER_KIB = 512  # the whole packet buffer: no flow director, no traffic classes
 TX_BUFFER_KIB = 160
-FRAME_MAX = 1518  # bytes with CRC; the card allows 4 more for a VLAN tag by itself
-BUFFER_KIB = 2  # RL_BUFFER_DATA: a frame ends before its buffer does
-ONE_BUFFER = 1  # an advanced descriptor, header and payload in one piece
+MAX_FRAME_WITH_CRC = 1518  # bytes, without a VLAN tag: the card adds 4 for a tag by itself
+BUFFER_KIB = 2  # RL_BUFFER_DATA: the card cannot write past the end of a buffer
+ONE_BUFFER = 1  # advanced descriptor, header and payload in the same buffer
 MRQE_RSS = 1
 
 
-class Initialisation(Card):
-    """Every method is a step that leaves one matter settled, and they run in this order."""
-
-    def mask_interrupts(self) -> None:
-        """[4.6.3.1] There are none: the driver polls."""
-        self.EIMC.write(0x7FFFFFFF)
-        self.EICR.read()
-
-    def disable_master(self) -> None:
-        """[4.6.3.2] A card that was left running ends its DMA; one that does not is reset twice."""
-        self.CTRL.set("MASTER_DISABLE")
-        try:
-            self.STATUS.wait("MASTER_ENABLED", 0, min(MASTER_DISABLE_SECONDS, self.wait_seconds))
-        except HardwareError:
-            self.reset()
-
-    def reset(self) -> None:
-        """[4.6.3.2] Link and software; then the card is not to be touched for 10 ms."""
-        self.CTRL.set("LRST", "RST")
-        self.CTRL.wait("RST", 0, self.wait_seconds)
-        self.CTRL.wait("LRST", 0, self.wait_seconds)
-        time.sleep(RESET_SECONDS)
-        self.CTRL.clear("MASTER_DISABLE")
-        self.mask_interrupts()
-
-    def await_eeprom(self) -> None:
-        """[4.6.3] The card has read its configuration, the MAC address among it."""
-        self.EEC.wait("AUTO_RD", 1, self.wait_seconds)
-
-    def await_dma(self) -> None:
-        """[4.6.3] The DMA engines are initialised."""
-        self.RDRXCTL.wait("DMAIDONE", 1, self.wait_seconds)
-
-    def set_address(self) -> None:
-        """RAL and RAH, where it shall not be the card's own."""
-        if self.config.mac is not None:
-            self.mac = self.config.mac
-
-    def start_link(self) -> None:
-        """[4.6.4] 10G serial over SFI; who waits for the link does so at the end. The laser is on
-        first: kernel drivers darken it while their interface is down, and a reset leaves it so."""
-        self.ESDP.clear("SDP3_DATA")
-        self.AUTOC2.update(PMA_10G_SERIAL=PMA_SFI)
-        self.AUTOC.update(LMS=LMS_10G_SERIAL)
-        self.AUTOC.set("RESTART_AN")
-
-    def map_statistics(self) -> None:
-        """[4.6.5] Queue n counts in counter n; a reset has cleared the maps."""
-        for n in range(len(self.RQSMR)):
-            maps = {f"M{i}": 4 * n + i for i in range(4)}
-            self.RQSMR[n].write(**maps)
-            self.TQSM[n].write(**maps)
-
-    def clear_statistics(self) -> None:
-        """[4.6.5] Counters begin at 0."""
-        for counter in self.counters():
-            counter.restart()
-
-    def allow_dma(self) -> None:
-        """PCI's bus mastering, only now: what the card did before must not go on."""
-        self.bus_mastering(True)
-
-    def size_receive_buffer(self) -> None:
-        """[4.6.7] RXPBSIZE: all of the packet buffer for the one traffic class."""
-        for n, size in enumerate(self.RXPBSIZE):
-            size.write(SIZE_KB=RX_BUFFER_KIB if n == 0 else 0)
-
-    def strip_crc(self) -> None:
-        """[4.6.7] HLREG0 and RDRXCTL: both, and alike."""
-        self.HLREG0.set("RXCRCSTRP")
-        self.RDRXCTL.set("CRCSTRIP")
-
-    def bound_frames(self) -> None:
-        """HLREG0 and MAXFRS: longer frames are dropped, and counted in ROC."""
-        self.HLREG0.clear("JUMBOEN")
-        self.MAXFRS.write(MFS=FRAME_MAX)
-
-    def set_receive_dma(self) -> None:
-        """[4.6.7] RDRXCTL has fields that do not come up as they must be."""
-        self.RDRXCTL.update(RSCFRSTSIZE=0, RSCACKC=1, FCOE_WRFIX=1)
-
-    def set_filters(self) -> None:
-        """[4.6.7] FCTRL: broadcast, and everything when promiscuous."""
-        self.FCTRL.set("BAM")
-        self.set_promiscuous(self.config.promiscuous)
-
-    def set_checksums(self) -> None:
-        """RXCSUM: the hash takes the place of the fragment checksum in descriptors."""
-        self.RXCSUM.set("PCSD")
-
-    def set_hash(self) -> None:
-        """RSSRK, as little-endian words, and MRQC: addresses, and ports where there are some."""
-        key = rss_key(self.config.rss_key)
-        for n, register in enumerate(self.RSSRK):
-            register.write(int.from_bytes(key[4 * n : 4 * n + 4], "little"))
-        fields = ("IPV4", "TCP_IPV4", "UDP_IPV4", "IPV6", "TCP_IPV6", "UDP_IPV6")
-        self.MRQC.write(MRQE=MRQE_RSS, **dict.fromkeys(fields, 1))
-
-    def set_redirection(self) -> None:
-        """RETA: 128 entries, dealt to the queues in turn."""
-        for n, register in enumerate(self.RETA):
-            register.write(**{f"Q{i}": (4 * n + i) % len(self.rx) for i in range(4)})
-
-    def forbid_no_snoop(self) -> None:
-        """[4.6.7] CTRL_EXT: DMA keeps to cache coherence."""
-        self.CTRL_EXT.set("NS_DIS")
-
-    def place_receive_rings(self) -> None:
-        """[4.6.7] Where the descriptors are."""
-        for q, (bus, descriptors) in enumerate(self.rx):
-            self.RDBA[q].write(bus)
-            self.RDLEN[q].write(descriptors * 16)
-            self.RDH[q].write(0)
-            self.RDT[q].write(0)
-
-    def describe_receive_buffers(self) -> None:
-        """[4.6.7] SRRCTL: one buffer, which no frame can pass; one full queue does not hold up
-        the others. Bit 12 of DCA_RXCTRL must be cleared."""
-        for q in range(len(self.rx)):
-            self.SRRCTL[q].write(BSIZEPACKET=BUFFER_KIB, DESCTYPE=ONE_BUFFER, DROP_EN=1)
-            self.DCA_RXCTRL[q].clear("RESERVED")
-
-    def strip_vlan(self) -> None:
-        """RXDCTL: whether a tag goes from the frame to the descriptor."""
-        for q in range(len(self.rx)):
-            self.RXDCTL[q].update(VME=self.config.vlan_strip)
-
-    def enable_receive_queues(self) -> None:
-        """[4.6.7] RXDCTL."""
-        for q in range(len(self.rx)):
-            self.switch_queue(self.RXDCTL[q], on=True)
-
-    def offer_descriptors(self) -> None:
-        """[4.6.7] RDT, which counts only once the queue is enabled."""
-        for q, (_, descriptors) in enumerate(self.rx):
-            self.RDT[q].write(descriptors - 1)
-
-    def finish_frames(self) -> None:
-        """[4.6.8] HLREG0: CRC and padding to 60 bytes are the card's business."""
-        self.HLREG0.set("TXCRCEN", "TXPADEN")
-
-    def size_transmit_buffer(self) -> None:
-        """[4.6.8] One traffic class; the arbiter stands still meanwhile."""
-        self.RTTDCS.set("ARBDIS")
-        self.DTXMXSZRQ.update(MAX_BYTES=0xFFF)
-        for n, size in enumerate(self.TXPBSIZE):
-            size.write(SIZE_KB=TX_BUFFER_KIB if n == 0 else 0)
-        self.MTQC.write(0)
-        self.RTTDCS.clear("ARBDIS")
-
-    def enable_transmit_dma(self) -> None:
-        """[4.6.8] DMATXCTL, before any queue."""
-        self.DMATXCTL.set("TE")
-
-    def place_transmit_rings(self) -> None:
-        """[4.6.8] Where the descriptors are."""
-        for q, (bus, descriptors) in enumerate(self.tx):
-            self.TDBA[q].write(bus)
-            self.TDLEN[q].write(descriptors * 16)
-            self.TDH[q].write(0)
-            self.TDT[q].write(0)
-
-    def set_thresholds(self) -> None:
-        """[4.6.8] TXDCTL: with WTHRESH 0, RS on the last descriptor of a burst is enough."""
-        for q in range(len(self.tx)):
-            self.TXDCTL[q].update(PTHRESH=36, HTHRESH=8, WTHRESH=0)
-
-    def enable_transmit_queues(self) -> None:
-        """[4.6.8] TXDCTL."""
-        for q in range(len(self.tx)):
-            self.switch_queue(self.TXDCTL[q], on=True)
-
-    def enable_receiver(self) -> None:
-        """[4.6.7] Last: from here frames arrive."""
-        self.switch_receiver(on=True)
+def mask_interrupts(card: Card) -> None:
+    """[4.6.3.1] Mask all interrupts: the driver polls."""
+    card.EIMC.write(0x7FFFFFFF)
+    card.EICR.read()
 
 
-STEPS = tuple(name for name in vars(Initialisation) if not name.startswith("_"))
+def disable_master(card: Card) -> None:
+    """[4.6.3.2] Let a card that was left running finish its DMA, and reset it if it does not. The
+    next step then resets it a second time."""
+    card.CTRL.set("MASTER_DISABLE")
+    try:
+        card.STATUS.wait("MASTER_ENABLED", 0, min(MASTER_DISABLE_SECONDS, card.wait_seconds))
+    except HardwareError:
+        reset(card)
+
+
+def reset(card: Card) -> None:
+    """[4.6.3.2] Reset link and software, then leave the card alone for 10 ms."""
+    card.CTRL.set("LRST", "RST")
+    card.CTRL.wait("RST", 0, card.wait_seconds)
+    card.CTRL.wait("LRST", 0, card.wait_seconds)
+    time.sleep(RESET_SECONDS)
+    card.CTRL.clear("MASTER_DISABLE")
+    mask_interrupts(card)
+
+
+def await_eeprom(card: Card) -> None:
+    """[4.6.3] Wait until the card has read its EEPROM, which holds the MAC address."""
+    card.EEC.wait("AUTO_RD", 1, card.wait_seconds)
+
+
+def await_dma(card: Card) -> None:
+    """[4.6.3] Wait until the DMA engines are initialised."""
+    card.RDRXCTL.wait("DMAIDONE", 1, card.wait_seconds)
+
+
+def set_address(card: Card) -> None:
+    """RAL and RAH: write the configured MAC address, if there is one."""
+    if card.config.mac is not None:
+        card.mac = card.config.mac
+
+
+def start_link(card: Card) -> None:
+    """[4.6.4] Start 10G serial over SFI; the port waits for the link after the last step.
+
+    The laser is switched on first: kernel drivers switch it off while their interface is down,
+    and a reset does not switch it on.
+    """
+    card.ESDP.clear("SDP3_DATA")
+    card.AUTOC2.update(PMA_10G_SERIAL=PMA_SFI)
+    card.AUTOC.update(LMS=LMS_10G_SERIAL)
+    card.AUTOC.set("RESTART_AN")
+
+
+def map_statistics(card: Card) -> None:
+    """[4.6.5] Count queue n in counter n; a reset has cleared the maps."""
+    for n in range(len(card.RQSMR)):
+        maps = {f"M{i}": 4 * n + i for i in range(4)}
+        card.RQSMR[n].write(**maps)
+        card.TQSM[n].write(**maps)
+
+
+def clear_statistics(card: Card) -> None:
+    """[4.6.5] Start all counters at 0."""
+    for counter in card.counters():
+        counter.restart()
+
+
+def allow_dma(card: Card) -> None:
+    """Switch PCI bus mastering on. Only after the reset: DMA from before must not resume."""
+    card.bus_mastering(True)
+
+
+def size_receive_buffer(card: Card) -> None:
+    """[4.6.7] RXPBSIZE: give the whole packet buffer to the one traffic class."""
+    for n, size in enumerate(card.RXPBSIZE):
+        size.write(SIZE_KB=RX_BUFFER_KIB if n == 0 else 0)
+
+
+def strip_crc(card: Card) -> None:
+    """[4.6.7] HLREG0 and RDRXCTL: both must be set alike."""
+    card.HLREG0.set("RXCRCSTRP")
+    card.RDRXCTL.set("CRCSTRIP")
+
+
+def bound_frames(card: Card) -> None:
+    """HLREG0 and MAXFRS: drop longer frames and count them in ROC."""
+    card.HLREG0.clear("JUMBOEN")
+    card.MAXFRS.write(MFS=MAX_FRAME_WITH_CRC)
+
+
+def set_receive_dma(card: Card) -> None:
+    """[4.6.7] RDRXCTL: these fields do not have the required values after a reset."""
+    card.RDRXCTL.update(RSCFRSTSIZE=0, RSCACKC=1, FCOE_WRFIX=1)
+
+
+def set_filters(card: Card) -> None:
+    """[4.6.7] FCTRL: accept broadcast, and every unicast and multicast frame when promiscuous."""
+    everything = card.config.promiscuous
+    card.FCTRL.update(BAM=1, UPE=everything, MPE=everything)
+
+
+def set_checksums(card: Card) -> None:
+    """RXCSUM: write the RSS hash to descriptors, in place of the fragment checksum."""
+    card.RXCSUM.set("PCSD")
+
+
+def set_hash(card: Card) -> None:
+    """RSSRK: the key as little-endian words. MRQC: hash IP addresses, and TCP and UDP ports."""
+    key = rss_key(card.config.rss_key)
+    for n, register in enumerate(card.RSSRK):
+        register.write(int.from_bytes(key[4 * n : 4 * n + 4], "little"))
+    fields = ("IPV4", "TCP_IPV4", "UDP_IPV4", "IPV6", "TCP_IPV6", "UDP_IPV6")
+    card.MRQC.write(MRQE=MRQE_RSS, **dict.fromkeys(fields, 1))
+
+
+def set_redirection(card: Card) -> None:
+    """RETA: entry i of 128 names queue i modulo the number of queues."""
+    for n, register in enumerate(card.RETA):
+        register.write(**{f"Q{i}": (4 * n + i) % len(card.rx) for i in range(4)})
+
+
+def forbid_no_snoop(card: Card) -> None:
+    """[4.6.7] CTRL_EXT: keep DMA cache-coherent."""
+    card.CTRL_EXT.set("NS_DIS")
+
+
+def place_receive_rings(card: Card) -> None:
+    """[4.6.7] Write address and length of each descriptor ring, with head and tail 0."""
+    for q, (bus, descriptors) in enumerate(card.rx):
+        card.RDBA[q].write(bus)
+        card.RDLEN[q].write(descriptors * 16)
+        card.RDH[q].write(0)
+        card.RDT[q].write(0)
+
+
+def describe_receive_buffers(card: Card) -> None:
+    """[4.6.7] SRRCTL: one buffer per descriptor, of a size that no frame can overrun; a queue
+    without descriptors drops, so that it does not block the others. DCA_RXCTRL: bit 12 must be 0.
+    """
+    for q in range(len(card.rx)):
+        card.SRRCTL[q].write(BSIZEPACKET=BUFFER_KIB, DESCTYPE=ONE_BUFFER, DROP_EN=1)
+        card.DCA_RXCTRL[q].clear("RESERVED")
+
+
+def strip_vlan(card: Card) -> None:
+    """RXDCTL: whether the card moves a VLAN tag from the frame to the descriptor."""
+    for q in range(len(card.rx)):
+        card.RXDCTL[q].update(VME=card.config.vlan_strip)
+
+
+def enable_receive_queues(card: Card) -> None:
+    """[4.6.7] RXDCTL: enable, and wait until the bit reads 1."""
+    for q in range(len(card.rx)):
+        card.switch_queue(card.RXDCTL[q], on=True)
+
+
+def offer_descriptors(card: Card) -> None:
+    """[4.6.7] RDT: offer all but one descriptor. The card ignores RDT of a disabled queue."""
+    for q, (_, descriptors) in enumerate(card.rx):
+        card.RDT[q].write(descriptors - 1)
+
+
+def finish_frames(card: Card) -> None:
+    """[4.6.8] HLREG0: the card appends the CRC and pads frames to 60 bytes."""
+    card.HLREG0.set("TXCRCEN", "TXPADEN")
+
+
+def size_transmit_buffer(card: Card) -> None:
+    """[4.6.8] One traffic class with the whole buffer; the arbiter is off during the change."""
+    card.RTTDCS.set("ARBDIS")
+    card.DTXMXSZRQ.update(MAX_BYTES=0xFFF)
+    for n, size in enumerate(card.TXPBSIZE):
+        size.write(SIZE_KB=TX_BUFFER_KIB if n == 0 else 0)
+    card.MTQC.write(0)
+    card.RTTDCS.clear("ARBDIS")
+
+
+def enable_transmit_dma(card: Card) -> None:
+    """[4.6.8] DMATXCTL: before any queue is enabled."""
+    card.DMATXCTL.set("TE")
+
+
+def place_transmit_rings(card: Card) -> None:
+    """[4.6.8] Write address and length of each descriptor ring, with head and tail 0."""
+    for q, (bus, descriptors) in enumerate(card.tx):
+        card.TDBA[q].write(bus)
+        card.TDLEN[q].write(descriptors * 16)
+        card.TDH[q].write(0)
+        card.TDT[q].write(0)
+
+
+def set_thresholds(card: Card) -> None:
+    """[4.6.8] TXDCTL: WTHRESH 0, so that RS is needed only on the last descriptor of a burst."""
+    for q in range(len(card.tx)):
+        card.TXDCTL[q].update(PTHRESH=36, HTHRESH=8, WTHRESH=0)
+
+
+def enable_transmit_queues(card: Card) -> None:
+    """[4.6.8] TXDCTL: enable, and wait until the bit reads 1."""
+    for q in range(len(card.tx)):
+        card.switch_queue(card.TXDCTL[q], on=True)
+
+
+def enable_receiver(card: Card) -> None:
+    """[4.6.7] Frames arrive from here on, so this is the last step."""
+    card.switch_receiver(on=True)
+
+
+# fmt: off
+STEPS: tuple[Callable[[Card], None], ...] = (
+    # [4.6.3] interrupts, reset, MAC address
+    mask_interrupts, disable_master, reset, await_eeprom, await_dma, set_address,
+    # [4.6.4] link
+    start_link,
+    # [4.6.5] statistics
+    map_statistics, clear_statistics,
+    # PCI bus mastering
+    allow_dma,
+    # [4.6.7] receive: what holds for the whole card
+    size_receive_buffer, strip_crc, bound_frames, set_receive_dma, set_filters, set_checksums,
+    set_hash, set_redirection, forbid_no_snoop,
+    # [4.6.7] receive: each queue
+    place_receive_rings, describe_receive_buffers, strip_vlan, enable_receive_queues,
+    offer_descriptors,
+    # [4.6.8] transmit
+    finish_frames, size_transmit_buffer, enable_transmit_dma,
+    place_transmit_rings, set_thresholds, enable_transmit_queues,
+    # [4.6.7] the receiver
+    enable_receiver,
+)
+# fmt: on

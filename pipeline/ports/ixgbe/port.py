@@ -1,7 +1,7 @@
-"""The port of an Intel 82599: found on PCI, brought up step by step, driven by C bursts.
+"""The port of an Intel 82599: found on PCI, initialised step by step, driven by C bursts.
 
-A simulated card is the same port over other registers: it overrides `_take` and
-`_bus_mastering`, and nothing else of the driver knows the difference.
+A simulated card is the same port over other registers: it overrides `_map_registers` and
+`_set_bus_mastering`; the rest of the driver is the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration.config import PortConfig
-from ringline.pipeline.ports.ixgbe.initialisation import STEPS, Initialisation
+from ringline.pipeline.ports.ixgbe import initialisation
+from ringline.pipeline.ports.ixgbe.card import Card
 from ringline.pipeline.ports.ixgbe.registers import QUEUE_STATISTICS, REGISTERS, STATISTICS
 from ringline.pipeline.ports.pci import PciDevice
 from ringline.pipeline.ports.port import Link, Port
@@ -23,20 +24,19 @@ from ringline.shm.errors import ConfigurationError, HardwareError
 if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
 
-QUEUES_MAX = 16  # what RSS of the 82599 spreads over; it has 128 of each kind
+QUEUES_MAX = 16  # that RSS can address; the 82599 has 128 of each kind
 SPEEDS = {1: 100, 2: 1000, 3: 10000}  # LINKS.SPEED in Mbit/s
 
 
 class IxgbePort(Port):
     """One 82599; see `Port`. The device string names a PCI address below `sysfs`.
 
-    `steps` are the names of the initialisation's steps. `wait_seconds` is how many seconds a
-    handshake may take before it is an error: a model in another process may look rarely.
-    `start` waits `link_seconds` for a link, which may also come up later, and `stop` waits
-    `drain_seconds` until what is posted is sent.
+    `steps` is the initialisation. A handshake fails after `wait_seconds`, which is long because a
+    model in another process may poll rarely. `start` waits at most `link_seconds` for a link, and
+    succeeds without one. `stop` waits at most `drain_seconds` until posted packets are sent.
     """
 
-    steps = STEPS
+    steps = initialisation.STEPS
     wait_seconds = 5.0
     link_seconds = 3.0
     drain_seconds = 1.0
@@ -44,14 +44,14 @@ class IxgbePort(Port):
     def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
         if not 1 <= config.queues <= QUEUES_MAX:
             raise ConfigurationError(
-                f"port.{config.name}.queues: receive side scaling of the 82599 reaches 1 to "
-                f"{QUEUES_MAX} queues, not {config.queues}"
+                f"port.{config.name}.queues: must be 1 to {QUEUES_MAX} queues, not "
+                f"{config.queues}: receive-side scaling of the 82599 addresses no more"
             )
         self.name, self.index, self.mac = config.name, index, ""
         self.queue_pairs = config.queues
         self._config, self._sysfs = config, sysfs
-        self._room = mmap.mmap(-1, ffi.sizeof("struct rl_ixgbe"))  # begins on a page
-        self._c = ffi.cast("struct rl_ixgbe *", ffi.from_buffer(self._room))
+        self._memory = mmap.mmap(-1, ffi.sizeof("struct rl_ixgbe"))  # begins on a page
+        self._c = ffi.cast("struct rl_ixgbe *", ffi.from_buffer(self._memory))
         flags = descriptor_flags(config.vlan_strip)
         self._c.port_and_flags = [index << 48 | each << 56 for each in flags]
         self.c_port = ffi.addressof(self._c, "port")
@@ -64,24 +64,24 @@ class IxgbePort(Port):
         self._running = self._receiving = False
         self._faults: list[str] = []
 
-    # -- what a simulated card does in its own way --------------------------------------
+    # -- a simulated card overrides these ------------------------------------------------
 
-    def _take(self) -> RegisterAccess:
-        """Find the card and make it ours."""
+    def _map_registers(self) -> RegisterAccess:
+        """Find the card, and map its registers for this process alone."""
         self._device = PciDevice(self._config.device.removeprefix("pci:"), self._sysfs)
         self._device.check_unused()
         return self._device.map_bar(max(register.end for register in REGISTERS.values()))
 
-    def _bus_mastering(self, on: bool) -> None:
-        """Let the card do DMA, or not."""
+    def _set_bus_mastering(self, on: bool) -> None:
+        """Allow or forbid DMA by the card."""
         self._device.set_bus_mastering(on)
 
-    # -- its life -----------------------------------------------------------------------
+    # -- life cycle ------------------------------------------------------------------------
 
     def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
         self.c_port.memory = memory
-        self._access = self._take()
-        card = Initialisation(self._access, self._config, self._bus_mastering, self.wait_seconds)
+        self._access = self._map_registers()
+        card = Card(self._access, self._config, self._set_bus_mastering, self.wait_seconds)
 
         def place(c_ring: Any, tail: Register, count: int) -> tuple[int, int]:
             address, offset = descriptors.allocate(count * ffi.sizeof("struct rl_ixgbe_descriptor"))
@@ -104,7 +104,7 @@ class IxgbePort(Port):
             )
         self._running = self._receiving = True
         for step in self.steps:
-            getattr(self._card, step)()
+            step(self._card)
         self.mac = self._card.mac
         deadline = time.monotonic() + self.link_seconds
         while not self.link().up and time.monotonic() < deadline:
@@ -121,7 +121,7 @@ class IxgbePort(Port):
         self._running = False
         self.c_port.ready = 0
         card, queues = self._card, range(self._config.queues)
-        if not self.mac:  # it never came up: to stop it is worth a try, and no long wait
+        if not self.mac:  # no start has succeeded: the card may not answer, so do not wait long
             card.wait_seconds = 0.1
         try:
             self.stop_receiving()
@@ -134,11 +134,11 @@ class IxgbePort(Port):
                     lib.rl_ixgbe_reclaim(self.c_port, queue)
             for queue in queues:
                 card.switch_queue(card.TXDCTL[queue], on=False)
-            card.disable_master()
+            initialisation.disable_master(card)
         except HardwareError as error:
-            self._faults.append(f"while it was stopped: {error}")
+            self._faults.append(f"while the port was being stopped: {error}")
         finally:
-            self._bus_mastering(False)
+            self._set_bus_mastering(False)
             lib.rl_ixgbe_return_all(self._c)
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class IxgbePort(Port):
             self._access.close()
             self._access = None
 
-    # -- what it can tell, and what can be changed while it runs --------------------------
+    # -- state and counters ------------------------------------------------------------------
 
     def link(self) -> Link:
         links = self._card.LINKS
@@ -163,12 +163,6 @@ class IxgbePort(Port):
                 totals[name.format(queue)] = getattr(card, counter)[queue].read()
         return totals
 
-    def set_promiscuous(self, on: bool) -> None:
-        self._card.set_promiscuous(on)
-
-    def set_mac(self, mac: str) -> None:
-        self._card.mac = self.mac = mac
-
     def posted(self) -> tuple[int, int]:
         rings = (self._c.rx, self._c.tx)
         rx, tx = (lib.rl_ixgbe_scan(each, self._config.queues, ffi.NULL) for each in rings)
@@ -183,11 +177,12 @@ class IxgbePort(Port):
 
 
 def descriptor_flags(vlan_strip: bool) -> list[int]:
-    """What a receive descriptor's bits make of a packet's flags, as struct rl_ixgbe has them.
+    """The packet flags for each combination of bits of a receive descriptor.
 
-    An index is, from bit 0: VP, UDPCS, L4I, IPCS, the RSS type in 4 bits, L4E, IPE, is UDP.
-    VP is set for every tagged frame; only where tags are stripped does vlan_tci hold one. L4E
-    says nothing of UDP, which the chip may set for a packet that has no checksum (erratum).
+    The bits of an index are, from bit 0: VP, UDPCS, L4I, IPCS, the RSS type in 4 bits, L4E, IPE,
+    is UDP. The card sets VP for every tagged frame, but vlan_tci holds the tag only when tags are
+    stripped. L4E is ignored for UDP: the chip may set it for a packet without a checksum
+    (erratum).
     """
     table = []
     for entry in range(2048):

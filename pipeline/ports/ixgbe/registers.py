@@ -1,7 +1,7 @@
-"""The 82599's registers that the driver uses, by what they are for.
+"""The registers of the 82599 that the driver uses, by purpose.
 
-Names are the datasheet's; a pair of registers has the name that the two share. Addresses are
-offsets in BAR 0. Arrays are as long as the 16 queues that RSS reaches need.
+The names are those of the datasheet; a pair of registers has the common part of its two names.
+Addresses are offsets in BAR 0. Arrays per queue cover the 16 queues that RSS can address.
 """
 
 from ringline.pipeline.ports.registers import table
@@ -73,7 +73,8 @@ QPTC         0x08680  +0x4*16   RC    frames transmitted by a queue
 """  # noqa: E501 - a register is one line
 )
 
-# What the counters are called outside. Those in arrays are added up, or told queue by queue.
+# Names of statistics and their registers. Arrays of the first table are added up; those of the
+# second are reported per queue.
 STATISTICS = {
     "rx_good_packets": "GPRC",
     "rx_good_bytes": "GORC",

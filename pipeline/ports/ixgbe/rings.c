@@ -1,5 +1,5 @@
-/* What happens to the rings between packets: buffers are posted when a port
- * starts, taken back when it stops, and counted for the books. */
+/* The rings outside the packet path: post buffers when a port starts, take them back
+ * when it stops, count them for the books. */
 #include "../memory.h"
 #include "ixgbe.h"
 
@@ -34,7 +34,7 @@ void rl_ixgbe_return_all(struct rl_ixgbe *card)
         rl_ixgbe_reclaim(&card->port, q);
         while (rx->held > 0)
             rl_buffer_free(memory, rx->buffers[--rx->held]);
-        rx->next = 0; /* so that nothing is left between `clean` and `next` either */
+        rx->next = 0; /* equal to `clean`, so that rl_ixgbe_scan counts nothing */
         for (; tx->clean != tx->next; tx->clean = (tx->clean + 1) & tx->mask)
             if (tx->buffers[tx->clean] != RL_IXGBE_NO_BUFFER)
                 rl_release(memory, &tx->buffers[tx->clean], 1,

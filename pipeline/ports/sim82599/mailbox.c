@@ -1,7 +1,7 @@
 /* Register access from another process: one request at a time in shared memory.
- * The driver writes the request and then its number; the model answers and then
- * writes that number. A request whose driver died is answered like any other,
- * and the next driver goes on counting from its number. */
+ * The driver writes the request, then its number; the model writes the result, then
+ * the same number. A request whose driver died is answered too, and the next driver
+ * continues from its number. */
 #include <sched.h>
 #include <time.h>
 #include "chip/model.h"
@@ -10,7 +10,7 @@
 #define IDLE_SPINS 64
 #define SERVE_STEPS 64
 #define NAP_NS 50000
-#define NAP_LONGEST_NS 500000 /* after a second or so of silence */
+#define NAP_LONGEST_NS 500000 /* reached after about 2 s without work */
 
 static void nap(uint64_t nanoseconds)
 {
@@ -67,9 +67,8 @@ int32_t rl_sim_request(struct rl_sim_card *card, uint32_t operation, uint32_t re
     return 0;
 }
 
-/* A process of the model's own shares its core with others, so it gives the core
- * away when nothing moved and sleeps, longer and longer, when nothing has for a
- * while. */
+/* The process of a model shares its core with others: it yields after some idle
+ * passes, and then sleeps for increasing times. */
 uint64_t rl_sim_run(struct rl_sim *sim, uint64_t nanoseconds)
 {
     uint64_t until = rl_sim_now() + nanoseconds;

@@ -1,4 +1,4 @@
-"""Register access to a card in another process: the driver's side of its mailbox."""
+"""Register access to a simulated card in another process, through its mailbox."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.ports.sim82599.model import BAR_BYTES
 from ringline.shm.errors import Bug, HardwareError
 
-ANSWER_SECONDS = 2.0  # a model that is alive answers in well under a millisecond
-PAUSE = 100e-6
+ANSWER_SECONDS = 2.0  # timeout; a running model answers in well under a millisecond
+PAUSE = 100e-6  # seconds between two reads of a register
 
 
 class Mailbox:
-    """See `RegisterAccess`. `card` is cdata `struct rl_sim_card *`, `name` the port's.
+    """See `RegisterAccess`. `card` is cdata `struct rl_sim_card *`, `name` the port's name.
 
-    Raises HardwareError when the model does not answer: its process is gone or hangs.
+    Accesses raise `HardwareError` when the model does not answer: its process is gone or hangs.
     """
 
     read_clears = True
@@ -25,18 +25,18 @@ class Mailbox:
         self._card = card
         self._name = name
         self._result = ffi.new("uint32_t *")
-        self._gone = False  # it has not answered once: it is not waited for again
+        self._gone = False  # after one timeout: later requests do not wait
 
     def read32(self, address: int) -> int:
-        """Read a register, with all that reading it does."""
+        """Read a register, with the side effects of a read."""
         return self._ask(lib.RL_SIM_READ, address, 0)
 
     def write32(self, address: int, value: int) -> None:
-        """Write a register, with all that writing it does."""
+        """Write a register, with the side effects of a write."""
         self._ask(lib.RL_SIM_WRITE, address, value)
 
     def bus_master(self, on: bool) -> None:
-        """What the PCI command register switches: without it the card does no DMA."""
+        """Set the bus master bit of the PCI command register; without it the card does no DMA."""
         self._ask(lib.RL_SIM_BUS_MASTER, 0, int(on))
 
     def pointer(self, address: int) -> Any:
@@ -46,11 +46,11 @@ class Mailbox:
         return ffi.addressof(self._card.tails, address // 4)
 
     def relax(self) -> None:
-        """Let a little time pass between two looks."""
+        """Wait a moment between two reads."""
         time.sleep(PAUSE)
 
     def close(self) -> None:
-        """The segment is its owner's to close."""
+        """Does nothing: the port closes the segment."""
 
     def _ask(self, operation: int, address: int, value: int) -> int:
         limit = 0 if self._gone else int(ANSWER_SECONDS * 1e9)

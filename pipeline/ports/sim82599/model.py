@@ -1,8 +1,8 @@
-"""The device model as Python sees it: registers, wire, record, faults.
+"""Python interface of the device model: registers, wire, record, faults.
 
-The model itself is C (sim82599.h says what it models and what it does not). A wire
-belongs to it: frames that arrive come from a `FrameTable`, frames that leave are
-counted and, if asked for, recorded to a pcap file.
+The model itself is C; sim82599.h lists what it models and what it does not. It includes a wire:
+frames that arrive come from a `FrameTable`; frames that leave are counted and, on request,
+recorded to a pcap file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BAR_BYTES: int = lib.RL_SIM_BAR_BYTES
 
 
 class Frames(Protocol):
-    """What a wire brings; a `FrameTable` is one, and says what the fields mean."""
+    """The frames that arrive on a wire; see `FrameTable` for the fields."""
 
     @property
     def data(self) -> bytes: ...
@@ -40,10 +40,10 @@ class Frames(Protocol):
 class Sim82599:
     """A simulated 82599. A context manager; `close` flushes the record.
 
-    `mac` is the address in its EEPROM, six bytes. With `left_running` the card is found as a
-    previous owner left it, running, and has to be reset; otherwise it was just powered on.
-    `card` is cdata `struct rl_sim_card *` of a segment for what is seen from outside, all zero
-    and there for as long as the model; None: the model has its own.
+    `mac` is the address in its EEPROM, six bytes. With `left_running` the card is in the state in
+    which a previous owner left it, running, and must be reset; otherwise it was just powered on.
+    `card` is cdata `struct rl_sim_card *`, the part that other processes may read: zeroed memory
+    of a segment that stays mapped until `close`. With None the model allocates it.
     """
 
     read_clears = True
@@ -66,23 +66,26 @@ class Sim82599:
         self._record_path = ""
         self._record_fd = -1
 
-    # -- the card's side ----------------------------------------------------------------
+    # -- card -----------------------------------------------------------------------------
 
     def map_window(self, bus: int, address: int, size: int) -> None:
-        """Let the card reach `size` bytes at `address` as bus addresses from `bus` on."""
+        """Map bus addresses `bus` to `bus + size` to the memory at `address`, for DMA.
+
+        Raises `Bug` for more than 8 windows.
+        """
         if lib.rl_sim_map(self._open(), bus, ffi.cast("void *", address), size) != 0:
-            raise Bug("a simulated 82599 has no more than 8 DMA windows")
+            raise Bug("a simulated 82599 has at most 8 DMA windows")
 
     def bus_master(self, on: bool) -> None:
-        """What the PCI command register switches: without it the card does no DMA."""
+        """Set the bus master bit of the PCI command register; without it the card does no DMA."""
         lib.rl_sim_bus_master(self._open(), on)
 
     def read32(self, address: int) -> int:
-        """Read a register, with all that reading it does."""
+        """Read a register, with the side effects of a read."""
         return int(lib.rl_sim_read(self._open(), address))
 
     def write32(self, address: int, value: int) -> None:
-        """Write a register, with all that writing it does."""
+        """Write a register, with the side effects of a write."""
         lib.rl_sim_write(self._open(), address, value)
 
     def pointer(self, address: int) -> Any:
@@ -93,29 +96,31 @@ class Sim82599:
         return tail
 
     def relax(self) -> None:
-        """Let a little time pass: one step."""
+        """Wait a moment: one step of the model."""
         self.step()
 
     def step(self) -> int:
-        """Let the card work for a while; frames and descriptors that it moved."""
+        """Let the card work for a while; returns the number of frames and descriptors moved."""
         return int(lib.rl_sim_step(self._open()))
 
     @property
     def step_function(self) -> tuple[int, int]:
-        """`step` for C loops: the addresses of the function and of its context."""
+        """`step` for C: the addresses of the function and of its context."""
         function = ffi.addressof(lib, "rl_sim_step")
         return int(ffi.cast("uintptr_t", function)), int(ffi.cast("uintptr_t", self._open()))
 
     def run(self, seconds: float) -> int:
-        """Step and answer the mailbox for so long; what was moved."""
+        """Step and answer the mailbox for `seconds`; returns the number of frames and descriptors
+        moved and of requests answered."""
         return int(lib.rl_sim_run(self._open(), int(seconds * 1e9)))
 
-    # -- the wire's side ----------------------------------------------------------------
+    # -- wire -----------------------------------------------------------------------------
 
     def load(self, table: Frames, rate_mpps: float = 0.0) -> None:
-        """What arrives, from its first frame on; `rate_mpps` 0: closed loop.
+        """Let the frames of `table` arrive, from the first on. The frames are copied.
 
-        The frames are copied. Raises `MemoryError`.
+        `rate_mpps` is the rate in millions of packets per second; 0 is closed loop: the wire waits
+        for room. Raises `MemoryError`, and `Bug` for an inconsistent table.
         """
         source = ffi.new("struct rl_sim_source *")
         data = ffi.from_buffer("uint8_t[]", table.data)
@@ -130,15 +135,15 @@ class Sim82599:
         if error == -1:
             raise MemoryError
         if error:
-            raise Bug("a frame table with no frames, or with indices beyond its end")
+            raise Bug("the frame table has no frames, or indices beyond its end")
 
     def record(self, path: str) -> None:
-        """Record what is transmitted to `path`, from here on.
+        """Record transmitted frames to the file `path`, from now on.
 
         Raises `CaptureError` when the file cannot be written.
         """
         if self._record_fd >= 0:
-            raise Bug(f"{self._record_path} is being recorded already")
+            raise Bug(f"already recording to {self._record_path}")
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -151,34 +156,35 @@ class Sim82599:
         self.flush()
 
     def flush(self) -> None:
-        """Write to the file what has been recorded."""
+        """Write buffered frames of the record to the file."""
         lib.rl_sim_record_flush(self._open())
 
     @property
     def record_error(self) -> str | None:
-        """Why recording ended before its time; None: it did not."""
+        """Why recording stopped early, as a sentence; None when it did not."""
         return record_error(self.card, self._record_path)
 
     @property
     def finished(self) -> bool:
-        """True once a finite source has sent its last frame and the card has it, or dropped it."""
+        """True once a finite source has sent its last frame and the card has delivered or dropped
+        it."""
         lib.rl_sim_publish(self._open())
         return bool(self.card.wire.finished)
 
     def wire(self) -> dict[str, int]:
-        """What the wire has counted: see `struct rl_sim_wire`. Lengths are without CRC."""
+        """The counters of `struct rl_sim_wire`, by name. Bytes are without CRC."""
         lib.rl_sim_publish(self._open())
         return wire_counters(self.card)
 
     def faults(self) -> list[str]:
-        """The last faults as sentences, oldest first; none for a driver that works."""
+        """The last 64 faults as sentences, oldest first; empty for a correct driver."""
         return faults(self.card)
 
     def fault_counts(self) -> dict[str, int]:
-        """How often which kind of fault occurred."""
+        """Number of faults by kind; kinds without faults are left out."""
         return fault_counts(self.card)
 
-    # -- life ---------------------------------------------------------------------------
+    # -- life cycle ---------------------------------------------------------------------------
 
     def close(self) -> None:
         """Flush the record and free everything. May be called again."""
@@ -193,7 +199,7 @@ class Sim82599:
 
     def _open(self) -> Any:
         if self._sim == ffi.NULL:
-            raise Bug("a simulated 82599 is used after it was closed")
+            raise Bug("a simulated 82599 was used after close")
         return self._sim
 
     def __enter__(self) -> Sim82599:
@@ -208,7 +214,7 @@ class Sim82599:
         self.close()
 
 
-# What is read here may lie in a segment and belong to a model in another process.
+# The functions below also read cards whose model runs in another process.
 
 
 def faults(card: Any) -> list[str]:
@@ -223,7 +229,7 @@ def faults(card: Any) -> list[str]:
 
 
 def fault_counts(card: Any) -> dict[str, int]:
-    """How often which kind of fault occurred; kinds that did not are left out."""
+    """Number of faults of `card` by kind; kinds without faults are left out."""
     return {
         ffi.string(lib.rl_sim_fault_name(kind)).decode(): card.fault_kinds[kind]
         for kind in range(lib.RL_SIM_FAULT_KINDS)
@@ -232,7 +238,7 @@ def fault_counts(card: Any) -> dict[str, int]:
 
 
 def wire_counters(card: Any) -> dict[str, int]:
-    """The single counters of `struct rl_sim_wire`, by name."""
+    """The counters of `struct rl_sim_wire`, without those per queue, by name."""
     return {
         name: getattr(card.wire, name)
         for name, field in ffi.typeof("struct rl_sim_wire").fields
@@ -241,7 +247,7 @@ def wire_counters(card: Any) -> dict[str, int]:
 
 
 def record_error(card: Any, path: str) -> str | None:
-    """One sentence about a recording that could not go on; None: it could."""
+    """Why the recording of `card` to `path` stopped early, as a sentence; None when it did not."""
     number = card.wire.record_error
     if not number:
         return None
@@ -252,7 +258,7 @@ def record_error(card: Any, path: str) -> str | None:
 
 
 def toeplitz(key: headers.Bytes, data: headers.Bytes) -> int:
-    """The model's Toeplitz hash of up to 36 bytes under a key of 40."""
+    """The model's Toeplitz hash of at most 36 bytes of `data`, with a key of 40 bytes."""
     if len(key) != 40 or len(data) > 36:
         raise Bug("a Toeplitz key has 40 bytes, its input at most 36")
     return int(lib.rl_sim_toeplitz(bytes(key), bytes(data), len(data)))

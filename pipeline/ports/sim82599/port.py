@@ -1,20 +1,16 @@
-"""The port of a simulated 82599: the driver of the real card over the model's registers.
+"""The port of a simulated 82599: the driver of the real card over the registers of the model.
 
-Where the model runs is the configuration's choice.
+The configuration selects where the model runs.
 
-In the driver's process (the default): the lane steps the model once per pass, on the
-driver's core. It ends with the driver.
+In the driver process (the default): the lane steps the model once per pass, on the driver's
+core. The model ends with the driver.
 
 In a process of its own (`process = true`): it goes on when the driver is killed, as a card
-would. The supervisor starts it, and again whenever it ended:
+would. The supervisor starts it as
 
     python -m ringline.pipeline.ports.sim82599.process      RINGLINE_CONTROL=<fd>
-    {"do": "open", "config": <Config as JSON>, "port": <index>}
-        + descriptors [.descriptors, .packets, .card.<port>]
-        -> {"event": "ready"}, or {"event": "failed", "error": …}
-    {"do": "bus_master", "on": false}   after a driver died, before its memory is settled
-        -> {"event": "bus_master", "on": false}: from here on the card does no DMA
-    {"do": "stop"} -> {"event": "stopped", "wire": …, "trouble": …}; so does closing the socket
+
+and speaks to it with the messages ToCard and FromCard of shm/messages.py.
 
 The segment `.card.<port>` (`card_segment` makes it) goes to the driver too, which hands
 its descriptor to `use_card` before `open`; register accesses then go through the mailbox in
@@ -44,26 +40,27 @@ CARD_BYTES: int = ffi.sizeof("struct rl_sim_card")
 
 
 def card_segment(instance: str, config: PortConfig) -> Segment:
-    """The segment `.card.<port>` of a card in a process of its own; the supervisor's to make."""
+    """Create the segment `.card.<port>` of a card in a process of its own; the supervisor calls
+    this."""
     return Segment.create(instance, f"card.{config.name}", CARD_BYTES, kind=lib.RL_SEGMENT_CARD)
 
 
 def card_in(segment: Segment) -> Any:
-    """The cdata `struct rl_sim_card *` of such a segment."""
+    """The cdata `struct rl_sim_card *` in a segment made by `card_segment`."""
     return ffi.cast("struct rl_sim_card *", segment.address)
 
 
 def card_mac(index: int) -> bytes:
-    """The address in the EEPROM of the card of port `index`."""
+    """The MAC address in the EEPROM of the card of port `index`, six bytes."""
     return CARD_MAC[:5] + bytes([CARD_MAC[5] + index])
 
 
 def connect(config: PortConfig, index: int, *, card: Any = None) -> model.Sim82599:
-    """A card with its wire, as `config` describes them.
+    """Make the card and the wire that `config` describes.
 
-    `card` is cdata `struct rl_sim_card *` of a segment, for a card in a process of its own. Such
-    a card was just switched on; one in the driver's process is found running.
-    Raises `CaptureError` when a capture cannot be read or the record not be written.
+    `card` is cdata `struct rl_sim_card *` of a segment, for a card in a process of its own. Such a
+    card is just powered on; a card in the driver process is running, as a previous owner left it.
+    Raises `CaptureError` when a capture cannot be read or the record cannot be written.
     """
     sim = model.Sim82599(card_mac(index), left_running=card is None, card=card)
     try:
@@ -83,7 +80,7 @@ def connect(config: PortConfig, index: int, *, card: Any = None) -> model.Sim825
 class Sim82599Port(IxgbePort):
     """See `Port`; the device string is sim:82599.
 
-    `faults()` is empty for a driver that works; a recording that had to end is among them.
+    `faults()` is empty for a correct driver and a complete recording.
     """
 
     def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
@@ -95,14 +92,14 @@ class Sim82599Port(IxgbePort):
         self._wire: dict[str, int] = {}
 
     def use_card(self, fd: int) -> None:
-        """Attach the segment of a card in another process; `fd` is taken over."""
+        """Attach the segment of a card in another process. Takes ownership of `fd`."""
         self._segment = Segment.attach(fd, kind=lib.RL_SEGMENT_CARD)
 
     def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
         if len(addresses.page_bus) != 1:
             raise ConfigurationError(
-                f"port.{self.name}.dma: a simulated card sees no physical memory; write auto or "
-                "offset"
+                f"port.{self.name}.dma: a simulated card cannot use physical addresses; write auto "
+                "or offset"
             )
         packets = int(ffi.cast("uintptr_t", memory.base))
         segment = descriptors.segment
@@ -112,10 +109,10 @@ class Sim82599Port(IxgbePort):
         ]
         super().open(memory, descriptors, addresses)
 
-    def _take(self) -> RegisterAccess:
+    def _map_registers(self) -> RegisterAccess:
         if self._config.process:
             if self._segment is None:
-                raise Bug(f"port {self.name}: its card runs elsewhere, and use_card was not called")
+                raise Bug(f"port {self.name}: use_card was not called before open")
             self._sim_card = card_in(self._segment)
             return Mailbox(self._sim_card, self.name)
         sim = connect(self._config, self.index)
@@ -124,7 +121,7 @@ class Sim82599Port(IxgbePort):
         self._model, self._sim_card, self.step = sim, sim.card, sim.step_function
         return sim
 
-    def _bus_mastering(self, on: bool) -> None:
+    def _set_bus_mastering(self, on: bool) -> None:
         if isinstance(self._access, model.Sim82599 | Mailbox):
             self._access.bus_master(on)
 
@@ -141,13 +138,13 @@ class Sim82599Port(IxgbePort):
     def wire_finished(self) -> bool:
         wire = self._config.wire
         if wire is None or (wire.replay is None and wire.flows is None):
-            return True  # nothing arrives here
+            return True  # no traffic arrives
         if self._model is not None:
             return self._model.finished
         return self._sim_card is None or bool(self._sim_card.wire.finished)
 
     def wire_statistics(self) -> dict[str, int]:
-        """What the wire has counted for itself: `struct rl_sim_wire`, by name."""
+        """The counters of `struct rl_sim_wire`, by name."""
         if self._model is not None:
             self._model.flush()
             return self._model.wire()
@@ -160,7 +157,7 @@ class Sim82599Port(IxgbePort):
         return super().faults() + model.faults(self._sim_card) + ([ended] if ended else [])
 
     def trouble(self) -> str | None:
-        """A recording that had to end."""
+        """Why recording stopped early, as a sentence."""
         if self._sim_card is None:
             return None
         path = (self._config.wire and self._config.wire.record) or ""

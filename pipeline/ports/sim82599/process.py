@@ -1,33 +1,32 @@
-"""A simulated 82599 in a process of its own, so that it outlives the driver as a card does.
+"""A simulated 82599 in a process of its own: like a real card, it outlives the driver.
 
-The supervisor starts it; port.py says how. It needs no core to itself: with nothing to do it
-sleeps, half a millisecond at a time in the end.
+The supervisor starts it; shm/messages.py declares its messages. It needs no core of its own:
+when idle it sleeps, for at most half a millisecond at a time.
 
-It ends when it is told to, when its control socket closes, and when its supervisor dies.
+It exits when the supervisor tells it to, when its control socket closes, and when the supervisor
+dies.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import sys
-from typing import Any
+from typing import assert_never, cast
 
 from ringline.pipeline._pipeline import lib
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.ports.sim82599 import model
 from ringline.pipeline.ports.sim82599.port import card_in, connect
-from ringline.shm import _shm, control
-from ringline.shm.errors import RinglineError
+from ringline.shm import control
+from ringline.shm.child_main import run_child
+from ringline.shm.messages import CardStopped, FromCard, ToCard
 from ringline.shm.packets import DESCRIPTORS_BASE, PACKETS_BASE, DescriptorMemory, PacketMemory
 from ringline.shm.segments import Segment
 
-TURN = 0.01  # seconds between looks at the control socket
+TURN = 0.01  # seconds between two polls of the control socket
 
 
 class Card:
-    """The life of one card process; `run` is it."""
+    """One card process; `run` is its main loop."""
 
     def __init__(self, supervisor: control.Control) -> None:
         self._supervisor = supervisor
@@ -36,12 +35,13 @@ class Card:
         self._ended = False
 
     def run(self) -> None:
-        """Be a card until told otherwise, or until nobody is left to be one for."""
+        """Run the card until the supervisor sends `stop` or closes the control socket."""
         try:
             while not self._ended:
                 received = self._supervisor.receive(0.0 if self._model else 0.5)
                 if received is not None:
-                    self._obey(*received)
+                    message, descriptors = received
+                    self._on_message(cast("ToCard", message), descriptors)
                 elif self._model is not None:
                     self._model.run(TURN)
         except control.Closed:
@@ -52,17 +52,22 @@ class Card:
             for segment in self._segments:
                 segment.close()
 
-    def _obey(self, message: control.Message, descriptors: list[int]) -> None:
-        what = message.get("do")
-        if what == "open":
+    def _send(self, message: FromCard) -> None:
+        self._supervisor.send(message)
+
+    def _on_message(self, message: ToCard, descriptors: list[int]) -> None:
+        if message["do"] == "open":
             self._open(Config.from_json(message["config"]), message["port"], descriptors)
-            self._supervisor.send({"event": "ready"})
-        elif what == "bus_master" and self._model is not None:
-            self._model.bus_master(message["on"])
-            self._supervisor.send({"event": "bus_master", "on": message["on"]})
-        elif what == "stop":
-            self._supervisor.send({"event": "stopped", **self._end()})
+            self._send({"event": "ready"})
+        elif message["do"] == "bus_master":
+            if self._model is not None:
+                self._model.bus_master(message["on"])
+                self._send({"event": "bus_master", "on": message["on"]})
+        elif message["do"] == "stop":
+            self._send(self._end())
             self._ended = True
+        else:
+            assert_never(message)
 
     def _open(self, config: Config, index: int, descriptors: list[int]) -> None:
         rings = DescriptorMemory.attach(descriptors[0]).segment
@@ -72,31 +77,23 @@ class Card:
         sim = connect(config.ports[index], index, card=card_in(card))
         sim.map_window(PACKETS_BASE, packets.address, packets.size)
         sim.map_window(DESCRIPTORS_BASE, rings.address, rings.size)
-        sim.bus_master(False)  # the driver's to switch on
+        sim.bus_master(False)  # the driver switches it on
         self._model = sim
 
-    def _end(self) -> dict[str, Any]:
+    def _end(self) -> CardStopped:
         if self._model is None:
-            return {"wire": {}, "trouble": None}
+            return {"event": "stopped", "wire": {}, "trouble": None}
         self._model.flush()
-        return {"wire": self._model.wire(), "trouble": self._model.record_error}
+        return {
+            "event": "stopped",
+            "wire": self._model.wire(),
+            "trouble": self._model.record_error,
+        }
 
 
 def main() -> int:
-    """The process, as the supervisor starts it."""
-    # A terminal's Ctrl-C reaches the whole process group; the end is the supervisor's to order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    supervisor = control.Control.from_environment()
-    # One that was stopped must go on to see that its control socket closed.
-    _shm.lib.rl_die_with_parent(signal.SIGCONT, os.getppid())
-    try:
-        Card(supervisor).run()
-    except RinglineError as error:
-        with contextlib.suppress(control.Closed, TimeoutError):
-            supervisor.send({"event": "failed", "error": control.describe(error)})
-        return error.exit_code
-    return 0
+    """The card process, as the supervisor starts it."""
+    return run_child(lambda supervisor: Card(supervisor).run())
 
 
 if __name__ == "__main__":

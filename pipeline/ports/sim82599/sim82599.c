@@ -1,4 +1,4 @@
-/* The card as a whole: made, connected, stepped and taken apart. */
+/* The card as a whole: create, connect, step and free it. */
 #include <stdlib.h>
 #include "chip/registers.h"
 
@@ -56,7 +56,7 @@ void rl_sim_bus_master(struct rl_sim *sim, uint32_t on)
 {
     sim->bus_master = on != 0;
     sim->changed = true;
-    rl_sim_publish(sim); /* the bus is taken from it when its driver died: its counts stand */
+    rl_sim_publish(sim); /* bus mastering goes off when the driver has died: counts are final */
 }
 
 uint32_t rl_sim_step(void *context)
@@ -64,7 +64,7 @@ uint32_t rl_sim_step(void *context)
     struct rl_sim *sim = context;
     uint32_t moved = 0;
     if (RL_SIM_UNLIKELY(sim->waiting))
-        rl_sim_pass(sim);
+        rl_sim_poll_all(sim);
     if (RL_SIM_UNLIKELY(sim->changed))
         rl_sim_refresh(sim);
     if (sim->transmitting)

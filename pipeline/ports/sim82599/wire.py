@@ -1,17 +1,16 @@
-"""What the other end of a simulated cable sends: a table of frames and an order.
+"""The frames that arrive on a simulated wire: a table of frames and an order.
 
-The device model reads it frame by frame: `table[order[i % len(order)]]`, until
-`total` frames have gone. Frames are laid out once, each at the start of a cache
-line, so that sending one is one copy.
+The device model sends frame `order[i % len(order)]` for i = 0, 1, ..., until `total` frames are
+sent. Each frame begins on a cache line, so that sending one is one copy.
 
-A replay is the capture's frames in their order. Those below 60 bytes are padded
-with zeros, as a sending card would have done; those above the maximum stay in,
-because dropping and counting them is what the receiving card does.
+A replay sends the frames of a capture in their order. Frames below 60 bytes are padded with
+zeros, as by a sending card. Frames above the maximum are sent too: the receiving card drops and
+counts them.
 
-Flows are made here: distinct pairs of addresses and ports from the ranges that
-are set aside for benchmarks (RFC 2544: 198.18.0.0/15; RFC 5180: 2001:2::/48),
-random, so that receive-side scaling spreads them as it would any others; always
-the same ones for the same configuration. Checksums are right.
+Flows are generated: distinct pairs of addresses and ports from the ranges that are reserved for
+benchmarks (RFC 2544: 198.18.0.0/15; RFC 5180: 2001:2::/48). They are random, so that
+receive-side scaling spreads them, but always the same for the same configuration. Checksums are
+correct.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from ringline.pipeline.configuration.config import FlowsConfig, WireConfig
 from ringline.workers.captures import headers
 from ringline.workers.captures.captures import CaptureError, read_capture
 
-LINE_BYTES = 64  # of the processor's cache
+LINE_BYTES = 64  # bytes of a cache line
 
-# Locally administered addresses; the card's own is the default destination of flows.
+# Locally administered addresses. By default, flows go to the address of the card.
 CARD_MAC = bytes.fromhex("020000000001")
 SENDER_MAC = bytes.fromhex("020000000002")
 
 _SEED = 82599
-# The order repeats after at most about so many frames; what it holds does not change by it.
+# Approximate maximum length of `order`; it repeats after that. The proportions stay the same.
 _ORDER_MAX = 1 << 18
 
 
@@ -43,14 +42,14 @@ class FrameTable:
 
     Attributes:
         data: all frames, each at a multiple of LINE_BYTES.
-        offsets: of each frame in `data`, array('Q').
+        offsets: byte offset of each frame in `data`, array('Q').
         lengths: bytes of each frame, 60 or more, without CRC, array('I').
-        order: indices of frames as they are sent, then again from the first, array('I').
-        total: how many frames are sent; 0: without end.
-        padded: frames of the table that were shorter than 60 bytes.
-        oversize: frames of the table that a card with jumbo frames off refuses: over 1514 bytes,
-            1518 with a VLAN tag.
-        remark: a sentence about the source that the user should see, or None.
+        order: indices of frames in sending order; repeated from the first, array('I').
+        total: number of frames to send; 0: without end.
+        padded: number of frames in the table that were shorter than 60 bytes.
+        oversize: number of frames in the table that a card with jumbo frames off drops: over 1514
+            bytes, 1518 with a VLAN tag.
+        remark: a sentence about the source for the user, or None.
     """
 
     data: bytes
@@ -63,14 +62,14 @@ class FrameTable:
     remark: str | None = None
 
     def frame(self, index: int) -> memoryview:
-        """Frame `index` of the table."""
+        """Frame `index` of the table, without copying it."""
         start = self.offsets[index]
         return memoryview(self.data)[start : start + self.lengths[index]]
 
     def sent(self, count: int | None = None) -> Iterator[memoryview]:
-        """The first `count` frames in the order of sending; None: all `total` of them.
+        """The first `count` frames in sending order; all `total` frames when `count` is None.
 
-        Without end when `total` and `count` say so.
+        The iterator has no end when both mean that.
         """
         limit = self.total if count is None else count
         number = 0
@@ -80,9 +79,9 @@ class FrameTable:
 
 
 def frame_table(wire: WireConfig, destination: bytes = CARD_MAC) -> FrameTable | None:
-    """The frames of `wire`; None when nothing arrives on it. Flows go to address `destination`.
+    """The frames of `wire`; None when no traffic arrives. Flows go to the MAC `destination`.
 
-    Raises CaptureError when the capture to replay cannot be.
+    Raises CaptureError when the capture cannot be replayed.
     """
     if wire.flows is not None:
         return from_flows(wire.flows, destination)
@@ -92,9 +91,9 @@ def frame_table(wire: WireConfig, destination: bytes = CARD_MAC) -> FrameTable |
 
 
 def from_replay(path: str, repeat: int = 1) -> FrameTable:
-    """The frames of the capture at `path`, sent `repeat` times; 0: without end.
+    """The frames of the capture file `path`, sent `repeat` times; 0: without end.
 
-    Raises CaptureError also when the capture holds no packet.
+    Raises CaptureError when the file cannot be read or has no packets.
     """
     capture = read_capture(path)
     if not len(capture):
@@ -104,17 +103,17 @@ def from_replay(path: str, repeat: int = 1) -> FrameTable:
 
 
 def from_flows(flows: FlowsConfig, destination: bytes, source: bytes = SENDER_MAC) -> FrameTable:
-    """Frames of `flows.count` flows in all sizes that were asked for.
+    """Frames of `flows.count` flows, each in all sizes of `flows.sizes`.
 
-    A size that is too short for the headers (IPv6 with UDP needs 62 bytes, with TCP 74) becomes
-    the shortest that holds them.
+    A size that is too small for the headers (IPv6 with UDP needs 62 bytes, with TCP 74) becomes
+    the smallest that fits.
     """
     chance = random.Random(_SEED)
     pattern = [size for size, weight in flows.sizes for _ in range(weight)]
     chance.shuffle(pattern)
     makers = [_Flow(chance, number, flows, destination + source) for number in range(flows.count)]
-    # Each pass sends every flow once; the sizes shift by one from pass to pass, so that in the
-    # end every flow has been sent in every size, as often as its weight says.
+    # Each pass sends every flow once. The sizes shift by one from pass to pass, so that after all
+    # passes every flow was sent in every size, as often as the weight of the size.
     passes = min(len(pattern), max(1, _ORDER_MAX // flows.count))
     indices: dict[tuple[int, int], int] = {}
     order = array("I")
@@ -133,12 +132,12 @@ def _table(
     at = padded = oversize = 0
     for frame in frames:
         length = len(frame)
-        if length < headers.FRAME_MIN:
+        if length < headers.ETHERNET_MIN:
             padded += 1
-            length = headers.FRAME_MIN
-        elif length > headers.FRAME_MAX:
+            length = headers.ETHERNET_MIN
+        elif length > headers.ETHERNET_MAX_UNTAGGED:
             tagged = frame[12:14] == b"\x81\x00"
-            oversize += length > headers.FRAME_MAX + headers.VLAN_TAG_BYTES * tagged
+            oversize += length > headers.ETHERNET_MAX_UNTAGGED + headers.VLAN_TAG_BYTES * tagged
         room = -length % LINE_BYTES + length
         pieces.append(frame)
         pieces.append(bytes(room - len(frame)))
@@ -152,21 +151,21 @@ _PAYLOAD = bytes(range(32, 127)) * 200
 
 
 class _Flow:
-    """One flow: what its frames share, and its frame of any size.
+    """One flow; `frame` makes its frame of a given size.
 
-    Sums for checksums are plain integers: 65536 is 1 modulo 65535, so a 32-bit or 128-bit
-    field adds as it is, and only the last step folds.
+    Sums for checksums are plain integers: 65536 is 1 modulo 65535, so 32-bit and 128-bit fields
+    are added whole, and only the last step folds the sum.
     """
 
     def __init__(
         self, chance: random.Random, number: int, flows: FlowsConfig, addresses: bytes
     ) -> None:
-        # Every combination appears when both are mixed: 4 udp, 6 udp, 4 tcp, 6 tcp.
+        # When both are mixed, flows alternate: IPv4 UDP, IPv6 UDP, IPv4 TCP, IPv6 TCP.
         self.ipv6 = flows.ip == "ipv6" or (flows.ip == "mixed" and number % 2 == 1)
         tcp = flows.protocol == "tcp" or (flows.protocol == "mixed" and number // 2 % 2 == 1)
         self.protocol = headers.PROTOCOL_TCP if tcp else headers.PROTOCOL_UDP
-        # The number is in the source address and, above 65535, in the source port, so no two
-        # flows are the same.
+        # The flow's number is in the source address and, above 65535, in the source port: all
+        # flows differ.
         self.source = number & 0xFFFF
         self.destination = chance.getrandbits(16)
         source_port = 0xC000 | (number >> 16 & 0xF) << 10 | chance.getrandbits(10)
@@ -181,14 +180,14 @@ class _Flow:
         self.ethernet = addresses + (b"\x86\xdd" if self.ipv6 else b"\x08\x00")
 
     def frame(self, size: int) -> bytes:
-        """The frame of `size` bytes without CRC, or of as many as the headers need."""
+        """The frame of `size` bytes without CRC, or more when the headers need more."""
         tcp = self.protocol == headers.PROTOCOL_TCP
         network_bytes = headers.IPV6_BYTES if self.ipv6 else headers.IPV4_BYTES
         transport_bytes = headers.TCP_BYTES if tcp else headers.UDP_BYTES
         fixed = headers.ETHERNET_BYTES + network_bytes + transport_bytes
         payload = _PAYLOAD[: max(size - fixed, 0)]
         length = transport_bytes + len(payload)
-        # The pseudo header, the ports, then what differs.
+        # The pseudo header and the ports; then the fields that differ between TCP and UDP.
         total = self.source + self.destination + self.protocol + length + self.ports
         if tcp:
             fields = 1 << 64 | 5 << 28 | 0x10 << 16 | 0xFFFF  # sequence 1, ACK, window 65535
@@ -199,7 +198,7 @@ class _Flow:
         if tcp:
             transport = struct.pack("!I12sHH", self.ports, fields.to_bytes(12, "big"), summed, 0)
         else:
-            # 0 would mean: no checksum (RFC 768).
+            # 0 means that there is no checksum (RFC 768).
             transport = struct.pack("!IHH", self.ports, length, summed or 0xFFFF)
         return b"".join((self.ethernet, self._network(length), transport, payload))
 
@@ -208,7 +207,7 @@ class _Flow:
             start = struct.pack("!IHBB", 6 << 28, length, self.protocol, 64)
             return start + self.source.to_bytes(16, "big") + self.destination.to_bytes(16, "big")
         total = length + headers.IPV4_BYTES
-        # Version and header length, total length, no identification, don't fragment, TTL 64.
+        # Version and header length, total length, identification 0, don't fragment, TTL 64.
         words = 0x4500 + total + 0x4000 + (64 << 8 | self.protocol)
         summed = headers.checksum(b"", words + self.source + self.destination)
         return struct.pack(

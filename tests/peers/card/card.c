@@ -44,7 +44,7 @@
 
 #define RX_QUEUE(q) ((q) < 64 ? 0x01000 + 0x40 * (q) : 0x0D000 + 0x40 * ((q)-64))
 #define TX_QUEUE(q) (0x06000 + 0x40 * (q))
-/* Offsets in both: BAL, BAH, LEN, head, tail, DCTL. */
+/* Offsets in both banks: BAL, BAH, LEN, head, tail, DCTL. */
 #define BAL 0x00
 #define BAH 0x04
 #define LEN 0x08
@@ -76,8 +76,7 @@ static void put(struct card *card, uint32_t address, uint32_t value)
     __atomic_store_n(card->bar + address / 4, value, __ATOMIC_RELEASE);
 }
 
-/* Change bits of a register that the driver writes too, without undoing what
- * it may write at this moment. */
+/* Change bits of a register atomically: the driver may write it at the same time. */
 static void change(struct card *card, uint32_t address, uint32_t clear, uint32_t set)
 {
     uint32_t old = get(card, address);
@@ -90,7 +89,7 @@ __attribute__((format(printf, 2, 3))) static void fail(struct card *card, const 
 {
     va_list arguments;
     if (card->fault[0])
-        return; /* the first is the cause of the rest */
+        return; /* keep the first fault: it is the cause of later ones */
     va_start(arguments, format);
     vsnprintf(card->fault, sizeof card->fault, format, arguments);
     va_end(arguments);
@@ -143,8 +142,8 @@ static void unmap(struct window *window)
     window->bytes = 0;
 }
 
-/* Where `bytes` at a device address are, or NULL and a fault. Segments are
- * mapped when they are first needed: they are made after the card. */
+/* Host address of `bytes` at a device address, or NULL and a fault. Segments are
+ * mapped when first needed: ringline creates them after the card has started. */
 static uint8_t *dma(struct card *card, struct window *window, const char *what, uint64_t address,
                     uint64_t bytes)
 {
@@ -153,8 +152,8 @@ static uint8_t *dma(struct card *card, struct window *window, const char *what, 
         return NULL;
     }
     if (!window->memory && !map_segment(card, window, what)) {
-        fail(card, "DMA to 0x%llx, and there is no segment ringline.%s.%s",
-             (unsigned long long)address, card->instance, what);
+        fail(card, "DMA to 0x%llx: there is no segment ringline.%s.%s", (unsigned long long)address,
+             card->instance, what);
         return NULL;
     }
     uint64_t offset = address - window->address;
@@ -181,7 +180,7 @@ static void reset(struct card *card)
     put(card, RAH0, (uint32_t)MAC[4] | MAC[5] << 8 | RAH_VALID);
     put(card, STATUS, STATUS_MASTER_ENABLED);
     card->ready_at = nanoseconds() + 3000000;
-    /* Last: it is what the driver waits for. */
+    /* Last, because the driver waits for this bit. */
     put(card, CTRL, 0);
     card->resets++;
 }
@@ -194,7 +193,7 @@ void card_start(struct card *card)
     card->resets = 0;
 }
 
-/* Take up or leave a queue as its control register says. */
+/* Enable or disable a queue as its control register says. */
 static bool follow(struct card *card, struct queue *queue, uint32_t registers)
 {
     bool wanted = get(card, registers + DCTL) & DCTL_ENABLE;
@@ -225,10 +224,10 @@ void card_control(struct card *card)
     bool disabled = control & CTRL_MASTER_DISABLE;
     put(card, STATUS, disabled ? 0 : STATUS_MASTER_ENABLED);
     put(card, SECRXSTAT, get(card, SECRXCTRL) >> 1 & 1);
-    /* LMS 3: 10G serial, the only kind of link that this card has. */
+    /* LMS 3 is 10G serial, the only kind of link that this card has. */
     put(card, LINKS, ready && (get(card, AUTOC) >> 13 & 7) == 3 ? LINKS_UP_10G : 0);
     if (!ready && get(card, RXCTRL) & 1)
-        fail(card, "receiving was enabled before DMA initialisation was done");
+        fail(card, "the receiver was enabled before DMA initialisation was done");
     card->rx_queues = card->tx_queues = 0;
     for (uint32_t q = 0; q < QUEUES && !disabled; q++) {
         if (follow(card, &card->rx[q], RX_QUEUE(q)))
@@ -248,8 +247,8 @@ bool card_receives(struct card *card)
            !(get(card, SECRXCTRL) & 2);
 }
 
-/* The hash of receive-side scaling: for every bit that is set, the 32 bits of
- * the key from there on. */
+/* The RSS hash: each bit i of the data that is set adds (XOR) the 32 bits of the key
+ * from bit i on. */
 uint32_t toeplitz(const uint8_t *key, const uint8_t *data, size_t bytes)
 {
     uint32_t hash = 0;
@@ -265,7 +264,7 @@ uint32_t toeplitz(const uint8_t *key, const uint8_t *data, size_t bytes)
     return hash;
 }
 
-/* What the card makes of the headers: type for the descriptor, hash, queue. */
+/* Parse the headers: packet type for the descriptor, hash, queue. */
 struct parsed {
     uint32_t rss_type;
     uint32_t packet_type;
@@ -353,7 +352,7 @@ bool card_receive(struct card *card, const uint8_t *frame, uint32_t bytes)
         return false;
     uint64_t address;
     memcpy(&address, descriptor, 8);
-    /* The card may write all that SRRCTL allows: all of it must be a buffer. */
+    /* The card may write as many bytes as SRRCTL allows: they must all be in the segment. */
     uint8_t *buffer = dma(card, &card->packets, "packets", address, room);
     if (!buffer)
         return false;
@@ -375,7 +374,7 @@ bool card_receive(struct card *card, const uint8_t *frame, uint32_t bytes)
 
 /* ---- transmit ---- */
 
-/* One descriptor; false when nothing more can be done with this queue. */
+/* Send the packet of one descriptor; false at a fault. */
 static bool send_one(struct card *card, uint32_t q, struct queue *queue,
                      void (*sent)(void *, const uint8_t *, uint32_t), void *context)
 {
@@ -389,12 +388,12 @@ static bool send_one(struct card *card, uint32_t q, struct queue *queue,
     memcpy(&command, descriptor + 8, 4);
     memcpy(&payload, descriptor + 12, 4);
     uint32_t bytes = command & 0xffff;
-    /* Advanced data, one per packet, CRC to be inserted. */
+    /* Advanced data descriptor, one per packet, with CRC insertion. */
     bool good = (command >> 20 & 15) == 3 && command & 1u << 29 && command & 1u << 24 &&
                 command & 1u << 25 && payload >> 14 == bytes && bytes >= 17 && bytes <= FRAME_ROOM;
     if (!good) {
-        fail(card, "transmit queue %u, descriptor %u: 0x%08x 0x%08x for a frame", q, queue->head,
-             command, payload);
+        fail(card, "transmit queue %u, descriptor %u: 0x%08x 0x%08x does not describe a frame", q,
+             queue->head, command, payload);
         return false;
     }
     const uint8_t *frame = dma(card, &card->packets, "packets", address, bytes);
@@ -403,7 +402,7 @@ static bool send_one(struct card *card, uint32_t q, struct queue *queue,
     sent(context, frame, bytes);
     queue->head = (queue->head + 1) % queue->entries;
     queue->frames++;
-    /* RS is honoured where WTHRESH (bits 22:16) is 0. */
+    /* RS is only used with WTHRESH (bits 22:16) 0. */
     if (command & 1u << 27 && !(get(card, TX_QUEUE(q) + DCTL) >> 16 & 127))
         __atomic_store_n((uint32_t *)(void *)(descriptor + 12), 1, __ATOMIC_RELEASE);
     return true;

@@ -1,10 +1,10 @@
 /* card SYSFS ADDRESS INSTANCE FRAMES SECONDS [swap]
  *
- * Put a network card into the directory SYSFS, receive FRAMES numbered frames
- * with it, wait until each has been transmitted again, and print one JSON line
- * of what was counted: when all are back, at a fault, or after SECONDS. Go on
- * as a card without traffic until standard input ends, so that a driver can be
- * stopped in order. Exit code: 0 when every frame came back right.
+ * Make a network card in the folder SYSFS, and receive FRAMES numbered frames with
+ * it. Print one JSON line of counts when the driver has sent all of them back, at a
+ * fault, or after SECONDS. Then stay a card without traffic until standard input
+ * ends, so that the driver can stop in order. Exit code 0: every frame came back
+ * undamaged.
  *
  * card toeplitz KEY DATA prints the hash of DATA, both in hexadecimal.
  */
@@ -56,7 +56,7 @@ static void *mapped(int fd, size_t bytes)
     return memory;
 }
 
-/* The directory of the device, as the kernel would show it. */
+/* Make the folder of the device, as the kernel would. */
 static void appear(struct card *card, const char *sysfs, const char *address)
 {
     static const uint8_t configuration[64] = {
@@ -83,7 +83,7 @@ static void appear(struct card *card, const char *sysfs, const char *address)
     card->config = mapped(file_in(folder, "config", configuration, sizeof configuration), 256);
     card->bar = mapped(file_in(folder, "resource0", "", 0), BAR_BYTES);
     card_start(card);
-    /* Last: with it the device is there. */
+    /* Last: the tests wait for this file. */
     text_in(folder, "vendor", "0x8086\n");
 }
 
@@ -109,7 +109,7 @@ static void report(const struct card *card, const struct traffic *traffic, uint6
         name = "transmitted";
     }
     if (card->fault[0])
-        printf(", \"fault\": \"%s\"}\n", card->fault); /* our own words: no quotes in them */
+        printf(", \"fault\": \"%s\"}\n", card->fault); /* no quotes in these sentences */
     else
         printf(", \"fault\": null}\n");
     fflush(stdout);
@@ -184,7 +184,7 @@ int main(int argc, char **argv)
                 work++;
             }
         }
-        /* The driver may be on this very processor. */
+        /* The driver may run on the same processor. */
         idle = work ? 0 : idle + 1;
         if (idle > 1000)
             usleep(50);

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-/* A flow is of one of these kinds, by its index modulo their number. */
+/* The kind of a flow is its index modulo the number of kinds. */
 enum kind { V4_UDP, V4_TCP, V6_UDP, V6_TCP, V4_ICMP, NOT_IP, KINDS };
 
 static const uint32_t HEADERS[KINDS] = {42, 54, 62, 74, 42, 14}; /* bytes before the number */
@@ -10,7 +10,7 @@ static const uint32_t HEADERS[KINDS] = {42, 54, 62, 74, 42, 14}; /* bytes before
 static const uint8_t CARD_MAC[6] = {0x02, 0x82, 0x59, 0x90, 0x00, 0x01};
 static const uint8_t WIRE_MAC[6] = {0x02, 0x82, 0x59, 0x90, 0x00, 0x02};
 
-/* splitmix64: every number its own, unlike its neighbours. */
+/* splitmix64: a pseudo-random number for each `x`. */
 static uint64_t scatter(uint64_t x)
 {
     x += 0x9e3779b97f4a7c15ull;
@@ -47,7 +47,7 @@ uint32_t traffic_frame(uint64_t number, uint8_t *frame)
     enum kind kind = (enum kind)(flow % KINDS);
     uint64_t address = scatter(flow);
     uint32_t shortest = HEADERS[kind] + 8 > 60 ? HEADERS[kind] + 8 : 60;
-    /* Three in four are short, as on real links; every length up to the longest occurs. */
+    /* Three in four frames are short, as on real links; every length up to 1514 occurs. */
     uint32_t longest = chance & 3 ? 128 : 1514;
     uint32_t bytes = shortest + (uint32_t)((chance >> 8) % (longest - shortest + 1));
     uint8_t protocol = kind == V4_ICMP ? 1 : kind == V4_TCP || kind == V6_TCP ? 6 : 17;
@@ -68,7 +68,7 @@ uint32_t traffic_frame(uint64_t number, uint8_t *frame)
         put16(ip + 38, flow);
         transport = ip + 40;
     } else if (kind == NOT_IP) {
-        put16(frame + 12, 0x88b5); /* local experimental */
+        put16(frame + 12, 0x88b5); /* ethertype for local experiments (IEEE 802) */
     } else {
         put16(frame + 12, 0x0800);
         ip[0] = 0x45;
@@ -99,7 +99,7 @@ uint32_t traffic_frame(uint64_t number, uint8_t *frame)
     return bytes;
 }
 
-/* The number in a frame, as far as its headers can be believed. */
+/* Read the number of a frame, at the offset for its headers; false: too short. */
 static bool number_of(const uint8_t *frame, uint32_t bytes, uint64_t *number)
 {
     uint32_t type = (uint32_t)frame[12] << 8 | frame[13];
@@ -139,7 +139,7 @@ void traffic_check(void *context, const uint8_t *frame, uint32_t bytes)
     }
     traffic->seen[number] = 1;
     traffic->returned++;
-    /* All that is not IP takes the same queue, so it is in order as one flow. */
+    /* All frames other than IP take the same queue, so they are ordered as one flow. */
     uint32_t flow = flow_of(number);
     uint64_t *last = &traffic->last[flow % KINDS == NOT_IP ? NOT_IP : flow];
     if (number + 1 < *last)

@@ -1,5 +1,4 @@
-"""The command line: what is wrong is one sentence and the right exit code; what runs can be
-asked, watched and ended."""
+"""The command line: error sentences and exit codes, and `status`, `top` and the end of a run."""
 
 from __future__ import annotations
 
@@ -44,7 +43,7 @@ MIXED_WIRE = f'{{ replay = "{MIXED}" }}'
 def ringline(
     *arguments: str, folder: Path | None = None, timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """One command, as an operator gives it."""
+    """Run one command as an operator does."""
     return subprocess.run(
         [*COMMAND, *arguments],
         capture_output=True,
@@ -57,7 +56,7 @@ def ringline(
 
 @pytest.fixture
 def write(tmp_path: Path, instance: Callable[[], str]) -> Callable[..., Path]:
-    """Writes a configuration; returns its path. Its stem is the instance's name."""
+    """Writes a configuration; returns its path. The stem is the instance's name."""
 
     def write(wire: str = MIXED_WIRE, plugin: str = "forward", listen: str = "off") -> Path:
         name = instance()
@@ -70,7 +69,7 @@ def write(tmp_path: Path, instance: Callable[[], str]) -> Callable[..., Path]:
 
 @contextmanager
 def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`ringline run`, until the block ends; by then it should have ended."""
+    """Start `ringline run`; leaving the block terminates it if it still runs."""
     process = subprocess.Popen(
         [*COMMAND, "run", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -86,7 +85,7 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def status_of(name: str, seconds: float = 30) -> dict[str, object]:
-    """What an instance says once it serves."""
+    """Wait until an instance runs; return its status."""
     until = time.monotonic() + seconds
     while True:
         asked = ringline("status", "--json", name)
@@ -101,7 +100,7 @@ def status_of(name: str, seconds: float = 30) -> dict[str, object]:
 # -- words ------------------------------------------------------------------------------
 
 
-def test_help_and_version_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_and_version_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (
         ["--help"],
         *([command, "--help"] for command in ("run", "check", "status", "top", "try", "bench")),
@@ -209,7 +208,7 @@ def test_a_reader_that_goes_away_is_no_error(write: Callable[..., Path]) -> None
 # -- check ------------------------------------------------------------------------------
 
 
-def test_check_says_what_would_be_started(write: Callable[..., Path]) -> None:
+def test_check_prints_what_a_run_would_start(write: Callable[..., Path]) -> None:
     path = write()
     done = ringline("check", str(path))
     assert (done.returncode, done.stderr) == (0, "")
@@ -279,7 +278,7 @@ def test_a_finite_replay_ends_by_itself_with_a_report(
 
 
 @pytest.mark.slow
-def test_what_runs_can_be_asked_watched_and_ended(write: Callable[..., Path]) -> None:
+def test_a_run_can_be_queried_watched_and_ended(write: Callable[..., Path]) -> None:
     path = write(wire=SLOW, listen="127.0.0.1:0")
     with started(str(path)) as process:
         told = status_of(path.stem)
@@ -358,7 +357,7 @@ def test_a_taken_metrics_port_is_refused(write: Callable[..., Path]) -> None:
 # -- try --------------------------------------------------------------------------------
 
 
-def test_try_says_what_became_of_a_capture(tmp_path: Path) -> None:
+def test_try_prints_a_summary_of_the_capture(tmp_path: Path) -> None:
     out = tmp_path / "out.pcap"
     done = ringline("try", "mac_swap", str(MIXED), "-w", str(out))
     assert (done.returncode, done.stderr) == (0, "")
@@ -387,7 +386,7 @@ def test_try_has_the_ports_and_the_blanks_that_a_plugin_works_with(tmp_path: Pat
         assert "must be different names, as in wan,lan" in done.stderr
 
 
-def test_try_tells_what_a_plugin_did_wrong(tmp_path: Path) -> None:
+def test_try_reports_the_errors_of_a_plugin(tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text(
         "class Raises:\n    def process(self, batch):\n        raise KeyError('no such flow')\n"
     )

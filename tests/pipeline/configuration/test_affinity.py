@@ -1,8 +1,9 @@
-"""Promises about who runs where."""
+"""Placement of the driver and the workers on processors."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,30 +13,30 @@ from ringline.pipeline.configuration.affinity import Place, place, usable_cpus
 from ringline.shm.errors import EnvironmentLacks
 
 
-def test_driver_and_workers_are_kept_apart_as_far_as_cpus_go() -> None:
+def test_driver_and_workers_have_separate_cpus_while_there_are_enough() -> None:
     assert place({"driver": None, "worker 0": None}, [0, 1]) == {
         "driver": Place(0, shared=False),
         "worker 0": Place(1, shared=False),
     }
 
 
-def test_whoever_shares_a_cpu_yields_and_nobody_else() -> None:
+def test_only_processes_that_share_a_cpu_yield() -> None:
     places = place({"driver": None, "worker 0": None, "worker 1": None}, [0, 1])
     assert places["worker 1"].cpu == places["driver"].cpu
     assert [place_.shared for place_ in places.values()] == [True, False, True]
 
 
-def test_with_one_cpu_all_yield_and_nobody_is_pinned() -> None:
+def test_with_one_cpu_all_yield_and_none_is_pinned() -> None:
     places = place({"driver": None, "worker 0": None}, [3])
     assert set(places.values()) == {Place(None, shared=True)}
 
 
-def test_wishes_are_kept_and_the_others_go_around_them() -> None:
+def test_configured_cpus_are_kept_and_others_avoid_them() -> None:
     places = place({"driver": 1, "worker 0": None, "worker 1": None}, [0, 1, 2])
     assert [places[name].cpu for name in places] == [1, 0, 2]
 
 
-def test_a_cpu_that_may_not_be_used_is_named() -> None:
+def test_an_unusable_cpu_is_named() -> None:
     with pytest.raises(EnvironmentLacks, match=r"worker 0 is to run on CPU 9.*only CPU 0, 1"):
         place({"driver": None, "worker 0": 9}, [0, 1])
 
@@ -59,6 +60,15 @@ def test_no_cpu_is_shared_while_another_is_free(case: tuple[int, list[int | None
             assert place_.shared == (used.count(place_.cpu) > 1)
         if all(wish is None for wish in wishes) and len(wishes) <= cpus:
             assert len(set(used)) == len(wishes)
+
+
+def test_first_threads_of_cores_come_before_second_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    siblings = {0: "0-1\n", 1: "0-1\n", 2: "2,3\n", 3: "2,3\n"}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(siblings))
+    monkeypatch.setattr(
+        Path, "read_text", lambda path: siblings[int(path.parts[5].removeprefix("cpu"))]
+    )
+    assert usable_cpus() == [0, 2, 1, 3]
 
 
 def test_usable_cpus_are_those_of_this_process() -> None:

@@ -1,4 +1,4 @@
-"""Configurations: every mistake is told, with its place and the remedy, and nothing else is."""
+"""Configurations: every mistake is reported with its place and the remedy, nothing else is."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ listen = "[::1]:0"
 
 
 DATA = Path(__file__).parents[2] / "data"
-BEYOND = "0x" + "F" * 5000  # Python writes no number of so many digits
+BEYOND = "0x" + "F" * 5000  # more digits than Python converts to text
 
 
 @pytest.fixture
 def problems_of(tmp_path: Path) -> Any:
-    """Loads a text and returns its problems, each without the name of the file."""
+    """Loads a configuration text; returns its problems without the file name."""
     file = tmp_path / "edge.toml"
 
     def problems(text: str) -> list[str]:
@@ -92,7 +92,7 @@ def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
     assert found.worker(0).options["nested"] == {"list": [1, 2.5, "three", True]}
     assert found.worker(0).state_bytes == 16 << 20
     assert found.worker(1).plugin == "./mine.py:Probe"
-    assert found.worker(1).options == {}, "options of another plugin were inherited"
+    assert found.worker(1).options == {}, "inherited the options of another plugin"
     assert found.worker(1).blanks == 64
     assert found.worker(1).debug
     assert found.worker(1).cpu == 0
@@ -177,23 +177,27 @@ def test_every_mistake_is_reported_at_once(problems_of: Any) -> None:
     ("text", "path", "told"),
     [
         ("", "port", "no port is configured"),
-        ("port = 3", "port", "must be a table, not a whole number (3)"),
+        ("port = 3", "port", "must be a table, not an integer (3)"),
         ("[port.wan]\nqueues = 1", "port.wan.device", "is missing"),
-        (port('queues = "two"'), "port.wan.queues", 'from 1 to 16, not a text ("two")'),
+        (port('queues = "two"'), "port.wan.queues", 'from 1 to 16, not a string ("two")'),
         (port("queues = true"), "port.wan.queues", "not true or false (true)"),
         (port("queues = 17"), "port.wan.queues", "from 1 to 16, not 17"),
         (port("quues = 2"), "port.wan.quues", 'unknown key; did you mean "queues"?'),
-        (port("zzz = 2"), "port.wan.zzz", "unknown key; known here: device, dma"),
+        (port("zzz = 2"), "port.wan.zzz", "unknown key; known keys: device, dma"),
         (port('dma = "iommu"'), "port.wan.dma", "one of auto, offset, physical"),
         (port('dma = "physical"'), "port.wan.dma", "write auto or offset"),
         (port("rx_descriptors = 8192"), "port.wan.rx_descriptors", "from 64 to 4096"),
         (port("tx_descriptors = 100"), "port.wan.tx_descriptors", "must be a power of two"),
-        (port('mac = "01:00:5e:00:00:01"'), "port.wan.mac", "of one station"),
+        (port('mac = "01:00:5e:00:00:01"'), "port.wan.mac", "must be a unicast address"),
         (port('mac = "0:1"'), "port.wan.mac", "six bytes as in"),
         (port('rss_key = "abc"'), "port.wan.rss_key", "80 hexadecimal digits"),
         (port("promiscuous = 1"), "port.wan.promiscuous", "must be true or false"),
-        (port("wire = { repeat = 2 }"), "port.wan.wire.repeat", "there is no replay"),
-        (port("wire = { rate_mpps = 2 }"), "port.wan.wire.rate_mpps", "to have a rate"),
+        (port("wire = { repeat = 2 }"), "port.wan.wire.repeat", "no effect without replay;"),
+        (
+            port("wire = { rate_mpps = 2 }"),
+            "port.wan.wire.rate_mpps",
+            "no effect without replay or flows",
+        ),
         (port("wire = { rate_mpps = nan, flows = {} }"), "port.wan.wire.rate_mpps", "not nan"),
         (port("wire = { flows = { sizes = 63 } }"), "port.wan.wire.flows.sizes", "from 64 to"),
         (port("wire = { flows = { sizes = [] } }"), "port.wan.wire.flows.sizes", "is empty"),
@@ -215,42 +219,42 @@ def test_every_mistake_is_reported_at_once(problems_of: Any) -> None:
         (
             '[port.a]\ndevice = "pci:0000:03:00.0"\n[port.b]\ndevice = "pci:0000:03:00.0"',
             "port.b",
-            "has the card of port a",
+            "uses the card of port a",
         ),
         (port() + '[port.lan]\ndevice = "pci:0000:03:00.0"', "port", "need one dma mode"),
-        (port() + '[memory]\nbuffers = "many"', "memory.buffers", '"auto" or a number'),
+        (port() + '[memory]\nbuffers = "many"', "memory.buffers", '"auto" or an integer'),
         (port() + "[memory]\nbuffers = 0", "memory.buffers", "from 1 to"),
-        (port() + "[worker]\nstate = 10", "worker.state", "bytes, from 65536"),
+        (port() + "[worker]\nstate = 10", "worker.state", "bytes from 65536"),
         (port() + '[worker]\nstate = "ten MiB"', "worker.state", '"4 MiB"'),
         (port() + "[worker]\nblanks = 600", "worker.blanks", "from 0 to 512"),
-        (port() + "[worker]\nplugin = 7", "worker.plugin", "must be a text in quotes"),
+        (port() + "[worker]\nplugin = 7", "worker.plugin", "must be a string"),
         (port() + '[worker]\nplugin = "a b"', "worker.plugin", "package.module:object"),
         (port() + "[worker]\noptions = { at = 2026-01-01 }", "worker.options.at", "date"),
         (port() + "[worker]\noptions = { a = [inf] }", "worker.options.a[0]", "finite"),
-        (port(f"queues = {BEYOND}"), "port.wan.queues", "not a number of more than 64 bits"),
-        (port(f"mac = {BEYOND}"), "port.wan.mac", "(a number of more than 64 bits)"),
+        (port(f"queues = {BEYOND}"), "port.wan.queues", "not an integer of more than 64 bits"),
+        (port(f"mac = {BEYOND}"), "port.wan.mac", "(an integer of more than 64 bits)"),
         (
             port(f"wire = {{ flows = {{}}, rate_mpps = {BEYOND} }}"),
             "port.wan.wire.rate_mpps",
             "not",
         ),
-        (port() + f"[worker]\nstate = {BEYOND}", "worker.state", "bytes, from 65536"),
+        (port() + f"[worker]\nstate = {BEYOND}", "worker.state", "bytes from 65536"),
         (port() + f"[worker]\noptions.a = [{BEYOND}]", "worker.options.a[0]", "at most 64 bits"),
         (port() + f"[worker.{'9' * 5000}]", f"worker.{'9' * 5000}", "there is no worker 999"),
-        (port() + "[worker.1]", "worker.1", "there is no worker 1; there are 0 to 0"),
+        (port() + "[worker.1]", "worker.1", "there is no worker 1; the workers are 0 to 0"),
         (port() + "[worker.00]", "worker.00", "there is no worker 00"),
         (port() + "[worker]\n0 = 5", "worker.0", "must be a table"),
         (port() + "[worker.0]\ncpus = [1]", "worker.0.cpus", 'did you mean "cpu"?'),
-        (port() + "[worker]\ncpus = [4000]", "worker.cpus", "processor 4000 of worker 0"),
-        (port() + "[worker.0]\ncpu = 4000", "worker.cpus", "processor 4000 of worker 0"),
-        (port() + "[driver]\ncpu = 4000", "driver.cpu", "processor 4000 cannot be used"),
+        (port() + "[worker]\ncpus = [4000]", "worker.cpus", "CPU 4000 of worker 0"),
+        (port() + "[worker.0]\ncpu = 4000", "worker.cpus", "CPU 4000 of worker 0"),
+        (port() + "[driver]\ncpu = 4000", "driver.cpu", "CPU 4000 cannot be used"),
         (port() + '[driver]\nidle = "lazy"', "driver.idle", "one of busy, adaptive"),
         (port() + '[metrics]\nlisten = "9464"', "metrics.listen", "127.0.0.1:9464"),
         (port() + '[metrics]\nlisten = "a..b:80"', "metrics.listen", "address:port"),
         (port() + f'[metrics]\nlisten = "{"a" * 64}:80"', "metrics.listen", "address:port"),
         (port() + '[metrics]\nlisten = "1.2.3:80"', "metrics.listen", "address:port"),
         (port() + 'name = "x"', "port.wan.name", "unknown key"),
-        ('name = "' + "x" * 33 + '"\n' + port(), "name", "1 to 32 of a-z, 0-9 and -"),
+        ('name = "' + "x" * 33 + '"\n' + port(), "name", "1 to 32 characters from a-z, 0-9 and -"),
     ],
 )
 def test_a_mistake_has_its_place_and_its_remedy(
@@ -280,7 +284,7 @@ def test_auto_covers_the_sum(problems_of: Any) -> None:
     assert found.buffers == sum(number for _, number in found.needed_buffers())
 
 
-def test_what_is_no_file_or_no_toml_is_told_with_the_line(tmp_path: Path) -> None:
+def test_a_missing_file_or_invalid_toml_is_reported_with_the_line(tmp_path: Path) -> None:
     def sentence(file: Path) -> str:
         with pytest.raises(ConfigurationError) as caught:
             schema.load(file)
@@ -344,8 +348,8 @@ def test_only_a_capture_is_replaced_by_a_recording(problems_of: Any, tmp_path: P
     (tmp_path / "notes.txt").write_text("of great value\n")
     os.mkfifo(tmp_path / "pipe")
     for name, told in (
-        ("edge.toml", "is there already, and is no capture"),  # the configuration itself
-        ("notes.txt", "is there already, and is no capture"),
+        ("edge.toml", "exists and is not a capture"),  # the configuration itself
+        ("notes.txt", "exists and is not a capture"),
         ("pipe", "is a pipe or a socket"),
         ("x" * 300, "cannot be written: File name too long"),
         ("~nobody-at-all/out.pcap", "there is no folder"),
@@ -389,7 +393,7 @@ values = st.recursive(
 
 
 @given(st.dictionaries(keys, values, max_size=6))
-def test_whatever_the_file_says_it_is_told_or_understood(given_values: dict[str, Any]) -> None:
+def test_any_file_is_accepted_or_refused_with_a_message(given_values: dict[str, Any]) -> None:
     problems: list[str] = []
     found = schema.read(given_values, Path("/nowhere"), problems)
     if not problems:
@@ -412,7 +416,7 @@ def test_names_are_parts_of_file_names(name: str) -> None:
 
 
 @given(st.one_of(st.text(max_size=20), st.from_regex(r"[0-9.:\[\]a-f]{1,20}", fullmatch=True)))
-def test_an_address_to_listen_on_is_understood_or_refused(text: str) -> None:
+def test_a_listen_address_is_accepted_or_refused(text: str) -> None:
     where = schema.parse_listen(text)
     assert (schema.check_listen(text) is None) == (where is not None or text == "off")
     if where is not None:

@@ -9,7 +9,5 @@ from .lane_harness import Harness
 
 @pytest.fixture
 def harness() -> Iterator[Harness]:
-    harness = Harness()
-    yield harness
-    assert harness.problems() == []
-    harness.close()
+    with Harness() as harness:
+        yield harness

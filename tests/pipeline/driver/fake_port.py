@@ -1,4 +1,4 @@
-"""A port without a card: the test decides what it receives and how much it can send."""
+"""A port without a card. The test sets what it receives and how much it can send."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections import deque
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.ports.port import Link, Port
 
-BLANK = 255  # input port of a packet that a plugin created
+BLANK = 255  # input port of a blank
 
 
 class FakePort(Port):
-    """Receives on demand (`arrive`), sends up to `tx_room` packets, completes on `complete`.
+    """Receives what the test gave to `arrive`; sends up to `tx_room` packets.
 
-    Follows the rules of pipeline/ports/port.h; its descriptor rings are Python lists.
+    `reclaim` completes all sent packets while `completing` is true. Follows the rules
+    of pipeline/ports/port.h; its descriptor rings are Python lists.
     """
 
     def __init__(self, index: int, queues: int) -> None:
@@ -22,7 +23,7 @@ class FakePort(Port):
         self.queue_pairs = queues
         self.step = None
         self.arrived: list[deque[int]] = [deque() for _ in range(queues)]  # frame lengths
-        self.on_tx: list[list[int]] = [[] for _ in range(queues)]
+        self.on_tx: list[list[int]] = [[] for _ in range(queues)]  # buffers, by queue
         self.sent: list[tuple[int, int, int]] = []  # buffer, offset, length, in order
         self.tx_room = 1 << 30
         self._callbacks = (
@@ -40,7 +41,7 @@ class FakePort(Port):
         self.c_port.queue_pairs = queues
         self.c_port.ready = 1
         self.completing = True
-        self.room_returns = 0  # descriptors that each `reclaim` finds done
+        self.room_returns = 0  # what each `reclaim` adds to `tx_room`
 
     def open(self, memory, descriptors, addresses) -> None:
         self.c_port.memory = memory
@@ -103,8 +104,6 @@ class FakePort(Port):
     def stop(self) -> None: ...
     def close(self) -> None: ...
     def stop_receiving(self) -> None: ...
-    def set_promiscuous(self, on: bool) -> None: ...
-    def set_mac(self, mac: str) -> None: ...
     def link(self) -> Link:
         return Link(True, 10_000)
 

@@ -1,32 +1,36 @@
-"""A lane with fake ports, and workers without processes, for tests that run in one process."""
+"""A lane with fake ports and fake workers, for the tests of the lane."""
 
 from __future__ import annotations
 
 import itertools
 import os
+from types import TracebackType
 
 from ringline.pipeline._pipeline import ffi, lib
-from ringline.pipeline.driver.lane import Idle, Lane
+from ringline.pipeline.driver.lane import Idle, Lane, Settlement
 from ringline.shm.packets import PacketMemory
 from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment
 
 from .fake_port import FakePort
 
-DROP, ERROR = 255, 254
+DROP, ERROR = 255, 254  # verdicts
 BUFFERS = 400
 QUEUES = 2
+REFERENCE_FIELDS = ffi.typeof("struct rl_reference").fields
+instances = itertools.count(1)
 
 
-class Worker:
-    """A worker without a process: it writes the rings directly, so it can also be hostile."""
+class FakeWorker:
+    """A worker without a process. The test moves its ring indices, so it can also lie."""
 
     def __init__(self, rings: RingPair) -> None:
         segment = ffi.cast("struct rl_rings_segment *", rings.segment.address)
         self.in_, self.out = ffi.addressof(segment, "in"), ffi.addressof(segment, "out")
-        self.held: list[dict[str, int]] = []
+        self.held: list[dict[str, int]] = []  # references popped and not yet answered
 
     def pop(self, limit: int = 64) -> int:
+        """Take up to `limit` references from the `in` ring; return how many."""
         count = 0
         while count < limit and self.in_.consumer != self.in_.producer:
             ref = self.in_.entries[self.in_.consumer % lib.RL_RING_CAPACITY]
@@ -36,12 +40,14 @@ class Worker:
         return count
 
     def push(self, **fields: int) -> None:
+        """Put one reference on the `out` ring, without checks."""
         ref = self.out.entries[self.out.producer % lib.RL_RING_CAPACITY]
         for name, value in fields.items():
             setattr(ref, name, value)
         self.out.producer = (self.out.producer + 1) & 0xFFFFFFFF
 
     def answer(self, verdict: int, count: int | None = None) -> None:
+        """Return the oldest `count` held references (None: all) while `out` has room."""
         for _ in range(len(self.held) if count is None else min(count, len(self.held))):
             if (self.out.producer - self.out.consumer) & 0xFFFFFFFF >= lib.RL_RING_CAPACITY:
                 return
@@ -51,12 +57,12 @@ class Worker:
             self.push(**{**ref, "port": verdict})
 
 
-REFERENCE_FIELDS = ffi.typeof("struct rl_reference").fields
-instances = itertools.count(1)
-
-
 class Harness:
-    """A lane with two fake ports, its memory, and a Worker per queue."""
+    """A lane with two fake ports, its packet memory, and a fake worker per queue.
+
+    On leaving the `with` block, the books must balance. `queues` is the number of
+    queues of each port.
+    """
 
     def __init__(
         self, blanks: int = 0, buffers: int = BUFFERS, queues: tuple[int, int] = (QUEUES, QUEUES)
@@ -82,18 +88,39 @@ class Harness:
         self.lane.receiving = True
         self.generation = 0
         self.blanks = blanks
-        self.workers: list[Worker | None] = [None] * QUEUES
+        self.workers: list[FakeWorker | None] = [None] * QUEUES
         for queue in range(QUEUES):
             self.renew(queue)
 
-    def renew(self, queue: int, give_up: bool = False):
+    def __enter__(self) -> Harness:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                problems = self.problems()
+                assert not problems, problems  # pytest explains asserts of test files only
+        finally:
+            self.lane.close()
+            self.packets.segment.unlink()
+            self.packets.segment.close()
+            self.books_segment.unlink()
+            self.books_segment.close()
+
+    def renew(self, queue: int, give_up: bool = False) -> Settlement:
+        """Settle the worker of `queue`, then attach a successor unless `give_up`."""
         rings = None
         if not give_up:
             self.generation += 1
             rings = RingPair.create(self.instance, queue, self.generation)
             rings.segment.unlink()
         settled = self.lane.renew(queue, rings, self.generation, self.blanks)
-        self.workers[queue] = Worker(rings) if rings else None
+        self.workers[queue] = FakeWorker(rings) if rings else None
         return settled
 
     def run_pass(self, times: int = 1) -> None:
@@ -101,7 +128,7 @@ class Harness:
             lib.rl_lane_pass(self.lane._lane)
 
     def problems(self) -> list[str]:
-        """Every residual that is not 0, as text; none when the books balance."""
+        """Return every residual that is not 0, as "name[index] = value"."""
         self.lane.balance(complete=True)
         balance = self.books.balance
         found = []
@@ -115,11 +142,5 @@ class Harness:
         return found
 
     def queue(self, port: int, queue: int):
+        """Return the counters of one queue of one port."""
         return self.books.queues[port * lib.RL_QUEUES_MAX + queue]
-
-    def close(self) -> None:
-        self.lane.close()
-        self.packets.segment.unlink()
-        self.packets.segment.close()
-        self.books_segment.unlink()
-        self.books_segment.close()

@@ -1,4 +1,4 @@
-"""Promises of the driver process, run in a thread that a test speaks to as a supervisor would."""
+"""The driver process, run in a thread. The test takes the place of the supervisor."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ringline.pipeline.driver import process
 from ringline.pipeline.supervisor.instance import Instance, grant
 from ringline.shm.control import Control, Message
 
-SECONDS = 30.0  # after which something hangs
+TIMEOUT = 30.0  # seconds
 
 
-class Driven:
-    """A driver whose cards receive; `ours` is the supervisor's end."""
+class DriverHarness:
+    """A running driver. `ours` is the supervisor's end of the control channel."""
 
     def __init__(self, instance: Instance) -> None:
         self.books: Any = instance.books
@@ -34,29 +34,30 @@ class Driven:
         self._thread = threading.Thread(target=process.Driver(self._theirs).run)
         self._thread.start()
         with grant(instance.descriptors.segment, instance.packets.segment, instance.lane) as given:
-            self.ours.send({"do": "open", "config": instance.config.to_json()}, given)
-        self.hear("opened")
+            config = instance.config.to_json()
+            self.ours.send({"do": "open", "config": config, "yield": False}, given)
+        self.wait_for("opened")
         self.ours.send({"do": "begin"})
-        self.hear("ready")
+        self.wait_for("ready")
 
-    def hear(self, event: str) -> Message:
-        """Read until the driver tells of `event`."""
-        end = time.monotonic() + SECONDS
+    def wait_for(self, event: str) -> Message:
+        """Receive messages until one reports `event`; return it."""
+        end = time.monotonic() + TIMEOUT
         while time.monotonic() < end:
             received = self.ours.receive(1.0)
             if received is not None and received[0]["event"] == event:
                 return received[0]
-        raise AssertionError(f"the driver did not say {event!r}")
+        raise AssertionError(f"the driver did not report {event!r}")
 
-    def pass_by(self, turns: int) -> None:
-        """Wait until the driver has come round so many times, without reading anything."""
-        end = time.monotonic() + SECONDS
+    def wait_turns(self, turns: int) -> None:
+        """Wait until the heartbeat has changed `turns` times, without receiving."""
+        end = time.monotonic() + TIMEOUT
         while turns and self._thread.is_alive() and time.monotonic() < end:
             before = self.books.lane.heartbeat
             time.sleep(0.001)
             turns -= before != self.books.lane.heartbeat
         assert self._thread.is_alive(), "the driver ended"
-        assert not turns, "the driver stood still"
+        assert not turns, "the driver made no turns"
 
     def close(self) -> None:
         self.books = None
@@ -66,7 +67,7 @@ class Driven:
 
 
 @pytest.fixture
-def driven(instance: Callable[[], str]) -> Iterator[Driven]:
+def driver(instance: Callable[[], str]) -> Iterator[DriverHarness]:
     flows = WireConfig(flows=FlowsConfig(count=4))
     config = Config(
         name=instance(),
@@ -75,18 +76,18 @@ def driven(instance: Callable[[], str]) -> Iterator[Driven]:
         workers=(WorkerConfig(),),
     )
     with Instance(config, lambda address: None) as segments:
-        running = Driven(segments)
-        yield running
-        running.close()
+        harness = DriverHarness(segments)
+        yield harness
+        harness.close()
 
 
-def test_a_supervisor_that_does_not_read_holds_nothing_up(
-    driven: Driven, monkeypatch: pytest.MonkeyPatch
+def test_a_supervisor_that_does_not_read_does_not_stop_the_driver(
+    driver: DriverHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was stopped by Ctrl-Z, say: statistics are left out, its orders still are answered."""
+    """Ctrl-Z stops a supervisor, for example: the driver omits statistics and answers later."""
     monkeypatch.setattr(process, "STATISTICS_EVERY", 0.0)
     monkeypatch.setattr(process, "TURN", 0.001)
     monkeypatch.setattr(process, "IDLE_TURN", 0.001)
-    driven.pass_by(400)
-    driven.ours.send({"do": "stop"})
-    assert driven.hear("stopped")["report"]["ports"][0]["name"] == "wan"
+    driver.wait_turns(400)
+    driver.ours.send({"do": "stop"})
+    assert driver.wait_for("stopped")["report"]["ports"][0]["name"] == "wan"

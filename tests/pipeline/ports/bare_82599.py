@@ -1,7 +1,7 @@
-"""A bare driver for the simulated 82599: registers and descriptors by hand.
+"""A minimal driver for tests of the device model alone.
 
-Written for tests of the model alone, from the datasheet's order of steps, so that neither the
-model nor the driver of ringline is tried with itself. Any step can be left out.
+It is written from the datasheet and shares no code with the driver of ringline, so that model and
+driver are tested independently. Any step of the initialisation can be left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DESCRIPTORS_BUS = 0x1000_0000
 PACKETS_BUS = 0x1_0000_0000
 BUFFER = 4096  # bytes of packet memory per descriptor
 RING = 64  # descriptors per ring
-LOOKS = 20  # more than any handshake takes
+POLLS = 20  # polls; more than any handshake takes
 MAC = bytes.fromhex("020000000001")
 KEY = bytes.fromhex(
     "6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa"
@@ -31,7 +31,7 @@ DATA, CONTEXT = 3 << 20, 2 << 20
 
 @dataclass(frozen=True)
 class Table:
-    """What the model needs of a FrameTable."""
+    """The fields of a `FrameTable` that the model reads."""
 
     data: bytes
     offsets: array[int]
@@ -53,7 +53,7 @@ def table(frames: list[bytes], order: list[int] | None = None, repeat: int = 1) 
 
 @dataclass(frozen=True)
 class Received:
-    """A descriptor that the card has written back, and what it points to."""
+    """A descriptor that the card has written back, and the data of its buffer."""
 
     data: bytes
     rss_type: int
@@ -68,7 +68,7 @@ class Received:
 
 
 class Bare82599:
-    """A model with memory for its DMA. A context manager."""
+    """The driver, with a model and memory for its DMA. A context manager."""
 
     def __init__(self, *, left_running: bool = True) -> None:
         self.sim = Sim82599(MAC, left_running=left_running)
@@ -77,8 +77,8 @@ class Bare82599:
         for bus, memory in ((DESCRIPTORS_BUS, self.descriptors), (PACKETS_BUS, self.packets)):
             with ffi.from_buffer(memory) as start:
                 self.sim.map_window(bus, int(ffi.cast("uintptr_t", start)), len(memory))
-        self.next = [0] * 128  # of each receive queue, the descriptor that is read next
-        self.tail = [0] * 128  # of each transmit queue
+        self.next = [0] * 128  # per receive queue: index of the next descriptor to read
+        self.tail = [0] * 128  # per transmit queue
         self.skip: set[str] = set()
 
     def __enter__(self) -> Bare82599:
@@ -97,14 +97,14 @@ class Bare82599:
         self.write(register, self.read(register) & ~clear | set_)
 
     def wait(self, register: int, bit: int, wanted: bool = True) -> bool:
-        return any(bool(self.read(register) >> bit & 1) == wanted for _ in range(LOOKS))
+        return any(bool(self.read(register) >> bit & 1) == wanted for _ in range(POLLS))
 
     # -- bring-up ---------------------------------------------------------------------
 
     def bring_up(
         self, queues: int = 1, *, skip: str = "", promiscuous: bool = True, **options: int
     ) -> None:
-        """All steps but those named in `skip`, separated by blanks."""
+        """Run all steps except those named in `skip`, separated by spaces."""
         self.skip = set(skip.split())
         steps = (
             self.mask,
@@ -257,7 +257,7 @@ class Bare82599:
         self.sim.pointer(self.rx_bank(queue) + 0x18)[0] = tail
 
     def receive(self, queue: int = 0) -> list[Received]:
-        """Take every descriptor that is done and hand it back."""
+        """Take every completed descriptor, and post it again."""
         taken = []
         while True:
             n = self.next[queue]

@@ -1,7 +1,7 @@
-"""An 82599 by hand: registers that keep what is written, descriptors that the test fills.
+"""A fake 82599: registers that keep what is written, descriptors that the test fills.
 
-What the card would do is the test's to say, slot by slot. The port is the real one, with its
-initialisation; nothing of it is looked into.
+The test decides what the card does, descriptor by descriptor. The port is the real one, with its
+initialisation; the fake uses only its registers and descriptor rings.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ DD, EOP, VP, L4I, IPCS = 1 << 0, 1 << 1, 1 << 3, 1 << 5, 1 << 6
 RXE, L4E, IPE = 1 << 29, 1 << 30, 1 << 31
 RS, VLE, TX_DD = 1 << 27, 1 << 30, 1 << 32
 RDBAL, RDT, TDBAL, TDT = 0x1000, 0x1018, 0x6000, 0x6018
-UNTOUCHED = 0xDEAD  # put into a tail to see whether a doorbell is rung
+UNTOUCHED = 0xDEAD  # written to a tail; it stays when no doorbell is rung
 
 CTRL, STATUS, EEC, RDRXCTL, LINKS, SECRXSTAT = 0, 8, 0x10010, 0x2F00, 0x42A4, 0x8D04
 
 
-class Words:
-    """The BAR. Resets are over at once, and all that is waited for is there."""
+class FakeRegisters:
+    """The BAR. Resets end at once, and every bit that the driver waits for is set."""
 
     read_clears = False
 
@@ -55,35 +55,35 @@ class Words:
         pass
 
 
-class HandPort(IxgbePort):
-    """The port over `Words`."""
+class FakePort(IxgbePort):
+    """The real port over `FakeRegisters`."""
 
     wait_seconds = 0.05
     link_seconds = 0.05
     drain_seconds = 0.05
 
-    def _take(self) -> Words:
-        self.access = Words()
+    def _map_registers(self) -> FakeRegisters:
+        self.access = FakeRegisters()
         self.bus_mastering = False
         return self.access
 
-    def _bus_mastering(self, on: bool) -> None:
+    def _set_bus_mastering(self, on: bool) -> None:
         self.bus_mastering = on
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A frame that the card took from a TX descriptor; `tag` of a VLAN that it would insert."""
+    """A frame that the card took from a TX descriptor; `tag` is the VLAN tag to insert."""
 
     frame: bytes
     tag: int | None
 
 
 class FakeCard(PortHarness):
-    """The card's side of the descriptor rings."""
+    """The card's end of the descriptor rings."""
 
-    port_class = HandPort
-    port: HandPort
+    port_class = FakePort
+    port: FakePort
 
     def start(self) -> FakeCard:
         self.rx_head = [0] * 16
@@ -91,26 +91,26 @@ class FakeCard(PortHarness):
         self.context: list[int | None] = [None] * 16
         return super().start()
 
-    def words(self, queue: int, slot: int, base: int = RDBAL) -> Any:
+    def words(self, queue: int, index: int, base: int = RDBAL) -> Any:
         """Both words of a descriptor, as cdata."""
         low, high = (self.port.access.read32(base + queue * 0x40 + 4 * i) for i in (0, 1))
         offset = (high << 32 | low) - self.rings_bus
-        address = self.descriptors.segment.address + offset + 16 * slot
+        address = self.descriptors.segment.address + offset + 16 * index
         return ffi.cast("uint64_t *", address)
 
     def tail(self, queue: int = 0, base: int = RDT) -> int:
         return self.port.access.read32(base + queue * 0x40)
 
     def offset(self, bus: int) -> int:
-        """Where in packet memory a device address is."""
+        """Offset in packet memory of a device address."""
         shift = self.addresses.page_shift
         for page, start in enumerate(self.addresses.page_bus):
             if 0 <= bus - start < 1 << shift:
                 return (page << shift) + bus - start
-        raise AssertionError(f"the card is to use {bus:#x}, which is no packet memory")
+        raise AssertionError(f"descriptor with address {bus:#x}, which is not packet memory")
 
     def reach(self, bus: int, length: int) -> memoryview:
-        """What DMA to `bus` touches, which must lie in one page."""
+        """The bytes that DMA to `bus` accesses; they must lie in one page."""
         begin, end = self.offset(bus), self.offset(bus + length - 1) + 1
         assert end - begin == length, f"DMA of {length} bytes at {bus:#x} leaves its page"
         return self.packets.segment.memory[begin:end]
@@ -126,20 +126,20 @@ class FakeCard(PortHarness):
         tag: int = 0,
     ) -> bool:
         """Write a frame to the next descriptor; False when the driver has offered none."""
-        slot = self.rx_head[queue]
-        if slot == self.tail(queue):
+        index = self.rx_head[queue]
+        if index == self.tail(queue):
             return False
-        words = self.words(queue, slot)
-        assert words[1] == 0, "the descriptor is not blank"
+        words = self.words(queue, index)
+        assert words[1] == 0, "the second word of the descriptor is not 0"
         self.reach(words[0], len(frame))[:] = frame
         words[0] = low
         length = len(frame) if length is None else length
         words[1] = DD | status | length << 32 | tag << 48
-        self.rx_head[queue] = (slot + 1) % self.config.rx_descriptors
+        self.rx_head[queue] = (index + 1) % self.config.rx_descriptors
         return True
 
     def transmit(self, queue: int = 0, limit: int = 1 << 30) -> list[Sent]:
-        """Send up to `limit` descriptors; those with RS are done then."""
+        """Send at most `limit` descriptors; complete those with RS."""
         sent = []
         while self.tx_head[queue] != self.tail(queue, TDT) and limit > 0:
             limit -= 1
@@ -161,5 +161,5 @@ class FakeCard(PortHarness):
 
 
 def number(n: int, length: int = 60) -> bytes:
-    """A frame that says which it is."""
+    """Frame number `n`: its number, repeated."""
     return struct.pack("!I", n) * (length // 4) + bytes(length % 4)

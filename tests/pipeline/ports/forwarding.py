@@ -1,6 +1,6 @@
-"""A simulated card, the driver of the real one, and a loop that sends back what it receives.
+"""A simulated card with the driver of the real one, and a loop that sends back what it receives.
 
-For tests of the pair, with no lane, no rings and no workers between them.
+For tests of card and driver together, without rings and workers.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from ringline.shm.packets import DescriptorMemory, PacketMemory
 from ringline.shm.segments import Segment
 
 BUFFERS = 8192
-PATIENCE = 20.0  # seconds; for a loaded machine
+TIMEOUT = 20.0  # seconds; long, for a busy machine
 
 
 @dataclass
 class Pair:
-    """An opened port and what is behind it."""
+    """An open port with its lane, and the packets received so far."""
 
     port: Sim82599Port
     lane: Lane
@@ -53,7 +53,7 @@ class Pair:
             total += got
             self.received += [(queue, (refs[i].length, refs[i].rss_hash)) for i in range(got)]
             sent = 0
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + TIMEOUT
             while send and sent < got and time.monotonic() < deadline:
                 sent += c_port.tx_burst(c_port, queue, refs + sent, got - sent)
                 if sent < got:
@@ -62,8 +62,8 @@ class Pair:
         return total
 
     def until_finished(self) -> None:
-        """Forward until the wire is dry and all it brought was sent."""
-        deadline = time.monotonic() + PATIENCE
+        """Forward until the wire has finished and all packets are sent."""
+        deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
             if self.turn() == 0 and self.port.wire_finished() and self.port.posted()[1] == 0:
                 return
@@ -71,7 +71,7 @@ class Pair:
 
 
 class CardProcess:
-    """The model in a process of its own, as a supervisor starts it."""
+    """The model in a process of its own, started as by the supervisor."""
 
     def __init__(self, config: Config, *segments: Segment) -> None:
         self.control, theirs = control.Control.pair()
@@ -91,22 +91,22 @@ class CardProcess:
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
-        received = self.control.receive(PATIENCE)
-        assert received is not None, "the card's process does not answer"
+        received = self.control.receive(TIMEOUT)
+        assert received is not None, "the card process does not answer"
         return received[0]
 
     def close(self) -> None:
         self.control.close()
         try:
-            self.process.wait(PATIENCE)
+            self.process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
 
 
 @dataclass
-class Machine:
-    """Memory and, in process mode, a card; ports come and go."""
+class CardHarness:
+    """Packet memory and, in process mode, a card process; `pair` opens a port on them."""
 
     config: Config
     packets: PacketMemory
@@ -136,8 +136,8 @@ class Machine:
 
 
 @contextlib.contextmanager
-def machine(wire: WireConfig, *, process: bool = False, **port: Any) -> Iterator[Machine]:
-    """Everything but the port."""
+def card_harness(wire: WireConfig, *, process: bool = False, **port: Any) -> Iterator[CardHarness]:
+    """Make everything except the port."""
     name = f"t{os.getpid()}-sim"
     config = Config(
         name=name,
@@ -154,4 +154,4 @@ def machine(wire: WireConfig, *, process: bool = False, **port: Any) -> Iterator
             running = CardProcess(config, descriptors.segment, packets.segment, card)
             stack.callback(running.close)
             assert running.answer() == {"event": "ready"}
-        yield Machine(config, packets, descriptors, books, card, running)
+        yield CardHarness(config, packets, descriptors, books, card, running)

@@ -1,4 +1,4 @@
-"""Frames for tests, their checksums made here."""
+"""Frames for tests, with checksums computed independently of the code under test."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pseudo(source: bytes, destination: bytes, protocol: int, length: int) -> byt
 def segment(
     source: bytes, destination: bytes, protocol: int, ports: tuple[int, int], payload: bytes
 ) -> bytes:
-    """UDP (17) or TCP (6) with a right checksum."""
+    """A UDP (17) or TCP (6) segment with a correct checksum."""
     if protocol == 17:
         header = struct.pack("!HHHH", *ports, 8 + len(payload), 0)
         at = 6

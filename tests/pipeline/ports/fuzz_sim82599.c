@@ -1,6 +1,6 @@
-/* A driver that does everything wrong, against the model under ASan and UBSan:
- * whatever is in registers, descriptors, frames and the mailbox, the model stays
- * within its windows and its own memory, and its books balance.
+/* Random accesses to the model under ASan and UBSan: for any content of registers,
+ * descriptors, frames and mailbox, the model stays within its windows and its own
+ * memory, and its counters balance.
  *
  * Arguments: seed, rounds. */
 #include <stdio.h>
@@ -30,7 +30,7 @@ static uint64_t anything(void)
     return low << 33 ^ (uint64_t)chance(1u << 31) << 8 ^ chance(1u << 31);
 }
 
-/* Values as they might be meant, and now and then as they never are. */
+/* A plausible value for a register; one in eight is random. */
 static uint32_t value_for(uint32_t reg)
 {
     if (chance(8) == 0)
@@ -73,7 +73,7 @@ static uint32_t some_register(void)
     }
 }
 
-static void look(struct rl_sim *sim, uint32_t reg)
+static void poll_register(struct rl_sim *sim, uint32_t reg)
 {
     for (uint32_t i = 0; i < 8; i++)
         rl_sim_read(sim, reg);
@@ -84,17 +84,17 @@ static void change(struct rl_sim *sim, uint32_t reg, uint32_t clear, uint32_t se
     rl_sim_write(sim, reg, (rl_sim_read(sim, reg) & ~clear) | set);
 }
 
-/* Enough for traffic to flow, whatever was before. */
+/* Initialise the card so that traffic flows, from any state. */
 static void bring_up(struct rl_sim *sim)
 {
     rl_sim_write(sim, 0x888, ~0u);
     rl_sim_write(sim, 0x0, 1u << 26 | 1u << 3);
-    look(sim, 0x0);
-    look(sim, 0x10010);
-    look(sim, 0x2f00);
+    poll_register(sim, 0x0);
+    poll_register(sim, 0x10010);
+    poll_register(sim, 0x2f00);
     rl_sim_write(sim, 0x42a8, 2u << 16);
     rl_sim_write(sim, 0x42a0, 3u << 13 | 1u << 12);
-    look(sim, 0x42a4);
+    poll_register(sim, 0x42a4);
     change(sim, 0x2f00, 0, chance(2) << 1);
     rl_sim_write(sim, 0x5080, 7u << 8);
     rl_sim_write(sim, 0x5818, chance(4) ? 0x00f30001 : (uint32_t)anything());
@@ -114,11 +114,11 @@ static void bring_up(struct rl_sim *sim)
             for (uint32_t i = 0; i < 4; i++)
                 if (offsets[i] != 0x14 || bank == 0x1000)
                     rl_sim_write(sim, at + offsets[i], value_for(offsets[i]));
-            look(sim, at + 0x28);
+            poll_register(sim, at + 0x28);
         }
     }
     rl_sim_write(sim, 0x8d00, 2);
-    look(sim, 0x8d04);
+    poll_register(sim, 0x8d04);
     rl_sim_write(sim, 0x3000, 1);
     rl_sim_write(sim, 0x8d00, 0);
 }

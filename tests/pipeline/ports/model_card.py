@@ -20,7 +20,7 @@ PACKETS_BUS = 0x1_0000_0000
 
 @dataclass(frozen=True, order=True)
 class Received:
-    """A packet as the driver got it."""
+    """A received packet."""
 
     frame: bytes
     queue: int
@@ -29,15 +29,15 @@ class Received:
     tag: int | None
 
 
-class Deaf:
-    """Registers of the model, without those that nothing is to be written to."""
+class IgnoringRegisters:
+    """The registers of the model; writes to the addresses `ignored` are lost."""
 
     def __init__(self, sim: Sim82599) -> None:
         self.sim = sim
-        self.deaf: Container[int] = ()
+        self.ignored: Container[int] = ()
 
     def write32(self, address: int, value: int) -> None:
-        if address not in self.deaf:
+        if address not in self.ignored:
             self.sim.write32(address, value)
 
     def __getattr__(self, name: str) -> Any:
@@ -45,24 +45,24 @@ class Deaf:
 
 
 class ModelPort(IxgbePort):
-    """The port over the model's registers; the bench maps its windows."""
+    """The real port over the registers of the model; `ModelCard` maps the DMA windows."""
 
     wait_seconds = 0.05
     link_seconds = 0.05
     drain_seconds = 0.05
 
-    def _take(self) -> RegisterAccess:
+    def _map_registers(self) -> RegisterAccess:
         self.sim = Sim82599()
-        self.sim.bus_master(False)  # as it is on PCI until somebody asks for it
-        self.registers = Deaf(self.sim)
+        self.sim.bus_master(False)  # its state after PCI enumeration
+        self.registers = IgnoringRegisters(self.sim)
         return self.registers
 
-    def _bus_mastering(self, on: bool) -> None:
+    def _set_bus_mastering(self, on: bool) -> None:
         self.sim.bus_master(on)
 
 
 class ModelCard(PortHarness):
-    """Traffic is what the wire of the model brings; what it received, the bench sends back."""
+    """A port that sends back every packet that the wire of the model delivers."""
 
     port_class = ModelPort
     port: ModelPort
@@ -78,7 +78,7 @@ class ModelCard(PortHarness):
         return self.port.sim
 
     def carry(self, frames: list[bytes], steps: int = 40) -> list[Received]:
-        """Let `frames` arrive, send all that is received back, and say what that was."""
+        """Let `frames` arrive and send received packets back; returns the received packets."""
         self.sim.load(table(frames))
         seen = []
         waiting: list[list[Any]] = [[] for _ in range(self.config.queues)]

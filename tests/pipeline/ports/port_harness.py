@@ -1,4 +1,4 @@
-"""A port on a lane of its own, worked by hand in place of the driver process."""
+"""A port on a lane of its own, driven by the test in place of the driver process."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ringline.shm.segments import Segment
 
 
 class PortHarness:
-    """What the lane does to a port, in steps that a test can take one by one.
+    """The calls of a lane to a port, as methods that a test calls one by one.
 
-    With `pages`, packet memory is of pages of 2 ** `pages` bytes at addresses in no order.
+    With `pages`, packet memory has pages of 2 ** `pages` bytes at unordered device addresses.
     """
 
     port_class: type[IxgbePort]
@@ -80,16 +80,17 @@ class PortHarness:
         self.port.start()
         return self
 
-    # -- the driver's side ----------------------------------------------------------------
+    # -- calls of the driver ----------------------------------------------------------------
 
     def rx_burst(self, queue: int = 0, n: int = 64) -> list[Any]:
-        """The references that a burst returns, as structs."""
+        """The references of one receive burst."""
         refs = ffi.new("struct rl_reference[]", n or 1)
         taken = self.c_port.rx_burst(self.c_port, queue, refs, n)
         return [ffi.new("struct rl_reference *", refs[i])[0] for i in range(taken)]
 
     def tx_burst(self, refs: list[Any], queue: int = 0) -> int:
-        """Post them as the lane does: it says in the ledger first where they are."""
+        """Post packets as the lane does: set their ledger words first. Returns how many were
+        posted."""
         array = ffi.new("struct rl_reference[]", max(len(refs), 1))
         for i, ref in enumerate(refs):
             array[i] = ref
@@ -104,13 +105,13 @@ class PortHarness:
         return int(self.c_port.reclaim(self.c_port, queue))
 
     def held(self, ref: Any, queue: int = 0) -> Any:
-        """Book a received packet as the lane does: with worker `queue`."""
+        """Book a received packet as the lane does: the worker `queue` holds it."""
         self.ledger[ref.buffer] = lib.RL_HOLDER_WORKER << 28 | queue << 8 | ref.port
         self.counters(queue).rx_packets += 1
         return ref
 
     def packet(self, frame: bytes, tag: int | None = None, blank: bool = False) -> Any:
-        """A packet of a worker, in a buffer from the free list."""
+        """A packet that a worker holds, in a buffer from the free list."""
         self.memory.free_count -= 1
         buffer = self.memory.free[self.memory.free_count]
         origin = 255 if blank else 0

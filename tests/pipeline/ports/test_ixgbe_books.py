@@ -1,5 +1,5 @@
-"""Whatever card and lane do to the rings of the 82599, in whatever order: every frame is where it
-should be, and every buffer in exactly one place."""
+"""Random sequences of card and lane operations on the rings of the 82599: every frame arrives in
+order, and every buffer is in exactly one place."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ counts = st.integers(1, 70)
 
 
 class Rings(RuleBasedStateMachine):
-    """One queue with short rings and few spare buffers, so that everything runs out."""
+    """One queue with short rings and few spare buffers, so that each of them runs out."""
 
     def __init__(self) -> None:
         super().__init__()
         self.card = FakeCard(f"t{os.getpid()}-rings{next(numbers)}", buffers=64 + 90).start()
         self.frames = itertools.count()
-        self.arrived: list[bytes] = []  # good ones, not received yet
+        self.arrived: list[bytes] = []  # without errors, not received yet
         self.with_worker: list[Any] = []
         self.posted: list[Sent] = []  # the card has not sent them yet
         self.errors = 0
@@ -48,7 +48,7 @@ class Rings(RuleBasedStateMachine):
         return (self.card.tail() - self.card.rx_head[0]) % 64
 
     @rule(n=st.integers(0, 64))
-    def harvest(self, n: int) -> None:
+    def receive(self, n: int) -> None:
         for ref in self.card.rx_burst(n=n):
             assert self.card.frame(ref) == self.arrived.pop(0)
             self.with_worker.append(self.card.held(ref))

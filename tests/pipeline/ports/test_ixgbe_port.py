@@ -1,4 +1,4 @@
-"""What a running 82599 can be asked and told, against the device model."""
+"""A running 82599 port over the device model: hashes, filters, statistics, link, stop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from ringline.pipeline._pipeline import lib
 from ringline.pipeline.configuration.config import PortConfig
+from ringline.pipeline.ports.ixgbe.initialisation import STEPS, start_link
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
 from ringline.pipeline.ports.port import Link
 from ringline.shm.errors import ConfigurationError, HardwareError
@@ -19,8 +20,8 @@ from .fake_card import LINKS, FakeCard
 from .frames import BROADCAST, CARD, OTHER, packet
 from .model_card import ModelCard
 
-# The vectors published with the receive side scaling of Windows: addresses and ports, the hash
-# over the addresses alone, and the hash over both.
+# The published verification vectors of receive-side scaling (Microsoft): addresses and ports, the
+# hash of the addresses alone, and the hash of both.
 VECTORS = [
     ("66.9.149.187", "161.142.100.80", 2794, 1766, 0x323E8FC2, 0x51CCC178),
     ("199.92.111.2", "65.69.140.83", 14230, 4739, 0xD718262A, 0xC626B0EA),
@@ -72,7 +73,7 @@ def test_every_queue_gets_its_share(instance: Callable[[], str], queues: int) ->
         assert set(card.residuals().values()) == {0}
 
 
-def test_what_is_not_ip_goes_to_queue_0(instance: Callable[[], str]) -> None:
+def test_frames_other_than_ip_go_to_queue_0(instance: Callable[[], str]) -> None:
     with ModelCard(instance(), queues=4).start() as card:
         arp = BROADCAST + CARD + b"\x08\x06" + bytes(46)
         (one,) = card.carry([arp])
@@ -81,7 +82,7 @@ def test_what_is_not_ip_goes_to_queue_0(instance: Callable[[], str]) -> None:
 
 
 @pytest.mark.parametrize("protocol", [6, 17])
-def test_with_the_symmetric_key_both_directions_meet(
+def test_with_the_symmetric_key_both_directions_take_the_same_queue(
     instance: Callable[[], str], protocol: int
 ) -> None:
     there = [packet("10.0.0.1", "10.9.8.7", protocol, (1000 + n, 53)) for n in range(50)]
@@ -92,7 +93,7 @@ def test_with_the_symmetric_key_both_directions_meet(
         assert len({queue for queue, _ in seen.values()}) == 4
 
 
-def test_a_key_of_ones_own(instance: Callable[[], str]) -> None:
+def test_a_configured_key_is_used(instance: Callable[[], str]) -> None:
     hashes = []
     for key in ("00" * 40, "6d5a" * 20, "symmetric"):
         with ModelCard(instance(), rss_key=key).start() as card:
@@ -101,30 +102,29 @@ def test_a_key_of_ones_own(instance: Callable[[], str]) -> None:
     assert hashes[1] == hashes[2] != hashes[0]
 
 
-def test_promiscuous_and_the_address_can_be_changed_while_it_runs(
-    instance: Callable[[], str],
+@pytest.mark.parametrize(
+    ("config", "accepted"),
+    [
+        ({}, [CARD, OTHER, BROADCAST]),
+        ({"promiscuous": False}, [CARD, BROADCAST]),
+        ({"promiscuous": False, "mac": OTHER.hex(":")}, [OTHER, BROADCAST]),
+        ({"mac": OTHER.hex(":")}, [CARD, OTHER, BROADCAST]),
+    ],
+)
+def test_the_configuration_says_which_destinations_the_card_accepts(
+    instance: Callable[[], str], config: dict[str, Any], accepted: list[bytes]
 ) -> None:
     def to(address: bytes) -> bytes:
         return address + FLOWS[0][6:]
 
-    everybody = [to(CARD), to(OTHER), to(BROADCAST)]
-
-    def received(card: ModelCard) -> list[bytes]:
-        return [one.frame[:6] for one in card.carry(everybody)]
-
-    with ModelCard(instance()).start() as card:
-        assert received(card) == [CARD, OTHER, BROADCAST]
-        card.port.set_promiscuous(False)
-        assert received(card) == [CARD, BROADCAST]
-        card.port.set_mac(OTHER.hex(":"))
-        assert card.port.mac == OTHER.hex(":")
-        assert received(card) == [OTHER, BROADCAST]
-        card.port.set_promiscuous(True)
-        assert received(card) == [CARD, OTHER, BROADCAST]
+    frames = [to(CARD), to(OTHER), to(BROADCAST)]
+    with ModelCard(instance(), **config).start() as card:
+        assert card.port.mac == config.get("mac", CARD.hex(":"))
+        assert [one.frame[:6] for one in card.carry(frames)] == accepted
         assert card.sim.faults() == []
 
 
-def test_what_was_received_can_be_harvested_after_receiving_has_stopped(
+def test_packets_in_the_ring_can_be_received_after_receiving_has_stopped(
     instance: Callable[[], str],
 ) -> None:
     with ModelCard(instance()).start() as card:
@@ -145,7 +145,7 @@ def test_what_was_received_can_be_harvested_after_receiving_has_stopped(
         assert card.sim.faults() == []
 
 
-def test_a_stopped_card_is_off_in_every_part(instance: Callable[[], str]) -> None:
+def test_stop_disables_queues_receiver_and_dma(instance: Callable[[], str]) -> None:
     enable, rxen, disable, enabled = 1 << 25, 1, 1 << 2, 1 << 19
     with ModelCard(instance(), queues=2).start() as card:
         card.carry(FLOWS[:5])
@@ -197,9 +197,9 @@ def test_the_link_decides_whether_the_lane_may_send(instance: Callable[[], str])
         assert card.c_port.ready == 0
 
 
-def test_without_a_link_it_starts_all_the_same(instance: Callable[[], str]) -> None:
+def test_a_port_starts_without_a_link(instance: Callable[[], str]) -> None:
     with ModelCard(instance()) as card:
-        card.port.steps = tuple(step for step in card.port.steps if step != "start_link")
+        card.port.steps = tuple(step for step in STEPS if step is not start_link)
         card.start()
         assert card.port.link() == Link(False, 0)
 
@@ -212,7 +212,7 @@ def test_without_a_link_it_starts_all_the_same(instance: Callable[[], str]) -> N
         (0x8D04, 0, "SECRXSTAT.SECRX_RDY to become 1; it is 0"),
     ],
 )
-def test_a_card_that_does_not_answer_is_an_error_that_says_what_was_awaited(
+def test_a_card_that_does_not_answer_is_an_error_that_names_the_awaited_field(
     instance: Callable[[], str], address: int, bits: int, words: str
 ) -> None:
     with FakeCard(instance()) as card:
@@ -224,7 +224,7 @@ def test_a_card_that_does_not_answer_is_an_error_that_says_what_was_awaited(
         assert not card.port.bus_mastering
 
 
-def test_a_card_that_does_not_answer_while_it_is_stopped_is_told_and_stopped(
+def test_a_card_that_does_not_answer_is_stopped_and_reported(
     instance: Callable[[], str],
 ) -> None:
     with FakeCard(instance()).start() as card:
@@ -237,12 +237,12 @@ def test_a_card_that_does_not_answer_while_it_is_stopped_is_told_and_stopped(
         assert not card.port.bus_mastering
 
 
-def test_a_register_file_that_is_plain_memory_counts_what_it_shows(
+def test_counters_in_plain_memory_count_from_the_start(
     instance: Callable[[], str],
 ) -> None:
     with FakeCard(instance()) as card:
         words = card.port.access.words
-        words[0x4074 // 4] = 1000  # of a life before
+        words[0x4074 // 4] = 1000  # counted before the start
         card.start()
         assert card.port.statistics()["rx_good_packets"] == 0
         words[0x4074 // 4] = 1005
@@ -251,13 +251,13 @@ def test_a_register_file_that_is_plain_memory_counts_what_it_shows(
 
 
 @pytest.mark.parametrize("queues", [0, 17])
-def test_queues_that_the_card_does_not_have(queues: int) -> None:
+def test_a_number_of_queues_that_the_card_does_not_have_is_refused(queues: int) -> None:
     config: Any = replace(PortConfig("wan", "pci:0000:03:00.0"), queues=queues)
     with pytest.raises(ConfigurationError, match=f"1 to 16 queues, not {queues}"):
         IxgbePort(config, 0, None)
 
 
-def test_closing_is_stopping_and_may_be_repeated(instance: Callable[[], str]) -> None:
+def test_close_stops_the_port_and_may_be_repeated(instance: Callable[[], str]) -> None:
     with ModelCard(instance()).start() as card:
         card.carry(FLOWS[:5])
         card.port.close()

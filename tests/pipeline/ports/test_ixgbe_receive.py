@@ -1,4 +1,4 @@
-"""The receive burst of the 82599, against descriptors written by hand."""
+"""The receive burst of the 82599, with descriptors that the test fills."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def card(instance: Callable[[], str]) -> Iterator[FakeCard]:
         yield card.start()
 
 
-def test_a_reference_says_all_that_the_descriptor_says(card: FakeCard) -> None:
+def test_a_reference_has_the_fields_of_the_descriptor(card: FakeCard) -> None:
     frame = number(7, 200)
     card.receive(frame, queue=1, status=EOP | VP | L4I | IPCS, low=0xCAFEF00D << 32 | 2, tag=0x6123)
     (ref,) = card.rx_burst(queue=1)
@@ -42,8 +42,8 @@ def test_a_reference_says_all_that_the_descriptor_says(card: FakeCard) -> None:
         (IPCS | IPE, 0, lib.RL_FLAG_CHECKSUM_BAD),
         (IPCS | L4I | L4E, 1, lib.RL_FLAG_L3_OK | lib.RL_FLAG_CHECKSUM_BAD | lib.RL_FLAG_HASH),
         (IPCS | IPE | L4I, 0, lib.RL_FLAG_L4_OK | lib.RL_FLAG_CHECKSUM_BAD),
-        (IPCS | L4I | L4E, UDP, lib.RL_FLAG_L3_OK),  # perhaps it only has no checksum
-        (L4E | IPE, 0, 0),  # errors of checks that were not made mean nothing
+        (IPCS | L4I | L4E, UDP, lib.RL_FLAG_L3_OK),  # the packet may have no checksum (erratum)
+        (L4E | IPE, 0, 0),  # errors without the bits for checks made are ignored
     ],
 )
 def test_flags(card: FakeCard, status: int, low: int, flags: int) -> None:
@@ -54,7 +54,7 @@ def test_flags(card: FakeCard, status: int, low: int, flags: int) -> None:
 
 
 @pytest.mark.parametrize("strip", [False, True])
-def test_a_tag_is_told_only_where_tags_are_stripped(
+def test_a_tag_is_reported_only_when_tags_are_stripped(
     instance: Callable[[], str], strip: bool
 ) -> None:
     with FakeCard(instance(), vlan_strip=strip).start() as card:
@@ -64,15 +64,15 @@ def test_a_tag_is_told_only_where_tags_are_stripped(
         assert not strip or ref.vlan_tci == 0x6123
 
 
-def test_every_slot_is_posted_again_and_the_tail_stays_one_behind(card: FakeCard) -> None:
+def test_every_descriptor_is_posted_again_and_the_tail_stays_one_behind(card: FakeCard) -> None:
     assert card.tail() == 63
     for n in range(10):
         card.receive(number(n))
     refs = card.rx_burst()
     assert card.tail() == 9
     fresh = set()
-    for slot in range(64):
-        words = card.words(0, slot)
+    for index in range(64):
+        words = card.words(0, index)
         assert words[1] == 0
         offset = card.offset(words[0]) - card.packets.first_offset
         buffer, inside = divmod(offset, card.packets.stride)
@@ -97,7 +97,7 @@ def test_a_ring_goes_round_with_every_frame_in_order(card: FakeCard) -> None:
     assert got == expected > 600
 
 
-def test_no_more_than_asked_for(card: FakeCard) -> None:
+def test_a_burst_takes_at_most_n_packets(card: FakeCard) -> None:
     for n in range(10):
         card.receive(number(n))
     assert [card.frame(ref) for ref in card.rx_burst(n=3)] == [number(n) for n in range(3)]
@@ -136,7 +136,7 @@ def test_without_a_free_buffer_nothing_is_taken_and_no_descriptor_is_lost(
         assert len(card.rx_burst()) == 5
 
 
-def test_starvation_is_not_counted_while_nothing_waits(instance: Callable[[], str]) -> None:
+def test_starvation_is_not_counted_when_no_packet_waits(instance: Callable[[], str]) -> None:
     with FakeCard(instance(), buffers=64 + 5).start() as card:
         for n in range(5):
             card.receive(number(n))
@@ -173,7 +173,7 @@ def test_nothing_but_errors_is_an_empty_burst_with_a_doorbell(card: FakeCard) ->
     assert [card.frame(ref) for ref in card.rx_burst()] == [number(100)]
 
 
-def test_errors_count_as_looked_at_and_not_as_starvation(card: FakeCard) -> None:
+def test_dropped_errors_use_up_the_burst_and_are_not_starvation(card: FakeCard) -> None:
     for n in range(20):
         card.receive(number(n), status=EOP | RXE if n < 6 else EOP)
     assert [card.frame(ref) for ref in card.rx_burst(n=8)] == [number(6), number(7)]
@@ -186,7 +186,7 @@ def test_a_frame_of_several_descriptors_is_one_drop(card: FakeCard) -> None:
     card.receive(number(2), status=0)
     card.receive(number(2), status=0)
     assert [card.frame(ref) for ref in map(card.held, card.rx_burst())] == [number(1)]
-    assert card.counters(0).drop_rx_error == 0  # its end has not come yet
+    assert card.counters(0).drop_rx_error == 0  # the frame is not complete yet
     card.receive(number(2), status=EOP)
     card.receive(number(3))
     assert [card.frame(ref) for ref in map(card.held, card.rx_burst())] == [number(3)]
@@ -195,7 +195,7 @@ def test_a_frame_of_several_descriptors_is_one_drop(card: FakeCard) -> None:
     assert set(card.residuals().values()) == {0}
 
 
-def test_a_frame_that_never_ended_does_not_outlive_a_stop(card: FakeCard) -> None:
+def test_an_incomplete_frame_is_forgotten_by_a_stop(card: FakeCard) -> None:
     card.receive(number(1), status=0)
     assert card.rx_burst() == []
     card.port.stop()
@@ -204,7 +204,7 @@ def test_a_frame_that_never_ended_does_not_outlive_a_stop(card: FakeCard) -> Non
     assert [card.frame(ref) for ref in card.rx_burst()] == [number(2)]
 
 
-def test_descriptors_of_an_earlier_life_are_not_taken_for_done(
+def test_old_content_of_descriptors_is_not_taken_for_completed(
     instance: Callable[[], str],
 ) -> None:
     with FakeCard(instance()) as card:
@@ -215,7 +215,7 @@ def test_descriptors_of_an_earlier_life_are_not_taken_for_done(
         assert card.reclaim() == 0
 
 
-def test_pages_anywhere(instance: Callable[[], str]) -> None:
+def test_buffers_in_unordered_pages(instance: Callable[[], str]) -> None:
     with FakeCard(instance(), pages=14).start() as card:
         for n in range(200):
             assert card.receive(number(n, 1000))

@@ -1,8 +1,9 @@
-"""The initialisation of the 82599 against the device model: whole, with each step left out, and
-with each register that cannot be written."""
+"""The initialisation of the 82599 against the device model: complete, without each step, and with
+writes to each register ignored."""
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections import Counter
 from collections.abc import Callable, Container
@@ -11,15 +12,18 @@ from typing import Any
 import pytest
 
 from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.ports.ixgbe import initialisation
+from ringline.pipeline.ports.ixgbe.card import Card
 from ringline.pipeline.ports.ixgbe.initialisation import STEPS
 from ringline.pipeline.ports.ixgbe.registers import REGISTERS
 from ringline.shm.errors import HardwareError
 
 from .bare_82599 import table
-from .fake_card import CTRL, STATUS, FakeCard, Words
+from .fake_card import CTRL, STATUS, FakeCard, FakeRegisters
 from .frames import BROADCAST, OTHER, packet
 from .model_card import ModelCard
 
+Step = Callable[[Card], None]
 MAC = "02:00:00:00:00:77"
 OURS = bytes.fromhex(MAC.replace(":", ""))
 CONFIG: dict[str, Any] = {"queues": 4, "promiscuous": False, "mac": MAC, "vlan_strip": True}
@@ -41,13 +45,13 @@ TRAFFIC = [*PLAIN, TAGGED, FOREIGN, LONG]
 
 
 def observe(
-    instance: str, steps: tuple[str, ...] = STEPS, deaf: Container[int] = ()
+    instance: str, steps: tuple[Step, ...] = STEPS, ignored: Container[int] = ()
 ) -> dict[str, Any]:
-    """All that is seen from outside when such an initialisation is followed by traffic."""
+    """All observable results of an initialisation followed by traffic."""
     seen: dict[str, Any] = {}
     with ModelCard(instance, **CONFIG) as card:
         card.port.steps = steps
-        card.port.registers.deaf = deaf
+        card.port.registers.ignored = ignored
         try:
             card.start()
         except HardwareError as error:
@@ -65,62 +69,74 @@ def observe(
 
 
 @pytest.fixture(scope="module")
-def right() -> dict[str, Any]:
-    """What is seen of the whole initialisation."""
+def expected() -> dict[str, Any]:
+    """The results of the complete initialisation."""
     return observe(f"t{os.getpid()}-ixgbe-start")
 
 
-def test_traffic_flows_and_the_model_finds_no_fault(right: dict[str, Any]) -> None:
-    assert "error" not in right
-    assert right["faults"] == []
-    assert (right["link"].up, right["link"].mbps) == (True, 10000)
-    assert right["mac"] == MAC
+def test_traffic_flows_and_the_model_finds_no_fault(expected: dict[str, Any]) -> None:
+    assert "error" not in expected
+    assert expected["faults"] == []
+    assert (expected["link"].up, expected["link"].mbps) == (True, 10000)
+    assert expected["mac"] == MAC
     stripped = TAGGED[:12] + TAGGED[16:]
-    frames = Counter(one.frame for one in right["received"])
+    frames = Counter(one.frame for one in expected["received"])
     assert frames == Counter([*PLAIN, stripped])
     checked = lib.RL_FLAG_L3_OK | lib.RL_FLAG_L4_OK
-    for one in right["received"]:
+    for one in expected["received"]:
         wanted = lib.RL_FLAG_L4_OK if one.frame in TCP else checked
         assert one.flags & checked == wanted
         assert one.flags & lib.RL_FLAG_HASH
         assert one.tag == (TAG if one.frame == stripped else None)
-    assert {one.queue for one in right["received"]} == {0, 1, 2, 3}
+    assert {one.queue for one in expected["received"]} == {0, 1, 2, 3}
 
 
-def test_the_queue_is_the_redirection_of_the_hash(right: dict[str, Any]) -> None:
-    for one in right["received"]:
+def test_the_queue_is_the_redirection_of_the_hash(expected: dict[str, Any]) -> None:
+    for one in expected["received"]:
         assert one.queue == one.rss_hash % 128 % 4
 
 
-def test_the_card_counts_the_same_as_the_driver(right: dict[str, Any]) -> None:
-    statistics = right["statistics"]
+def test_the_card_counts_the_same_as_the_driver(expected: dict[str, Any]) -> None:
+    statistics = expected["statistics"]
     frames = [*PLAIN, TAGGED]
     assert statistics["rx_good_packets"] == statistics["tx_good_packets"] == len(frames)
     size = sum(len(frame) + CRC for frame in frames)
     assert statistics["rx_good_bytes"] == statistics["tx_good_bytes"] == size
     assert (statistics["rx_oversize"], statistics["rx_undersize"]) == (1, 0)
-    queues = Counter(one.queue for one in right["received"])
+    queues = Counter(one.queue for one in expected["received"])
     for queue in range(4):
         assert statistics[f"rx_queue{queue}_packets"] == queues[queue]
         assert statistics[f"tx_queue{queue}_packets"] == queues[queue]
         assert statistics[f"rx_queue{queue}_dropped"] == 0
 
 
-def test_an_orderly_stop_leaves_every_buffer_free(right: dict[str, Any]) -> None:
-    port_faults, card_faults, residuals = right["stop"]
+def test_an_orderly_stop_leaves_every_buffer_free(expected: dict[str, Any]) -> None:
+    port_faults, card_faults, residuals = expected["stop"]
     assert (port_faults, card_faults) == ([], [])
     assert set(residuals.values()) == {0}
+
+
+def test_every_function_of_the_file_is_one_step() -> None:
+    """A step that is written and then forgotten in `STEPS` would never run."""
+    written = [
+        each
+        for name, each in vars(initialisation).items()
+        if inspect.isfunction(each)
+        and each.__module__ == initialisation.__name__
+        and not name.startswith("_")
+    ]
+    assert written == list(STEPS)
 
 
 LRST, RST, MASTER_DISABLE = 1 << 3, 1 << 26, 1 << 2
 
 
-class Slow(Words):
-    """A model that looks at its registers now and then: `looks` says what it does each time."""
+class SlowRegisters(FakeRegisters):
+    """A model that polls its registers: each entry of `polls` is what it does at one poll."""
 
-    def __init__(self, looks: list[Callable[[Words], None]]) -> None:
+    def __init__(self, polls: list[Callable[[FakeRegisters], None]]) -> None:
         super().__init__()
-        self.looks = looks
+        self.polls = polls
         self.log: list[tuple[int, int]] = []
 
     def write32(self, address: int, value: int) -> None:
@@ -128,18 +144,18 @@ class Slow(Words):
         self.words[address // 4] = value
 
     def relax(self) -> None:
-        if self.looks:
-            self.looks.pop(0)(self)
+        if self.polls:
+            self.polls.pop(0)(self)
 
     def clear(self, bits: int) -> None:
         self.words[CTRL // 4] &= ~bits
 
 
-def started(instance: str, access: Slow) -> list[tuple[int, int]]:
-    """All that is written while a port starts on such a card."""
+def started(instance: str, access: SlowRegisters) -> list[tuple[int, int]]:
+    """All writes while a port starts on such a card."""
     with FakeCard(instance) as card:
         card.port.access = access
-        card.port._take = lambda: access
+        card.port._map_registers = lambda: access
         card.port.open(card.memory, card.descriptors, card.descriptors.device_addresses("offset"))
         card.start()
         assert not access.words[CTRL // 4] & (LRST | RST | MASTER_DISABLE)
@@ -151,7 +167,7 @@ def test_nothing_is_written_before_both_resets_are_over(
     instance: Callable[[], str], first: int
 ) -> None:
     over: list[int] = []
-    access = Slow(
+    access = SlowRegisters(
         [
             lambda card: card.clear(first),
             lambda card: None,
@@ -166,28 +182,28 @@ def test_nothing_is_written_before_both_resets_are_over(
 
 
 def test_a_card_that_does_not_end_its_dma_is_reset_twice(instance: Callable[[], str]) -> None:
-    def follow(card: Slow) -> None:
+    def follow(card: SlowRegisters) -> None:
         card.clear(LRST | RST)
-        card.looks.append(follow)
+        card.polls.append(follow)
 
-    access = Slow([follow])
+    access = SlowRegisters([follow])
     access.words[STATUS // 4] = 1 << 19
     log = started(instance(), access)
     assert sum(address == CTRL and value & RST > 0 for address, value in log) == 2
 
 
-# What the model cannot tell, because a reset leaves just that. On a card the EEPROM, or firmware
-# that went on working after the reset, may have left something else.
-UNTOLD = {
+# Steps whose absence the model cannot show, because a reset leaves the same values. On a real card
+# the EEPROM, or firmware that runs after the reset, may leave others.
+UNDETECTED = {
     "size_receive_buffer": "the first packet buffer has all 512 KiB after a reset",
     "bound_frames": "a reset switches jumbo frames off, and MAXFRS only counts for those",
     "finish_frames": "CRC and padding are on after a reset",
     "set_thresholds": "WTHRESH is 0 after a reset; PTHRESH and HTHRESH only say when to prefetch",
 }
-UNTOLD_REGISTERS = {
+UNDETECTED_REGISTERS = {
     "HLREG0": "CRC in both directions and padding are on after a reset, jumbo frames off",
-    "MAXFRS": UNTOLD["bound_frames"],
-    "RXPBSIZE": UNTOLD["size_receive_buffer"],
+    "MAXFRS": UNDETECTED["bound_frames"],
+    "RXPBSIZE": UNDETECTED["size_receive_buffer"],
     "TXPBSIZE": "the first packet buffer has all 160 KiB after a reset",
     "MTQC": "0 after a reset, which is one traffic class",
     "RDH": "0 after a reset",
@@ -206,28 +222,28 @@ def addresses_of(name: str) -> Container[int]:
     }
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_step_that_is_left_out_is_told(
-    instance: Callable[[], str], right: dict[str, Any], step: str
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+def test_a_missing_step_is_detected(
+    instance: Callable[[], str], expected: dict[str, Any], step: Step
 ) -> None:
-    steps = tuple(name for name in STEPS if name != step)
-    assert (observe(instance(), steps) == right) is (step in UNTOLD)
+    steps = tuple(each for each in STEPS if each is not step)
+    assert (observe(instance(), steps) == expected) is (step.__name__ in UNDETECTED)
 
 
 @pytest.mark.parametrize(
     "name", [n for n, r in REGISTERS.items() if r.mode in ("RW", "RW64", "WO")]
 )
-def test_a_register_that_cannot_be_written_is_told(
-    instance: Callable[[], str], right: dict[str, Any], name: str
+def test_ignored_writes_to_a_register_are_detected(
+    instance: Callable[[], str], expected: dict[str, Any], name: str
 ) -> None:
-    seen = observe(instance(), deaf=addresses_of(name))
-    assert (seen == right) is (name in UNTOLD_REGISTERS)
+    seen = observe(instance(), ignored=addresses_of(name))
+    assert (seen == expected) is (name in UNDETECTED_REGISTERS)
 
 
-def test_a_frame_cannot_pass_its_buffer_whatever_the_card_takes(
+def test_no_frame_is_written_past_its_buffer(
     instance: Callable[[], str],
 ) -> None:
-    """Jumbo frames are switched on behind its back: each comes in pieces, and is dropped."""
+    """A jumbo frame, with jumbo frames switched on by the test, takes several buffers: dropped."""
     hlreg0, jumboen, maxfrs = 0x4240, 1 << 2, 0x4268
     with ModelCard(instance(), **CONFIG) as card:
         card.start()
@@ -244,8 +260,8 @@ def test_a_frame_cannot_pass_its_buffer_whatever_the_card_takes(
         assert set(card.residuals().values()) == {0}
 
 
-def test_nothing_of_the_last_time_is_taken_for_new(instance: Callable[[], str]) -> None:
-    """Descriptors that the card had done and nobody had looked at, in both directions."""
+def test_descriptors_of_an_earlier_start_are_not_taken_for_new(instance: Callable[[], str]) -> None:
+    """Completed descriptors that the driver had not read, in both directions."""
     with ModelCard(instance(), **CONFIG) as card:
         card.start()
         card.carry(PLAIN, steps=3)

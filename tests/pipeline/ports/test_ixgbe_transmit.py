@@ -1,4 +1,4 @@
-"""The transmit burst of the 82599 and its completion, against descriptors read by hand."""
+"""The transmit burst of the 82599 and its completion, with descriptors that the test reads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def balanced(card: FakeCard) -> bool:
     return set(card.residuals().values()) == {0}
 
 
-def test_what_is_posted_is_what_the_card_finds(card: FakeCard) -> None:
+def test_the_card_finds_the_posted_packets(card: FakeCard) -> None:
     assert card.tx_burst(packets(card, 10), queue=1) == 10
     assert card.transmit(queue=0) == []
     assert card.transmit(queue=1) == frames(10)
@@ -37,11 +37,11 @@ def test_what_is_posted_is_what_the_card_finds(card: FakeCard) -> None:
 
 def test_only_the_last_descriptor_of_a_burst_reports(card: FakeCard) -> None:
     card.tx_burst(packets(card, 5))
-    reports = [bool(card.words(0, slot, TDBAL)[1] & RS) for slot in range(5)]
+    reports = [bool(card.words(0, index, TDBAL)[1] & RS) for index in range(5)]
     assert reports == [False] * 4 + [True]
 
 
-def test_one_doorbell_a_burst_and_none_without_work(card: FakeCard) -> None:
+def test_one_doorbell_per_burst_and_none_without_packets(card: FakeCard) -> None:
     card.tx_burst(packets(card, 5))
     assert card.tail(base=TDT) == 5
     card.port.access.write32(TDT, UNTOUCHED)
@@ -65,10 +65,10 @@ def test_a_burst_completes_as_a_whole(card: FakeCard) -> None:
     assert card.reclaim() == 0
 
 
-def test_completions_are_booked_where_packets_came_in_and_went_out(card: FakeCard) -> None:
+def test_completions_are_booked_at_the_input_and_the_output_queue(card: FakeCard) -> None:
     refs = packets(card, 10)
     for ref in refs[:3]:
-        card.ledger[ref.buffer] |= 1 << 8  # came in at queue 1
+        card.ledger[ref.buffer] |= 1 << 8  # received by queue 1
     card.counters(0).rx_packets -= 3
     card.counters(1).rx_packets += 3
     card.tx_burst(refs, queue=1)
@@ -96,7 +96,7 @@ def test_a_full_ring_takes_what_fits(card: FakeCard) -> None:
     assert card.tx_burst(refs) == 63
     assert card.tx_burst(refs[63:]) == 0
     assert card.transmit() == frames(63)
-    assert card.tx_burst(refs[63:]) == 0  # nobody has looked yet
+    assert card.tx_burst(refs[63:]) == 0  # not reclaimed yet
     assert card.reclaim() == 63
     assert card.tx_burst(refs[63:]) == 1
     card.transmit()
@@ -104,7 +104,7 @@ def test_a_full_ring_takes_what_fits(card: FakeCard) -> None:
     assert balanced(card)
 
 
-def test_a_burst_is_a_batch_at_most(instance: Callable[[], str]) -> None:
+def test_a_burst_posts_at_most_one_batch(instance: Callable[[], str]) -> None:
     with FakeCard(instance(), tx_descriptors=256).start() as card:
         assert card.tx_burst(packets(card, 100)) == lib.RL_BATCH_MAX
         assert card.transmit() == frames(lib.RL_BATCH_MAX)
@@ -145,7 +145,7 @@ def test_tags_are_inserted_and_a_context_is_sent_when_the_tag_changes(card: Fake
     assert card.tail(base=TDT) == 8 + 3
     assert card.transmit() == [Sent(number(n), tag) for n, tag in enumerate(tags)]
     assert card.reclaim() == 8
-    card.tx_burst([card.packet(number(9), 7)])  # the queue still knows this tag
+    card.tx_burst([card.packet(number(9), 7)])  # the context still has this tag
     assert card.tail(base=TDT) == 12
     assert card.transmit() == [Sent(number(9), 7)]
     card.reclaim()
@@ -163,8 +163,8 @@ def test_a_context_and_its_packet_fit_or_neither_is_posted(card: FakeCard, used:
     tags = [1, 2, 2, 3]
     refs = [card.packet(number(n), tag) for n, tag in enumerate(tags)]
     sent = card.tx_burst(refs)
-    slots = [2, 4, 5, 7]
-    assert sent == sum(slot <= 63 - used for slot in slots)
+    needed = [2, 4, 5, 7]  # descriptors up to and including each packet
+    assert sent == sum(descriptors <= 63 - used for descriptors in needed)
     assert card.transmit()[used:] == [Sent(number(n), tag) for n, tag in enumerate(tags[:sent])]
     assert card.reclaim() == used + sent
     rest = [card.packet(number(n), tag) for n, tag in enumerate(tags)]
@@ -172,7 +172,7 @@ def test_a_context_and_its_packet_fit_or_neither_is_posted(card: FakeCard, used:
     assert card.transmit() == [Sent(number(n), tag) for n, tag in enumerate(tags)]
 
 
-def test_pages_anywhere(instance: Callable[[], str]) -> None:
+def test_buffers_in_unordered_pages(instance: Callable[[], str]) -> None:
     with FakeCard(instance(), pages=14).start() as card:
         for ref in packets(card, 64):
             card.tx_burst([ref])
@@ -183,7 +183,7 @@ def test_pages_anywhere(instance: Callable[[], str]) -> None:
             card.reclaim()
 
 
-def test_what_was_not_sent_is_booked_when_the_port_stops(card: FakeCard) -> None:
+def test_unsent_packets_are_booked_when_the_port_stops(card: FakeCard) -> None:
     card.tx_burst([card.packet(number(n), 5) for n in range(3)])
     card.tx_burst([card.packet(number(9), blank=True)])
     card.receive(number(1))
@@ -198,22 +198,22 @@ def test_what_was_not_sent_is_booked_when_the_port_stops(card: FakeCard) -> None
     assert balanced(card)
 
 
-def test_what_the_card_still_sends_is_waited_for(card: FakeCard) -> None:
+def test_stop_waits_until_posted_packets_are_sent(card: FakeCard) -> None:
     card.tx_burst(packets(card, 3))
-    card.port.access.relax = card.transmit  # it does so while the driver waits
+    card.port.access.relax = card.transmit  # the card sends while the driver waits
     card.port.stop()
     assert card.counters(0).drop_tx_down == 0
     assert card.counters(0).transmitted == 3
     assert balanced(card)
 
 
-def test_what_the_card_sent_counts_as_sent_whatever_goes_wrong_while_it_stops(
+def test_sent_packets_count_as_sent_when_the_stop_fails(
     card: FakeCard,
 ) -> None:
     card.tx_burst(packets(card, 3))
     card.transmit()
     card.tx_burst(packets(card, 2, first=3))
-    card.port.access.write32(SECRXSTAT, 0)  # it does not answer any more
+    card.port.access.write32(SECRXSTAT, 0)  # the card no longer answers
     card.port.stop()
     assert card.port.faults()
     assert (card.counters(0).transmitted, card.counters(0).drop_tx_down) == (3, 2)
@@ -241,7 +241,7 @@ def test_a_port_can_be_started_again(card: FakeCard) -> None:
     assert balanced(card)
 
 
-def test_too_few_buffers_are_told_with_the_sum(instance: Callable[[], str]) -> None:
+def test_too_few_buffers_are_an_error_with_the_numbers(instance: Callable[[], str]) -> None:
     with (
         FakeCard(instance(), buffers=127, queues=2) as card,
         pytest.raises(Exception, match=r"2 x 64 = 128 for its RX descriptors, and 127 are free"),

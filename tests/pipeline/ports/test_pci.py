@@ -1,4 +1,4 @@
-"""PCI lookup under a sysfs root, with trees of files that are made here."""
+"""PCI devices below a fake sysfs root that the tests make."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BAR_BYTES = 0x20000
 
 @pytest.fixture
 def device(tmp_path: Path) -> Path:
-    """The folder of an 82599 that no kernel driver has."""
+    """The folder of an 82599 without a kernel driver."""
     folder = tmp_path / "bus" / "pci" / "devices" / ADDRESS
     folder.mkdir(parents=True)
     (folder / "vendor").write_text("0x8086\n")
@@ -37,7 +37,9 @@ def bind(device: Path, driver: str, interface: str, **files: str) -> None:
         (device / "net" / interface / name).write_text(text + "\n")
 
 
-def test_an_absent_address_is_named_with_those_there_are(device: Path, tmp_path: Path) -> None:
+def test_a_missing_device_is_an_error_that_lists_the_present_ones(
+    device: Path, tmp_path: Path
+) -> None:
     with pytest.raises(EnvironmentLacks) as caught:
         PciDevice("0000:99:00.0", tmp_path)
     assert "0000:99:00.0" in str(caught.value)
@@ -69,18 +71,18 @@ def test_an_interface_that_is_up_is_refused_by_name(
 @pytest.mark.parametrize(
     "files", [{"flags": "0x1002", "operstate": "up"}, {"operstate": "down"}, {}]
 )
-def test_an_interface_that_is_down_is_not_in_the_way(
+def test_an_interface_that_is_down_is_accepted(
     device: Path, tmp_path: Path, files: dict[str, str]
 ) -> None:
     bind(device, "ixgbe", "eth7", **files)
     PciDevice(ADDRESS, tmp_path).check_unused()
 
 
-def test_a_card_answers_once_it_is_mapped_and_bus_mastering_is_a_bit_of_its_own(
+def test_mapping_enables_memory_space_and_bus_mastering_is_separate(
     device: Path, tmp_path: Path
 ) -> None:
     pci = PciDevice(ADDRESS, tmp_path)
-    assert (device / "config").read_bytes()[4:6] == b"\x40\x01"  # as no driver has touched it
+    assert (device / "config").read_bytes()[4:6] == b"\x40\x01"  # no driver has used it
     pci.map_bar(BAR_BYTES).close()
     assert (device / "config").read_bytes()[4:6] == b"\x42\x01"
     pci.set_bus_mastering(True)
@@ -89,14 +91,14 @@ def test_a_card_answers_once_it_is_mapped_and_bus_mastering_is_a_bit_of_its_own(
     assert (device / "config").read_bytes()[4:6] == b"\x42\x01"
 
 
-def test_dma_can_be_stopped_by_whoever_is_left(
+def test_dma_can_be_stopped_by_another_process(
     device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RINGLINE_SYSFS", str(tmp_path))
     PciDevice(ADDRESS, tmp_path).set_bus_mastering(True)
     stop_dma(ADDRESS)
     assert not (device / "config").read_bytes()[4] & 4
-    stop_dma("0000:99:00.0")  # pulled out meanwhile: nothing is left to stop
+    stop_dma("0000:99:00.0")  # a device that was removed: does nothing
 
 
 def test_a_bar_is_the_file_itself(device: Path, tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_a_bar_is_the_file_itself(device: Path, tmp_path: Path) -> None:
         bar.close()
 
 
-def test_a_bar_that_is_too_small_is_told_with_both_sizes(device: Path, tmp_path: Path) -> None:
+def test_a_bar_that_is_too_small_is_an_error_with_both_sizes(device: Path, tmp_path: Path) -> None:
     (device / "resource0").write_bytes(bytes(4096))
     with pytest.raises(EnvironmentLacks, match=r"4096 bytes.*131072"):
         PciDevice(ADDRESS, tmp_path).map_bar(BAR_BYTES)
@@ -141,17 +143,17 @@ def test_the_driver_is_chosen_by_pci_id(device: Path, tmp_path: Path) -> None:
         create_port(PortConfig("wan", f"pci:{ADDRESS}"), 0, tmp_path)
 
 
-def test_an_id_that_is_no_number_is_told(device: Path, tmp_path: Path) -> None:
+def test_an_id_that_is_not_a_number_is_an_error(device: Path, tmp_path: Path) -> None:
     (device / "vendor").write_text("\n")
     with pytest.raises(EnvironmentLacks, match="vendor does not hold"):
         create_port(PortConfig("wan", f"pci:{ADDRESS}"), 0, tmp_path)
 
 
-def test_an_unknown_device_string_says_what_is_known(tmp_path: Path) -> None:
+def test_an_unknown_device_string_is_an_error_that_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"port\.wan\.device.*'e1000'.*sim:82599"):
         create_port(PortConfig("wan", "e1000"), 0, tmp_path)
 
 
-def test_more_queues_than_the_card_has(device: Path, tmp_path: Path) -> None:
+def test_more_queues_than_the_card_has_are_refused(device: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"port\.wan\.queues.*16 queues, not 17"):
         create_port(PortConfig("wan", f"pci:{ADDRESS}", queues=17), 0, tmp_path)

@@ -1,4 +1,4 @@
-"""The register language, against a register file that is a dictionary."""
+"""Register tables and registers, over a fake register file that is a dictionary."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ringline.pipeline.ports.registers import Registers, table
 from ringline.shm.errors import Bug, HardwareError
 
 TABLE = table("""\
-# Comments and empty lines are for the reader.
+# Comments and empty lines are ignored.
 
 CTRL     0x0000  -         RW    device control | DISABLE 2, MODE 15:13, RST 26
 STATUS   0x0008  -         RO    device status | READY 19
@@ -22,7 +22,7 @@ QPRC     0x1030  +0x40*2   RC    packets of a queue
 
 
 class Memory:
-    """Registers that keep what was written; `clears` makes reading clear."""
+    """Registers that keep what was written; with `clears` a read clears counters."""
 
     def __init__(self, clears: bool = False) -> None:
         self.read_clears = clears
@@ -169,9 +169,7 @@ def test_a_counter_begins_again_at_zero(clears: bool) -> None:
     assert registers.GPRC.read() == 4
 
 
-def test_a_counter_that_a_reset_took_back_begins_again(
-    registers: Registers, memory: Memory
-) -> None:
+def test_a_counter_that_a_reset_cleared_starts_again(registers: Registers, memory: Memory) -> None:
     memory.words[0x408C] = 5
     registers.GORC.read()
     memory.words[0x408C] = 0
@@ -187,10 +185,10 @@ def test_the_sum_of_an_array_and_the_list_of_counters(registers: Registers, memo
 
 
 def test_a_wait_ends_when_the_field_has_the_value(registers: Registers, memory: Memory) -> None:
-    looks = iter(range(3))
-    memory.on_relax = lambda: memory.words.update({8: 1 << 19}) if next(looks) == 2 else None
+    polls = iter(range(3))
+    memory.on_relax = lambda: memory.words.update({8: 1 << 19}) if next(polls) == 2 else None
     registers.STATUS.wait("READY", 1, 5.0)
-    assert list(looks) == []
+    assert list(polls) == []
 
 
 def test_a_wait_that_fails_names_register_field_and_both_values(registers: Registers) -> None:
@@ -208,26 +206,17 @@ def test_a_wait_that_fails_names_register_field_and_both_values(registers: Regis
         assert part in str(caught.value)
 
 
-def test_a_dump_shows_fields_and_clears_nothing(registers: Registers, memory: Memory) -> None:
-    memory.read_clears = True
-    memory.words.update({0: 0x0400A000, 0x4074: 5})
-    text = registers.dump()
-    assert "CTRL           0x0400a000 DISABLE=0x0 MODE=0x5 RST=0x1" in text
-    assert "RXDCTL[3]" in text
-    assert memory.words[0x4074] == 5
-
-
 @pytest.mark.parametrize(
     "line",
     ["CTRL 0x0 - RW", "ctrl 0x0 - RW x", "CTRL 0 - RW x", "CTRL 0x0 +4 RW x", "CTRL 0x0 - XX x",
      "CTRL 0x0 - RW x | 3 FIELD", "A 0x0 - RW x\nA 0x4 - RW x"],
 )  # fmt: skip
-def test_a_table_with_a_mistake_is_refused(line: str) -> None:
+def test_an_invalid_table_is_refused(line: str) -> None:
     with pytest.raises(Bug):
         table(line)
 
 
-def test_a_bar_must_reach_behind_the_last_register() -> None:
+def test_the_end_of_a_register_is_the_size_that_its_bar_needs() -> None:
     assert TABLE["CTRL"].end == 4
     assert TABLE["GORC"].end == 0x4090
     assert TABLE["RXDCTL"].end == 0x1028 + 3 * 0x40 + 4

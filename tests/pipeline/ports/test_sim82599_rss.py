@@ -1,4 +1,4 @@
-"""Receive-side scaling of the simulated 82599: the published vectors, and queue = RETA entry."""
+"""Receive-side scaling of the simulated 82599: the published vectors, and the queue from RETA."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ TCP, UDP, ICMP = 6, 17, 1
 
 
 def received(frame: bytes, *, queues: int = 4, fields: int | None = None) -> tuple[int, int, int]:
-    """Queue, hash and RSS type that the card gives to `frame`."""
-    with Bare82599() as bench:
-        bench.bring_up(queues)
+    """Queue, hash and RSS type of `frame` as received."""
+    with Bare82599() as driver:
+        driver.bring_up(queues)
         if fields is not None:
-            bench.set_rss(queues, fields=fields)
-        bench.sim.load(table([frame]))
-        bench.sim.step()
-        assert bench.sim.faults() == []
-        found = [(q, r.hash, r.rss_type) for q in range(queues) for r in bench.receive(q)]
+            driver.set_rss(queues, fields=fields)
+        driver.sim.load(table([frame]))
+        driver.sim.step()
+        assert driver.sim.faults() == []
+        found = [(q, r.hash, r.rss_type) for q in range(queues) for r in driver.receive(q)]
     (only,) = found
     return only
 
@@ -113,43 +113,43 @@ def test_ports_are_found_behind_options_and_a_tag() -> None:
     ],
     ids=["ARP", "not IP", "version 6 as IPv4", "header too short"],
 )
-def test_what_is_not_ip_goes_to_queue_0_without_a_hash(frame: bytes) -> None:
+def test_frames_other_than_ip_go_to_queue_0_without_a_hash(frame: bytes) -> None:
     assert received(frame) == (0, 0, 0)
 
 
-def test_fields_that_are_off_fall_back_to_addresses_or_to_nothing() -> None:
+def test_with_fields_disabled_the_hash_is_of_addresses_or_absent() -> None:
     (source, sport), (destination, dport), by_addresses, _ = VECTORS[2]
     frame = packet(source, destination, UDP, (sport, dport))
     assert received(frame, fields=1 << 17) == (by_addresses % 4, by_addresses, 2)
     assert received(frame, fields=1 << 16) == (0, 0, 0)
 
 
-def test_a_rewritten_reta_and_key_count_from_the_next_frame_on() -> None:
+def test_a_new_reta_and_key_hold_from_the_next_frame_on() -> None:
     (source, sport), (destination, dport), _, by_ports = VECTORS[3]
     frame = packet(source, destination, UDP, (sport, dport))
-    with Bare82599() as bench:
-        bench.bring_up(4)
-        bench.sim.load(table([frame], repeat=0))
+    with Bare82599() as driver:
+        driver.bring_up(4)
+        driver.sim.load(table([frame], repeat=0))
         entry = by_ports % 128
         for queue in (3, 1, 2, 0):
-            bench.change(0x5C00 + entry // 4 * 4, 0xF << entry % 4 * 8, queue << entry % 4 * 8)
+            driver.change(0x5C00 + entry // 4 * 4, 0xF << entry % 4 * 8, queue << entry % 4 * 8)
             for q in range(4):
-                bench.receive(q)
-            bench.sim.step()
-            assert [q for q in range(4) if bench.receive(q)] == [queue]
-        bench.set_rss(4, key=bytes(40))
+                driver.receive(q)
+            driver.sim.step()
+            assert [q for q in range(4) if driver.receive(q)] == [queue]
+        driver.set_rss(4, key=bytes(40))
         for q in range(4):
-            bench.receive(q)
-        bench.sim.step()
-        assert {r.hash for q in range(4) for r in bench.receive(q)} == {0}
+            driver.receive(q)
+        driver.sim.step()
+        assert {r.hash for q in range(4) for r in driver.receive(q)} == {0}
 
 
 def test_without_rss_everything_goes_to_queue_0() -> None:
     (source, sport), (destination, dport), *_ = VECTORS[0]
-    with Bare82599() as bench:
-        bench.bring_up(4)
-        bench.write(0x5818, 0)
-        bench.sim.load(table([packet(source, destination, UDP, (sport, dport))]))
-        bench.sim.step()
-        (only,) = bench.receive(0)
+    with Bare82599() as driver:
+        driver.bring_up(4)
+        driver.write(0x5818, 0)
+        driver.sim.load(table([packet(source, destination, UDP, (sport, dport))]))
+        driver.sim.step()
+        (only,) = driver.receive(0)
     assert (only.rss_type, only.hash) == (0, 0)

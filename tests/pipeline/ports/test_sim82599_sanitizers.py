@@ -1,4 +1,4 @@
-"""The model under AddressSanitizer and UndefinedBehaviorSanitizer, with a driver that lies."""
+"""The model under AddressSanitizer and UndefinedBehaviorSanitizer, with a random driver."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_whatever_a_driver_does_stays_within_bounds_and_balances(fuzzer: Path, seed: int) -> None:
+def test_random_accesses_stay_within_bounds_and_balance(fuzzer: Path, seed: int) -> None:
     done = subprocess.run(
         [str(fuzzer), str(seed), str(ROUNDS)],
         capture_output=True,
@@ -38,8 +38,8 @@ def test_whatever_a_driver_does_stays_within_bounds_and_balances(fuzzer: Path, s
     assert done.stderr == ""
 
 
-def test_the_model_includes_nothing_of_the_driver() -> None:
-    """It is written from the datasheet, or it would share the driver's mistakes."""
+def test_the_model_includes_no_header_of_the_driver() -> None:
+    """The model must not share mistakes of the driver, so it shares no code with it."""
     for source in MODEL.rglob("*.[ch]"):
         for line in source.read_text().splitlines():
             if line.startswith('#include "'):

@@ -1,4 +1,4 @@
-"""What a simulated wire sends: replays as a card would send them, flows with right headers."""
+"""What a simulated wire sends: replays padded as by a sending card, flows with correct headers."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from ringline.pipeline.ports.sim82599.wire import (
 )
 from ringline.workers.captures import headers
 from ringline.workers.captures.captures import CaptureError, read_capture, write_capture
+
+from ... import packet_headers
 
 DATA = Path(__file__).parents[2] / "data"
 make: Any = type("Make", (), runpy.run_path(str(DATA / "make.py")))
@@ -56,7 +58,7 @@ def test_frames_begin_at_cache_lines_with_zeros_between() -> None:
 def test_oversize_frames_stay_and_are_counted() -> None:
     made = from_replay(str(DATA / "oversize.pcap"))
     assert len(made.lengths) == 7
-    assert made.oversize == 5  # of four untagged one has 1514 bytes, of three tagged one 1518
+    assert made.oversize == 5  # of 7: one untagged frame of 1514 and one tagged of 1518 bytes fit
     assert max(made.lengths) == 8042
 
 
@@ -94,11 +96,11 @@ def test_cut_frames_are_replayed_with_a_remark(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ip", ["ipv4", "ipv6", "mixed"])
 @pytest.mark.parametrize("protocol", ["udp", "tcp", "mixed"])
-def test_flows_have_right_headers(ip: str, protocol: str) -> None:
+def test_flows_have_correct_headers(ip: str, protocol: str) -> None:
     flows = FlowsConfig(count=40, sizes=(*IMIX, (61, 1)), ip=ip, protocol=protocol)
     kinds = set()
     for frame in from_flows(flows, CARD).sent(2000):
-        layers = headers.parse(frame)
+        layers = packet_headers.parse(frame)
         assert layers is not None
         assert frame[:6] == CARD
         assert layers.protocol is not None
@@ -113,14 +115,14 @@ def test_flows_have_right_headers(ip: str, protocol: str) -> None:
             assert int.from_bytes(segment[4:6], "big") == len(segment)
             assert any(segment[6:8])
         ends = layers.source, layers.destination
-        start = headers.pseudo_header_sum(*ends, layers.protocol, len(segment))
+        start = packet_headers.pseudo_header_sum(*ends, layers.protocol, len(segment))
         assert headers.checksum(segment, start) == 0
     versions = {"ipv4": {4}, "ipv6": {6}, "mixed": {4, 6}}[ip]
     protocols = {"udp": {17}, "tcp": {6}, "mixed": {6, 17}}[protocol]
     assert kinds == {(version, number) for version in versions for number in protocols}
 
 
-def test_sizes_are_the_longest_of_what_was_asked_and_what_headers_need() -> None:
+def test_a_size_too_small_for_the_headers_is_raised() -> None:
     lengths = {
         (ip, protocol): set(from_flows(FlowsConfig(4, ((60, 1),), ip, protocol), CARD).lengths)
         for ip in ("ipv4", "ipv6")
@@ -137,7 +139,7 @@ def test_sizes_are_the_longest_of_what_was_asked_and_what_headers_need() -> None
 @pytest.mark.parametrize("count", [1, 2, 12, 100, 30_000])
 def test_every_flow_is_sent_and_the_mix_is_exact(count: int) -> None:
     made = from_flows(FlowsConfig(count=count, sizes=IMIX), CARD)
-    inputs = Counter(headers.rss_input(made.frame(index)) for index in made.order)
+    inputs = Counter(packet_headers.rss_input(made.frame(index)) for index in made.order)
     assert len(inputs) == count
     assert len(set(inputs.values())) == 1
     sent = Counter(made.lengths[index] for index in made.order)
@@ -145,21 +147,21 @@ def test_every_flow_is_sent_and_the_mix_is_exact(count: int) -> None:
     assert shares == pytest.approx(dict(IMIX), abs=0.01)
 
 
-class Dull(random.Random):
-    """Chance that always gives the same."""
+class ConstantRandom(random.Random):
+    """A generator that always returns 0."""
 
     def getrandbits(self, bits: int) -> int:
         return 0
 
 
-def test_flows_are_distinct_whatever_chance_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(random, "Random", Dull)
+def test_flows_are_distinct_for_any_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "Random", ConstantRandom)
     made = from_flows(FlowsConfig(count=70_000), CARD)
-    assert len({headers.rss_input(made.frame(index)) for index in made.order}) == 70_000
+    assert len({packet_headers.rss_input(made.frame(index)) for index in made.order}) == 70_000
 
 
 def test_no_udp_checksum_is_zero() -> None:
-    """Zero would mean that there is none; one in 65536 is written as ones instead."""
+    """Zero means that there is none: such a sum, one in 65536, is written as all ones."""
     made = from_flows(FlowsConfig(count=200_000), CARD)
     checksums = [made.data[offset + 40 : offset + 42] for offset in made.offsets]
     assert b"\xff\xff" in checksums
@@ -174,15 +176,17 @@ def test_the_same_configuration_makes_the_same_frames() -> None:
 
 
 def test_flows_spread_over_queues() -> None:
-    """By a hash as linear as the card's: every queue of 16 gets some of 256 flows."""
+    """Every queue of 16 gets some of 256 flows, with a Toeplitz hash like that of the card."""
     made = from_flows(FlowsConfig(count=256), CARD)
-    queues = Counter(toeplitz(headers.rss_input(made.frame(index))) % 16 for index in made.order)
+    queues = Counter(
+        toeplitz(packet_headers.rss_input(made.frame(index))) % 16 for index in made.order
+    )
     assert set(queues) == set(range(16))
     assert max(queues.values()) < 48
 
 
 def toeplitz(data: bytes) -> int:
-    """The hash of receive-side scaling, with a key of alternating bits shifted by bytes."""
+    """The Toeplitz hash with a key that the card does not use."""
     key = int.from_bytes(bytes((17 * number + 109) % 256 for number in range(40)), "big")
     bits = int.from_bytes(data, "big")
     size = 8 * len(data)

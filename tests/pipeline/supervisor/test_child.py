@@ -1,4 +1,4 @@
-"""Promises of the supervisor's children, kept by small stand-in programs."""
+"""Guarantees of child processes, tested with small fake programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ringline.pipeline.supervisor.child import Child, how_it_ended
+from ringline.pipeline.supervisor.child import Child, exit_reason
 from ringline.shm.errors import EnvironmentLacks
 
 Start = Callable[[str], Child]
@@ -24,14 +24,14 @@ def start() -> Iterator[Start]:
     children: list[Child] = []
 
     def start_(program: str) -> Child:
-        child = Child("stand-in", [sys.executable, "-c", PREAMBLE + program], os.environ)
+        child = Child("fake", [sys.executable, "-c", PREAMBLE + program], os.environ)
         children.append(child)
         return child
 
     yield start_
     for child in children:
         if child.control.fileno() >= 0:
-            child.leave(0)
+            child.shut_down(0)
 
 
 def wait_for_exit(child: Child) -> None:
@@ -54,19 +54,18 @@ def answer(child: Child) -> dict[str, object]:
         ("pass", "exited with status 0"),
     ],
 )
-def test_exit_is_told_with_its_reason(start: Start, program: str, reason: str) -> None:
+def test_exit_is_reported_with_its_reason(start: Start, program: str, reason: str) -> None:
     child = start(program)
     wait_for_exit(child)
-    assert child.ended()
     assert child.reap() == reason
 
 
-def test_unnamed_signals_have_words_too() -> None:
-    assert how_it_ended(-64) == "was ended by SIGRTMAX"
-    assert how_it_ended(-50) == "was ended by signal 50"
+def test_signals_without_a_name_are_reported_too() -> None:
+    assert exit_reason(-64) == "was ended by SIGRTMAX"
+    assert exit_reason(-50) == "was ended by signal 50"
 
 
-def test_the_family_ends_with_the_child(start: Start) -> None:
+def test_processes_that_a_child_started_end_with_it(start: Start) -> None:
     child = start(
         "pid = os.fork()\n"
         "if pid == 0:\n"
@@ -81,7 +80,7 @@ def test_the_family_ends_with_the_child(start: Start) -> None:
     child.reap()
     readable, _, _ = select.select([grandchild], [], [], 10)
     os.close(grandchild)
-    assert readable, "a process that the child had started lives on"
+    assert readable, "a process that the child started still runs"
 
 
 def test_nothing_but_the_control_socket_is_inherited(start: Start) -> None:
@@ -99,33 +98,33 @@ def test_nothing_but_the_control_socket_is_inherited(start: Start) -> None:
     finally:
         os.close(read)
         os.close(write)
-    assert said["session"], "a terminal's keys would reach it"
+    assert said["session"], "keys pressed in a terminal would send it signals"
     assert said["in"] == "/dev/null"
     assert isinstance(said["fds"], list)
     assert said["fds"] == []
 
 
-def test_a_child_that_is_left_ends_by_itself_or_by_force(start: Start) -> None:
+def test_a_child_is_ended_by_its_closed_socket_or_by_sigkill(start: Start) -> None:
     listens = start("c = Control.from_environment()\ntry: c.receive(60)\nexcept Exception: pass\n")
-    assert listens.leave(30) == "exited with status 0"
-    assert start("time.sleep(600)").leave(0.1) == "was ended by SIGKILL"
+    assert listens.shut_down(30) == "exited with status 0"
+    assert start("time.sleep(600)").shut_down(0.1) == "was ended by SIGKILL"
 
 
-def test_a_child_that_is_gone_is_not_an_error_to_speak_to(start: Start) -> None:
+def test_sending_to_a_child_that_is_gone_is_no_error(start: Start) -> None:
     child = start("pass")
     wait_for_exit(child)
-    assert not child.tell({"do": "stop"})
+    assert not child.send({"do": "stop"})
     child.signal(signal.SIGKILL)
     child.reap()
 
 
 @pytest.mark.slow
-def test_a_child_that_never_reads_holds_nobody_up_for_long(start: Start) -> None:
+def test_sending_to_a_child_that_never_reads_ends(start: Start) -> None:
     child = start("time.sleep(600)")
     begin = time.monotonic()
-    while child.tell({"x": "y" * 20_000}):
+    while child.send({"do": "open", "config": {"x": "y" * 20_000}, "port": 0}):
         assert time.monotonic() - begin < 30
-    assert not child.ended()
+    assert not select.select([child.pidfd], [], [], 0)[0], "the child ended"
 
 
 def test_a_program_that_does_not_exist_is_named() -> None:

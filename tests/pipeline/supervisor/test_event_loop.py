@@ -1,4 +1,4 @@
-"""Promises of the supervisor's event loop."""
+"""Guarantees of the supervisor's event loop."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from ringline.pipeline.supervisor.event_loop import Loop
 
 
-def test_what_was_forgotten_in_this_turn_is_not_called() -> None:
-    """Also when another file has its number by now."""
+def test_a_forgotten_descriptor_is_not_served() -> None:
+    """Even if another file has its number now."""
     one, other = socket.socketpair()
     third, fourth = socket.socketpair()
     called: list[str] = []
@@ -47,27 +47,27 @@ def test_it_waits_for_the_first_deadline() -> None:
 
 
 def test_signals_come_in_order_with_everything_else() -> None:
-    heard: list[signal.Signals] = []
+    received: list[signal.Signals] = []
     with Loop() as loop:
-        loop.on_signal(heard.append)
+        loop.on_signal(received.append)
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
-        assert heard == [], "a handler did something by itself"
-        while len(heard) < 2:
+        assert received == [], "the signal was handled outside the loop"
+        while len(received) < 2:
             loop.turn([time.monotonic() + 10])
-    assert set(heard) == {signal.SIGTERM, signal.SIGINT}
+    assert set(received) == {signal.SIGTERM, signal.SIGINT}
 
 
-@pytest.mark.parametrize("last", [False, True])
-def test_signals_are_given_back_unless_the_process_ends(last: bool) -> None:
+@pytest.mark.parametrize("ignored", [False, True])
+def test_signal_handlers_are_restored_or_signals_ignored(ignored: bool) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with Loop(last=last):
+        with Loop(ignore_signals_after=ignored):
             pass
         restored = {number: signal.getsignal(number) for number in before}
-        assert (restored == before) == (not last)
-        if last:
-            os.kill(os.getpid(), signal.SIGTERM)  # does not end us, nor raises
+        assert (restored == before) == (not ignored)
+        if ignored:
+            os.kill(os.getpid(), signal.SIGTERM)  # neither ends this process nor raises
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

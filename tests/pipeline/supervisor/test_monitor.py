@@ -1,4 +1,4 @@
-"""Promises that hold for whoever keeps a child."""
+"""Guarantees of all monitors."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ control = Control.from_environment()
 """
 
 
-class Notes(Monitor):
-    """Notes all that it hears."""
+class RecordingMonitor(Monitor):
+    """Records the messages and the exit of its child."""
 
-    def __init__(self, loop: Loop, program: str, told: list[str]) -> None:
+    def __init__(self, loop: Loop, program: str, announced: list[str]) -> None:
         nothing = cast(Any, None)
         context = RunContext(
             config=nothing,
             loop=loop,
             instance=nothing,
             places={},
-            announce=told.append,
-            fail=nothing,
-            lack=nothing,
+            announce=announced.append,
+            end_now=nothing,
+            drain_and_end=nothing,
         )
         super().__init__(context, "child", [sys.executable, "-c", PROGRAM.format(program)])
-        self.words: list[Message] = []
-        self.end = ""
+        self.messages: list[Message] = []
+        self.exit_reason = ""
 
-    def heard(self, what: str, message: Message) -> None:
-        self.words.append(message)
+    def on_message(self, event: str, message: Message) -> None:
+        self.messages.append(message)
 
-    def ended(self, how: str) -> None:
+    def on_exit(self, reason: str) -> None:
         assert self.child is None
-        self.end = how
+        self.exit_reason = reason
 
     def wait_for_exit(self) -> None:
         assert self.child is not None
-        assert select.select([self.child.pidfd], [], [], 30)[0], "it does not end"
+        assert select.select([self.child.pidfd], [], [], 30)[0], "the child did not end"
 
 
 @pytest.fixture
@@ -58,44 +58,48 @@ def loop() -> Iterator[Loop]:
         yield made
 
 
-def test_last_words_are_heard_before_the_end(loop: Loop) -> None:
-    """However many they are, and though it ended before anybody listened."""
-    monitor = Notes(loop, "for n in range(150): control.send({'event': n})\nsys.exit(3)", [])
+def test_messages_are_handled_before_the_exit(loop: Loop) -> None:
+    """Even if there are many, and the child ended before the loop read any of them."""
+    monitor = RecordingMonitor(
+        loop, "for n in range(150): control.send({'event': n})\nsys.exit(3)", []
+    )
     monitor.spawn()
     monitor.wait_for_exit()
-    while not monitor.end:
+    while not monitor.exit_reason:
         loop.turn([None])
-    assert [word["event"] for word in monitor.words] == list(range(150))
-    assert monitor.end == "exited with status 3"
+    assert [message["event"] for message in monitor.messages] == list(range(150))
+    assert monitor.exit_reason == "exited with status 3"
 
 
 def test_descriptors_that_a_child_sends_are_closed(loop: Loop) -> None:
     program = "for n in range(3): control.send({'event': n}, [0, 1, 2])\n"
     before = len(os.listdir("/proc/self/fd"))
-    monitor = Notes(loop, program, [])
+    monitor = RecordingMonitor(loop, program, [])
     monitor.spawn()
     monitor.wait_for_exit()
-    while not monitor.end:
+    while not monitor.exit_reason:
         loop.turn([None])
-    assert len(monitor.words) == 3
+    assert len(monitor.messages) == 3
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_child_that_talks_without_end_does_not_keep_the_loop(loop: Loop) -> None:
-    monitor = Notes(loop, "while True: control.send({'event': 'more'})", [])
+def test_a_child_that_sends_without_end_does_not_block_the_loop(loop: Loop) -> None:
+    monitor = RecordingMonitor(loop, "while True: control.send({'event': 'more'})", [])
     monitor.spawn()
     for turn in range(1, 6):
         loop.turn([None])
-        assert len(monitor.words) <= 16 * turn
-    monitor.abandon(0.0)
+        assert len(monitor.messages) <= 16 * turn
+    monitor.shut_down(0.0)
     assert monitor.child is None
 
 
-def test_what_is_no_message_ends_the_child(loop: Loop) -> None:
-    told: list[str] = []
-    monitor = Notes(loop, "control._socket.send(b'.{'); import time; time.sleep(600)", told)
+def test_garbage_ends_the_child(loop: Loop) -> None:
+    announced: list[str] = []
+    monitor = RecordingMonitor(
+        loop, "control._socket.send(b'.{'); import time; time.sleep(600)", announced
+    )
     monitor.spawn()
-    while not monitor.end:
+    while not monitor.exit_reason:
         loop.turn([None])
-    assert monitor.end == "was ended by SIGKILL"
-    assert told == ["child: a control message is not a JSON object: b'{'; it is ended"]
+    assert monitor.exit_reason == "was ended by SIGKILL"
+    assert announced == ["child: a control message is not a JSON object: b'{'; it is ended"]

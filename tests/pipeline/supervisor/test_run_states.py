@@ -1,4 +1,4 @@
-"""Promises of the run table: every way through a run, without a process and without a clock."""
+"""Guarantees of the run table, tested without a process and without a clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.shm.errors import Bug
 
 
-def run_told(run: RunState, *events: RunEvent) -> tuple[RunState, list[RunAction]]:
+def run_after(run: RunState, *events: RunEvent) -> tuple[RunState, list[RunAction]]:
     done: list[RunAction] = []
     for event in events:
         run, actions = step_run(run, event, 0.0, Timeouts())
@@ -26,7 +26,7 @@ def run_told(run: RunState, *events: RunEvent) -> tuple[RunState, list[RunAction
 
 
 def test_an_orderly_run_does_everything_once_in_order() -> None:
-    run, done = run_told(
+    run, done = run_after(
         RunState(),
         RunEvent.OPENED,
         RunEvent.ALL_READY,
@@ -51,8 +51,8 @@ def test_an_orderly_run_does_everything_once_in_order() -> None:
 
 
 def test_a_dead_driver_stops_dma_first_and_its_books_are_settled() -> None:
-    run, _ = run_told(RunState(), RunEvent.OPENED, RunEvent.ALL_READY, RunEvent.BEGUN)
-    run, done = run_told(run, RunEvent.DRIVER_GONE, RunEvent.WORKERS_GONE, RunEvent.CARDS_GONE)
+    run, _ = run_after(RunState(), RunEvent.OPENED, RunEvent.ALL_READY, RunEvent.BEGUN)
+    run, done = run_after(run, RunEvent.DRIVER_GONE, RunEvent.WORKERS_GONE, RunEvent.CARDS_GONE)
     assert run.stage is Stage.ENDED
     assert done == [
         RunAction.STOP_DMA,
@@ -64,7 +64,7 @@ def test_a_dead_driver_stops_dma_first_and_its_books_are_settled() -> None:
 
 
 def test_a_driver_that_ends_without_closing_its_books_has_them_settled() -> None:
-    run, _ = run_told(
+    run, _ = run_after(
         RunState(),
         RunEvent.OPENED,
         RunEvent.ALL_READY,
@@ -73,23 +73,23 @@ def test_a_driver_that_ends_without_closing_its_books_has_them_settled() -> None
         RunEvent.DRAINED,
         RunEvent.WORKERS_GONE,
     )
-    run, done = run_told(run, RunEvent.DRIVER_GONE, RunEvent.WORKERS_GONE, RunEvent.CARDS_GONE)
+    run, done = run_after(run, RunEvent.DRIVER_GONE, RunEvent.WORKERS_GONE, RunEvent.CARDS_GONE)
     assert run.stage is Stage.ENDED
     assert RunAction.STOP_DMA in done
     assert done[-2:] == [RunAction.SETTLE, RunAction.FINISH]
 
 
 def test_a_second_stop_hurries_and_skips_nothing() -> None:
-    run, _ = run_told(
+    run, _ = run_after(
         RunState(), RunEvent.OPENED, RunEvent.ALL_READY, RunEvent.BEGUN, RunEvent.STOP
     )
     patient = run.deadline
-    run, done = run_told(run, RunEvent.STOP)
+    run, done = run_after(run, RunEvent.STOP)
     assert done == [RunAction.HURRY]
     assert run.deadline is not None
     assert patient is not None
     assert run.deadline < patient
-    _, done = run_told(
+    _, done = run_after(
         run,
         RunEvent.DEADLINE,
         RunEvent.WORKERS_GONE,
@@ -105,8 +105,8 @@ def test_a_second_stop_hurries_and_skips_nothing() -> None:
     ]
 
 
-def test_a_key_held_down_does_not_put_off_the_end() -> None:
-    run, _ = run_told(
+def test_repeated_stops_do_not_extend_the_drain() -> None:
+    run, _ = run_after(
         RunState(),
         RunEvent.OPENED,
         RunEvent.ALL_READY,
@@ -121,12 +121,14 @@ def test_a_key_held_down_does_not_put_off_the_end() -> None:
 
 def test_workers_have_the_time_to_be_killed() -> None:
     policy = RestartPolicy()
-    assert Timeouts().retire > 2 * policy.stop + policy.grace, "asked to stop, then killed"
+    assert Timeouts().retire > 2 * policy.stop + policy.grace, (
+        "there must be time to send Stop, then SIGKILL"
+    )
 
 
 def test_a_silent_driver_is_aborted_then_killed() -> None:
-    run, _ = run_told(RunState(), RunEvent.OPENED, RunEvent.ALL_READY, RunEvent.BEGUN)
-    run, done = run_told(run, RunEvent.DRIVER_SILENT, RunEvent.DEADLINE, RunEvent.DRIVER_GONE)
+    run, _ = run_after(RunState(), RunEvent.OPENED, RunEvent.ALL_READY, RunEvent.BEGUN)
+    run, done = run_after(run, RunEvent.DRIVER_SILENT, RunEvent.DEADLINE, RunEvent.DRIVER_GONE)
     assert done == [
         RunAction.ABORT_DRIVER,
         RunAction.KILL_DRIVER,
@@ -153,12 +155,12 @@ RUNS = reachable_runs()
 
 
 def test_every_run_ends() -> None:
-    """Whoever asks for the end gets it, even when no child ever answers."""
+    """STOP leads to the end even if no child ever answers."""
     for first in RUNS:
         run = first
-        told_stop = step_run(run, RunEvent.STOP, 0.0, Timeouts())
-        run = told_stop[0]
-        done: list[RunAction] = list(told_stop[1])
+        stopping = step_run(run, RunEvent.STOP, 0.0, Timeouts())
+        run = stopping[0]
+        done: list[RunAction] = list(stopping[1])
         for _ in range(12):
             if run.stage is Stage.ENDED:
                 break
@@ -172,7 +174,7 @@ def test_every_run_ends() -> None:
 def test_every_stage_that_waits_for_a_child_has_a_deadline() -> None:
     free = {Stage.OPENING, Stage.RUNNING, Stage.ENDED}
     for run in RUNS:
-        assert run.stage in free or run.deadline is not None, f"{run} waits for ever"
+        assert run.stage in free or run.deadline is not None, f"{run} could wait for ever"
 
 
 def test_books_are_settled_unless_the_driver_closed_them() -> None:
@@ -182,7 +184,7 @@ def test_books_are_settled_unless_the_driver_closed_them() -> None:
             assert (RunAction.SETTLE in actions) != run.closed
 
 
-def test_a_reason_to_end_may_come_at_any_moment() -> None:
+def test_a_failure_may_come_at_any_moment() -> None:
     for run in RUNS:
         after, _ = step_run(run, RunEvent.FAILED, 0.0, Timeouts())
         assert after.stage is not Stage.RUNNING
@@ -195,6 +197,6 @@ def test_the_driver_may_die_at_any_moment() -> None:
             assert not after.driver or after.stage is Stage.ENDED
 
 
-def test_what_cannot_happen_is_called_a_bug() -> None:
+def test_an_impossible_event_is_a_bug() -> None:
     with pytest.raises(Bug, match="opening"):
         step_run(RunState(), RunEvent.CARDS_GONE, 0.0, Timeouts())

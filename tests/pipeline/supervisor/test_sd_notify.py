@@ -12,7 +12,7 @@ from ringline.pipeline.supervisor.sd_notify import Notifier
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_every_state_is_told(tmp_path: Path, abstract: bool) -> None:
+def test_every_state_is_sent(tmp_path: Path, abstract: bool) -> None:
     path = f"@ringline-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + path[1:] if abstract else path)
@@ -42,5 +42,5 @@ def test_a_watchdog_meant_for_another_process_is_not_ours() -> None:
     assert notifier.watchdog_seconds is None
 
 
-def test_a_manager_that_is_gone_stops_nobody(tmp_path: Path) -> None:
+def test_a_manager_that_is_gone_is_no_error(tmp_path: Path) -> None:
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("x")

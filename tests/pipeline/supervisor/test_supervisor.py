@@ -1,4 +1,4 @@
-"""Promises of the supervisor, kept with children that stand in for driver and workers."""
+"""Guarantees of the supervisor, tested with a fake driver and fake workers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from ringline.pipeline.configuration.config import (
 from ringline.pipeline.supervisor.children import Programs
 from ringline.pipeline.supervisor.event_loop import Loop, Service
 from ringline.pipeline.supervisor.instance import Instance
+from ringline.pipeline.supervisor.outcome import Outcome
 from ringline.pipeline.supervisor.run_states import Timeouts
-from ringline.pipeline.supervisor.supervisor import SILENCE, Outcome, Supervisor
+from ringline.pipeline.supervisor.supervisor import HEARTBEAT_TIMEOUT, Supervisor
 from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.errors import (
@@ -54,11 +55,11 @@ def children_of(pid: int) -> list[int]:
 
 
 class Trial:
-    """A supervisor with stand-ins, and what it told."""
+    """A supervisor with fake children, and what it announced."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.told: list[str] = []
+        self.announced: list[str] = []
         self.dma_stopped: list[str] = []
         self.snapshots: list[Snapshot] = []
         self.on_snapshot: Callable[[Snapshot], None] = lambda snapshot: None
@@ -70,13 +71,13 @@ class Trial:
         seconds: float | None = 0.0,
         policy: RestartPolicy = FAST,
         timeouts: Timeouts = SHORT,
-        silence: float = 5.0,
+        heartbeat_timeout: float = 5.0,
         device: str = "sim:82599",
-        beside: Sequence[Service] = (),
+        services: Sequence[Service] = (),
     ) -> Outcome:
         config = Config(
             name=self.name,
-            memory=MemoryConfig(hugepages="off"),  # whatever this machine has reserved
+            memory=MemoryConfig(hugepages="off"),  # the same on every machine
             ports=(PortConfig("wan", device, queues=len(plugins)),),
             workers=tuple(WorkerConfig(plugin) for plugin in plugins),
             restart=RestartConfig(),
@@ -86,16 +87,16 @@ class Trial:
         supervisor = Supervisor(
             config,
             seconds=seconds,
-            announce=self.told.append,
+            announce=self.announced.append,
             display=self._display,
-            beside=beside,
+            services=services,
             programs=Programs(
                 driver=(*python, str(FAKES / "driver.py"), driver),
                 worker=(*python, str(FAKES / "worker.py")),
             ),
             policy=policy,
             timeouts=timeouts,
-            silence=silence,
+            heartbeat_timeout=heartbeat_timeout,
             stop_dma=self.dma_stopped.append,
         )
         before = children_of(os.getpid())
@@ -111,7 +112,7 @@ class Trial:
         self.on_snapshot(snapshot)
 
     def until(self, condition: Callable[[Snapshot], bool]) -> None:
-        """End the run, by the signal that a service manager sends, once this holds."""
+        """End the run by SIGTERM, as a service manager does, once `condition` holds."""
 
         def check(snapshot: Snapshot) -> None:
             if condition(snapshot):
@@ -123,7 +124,7 @@ class Trial:
 
 @pytest.fixture
 def trial(instance: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> Trial:
-    monkeypatch.setattr("ringline.pipeline.supervisor.supervisor.DISPLAY_EVERY", 0.02)
+    monkeypatch.setattr("ringline.pipeline.supervisor.publisher.DISPLAY_EVERY", 0.02)
     return Trial(instance())
 
 
@@ -134,7 +135,7 @@ def raised(outcome: Outcome) -> RinglineError | None:
 def test_an_orderly_run_ends_well(trial: Trial) -> None:
     outcome = trial.run("well", "reports")
     assert raised(outcome) is None
-    assert trial.told == []
+    assert trial.announced == []
     assert outcome.reports == {1: {"top": [1, 2, 3]}}
     assert outcome.snapshot is not None
     assert outcome.snapshot.balanced
@@ -146,7 +147,7 @@ def test_a_run_ends_when_the_wire_is_dry(trial: Trial) -> None:
 
 
 def test_a_signal_that_was_ignored_stays_ignored(trial: Trial) -> None:
-    """As nohup asks for."""
+    """As nohup requires."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         trial.on_snapshot = lambda snapshot: os.kill(os.getpid(), signal.SIGHUP)
@@ -193,18 +194,18 @@ def test_a_dead_worker_has_a_successor_and_the_others_do_not_notice(trial: Trial
     assert outcome.snapshot is not None
     assert [worker.generation for worker in outcome.snapshot.workers] == [1, 2, 1]
     assert [worker.restarts for worker in outcome.snapshot.workers] == [0, 1, 0]
-    assert trial.told == [
+    assert trial.announced == [
         "worker 1 was ended by SIGKILL; 3 packets lost with it, 2 go to its successor"
     ]
 
 
-def test_rings_of_an_earlier_life_are_gone_once_they_are_settled(trial: Trial) -> None:
+def test_old_rings_are_unlinked_once_they_are_settled(trial: Trial) -> None:
     rings: list[list[str]] = []
 
     def look(snapshot: Snapshot) -> bool:
         names = [path.partition(".rings.")[2] for path in segments_of(trial.name)]
         rings.append(sorted(name for name in names if name))
-        return len(trial.told) == 1  # that the death was settled
+        return len(trial.announced) == 1  # the death is settled
 
     trial.until(look)
     trial.run("well", "dies_once", seconds=None)
@@ -218,8 +219,8 @@ def test_a_queue_whose_worker_keeps_dying_is_given_up_and_the_rest_runs_on(trial
     assert outcome.snapshot is not None
     assert outcome.snapshot.workers[0].restarts == FAST.intensity
     assert outcome.snapshot.workers[1].restarts == 0
-    assert "worker 0 died repeatedly: it starts with blank state" in trial.told
-    assert "it died 4 times in 60 s and is given up" in trial.told[-1]
+    assert "worker 0 died repeatedly: it starts with blank state" in trial.announced
+    assert "it died 4 times in 60 s and is given up" in trial.announced[-1]
 
 
 def test_counters_survive_deaths_and_suspected_state_does_not(trial: Trial) -> None:
@@ -234,7 +235,7 @@ def test_counters_survive_deaths_and_suspected_state_does_not(trial: Trial) -> N
     assert lives == sorted(lives), "a counter stepped back"
     assert outcome.snapshot is not None
     assert named(outcome.snapshot, "lives") == [FAST.intensity + 1]
-    # Kept until the third death, for which the policy suspects the state.
+    # The state was kept until the third death and cleared after it.
     assert FAST.blank_after == FAST.intensity
     assert named(outcome.snapshot, "remembered") == [1]
 
@@ -259,12 +260,12 @@ def test_when_all_queues_are_given_up_the_run_ends(trial: Trial) -> None:
 )
 def test_a_faulty_worker_is_ended_and_replaced(trial: Trial, plugin: str, why: str) -> None:
     trial.until(lambda snapshot: snapshot.workers[0].up and snapshot.workers[0].generation == 2)
-    assert raised(trial.run(plugin, "well", seconds=None, silence=0.3)) is None
-    assert why in trial.told[0]
-    assert "3 packets lost with it" in trial.told[-1]
+    assert raised(trial.run(plugin, "well", seconds=None, heartbeat_timeout=0.3)) is None
+    assert why in trial.announced[0]
+    assert "3 packets lost with it" in trial.announced[-1]
 
 
-def test_a_worker_that_talks_nonsense_disturbs_nobody(trial: Trial) -> None:
+def test_nonsense_from_a_worker_has_no_effect(trial: Trial) -> None:
     assert raised(trial.run("chatters", "well", seconds=0.5)) is None
 
 
@@ -303,8 +304,8 @@ def test_a_driver_that_never_gets_ready_is_ended_in_time(trial: Trial) -> None:
 
 
 def test_a_driver_that_hangs_is_ended(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ringline.pipeline.supervisor.driver_monitor.SILENCE", 0.3)
-    outcome = trial.run("well", driver="hangs", seconds=None, silence=0.3)
+    monkeypatch.setattr("ringline.pipeline.supervisor.driver_monitor.HEARTBEAT_TIMEOUT", 0.3)
+    outcome = trial.run("well", driver="hangs", seconds=None, heartbeat_timeout=0.3)
     assert isinstance(outcome.error, GaveUp)
     assert "gave no sign of life for 0.3 s and was ended" in str(outcome.error)
 
@@ -312,25 +313,25 @@ def test_a_driver_that_hangs_is_ended(trial: Trial, monkeypatch: pytest.MonkeyPa
 def test_a_driver_that_does_not_settle_is_ended(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ringline.pipeline.supervisor.driver_monitor.RENEWAL", 0.2)
-    outcome = trial.run("dies_once", driver="forgets", seconds=None, silence=0.3)
+    monkeypatch.setattr("ringline.pipeline.supervisor.driver_monitor.SETTLE_TIMEOUT", 0.2)
+    outcome = trial.run("dies_once", driver="forgets", seconds=None, heartbeat_timeout=0.3)
     assert isinstance(outcome.error, GaveUp)
     assert "did not settle queue 0 in 0.2 s" in str(outcome.error)
 
 
-def test_a_driver_that_lets_go_of_its_socket_is_ended(trial: Trial) -> None:
-    outcome = trial.run("well", driver="deaf", seconds=None, silence=0.3)
+def test_a_driver_that_closes_its_socket_is_ended(trial: Trial) -> None:
+    outcome = trial.run("well", driver="deaf", seconds=None, heartbeat_timeout=0.3)
     assert isinstance(outcome.error, GaveUp)
     assert "closed its control socket" in str(outcome.error)
 
 
 def test_a_driver_that_does_not_stop_is_killed_and_its_books_are_settled(trial: Trial) -> None:
-    # It ignores ABRT; if KILL were not sent it would be waited for as long as that may take.
+    # It ignores SIGABRT. Without SIGKILL the run would take 300 s.
     outcome = trial.run("well", driver="stubborn", timeouts=replace(SHORT, close=0.2, kill=300.0))
     assert isinstance(outcome.error, HardwareError)
     assert outcome.snapshot is not None
     assert outcome.snapshot.balanced
-    assert "the driver's books were settled" in trial.told[-1]
+    assert "the driver's books were settled" in trial.announced[-1]
 
 
 def test_books_that_do_not_balance_are_an_error(trial: Trial) -> None:
@@ -346,18 +347,18 @@ def test_dma_stops_when_the_driver_did_not_stop_its_cards(trial: Trial, driver: 
     assert trial.dma_stopped == (["0000:99:00.0"] if driver == "crashes" else [])
 
 
-def test_descriptor_memory_says_which_cards_reach_the_instance(instance: Callable[[], str]) -> None:
-    """So that the next start can stop them when nobody else is left. No worker can write there."""
+def test_descriptor_memory_names_the_cards_of_the_instance(instance: Callable[[], str]) -> None:
+    """The next start stops their DMA if this run was killed. No worker can write there."""
     port = PortConfig("wan", "pci:0000:99:00.0")
     config = Config(name=instance(), ports=(port,), workers=(WorkerConfig(),))
     with Instance(config, lambda address: None) as made:
         assert made.descriptors.segment.pci == ["0000:99:00.0"]
 
 
-def test_the_driver_is_asked_to_come_back_for_every_message(instance: Callable[[], str]) -> None:
+def test_a_control_turn_can_be_requested(instance: Callable[[], str]) -> None:
     with Instance(Config(name=instance()), lambda address: None) as made:
         before = made.books.request
-        made.ask_for_a_turn()
+        made.request_control_turn()
         assert made.books.request == before + 1
 
 
@@ -366,7 +367,7 @@ def test_a_worker_that_does_not_stop_is_killed(trial: Trial) -> None:
 
 
 def test_a_second_signal_hurries(trial: Trial) -> None:
-    """The stubborn worker is not waited for as long as the first signal would."""
+    """Less time is left for the stubborn worker than after the first signal."""
     sent: list[float] = []
 
     def twice(snapshot: Snapshot) -> None:
@@ -386,7 +387,7 @@ def test_an_instance_that_runs_refuses_a_second(trial: Trial) -> None:
 
     def second(snapshot: Snapshot) -> bool:
         if snapshot.state == "running" and not refused:
-            # In the same process: the lock is by open file, so it is refused all the same.
+            # Refused even in the same process: the lock belongs to the open file.
             refused.append(Supervisor(Config(name=rival.name, metrics=MetricsConfig(None))).run())
         return bool(refused)
 
@@ -396,7 +397,7 @@ def test_an_instance_that_runs_refuses_a_second(trial: Trial) -> None:
     assert "already runs" in str(refused[0].error)
 
 
-def test_what_a_display_brings_along_is_served_and_left_open(trial: Trial) -> None:
+def test_services_of_the_caller_are_served_and_left_open(trial: Trial) -> None:
     read, write = os.pipe()
     taken: list[bytes] = []
 
@@ -414,14 +415,14 @@ def test_what_a_display_brings_along_is_served_and_left_open(trial: Trial) -> No
 
     os.write(write, b"printed")
     trial.until(lambda snapshot: bool(taken))
-    assert raised(trial.run("well", seconds=None, beside=[Pipe()])) is None
+    assert raised(trial.run("well", seconds=None, services=[Pipe()])) is None
     assert taken == [b"printed"]
     os.close(read)
     os.close(write)
 
 
 def test_an_idle_supervisor_wakes_up_rarely(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four times a second, of which one is left to what the driver tells."""
+    """At most three times a second, messages of the driver included."""
     turns: list[float] = []
     turn = Loop.turn
 
@@ -430,9 +431,11 @@ def test_an_idle_supervisor_wakes_up_rarely(trial: Trial, monkeypatch: pytest.Mo
         turns.append(time.monotonic())
 
     monkeypatch.setattr(Loop, "turn", counted)
-    monkeypatch.setattr("ringline.pipeline.supervisor.supervisor.DISPLAY_EVERY", 600.0)
-    assert raised(trial.run("well", "well", seconds=4.0, silence=SILENCE)) is None
-    # The start and the end are busier: two seconds between them.
+    monkeypatch.setattr("ringline.pipeline.supervisor.publisher.DISPLAY_EVERY", 600.0)
+    assert (
+        raised(trial.run("well", "well", seconds=4.0, heartbeat_timeout=HEARTBEAT_TIMEOUT)) is None
+    )
+    # Count two seconds in the middle: the start and the end are busier.
     assert len([at for at in turns if turns[-1] - 3.0 < at < turns[-1] - 1.0]) <= 3 * 2
 
 
@@ -448,7 +451,7 @@ def test_a_display_that_is_closed_ends_nothing(trial: Trial) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["opening", "running", "draining", "retiring", "closing"])
 def test_nothing_is_left_however_it_ends(trial: Trial, moment: str) -> None:
-    """An error of our own at any moment: children and segments go all the same."""
+    """After an exception in the supervisor at any stage, no child and no segment is left."""
 
     class Unexpected(BaseException):
         pass
@@ -467,7 +470,7 @@ def test_nothing_is_left_however_it_ends(trial: Trial, moment: str) -> None:
 
 
 def test_nothing_is_open_afterwards(trial: Trial) -> None:
-    trial.run("well")  # modules are imported, caches filled
+    trial.run("well")  # imports modules and fills caches
     before = sorted(os.listdir("/proc/self/fd"))
     trial.run("well", "dies_once")
     assert sorted(os.listdir("/proc/self/fd")) == before

@@ -1,5 +1,7 @@
-"""The metrics endpoint: Prometheus accepts it, its sums are the report's, and nothing that a
-worker writes or a client sends can break it."""
+"""The metrics endpoint: Prometheus accepts it and its sums equal the report's.
+
+Nothing that a worker writes or a client sends can break it.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ def url(idle: Idle) -> Iterator[str]:
 
 
 def fetch(url: str, **fields: str) -> tuple[int, str, str]:
-    """(status, content type, body) of a GET."""
+    """Return (status, content type, body) of a GET."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=fields), timeout=10) as got:
             return got.status, got.headers["Content-Type"], got.read().decode()
@@ -68,7 +70,7 @@ def exposition(idle: Idle) -> str:
 
 
 def families(text: str) -> dict[str, Metric]:
-    """Parsed, and refused when a family or a sample is there twice."""
+    """Parse an exposition; no family and no sample may be there twice."""
     found: dict[str, Metric] = {}
     for family in PARSE(text):
         assert family.name not in found, f"family {family.name} is there twice"
@@ -79,7 +81,7 @@ def families(text: str) -> dict[str, Metric]:
 
 
 def total(family: Metric, **labels: str) -> float:
-    """The sum over all samples with these labels."""
+    """Return the sum of all samples with these labels."""
     return sum(
         sample.value
         for sample in family.samples
@@ -88,7 +90,7 @@ def total(family: Metric, **labels: str) -> float:
 
 
 def fill(idle: Idle) -> None:
-    """Something of everything that a plugin can name."""
+    """Create one metric of each kind that a plugin can have."""
     worker = idle.plugin(1)
     worker.counter("seen").add(7)
     worker.gauge("level").set(3)
@@ -113,7 +115,7 @@ def test_prometheus_parsers_accept_the_endpoint(idle: Idle, url: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is missing")
-def test_promtool_has_no_complaints(idle: Idle) -> None:
+def test_promtool_accepts_the_metrics(idle: Idle) -> None:
     idle.count()
     fill(idle)
     checked = subprocess.run(
@@ -127,7 +129,7 @@ def test_promtool_has_no_complaints(idle: Idle) -> None:
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
-def test_sums_are_those_of_the_report(idle: Idle) -> None:
+def test_sums_equal_those_of_the_report(idle: Idle) -> None:
     idle.count()
     found, told = families(exposition(idle)), lay_out(idle.take())
     for name, port in told["ports"].items():
@@ -169,7 +171,7 @@ def test_every_counter_of_the_packet_path_is_exported_and_described() -> None:
         assert fields == set(names), struct
 
 
-def test_a_counter_without_description_is_exported_all_the_same() -> None:
+def test_a_counter_without_description_is_exported_too() -> None:
     (family,) = metrics.counters("port", {}, ["port"], [(["wan"], {"new_field": 5})])
     assert family.name == "ringline_port_new_field"
     assert family.samples[0].value == 5
@@ -191,7 +193,7 @@ def test_latency_buckets_are_cumulative_and_end_at_infinity(idle: Idle) -> None:
     assert dict(buckets)[float("inf")] == 1 + 4 + 25 + 32
 
 
-def test_what_plugins_named_is_exported_with_their_name(idle: Idle) -> None:
+def test_metrics_of_plugins_are_exported_with_their_names(idle: Idle) -> None:
     fill(idle)
     found = families(exposition(idle))
     plugin = idle.take().workers[1].plugin
@@ -213,7 +215,7 @@ def test_what_plugins_named_is_exported_with_their_name(idle: Idle) -> None:
 )
 @given(st.data())
 def test_hostile_slots_cannot_break_the_endpoint(hostile: Idle, data: st.DataObject) -> None:
-    """Any bytes in the directory and the area of a slot, and the rings and counters as well."""
+    """A slot's directory and area, the rings and the counters have any bytes."""
     slot = hostile.instance.slots[0]
     memory = slot.segment.memory[4096:]
     area = ffi.offsetof("struct rl_slot_segment", "area") - 4096
@@ -270,7 +272,7 @@ def test_two_columns_of_one_name_are_no_table(idle: Idle) -> None:
     assert families(exposition(idle))["ringline_plugin_table"].samples == []
 
 
-def test_other_paths_and_methods_are_refused_politely(url: str) -> None:
+def test_other_paths_and_methods_have_the_right_status(url: str) -> None:
     base = url.removesuffix("/metrics")
     assert "/metrics" in fetch(base + "/")[2]
     assert fetch(base + "/other")[0] == 404
@@ -295,9 +297,7 @@ def test_other_paths_and_methods_are_refused_politely(url: str) -> None:
         (b"GET /metrics HTTP/1.1\r\nX: " + b"y" * 9000 + b"\r\n\r\n", b"431"),
     ],
 )
-def test_whatever_a_client_sends_it_gets_an_answer(
-    url: str, request_: bytes, status: bytes
-) -> None:
+def test_any_request_is_answered(url: str, request_: bytes, status: bytes) -> None:
     host, _, port = url.removeprefix("http://").removesuffix("/metrics").partition(":")
     with socket.create_connection((host, int(port)), timeout=10) as end:
         end.sendall(request_[:8192])
@@ -310,7 +310,7 @@ def test_whatever_a_client_sends_it_gets_an_answer(
     assert fetch(url)[0] == 200
 
 
-def test_a_bug_in_a_snapshot_is_told_and_ends_nothing(idle: Idle) -> None:
+def test_an_exception_in_a_snapshot_is_reported_and_ends_nothing(idle: Idle) -> None:
     listener = metrics_http.listen(ANY_FREE)
     assert listener is not None
     broken = [True]

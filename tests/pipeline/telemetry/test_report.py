@@ -1,7 +1,8 @@
-"""The report: its equations, its file, and that a run cannot start when it cannot be written."""
+"""The report: its equations, and its file, which must be writable before a run starts."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -37,7 +38,7 @@ def test_every_drop_has_its_reason_and_the_sums_agree(idle: Idle) -> None:
         assert set(port["card_drops"]) == {"no_descriptor", "missed", "oversize", "runt", "crc"}
         numbers = list(port["card_drops"].values())
         assert all(numbers)
-        assert len(set(numbers)) == len(numbers), "two reasons have one counter"
+        assert len(set(numbers)) == len(numbers), "two reasons share a counter"
     for reason, number in told["drops"].items():
         per_port = [(p["drops"] | p["card_drops"])[reason] for p in told["ports"].values()]
         assert number == sum(per_port)
@@ -95,7 +96,7 @@ def test_balances_of_two_moments_are_never_mixed(idle: Idle) -> None:
         writer.join()
 
 
-def test_while_a_balance_is_written_the_last_one_stands(idle: Idle) -> None:
+def test_while_a_balance_is_written_the_last_one_is_read(idle: Idle) -> None:
     balance = idle.books.balance
     balance.sequence, balance.free = 6, 9
     assert idle.take().holders()["free"] == 9
@@ -105,14 +106,14 @@ def test_while_a_balance_is_written_the_last_one_stands(idle: Idle) -> None:
     assert idle.take().holders()["free"] == 3
 
 
-def test_buffers_are_told_by_holder(idle: Idle) -> None:
+def test_buffers_are_counted_by_holder(idle: Idle) -> None:
     balance = idle.books.balance
     balance.free, balance.card_rx[1], balance.card_tx[0], balance.worker[1] = 9, 8, 7, 6
     held = {name: n for name, n in lay_out(idle.take())["buffers"].items() if n}
     assert held == {"free": 9, "card_rx.lan": 8, "card_tx.wan": 7, "worker.1": 6}
 
 
-def test_the_end_of_a_run_is_told_with_its_reason(idle: Idle) -> None:
+def test_the_report_has_the_exit_code_and_its_reason(idle: Idle) -> None:
     well = of_a_run(idle.take(), None, {1: {"flows": 3}})
     assert well["exit"] == {"code": 0, "reason": "all well"}
     assert [worker["report"] for worker in well["workers"]] == [{}, {"flows": 3}]
@@ -122,9 +123,7 @@ def test_the_end_of_a_run_is_told_with_its_reason(idle: Idle) -> None:
     assert ill["exit"] == {"code": 5, "reason": "off by 3"}
 
 
-def test_a_clock_that_is_set_changes_no_duration(
-    idle: Idle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_setting_the_clock_changes_no_duration(idle: Idle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 0.0)
     told = lay_out(idle.take())
     assert told["taken"].startswith("1970-01-01")
@@ -132,7 +131,7 @@ def test_a_clock_that_is_set_changes_no_duration(
     assert "-" not in summary(idle.take()).splitlines()[0].removeprefix(idle.sources.name)
 
 
-def test_what_plugins_named_is_in_the_report(idle: Idle) -> None:
+def test_metrics_of_plugins_are_in_the_report(idle: Idle) -> None:
     worker = idle.plugin(0)
     worker.counter("seen").add(7)
     worker.table("top", "flow", ["packets", "bytes"], 3).write([("a > b", [2, 120])])
@@ -151,7 +150,7 @@ def test_a_snapshot_travels_as_json(idle: Idle) -> None:
     assert from_json(Snapshot, json.loads(json.dumps(to_json(snapshot)))) == snapshot
 
 
-def test_the_report_file_is_written_whole_over_an_older_one(tmp_path: Path) -> None:
+def test_the_report_replaces_an_older_one_as_a_whole(tmp_path: Path) -> None:
     new, old = tmp_path / "new.json", tmp_path / "old.json"
     old.write_text('{"older": "and much longer"}' * 100)
     for path in (new, old):
@@ -190,15 +189,32 @@ def test_an_unwritable_report_is_refused_with_its_path(tmp_path: Path) -> None:
 def test_what_is_no_report_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "edge.toml"  # as in `run --report edge.toml`
     path.write_text('name = "edge"\n')
-    with pytest.raises(UsageError, match=r"edge\.toml: it is there already, and is no report"):
+    with pytest.raises(UsageError, match=r"edge\.toml: it exists and is not a report"):
         ReportFile(str(path))
     assert path.read_text() == 'name = "edge"\n'
 
 
-def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_without_a_reader_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="No such device or address"):
         ReportFile(str(tmp_path / "pipe"))
+
+
+def test_a_full_disk_does_not_destroy_an_older_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, offset: int, length: int) -> None:
+        os.ftruncate(fd, length)  # a file system may have reserved a part
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "old.json"
+    path.write_text('{"older": 1}')
+    file = ReportFile(str(path))
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(EnvironmentLacks, match="No space left"):
+        file.write({"name": "edge" * 100})
+    file.close()
+    assert path.read_text() == '{"older": 1}'
 
 
 def test_a_full_disk_is_told() -> None:

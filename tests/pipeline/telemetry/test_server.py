@@ -1,4 +1,4 @@
-"""Promises of the server in the supervisor's loop, whatever its clients do."""
+"""The server in the supervisor's loop, with clients that misbehave."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Connect = Callable[[], socket.socket]
 
 
 def upper(request: bytes, complete: bool) -> bytes | None:
-    """The request in capitals, once it has a newline; what ends without one gets nothing."""
+    """Answer a line with the line in capitals; a request without a newline gets no answer."""
     return request.upper() if request.endswith(b"\n") else None
 
 
@@ -43,11 +43,11 @@ def connect(server: Server) -> Iterator[Connect]:
         end.close()
 
 
-def turns(server: Server, until: float = 0.1) -> None:
-    """Turns enough that everything which is there is done."""
+def turns(server: Server, seconds: float = 0.1) -> None:
+    """Run 20 turns, spread over `seconds`."""
     for _ in range(20):
         server.turn()
-        time.sleep(until / 20)
+        time.sleep(seconds / 20)
 
 
 def test_a_request_is_answered_and_the_connection_ends(server: Server, connect: Connect) -> None:
@@ -74,12 +74,12 @@ def test_a_silent_client_does_not_hold_up_others(server: Server, connect: Connec
 def test_every_client_ends_at_its_deadline(
     server: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SECONDS", 0.2)
+    monkeypatch.setattr(module, "TIMEOUT", 0.2)
     silent = connect()
     lingering = connect()
     lingering.sendall(b"x\n")
     turns(server)
-    assert lingering.recv(10) == b"X\n"  # and stays connected
+    assert lingering.recv(10) == b"X\n"  # the client stays connected
     turns(server, 0.5)
     assert server.deadline is None, "a client outlived its deadline"
     assert silent.recv(10) == b""
@@ -94,7 +94,7 @@ def test_silent_clients_give_way_to_others(server: Server, connect: Connect) -> 
     other = connect()
     other.sendall(b"x\n")
     turns(server)
-    assert other.recv(10) == b"X\n", "it waits until a silent client is gone"
+    assert other.recv(10) == b"X\n", "it had to wait for a silent client"
     assert len(server._clients) == CLIENTS
 
 
@@ -117,7 +117,7 @@ def test_endless_request_is_cut_off(server: Server, connect: Connect) -> None:
         end = connect()
         end.sendall(b"x" * first)
         turns(server)
-        with contextlib.suppress(ConnectionError):  # it may be cut off already
+        with contextlib.suppress(ConnectionError):  # the server may have closed it already
             end.sendall(b"x" * first)
         turns(server)
         assert not server._clients
@@ -145,7 +145,7 @@ def test_an_answer_longer_than_any_buffer_arrives_whole() -> None:
     server.close()
 
 
-def test_a_client_that_is_gone_before_its_answer_harms_nobody(
+def test_a_client_that_closes_before_its_answer_disturbs_nothing(
     server: Server, connect: Connect
 ) -> None:
     for _ in range(5):

@@ -1,8 +1,7 @@
-"""The status socket: who may ask, what is answered, and what it leaves behind."""
+"""The server of the status socket: who can connect, and which socket files it replaces."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import stat
@@ -11,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ringline.pipeline.telemetry import status_socket
-from ringline.pipeline.telemetry.server import Server
-from ringline.pipeline.telemetry.status_socket import StatusServer, ask, folders, running
-from ringline.shm.errors import EnvironmentLacks, UsageError
+from ringline.pipeline.telemetry.status_client import ask
+from ringline.pipeline.telemetry.status_socket import StatusServer, folders
+from ringline.shm.errors import EnvironmentLacks
 
 from ..idle_instance import Idle, idle_instance, served
 
@@ -32,20 +30,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refused(function: Callable[[], object]) -> str:
-    with pytest.raises((EnvironmentLacks, UsageError)) as caught:
+    with pytest.raises(EnvironmentLacks) as caught:
         function()
     return str(caught.value)
-
-
-def test_who_asks_gets_the_whole_snapshot(idle: Idle, folder: Path) -> None:
-    folder.parent.mkdir()
-    idle.count()
-    with served(StatusServer("edge", idle.take, folder)):
-        for _ in range(3):
-            got = ask("edge", [folder])
-            assert got.ports == idle.take().ports
-            assert got.workers[0].counters == idle.take().workers[0].counters
-        assert ask(None, [folder]).name == got.name, "the only one needs no name"
 
 
 def test_socket_and_folder_are_the_owners(idle: Idle, folder: Path) -> None:
@@ -105,45 +92,6 @@ def test_live_socket_is_not_replaced(idle: Idle, folder: Path) -> None:
         assert ask("edge", [folder]).state == "running"
 
 
-def test_who_asks_for_what_is_not_there_is_told_what_is(idle: Idle, folder: Path) -> None:
-    assert refused(lambda: ask(None, [folder])).startswith("no instance runs here")
-    folder.mkdir(parents=True)
-    with (
-        served(StatusServer("edge", idle.take, folder)),
-        served(StatusServer("core", idle.take, folder)),
-    ):
-        assert "no instance dege runs here (running: core, edge)" in refused(
-            lambda: ask("dege", [folder])
-        )
-        assert "core, edge; name one" in refused(lambda: ask(None, [folder]))
-        assert sorted(running([folder])) == ["core", "edge"]
-
-
-def test_silent_instance_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status_socket, "SECONDS", 0.2)
-    folder.mkdir(parents=True)
-    with status_socket._listen(folder / "edge.sock"):
-        assert "does not answer" in refused(lambda: ask("edge", [folder]))
-
-
-@pytest.mark.parametrize(
-    ("answer", "told"),
-    [
-        (b"", "ended while it was asked"),
-        (b'{"name": "ed', "ended while it was asked"),
-        (b"[" * 100_000, "ended while it was asked"),
-        (b"[]", "runs ringline None"),
-        (json.dumps({"version": "99.0"}).encode(), "runs ringline 99.0, this is"),
-    ],
-)
-def test_what_is_no_snapshot_is_told(folder: Path, answer: bytes, told: str) -> None:
-    folder.mkdir(parents=True)
-    listener = status_socket._listen(folder / "edge.sock")
-    with served(Server(listener, lambda request, complete: answer)):
-        if answer:
-            assert told in refused(lambda: ask("edge", [folder]))
-
-
 def test_sockets_lie_where_the_user_may_write() -> None:
     user = {"XDG_RUNTIME_DIR": "/run/user/7"}
     if os.geteuid() == 0:
@@ -153,20 +101,3 @@ def test_sockets_lie_where_the_user_may_write() -> None:
         assert folders({})[0] == Path(f"/tmp/ringline-{os.geteuid()}")
     service = {"RUNTIME_DIRECTORY": "/run/ringline-edge:/run/b"}
     assert folders(service)[0] == Path("/run/ringline-edge")
-
-
-def test_status_prints_words_or_json(
-    idle: Idle, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder.mkdir(parents=True)
-    monkeypatch.setattr(status_socket, "folders", lambda: [folder])
-    monkeypatch.setattr(status_socket, "RATES_OVER", 0.01)
-    idle.count()
-    with served(StatusServer(idle.sources.name, idle.take)):
-        words = status_socket.tell(None, as_json=False)
-        assert "wan" in words
-        assert "running" in words
-        whole = json.loads(status_socket.tell(None, as_json=True))
-        assert whole["ports"]["wan"]["received"]["packets"] == idle.take().ports[0].total(
-            "rx_packets"
-        )

@@ -1,15 +1,12 @@
-"""The bar of a long command: only where somebody looks, and gone at its end."""
+"""The progress bar: drawn only in a terminal, and removed at its end."""
 
 from __future__ import annotations
 
-import argparse
 import io
 from types import SimpleNamespace
 
 import pytest
 
-from ringline.pipeline import bench
-from ringline.pipeline.bench import handoff, machine
 from ringline.pipeline.terminal import progress
 
 
@@ -22,12 +19,12 @@ class Terminal(io.StringIO):
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     terminal = Terminal()
     monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=terminal))
-    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
     monkeypatch.setenv("TERM", "xterm")
     return terminal
 
 
-def test_a_terminal_sees_how_far_it_is_and_then_nothing(terminal: Terminal) -> None:
+def test_a_terminal_shows_the_bar_until_it_is_closed(terminal: Terminal) -> None:
     bar = progress.Progress("zoom.pcap")
     for done in (0, 350, 700, 800):
         bar.show(done, 700)
@@ -38,7 +35,7 @@ def test_a_terminal_sees_how_far_it_is_and_then_nothing(terminal: Terminal) -> N
     assert drawn[-1] == "\x1b[2K"
 
 
-def test_nothing_to_do_is_no_error(terminal: Terminal) -> None:
+def test_a_total_of_zero_is_no_error(terminal: Terminal) -> None:
     bar = progress.Progress("empty.pcap")
     bar.show(0, 0)
     bar.close()
@@ -46,7 +43,9 @@ def test_nothing_to_do_is_no_error(terminal: Terminal) -> None:
     assert terminal.getvalue().count("\x1b[2K") == 1
 
 
-def test_no_terminal_sees_nothing(monkeypatch: pytest.MonkeyPatch, terminal: Terminal) -> None:
+def test_nothing_is_drawn_outside_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, terminal: Terminal
+) -> None:
     monkeypatch.setenv("TERM", "dumb")
     progress.Progress("x").show(1, 2)
     monkeypatch.setenv("TERM", "xterm")
@@ -55,22 +54,9 @@ def test_no_terminal_sees_nothing(monkeypatch: pytest.MonkeyPatch, terminal: Ter
     assert terminal.getvalue() == ""
 
 
-@pytest.mark.parametrize(("kind", "shown"), [("xterm", "\r\x1b[K[1/1] handoff"), ("dumb", "")])
-def test_a_benchmark_that_is_ended_leaves_an_empty_line(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, kind: str, shown: str
-) -> None:
-    def interrupted(at: object, runs: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(bench.sys, "stderr", terminal)
-    monkeypatch.setattr(bench.signal, "signal", lambda number, handler: None)
-    monkeypatch.setattr(machine, "look", lambda cpus: None)
-    monkeypatch.setattr(machine, "choose_cpus", lambda cpus: (0, 1))
-    monkeypatch.setattr(handoff, "measure", interrupted)
-    monkeypatch.setenv("TERM", kind)
-    given = argparse.Namespace(what=["handoff"], json=False, runs=1, seconds=1.0, cpus=None)
-    with pytest.raises(KeyboardInterrupt):
-        bench.main(given)
-    assert terminal.getvalue().startswith(shown)
-    assert terminal.getvalue().endswith("\r\x1b[K" if shown else "")
-    assert bool(terminal.getvalue()) == bool(shown)
+def test_a_shorter_label_leaves_nothing_of_a_longer_one(terminal: Terminal) -> None:
+    bar = progress.Progress("bench pipeline")
+    bar.show(0, 2)
+    bar.label = "bench tx"
+    bar.show(1, 2)
+    assert terminal.getvalue().split("\r")[2].startswith("\x1b[Kbench tx [")

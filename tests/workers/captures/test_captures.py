@@ -1,4 +1,4 @@
-"""Captures: every frame as it is in the file, or one sentence that says what is wrong where."""
+"""Captures: all frames of the file, or one sentence with the error and its place."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def saved(tmp_path: Path) -> Callable[[bytes], Path]:
     return save
 
 
-def complaint(path: Path | str) -> str:
+def refusal(path: Path | str) -> str:
     with pytest.raises(CaptureError) as raised:
         read_capture(path)
     assert isinstance(raised.value, RinglineError)
@@ -56,7 +56,7 @@ def complaint(path: Path | str) -> str:
     return sentence
 
 
-def test_the_recordings_are_what_the_script_makes() -> None:
+def test_the_captures_are_those_that_the_script_makes() -> None:
     assert {path.name: path.read_bytes() for path in SAMPLES} == make.samples()
 
 
@@ -119,7 +119,7 @@ def test_pcapng_obsolete_packet_blocks_are_read(saved: Callable[[bytes], Path]) 
 
 def test_frames_cut_by_the_snapshot_length_are_known(saved: Callable[[bytes], Path]) -> None:
     content = bytearray(make.pcap(TIMED))
-    struct.pack_into("<I", content, 24 + 12, 1514)  # what was on the wire
+    struct.pack_into("<I", content, 24 + 12, 1514)  # length on the wire
     capture = read_capture(saved(bytes(content)))
     assert list(capture.frames) == FRAMES
     assert capture.original_lengths[0] == 1514
@@ -129,11 +129,11 @@ def test_frames_cut_by_the_snapshot_length_are_known(saved: Callable[[bytes], Pa
     assert "1 of 8 frames were cut" in remark
 
 
-def test_frame_check_sequences_are_taken_off(saved: Callable[[bytes], Path]) -> None:
+def test_frame_check_sequences_are_removed(saved: Callable[[bytes], Path]) -> None:
     content = bytearray(make.pcap(make.timed(frame + b"CRC!" for frame in FRAMES)))
     struct.pack_into("<I", content, 20, 2 << 28 | 1 << 26 | 1)
     assert list(read_capture(saved(bytes(content))).frames) == FRAMES
-    for option in (b"\x04", b"\x20"):  # writers count bytes, the draft bits
+    for option in (b"\x04", b"\x20"):  # in bytes, as programs write it; in bits, as in the draft
         ng = make.section() + make.interface(options=make.option(13, option))
         ng += b"".join(make.enhanced(frame + b"CRC!", 0) for frame in FRAMES)
         assert list(read_capture(saved(ng)).frames) == FRAMES
@@ -150,11 +150,11 @@ def test_frames_are_views_by_index_and_slice(saved: Callable[[bytes], Path]) -> 
 
 
 def test_missing_unreadable_and_special_files(tmp_path: Path) -> None:
-    assert "there is no such capture file" in complaint(tmp_path / "none.pcap")
-    assert "is a directory" in complaint(tmp_path)
+    assert "there is no such capture file" in refusal(tmp_path / "none.pcap")
+    assert "is a directory" in refusal(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    assert "not a regular file" in complaint(tmp_path / "pipe")
-    assert "cannot be read" in complaint(str(tmp_path / ("long" * 99)))
+    assert "not a regular file" in refusal(tmp_path / "pipe")
+    assert "cannot be read" in refusal(str(tmp_path / ("long" * 99)))
     with pytest.raises(CaptureError, match="is not a file name"):
         read_capture("a\0b")
 
@@ -163,10 +163,10 @@ def test_a_file_without_permission(saved: Callable[[bytes], Path]) -> None:
     path = saved(make.pcap(TIMED))
     path.chmod(0)
     user = os.geteuid()
-    if user == 0:  # may read everything
+    if user == 0:  # root can read every file
         os.seteuid(65534)
     try:
-        assert "cannot be read: Permission denied" in complaint(path)
+        assert "cannot be read: Permission denied" in refusal(path)
     finally:
         os.seteuid(user)
 
@@ -185,7 +185,7 @@ def test_a_file_without_permission(saved: Callable[[bytes], Path]) -> None:
         (b"\xd4\xc3\xb2\xa1\1\0\2\0" + bytes(16), "is pcap version 1.2"),
         (make.pcap([])[:20] + struct.pack("<I", 113), "link type 113 (Linux cooked capture v1)"),
         (make.pcap([])[:20] + struct.pack("<I", 4321), "link type 4321 (not a common one)"),
-        (make.section()[:8] + b"abcd" + make.section()[12:], "no byte-order mark"),
+        (make.section()[:8] + b"abcd" + make.section()[12:], "without a byte-order mark"),
         (make.section() + make.interface(link=101) + make.enhanced(b"x" * 20, 0), "101 (raw IP)"),
         (make.section() + make.enhanced(b"x" * 20, 0), "names interface 0"),
         (make.section() + b"\6\0\0\0\4\0\0\0", "has a length of 4, which no block can have"),
@@ -200,10 +200,10 @@ def test_a_file_without_permission(saved: Callable[[bytes], Path]) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else f"{len(value)}",
 )
-def test_what_is_not_a_capture_of_ethernet(
+def test_files_that_are_no_ethernet_captures(
     saved: Callable[[bytes], Path], content: bytes, sentence: str
 ) -> None:
-    assert sentence in complaint(saved(content))
+    assert sentence in refusal(saved(content))
 
 
 @pytest.mark.parametrize("part", [1, 15, 16, 17, 16 + 34])
@@ -212,7 +212,7 @@ def test_a_truncated_pcap_names_the_packet_and_the_good_ones(
 ) -> None:
     """The third packet ends too early, in its header or in its frame."""
     start = 24 + sum(16 + len(frame) for frame in FRAMES[:2])
-    sentence = complaint(saved(make.pcap(TIMED)[: start + part]))
+    sentence = refusal(saved(make.pcap(TIMED)[: start + part]))
     assert f"packet 3, at byte {start}, ends after" in sentence
     assert "the 2 before it are good" in sentence
 
@@ -221,7 +221,7 @@ def test_a_truncated_pcapng_names_the_block_and_the_good_packets(
     saved: Callable[[bytes], Path],
 ) -> None:
     good = make.section() + make.interface() + make.enhanced(FRAMES[0], 0)
-    sentence = complaint(saved(good + make.enhanced(FRAMES[1], 0)[:-5]))
+    sentence = refusal(saved(good + make.enhanced(FRAMES[1], 0)[:-5]))
     assert f"the block at byte {len(good)}, after 1 good packets, ends after" in sentence
 
 
@@ -232,14 +232,14 @@ def test_absurd_lengths_are_refused_before_they_are_used(
     content = bytearray(make.pcap(TIMED))
     struct.pack_into("<I", content, 24 + 8, claim)
     tracemalloc.start()
-    sentence = complaint(saved(bytes(content)))
+    sentence = refusal(saved(bytes(content)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert f"packet 1, at byte 24, claims to hold {claim} bytes" in sentence
     assert peak < 100_000
     ng = bytearray(make.section() + make.interface() + make.enhanced(FRAMES[0], 0))
     struct.pack_into("<I", ng, 28 + 20 + 20, claim)
-    assert f"packet 1, at byte 48, claims {claim} bytes" in complaint(saved(bytes(ng)))
+    assert f"packet 1, at byte 48, claims {claim} bytes" in refusal(saved(bytes(ng)))
 
 
 def test_a_capture_without_packets_is_a_capture(saved: Callable[[bytes], Path]) -> None:
@@ -272,10 +272,10 @@ WORDS = [0, 1, 3, 4, 12, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFC, 0x40000
 
 
 def mutated(chance: random.Random) -> bytes:
-    """A sample with a few bytes, words or stretches of it changed."""
+    """A sample file with a few bytes, words or ranges changed."""
     content = bytearray(chance.choice(BASES))
     for _ in range(chance.randint(1, 6)):
-        # Headers are where it hurts: most changes go to the first packets.
+        # Most changes go to the first packets: headers are the sensitive part.
         at = chance.randrange(min(len(content), chance.choice((64, 400, 6000))))
         match chance.randrange(5):
             case 0:
@@ -294,7 +294,7 @@ def mutated(chance: random.Random) -> bytes:
     return bytes(content)
 
 
-def read_or_complain(path: Path, content: bytes) -> None:
+def check_reading(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     try:
         capture = read_capture(path)
@@ -310,7 +310,7 @@ def read_or_complain(path: Path, content: bytes) -> None:
 def test_damaged_captures_give_frames_or_a_sentence(tmp_path: Path) -> None:
     chance = random.Random(1)
     for _ in range(300_000 if PROOF else 3_000):
-        read_or_complain(tmp_path / "some.pcap", mutated(chance))
+        check_reading(tmp_path / "some.pcap", mutated(chance))
 
 
 @given(
@@ -322,11 +322,11 @@ def test_damaged_captures_give_frames_or_a_sentence(tmp_path: Path) -> None:
 def test_any_bytes_give_frames_or_a_sentence(
     tmp_path_factory: pytest.TempPathFactory, start: bytes, rest: bytes
 ) -> None:
-    read_or_complain(tmp_path_factory.getbasetemp() / "any.pcap", start + rest)
+    check_reading(tmp_path_factory.getbasetemp() / "any.pcap", start + rest)
 
 
 def test_memory_is_in_proportion_to_the_file(saved: Callable[[bytes], Path]) -> None:
-    """The smallest blocks there are, and as many: what costs most for each byte of a file."""
+    """Many of the smallest blocks: they need the most memory per byte of the file."""
     for content in (
         make.pcap([(0, b"")] * 20_000),
         make.section() + make.interface() * 20_000,

@@ -1,4 +1,4 @@
-/* The plugin of test_contract.py in C: the frame's first byte says what to do. */
+/* The plugin of test_contract.py in C: the frame's first byte selects the action. */
 #include "plugin.h"
 
 static inline int64_t judge(uint8_t *frame, struct rl_reference *meta, struct rl_batch *batch)

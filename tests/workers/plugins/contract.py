@@ -1,4 +1,4 @@
-"""The plugin of test_contract.py in Python: the frame's first byte says what to do."""
+"""The plugin of test_contract.py in Python: the frame's first byte selects the action."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def compiled(frame: Any, meta: Any) -> int:
     if todo == 2:
         return 1
     if todo == 3:
-        raise ValueError("three is not wanted")
+        raise ValueError("three is refused")
     if todo == 4:
         return 300
     if todo == 5:
@@ -53,7 +53,7 @@ class Packets:
     def judge(self, packet: Any, batch: Any) -> int:
         todo = packet.data[0]
         if todo == 3:
-            raise ValueError("three is not wanted")
+            raise ValueError("three is refused")
         if todo == 8:
             packet.data[packet.length - 1] = 0xAA
         if todo == 9:
@@ -69,14 +69,14 @@ class Packets:
 
 
 class Columns:
-    """Verdicts alone: what a column of int64 holds is not narrowed before it is checked."""
+    """Sets verdicts only, as int64: a verdict must be checked before it is narrowed."""
 
     def process(self, batch: Any) -> None:
         import numpy as np
 
         todo = batch.gather(0, "u1").astype(np.int64)
         if (todo == 3).any():
-            raise ValueError("three is not wanted")
+            raise ValueError("three is refused")
         answers = np.zeros(256, np.int64)
         answers[[1, 2, 4, 5, 6, 7, 12]] = [DROP, 1, 300, -1, 254, 1 << 40, 2]
         batch.verdicts[:] = np.where(todo == 0, batch.ports, answers[todo])

@@ -1,5 +1,5 @@
-/* A batch function that ends before it judged: what an exception that nobody
- * caught would do in compiled Python. */
+/* A batch function that sets only the first verdict, as compiled Python would do after
+ * an uncaught exception. */
 #include "plugin.h"
 
 static void early_batch(struct rl_batch *batch)

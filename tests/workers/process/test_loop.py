@@ -1,4 +1,4 @@
-"""The guarantees of loop.c, with the test as its driver."""
+"""The guarantees of loop.c; the test takes the place of the driver."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ BLANK: int = lib.RL_FLAG_BLANK
 BATCH: int = lib.RL_BATCH_MAX
 CAPACITY: int = lib.RL_RING_CAPACITY
 BUFFERS = 64
-TURN_TICKS = 200_000  # some 0.1 ms: turns are what most tests wait for
+TURN_TICKS = 200_000  # about 0.1 ms: most tests wait for turns
 
 
-class Loop:
-    """A worker's loop on private rings; `in_` and `out` are the driver's ends."""
+class LoopHarness:
+    """A worker's loop on rings in private memory; `in_` and `out` are the driver's ends."""
 
     def __init__(self, tier: Tier | None = None, **how: bool) -> None:
         if tier is None:
@@ -52,33 +52,33 @@ class Loop:
         self.engine.loop.turn_ticks = TURN_TICKS
 
     def put(self, first: int, n: int, flags: int = 0) -> int:
-        """Push packets whose hashes count up from `first`; returns how many fitted."""
+        """Push `n` packets with the hashes `first`, `first` + 1, …; return how many fitted."""
         return self.in_.push(
             [(i % BUFFERS, 192, 60, i, 0, 0, flags) for i in range(first, first + n)]
         )
 
     def settle(self) -> None:
-        """Turns until everything that was put in has been worked on."""
+        """Run turns until every pushed packet has been processed."""
         in_ = getattr(self.rings, "in")
         while in_.consumer != in_.producer:
             assert self.engine.run() == TURN
         assert self.engine.run() == TURN
 
     def take(self) -> list[Any]:
-        """Everything on `out`."""
+        """Return everything on `out`."""
         taken: list[Any] = []
         while more := self.out.pop(BATCH):
             taken += more
         return taken
 
     def in_the_worker(self) -> int:
-        """References popped from `in` and not yet on `out`."""
+        """Return the number of references popped from `in` and not yet on `out`."""
         rings = self.rings
         return int(getattr(rings, "in").consumer) - int(rings.out.producer)
 
 
 class PythonTier(Tier):
-    """The batch tier at its smallest: `judge` is `process`."""
+    """A minimal batch tier: `judge` is `process`."""
 
     def __init__(self, judge: Callable[[Any], None]) -> None:
         super().__init__("judge", ())
@@ -94,7 +94,7 @@ def swap(batch: Any) -> None:
 def test_everything_comes_back_in_order(
     pushes: list[int], in_python: bool, data: st.DataObject
 ) -> None:
-    loop = Loop(PythonTier(swap) if in_python else None, busy=True)
+    loop = LoopHarness(PythonTier(swap) if in_python else None, busy=True)
     pushed, taken = 0, []
     for n in pushes:
         pushed += loop.put(pushed, n)
@@ -114,7 +114,7 @@ def test_everything_comes_back_in_order(
 
 @given(st.booleans())
 def test_at_most_one_batch_is_in_the_worker(in_python: bool) -> None:
-    """However full `in` is, and with `out` full: a crash then costs one batch."""
+    """With `in` full, and with `out` full: so a crash loses at most one batch."""
     most = 0
 
     def watch(batch: Any) -> None:
@@ -122,7 +122,7 @@ def test_at_most_one_batch_is_in_the_worker(in_python: bool) -> None:
         most = max(most, loop.in_the_worker())
         swap(batch)
 
-    loop = Loop(PythonTier(watch) if in_python else None, busy=True)
+    loop = LoopHarness(PythonTier(watch) if in_python else None, busy=True)
     pushed = 0
     for _ in range(3):
         pushed += loop.put(pushed, CAPACITY)
@@ -138,7 +138,7 @@ def test_at_most_one_batch_is_in_the_worker(in_python: bool) -> None:
 
 def test_turns_come_when_the_peer_is_silent() -> None:
     for how in ({}, {"busy": True}, {"yielding": True}):
-        loop = Loop(**how)
+        loop = LoopHarness(**how)
         assert loop.engine.run() == TURN  # `in` is empty
         loop.put(0, CAPACITY)
         loop.settle()
@@ -153,14 +153,14 @@ def test_turns_come_while_there_is_always_work() -> None:
         loop.put(0, len(batch))
         swap(batch)
 
-    loop = Loop(PythonTier(again))
+    loop = LoopHarness(PythonTier(again))
     loop.put(0, BATCH)
     assert loop.engine.run() == TURN
 
 
 def test_only_a_busy_worker_never_sleeps() -> None:
     for busy in (False, True):
-        loop = Loop(busy=busy)
+        loop = LoopHarness(busy=busy)
         for _ in range(3):
             loop.engine.run()
         assert (loop.slot.counters.sleeps == 0) == busy
@@ -169,8 +169,8 @@ def test_only_a_busy_worker_never_sleeps() -> None:
 
 
 def test_an_empty_ring_is_watched_before_the_first_sleep() -> None:
-    """A driver that wakes a worker pays for a system call; one that is looked at does not."""
-    loop = Loop()
+    """Waking a sleeping worker costs the driver a system call; a polling worker costs none."""
+    loop = LoopHarness()
     loop.engine.loop.spin_ticks = 1 << 60
     for _ in range(3):
         loop.engine.run()
@@ -182,18 +182,18 @@ def test_an_empty_ring_is_watched_before_the_first_sleep() -> None:
 
 def test_an_index_out_of_range_is_a_fault() -> None:
     for ring, field in (("in", "producer"), ("out", "consumer")):
-        loop = Loop()
+        loop = LoopHarness()
         loop.put(0, BATCH)
         setattr(getattr(loop.rings, ring), field, CAPACITY + 5)
         if ring == "out":
-            assert loop.engine.run() == TURN  # there was room enough as far as it knew
+            assert loop.engine.run() == TURN  # it had room by the last index that it read
             loop.put(0, CAPACITY)
         assert loop.engine.run() == FAULT
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 80)), max_size=10))
 def test_blanks_are_kept_and_come_back_at_the_end(pushes: list[tuple[bool, int]]) -> None:
-    loop = Loop(busy=True)
+    loop = LoopHarness(busy=True)
     packets = blanks = 0
     for blank, n in pushes:
         if blank:
@@ -215,7 +215,7 @@ def test_blanks_are_kept_and_come_back_at_the_end(pushes: list[tuple[bool, int]]
 
 
 def test_more_blanks_than_the_stash_holds_go_straight_back() -> None:
-    loop = Loop()
+    loop = LoopHarness()
     for round_ in range(2):
         loop.put(round_ * CAPACITY, CAPACITY, BLANK)
         loop.settle()
@@ -228,7 +228,7 @@ def test_packets_that_a_failing_batch_made_are_not_sent() -> None:
         assert batch.create(b"x" * 60, 1)
         raise ValueError("after all")
 
-    loop = Loop(PythonTier(fail))
+    loop = LoopHarness(PythonTier(fail))
     loop.put(100, 1, BLANK)
     loop.put(0, 3)
     loop.settle()

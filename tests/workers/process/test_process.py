@@ -1,4 +1,4 @@
-"""A worker process from exec to exit, with the test as its supervisor and driver."""
+"""A worker process from exec to exit; the test is its supervisor and its driver."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ringline.workers.process.process import FAILING_PACKETS, FAILING_SECONDS, F
 from ringline.workers.testing import ERROR
 
 if TYPE_CHECKING:
-    from tests.workers.conftest import WorkerUnderTest
+    from tests.workers.conftest import WorkerHarness
 
 DROP: int = lib.RL_VERDICT_DROP
 BLANK: int = lib.RL_FLAG_BLANK
@@ -32,7 +32,7 @@ PluginFile = Callable[..., str]
 
 
 @pytest.mark.parametrize("name", MAC_SWAPS)
-def test_a_worker_runs_its_plugin_and_ends_in_order(worker: WorkerUnderTest, name: str) -> None:
+def test_a_worker_runs_its_plugin_and_ends_in_order(worker: WorkerHarness, name: str) -> None:
     worker.serve(f"{MODULE}.mac_swap:{name}")
     assert [event["event"] for event in worker.events] == ["prepared", "ready"]
     frames = [bytes([n]) * 6 + bytes([n + 1]) * 6 + bytes(48) for n in range(100)]
@@ -46,7 +46,7 @@ def test_a_worker_runs_its_plugin_and_ends_in_order(worker: WorkerUnderTest, nam
     assert worker.counters["bytes"] == 6000
 
 
-def test_stop_means_after_what_was_pushed(worker: WorkerUnderTest) -> None:
+def test_stop_takes_effect_after_the_packets_pushed_before(worker: WorkerHarness) -> None:
     worker.serve(f"{MODULE}.drop:drop", idle="busy")
     worker.push([(n % 64, 192, 60, n, 0, 0, 0) for n in range(CAPACITY)])
     assert worker.stop() == exits.STOPPED
@@ -65,16 +65,16 @@ class Slow:
 
 
 def test_a_slow_plugin_is_given_time_to_finish(
-    worker: WorkerUnderTest, plugin_file: PluginFile
+    worker: WorkerHarness, plugin_file: PluginFile
 ) -> None:
-    """It takes several turns, and each has a look at the clock."""
+    """It takes several turns, and each turn checks the deadline."""
     worker.serve(f"{plugin_file(SLOW)}:Slow")
     worker.push([(n % 64, 192, 60, n, 0, 0, 0) for n in range(400)])
     assert worker.stop() == exits.STOPPED
     assert [reference[3] for reference in worker.take(400)] == list(range(400))
 
 
-def test_blanks_come_back_when_it_stops(worker: WorkerUnderTest) -> None:
+def test_blanks_come_back_when_it_stops(worker: WorkerHarness) -> None:
     worker.serve(f"{MODULE}.drop:drop")
     worker.push([(n, 192, 0, 0, 0, 255, BLANK) for n in range(100)])
     worker.push([(n, 192, 60, 0, 0, 0, 0) for n in range(100, 110)])
@@ -83,8 +83,8 @@ def test_blanks_come_back_when_it_stops(worker: WorkerUnderTest) -> None:
     assert sorted(reference[0] for reference in worker.take(100)) == list(range(100))
 
 
-def test_a_worker_whose_driver_is_gone_ends_all_the_same(worker: WorkerUnderTest) -> None:
-    """`out` stays full: the deadline of an orderly stop ends it."""
+def test_a_worker_without_a_driver_still_ends(worker: WorkerHarness) -> None:
+    """`out` stays full: the deadline of the orderly stop ends the worker."""
     worker.serve(f"{MODULE}.drop:drop")
     for _ in range(2):
         worker.push([(0, 192, 60, 0, 0, 0, 0)] * CAPACITY)
@@ -123,15 +123,15 @@ class Count:
 
 @pytest.mark.parametrize("name", ["count", "Count"])
 def test_state_and_counters_survive_a_kill(
-    worker: WorkerUnderTest, plugin_file: PluginFile, name: str
+    worker: WorkerHarness, plugin_file: PluginFile, name: str
 ) -> None:
     path = plugin_file(STATEFUL)
-    for life in range(2):
+    for run in range(2):
         worker.serve(f"{path}:{name}")
         worker.put([bytes(60)] * 10)
         last = worker.frame(worker.take(10)[-1])
-        assert int.from_bytes(last[:8], "big") == 10 * (life + 1)
-        assert worker.counters["packets"] == 10 * (life + 1)
+        assert int.from_bytes(last[:8], "big") == 10 * (run + 1)
+        assert worker.counters["packets"] == 10 * (run + 1)
         worker.kill()
     values = {entry.name: worker.slot.values(entry) for entry in worker.slot.entries()}
     assert values["count"] == [20, 0, 0, 0]
@@ -168,12 +168,12 @@ def test_state_and_counters_survive_a_kill(
         (
             "from ringline.workers.api import *\n"
             "@packet_function(options=[3])\ndef plugin(frame, meta):\n    return DROP\n",
-            "`options` is a list of Option",
+            "`options` must be a list of Option",
         ),
     ],
 )
 def test_a_plugin_that_cannot_start_says_why_and_is_not_started_again(
-    worker: WorkerUnderTest, plugin_file: PluginFile, source: str, words: str
+    worker: WorkerHarness, plugin_file: PluginFile, source: str, words: str
 ) -> None:
     path = plugin_file(source + "\n")
     worker.start(f"{path}:plugin")
@@ -184,10 +184,10 @@ def test_a_plugin_that_cannot_start_says_why_and_is_not_started_again(
     assert worker.wait() == exits.PLUGIN
 
 
-def test_unknown_options_are_refused(worker: WorkerUnderTest) -> None:
+def test_unknown_options_are_refused(worker: WorkerHarness) -> None:
     worker.start(f"{MODULE}.forward:forward", options={"mpa": {}})
     error = worker.event("failed")["error"]
-    assert '"mpa" is no option of this plugin; did you mean "map"?' in error["message"]
+    assert '"mpa" is not an option of this plugin; did you mean "map"?' in error["message"]
     assert worker.wait() == exits.PLUGIN
 
 
@@ -205,7 +205,7 @@ class Probe:
 
 
 def test_a_batch_that_fails_is_counted_and_reported(
-    worker: WorkerUnderTest, plugin_file: PluginFile
+    worker: WorkerHarness, plugin_file: PluginFile
 ) -> None:
     path = plugin_file(RAISING)
     worker.serve(f"{path}:Probe")
@@ -216,7 +216,7 @@ def test_a_batch_that_fails_is_counted_and_reported(
     assert told == f"plugin {path}:Probe: Bad: {bad[:500]}... ({path}, line 9)"
     worker.put([bytes(60)] * 3)
     assert {reference[5] for reference in worker.take(3)} == {0}
-    for _ in range(50):  # more of them in a moment than anybody wants to read
+    for _ in range(50):  # more errors at once than the log should have
         worker.put([b"\1" * 60])
         worker.take(1)
     assert worker.stop() == exits.STOPPED
@@ -225,13 +225,13 @@ def test_a_batch_that_fails_is_counted_and_reported(
     assert worker.counters["forwarded"] == 3
 
 
-def test_hope_is_lost_when_every_packet_fails_for_a_while() -> None:
+def test_a_worker_gives_up_when_every_packet_fails_for_a_while() -> None:
     detector, many = FailureDetector(0.0), FAILING_PACKETS
     assert not detector.only_failures(many, many, 1.0)
     assert detector.only_failures(2 * many, 2 * many, FAILING_SECONDS + 0.1)
 
 
-def test_hope_lives_on_one_good_packet_on_silence_and_on_too_few() -> None:
+def test_a_good_packet_silence_or_few_packets_keep_a_worker_alive() -> None:
     late, many = FAILING_SECONDS + 0.1, FAILING_PACKETS
     detector = FailureDetector(0.0)
     assert not detector.only_failures(many, many - 1, late)
@@ -243,14 +243,14 @@ def test_hope_lives_on_one_good_packet_on_silence_and_on_too_few() -> None:
     assert detector.only_failures(many, many, late)
 
 
-def test_an_index_out_of_range_ends_it_with_its_own_code(worker: WorkerUnderTest) -> None:
+def test_an_index_out_of_range_has_an_exit_code_of_its_own(worker: WorkerHarness) -> None:
     worker.serve(f"{MODULE}.drop:drop")
     worker.rings.in_.producer = CAPACITY + 1
     assert worker.event("failed")["error"]["type"] == "Bug"
     assert worker.wait() == exits.RING_FAULT
 
 
-def test_it_ends_when_its_supervisor_closes_the_socket(worker: WorkerUnderTest) -> None:
+def test_it_ends_when_its_supervisor_closes_the_socket(worker: WorkerHarness) -> None:
     worker.serve(f"{MODULE}.drop:drop")
     worker.control.close()
     assert worker.process is not None
@@ -258,7 +258,7 @@ def test_it_ends_when_its_supervisor_closes_the_socket(worker: WorkerUnderTest) 
 
 
 def test_a_hanging_plugin_ends_with_its_supervisor(plugin_file: PluginFile) -> None:
-    """Nobody reads the control socket then: the kernel ends it."""
+    """It does not read the control socket: the kernel ends it with its parent."""
     path = plugin_file("import os, time\nos.write(1, b'%d\\n' % os.getpid())\ntime.sleep(600)\n")
     code = f"""
 import json, os, subprocess, sys, time
@@ -275,7 +275,9 @@ with PacketMemory.create("t{os.getpid()}-orphan", 4, hugepages="off") as packets
         with WorkerSlot.create("t{os.getpid()}-orphan", 0, 4096) as slot:
             fds = [s.share() for s in (packets.segment, rings.segment, slot.segment)]
             control.send({{"do": "open", "queue": 0, "generation": 1, "ports": ["a"],
-                           "state_bytes": 4096, "plugin": {path + ":x"!r}}}, fds)
+                           "state_bytes": 4096, "plugin": {path + ":x"!r}, "options": {{}},
+                           "folder": None, "debug": False, "idle": "adaptive",
+                           "yield": True, "cpu": None}}, fds)
             sys.stdin.readline()
 os._exit(0)
 """
@@ -285,7 +287,7 @@ os._exit(0)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     assert Path(f"/proc/{pid}").exists()
-    # A copy of the supervisor's end must not matter: it is the kernel that tells.
+    # An open copy of the supervisor's end must not matter: the kernel ends the worker.
     parent.communicate("\n", timeout=30)
     until = time.monotonic() + 30
     while Path(f"/proc/{pid}").exists():
@@ -293,7 +295,7 @@ os._exit(0)
         time.sleep(0.01)
 
 
-def test_signals_meant_for_everybody_do_not_end_it(worker: WorkerUnderTest) -> None:
+def test_signals_to_the_process_group_do_not_end_it(worker: WorkerHarness) -> None:
     worker.serve(f"{MODULE}.drop:drop")
     assert worker.process is not None
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -317,9 +319,9 @@ HEAVY = "numpy numba json socket typing dataclasses re enum site ctypes threadin
 
 
 def test_a_worker_with_a_plugin_in_c_imports_nothing_heavy(
-    worker: WorkerUnderTest, plugin_file: PluginFile
+    worker: WorkerHarness, plugin_file: PluginFile
 ) -> None:
-    """That is what makes it run 13 ms after its start, in 12 MB."""
+    """So it runs 13 ms after its start and needs 12 MB."""
     worker.start(f"{plugin_file(MODULES)}:tell")
     modules = set(worker.event("failed")["error"]["message"].split())
     assert "ringline.workers.process.process" in modules
@@ -327,8 +329,8 @@ def test_a_worker_with_a_plugin_in_c_imports_nothing_heavy(
     assert not [name for name in modules if name.startswith("ringline.pipeline")]
 
 
-def test_a_long_message_arrives_whole(worker: WorkerUnderTest, plugin_file: PluginFile) -> None:
-    """In both directions, with what JSON escapes."""
+def test_a_long_message_arrives_whole(worker: WorkerHarness, plugin_file: PluginFile) -> None:
+    """In both directions, with characters that JSON escapes."""
     text = 'é"\\\n\t\u2028 ' * 20_000
     source = """
 from ringline.workers.api import Option, PluginError
@@ -346,7 +348,7 @@ class Echo:
     assert message.endswith(wanted)
 
 
-def test_a_segment_that_is_too_small_is_refused(worker: WorkerUnderTest) -> None:
+def test_a_segment_that_is_too_small_is_refused(worker: WorkerHarness) -> None:
     worker.start(f"{MODULE}.drop:drop", state_bytes=1 << 40)
     error = worker.event("failed")["error"]
     assert error["type"] == "EnvironmentLacks"
@@ -354,7 +356,7 @@ def test_a_segment_that_is_too_small_is_refused(worker: WorkerUnderTest) -> None
     assert worker.wait() == 3
 
 
-def test_it_starts_whatever_another_worker_wrote_into_headers(worker: WorkerUnderTest) -> None:
+def test_it_starts_although_another_worker_overwrote_the_headers(worker: WorkerHarness) -> None:
     for segment in (worker.packets.segment, worker.slot.segment):
         segment.memory[: lib.RL_HEADER_BYTES] = b"\xff" * lib.RL_HEADER_BYTES
     worker.serve(f"{MODULE}.drop:drop")
@@ -363,21 +365,21 @@ def test_it_starts_whatever_another_worker_wrote_into_headers(worker: WorkerUnde
     assert worker.stop() == exits.STOPPED
 
 
-def test_it_is_pinned_where_it_is_told(worker: WorkerUnderTest) -> None:
+def test_it_is_pinned_to_the_given_processor(worker: WorkerHarness) -> None:
     cpu = max(os.sched_getaffinity(0))
     worker.serve(f"{MODULE}.drop:drop", cpu=cpu)
     assert worker.process is not None
     assert os.sched_getaffinity(worker.process.pid) == {cpu}
 
 
-def test_a_file_is_looked_for_beside_the_configuration(
-    worker: WorkerUnderTest, plugin_file: PluginFile
+def test_a_file_is_found_relative_to_the_configuration(
+    worker: WorkerHarness, plugin_file: PluginFile
 ) -> None:
     folder = Path(plugin_file(RAISING)).parent
     worker.serve("./plugin.py:Probe", folder=str(folder))
 
 
-def test_started_by_hand_it_says_who_starts_it() -> None:
+def test_a_worker_started_by_hand_names_the_right_command() -> None:
     result = subprocess.run(
         launch.command(),
         check=False,

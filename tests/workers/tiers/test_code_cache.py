@@ -1,4 +1,4 @@
-"""The cache of compiled plugins: never old code for new, and never why a plugin does not run."""
+"""The cache of compiled plugins: it never returns outdated code and never stops a plugin."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def judge(frame, meta):
 
 
 @pytest.mark.slow
-def test_a_change_anywhere_in_what_was_inlined_is_compiled_anew(plugin_file: PluginFile) -> None:
+def test_a_change_in_inlined_code_is_compiled_anew(plugin_file: PluginFile) -> None:
     source = """
 from numba import njit
 from ringline.workers.api import *
@@ -44,7 +44,7 @@ def judge(frame, meta):
     verdicts = []
     for number, (table, add) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
         path = plugin_file(source.format(table=table, add=add), f"plugin{number}.py")
-        # The same module name and path for all: only the contents differ.
+        # Module name and path stay the same; only the contents differ.
         target = Path(path).with_name("same.py")
         os.replace(path, target)
         code = "import sys; from ringline.workers.testing import run_plugin\n"
@@ -58,7 +58,7 @@ def judge(frame, meta):
 
 
 def fingerprint(folder: Path, **files: str) -> str:
-    """Of the function `judge` of plugin.py, after it and what it imports were written anew."""
+    """Write plugin.py and its imports; return the fingerprint of its function `judge`."""
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text)
         sys.modules.pop(name, None)
@@ -69,12 +69,12 @@ def fingerprint(folder: Path, **files: str) -> str:
 @pytest.mark.parametrize(
     ("plugin", "constants"),
     [
-        # An enum's value, which its class does not show.
+        # An enum's value, which the enum class does not show.
         (
             "from constants import Kind\ndef judge(frame, meta): return 0 + Kind.A",
             "from enum import IntEnum\nclass Kind(IntEnum): A = {}",
         ),
-        # A constant that only the second of two functions takes of a module.
+        # A constant of a module that only the second of two functions uses.
         (
             "import constants\ndef other(): return constants.B\n"
             "def judge(frame, meta): return constants.A + other()",
@@ -103,7 +103,7 @@ def fingerprint(folder: Path, **files: str) -> str:
             "from numba.extending import overload\ndef up(x): return x\n@overload(up)\n"
             "def _up(x): return lambda x: x + {}",
         ),
-        # A module with an attribute that marks other things as functions.
+        # A module with an attribute that normally marks functions.
         (
             "import constants\ndef judge(frame, meta): return constants.A",
             "def function(): pass\nA = {}",
@@ -111,7 +111,7 @@ def fingerprint(folder: Path, **files: str) -> str:
     ],
     ids=["enum", "module", "tuple", "type", "vectorize", "intrinsic", "overload", "attribute"],
 )
-def test_the_fingerprint_changes_with_whatever_the_function_reaches(
+def test_the_fingerprint_changes_with_everything_the_function_uses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin: str, constants: str
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -125,7 +125,7 @@ def test_the_fingerprint_changes_with_whatever_the_function_reaches(
     assert one != other
 
 
-def test_state_whose_names_change_places_is_compiled_anew(plugin_file: PluginFile) -> None:
+def test_a_new_order_of_state_names_is_compiled_anew(plugin_file: PluginFile) -> None:
     source = """
 from typing import NamedTuple
 from ringline.workers.api import *
@@ -175,7 +175,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_plugin(
     assert len(run.remarks) == 1
 
 
-def test_what_was_compiled_is_loaded_by_the_next_process(
+def test_compiled_code_is_loaded_by_the_next_process(
     plugin_file: PluginFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RINGLINE_CACHE", str(tmp_path / "cache"))
@@ -199,7 +199,7 @@ def test_two_workers_that_compile_at_once_do_not_disturb_each_other(
     code += "\nassert r[0].verdict == 0 and len(r.remarks) == 1, r"
     both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]
-    # And when the note of what was found out has not been written yet:
+    # Also while the note about the compiled function is not written yet:
     [remarks] = (tmp_path / "cache").rglob("*.remarks")
     remarks.unlink()
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
@@ -227,7 +227,7 @@ def test_it_works_without_any_cache(
     assert run_plugin(f"{path}:judge", [bytes(60)])[0].verdict == 0
 
 
-def test_what_nobody_used_for_a_month_is_forgotten(
+def test_entries_unused_for_a_month_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin_file: PluginFile
 ) -> None:
     monkeypatch.setenv("RINGLINE_CACHE", str(tmp_path / "cache"))

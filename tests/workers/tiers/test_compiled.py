@@ -1,4 +1,4 @@
-"""The compiled tier: what it refuses and in which words, its state, its fields."""
+"""The compiled tier: refusals and their messages, state, fields."""
 
 from __future__ import annotations
 
@@ -41,8 +41,12 @@ def refusal(path: str, name: str = "judge", **how: object) -> str:
         ("    return frame + 'a'", "numba has no add(array(uint8, 1d, C), ", 8),
         ("    meta.length = 4\n    return 0", "meta.length cannot be set; use resize", 6),
         ("    meta.port = 4\n    return 0", "meta.port cannot be set", 6),
-        ("    return field(frame, 0, 3)", "the size of a field is a constant: 1, 2, 4, 6 or 8", 8),
-        ("    return field(frame, 0, meta.length)", "the size of a field is a constant", 8),
+        (
+            "    return field(frame, 0, 3)",
+            "the size of a field must be a constant: 1, 2, 4, 6 or 8",
+            8,
+        ),
+        ("    return field(frame, 0, meta.length)", "the size of a field must be a constant", 8),
         ("    with open('x'):\n        pass\n    return 0", "nsupported", None),
         ("    if frame[0]:\n        return 1", "returns nothing on one of its paths", 6),
         ("    pass", "returns nothing", 6),
@@ -50,7 +54,7 @@ def refusal(path: str, name: str = "judge", **how: object) -> str:
         ("    return 0.5", "returns float64", 6),
     ],
 )
-def test_what_does_not_compile_is_one_sentence_with_its_line(
+def test_a_compile_error_is_one_sentence_with_its_line(
     plugin_file: PluginFile, body: str, words: str, line: int | None
 ) -> None:
     path = plugin_file(HEAD + body + "\n")
@@ -111,7 +115,7 @@ def test_an_index_out_of_range_is_an_error_in_debug(plugin_file: PluginFile) -> 
     assert f"{path}, line 8" in (wrong.error or "")
 
 
-def test_so_it_is_in_the_functions_that_it_calls(plugin_file: PluginFile) -> None:
+def test_debug_applies_to_called_functions(plugin_file: PluginFile) -> None:
     source = """
 from numba import njit
 from ringline.workers.api import *
@@ -128,7 +132,7 @@ def judge(frame, meta):
     assert wrong.verdict == ERROR
 
 
-def test_debug_ends_with_the_plugin_that_asked_for_it(plugin_file: PluginFile) -> None:
+def test_debug_applies_to_one_plugin_only(plugin_file: PluginFile) -> None:
     path = plugin_file(HEAD + "    return frame[frame[0]] * 0\n")
     for debug, verdict in ((True, ERROR), (False, 0)):
         assert run_plugin(f"{path}:judge", [b"\x40" * 60], debug=debug)[0].verdict == verdict
@@ -138,7 +142,7 @@ def test_a_function_that_allocates_gets_a_remark(plugin_file: PluginFile) -> Non
     lists = plugin_file(HEAD + "    x = [1, 2]\n    x.append(frame[0])\n    return len(x)\n")
     assert "allocates" in run_plugin(f"{lists}:judge", [bytes(60)]).remarks[0]
     path = plugin_file(HEAD + "    start = frame[:6].copy()\n    return start[0] * 0\n", "copy.py")
-    for _ in range(2):  # compiled and from the cache
+    for _ in range(2):  # compiled, then from the cache
         [remark] = run_plugin(f"{path}:judge", [bytes(60)]).remarks
         assert "allocates" in remark
         assert f"{path}, line 6" in remark
@@ -210,23 +214,23 @@ def test_state_arrives_with_its_names_and_types(plugin_file: PluginFile) -> None
 @pytest.mark.parametrize(
     ("setup", "words"),
     [
-        ("lambda worker: {}", "setup returned dict; state is a NumPy array"),
+        ("lambda worker: {}", "setup must return a NumPy array"),
         ("lambda worker: 1 / 0", "setup failed: ZeroDivisionError"),
         ("lambda worker: worker.state('a b', 'u1')", "cannot name a state"),
         ("lambda worker: worker.state('a', object)", "cannot hold Python objects"),
-        ("lambda worker: np.zeros((4, 4))[:, 1]", "not writable, contiguous"),
+        ("lambda worker: np.zeros((4, 4))[:, 1]", "must be writable, contiguous"),
         ("lambda worker: worker.state('a', 'u1', 1 << 40)", "left in its slot"),
     ],
 )
-def test_a_state_that_cannot_be_is_refused(plugin_file: PluginFile, setup: str, words: str) -> None:
+def test_an_impossible_state_is_refused(plugin_file: PluginFile, setup: str, words: str) -> None:
     source = HEAD.partition("@")[0] + f"@packet_function(setup={setup})\n"
     path = plugin_file(source + "def judge(frame, meta, state):\n    return 0\n")
     assert words in refusal(path)
 
 
 @packet_function
-def fields(frame, meta):  # type: ignore[no-untyped-def]  # as a user would write it
-    """Copies each field 24 bytes further; the verdict is one of them."""
+def fields(frame, meta):  # type: ignore[no-untyped-def]  # as a user writes it
+    """Copies each field to 24 bytes further on; the verdict is one of them."""
     set_field(frame, 24, 1, field(frame, 0, 1))
     set_field(frame, 25, 2, field(frame, 1, 2))
     set_field(frame, 27, 4, field(frame, 3, 4))
@@ -251,13 +255,13 @@ def test_a_field_beyond_the_end_is_an_error_with_and_without_debug() -> None:
     for debug in (True, False):
         [result] = run_plugin(fields, [bytes(44)], debug=debug)
         assert result.verdict == ERROR
-        assert "the frame ends before this field" in (result.error or "")
+        assert "the field is not within the frame" in (result.error or "")
     meta = Meta(bytes(44))
     with pytest.raises(IndexError):
         fields(meta.frame, meta)
 
 
-def test_no_offset_is_too_large_to_be_beyond_the_end() -> None:
+def test_huge_offsets_are_beyond_the_end_too() -> None:
     @packet_function
     def far(frame, meta):  # type: ignore[no-untyped-def]
         offset = field(frame, 0, 8)
@@ -266,10 +270,10 @@ def test_no_offset_is_too_large_to_be_beyond_the_end() -> None:
 
     for offset in (59, 2**63 - 1, -1, -(2**63)):
         [result] = run_plugin(far, [offset.to_bytes(8, "big", signed=True) + bytes(52)])
-        assert "the frame ends before this field" in (result.error or ""), offset
+        assert "the field is not within the frame" in (result.error or ""), offset
 
 
-def test_what_a_card_tells_is_in_meta() -> None:
+def test_the_card_s_metadata_is_in_meta() -> None:
     @packet_function
     def tell(frame, meta):  # type: ignore[no-untyped-def]
         set_field(frame, 0, 4, meta.rss_hash)

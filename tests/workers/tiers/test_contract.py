@@ -1,4 +1,4 @@
-"""One contract for all tiers: the same frames, the same verdicts and the same counts."""
+"""One contract for all tiers: equal frames give equal verdicts and counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RunTier = Callable[..., Run]
 
 @pytest.fixture
 def run(request: pytest.FixtureRequest, compile_c: Callable[[Path], str]) -> RunTier:
-    """Runs the plugin of a tier on frames whose first bytes say what to do."""
+    """Runs a tier's plugin on frames; the first byte of a frame selects the action."""
 
     def run_tier(tier: str, *todo: int, port: int = 0, **how: object) -> Run:
         spec = {
@@ -47,7 +47,7 @@ def test_a_verdict_is_a_port_or_a_drop(run: RunTier, tier: str) -> None:
 
 @pytest.mark.parametrize("tier", TIERS)
 def test_every_tier_keeps_the_contract(run: RunTier, tier: str) -> None:
-    """What is no port of this instance is an error of that packet, never some port."""
+    """A verdict that is no port of the instance is an error of that packet, never a port."""
     results = run(tier, 0, *NO_PORT, 2)
     assert [result.verdict for result in results] == [0, *[ERROR] * len(NO_PORT), 1]
     assert results.counters["verdict_errors"] == len(NO_PORT)
@@ -58,19 +58,19 @@ def test_every_tier_keeps_the_contract(run: RunTier, tier: str) -> None:
 
 
 def test_a_function_that_ends_early_leaves_no_verdicts(compile_c: Callable[[Path], str]) -> None:
-    """Not one input port is taken for an answer."""
+    """The field `port` holds the input port before; it must not count as the verdict."""
     results = run_plugin(f"{compile_c(PLUGINS / 'early.c')}:early", [bytes(60)] * 3)
     assert [result.verdict for result in results] == [ERROR] * 3
     assert results.counters["plugin_errors"] == 3
 
 
 @pytest.mark.parametrize("tier", CAN_RAISE)
-def test_an_exception_costs_what_it_must_and_is_counted(run: RunTier, tier: str) -> None:
+def test_an_exception_is_counted_and_reported(run: RunTier, tier: str) -> None:
     results = run(tier, 0, 3, 2, batch=1)
     assert [result.verdict for result in results] == [0, ERROR, 1]
     assert results.counters["plugin_errors"] == 1
     assert results.counters["verdict_errors"] == 0
-    assert "ValueError: three is not wanted" in (results[1].error or "")
+    assert "ValueError: three is refused" in (results[1].error or "")
     assert "contract.py, line" in (results[1].error or "")
 
 
@@ -100,7 +100,7 @@ def test_frames_grow_at_the_front(run: RunTier, tier: str) -> None:
 
 
 @pytest.mark.parametrize("tier", CAN_EDIT)
-def test_packets_are_made_of_blanks_and_of_nothing_else(run: RunTier, tier: str) -> None:
+def test_packets_are_made_from_blanks_only(run: RunTier, tier: str) -> None:
     results = run(tier, 10, 10, 10, blanks=2)
     assert [result.verdict for result in results] == [0, 0, DROP]
     assert [(made.verdict, made.frame) for made in results.created] == [(1, b"\x55" * 60)] * 2

@@ -1,4 +1,4 @@
-"""Finding a plugin by its name, and saying why there is none."""
+"""Finding a plugin by its name, and the messages when there is none."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def refusal(spec: str, folder: str | None = None) -> str:
         ("inside.probe", "batch"),
     ],
 )
-def test_the_tier_is_told_by_the_object(plugin_file: PluginFile, name: str, tier: str) -> None:
+def test_the_tier_follows_from_the_object(plugin_file: PluginFile, name: str, tier: str) -> None:
     assert loading.load(f"{plugin_file(ALL)}:{name}").tier == tier
 
 
@@ -79,7 +79,7 @@ def test_a_file_is_relative_to_the_folder_given_or_the_current_one(
     assert loading.load("./plugin.py:Probe").tier == "batch"
 
 
-def test_two_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
+def test_two_files_with_the_same_name_are_separate_modules(tmp_path: Path) -> None:
     for name, verdict in (("a", 0), ("b", 1)):
         (tmp_path / name).mkdir()
         source = f"class P:\n    verdict = {verdict}\n    def process(self, batch): pass\n"
@@ -89,7 +89,7 @@ def test_two_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
     assert loading.find(f"{tmp_path}/a/p.py:P") is a
 
 
-def test_a_file_finds_what_lies_beside_it(plugin_file: PluginFile, tmp_path: Path) -> None:
+def test_a_file_can_import_from_its_folder(plugin_file: PluginFile, tmp_path: Path) -> None:
     (tmp_path / "beside_the_plugin.py").write_text("limit = 5\n")
     path = plugin_file(
         "from beside_the_plugin import limit\n"
@@ -105,10 +105,12 @@ def test_a_file_finds_what_lies_beside_it(plugin_file: PluginFile, tmp_path: Pat
         ("Prob", "did you mean 'Probe'?"),
         ("plain", "is a plain function: mark it with @packet_function"),
         ("Useless", "the class has no method process(self, batch)"),
-        ("number", "is int and none of the three that a plugin can be"),
+        ("number", "must be a class with process(batch), a @packet_function or a native_plugin"),
     ],
 )
-def test_what_is_no_plugin_is_refused(plugin_file: PluginFile, name: str, words: str) -> None:
+def test_an_object_that_is_no_plugin_is_refused(
+    plugin_file: PluginFile, name: str, words: str
+) -> None:
     assert words in refusal(f"{plugin_file(ALL)}:{name}")
 
 
@@ -125,7 +127,7 @@ def test_what_is_no_plugin_is_refused(plugin_file: PluginFile, name: str, words:
         ("\0", "source code string cannot contain null bytes"),
     ],
 )
-def test_what_does_not_import_is_told_with_its_line(
+def test_an_import_error_is_reported_with_its_line(
     plugin_file: PluginFile, source: str, words: str
 ) -> None:
     path = plugin_file(source)
@@ -141,20 +143,23 @@ def test_what_does_not_import_is_told_with_its_line(
         ("nowhere_xyz.at_all:x", "there is no module 'nowhere_xyz' in this environment"),
         ("ringline.workers.nowhere:x", "there is no module 'ringline.workers.nowhere'"),
         ("os:nowhere", "os has no 'nowhere'"),
-        ("nowhere", "has an entry point of that name in the group ringline.plugins"),
-        ("bounce.py", "bounce.py is a file: name what in it is the plugin, bounce.py:…"),
-        ("./reflect.so", "./reflect.so is a file: name what in it is the plugin, ./reflect.so:…"),
+        ("nowhere", "has an entry point of this name in the group ringline.plugins"),
+        ("bounce.py", "bounce.py is a file: add the name of the object in it, bounce.py:NAME"),
+        (
+            "./reflect.so",
+            "./reflect.so is a file: add the name of the object in it, ./reflect.so:NAME",
+        ),
         ("./nowhere.so:x", "cannot open shared object file"),
     ],
 )
-def test_what_is_not_there_is_said(spec: str, words: str) -> None:
+def test_a_missing_plugin_is_reported(spec: str, words: str) -> None:
     assert words in refusal(spec)
 
 
 @pytest.mark.parametrize("ending", ["py", "so"])
-def test_what_is_no_file_is_not_opened(tmp_path: Path, ending: str) -> None:
-    os.mkfifo(tmp_path / f"pipe.{ending}")  # whose reader waits for a writer
-    assert "is no file" in refusal(f"{tmp_path}/pipe.{ending}:x")
+def test_a_pipe_is_not_opened(tmp_path: Path, ending: str) -> None:
+    os.mkfifo(tmp_path / f"pipe.{ending}")  # opening it would block until there is a writer
+    assert "is not a regular file" in refusal(f"{tmp_path}/pipe.{ending}:x")
 
 
 def test_a_file_may_have_any_name(tmp_path: Path) -> None:
@@ -163,7 +168,7 @@ def test_a_file_may_have_any_name(tmp_path: Path) -> None:
     assert loading.load(f"{path}:Probe").tier == "batch"
 
 
-def test_a_symbol_that_is_not_there_is_said(compile_c: Callable[[Path], str]) -> None:
+def test_a_missing_symbol_is_reported(compile_c: Callable[[Path], str]) -> None:
     path = compile_c(PLUGINS / "contract.c")
     assert "has no symbol nothing; RL_PLUGIN(nothing, …)" in refusal(f"{path}:nothing")
 

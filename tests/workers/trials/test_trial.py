@@ -1,4 +1,4 @@
-"""Trying and checking plugins in a child: whatever it does, the caller gets a sentence."""
+"""Trying and checking plugins in a child process: every failure becomes a sentence."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def odd(plugin_file: PluginFile, act: str = "pass") -> str:
     return plugin_file(ODD.format(act=act)) + ":Odd"
 
 
-def test_every_different_error_is_told_once_with_its_frame(
+def test_every_different_error_is_reported_once_with_its_frame(
     capture: str, plugin_file: PluginFile
 ) -> None:
     path = plugin_file(ODD.format(act="pass"))
@@ -97,7 +97,7 @@ def test_every_different_error_is_told_once_with_its_frame(
     [
         ("if packet.data[1] == 70: os.abort()", "crashed (SIGABRT) on one of the frames 65 to 128"),
         ("os._exit(3)", "ended the process (exit status 3) on one of the frames 1 to 64"),
-        ("if packet.data[1] == 70: time.sleep(99)", "did not come back for 1 s on one of the fr"),
+        ("if packet.data[1] == 70: time.sleep(99)", "did not return for 1 s on one of the fr"),
     ],
 )
 def test_a_plugin_that_ends_or_hangs_is_placed_in_the_capture(
@@ -109,12 +109,12 @@ def test_a_plugin_that_ends_or_hangs_is_placed_in_the_capture(
     assert capture in str(caught.value)
 
 
-def test_what_the_plugin_prints_does_not_disturb(capture: str, plugin_file: PluginFile) -> None:
+def test_output_of_a_plugin_does_not_disturb(capture: str, plugin_file: PluginFile) -> None:
     summary = trial.run(odd(plugin_file, 'print("{}"); os.write(1, b"{}\\n")'), capture)
     assert summary.counters["forwarded"] == 200
 
 
-def test_bad_files_are_said(capture: str, tmp_path: Path, plugin_file: PluginFile) -> None:
+def test_bad_files_are_reported(capture: str, tmp_path: Path, plugin_file: PluginFile) -> None:
     plugin = odd(plugin_file)
     with pytest.raises(CaptureError, match="there is no such capture file"):
         trial.run(plugin, str(tmp_path / "nothing.pcap"))
@@ -124,7 +124,7 @@ def test_bad_files_are_said(capture: str, tmp_path: Path, plugin_file: PluginFil
         trial.run(plugin, capture, "/dev/full")
     with pytest.raises(PluginError, match="has no 'Nothing'"):
         trial.run(plugin.replace("Odd", "Nothing"), capture)
-    with pytest.raises(PluginError, match="is no option"):
+    with pytest.raises(PluginError, match="is not an option"):
         trial.run(plugin, capture, options={"x": 1})
 
 
@@ -136,7 +136,7 @@ def test_a_capture_without_a_packet_is_no_error(tmp_path: Path, plugin_file: Plu
     assert summary.nanoseconds_per_packet is None
 
 
-def test_a_sound_plugin_has_no_problems() -> None:
+def test_a_correct_plugin_has_no_problems() -> None:
     for name in ("forward:forward", "mac_swap:mac_swap_compiled", "mac_swap:MacSwapColumns"):
         assert checking.check(f"{MODULE}.{name}", {}, ["a", "b"]) == []
 
@@ -144,12 +144,16 @@ def test_a_sound_plugin_has_no_problems() -> None:
 @pytest.mark.parametrize(
     ("options", "ports", "words"),
     [
-        ({"mpa": 1, "map": 3}, "ab", ['"mpa" is no option', '"map" must be a table, not 3']),
-        ({}, "abc", ["with 3 ports it is not plain what goes where"]),
-        ({"map": {"a": "x"}}, "ab", ["the option map names the port 'x'; the ports are a, b"]),
+        ({"mpa": 1, "map": 3}, "ab", ['"mpa" is not an option', '"map" must be a table, not 3']),
+        ({}, "abc", ["with 3 ports the option map must be given"]),
+        (
+            {"map": {"a": "x"}},
+            "ab",
+            ["the port 'x', which does not exist; the ports are a, b"],
+        ),
     ],
 )
-def test_problems_are_told_all_at_once(
+def test_all_problems_are_reported_at_once(
     options: dict[str, object], ports: str, words: list[str]
 ) -> None:
     problems = checking.check(f"{MODULE}.forward:forward", options, list(ports))
@@ -185,8 +189,8 @@ if os.fork() == 0:
 """
 
 
-def family() -> set[str]:
-    """Processes that this one started, and what they started."""
+def descendants() -> set[str]:
+    """Return the ids of processes with the mark in their environment."""
     return {name for name in os.listdir("/proc") if name.isdigit() and marked(name)}
 
 
@@ -198,7 +202,7 @@ def marked(pid: str) -> bool:
 
 
 @pytest.mark.parametrize("end", ["", "os._exit(3)"])
-def test_nothing_that_a_plugin_started_is_waited_for_or_left(
+def test_processes_of_a_plugin_are_not_waited_for_and_not_left(
     capture: str, plugin_file: PluginFile, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     monkeypatch.setenv("RINGLINE_TEST_FAMILY", "1")
@@ -212,12 +216,12 @@ def test_nothing_that_a_plugin_started_is_waited_for_or_left(
         assert problems == []
         assert trial.run(f"{path}:MacSwapPackets", capture).counters["forwarded"] == 200
     until = time.monotonic() + 30
-    while family():
-        assert time.monotonic() < until, family()
+    while descendants():
+        assert time.monotonic() < until, descendants()
         time.sleep(0.01)
 
 
-def test_state_that_does_not_fit_the_slot_is_told_before_anything_starts() -> None:
+def test_state_that_does_not_fit_the_slot_is_reported_before_the_start() -> None:
     spec = f"{MODULE}.flow_stats:flow_stats"
     [problem] = checking.check(spec, {"slots": 1 << 17}, ["a"], state_bytes=1 << 20)
     assert "set a larger worker.state" in problem

@@ -1,7 +1,7 @@
-/* What reading and writing the card's registers does, and what it refuses. */
+/* Reads and writes of registers, with their side effects and faults. */
 #include "registers.h"
 
-/* Several registers can be reached at two addresses. */
+/* Some registers have two addresses; return the one in the register table. */
 static uint32_t canonical(uint32_t reg)
 {
     if (reg - SRRCTL_ALIAS < 0x40)
@@ -27,7 +27,7 @@ static uint32_t canonical(uint32_t reg)
     return reg;
 }
 
-/* Which queue a register is of, and which of its registers. */
+/* The queue of a register, and the register's offset in the bank of the queue. */
 struct place {
     uint32_t queue;
     uint32_t offset;
@@ -54,7 +54,7 @@ static bool of_tx_queue(uint32_t reg, struct place *place)
 
 static uint32_t read_ctrl(struct rl_sim *sim)
 {
-    rl_sim_look(sim, &sim->reset_wait);
+    rl_sim_poll(sim, &sim->reset_wait);
     uint32_t value = sim->registers[CTRL / 4];
     return sim->reset_wait ? value : value & ~(CTRL_RST | CTRL_LRST);
 }
@@ -106,7 +106,7 @@ uint32_t rl_sim_read(struct rl_sim *sim, uint32_t reg)
     case CTRL:
         return read_ctrl(sim);
     case STATUS:
-        rl_sim_look(sim, &sim->master_wait);
+        rl_sim_poll(sim, &sim->master_wait);
         return (sim->master_off ? 0 : STATUS_MASTER_ENABLED) | (sim->link_up ? STATUS_LINK_UP : 0);
     case EICR:
         *value = 0;
@@ -115,20 +115,20 @@ uint32_t rl_sim_read(struct rl_sim *sim, uint32_t reg)
     case EIMC:
         return 0;
     case RDRXCTL:
-        rl_sim_look(sim, &sim->dma_wait);
+        rl_sim_poll(sim, &sim->dma_wait);
         return (was & ~RDRXCTL_DMAIDONE) | (sim->dma_wait ? 0 : RDRXCTL_DMAIDONE);
     case EEC:
-        rl_sim_look(sim, &sim->eeprom_wait);
+        rl_sim_poll(sim, &sim->eeprom_wait);
         return (was & ~EEC_AUTO_RD) | (sim->eeprom_wait ? 0 : EEC_AUTO_RD);
     case LINKS:
-        rl_sim_look(sim, &sim->link_wait);
+        rl_sim_poll(sim, &sim->link_wait);
         return sim->link_up ? LINKS_UP_10G : 0;
     case SECRXSTAT:
-        rl_sim_look(sim, &sim->security_wait);
+        rl_sim_poll(sim, &sim->security_wait);
         return (sim->registers[SECRXCTRL / 4] & SECRXCTRL_RX_DIS) && !sim->security_wait
                    ? SECRXSTAT_READY
                    : 0;
-    case SWSM: /* a semaphore: reading takes it */
+    case SWSM: /* a semaphore: a read acquires it */
         *value |= SWSM_SMBI;
         return was;
     default:
@@ -152,8 +152,8 @@ static void write_ctrl(struct rl_sim *sim, uint32_t value)
                          sim->registers[EIMS / 4]);
         if (busy && !sim->master_off)
             rl_sim_fault(sim, RL_SIM_FAULT_MASTER, 0, CTRL,
-                         "reset with queues enabled and no master disable before: DMA may be "
-                         "under way (CTRL bit 2, then STATUS bit 19)");
+                         "reset with queues enabled and without master disable: DMA may be under "
+                         "way (set CTRL bit 2, then wait for STATUS bit 19)");
         rl_sim_reset(sim, value & CTRL_RST, value & CTRL_LRST);
         sim->registers[CTRL / 4] = value & (CTRL_RST | CTRL_LRST);
         return;
@@ -170,8 +170,8 @@ static void write_ctrl(struct rl_sim *sim, uint32_t value)
     sim->changed = true;
 }
 
-/* RXEN may only change while nothing comes through the security block: the
- * receive DMA hangs otherwise until the next reset (an erratum). */
+/* RXEN may change only while the security path is stopped: otherwise receive DMA
+ * hangs until the next reset (erratum). */
 static void write_rxctrl(struct rl_sim *sim, uint32_t value)
 {
     bool was = sim->registers[RXCTRL / 4] & RXCTRL_RXEN;
@@ -179,8 +179,8 @@ static void write_rxctrl(struct rl_sim *sim, uint32_t value)
     if (was != (bool)(value & RXCTRL_RXEN) && !stopped) {
         sim->receive_hung = true;
         rl_sim_fault(sim, RL_SIM_FAULT_RECEIVE_HANG, 0, RXCTRL,
-                     "RXCTRL.RXEN switched while the security path ran (SECRXCTRL bit 1, then "
-                     "SECRXSTAT bit 0): receive DMA hangs until the next reset");
+                     "RXCTRL.RXEN changed while the security path ran: receive DMA hangs until the "
+                     "next reset (set SECRXCTRL bit 1, then wait for SECRXSTAT bit 0)");
     }
     if (!was && (value & RXCTRL_RXEN) && sim->registers[EIMS / 4] != 0) {
         uint32_t valid = sim->registers[IVAR_MISC / 4];
@@ -212,18 +212,18 @@ static void write_rx_queue(struct rl_sim *sim, uint32_t reg, const struct place 
         return;
     case RX_RDT:
         if (queue->enabled) {
-            *queue->tail_register = value; /* a step looks at it */
+            *queue->tail_register = value; /* the next step reads it */
             return;
         }
         if (value == sim->registers[reg / 4 - (RX_RDT - RX_RDH) / 4])
-            return; /* the empty ring that it is */
+            return; /* the head: the ring stays empty */
         rl_sim_fault(sim, RL_SIM_FAULT_TAIL, place->queue, reg,
                      "RDT[%u] = %u before RXDCTL.ENABLE reads back: ignored", place->queue, value);
         return;
     case RX_RSCCTL:
         if (value & RSCCTL_RSCEN)
             rl_sim_fault(sim, RL_SIM_FAULT_UNMODELLED, place->queue, reg,
-                         "RSCCTL[%u].RSCEN: the model has no receive-side coalescing",
+                         "RSCCTL[%u].RSCEN: the model does not support receive-side coalescing",
                          place->queue);
         *stored = value & ~RSCCTL_RSCEN;
         return;
@@ -267,7 +267,7 @@ static void write_tx_queue(struct rl_sim *sim, uint32_t reg, const struct place 
     case TX_TDWBAL:
         if (value & 1)
             rl_sim_fault(sim, RL_SIM_FAULT_UNMODELLED, place->queue, reg,
-                         "TDWBAL[%u]: the model has no head write-back", place->queue);
+                         "TDWBAL[%u]: the model does not support head write-back", place->queue);
         *stored = value & ~1u;
         return;
     case TX_DCA_TXCTRL:
@@ -284,7 +284,7 @@ static void write_tx_queue(struct rl_sim *sim, uint32_t reg, const struct place 
     }
 }
 
-/* Whether the card takes this write now. */
+/* Whether the card accepts this write now. */
 static bool writable(struct rl_sim *sim, uint32_t reg, uint32_t value)
 {
     const struct rl_sim_register *entry = rl_sim_register(sim, reg);
@@ -373,7 +373,7 @@ void rl_sim_write(struct rl_sim *sim, uint32_t reg, uint32_t value)
     case MRQC:
         if ((value & MRQC_MRQE) > MRQC_RSS)
             rl_sim_fault(sim, RL_SIM_FAULT_UNMODELLED, 0, reg,
-                         "MRQC = 0x%x: of its modes the model has 0 and 1 (RSS)", value);
+                         "MRQC = 0x%x: the model supports modes 0 and 1 (RSS) only", value);
         *stored = value;
         return;
     default:

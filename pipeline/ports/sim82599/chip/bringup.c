@@ -1,4 +1,4 @@
-/* How the card comes up, and in what order it insists on being brought up. */
+/* Reset, link and set-up of the card, and the checks of their order. */
 #include "registers.h"
 
 void rl_sim_reset(struct rl_sim *sim, bool device, bool link)
@@ -24,8 +24,8 @@ void rl_sim_reset(struct rl_sim *sim, bool device, bool link)
     sim->changed = true;
 }
 
-/* What became true with the last look. */
-static void happened(struct rl_sim *sim, const uint8_t *wait)
+/* The operation that `wait` counts down is done. */
+static void finish_operation(struct rl_sim *sim, const uint8_t *wait)
 {
     uint32_t *registers = sim->registers;
     if (wait == &sim->reset_wait)
@@ -43,22 +43,22 @@ static void happened(struct rl_sim *sim, const uint8_t *wait)
     sim->changed = true;
 }
 
-void rl_sim_look(struct rl_sim *sim, uint8_t *wait)
+void rl_sim_poll(struct rl_sim *sim, uint8_t *wait)
 {
-    /* The EEPROM is read and DMA initialised when the reset itself is over. */
+    /* EEPROM auto-read and DMA initialisation only start when the reset is over. */
     if (*wait == 0 || (sim->reset_wait != 0 && wait != &sim->reset_wait))
         return;
     if (--*wait == 0)
-        happened(sim, wait);
+        finish_operation(sim, wait);
 }
 
-void rl_sim_pass(struct rl_sim *sim)
+void rl_sim_poll_all(struct rl_sim *sim)
 {
     uint8_t *waits[] = {&sim->reset_wait,  &sim->eeprom_wait, &sim->dma_wait,
                         &sim->master_wait, &sim->link_wait,   &sim->security_wait};
     uint32_t waiting = 0;
     for (uint32_t i = 0; i < sizeof waits / sizeof *waits; i++) {
-        rl_sim_look(sim, waits[i]);
+        rl_sim_poll(sim, waits[i]);
         waiting += *waits[i];
     }
     for (uint32_t i = 0; i < RL_SIM_QUEUES; i++) {
@@ -76,7 +76,7 @@ void rl_sim_power_on(struct rl_sim *sim)
     rl_sim_registers_map(sim);
     rl_sim_reset(sim, true, true);
     while (sim->waiting)
-        rl_sim_pass(sim);
+        rl_sim_poll_all(sim);
 }
 
 void rl_sim_restart_link(struct rl_sim *sim)
@@ -91,8 +91,8 @@ void rl_sim_restart_link(struct rl_sim *sim)
     sim->changed = true;
 }
 
-/* Gather what the packet paths need of the registers, so that they test it once
- * a step and not once a frame. */
+/* Copy the settings for the packet paths from the registers, so that they are read
+ * after a change and not for every frame. */
 void rl_sim_refresh(struct rl_sim *sim)
 {
     const uint32_t *registers = sim->registers;
@@ -138,15 +138,16 @@ static uint32_t sum_of_sizes(const struct rl_sim *sim, uint32_t reg)
     return sum;
 }
 
-/* Settings with which the card would receive wrongly or not at all; looked at
- * when a frame is about to go in, since drivers may make them in any order. */
+/* Faults for settings with which the card would receive wrongly or not at all. They
+ * are checked when frames are about to arrive, since drivers may write the registers
+ * in any order. */
 void rl_sim_check_receive(struct rl_sim *sim)
 {
     const uint32_t *registers = sim->registers;
     uint32_t rdrxctl = registers[RDRXCTL / 4];
     sim->receive_unchecked = false;
     check(sim, (registers[CTRL_EXT / 4] & CTRL_EXT_NS_DIS), RL_SIM_FAULT_RECEIVE, CTRL_EXT,
-          "receiving wants bit 16, no-snoop disable");
+          "bit 16, no-snoop disable, must be 1 to receive");
     check(sim, (rdrxctl & RDRXCTL_MUST) == RDRXCTL_MUST, RL_SIM_FAULT_RECEIVE, RDRXCTL,
           "bits 25 and 26 must be 1");
     check(sim, (rdrxctl & RDRXCTL_RSCFRSTSIZE) == 0, RL_SIM_FAULT_RECEIVE, RDRXCTL,
@@ -155,13 +156,13 @@ void rl_sim_check_receive(struct rl_sim *sim)
           RL_SIM_FAULT_RECEIVE, RDRXCTL,
           "bit 1 and HLREG0 bit 1, both of which strip the CRC, must be the same");
     check(sim, sum_of_sizes(sim, RXPBSIZE) <= 512 && sim->held_room != 0, RL_SIM_FAULT_RECEIVE,
-          RXPBSIZE, "the packet buffer is 512 KiB in all, and buffer 0 needs some");
+          RXPBSIZE, "the packet buffer has 512 KiB in all, and buffer 0 must have some");
     check(sim, (registers[VLNCTRL / 4] & 0xFFFF) == 0x8100, RL_SIM_FAULT_UNMODELLED, VLNCTRL,
-          "the model knows VLAN tags of type 0x8100 only");
+          "the model supports VLAN tags of type 0x8100 only");
     for (uint32_t i = 0; i < sim->rx_count; i++) {
         uint32_t reg = rl_sim_rx_register(sim->rx_active[i], RX_DCA_RXCTRL);
         check(sim, !(registers[reg / 4] & DCA_RXCTRL_BIT12), RL_SIM_FAULT_RECEIVE, reg,
-              "bit 12 must be cleared");
+              "bit 12 must be 0");
     }
 }
 
@@ -172,15 +173,15 @@ void rl_sim_check_transmit(struct rl_sim *sim)
     check(sim, (registers[DTXMXSZRQ / 4] & 0xFFF) == DTXMXSZRQ_NO_DCB, RL_SIM_FAULT_TRANSMIT,
           DTXMXSZRQ, "without DCB it must be 0xfff");
     check(sim, (registers[HLREG0 / 4] & HLREG0_TXCRCEN), RL_SIM_FAULT_TRANSMIT, HLREG0,
-          "bit 0 must be set, or frames leave without CRC");
+          "bit 0 must be 1, or frames are sent without CRC");
     check(sim, sum_of_sizes(sim, TXPBSIZE) <= 160, RL_SIM_FAULT_TRANSMIT, TXPBSIZE,
-          "the packet buffer is 160 KiB in all");
+          "the packet buffer has 160 KiB in all");
     check(sim, registers[MTQC / 4] == 0, RL_SIM_FAULT_UNMODELLED, MTQC,
-          "the model has neither DCB nor pools");
+          "the model does not support DCB and pools");
 }
 
-/* What somebody else's driver left: it receives into memory that is not there, and
- * its own laser is off, as kernel drivers leave it. */
+/* The card as another driver left it: it receives into memory outside all windows, and
+ * its laser is off, as kernel drivers leave it. */
 void rl_sim_leave_running(struct rl_sim *sim)
 {
     uint32_t *registers = sim->registers;

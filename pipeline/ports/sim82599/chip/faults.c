@@ -1,6 +1,6 @@
-/* What the card was asked for and would not do: kept as sentences. The same
- * fault again and again is one entry with a count, since a stuck queue meets it
- * at every step. */
+/* Faults: requests that the card would refuse, kept as sentences. The same fault
+ * several times in a row is one entry with a count, because a stopped queue repeats
+ * it at every step. */
 #include <stdarg.h>
 #include <stdio.h>
 #include "model.h"

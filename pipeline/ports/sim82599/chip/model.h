@@ -1,4 +1,4 @@
-/* The inside of the device model: state that no driver sees. */
+/* Internal state of the device model; a driver sees none of it. */
 #ifndef RINGLINE_SIM82599_MODEL_H
 #define RINGLINE_SIM82599_MODEL_H
 #include <stdbool.h>
@@ -8,15 +8,15 @@
 #define RL_SIM_QUEUES 128
 #define RL_SIM_TX_QUEUES_MAX 64 /* without DCB and pools (MTQC = 0) */
 #define RL_SIM_WINDOWS 8
-#define RL_SIM_WAIT 3             /* looks until something that takes time has happened */
-#define RL_SIM_BATCH 64           /* per queue and step */
-#define RL_SIM_OPEN_MAX 4096      /* frames that may come off an open-loop wire in one step */
+#define RL_SIM_WAIT 3             /* polls until an operation that takes time is done */
+#define RL_SIM_BATCH 64           /* frames per queue and step; TX: twice as many descriptors */
+#define RL_SIM_OPEN_MAX 4096      /* frames from an open-loop wire in one step, at most */
 #define RL_SIM_UNPUBLISHED_MAX 16 /* steps */
-#define RL_SIM_SEGMENTS 40        /* descriptors of one packet, at most (datasheet 7.2) */
-#define RL_SIM_LENGTH_MAX 15872   /* the longest frame that MAXFRS can allow: 15.5 KiB */
+#define RL_SIM_SEGMENTS 40        /* maximum of descriptors per packet (datasheet 7.2) */
+#define RL_SIM_LENGTH_MAX 15872   /* bytes of the longest frame for any MAXFRS: 15.5 KiB */
 #define RL_SIM_CRC 4
 #define RL_SIM_TAG 4
-#define RL_SIM_MIN 60 /* the shortest frame on a wire, without CRC */
+#define RL_SIM_MIN 60 /* bytes of the shortest frame, without CRC */
 
 #define RL_SIM_LIKELY(x) __builtin_expect(!!(x), 1)
 #define RL_SIM_UNLIKELY(x) __builtin_expect(!!(x), 0)
@@ -27,24 +27,24 @@ struct rl_sim_window {
     uint8_t *host;
 };
 
-/* What a frame of the source is, known when it is loaded. */
+/* The properties of a frame that do not depend on registers; set when it is loaded. */
 struct rl_sim_layers {
-    uint32_t length;      /* as the source has it; may be more than any card takes */
+    uint32_t length;      /* in the source; may be more than any card accepts */
     uint32_t status;      /* checksum bits of the write-back's status and error word */
-    uint32_t fragment;    /* what the descriptor holds in place of the hash: checksum, IP id */
+    uint32_t fragment;    /* fragment checksum and IP id, for the place of the RSS hash */
     uint16_t packet_type; /* as in the write-back, bits 16:4 of its first word */
     uint16_t addresses;   /* offset of the source address */
-    uint16_t ports;       /* offset of the ports; 0: none that may be hashed */
-    uint16_t tag;         /* control information */
+    uint16_t ports;       /* offset of the ports; 0: no ports to hash */
+    uint16_t tag;         /* tag control information */
     uint8_t ip;           /* 4, 6 or 0 */
     uint8_t tcp;
     uint8_t udp;
     uint8_t tagged;
-    uint8_t cast; /* of the destination: 0 unicast, 1 multicast, 2 broadcast */
+    uint8_t cast; /* destination: 0 unicast, 1 multicast, 2 broadcast */
 };
 
 /* A count of frames and of their bytes in one word, so that a frame costs one
- * addition; good for 2^24 frames between two publications. */
+ * addition. It holds 2^24 frames between two calls of rl_sim_publish. */
 #define RL_SIM_ONE_FRAME (1ull << 40)
 #define RL_SIM_FRAMES(count) ((count) >> 40)
 #define RL_SIM_BYTES(count) ((count) & (RL_SIM_ONE_FRAME - 1))
@@ -54,13 +54,13 @@ struct rl_sim_layers {
 #define RL_SIM_OVERSIZE 2
 #define RL_SIM_UNDERSIZE 3
 
-/* What becomes of a frame as the registers stand: worked out when it is first
- * met after one of them was written. 32 bytes, so that two share a cache line. */
+/* What the card does with a frame under the present registers: computed for the
+ * first such frame after a register was written. 32 bytes: two per cache line. */
 struct rl_sim_frame {
     const uint8_t *bytes;
-    uint64_t lower; /* the write-back */
-    uint64_t upper; /* status and errors; length from bit 32 */
-    uint32_t epoch; /* of `sim` when this was worked out; 0 when it is not to be delivered */
+    uint64_t lower; /* first word of the write-back */
+    uint64_t upper; /* second word: status and errors; length from bit 32 */
+    uint32_t epoch; /* of `sim` when this was computed; 0: unknown, or not to be delivered */
     uint8_t queue;
     uint8_t fate;
     uint8_t tagged;
@@ -72,9 +72,9 @@ static inline uint32_t rl_sim_length(const struct rl_sim_frame *frame)
     return (uint32_t)(frame->upper >> 32);
 }
 
-/* What was received and sent since `rl_sim_publish` was last called. */
+/* Counts since the last call of rl_sim_publish. */
 struct rl_sim_tally {
-    int64_t bytes; /* taken by the MAC and not, or not yet, on a queue; may be negative */
+    int64_t bytes; /* accepted by the MAC, but not (yet) on a queue; may be negative */
     uint64_t filtered;
     uint64_t filtered_bytes;
     uint64_t oversize;
@@ -83,11 +83,11 @@ struct rl_sim_tally {
     uint64_t no_space;
     uint64_t disabled;
     uint64_t dma;
-    uint64_t unheard; /* came while the card did not receive */
-    uint64_t unheard_bytes;
-    uint64_t refused;       /* for sending */
-    uint64_t classes[24];   /* received: size bin + 8 * cast */
-    uint64_t tx_classes[8]; /* sent: size bin */
+    uint64_t not_receiving;       /* arrived while the card did not receive */
+    uint64_t not_receiving_bytes; /* of no_space and not_receiving */
+    uint64_t refused;             /* packets not sent */
+    uint64_t classes[24];         /* received: size bin + 8 * cast */
+    uint64_t tx_classes[8];       /* sent: size bin */
 };
 
 struct rl_sim_rx_queue {
@@ -95,15 +95,15 @@ struct rl_sim_rx_queue {
     uint64_t *ring; /* NULL: not in any window */
     uint32_t size;
     uint32_t head;
-    uint32_t tail;        /* as looked at when the step began */
-    uint32_t whole_bytes; /* frames up to here take the short way */
+    uint32_t tail;        /* read at the start of the step */
+    uint32_t whole_bytes; /* longest frame for the fast path */
     uint32_t buffer_bytes;
-    uint64_t count;  /* delivered and not yet published, frames and bytes */
-    uint64_t missed; /* no descriptor, and DROP_EN */
+    uint64_t count;  /* delivered, not yet published: frames and bytes */
+    uint64_t missed; /* dropped with DROP_EN: no descriptor */
     uint8_t enabled;
-    uint8_t wanted; /* what ENABLE was written to be */
-    uint8_t wait;
-    uint8_t halted; /* by a fault, until it is enabled anew */
+    uint8_t wanted; /* last value written to ENABLE */
+    uint8_t wait;   /* polls until it takes effect; 0: it has */
+    uint8_t halted; /* by a fault, until the queue is enabled again */
     uint8_t drop;
     uint8_t strip;
 };
@@ -123,17 +123,17 @@ struct rl_sim_tx_queue {
     uint64_t *ring;
     uint32_t size;
     uint32_t head;
-    uint64_t count;     /* sent and not yet published, packets and bytes */
+    uint64_t count;     /* sent, not yet published: packets and bytes */
     uint32_t threshold; /* WTHRESH */
-    uint32_t unwritten; /* with a threshold: completed, not yet written back */
+    uint32_t unwritten; /* with a threshold: descriptors completed, not yet written back */
     uint8_t enabled;
     uint8_t wanted;
     uint8_t wait;
     uint8_t halted;
-    /* A packet of several descriptors, until its last has come. */
+    /* A packet of several descriptors, until its last one. */
     uint32_t segment_count;
     uint32_t segment_bytes;
-    uint64_t first; /* second half of its first descriptor */
+    uint64_t first; /* second word of its first descriptor */
     struct rl_sim_segment segments[RL_SIM_SEGMENTS];
     struct rl_sim_context contexts[2];
 };
@@ -152,10 +152,10 @@ struct rl_sim {
     bool own_card;
     uint8_t mac[6];
     uint8_t map[RL_SIM_BAR_BYTES / 4];        /* register -> entry of the register table */
-    uint32_t registers[RL_SIM_BAR_BYTES / 4]; /* all but tails, which are in card->tails */
+    uint32_t registers[RL_SIM_BAR_BYTES / 4]; /* without tails, which are in card->tails */
 
-    /* Looks until something has happened; 0: it has. */
-    uint32_t waiting; /* something is under way: steps count as looks */
+    /* Polls until an operation is done; 0: it is. */
+    uint32_t waiting; /* not 0: some operation is under way, and steps count as polls */
     uint8_t reset_wait;
     uint8_t eeprom_wait;
     uint8_t dma_wait;
@@ -167,10 +167,10 @@ struct rl_sim {
     bool master_off; /* CTRL bit 2 has taken effect */
     bool link_up;
     bool receive_hung;
-    bool changed;   /* a register was written that `refresh` looks at */
-    bool receiving; /* RXEN, link, bus: frames go in */
+    bool changed;   /* a register that rl_sim_refresh reads was written */
+    bool receiving; /* RXEN, link and bus mastering allow it */
     bool transmitting;
-    bool receive_unchecked; /* the set-up, since it last changed */
+    bool receive_unchecked; /* the set-up was not checked since it changed */
     bool transmit_unchecked;
     uint32_t crc_bytes; /* 4: CRC is left on frames */
     uint32_t vlan_type; /* of inserted tags: DMATXCTL.VT */
@@ -179,16 +179,16 @@ struct rl_sim {
 
     struct rl_sim_window windows[RL_SIM_WINDOWS];
     uint32_t window_count;
-    uint32_t window_last; /* where the last address was found */
+    uint32_t window_last; /* window of the last address */
 
-    uint32_t rx_count; /* enabled queues, by index */
+    uint32_t rx_count; /* number of enabled queues; their indices are in rx_active */
     uint32_t tx_count;
     uint8_t rx_active[RL_SIM_QUEUES];
     uint8_t tx_active[RL_SIM_QUEUES];
     struct rl_sim_rx_queue rx[RL_SIM_QUEUES];
     struct rl_sim_tx_queue tx[RL_SIM_QUEUES];
     struct rl_sim_tally tally;
-    uint32_t unpublished; /* steps that moved something since then */
+    uint32_t unpublished; /* steps that moved something since the last publication */
 
     /* The wire. */
     struct rl_sim_frame *frames;
@@ -196,14 +196,14 @@ struct rl_sim {
     uint8_t *bytes;
     uint32_t *order;
     uint32_t frame_count;
-    uint32_t order_length; /* 0: nothing arrives */
-    uint32_t at;           /* in `order` */
-    uint64_t left;         /* frames still to come; ~0: no end */
+    uint32_t order_length; /* 0: no traffic arrives */
+    uint32_t at;           /* next index of `order` */
+    uint64_t left;         /* frames still to arrive; ~0: no end */
     double rate;
-    double rate_ns;    /* frames a nanosecond */
-    uint64_t began;    /* ns; 0: the open-loop wire has not begun */
-    uint64_t arrived;  /* frames that came off the wire since */
-    uint64_t stuck_at; /* ns; since when a closed-loop wire waits for a queue that is off */
+    double rate_ns;    /* frames per nanosecond */
+    uint64_t began;    /* ns; start of the open-loop wire; 0: not started */
+    uint64_t arrived;  /* frames since then */
+    uint64_t stuck_at; /* ns; since then the closed-loop wire waits for a disabled queue */
     uint32_t *held;    /* the packet buffer: frames without a descriptor, in order */
     uint32_t held_first;
     uint32_t held_count;
@@ -211,7 +211,7 @@ struct rl_sim {
     uint64_t held_bytes;
     uint64_t held_room; /* RXPBSIZE(0) */
     struct rl_sim_record record;
-    uint32_t idle_passes; /* in a row, of a process of the model's own */
+    uint32_t idle_passes; /* in a row, in rl_sim_run */
 };
 
 /* faults.c */
@@ -222,8 +222,8 @@ void rl_sim_fault(struct rl_sim *sim, uint32_t kind, uint32_t queue, uint64_t ad
 void rl_sim_power_on(struct rl_sim *sim);
 void rl_sim_leave_running(struct rl_sim *sim);
 void rl_sim_reset(struct rl_sim *sim, bool device, bool link);
-void rl_sim_pass(struct rl_sim *sim); /* a step counts as a look at all that is awaited */
-void rl_sim_look(struct rl_sim *sim, uint8_t *wait);
+void rl_sim_poll_all(struct rl_sim *sim);            /* a step polls all operations under way */
+void rl_sim_poll(struct rl_sim *sim, uint8_t *wait); /* a read polls one of them */
 void rl_sim_restart_link(struct rl_sim *sim);
 void rl_sim_refresh(struct rl_sim *sim);
 void rl_sim_check_receive(struct rl_sim *sim);
@@ -250,11 +250,11 @@ uint32_t rl_sim_transmit(struct rl_sim *sim);
 /* wire.c, record.c */
 uint64_t rl_sim_now(void);
 void rl_sim_source_free(struct rl_sim *sim);
-void rl_sim_held_drop(struct rl_sim *sim); /* what is in the packet buffer is lost */
+void rl_sim_held_drop(struct rl_sim *sim); /* drop the frames in the packet buffer */
 void rl_sim_record_frame(struct rl_sim *sim, const struct rl_sim_segment *segments, uint32_t count,
                          uint32_t length, int32_t tag);
 
-/* Host address of `size` bytes at `bus`; NULL when no window holds them all. */
+/* Host address of `size` bytes at `bus`; NULL when no single window contains them. */
 static inline uint8_t *rl_sim_reach(struct rl_sim *sim, uint64_t bus, uint64_t size)
 {
     const struct rl_sim_window *window = &sim->windows[sim->window_last];
@@ -277,8 +277,8 @@ static inline uint16_t rl_sim_be16(const uint8_t *bytes)
     return (uint16_t)(bytes[0] << 8 | bytes[1]);
 }
 
-/* Which of the counters by size a frame of `length` bytes without CRC is in:
- * 64, 65–127, 128–255, 256–511, 512–1023, 1024 and more, CRC included. */
+/* Index of the size counter for a frame of `length` bytes without CRC. The bins are,
+ * in bytes with CRC: 64, 65–127, 128–255, 256–511, 512–1023, 1024 and more. */
 static inline uint32_t rl_sim_size_bin(uint32_t length)
 {
     uint32_t bytes = length + RL_SIM_CRC;

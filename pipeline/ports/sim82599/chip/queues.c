@@ -1,5 +1,5 @@
-/* Queues go on and off by a handshake: what was asked for is refused or comes
- * true later, and only then reads back. */
+/* Queues are enabled and disabled by a handshake: a request is refused, or takes
+ * effect later; only then does ENABLE read back. */
 #include "registers.h"
 
 static uint64_t base_of(const struct rl_sim *sim, uint32_t reg)
@@ -7,8 +7,8 @@ static uint64_t base_of(const struct rl_sim *sim, uint32_t reg)
     return sim->registers[reg / 4] | (uint64_t)sim->registers[reg / 4 + 1] << 32;
 }
 
-/* What is wrong with a ring, or NULL. Base, length and head are at the same
- * offsets for both directions. */
+/* A problem of a ring, or NULL. Base, length and head have the same offsets in both
+ * directions. */
 static const char *ring_trouble(const struct rl_sim *sim, uint32_t bank)
 {
     uint32_t bytes = sim->registers[(bank + RX_RDLEN) / 4];
@@ -72,7 +72,7 @@ void rl_sim_tx_enable(struct rl_sim *sim, uint32_t queue, bool on)
 
 static void list_active(struct rl_sim *sim)
 {
-    rl_sim_publish(sim); /* of the queues as they were */
+    rl_sim_publish(sim); /* counts of the queues before the change */
     sim->rx_count = sim->tx_count = 0;
     for (uint32_t i = 0; i < RL_SIM_QUEUES; i++) {
         if (sim->rx[i].enabled)
@@ -83,7 +83,7 @@ static void list_active(struct rl_sim *sim)
     sim->changed = true;
 }
 
-/* A tail moved before its queue was on: the card has not seen it. */
+/* A tail written before its queue was enabled is a fault: the card ignores it. */
 static void check_tail(struct rl_sim *sim, uint32_t queue, uint32_t bank, const char *name)
 {
     uint32_t *tail = &sim->card->tails[(bank + RX_RDT) / 4];

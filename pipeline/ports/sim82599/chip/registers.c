@@ -1,4 +1,4 @@
-/* The registers that there are, what a reset leaves in them and how they behave. */
+/* The table of registers: address, value after a reset, behaviour. */
 #include "registers.h"
 
 #define ONE 1, 4
@@ -174,7 +174,7 @@ const struct rl_sim_register rl_sim_registers[] = {
 
 #define REGISTERS (sizeof rl_sim_registers / sizeof *rl_sim_registers)
 
-_Static_assert(REGISTERS < 256, "an entry's number fits the map");
+_Static_assert(REGISTERS < 256, "the number of an entry fits into `map`");
 
 void rl_sim_registers_map(struct rl_sim *sim)
 {
@@ -197,6 +197,7 @@ void rl_sim_registers_reset(struct rl_sim *sim)
     memset(sim->card->tails, 0, sizeof sim->card->tails);
     sim->registers[RXPBSIZE / 4] = 512u << 10;
     sim->registers[TXPBSIZE / 4] = 160u << 10;
-    /* Masking interrupts again after a reset is the driver's business (datasheet 4.6.3.1). */
+    /* An interrupt is unmasked here, because a driver must mask all interrupts again after
+     * a reset (datasheet 4.6.3.1). */
     sim->registers[EIMS / 4] = 1u << 20;
 }

@@ -1,5 +1,5 @@
-/* Addresses and bits of the 82599 that the model acts upon; the names are the
- * datasheet's. The table in registers.c has the rest. */
+/* Addresses and bits of the 82599 that the model uses, with the names of the
+ * datasheet. The table in registers.c has the other registers. */
 #ifndef RINGLINE_SIM82599_REGISTERS_H
 #define RINGLINE_SIM82599_REGISTERS_H
 #include "model.h"
@@ -23,7 +23,7 @@
 #define IVAR_MISC 0x0A00
 #define IVAR_VALID 0x80808080u
 
-/* Per receive queue, from 0x1000 + 0x40 q; from queue 64 on 0xD000. */
+/* Per receive queue q: 0x1000 + 0x40 q; from queue 64 on, 0xD000 + 0x40 (q - 64). */
 #define RX_BANK 0x1000
 #define RX_BANK_HIGH 0xD000
 #define RX_RDBAL 0x00
@@ -45,7 +45,7 @@
 #define SRRCTL_ALIAS 0x2100
 #define DCA_RXCTRL_ALIAS 0x2200
 
-#define QPRC 0x1030 /* + 0x40 n, 16 of them; so are the next three */
+#define QPRC 0x1030 /* + 0x40 n, n < 16; like the next three */
 #define QBRC_L 0x1034
 #define QBRC_H 0x1038
 #define QPRDC 0x1430
@@ -121,7 +121,7 @@
 #define RAL 0xA200
 #define RAH_AV (1u << 31)
 
-/* Per transmit queue, from 0x6000 + 0x40 q. */
+/* Per transmit queue q: 0x6000 + 0x40 q. */
 #define TX_BANK 0x6000
 #define TX_TDBAL 0x00
 #define TX_TDBAH 0x04
@@ -150,15 +150,15 @@
 #define SWSM 0x10140
 #define SWSM_SMBI 1u
 
-/* How a register behaves; STORE and READ_ONLY exclude each other. */
-#define STORE 0x01 /* holds what is written */
+/* Behaviour of a register; it never has both STORE and READ_ONLY. */
+#define STORE 0x01 /* keeps what is written */
 #define READ_ONLY 0x02
 #define CLEARS 0x04 /* a read clears it: a statistic, which survives a reset */
-#define EEPROM 0x08 /* loaded from the EEPROM after a reset: wait for it */
-#define DMA 0x10    /* of the DMA engines: wait for their initialisation */
-#define FRAMES 0x20 /* decides what becomes of a received frame */
-#define SET_UP 0x40 /* `refresh` looks at it */
-#define KEPT 0x80   /* a reset does not touch it */
+#define EEPROM 0x08 /* loaded from the EEPROM after a reset; an earlier write is a fault */
+#define DMA 0x10    /* of the DMA engines; a write before their initialisation is a fault */
+#define FRAMES 0x20 /* changes what the card does with a received frame */
+#define SET_UP 0x40 /* rl_sim_refresh reads it */
+#define KEPT 0x80   /* a reset does not change it */
 
 struct rl_sim_register {
     uint32_t first;
@@ -169,7 +169,7 @@ struct rl_sim_register {
     char name[15];
 };
 
-/* Of the register that `map` numbers so; 0 is none. */
+/* Indexed by the entries of `map`; entry 0 stands for no register. */
 extern const struct rl_sim_register rl_sim_registers[];
 
 void rl_sim_registers_map(struct rl_sim *sim);
@@ -180,7 +180,7 @@ static inline const struct rl_sim_register *rl_sim_register(const struct rl_sim 
     return &rl_sim_registers[sim->map[reg / 4]];
 }
 
-/* A receive queue's register. */
+/* Address of a register of a receive queue. */
 static inline uint32_t rl_sim_rx_register(uint32_t queue, uint32_t offset)
 {
     return (queue < 64 ? RX_BANK + queue * 0x40 : RX_BANK_HIGH + (queue - 64) * 0x40) + offset;

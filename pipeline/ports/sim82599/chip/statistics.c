@@ -1,6 +1,6 @@
-/* What steps counted goes, now and then, to where it is read: the card's own
- * statistics, packets in 32 bits that wrap and octets in two registers, and the
- * wire's counters. Doing so at every step would cost a nanosecond a packet. */
+/* Add the counts of steps to the statistics registers (packets in 32 bits that wrap,
+ * octets in two registers) and to the wire's counters. This is not done at every
+ * step: it would cost a nanosecond per packet. */
 #include "registers.h"
 
 static void add(struct rl_sim *sim, uint32_t reg, uint64_t number)
@@ -15,7 +15,7 @@ static void add_octets(struct rl_sim *sim, uint32_t reg, uint64_t octets)
     sim->registers[reg / 4 + 1] += (uint32_t)(sum >> 32) + (uint32_t)(octets >> 32);
 }
 
-/* The counter that a map, RQSMR or TQSM, has for a queue. */
+/* The number of the counter for a queue in a map, RQSMR or TQSM. */
 static uint32_t counter_of(const struct rl_sim *sim, uint32_t map, uint32_t queue)
 {
     return sim->registers[map / 4 + queue / 4] >> queue % 4 * 8 & 0xF;
@@ -67,13 +67,13 @@ static void publish_received(struct rl_sim *sim)
     add(sim, ROC, tally->oversize);
     add(sim, RUC, tally->undersize);
     add(sim, MPC, tally->no_space);
-    wire->offered += all + tally->no_space + tally->unheard;
-    wire->offered_bytes += all_bytes + tally->unheard_bytes;
+    wire->offered += all + tally->no_space + tally->not_receiving;
+    wire->offered_bytes += all_bytes + tally->not_receiving_bytes;
     wire->dropped_filtered += tally->filtered;
     wire->dropped_oversize += tally->oversize;
     wire->dropped_undersize += tally->undersize;
     wire->dropped_no_space += tally->no_space;
-    wire->dropped_disabled += tally->disabled + tally->unheard;
+    wire->dropped_disabled += tally->disabled + tally->not_receiving;
     wire->dropped_dma += tally->dma;
     wire->held = sim->held_count;
     wire->finished = sim->order_length != 0 && sim->left == 0 && sim->held_count == 0;

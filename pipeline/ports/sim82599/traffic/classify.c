@@ -1,4 +1,4 @@
-/* What is in a frame, and what the card, as it is set up, makes of it. */
+/* Parse a frame, and decide what the card does with it under the present registers. */
 #include "../chip/registers.h"
 
 #define TYPE_IPV4 0x0800
@@ -40,8 +40,8 @@ uint32_t rl_sim_checksum(const uint8_t *bytes, uint32_t length, uint32_t sum)
     return (uint32_t)total;
 }
 
-/* Status bits for the segment at `at`, of which the IP header says that it has
- * `bytes` bytes. Nothing is said of one that is not whole. */
+/* Checksum status bits for the TCP or UDP segment at `at`, of `bytes` bytes by the IP
+ * header; 0 for a segment that is not complete. */
 static uint32_t check_transport(const uint8_t *frame, uint32_t length, uint32_t at, uint32_t bytes,
                                 const struct rl_sim_layers *layers)
 {
@@ -49,10 +49,10 @@ static uint32_t check_transport(const uint8_t *frame, uint32_t length, uint32_t 
     if (at + (uint64_t)bytes > length || bytes < (layers->tcp ? 20u : 8u))
         return 0;
     if (layers->udp) {
-        uint32_t said = rl_sim_be16(frame + at + 4);
-        if (rl_sim_be16(frame + at + 6) == 0 || said < 8 || said > bytes)
-            return 0; /* the sender made no checksum, or made nonsense */
-        bytes = said;
+        uint32_t udp_bytes = rl_sim_be16(frame + at + 4);
+        if (rl_sim_be16(frame + at + 6) == 0 || udp_bytes < 8 || udp_bytes > bytes)
+            return 0; /* no checksum, or a wrong length */
+        bytes = udp_bytes;
     }
     uint32_t protocol = layers->tcp ? PROTOCOL_TCP : PROTOCOL_UDP;
     uint32_t sum = rl_sim_checksum(frame + layers->addresses, address_bytes, protocol + bytes);
@@ -124,7 +124,8 @@ static void parse_ipv6(const uint8_t *frame, uint32_t length, uint32_t at,
     }
 }
 
-/* The layers of a frame; `bytes` has at least 64 of them, whatever `length` is. */
+/* Parse a frame. `bytes` must have at least 64 readable bytes, even for a smaller
+ * `length`. */
 void rl_sim_parse(const uint8_t *bytes, uint32_t length, struct rl_sim_layers *layers)
 {
     static const uint8_t broadcast[6] = {0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF};
@@ -145,14 +146,15 @@ void rl_sim_parse(const uint8_t *bytes, uint32_t length, struct rl_sim_layers *l
         at = 18;
     }
     if (length > RL_SIM_LENGTH_MAX)
-        return; /* no setting makes a card take it */
+        return; /* too long for any MAXFRS */
     if (type == TYPE_IPV4 && at + 20 <= length)
         parse_ipv4(bytes, length, at, layers);
     else if (type == TYPE_IPV6)
         parse_ipv6(bytes, length, at, layers);
 }
 
-/* Multicast table: 12 bits of the last two bytes, which ones MCSTCTRL says. */
+/* The multicast table is indexed by 12 bits of the last two bytes; MCSTCTRL selects
+ * them. */
 static bool in_multicast_table(const struct rl_sim *sim, const uint8_t *address)
 {
     static const uint8_t shifts[4] = {4, 3, 2, 0};

@@ -1,4 +1,4 @@
-/* The long way into packet memory, and the ways that end elsewhere. */
+/* The slow path of delivery, and frames that are not delivered. */
 #include "deliver.h"
 
 enum rl_sim_outcome rl_sim_abort_dma(struct rl_sim *sim, struct rl_sim_rx_queue *queue,
@@ -7,7 +7,7 @@ enum rl_sim_outcome rl_sim_abort_dma(struct rl_sim *sim, struct rl_sim_rx_queue 
     uint32_t number = (uint32_t)(queue - sim->rx);
     rl_sim_fault(sim, RL_SIM_FAULT_DMA, number, address,
                  "DMA write of %u bytes to 0x%llx, receive queue %u descriptor %u: outside every "
-                 "window; the queue stands still",
+                 "window; the queue stops",
                  bytes, (unsigned long long)address, number, queue->head);
     queue->halted = 1;
     queue->tail = queue->head;
@@ -25,7 +25,7 @@ static uint32_t crc32(const uint8_t *bytes, uint32_t length)
     return ~crc;
 }
 
-/* A frame that is changed on its way, or that takes several descriptors. */
+/* A frame that the card changes, or that takes several descriptors. */
 enum rl_sim_outcome rl_sim_deliver_slowly(struct rl_sim *sim, struct rl_sim_rx_queue *queue,
                                           const struct rl_sim_frame *frame)
 {
@@ -48,9 +48,10 @@ enum rl_sim_outcome rl_sim_deliver_slowly(struct rl_sim *sim, struct rl_sim_rx_q
     uint32_t pieces = (length + queue->buffer_bytes - 1) / queue->buffer_bytes;
     uint32_t room = queue->tail + (queue->tail < queue->head ? queue->size : 0) - queue->head;
     if (pieces >= queue->size) {
-        rl_sim_fault(sim, RL_SIM_FAULT_RX_DESCRIPTOR, number, 0,
-                     "a frame of %u bytes never fits the %u descriptors of receive queue %u: lost",
-                     length, queue->size, number);
+        rl_sim_fault(
+            sim, RL_SIM_FAULT_RX_DESCRIPTOR, number, 0,
+            "a frame of %u bytes never fits the %u descriptors of receive queue %u: dropped",
+            length, queue->size, number);
         return RL_SIM_LOST;
     }
     if (pieces > room)
@@ -62,8 +63,8 @@ enum rl_sim_outcome rl_sim_deliver_slowly(struct rl_sim *sim, struct rl_sim_rx_q
         uint8_t *to = rl_sim_reach(sim, address, part);
         if (descriptor[1] & STATUS_DD)
             rl_sim_fault(sim, RL_SIM_FAULT_RX_DESCRIPTOR, number, queue->head,
-                         "receive queue %u descriptor %u was handed to the card with DD set: "
-                         "software would take it as received",
+                         "receive queue %u descriptor %u was offered to the card with DD set: "
+                         "software would take it for a received frame",
                          number, queue->head);
         if (to == NULL)
             return rl_sim_abort_dma(sim, queue, address, part);
@@ -91,8 +92,8 @@ void rl_sim_reject(struct rl_sim *sim, const struct rl_sim_frame *frame)
     sim->tally.bad_bytes += length;
 }
 
-/* A frame that the MAC took but that reaches no buffer. */
-void rl_sim_lose(struct rl_sim *sim, const struct rl_sim_frame *frame, uint64_t *reason)
+/* Drop a frame that the MAC accepted but that gets no buffer; count it in `reason`. */
+void rl_sim_drop(struct rl_sim *sim, const struct rl_sim_frame *frame, uint64_t *reason)
 {
     sim->tally.classes[frame->size_class]++;
     sim->tally.bytes += rl_sim_length(frame);

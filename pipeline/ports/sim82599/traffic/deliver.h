@@ -1,8 +1,8 @@
-/* What the two kinds of wire share: a frame on its way into packet memory.
+/* Deliver a frame to packet memory, for both kinds of wire.
  *
- * The short way is for a frame that fits one buffer and goes in as it is; all
- * that is unusual goes through `rl_sim_deliver_slowly`. What can be decided once a
- * step is not decided once a frame. */
+ * The fast path, rl_sim_deliver, is for a frame that fits one buffer unchanged; all
+ * other cases go through rl_sim_deliver_slowly. Decisions that hold for a whole step
+ * are not made per frame. */
 #ifndef RINGLINE_SIM82599_RECEIVE_H
 #define RINGLINE_SIM82599_RECEIVE_H
 #include "../chip/registers.h"
@@ -18,14 +18,14 @@ enum rl_sim_outcome rl_sim_deliver_slowly(struct rl_sim *sim, struct rl_sim_rx_q
 enum rl_sim_outcome rl_sim_abort_dma(struct rl_sim *sim, struct rl_sim_rx_queue *queue,
                                      uint64_t address, uint32_t bytes);
 void rl_sim_reject(struct rl_sim *sim, const struct rl_sim_frame *frame);
-void rl_sim_lose(struct rl_sim *sim, const struct rl_sim_frame *frame, uint64_t *reason);
+void rl_sim_drop(struct rl_sim *sim, const struct rl_sim_frame *frame, uint64_t *reason);
 
 /* open_loop.c */
 uint32_t rl_sim_receive_open(struct rl_sim *sim);
-uint32_t rl_sim_lose_all(struct rl_sim *sim);
+uint32_t rl_sim_drop_all(struct rl_sim *sim);
 
-/* Frames lie at cache lines and are followed by zeros up to the next, so whole
- * vectors may be read; what is written is exactly the frame. */
+/* Frames begin on a cache line and are padded with zeros to its end, so that vectors
+ * can be read past `length`; exactly `length` bytes are written. */
 static inline void rl_sim_copy(uint8_t *to, const uint8_t *from, uint32_t length)
 {
     if (RL_SIM_LIKELY(length <= 64 && length >= 48)) {
@@ -50,8 +50,8 @@ static inline void rl_sim_write_back(uint64_t *descriptor, uint64_t lower, uint6
     __atomic_store_n(&descriptor[1], upper, __ATOMIC_RELEASE);
 }
 
-/* The queue has a descriptor. `window` is a copy of the one that held the last
- * buffer: behind a pointer into the model it would have to be read again after
+/* Deliver to a queue that has a descriptor. `window` is a copy of the window of the
+ * last buffer: through a pointer into the model the compiler would read it again after
  * every store to packet memory. */
 static inline enum rl_sim_outcome rl_sim_deliver(struct rl_sim *sim, struct rl_sim_rx_queue *queue,
                                                  const struct rl_sim_frame *frame,
@@ -76,7 +76,7 @@ static inline enum rl_sim_outcome rl_sim_deliver(struct rl_sim *sim, struct rl_s
     return RL_SIM_DELIVERED;
 }
 
-/* Whether the frame is to be delivered, as the registers stand. */
+/* Whether the card delivers the frame under the present registers. */
 static inline bool rl_sim_deliverable(struct rl_sim *sim, struct rl_sim_frame *frame,
                                       uint32_t epoch)
 {

@@ -1,9 +1,9 @@
-/* A wire that does not wait: frames are due by the clock, and what finds neither
- * descriptor nor room in the packet buffer is lost, as on the card. */
+/* An open-loop wire: frames arrive by the clock. A frame without a descriptor and
+ * without room in the packet buffer is dropped, as by the card. */
 #include "deliver.h"
 
-/* Frames in the packet buffer go on in order; the first that finds no
- * descriptor, and may not be dropped for it, holds up all behind it. */
+/* Deliver the frames in the packet buffer in order. A frame that has no descriptor and
+ * must not be dropped (DROP_EN is off) blocks those behind it. */
 static uint32_t drain_held(struct rl_sim *sim)
 {
     struct rl_sim_window window = sim->windows[sim->window_last];
@@ -36,7 +36,7 @@ static void hold(struct rl_sim *sim, uint32_t index, const struct rl_sim_frame *
     if (sim->held_bytes + rl_sim_length(frame) > sim->held_room ||
         sim->held_count == sim->held_capacity) {
         sim->tally.no_space++;
-        sim->tally.unheard_bytes += rl_sim_length(frame);
+        sim->tally.not_receiving_bytes += rl_sim_length(frame);
         return;
     }
     sim->held[(sim->held_first + sim->held_count++) % sim->held_capacity] = index;
@@ -45,7 +45,7 @@ static void hold(struct rl_sim *sim, uint32_t index, const struct rl_sim_frame *
     sim->tally.bytes += rl_sim_length(frame);
 }
 
-/* How many frames have come off an open-loop wire since the last time. */
+/* The number of frames that have arrived since the last call. */
 static uint32_t due(struct rl_sim *sim)
 {
     uint64_t now = rl_sim_now();
@@ -79,25 +79,25 @@ uint32_t rl_sim_receive_open(struct rl_sim *sim)
         if (RL_SIM_LIKELY(outcome == RL_SIM_DELIVERED))
             sim->tally.classes[frame->size_class]++;
         else if (outcome == RL_SIM_LOST || queue->halted)
-            rl_sim_lose(sim, frame, &sim->tally.dma);
+            rl_sim_drop(sim, frame, &sim->tally.dma);
         else if (!queue->enabled)
-            rl_sim_lose(sim, frame, &sim->tally.disabled);
+            rl_sim_drop(sim, frame, &sim->tally.disabled);
         else if (queue->drop && sim->held_count == 0)
-            rl_sim_lose(sim, frame, &queue->missed);
+            rl_sim_drop(sim, frame, &queue->missed);
         else
             hold(sim, index, frame);
     }
     return moved + frames;
 }
 
-/* The card does not listen: an open-loop wire loses what comes meanwhile. */
-uint32_t rl_sim_lose_all(struct rl_sim *sim)
+/* The card does not receive: all frames that arrive are dropped. */
+uint32_t rl_sim_drop_all(struct rl_sim *sim)
 {
     uint32_t frames = sim->began != 0 ? due(sim) : 0;
     for (uint32_t i = 0; i < frames; i++) {
-        sim->tally.unheard_bytes += sim->layers[sim->order[sim->at]].length;
+        sim->tally.not_receiving_bytes += sim->layers[sim->order[sim->at]].length;
         rl_sim_advance_wire(sim, 1);
     }
-    sim->tally.unheard += frames;
+    sim->tally.not_receiving += frames;
     return frames;
 }

@@ -1,9 +1,9 @@
-/* Frames from the wire into packet memory. A closed-loop wire waits for room, so
- * nothing is lost to it. */
+/* Receive frames from the wire. A closed-loop wire waits for room, so no frame is
+ * dropped for lack of descriptors. */
 #include "deliver.h"
 
 #define FETCH_AHEAD 24      /* descriptors */
-#define STUCK_NS 100000000u /* a wire that waits so long for a queue that is off says so */
+#define STUCK_NS 100000000u /* time until waiting for a disabled queue is a fault */
 
 static void look_at_tails(struct rl_sim *sim)
 {
@@ -15,8 +15,8 @@ static void look_at_tails(struct rl_sim *sim)
             continue;
         if (RL_SIM_UNLIKELY(tail >= queue->size)) {
             rl_sim_fault(sim, RL_SIM_FAULT_TAIL, number, tail,
-                         "RDT[%u] = %u, but the ring has %u descriptors: the queue stands still",
-                         number, tail, queue->size);
+                         "RDT[%u] = %u, but the ring has %u descriptors: the queue stops", number,
+                         tail, queue->size);
             queue->halted = 1;
             tail = queue->head;
         }
@@ -30,8 +30,8 @@ static void look_at_tails(struct rl_sim *sim)
     }
 }
 
-/* A closed-loop wire waits for as long as it takes, but does not keep quiet
- * about a queue that will never take anything. */
+/* A closed-loop wire waits without limit, but waiting for a disabled queue is a fault
+ * every STUCK_NS. */
 static void wait_for_queue(struct rl_sim *sim, uint32_t number)
 {
     uint64_t now = rl_sim_now();
@@ -45,9 +45,9 @@ static void wait_for_queue(struct rl_sim *sim, uint32_t number)
                  number);
 }
 
-/* A frame that did not simply go in. Returns 0 when the wire has to wait with it. */
-static uint32_t settle_closed(struct rl_sim *sim, const struct rl_sim_frame *frame,
-                              enum rl_sim_outcome outcome)
+/* Handle a frame that was not delivered. Returns 0 when the wire must wait with it. */
+static uint32_t handle_undelivered(struct rl_sim *sim, const struct rl_sim_frame *frame,
+                                   enum rl_sim_outcome outcome)
 {
     const struct rl_sim_rx_queue *queue = &sim->rx[frame->queue];
     if (outcome == RL_SIM_NO_ROOM && !queue->halted) {
@@ -55,12 +55,12 @@ static uint32_t settle_closed(struct rl_sim *sim, const struct rl_sim_frame *fra
             wait_for_queue(sim, frame->queue);
         return 0;
     }
-    rl_sim_lose(sim, frame, &sim->tally.dma);
+    rl_sim_drop(sim, frame, &sim->tally.dma);
     return 1;
 }
 
-/* The line that a later frame will be written to belongs to the core that worked
- * on the buffer last: ask for it early. A prefetch harms at no address. */
+/* Prefetch the cache line that a later frame is written to: it is in the cache of the
+ * core that used the buffer last. A prefetch of an invalid address does no harm. */
 static inline void fetch_ahead(const struct rl_sim_rx_queue *queue,
                                const struct rl_sim_window *window)
 {
@@ -71,8 +71,7 @@ static inline void fetch_ahead(const struct rl_sim_rx_queue *queue,
     }
 }
 
-/* As many frames as one pass through `order` and the budget allow; returns how
- * many left the wire. */
+/* Receive `run` frames, whose indices are at `order`; returns how many left the wire. */
 static uint32_t run_closed(struct rl_sim *sim, const uint32_t *order, uint32_t run)
 {
     struct rl_sim_window window = sim->windows[sim->window_last];
@@ -92,7 +91,7 @@ static uint32_t run_closed(struct rl_sim *sim, const uint32_t *order, uint32_t r
         }
         if (RL_SIM_LIKELY(outcome == RL_SIM_DELIVERED))
             sim->tally.classes[frame->size_class]++;
-        else if (!settle_closed(sim, frame, outcome))
+        else if (!handle_undelivered(sim, frame, outcome))
             return i;
     }
     return run;
@@ -122,7 +121,7 @@ uint32_t rl_sim_receive(struct rl_sim *sim)
     if (sim->order_length == 0)
         return 0;
     if (!sim->receiving)
-        return sim->rate > 0 ? rl_sim_lose_all(sim) : 0;
+        return sim->rate > 0 ? rl_sim_drop_all(sim) : 0;
     if (sim->receive_unchecked && sim->rx_count != 0)
         rl_sim_check_receive(sim);
     look_at_tails(sim);

@@ -1,6 +1,6 @@
-/* What is transmitted, as a pcap file: nanosecond time stamps, Ethernet. Whole
- * records gather in a buffer; when writing fails the file is cut back to the
- * last that is whole, and recording is over. */
+/* Record transmitted frames to a pcap file: nanosecond time stamps, Ethernet. Records
+ * are collected in a buffer. When a write fails, the file is truncated to complete
+ * records, and recording ends. */
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>
@@ -30,14 +30,14 @@ static void end_recording(struct rl_sim *sim, int error)
 {
     struct rl_sim_record *record = &sim->record;
     struct rl_sim_wire *wire = &sim->card->wire;
-    rl_sim_publish(sim); /* whoever reads of this reads how many frames there were */
+    rl_sim_publish(sim); /* before record_error: a reader sees the final counts with it */
     wire->record_error = (uint64_t)error;
     wire->recorded -= record->frames;
     int32_t fd = record->fd;
     record->fd = -1;
     off_t whole = (off_t)record->written;
     if (lseek(fd, whole, SEEK_SET) < 0 || ftruncate(fd, whole) != 0)
-        return; /* not a file that can be cut, a pipe for instance */
+        return; /* not a regular file, for instance a pipe */
 }
 
 int32_t rl_sim_record_flush(struct rl_sim *sim)
@@ -67,8 +67,8 @@ static uint64_t time_stamp(struct rl_sim_record *record)
     return record->last;
 }
 
-/* Append a frame of `length` bytes, an inserted `tag` (negative: none) among
- * them, padded as the card pads. All segments are within windows. */
+/* Append a frame of `length` bytes, including the inserted `tag` (negative: none),
+ * padded to 60 bytes. All segments must lie within windows. */
 void rl_sim_record_frame(struct rl_sim *sim, const struct rl_sim_segment *segments, uint32_t count,
                          uint32_t length, int32_t tag)
 {

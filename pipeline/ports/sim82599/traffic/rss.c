@@ -1,8 +1,7 @@
-/* Receive-side scaling: the Toeplitz hash and the queue that follows from it. */
+/* Receive-side scaling: the Toeplitz hash, and the queue that it selects. */
 #include "../chip/registers.h"
 
-/* Bit i of the input, when set, adds the 32 bits of the key that begin at its
- * bit i. */
+/* Each bit i of the input that is set adds (XOR) the 32 bits of the key from bit i on. */
 uint32_t rl_sim_toeplitz(const uint8_t *key, const uint8_t *input, uint32_t length)
 {
     uint32_t hash = 0;
@@ -18,8 +17,8 @@ uint32_t rl_sim_toeplitz(const uint8_t *key, const uint8_t *input, uint32_t leng
     return hash;
 }
 
-/* What is hashed of a frame under the fields that MRQC enables: the number that
- * the descriptor has for it, 0 when nothing is. */
+/* The RSS type in the descriptor: which fields of the frame are hashed, as MRQC
+ * enables them; 0 when there is no hash. */
 static uint32_t hash_type(uint32_t mrqc, const struct rl_sim_layers *layers)
 {
     bool tcp = layers->tcp && layers->ports;

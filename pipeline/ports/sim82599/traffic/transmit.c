@@ -1,11 +1,11 @@
-/* Packets from packet memory to the wire, as transmit descriptors say.
+/* Send packets from packet memory to the wire, by transmit descriptors.
  *
- * The short way, `send_plain`, is for a packet in one descriptor that asks for
- * nothing but to be sent, while nothing is recorded; every other descriptor goes
- * through `take_slowly`. */
+ * The fast path, `send_plain`, is for a packet in one descriptor without VLAN tag or
+ * offloads, while nothing is recorded; all other descriptors go through
+ * `take_slowly`. */
 #include "../chip/registers.h"
 
-/* The second half of an advanced transmit descriptor. */
+/* The second word of an advanced transmit descriptor. */
 #define LENGTH(high) ((uint32_t)(high)&0xFFFF)
 #define PAYLEN(high) ((uint32_t)((high) >> 46))
 #define PAYLEN_OF(length) ((uint64_t)(length) << 46)
@@ -27,7 +27,7 @@
 #define PLAIN_MASK (DTYP_MASK | EOP | IFCS | DEXT | VLE | TSE | DD | POPTS)
 #define PLAIN ((uint64_t)DTYP_DATA << 20 | EOP | IFCS | DEXT)
 
-#define PACKET_MIN 17 /* bytes without CRC that the card can send (datasheet 7.2) */
+#define PACKET_MIN 17 /* bytes of the shortest packet, without CRC (datasheet 7.2) */
 
 static inline void sent(struct rl_sim *sim, struct rl_sim_tx_queue *queue,
                         const struct rl_sim_segment *segments, uint32_t count, uint32_t length,
@@ -56,31 +56,31 @@ static void abort_dma(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint64_
     uint32_t number = (uint32_t)(queue - sim->tx);
     rl_sim_fault(sim, RL_SIM_FAULT_DMA, number, address,
                  "DMA read of %u bytes from 0x%llx, transmit queue %u descriptor %u: outside "
-                 "every window; the queue stands still",
+                 "every window; the queue stops",
                  bytes, (unsigned long long)address, number, queue->head);
     queue->segment_count = 0;
     queue->halted = 1;
 }
 
-/* What is wrong with a packet whose last descriptor has come, or NULL. */
+/* A problem of a packet whose descriptors are complete, or NULL. */
 static const char *packet_trouble(const struct rl_sim *sim, const struct rl_sim_tx_queue *queue,
                                   uint32_t length)
 {
     if (!(queue->first & IFCS))
-        return "IFCS is not set, so it would leave without CRC";
+        return "IFCS is 0, so the packet would be sent without CRC";
     if (PAYLEN(queue->first) != queue->segment_bytes)
-        return "PAYLEN is not the length of its data";
+        return "PAYLEN differs from the length of the data";
     if (queue->segment_bytes < PACKET_MIN)
-        return "the card sends no packet below 17 bytes";
+        return "the packet has less than 17 bytes";
     if (length > sim->frame_max + RL_SIM_TAG)
-        return "it is longer than MAXFRS, or 1518 bytes without jumbo frames, allows";
+        return "the packet is longer than MAXFRS, or than 1518 bytes without jumbo frames";
     if (!(sim->registers[HLREG0 / 4] & HLREG0_TXCRCEN))
-        return "HLREG0 bit 0 is clear, so it would leave without CRC";
+        return "HLREG0 bit 0 is 0, so the packet would be sent without CRC";
     if (length < RL_SIM_MIN && !(sim->registers[HLREG0 / 4] & HLREG0_TXPADEN))
-        return "below 60 bytes, and HLREG0 bit 10, padding, is clear";
+        return "the packet has less than 60 bytes, and HLREG0 bit 10, padding, is 0";
     if ((queue->first & VLE) &&
         (INDEX(queue->first) > 1 || !queue->contexts[INDEX(queue->first)].valid))
-        return "VLE without a context descriptor that has the tag";
+        return "VLE is 1, but no context descriptor has set the tag";
     return NULL;
 }
 
@@ -111,12 +111,12 @@ static void take_slowly(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint6
     uint32_t number = (uint32_t)(queue - sim->tx);
     if (!(high & DEXT)) {
         refuse(sim, queue, RL_SIM_FAULT_TX_DESCRIPTOR,
-               "DEXT is not set, and the model has no legacy descriptors");
+               "DEXT is 0, and the model does not support legacy descriptors");
         return;
     }
     if (DTYP(high) == DTYP_CONTEXT && queue->segment_count == 0) {
         if (INDEX(high) > 1) {
-            refuse(sim, queue, RL_SIM_FAULT_TX_DESCRIPTOR, "a queue has contexts 0 and 1 only");
+            refuse(sim, queue, RL_SIM_FAULT_TX_DESCRIPTOR, "a queue has only contexts 0 and 1");
             return;
         }
         queue->contexts[INDEX(high)].tag = (uint16_t)(low >> 16);
@@ -125,18 +125,18 @@ static void take_slowly(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint6
     }
     if (DTYP(high) != DTYP_DATA) {
         refuse(sim, queue, RL_SIM_FAULT_TX_DESCRIPTOR,
-               "DTYP is neither 3, data, nor 2, context, before a packet");
+               "DTYP is neither 3 (data), nor 2 (context) in front of a packet");
         return;
     }
     if (high & (TSE | POPTS)) {
         refuse(sim, queue, RL_SIM_FAULT_UNMODELLED,
-               "it asks for segmentation or checksums, which the model does not do");
+               "the model does not support segmentation and checksum insertion");
         return;
     }
     if (high & DD)
         rl_sim_fault(sim, RL_SIM_FAULT_TX_DESCRIPTOR, number, queue->head,
-                     "transmit queue %u descriptor %u was handed to the card with DD set: "
-                     "software would take it as sent",
+                     "transmit queue %u descriptor %u was offered to the card with DD set: "
+                     "software would take it for sent",
                      number, queue->head);
     if (queue->segment_count == RL_SIM_SEGMENTS) {
         refuse(sim, queue, RL_SIM_FAULT_TX_DESCRIPTOR, "a packet has at most 40 descriptors");
@@ -159,8 +159,8 @@ static inline void write_back(uint64_t *descriptor)
     __atomic_store_n(&descriptor[1], DD, __ATOMIC_RELEASE);
 }
 
-/* With WTHRESH = 0 a descriptor that asks for it is written back at once; with a
- * threshold nobody is asked, and all are when so many are complete. */
+/* With WTHRESH 0 a descriptor with RS is written back at once. With a threshold RS is
+ * ignored: all complete descriptors are written back when their number reaches it. */
 static inline void complete(struct rl_sim_tx_queue *queue, uint64_t *descriptor, uint64_t high)
 {
     if (RL_SIM_UNLIKELY(queue->threshold != 0)) {
@@ -176,7 +176,7 @@ static inline void complete(struct rl_sim_tx_queue *queue, uint64_t *descriptor,
     }
 }
 
-/* How many descriptors of the queue the card may take now. */
+/* The number of descriptors that the card may take from the queue now. */
 static uint32_t look_at_tail(struct rl_sim *sim, struct rl_sim_tx_queue *queue)
 {
     uint32_t tail = __atomic_load_n(queue->tail_register, __ATOMIC_ACQUIRE);
@@ -185,8 +185,8 @@ static uint32_t look_at_tail(struct rl_sim *sim, struct rl_sim_tx_queue *queue)
         return 0;
     if (RL_SIM_UNLIKELY(tail >= queue->size)) {
         rl_sim_fault(sim, RL_SIM_FAULT_TAIL, number, tail,
-                     "TDT[%u] = %u, but the ring has %u descriptors: the queue stands still",
-                     number, tail, queue->size);
+                     "TDT[%u] = %u, but the ring has %u descriptors: the queue stops", number, tail,
+                     queue->size);
         queue->halted = 1;
         return 0;
     }
@@ -201,7 +201,7 @@ static uint32_t look_at_tail(struct rl_sim *sim, struct rl_sim_tx_queue *queue)
     return ready < 2 * RL_SIM_BATCH ? ready : 2 * RL_SIM_BATCH;
 }
 
-/* Whether packets may go the short way, as far as they do not say themselves. */
+/* Whether the registers and the queue allow the fast path. */
 static bool may_be_plain(const struct rl_sim *sim, const struct rl_sim_tx_queue *queue)
 {
     uint32_t wanted = HLREG0_TXCRCEN | HLREG0_TXPADEN;
@@ -209,8 +209,8 @@ static bool may_be_plain(const struct rl_sim *sim, const struct rl_sim_tx_queue 
            queue->segment_count == 0 && sim->record.fd < 0;
 }
 
-/* As many of `ready` packets as go the short way, up to the ring's end; how many. What
- * they change is kept in registers of the processor until the last. */
+/* Send the first of `ready` packets that qualify for the fast path, at most up to the
+ * ring's end; returns how many. Locals keep the state in processor registers. */
 static uint32_t send_plain(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint32_t ready)
 {
     const struct rl_sim_window window = sim->windows[sim->window_last];

@@ -1,11 +1,11 @@
-/* The frames that arrive: copied so that each begins at a cache line, with what
- * does not depend on registers worked out once. */
+/* The frames that arrive: copied so that each begins on a cache line, and parsed once
+ * for everything that does not depend on registers. */
 #include <stdlib.h>
 #include <time.h>
 #include "../chip/model.h"
 
 #define LINE 64
-#define HELD_FRAMES 32768 /* more frames than any RXPBSIZE has room for */
+#define HELD_FRAMES 32768 /* maximum of frames in the packet buffer, whatever RXPBSIZE is */
 
 uint64_t rl_sim_now(void)
 {
@@ -93,7 +93,7 @@ int32_t rl_sim_source(struct rl_sim *sim, const struct rl_sim_source *source)
         to += room(length);
     }
     memcpy(sim->order, source->order, source->order_length * sizeof *sim->order);
-    sim->epoch++; /* never 0, which is what the frames have */
+    sim->epoch++; /* differs from the 0 of the new frames */
     sim->order_length = source->order_length;
     sim->held_capacity = HELD_FRAMES;
     sim->at = 0;

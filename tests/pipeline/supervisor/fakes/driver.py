@@ -1,10 +1,16 @@
-"""Stands in for the driver process: speaks its messages, moves no packet.
+"""A fake driver process: it sends and receives the messages of a driver and moves no packet.
 
-Usage: driver.py MODE. Modes: well; mute (never ready); refuses (a failed event, after
-many others); miscounts (its books do not balance); forgets (to settle);
-deaf (closes its socket);
-crashes (ends when told to drain); stubborn (never stops); hangs (no heartbeat,
-no answers once running); finishes (says at once that the wire is dry).
+Usage: driver.py MODE. Modes:
+ well       works correctly
+ mute       does not answer `open`
+ refuses    answers `open` with many `ports` and a `failed`
+ miscounts  its books do not balance
+ forgets    does not settle a queue for a successor
+ deaf       closes its socket, and its heart beats on
+ crashes    exits when told to drain
+ stubborn   does not stop, ignores SIGABRT
+ hangs      has no heartbeat
+ finishes   sends `finished` at once
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ PORT = {
     "statistics": {},
     "wire": {},
     "faults": [],
+    "trouble": None,
 }
 SETTLED = {"returned": 1, "carried": 2, "lost": 3, "refused": 4}
 

@@ -1,10 +1,19 @@
-"""Stands in for a worker process: speaks its messages, takes no packet.
+"""A fake worker process: it sends and receives the messages of a worker and takes no packet.
 
-The plugin's name is what it does: well; fails_prepare; fails_setup; dies_at_first
-(in set-up); dies_once, dies_always (killed after it was ready; in the first life,
-in each); hangs (no heartbeat after it was ready, in its first life, ABRT ignored);
-late (never prepared); stubborn (does not stop); garbles (sends what is no message);
-deaf (closes its socket); reports; chatters (says it is ready, again and again).
+The name of the plugin says what it does:
+ well           works correctly
+ late           is never prepared
+ fails_prepare  sends `failed` instead of `prepared`
+ fails_setup    sends `failed` instead of `ready`
+ dies_at_first  is killed in set-up
+ dies_once      is killed after `ready`, in generation 1
+ dies_always    is killed after `ready`, in each generation
+ hangs          has no heartbeat after `ready`, in generation 1, and ignores SIGABRT
+ garbles        sends something other than a message, in generation 1
+ deaf           closes its socket, in generation 1
+ chatters       sends `ready` and nonsense again and again
+ reports        sends a report at its end
+ stubborn       does not stop
 """
 
 from __future__ import annotations

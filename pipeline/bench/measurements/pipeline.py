@@ -1,4 +1,4 @@
-"""`bench pipeline`: the whole thing, as a user runs it, and what it costs when it does nothing."""
+"""`bench pipeline`: a whole run with a simulated card, and the cost of an idle one."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import BooksError
 from ringline.workers.captures.captures import read_capture
 
-SECONDS = 10.0
+SECONDS = 10.0  # length of one run
 WARM_SECONDS = 1.0
 IDLE_SECONDS = 5.0
 BARE_COUNT = 32 * 600_000
 BARE_BUFFERS = 2048
 SILENT_PACKETS = 12
-SILENCE = 0.5  # seconds between two packets: longer than the driver waits to sleep deeply
+SILENCE = 0.5  # seconds between two packets: the driver is in deep sleep after 0.1
 
 FLOWS = "flows = { count = 256, sizes = 64 }"
 IDLE_WIRE = f"flows = {{ count = 1, packets = {SILENT_PACKETS} }}, rate_mpps = {1e-6 / SILENCE:.6f}"
 
 
 def configuration(wire: str, plugin: str, driver: int, worker: int, *, idle: str) -> str:
-    """One queue of one simulated card, the two processes where they are to be measured."""
+    """One queue of one simulated card; `driver` and `worker` are the CPUs of the processes."""
     return (
         f'[port.wan]\ndevice = "sim:82599"\nwire = {{ {wire} }}\n'
         f'[worker]\nplugin = "{plugin}"\ncpus = [{worker}]\n'
@@ -42,7 +42,11 @@ NATIVE = "ringline.workers.plugins.mac_swap:mac_swap"
 
 @dataclass(frozen=True)
 class Throughput:
-    """One run: Mpps sent, and ns per packet of driver, worker and model."""
+    """One run.
+
+    `mpps` is 10^6 packets sent per second; `driver`, `worker` and `model` (the simulated card)
+    are ns per packet; `start` is seconds to the first packet; memory is in MB.
+    """
 
     mpps: float
     driver: float
@@ -54,7 +58,7 @@ class Throughput:
 
 
 def measure(machine: Machine, runs: int, seconds: float = SECONDS) -> list[Figure]:
-    """Throughput on two cores and on one, start, memory, and the cost of idleness."""
+    """Throughput on two cores and on one, start time, memory, and the cost of an idle run."""
     figures: list[Figure] = []
     one, *other = machine.cpus
     if other:
@@ -97,7 +101,7 @@ def measure(machine: Machine, runs: int, seconds: float = SECONDS) -> list[Figur
 
 
 def _bare(machine: Machine) -> float:
-    """Mpps of a pipeline without us: two bare rings and a swap between them."""
+    """Mpps of a bare pipeline: two bare rings and a MAC swap between them."""
     size = 2 * ffi.sizeof("struct rl_bare_ring") + BARE_BUFFERS * lib.RL_BUFFER_STRIDE
     given = {"count": BARE_COUNT, "buffers": BARE_BUFFERS}
     ticks, _ = run_pair(machine.cpus, "bare pipeline", given, size)
@@ -121,7 +125,7 @@ def _throughput(driver: int, worker: int, seconds: float) -> Throughput:
         raise BooksError(f"a closed loop lost packets: {lost}, balance {report['balance']}")
     sent = _sent(after) - _sent(before)
     each = 1e9 / max(sent, 1)
-    lane = after.lanes[0].counters, before.lanes[0].counters
+    lane = after.lane.counters, before.lane.counters
     busy = after.workers[0].counters["busy_seconds"] - before.workers[0].counters["busy_seconds"]
     return Throughput(
         mpps=sent / (after.clock - before.clock) / 1e6,
@@ -139,10 +143,10 @@ def _sent(snapshot: Snapshot) -> int:
 
 
 def _idle(machine: Machine) -> list[Figure]:
-    """CPU of all processes while nothing comes, and how late a packet after silence is.
+    """CPU time of all processes without traffic, and the delay of a packet after silence.
 
-    Packets come SILENCE apart; the record's time stamps say how much later than
-    that each left. The earliest is taken to be on time.
+    Packets arrive SILENCE seconds apart. Their time stamps in the recording show how late
+    each was sent, relative to the earliest.
     """
     with Running(_silent(machine, "")) as run:
         snapshot = run.look()

@@ -1,7 +1,7 @@
-/* A batch as columns, for plugins in Python: one call for a field of all packets,
- * where NumPy's own indexing takes ten times as long. */
+/* Columns over a batch, for plugins in Python: one call per field for all packets. NumPy's
+ * own indexing takes ten times as long. */
 #include "loop.h"
-#include "plugin.h"
+#include "../plugin.h"
 
 void rl_batch_gather(const struct rl_batch *batch, uint32_t offset, uint32_t bytes, uint8_t *rows)
 {

@@ -1,6 +1,6 @@
-"""`bench driver` and `bench tx`: the 82599's bursts alone, against the simulated card.
+"""`bench driver` and `bench tx`: the bursts of the 82599 driver on a simulated card.
 
-One queue, no worker, no lane loop. The model takes its turns off the clock.
+One queue, no worker, no packet loop. The time of the model is not counted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DESCRIPTORS = 512
 
 @contextlib.contextmanager
 def private_port(wire: WireConfig | None) -> Iterator[tuple[Any, Any]]:
-    """A started simulated 82599 of one queue: its `rl_port *` and the `rl_step *` of its model."""
+    """A started simulated 82599 with one queue: its `rl_port *` and its model's `rl_step *`."""
     instance = f"bench-{os.getpid()}"
     with (
         PacketMemory.create(instance, BUFFERS, hugepages="off") as packets,
@@ -53,7 +53,7 @@ def private_port(wire: WireConfig | None) -> Iterator[tuple[Any, Any]]:
 def _run(
     machine: Machine, runs: int, measure: Any, *options: int, wire: WireConfig | None = None
 ) -> tuple[float, ...]:
-    """ns per packet of each run."""
+    """Nanoseconds per packet of each run."""
     with private_port(wire) as (port, step):
         os.sched_setaffinity(0, {machine.cpus[0]})
         result = ffi.new("struct rl_measured *")
@@ -63,12 +63,12 @@ def _run(
             each: float = result.ticks / max(1, result.packets) / ticks_per_second() * 1e9
             return each
 
-        once()  # warm
+        once()  # warms the caches
         return tuple(quiet_runs(once, runs, machine))
 
 
 def _descriptors(machine: Machine, runs: int) -> tuple[float, ...]:
-    """ns per descriptor of the bare loop: read one, write one and a reference."""
+    """Nanoseconds per descriptor of a bare loop that reads one, and writes one and a reference."""
     ring = ffi.new("uint64_t[]", 2 * DESCRIPTORS)
     refs = ffi.new("struct rl_reference[]", DESCRIPTORS)
     each = 1e9 / (DESCRIPTORS * DESCRIPTOR_ROUNDS) / ticks_per_second()
@@ -84,7 +84,7 @@ FLOWS = WireConfig(flows=FlowsConfig())
 
 
 def measure_driver(machine: Machine, runs: int) -> list[Figure]:
-    """ns per packet received, transmitted and forwarded in batches of 32."""
+    """Nanoseconds per packet received, sent and forwarded, in batches of 32."""
     bare = _descriptors(machine, runs)
     both = tuple(2 * limit for limit in bare)
     receive = _run(machine, runs, lib.rl_measure_receive, wire=FLOWS)
@@ -98,7 +98,7 @@ def measure_driver(machine: Machine, runs: int) -> list[Figure]:
 
 
 def measure_tx(machine: Machine, runs: int) -> list[Figure]:
-    """CPU time per packet of a transmit loop: take a buffer, post it, reclaim it."""
+    """Nanoseconds per packet of a send loop: take a buffer, post it, reclaim it."""
     bare = _descriptors(machine, runs)
     loop = _run(machine, runs, lib.rl_measure_transmit, True)
     return [Figure("tx, CPU time of a transmit loop", "ns", loop, bare, goal=5.0)]

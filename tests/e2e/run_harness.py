@@ -1,4 +1,4 @@
-"""A run as the kill tests see it: its children by role, its status, and what it left."""
+"""A run for the kill tests: its children by role, its status, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ringline.pipeline.telemetry.status_socket import folders
 from ringline.shm.segments import segments_of
 
 SEED = int(os.environ.get("RINGLINE_SEED", "0")) or random.randrange(1, 10**6)
-SECONDS = 60.0  # after which something hangs
+TIMEOUT = 60.0  # seconds
 
 ROLES = {"pipeline.driver": "driver", "start.py": "worker", "sim82599.process": "card"}
 
@@ -36,29 +36,29 @@ listen = "127.0.0.1:0"
 """
 
 
-def said(seconds: float, what: str) -> None:
+def fail_timeout(seconds: float, what: str) -> None:
     raise AssertionError(f"{what} did not happen within {seconds:g} s (seed {SEED})")
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = TIMEOUT) -> Any:
     end = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > end:
-            said(seconds, what)
+            fail_timeout(seconds, what)
         time.sleep(0.01)
     return value
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; one that ended and waits to be reaped does not."""
+    """Return whether the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
 
-class Running:
-    """`ringline run` in a process of its own, and what it left when it has ended."""
+class RunHarness:
+    """`ringline run` in a process of its own, with its output and report."""
 
     def __init__(
         self, name: str, folder: Path, *, process: bool = False, begin: bool = True
@@ -88,7 +88,7 @@ class Running:
         return self._output.read_text()
 
     def children(self) -> list[tuple[int, str]]:
-        """Process id and role of everything that it started."""
+        """Return process id and role of every child."""
         found = []
         with contextlib.suppress(OSError):
             pid = self.process.pid
@@ -99,16 +99,16 @@ class Running:
         return found
 
     def pids(self, role: str) -> list[int]:
-        return [pid for pid, its in self.children() if its == role]
+        return [pid for pid, found in self.children() if found == role]
 
     def first(self, role: str) -> int:
-        """Wait for a child of this role; its process id."""
+        """Wait for a child of this role; return its process id."""
 
-        def look() -> list[int]:
+        def find() -> list[int]:
             assert self.process.poll() is None, self.output
             return self.pids(role)
 
-        pids: list[int] = until(look, f"the start of a {role}")
+        pids: list[int] = wait_until(find, f"the start of a {role}")
         return pids[0]
 
     def status(self) -> dict[str, Any]:
@@ -116,41 +116,41 @@ class Running:
             ["ringline", "status", self.name, "--json"],
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=TIMEOUT,
             check=False,
         )
-        told: dict[str, Any] = json.loads(answer.stdout) if answer.returncode == 0 else {}
-        return told
+        status: dict[str, Any] = json.loads(answer.stdout) if answer.returncode == 0 else {}
+        return status
 
     def serving(self) -> dict[str, Any]:
-        """Wait until packets flow; the status."""
+        """Wait until packets flow; return the status."""
 
-        def look() -> dict[str, Any]:
+        def flowing() -> dict[str, Any]:
             assert self.process.poll() is None, self.output
-            told = self.status()
-            flows = told and told["state"] == "running"
-            flows = flows and told["ports"]["wan"]["transmitted"]["packets"] > 0
-            return told if flows else {}
+            status = self.status()
+            flows = status and status["state"] == "running"
+            flows = flows and status["ports"]["wan"]["transmitted"]["packets"] > 0
+            return status if flows else {}
 
-        told: dict[str, Any] = until(look, "traffic")
-        return told
+        status: dict[str, Any] = wait_until(flowing, "traffic")
+        return status
 
     def end(self) -> tuple[int, dict[str, Any]]:
-        """Ask it to end, if it runs; its exit code and report."""
+        """Terminate the run, if it runs; return its exit code and report."""
         self.process.send_signal(signal.SIGTERM)
         return self.ended()
 
     def ended(self) -> tuple[int, dict[str, Any]]:
-        """Wait for its end; its exit code and report."""
+        """Wait for the end of the run; return its exit code and report."""
         try:
-            code = self.process.wait(SECONDS)
+            code = self.process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
-            said(SECONDS, f"the end of the run; it told:\n{self.output}")
-        told = self._report.read_text() if self._report.exists() else ""
-        return code, json.loads(told) if told else {}
+            fail_timeout(TIMEOUT, f"the end of the run; its output:\n{self.output}")
+        text = self._report.read_text() if self._report.exists() else ""
+        return code, json.loads(text) if text else {}
 
     def left(self) -> list[str]:
-        """Segments and sockets of this instance that are still there."""
+        """Return the segments and sockets of this instance that still exist."""
         sockets = [folder / f"{self.name}.sock" for folder in folders()]
         return segments_of(self.name) + [str(path) for path in sockets if path.exists()]
 
@@ -170,49 +170,49 @@ def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
         os.kill(pid, number)
 
 
-def see_end(pids: list[int]) -> None:
-    """Whose supervisor died end by themselves, and soon."""
-    until(lambda: not any(alive(pid) for pid in pids), "the end of all children", 10.0)
+def wait_for_end(pids: list[int]) -> None:
+    """Wait until all processes have ended, at most 10 s."""
+    wait_until(lambda: not any(alive(pid) for pid in pids), "the end of all children", 10.0)
 
 
 def wrong(report: dict[str, Any]) -> dict[str, int]:
-    """The equations that do not hold."""
+    """Return the residuals that are not 0."""
     return {name: off for name, off in report["balance"].items() if off}
 
 
 def check_counts(report: dict[str, Any]) -> None:
-    """The books balance, and agree with what the card and the wire counted for themselves."""
-    assert wrong(report) == {}, f"seed {SEED}"
+    """Check that the books balance and that the counters of the port add up."""
+    assert wrong(report) == {}, f"{wrong(report)} (seed {SEED})"
     port = report["ports"]["wan"]
     dropped = sum(port["drops"].values())
-    assert port["received"]["packets"] == port["forwarded"] + dropped + port["in_flight"]
+    assert port["received"]["packets"] == port["forwarded"] + dropped + port["in_flight"], port
 
 
 def drops(report: dict[str, Any], reason: str) -> list[int]:
-    """Per queue."""
+    """Return the packets dropped for `reason`, per queue."""
     return [queue[f"drop_{reason}"] for queue in report["ports"]["wan"]["queues"]]
 
 
-def worker_pid(told: dict[str, Any], queue: int) -> int:
-    pid: int = told["workers"][queue]["pid"] or 0
+def worker_pid(status: dict[str, Any], queue: int) -> int:
+    pid: int = status["workers"][queue]["pid"] or 0
     return pid
 
 
-def restarts(told: dict[str, Any]) -> list[int]:
-    return [worker["restarts"] for worker in told["workers"]]
+def restarts(status: dict[str, Any]) -> list[int]:
+    return [worker["restarts"] for worker in status["workers"]]
 
 
-def kill_and_see_successor(
-    run: Running, queue: int, number: signal.Signals = signal.SIGKILL
+def kill_and_wait_for_successor(
+    run: RunHarness, queue: int, number: signal.Signals = signal.SIGKILL
 ) -> None:
     before = run.serving()
     kill(worker_pid(before, queue), number)
 
     def replaced() -> bool:
-        told = run.status()
-        if not told:
+        status = run.status()
+        if not status:
             return False
-        worker = told["workers"][queue]
+        worker = status["workers"][queue]
         return bool(worker["up"]) and worker["generation"] > before["workers"][queue]["generation"]
 
-    until(replaced, f"the start of a successor for worker {queue}")
+    wait_until(replaced, f"the start of a successor for worker {queue}")

@@ -1,13 +1,13 @@
-"""What an operator sees of a command: its exit code, its words, and what it leaves behind.
+"""What an operator sees of a command: its exit code, its output, and what it leaves behind.
 
-`Operator` runs `ringline` and holds every command to what all of them promise:
+`Operator` runs `ringline` and checks what every command promises:
 
- - an exit code of the documented ones, and no trace of Python's
- - on the error output only sentences that begin with the command's name
+ - no Python traceback and no message "bug in ringline"
+ - on standard error only sentences that begin with the command's name
  - nothing left: no shared memory, no socket, no process
 
-`alone` and `as_nobody` wrap commands in a mount namespace of their own, where a test may
-take things away from them; both need root.
+`in_mount_namespace` and `as_nobody` make a command line that runs in a private mount
+namespace, where a test can remove or fill file systems; both need root.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from typing import Any
 
 import pytest
 
-SECONDS = 100.0  # after which a command hangs
+TIMEOUT = 100.0  # seconds until a command counts as hanging
 MARK = "RINGLINE_TEST_COMMAND"
-# Hugepages are another test's, which may run at the same time.
+# No hugepages: another test may use them at the same time.
 HEAD = 'name = "NAME"\nmetrics.listen = "off"\nmemory.hugepages = "off"\n'
 PORT = '[port.wan]\ndevice = "sim:82599"\n'
 ONE_QUEUE = HEAD + PORT
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A command that has ended."""
+class CommandResult:
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -45,27 +45,27 @@ class Ended:
 
     @property
     def sentences(self) -> list[str]:
-        """What it said on its error output, without its name."""
+        """The sentences on standard error, without the command's name."""
         begin = "ringline: "
         lines = self.errors.splitlines()
         return [line.removeprefix(begin) for line in lines if line.startswith(begin)]
 
     @property
     def last(self) -> str:
-        """The last of them: why it ended."""
-        assert self.sentences, f"it said nothing: {self}"
+        """The last sentence: why the command ended."""
+        assert self.sentences, f"no sentence on standard error: {self}"
         return self.sentences[-1]
 
 
 class Operator:
-    """Runs commands in `folder`, where `write` puts configurations of instances of one name."""
+    """Runs commands in `folder`; its configurations are for instances of the name `name`."""
 
     def __init__(self, folder: Path, instance: Callable[[], str]) -> None:
         self.folder = folder
         self.name = instance()
 
     def write(self, text: str, file: str = "config.toml") -> Path:
-        """A file in the folder; NAME in it stands for the instance's name."""
+        """Write a file in the folder and return its path. NAME becomes the instance's name."""
         path = self.folder / file
         path.write_text(text.replace("NAME", self.name))
         return path
@@ -75,30 +75,33 @@ class Operator:
         *arguments: str | Path,
         within: Sequence[str] = (),
         environment: Mapping[str, str | None] | None = None,
-        other_words: bool = False,
-        beside: bool = False,
+        other_output: bool = False,
+        keep_instance: bool = False,
         **more: Any,
-    ) -> Ended:
-        """`ringline ARGUMENTS`, to its end. `within` is what is before it on the command line,
-        `environment` what is different (None: without that variable). `other_words`: not only
-        ours are on the error output. `beside`: an instance of this name runs, and stays."""
+    ) -> CommandResult:
+        """Run `ringline ARGUMENTS` until it ends.
+
+        `within`: words before `ringline` on the command line. `environment`: changed
+        variables (None: removed). `other_output`: standard error may have lines that are
+        not ringline's. `keep_instance`: an instance of this name runs and stays.
+        """
         with self.started(
-            *arguments, within=within, environment=environment, beside=beside, **more
+            *arguments, within=within, environment=environment, keep_instance=keep_instance, **more
         ) as process:
             try:
-                out, errors = process.communicate(timeout=SECONDS)
+                out, errors = process.communicate(timeout=TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGABRT)
                 pytest.fail(f"{shlex.join(map(str, arguments))} does not end")
-        ended = Ended(process.returncode, out or "", errors or "")
+        ended = CommandResult(process.returncode, out or "", errors or "")
         assert not re.search("Traceback|bug in ringline", ended.errors + ended.out), ended
-        if not other_words:
-            strange = [line for line in ended.errors.splitlines() if not is_a_sentence(line)]
-            assert not strange, ended.errors
+        if not other_output:
+            foreign = [line for line in ended.errors.splitlines() if not is_a_sentence(line)]
+            assert not foreign, ended.errors
         return ended
 
     def refused(self, code: int, *arguments: str | Path, **more: Any) -> str:
-        """The last sentence of a command that must end with `code`."""
+        """Run a command that must exit with `code`; return its last sentence."""
         ended = self.run(*arguments, **more)
         assert ended.code == code, (ended.code, ended.errors, ended.out)
         return ended.last
@@ -109,10 +112,10 @@ class Operator:
         *arguments: str | Path,
         within: Sequence[str] = (),
         environment: Mapping[str, str | None] | None = None,
-        beside: bool = False,
+        keep_instance: bool = False,
         **more: Any,
     ) -> Iterator[subprocess.Popen[str]]:
-        """`ringline ARGUMENTS` until the block ends. Then it has ended, and nothing is left."""
+        """Start `ringline ARGUMENTS`. Leaving the block waits for its end; nothing may be left."""
         mark = f"{self.name}.{time.monotonic_ns()}"
         variables = {**os.environ, **(environment or {}), MARK: mark}
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
@@ -125,7 +128,7 @@ class Operator:
         )
         try:
             yield process
-            process.wait(SECONDS)
+            process.wait(TIMEOUT)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -134,29 +137,29 @@ class Operator:
                 if stream is not None:
                     stream.close()
         left: list[Any] = processes(mark)
-        if not beside:
+        if not keep_instance:
             left += [*shared_memory(self.name), *sockets(self.name)]
         assert not left, f"left behind: {left}"
 
     @contextmanager
     def serving(self, config: Path, **more: Any) -> Iterator[subprocess.Popen[str]]:
-        """`ringline run`, which has begun to serve; told to end when the block does."""
+        """Start `ringline run` and wait until it runs; leaving the block interrupts it."""
         with self.started("run", config, **more) as process:
             try:
-                self._until_it_serves(process)
+                self._wait_until_running(process)
                 yield process
             finally:
                 process.send_signal(signal.SIGINT)
-            process.communicate(timeout=SECONDS)
+            process.communicate(timeout=TIMEOUT)
 
-    def _until_it_serves(self, process: subprocess.Popen[str]) -> None:
-        until = time.monotonic() + SECONDS
+    def _wait_until_running(self, process: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + TIMEOUT
         while True:
-            asked = self.run("status", "--json", self.name, beside=True)
+            asked = self.run("status", "--json", self.name, keep_instance=True)
             if asked.code == 0 and '"state": "running"' in asked.out:
                 return
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < until, "it does not begin to serve"
+            assert time.monotonic() < deadline, "the run does not reach the state running"
             time.sleep(0.05)
 
 
@@ -176,22 +179,25 @@ def sockets(name: str) -> list[Path]:
 
 
 def processes(mark: str) -> list[str]:
-    """Command lines of those that carry the mark and have not ended."""
+    """Return the command lines of running processes that have the mark in their environment."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
                 found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:  # it ended meanwhile, or belongs to somebody else
+        except OSError:  # it ended meanwhile, or belongs to another user
             continue
     return found
 
 
-def alone(*preparations: str, afterwards: str | None = None) -> list[str]:
-    """The beginning of a command line: in a mount namespace of its own, after `preparations`
-    in shell, and `afterwards` when it has ended. Skips the test where that is not possible."""
-    may = subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True)
-    if may.returncode != 0:
+def in_mount_namespace(*preparations: str, afterwards: str | None = None) -> list[str]:
+    """Return the beginning of a command line that runs in a private mount namespace.
+
+    `preparations` are shell commands before the command, `afterwards` is one after it.
+    Skips the test where namespaces are not possible.
+    """
+    probe = subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True)
+    if probe.returncode != 0:
         pytest.skip("needs root and mount namespaces")
     script = "\n".join(["set -e", *preparations])
     if afterwards is None:
@@ -202,26 +208,29 @@ def alone(*preparations: str, afterwards: str | None = None) -> list[str]:
 
 
 def as_nobody(*preparations: str) -> list[str]:
-    """The same as user nobody, who can read what the command needs and little else."""
+    """Like `in_mount_namespace`, as user nobody, who can read Python and the package."""
     if os.geteuid() != 0:
-        pytest.skip("needs root, to become somebody else")
+        pytest.skip("needs root to become another user")
     identity = "setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs"
-    begin = alone(*_let_through(), *preparations)
+    begin = in_mount_namespace(*_make_reachable(), *preparations)
     return [*begin, *identity.split(), "env", "-u", "XDG_RUNTIME_DIR", "-u", "HOME"]
 
 
-def _let_through() -> Iterator[str]:
-    """Shell commands that let others pass folders above Python and the package, in this mount
-    namespace: a folder that stops them is covered by an empty one with only those in it."""
+def _make_reachable() -> Iterator[str]:
+    """Return shell commands that let other users reach Python and the package.
+
+    A parent folder without search permission for others is covered by an empty tmpfs, and
+    only the needed folders are mounted into it.
+    """
     here = Path(__file__).resolve().parents[2]
     needed = {Path(place) for place in (sys.base_prefix, sys.prefix, here)}
-    stopped: dict[Path, list[Path]] = {}
+    closed: dict[Path, list[Path]] = {}
     for place in sorted(needed):
         for above in reversed(place.parents):
             if not above.stat().st_mode & 0o001:
-                stopped.setdefault(above, []).append(place)
+                closed.setdefault(above, []).append(place)
                 break
-    for above, places in stopped.items():
+    for above, places in closed.items():
         for number, place in enumerate(places):
             yield f"t{number}=$(mktemp -d); mount --rbind {shlex.quote(str(place))} $t{number}"
         yield f"mount -t tmpfs -o mode=755 none {shlex.quote(str(above))}"

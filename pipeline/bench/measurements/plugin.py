@@ -1,7 +1,7 @@
-"""`bench plugin`: `mac_swap` in each tier, in a real worker, batches of 64 packets.
+"""`bench plugin`: `mac_swap` in each tier, in a real worker, with batches of 64 packets.
 
-What counts is the time inside the plugin, as the worker books it: the batch call
-with everything that the tier does around the user's function.
+The figure is the time inside the plugin as the worker counts it: the call for a batch,
+including the code of the tier around the user's function.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ringline.shm.errors import EnvironmentLacks
 
 PACKETS = 8_000_000  # of one run, for the fast tiers
 PACKETS_IN_PYTHON = 400_000
-WARM = 10  # of a run, this part first and not counted
+WARM = 10  # 1/WARM of the packets of a run come first and are not counted
 PACKAGE = "ringline.workers.plugins"
-COMPILED_OF_C = 1.2  # the compiled tier may take this much of what C takes
+COMPILED_OF_C = 1.2  # goal of the compiled tier: at most this times the time of C
 
 
 def measure(machine: Machine, runs: int) -> list[Figure]:
-    """ns per packet inside the plugin; the bare limit is the same swap in a bare C loop."""
+    """Nanoseconds per packet in the plugin. The bare limit is the same swap in a C loop."""
     figures: list[Figure] = []
     for tier, name, packets, goal in (
         ("C", "mac_swap:mac_swap", PACKETS, 5.0),
@@ -45,7 +45,7 @@ def _tier(
     timeout = int(TIMEOUT * second)
 
     def once() -> tuple[float, float]:
-        # A worker for each run: one that spins would be in the way of the look at the machine.
+        # A new worker for each run: a spinning one would disturb `quiet_runs`.
         with worker(plugin, cpu=machine.cpus[-1], idle="busy") as peer:
             os.sched_setaffinity(0, {machine.cpus[0]})
             for count in (packets // WARM, packets):

@@ -1,6 +1,7 @@
-"""`bench latency`: driver -> worker -> driver, one packet at a time, with a real worker process.
+"""`bench latency`: the round trip of one packet, driver to worker to driver.
 
-Idle otherwise, so what is measured is the way and the waking, not the queueing.
+The worker is a real process. Only one packet is in flight, so the figure is the time of
+the hand-over and the wake-up, without queueing.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks
 
 PLUGIN = "ringline.workers.plugins.mac_swap:mac_swap"
-SPINNING = (20_000, 5e-6)  # round trips of one run, seconds between them
+# (round trips of one run, seconds between two of them)
+SPINNING = (20_000, 5e-6)
 ASLEEP = (150, 5e-3)
 
 
 def measure(machine: Machine, runs: int) -> list[Figure]:
-    """Microseconds, median of each run's trips; the bare limit is a cache line's round trip."""
+    """Microseconds, the median of each run. The bare limit is a cache line's round trip."""
     bare = () if machine.round_trip is None else (machine.round_trip / 1e3,)
     spinning = _trips(machine, runs, "busy", *SPINNING)
     asleep = _trips(machine, runs, "adaptive", *ASLEEP)
@@ -36,7 +38,7 @@ def _trips(machine: Machine, runs: int, idle: str, count: int, gap: float) -> tu
     trips = ffi.new("uint64_t[]", count)
 
     def once() -> float:
-        # A worker for each run: one that spins would be in the way of the look at the machine.
+        # A new worker for each run: a spinning one would disturb `quiet_runs`.
         with worker(PLUGIN, cpu=machine.cpus[-1], idle=idle) as peer:
             os.sched_setaffinity(0, {machine.cpus[0]})
             answered = lib.rl_measure_round_trips(

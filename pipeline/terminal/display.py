@@ -1,8 +1,7 @@
-"""The live table: redrawn in a terminal where rich is installed, else a line a second.
+"""Displays of a running instance: a live table in a terminal with rich, else text lines.
 
-`Display` is fed with snapshots, by the supervisor of `ringline run` or by asking
-another one every second (`watch`). It honours NO_COLOR (rich does) and never
-writes control characters into what is no terminal.
+`ringline run` and `ringline top` call `Display.show` with one snapshot per second.
+No control character goes to an output that is not a terminal; rich honours NO_COLOR.
 """
 
 from __future__ import annotations
@@ -10,15 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.telemetry.status_socket import ask
 from ringline.pipeline.terminal import stdio, table
-from ringline.shm.errors import EnvironmentLacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,16 +24,18 @@ if TYPE_CHECKING:
 
     from ringline.pipeline.supervisor.event_loop import Service
 
-EVERY = 1.0  # seconds between two questions of `watch`
-LINE_BYTES = 4096
-PIPE_BYTES = 1 << 16  # more than waits in a pipe
+LINE_BYTES = 4096  # a longer line of error output is printed in pieces
+PIPE_BYTES = 1 << 16  # capacity of a pipe: one read takes all
 
 
 class Display(ABC):
-    """Shows one snapshot after the other; `seconds` is how long the run is to serve,
-    from the first of them on. `beside` is to be served in the loop meanwhile."""
+    """Shows snapshots as they arrive.
 
-    beside: Sequence[Service] = ()
+    `seconds` is the length of a bounded run, counted from the first snapshot.
+    `services` belong into the event loop of the process that shows them.
+    """
+
+    services: Sequence[Service] = ()
 
     def __init__(self, seconds: float | None = None) -> None:
         self._seconds = seconds
@@ -45,7 +43,7 @@ class Display(ABC):
         self._before: Snapshot | None = None
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show the instance as it is now, with rates since the last time."""
+        """Show this snapshot, with rates since the previous one."""
         if self._span is None and self._seconds is not None:
             self._span = table.Span(snapshot.clock, self._seconds)
         self._draw(self._before, snapshot)
@@ -56,30 +54,30 @@ class Display(ABC):
 
     @abstractmethod
     def announce(self, sentence: str) -> None:
-        """Tell the operator one thing, and keep it readable."""
+        """Print a message where the display does not overwrite it."""
 
     @abstractmethod
     def close(self) -> None:
-        """Show nothing more; what was shown last stays."""
+        """End the display; the last output stays on the screen."""
 
 
 class Lines(Display):
-    """One line for each snapshot, on standard output."""
+    """One line on standard output for each snapshot after the first."""
 
     def _draw(self, before: Snapshot | None, now: Snapshot) -> None:
         if before is not None and now.state != table.ENDED:
             print(table.line(before, now, self._span), flush=True)
 
     def announce(self, sentence: str) -> None:
-        """A line on standard error."""
+        """Print one line on standard error."""
         stdio.complain(sentence)
 
     def close(self) -> None:
-        """Nothing: lines stay where they are."""
+        """Nothing to do: the lines stay."""
 
 
 class LiveTable(Display):
-    """A table that stays in its place, by rich, which is imported when first needed."""
+    """A table that is redrawn in place with rich, which is imported only here."""
 
     def __init__(self, seconds: float | None = None) -> None:
         super().__init__(seconds)
@@ -88,77 +86,77 @@ class LiveTable(Display):
 
         self._console = Console(highlight=False)
         self._size = self._console.size
-        # Drawn by us alone: no thread, and so no table in the middle of a line.
+        # No refresh thread: it could draw the table into the middle of a line.
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="ellipsis")
         self._live.start()
         if sys.stderr.isatty():
-            self.beside = (_Beside(self._print),)
+            self.services = (_StderrCapture(self._print),)
 
     def _draw(self, before: Snapshot | None, now: Snapshot) -> None:
         board = table.board(before, now, self._span)
         if self._size != self._console.size:
-            # Some terminals have wrapped the old table anew: nobody knows where it begins.
+            # Some terminals rewrap the old table, so its first line is no longer known.
             self._size = self._console.size
             self._console.clear()
         self._live.update(drawn(board, self._console.width), refresh=True)
 
     def announce(self, sentence: str) -> None:
-        """A line above the table."""
+        """Print one line above the table."""
         self._print(f"ringline: {sentence}")
 
     def _print(self, text: str) -> None:
         from rich.text import Text
 
-        with contextlib.suppress(OSError):  # the terminal has gone: `_draw` tells that
+        with contextlib.suppress(OSError):  # the terminal is gone: `_draw` raises for that
             self._console.print(Text.from_ansi(text))
 
     def close(self) -> None:
-        """Leave the last table on the screen, if that is still there."""
-        for service in self.beside:
+        """Restore the error output; the last table stays on the screen."""
+        for service in self.services:
             service.close()
-        self.beside = ()
+        self.services = ()
         with contextlib.suppress(OSError):
             self._live.stop()
 
 
-class _Beside:
-    """Takes what is written to the error output, by children as well, and has it told.
+class _StderrCapture:
+    """A `Service` that captures standard error, of children too, and prints it above the table.
 
-    A plugin that prints would write into the middle of the table, which is drawn by going
-    up as many lines as were drawn before. It is a `Service`: the supervisor's loop reads.
+    Without it the output of a plugin would break the table: redrawing moves the cursor
+    up by the number of lines drawn before.
     """
 
     deadline = None
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
         self._rest = b""
         self._terminal = os.dup(2)
-        self._read, write = os.pipe()
+        self._read, sink = os.pipe()
         os.set_blocking(self._read, False)
-        os.dup2(write, 2)
-        os.close(write)
+        os.dup2(sink, 2)
+        os.close(sink)
 
     def fileno(self) -> int:
-        """Readable when something was written."""
+        """Readable when there is captured output."""
         return self._read
 
     def turn(self) -> None:
-        """Tell the lines that were written. One without an end is told in pieces."""
+        """Print the complete lines; a line longer than LINE_BYTES is printed in pieces."""
         *lines, self._rest = (self._rest + self._take()).split(b"\n")
         if len(self._rest) > LINE_BYTES:
             lines.append(self._rest)
             self._rest = b""
         if lines:
-            self._tell(b"\n".join(lines).decode(errors="replace"))
+            self._write(b"\n".join(lines).decode(errors="replace"))
 
     def close(self) -> None:
-        """Give the error output back, and tell the rest."""
+        """Restore standard error and print the rest."""
         os.dup2(self._terminal, 2)
         os.close(self._terminal)
         self._rest += self._take()
         if self._rest:
-            self._tell(self._rest.decode(errors="replace").removesuffix("\n"))
+            self._write(self._rest.decode(errors="replace").removesuffix("\n"))
         os.close(self._read)
 
     def _take(self) -> bytes:
@@ -169,7 +167,7 @@ class _Beside:
 
 
 def display(seconds: float | None = None) -> Display:
-    """What suits standard output."""
+    """The live table when standard output is a terminal that can show it, else lines."""
     dumb = os.environ.get("TERM", "dumb") == "dumb"
     if sys.stdout.isatty() and not dumb and find_spec("rich") is not None:
         return LiveTable(seconds)
@@ -177,9 +175,9 @@ def display(seconds: float | None = None) -> Display:
 
 
 def drawn(board: table.Board, width: int) -> RenderableType:
-    """The board for a terminal of `width` columns; 80 are enough for all of it.
+    """The board for a terminal of `width` columns; 80 columns show every cell.
 
-    Workers come last: where there are too many of them, they are what the lower edge cuts.
+    Workers come last, so that a short terminal cuts off workers and nothing else.
     """
     from rich.console import Group
     from rich.padding import Padding
@@ -199,8 +197,8 @@ def drawn(board: table.Board, width: int) -> RenderableType:
         Padding(_grid(board.ports.within(width)), (1, 0, 1, 0)),
         below,
         Padding(_grid(board.workers.within(width)), (1, 0, 0, 0)),
-        # The cursor waits here: the ^C that a terminal echoes at the end of a full line would
-        # wrap, and the next drawing begin a line too low.
+        # An empty line for the cursor: the terminal echoes ^C there. After a full line the
+        # echo would wrap, and the next table would start one line too low.
         Text(),
     )
 
@@ -219,25 +217,3 @@ def _grid(grid: table.Grid) -> Table:
         cells[1].stylize("green" if plain else "yellow")
         drawn.add_row(*cells)
     return drawn
-
-
-def watch(name: str | None) -> None:
-    """Show the instance `name` every second until it ends or the operator leaves.
-
-    Raises EnvironmentLacks when it does not run or stops answering at first.
-    """
-    snapshot = ask(name)
-    shown = display()
-    try:
-        while True:
-            shown.show(snapshot)
-            time.sleep(EVERY)
-            try:
-                snapshot = ask(snapshot.name)
-            except EnvironmentLacks as error:
-                shown.announce(str(error))
-                return
-    except KeyboardInterrupt:
-        pass
-    finally:
-        shown.close()

@@ -1,27 +1,28 @@
-/* The worker's packet loop: pop, plugin, push, and how it waits.
+/* The worker's packet loop: pop a batch from `in`, call the plugin, push it on `out`, wait.
  *
- * Guarantees (tests in tests/workers/process/test_loop.py, W3 in test_contract.py):
- *  W1  everything that was popped is pushed on `out`, once and in order
+ * Guarantees (tests in tests/workers/process/test_loop.py; that of W3 is in
+ * tests/workers/tiers/test_contract.py):
+ *  W1  every reference popped from `in` is pushed on `out`, once and in order
  *      (test_everything_comes_back_in_order)
- *  W2  at most RL_BATCH_MAX packets are popped and not yet on `out`
+ *  W2  at most RL_BATCH_MAX packets are popped from `in` and not yet pushed on `out`
  *      (test_at_most_one_batch_is_in_the_worker)
- *  W3  a verdict leaves as a port of this instance, a drop or an error, whatever
- *      the plugin answered (test_every_tier_keeps_the_contract)
- *  W4  it comes back to Python every `turn_ticks`, be `in` empty or `out` full
- *      (test_turns_come_when_the_peer_is_silent)
+ *  W3  a verdict on `out` is a port of this instance, a drop or an error, for any
+ *      verdict of the plugin (test_every_tier_keeps_the_contract)
+ *  W4  rl_worker_run returns to Python every `turn_ticks`, also when `in` is empty or
+ *      `out` is full (test_turns_come_when_the_peer_is_silent)
  *
- * Assumption: the driver is trusted. It may hang or die, but what it puts on
- * `in` lies in packet memory; a worker checks only its indices. */
+ * Assumption: the driver is trusted. It may hang or die, but the references that it puts
+ * on `in` are within packet memory; a worker checks only the indices of the ring. */
 #include "loop.h"
-#include "plugin.h"
+#include "../plugin.h"
 
-#include "../shm/clock.h"
-#include "../shm/wait.h"
+#include "../../shm/clock.h"
+#include "../../shm/wait.h"
 
 #include <sched.h>
 
-#define SLEEP_NANOSECONDS 50000000u /* a stop is seen so late, and at idle each costs 0.1 ms */
-#define ROOM_NANOSECONDS 50000
+#define SLEEP_NANOSECONDS 50000000u /* longest delay of a stop; waking up costs 0.1 ms */
+#define ROOM_NANOSECONDS 50000      /* between two looks at a full `out` */
 
 void rl_worker_begin(struct rl_worker *worker, struct rl_ring *in, struct rl_ring *out,
                      uint8_t *memory)
@@ -34,12 +35,12 @@ void rl_worker_begin(struct rl_worker *worker, struct rl_ring *in, struct rl_rin
     worker->last = rl_clock();
 }
 
-/* Book the time since the last pass as busy or idle, by what that pass found. */
-static uint64_t pass(struct rl_worker *worker, uint32_t working)
+/* Count the time since the last pass as busy if that pass found packets, else as idle. */
+static uint64_t count_pass(struct rl_worker *worker, uint32_t working)
 {
     struct rl_worker_counters *counters = worker->counters;
     uint64_t now = rl_clock();
-    if (now > worker->last) /* unpinned, the next core's clock may lag behind */
+    if (now > worker->last) /* on an unpinned worker: the clock of another core may be behind */
         *(worker->working ? &counters->busy_ticks : &counters->idle_ticks) += now - worker->last;
     if (!working && worker->working)
         worker->idle_from = now;
@@ -49,8 +50,8 @@ static uint64_t pass(struct rl_worker *worker, uint32_t working)
     return now;
 }
 
-/* `in` is empty. A driver that has to wake us pays 9 us, a glance at the ring
- * costs nothing: watch it for a while, ever less eagerly, before sleeping. */
+/* `in` is empty. Poll it for `spin_ticks`, with longer pauses after a quarter of that time,
+ * then sleep: waking a sleeping worker costs the driver 9 us. */
 static void wait_for_packets(struct rl_worker *worker, uint64_t now)
 {
     uint64_t idle = now - worker->idle_from;
@@ -66,7 +67,8 @@ static void wait_for_packets(struct rl_worker *worker, uint64_t now)
     rl_ring_sleep(&worker->in, SLEEP_NANOSECONDS);
 }
 
-/* `out` is full: the driver is behind, or gone, and never wakes anybody. */
+/* `out` is full: the driver is late or dead. It does not wake a worker that waits for room,
+ * so poll. */
 static void wait_for_room(struct rl_worker *worker, uint64_t now)
 {
     uint64_t idle = now - worker->idle_from;
@@ -80,8 +82,9 @@ static void wait_for_room(struct rl_worker *worker, uint64_t now)
     }
 }
 
-/* Blanks go on the stash; what does not fit there goes straight back. */
-static void keep_blanks(struct rl_worker *worker)
+/* Move blanks from the batch to the stack `blanks`; return those that do not fit to the driver,
+ * as created packets with the verdict drop. */
+static void stash_blanks(struct rl_worker *worker)
 {
     struct rl_batch *batch = &worker->batch;
     struct rl_reference back[RL_BATCH_MAX];
@@ -102,8 +105,8 @@ static void keep_blanks(struct rl_worker *worker)
     }
 }
 
-/* Make a batch of what was popped. */
-static void begin(struct rl_worker *worker, uint32_t popped)
+/* Begin a batch of `popped` references, and count its packets. */
+static void begin_batch(struct rl_worker *worker, uint32_t popped)
 {
     struct rl_batch *batch = &worker->batch;
     uint32_t bytes = 0, flags = 0;
@@ -111,13 +114,13 @@ static void begin(struct rl_worker *worker, uint32_t popped)
     batch->created = 0;
     batch->judged = 0;
     for (uint32_t i = 0; i < popped; i++) {
-        /* The card or its model wrote these lines: have them under way together. */
+        /* The card wrote these lines: let the cache misses overlap. */
         __builtin_prefetch(rl_frame(batch, batch->packets + i), 1);
         bytes += batch->packets[i].length;
         flags |= batch->packets[i].flags;
     }
     if (flags & RL_FLAG_BLANK) {
-        keep_blanks(worker);
+        stash_blanks(worker);
         bytes = 0;
         for (uint32_t i = 0; i < batch->count; i++)
             bytes += batch->packets[i].length;
@@ -127,8 +130,8 @@ static void begin(struct rl_worker *worker, uint32_t popped)
     worker->counters->batches += batch->count != 0;
 }
 
-/* Check and count the verdicts; from here on the batch is to be sent. */
-static void finish(struct rl_worker *worker)
+/* Check and count the verdicts, and mark the batch to be pushed on `out`. */
+static void finish_batch(struct rl_worker *worker)
 {
     struct rl_batch *batch = &worker->batch;
     struct rl_worker_counters *counters = worker->counters;
@@ -158,8 +161,8 @@ static void finish(struct rl_worker *worker)
     counters->created += created;
 }
 
-/* Lay a batch out for Python. */
-static void hand_over(struct rl_worker *worker)
+/* Fill spans and verdicts for a plugin in Python; the verdict is drop at first. */
+static void begin_python(struct rl_worker *worker)
 {
     for (uint32_t i = 0; i < worker->batch.count; i++) {
         const struct rl_reference *packet = worker->packets + i;
@@ -170,8 +173,8 @@ static void hand_over(struct rl_worker *worker)
     worker->python = RL_PYTHON_BATCH;
 }
 
-/* Python is done with its batch: its verdicts are checked and narrowed. */
-static void take_back(struct rl_worker *worker)
+/* The plugin in Python has returned: check its 64-bit verdicts, then store them as 8 bits. */
+static void finish_python(struct rl_worker *worker)
 {
     struct rl_batch *batch = &worker->batch;
     int failed = worker->python == RL_PYTHON_FAILED;
@@ -185,10 +188,10 @@ static void take_back(struct rl_worker *worker)
         batch->packets[i].port = RL_VERDICT_DROP;
     batch->judged = batch->count;
     worker->python = RL_PYTHON_NONE;
-    finish(worker);
+    finish_batch(worker);
 }
 
-/* Put blanks on their way back to the driver; how many. */
+/* Put up to RL_BATCH_MAX blanks in place of the batch, to be pushed; returns their number. */
 static uint32_t return_blanks(struct rl_worker *worker)
 {
     struct rl_batch *batch = &worker->batch;
@@ -207,7 +210,7 @@ int rl_worker_run(struct rl_worker *worker)
 {
     struct rl_worker_counters *counters = worker->counters;
     if (worker->python)
-        take_back(worker);
+        finish_python(worker);
     if (!worker->turn_at)
         worker->turn_at = rl_clock() + worker->turn_ticks;
     for (;;) {
@@ -228,19 +231,19 @@ int rl_worker_run(struct rl_worker *worker)
             popped = rl_ring_pop(&worker->in, worker->packets, RL_BATCH_MAX);
         if (popped < 0)
             return RL_WORKER_FAULT;
-        uint64_t now = pass(worker, popped > 0);
+        uint64_t now = count_pass(worker, popped > 0);
         if (popped) {
-            begin(worker, (uint32_t)popped);
+            begin_batch(worker, (uint32_t)popped);
             if (worker->function) {
                 worker->function(&worker->batch);
                 counters->plugin_ticks += rl_clock() - now;
-                finish(worker);
+                finish_batch(worker);
             } else if (worker->batch.count) {
                 worker->plugin_from = now;
-                hand_over(worker);
+                begin_python(worker);
                 return RL_WORKER_BATCH;
             } else {
-                finish(worker);
+                finish_batch(worker);
             }
         } else if (full) {
             wait_for_room(worker, now);

@@ -1,4 +1,4 @@
-"""The live table and the summary: what they say, and that they fit."""
+"""The live table and the summary: their contents and their widths."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ import pytest
 from rich.console import Console
 
 from ringline.pipeline.configuration.dataclass_json import to_json
-from ringline.pipeline.telemetry import status_socket
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.telemetry.status_socket import StatusServer
-from ringline.pipeline.terminal import table, top
-from ringline.shm.errors import BooksError, EnvironmentLacks
+from ringline.pipeline.terminal import display, table
+from ringline.shm.errors import BooksError
 
-from ..idle_instance import Idle, idle_instance, served
+from ..idle_instance import Idle, idle_instance
 
 
 @pytest.fixture
@@ -41,7 +39,7 @@ def later(snapshot: Snapshot, seconds: float = 2.0) -> Snapshot:
 
 @pytest.fixture
 def pair(idle: Idle) -> tuple[Snapshot, Snapshot]:
-    """Two moments, two seconds apart, with traffic in between."""
+    """Two snapshots, two seconds apart, with traffic between them."""
     before = idle.take()
     for queue in range(2):
         block = idle.books.queues[queue]
@@ -124,7 +122,7 @@ def test_a_bounded_run_is_shown_since_it_serves(
     pair: tuple[Snapshot, Snapshot], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The start does not count: a plugin may have been compiled in it."""
-    shown = top.Lines(seconds=10)
+    shown = display.Lines(seconds=10)
     for snapshot in pair:
         shown.show(dataclasses.replace(snapshot, began=snapshot.began - 7))
     assert capsys.readouterr().out.startswith("2 of 10 s; ")
@@ -141,7 +139,7 @@ def test_plain_text_is_aligned(pair: tuple[Snapshot, Snapshot]) -> None:
 def drawn(board: table.Board, width: int) -> list[str]:
     file = io.StringIO()
     Console(file=file, width=width, force_terminal=True, color_system=None, highlight=False).print(
-        top.drawn(board, width)
+        display.drawn(board, width)
     )
     return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in file.getvalue().splitlines()]
 
@@ -174,7 +172,7 @@ def test_a_narrow_terminal_has_fewer_columns_and_none_is_cut(
 
 
 def test_what_concerns_all_comes_before_the_workers(pair: tuple[Snapshot, Snapshot]) -> None:
-    """Of sixteen workers a terminal of 24 lines has no room for the last."""
+    """A terminal of 24 lines cannot show all of sixteen workers."""
     board = table.board(*pair)
     lines = drawn(board, 80)
     first = next(n for n, line in enumerate(lines) if line.startswith("worker"))
@@ -184,7 +182,7 @@ def test_what_concerns_all_comes_before_the_workers(pair: tuple[Snapshot, Snapsh
 
 
 def in_a_terminal(code: str, **environment: str) -> str:
-    """What `code` writes to a terminal of 80 columns."""
+    """Run `code` on a terminal of 80 columns; return its output."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     process = subprocess.Popen(
@@ -199,7 +197,7 @@ def in_a_terminal(code: str, **environment: str) -> str:
     try:
         while data := os.read(ours, 65536):
             written += data
-    except OSError:  # how a terminal says that its last process has gone
+    except OSError:  # EIO: the last process on the terminal has ended
         pass
     finally:
         os.close(ours)
@@ -211,7 +209,7 @@ SHOW = """
 import json, pathlib
 from ringline.pipeline.configuration.dataclass_json import from_json
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.terminal.top import display
+from ringline.pipeline.terminal.display import display
 shown = display()
 for path in SNAPSHOTS:
     shown.show(from_json(Snapshot, json.loads(pathlib.Path(path).read_text())))
@@ -238,11 +236,11 @@ def test_a_terminal_gets_a_table_that_stays_in_its_place(show: str) -> None:
 
 
 def test_what_a_plugin_prints_goes_above_the_table(show: str) -> None:
-    """Workers print where our error output goes; in place of the table, which is drawn anew."""
+    """Workers print to the same terminal: over the table, which is then drawn again."""
     prints = "import subprocess\n" + show.replace(
         "    shown.announce(",
         "    subprocess.run(['sh', '-c', 'printf \"setup\\nhalf a line\" >&2'])\n"
-        "    for service in shown.beside:\n"
+        "    for service in shown.services:\n"
         "        service.turn()\n"
         "    shown.announce(",
     )
@@ -253,7 +251,7 @@ def test_what_a_plugin_prints_goes_above_the_table(show: str) -> None:
 
 
 def test_a_terminal_whose_size_has_changed_is_cleared_once(show: str) -> None:
-    """What it made of the old table, lines in two or none, is not left above the new one."""
+    """Wrapped or cut lines of the old table must not stay above the new one."""
     resized = "import termios\n" + show.replace(
         "    shown.show", "    termios.tcsetwinsize(1, (24, 60))\n    shown.show"
     )
@@ -283,26 +281,3 @@ def test_what_is_no_terminal_gets_lines_without_control_characters(show: str) ->
     assert "\x1b" not in done.stdout + done.stderr
     assert "wan: rx 13.000 Mpps" in done.stdout
     assert done.stderr == "ringline: worker 0 is replaced\n" * 2
-
-
-def test_watching_ends_with_the_instance(
-    idle: Idle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(status_socket, "folders", lambda: [tmp_path / "ringline"])
-    monkeypatch.setattr(top, "EVERY", 0.05)
-    with pytest.raises(EnvironmentLacks, match="no instance runs here"):
-        top.watch(None)
-    asked = []
-
-    def take() -> Snapshot:
-        asked.append(True)
-        if len(asked) > 3:
-            server.path.unlink(missing_ok=True)
-        return idle.take()
-
-    server = StatusServer(idle.sources.name, take)
-    with served(server):
-        top.watch(None)
-    told = capsys.readouterr()
-    assert told.out.count("wan: rx") == 3
-    assert "no instance" in told.err

@@ -1,0 +1,39 @@
+"""The arguments of `ringline bench`.
+
+They are not in `command`: the command line must not import the measurements.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+
+MEASUREMENTS = ("handoff", "driver", "tx", "pipeline", "plugin", "latency")
+RUNS = 5
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The options of `ringline bench`."""
+    parser.add_argument(
+        "what",
+        nargs="*",
+        metavar="WHAT",
+        help=f"what to measure: {', '.join(MEASUREMENTS)}; default: all",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=RUNS,
+        metavar="N",
+        help=f"runs per measurement; the median counts (default {RUNS})",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="length of each run of `pipeline` (default 10)",
+    )
+    parser.add_argument(
+        "--cpus", metavar="A,B", help="the two CPUs to measure on (default: the last two usable)"
+    )

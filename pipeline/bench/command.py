@@ -1,0 +1,108 @@
+"""The command `ringline bench`: check the arguments, run the measurements, print the result."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+
+from ringline.pipeline.bench import machine
+from ringline.pipeline.bench.arguments import MEASUREMENTS
+from ringline.pipeline.bench.figures import Figure, table
+from ringline.pipeline.bench.measurements import handoff, latency, pipeline, plugin, ports
+from ringline.pipeline.terminal.progress import Progress
+from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
+from ringline.shm.owners import SHARED_MEMORY
+from ringline.shm.segments import remove_stale
+
+# Each side runs a busy loop: on one CPU the two never run at the same time.
+NEEDS_TWO_CPUS = ("handoff", "plugin", "latency")
+
+
+def measure(arguments: Namespace) -> int:
+    """Run the chosen measurements and print the figures; the exit code.
+
+    Raises UsageError for wrong arguments, EnvironmentLacks when this machine has too few
+    CPUs.
+    """
+    measurements: dict[str, Callable[[machine.Machine, int], list[Figure]]] = {
+        "handoff": handoff.measure,
+        "driver": ports.measure_driver,
+        "tx": ports.measure_tx,
+        "pipeline": lambda host, runs: pipeline.measure(host, runs, arguments.seconds),
+        "plugin": plugin.measure,
+        "latency": latency.measure,
+    }
+    chosen = _chosen(arguments)
+    # SIGTERM, from `timeout` or a service manager, runs the same cleanup as Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    _remove_stale()
+    cpus = machine.choose_cpus(_parse_cpus(arguments.cpus))
+    _require_cpus(cpus, chosen)
+    host = machine.look(cpus)
+    figures: list[Figure] = []
+    with contextlib.closing(Progress("bench")) as progress:
+        for done, name in enumerate(chosen):
+            progress.label = f"bench {name}"
+            progress.show(done, len(chosen))
+            figures += measurements[name](host, arguments.runs)
+    if arguments.json:
+        result = {
+            "machine": {
+                "cpus": host.cpus,
+                "arithmetic_ns": host.arithmetic,
+                "round_trip_ns": host.round_trip,
+                "strays": host.strays,
+            },
+            "figures": [figure.to_json() for figure in figures],
+        }
+        print(json.dumps(result, indent=2))
+    else:
+        print(host.describe())
+        print(table(figures))
+    return 0
+
+
+def _remove_stale() -> None:
+    """Remove the segments of benchmarks that were killed."""
+    files = [name for name in os.listdir(SHARED_MEMORY) if name.startswith("ringline.bench-")]
+    for instance in {name.split(".")[1] for name in files}:
+        with contextlib.suppress(RinglineError):  # that benchmark still runs
+            remove_stale(instance, lambda address: None)
+
+
+def _chosen(arguments: Namespace) -> list[str]:
+    """The measurements to run, in the order of MEASUREMENTS."""
+    unknown = [name for name in arguments.what if name not in MEASUREMENTS]
+    if unknown:
+        raise UsageError(
+            f"bench: unknown measurement {unknown[0]!r}; choose from {', '.join(MEASUREMENTS)}"
+        )
+    if arguments.runs < 1:
+        raise UsageError(f"bench: --runs must be at least 1, not {arguments.runs}")
+    if not arguments.seconds > 0:
+        raise UsageError(f"bench: --seconds must be above 0, not {arguments.seconds:g}")
+    return [name for name in MEASUREMENTS if name in arguments.what or not arguments.what]
+
+
+def _parse_cpus(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    numbers = [int(part) for part in text.split(",") if part.isdecimal()]
+    if len(set(numbers)) != 2 or text.count(",") != 1:
+        raise UsageError(f"bench: --cpus must be two CPUs, as in 0,1, not {text!r}")
+    return numbers
+
+
+def _require_cpus(cpus: tuple[int, ...], chosen: list[str]) -> None:
+    impossible = [name for name in chosen if name in NEEDS_TWO_CPUS]
+    if len(cpus) < 2 and impossible:
+        others = ", ".join(name for name in MEASUREMENTS if name not in NEEDS_TWO_CPUS)
+        raise EnvironmentLacks(
+            f"bench: two CPUs are needed for {', '.join(impossible)}, and only CPU "
+            f"{cpus[0]} can be used here; it is enough for {others}"
+        )

@@ -1,0 +1,297 @@
+"""The messages between the supervisor and its children, each declared once.
+
+A message is one JSON object on a control socket (control.py), with file descriptors beside
+it. A message to a child has the key `do`, a message from a child the key `event`.
+
+Driver (pipeline/driver/process.py):
+
+| supervisor sends | when                     | driver does, then sends                          |
+|------------------|--------------------------|--------------------------------------------------|
+| DriverOpen       | it has started           | finds and maps the cards -> Opened               |
+| Begin            | every worker is ready    | starts the cards -> DriverReady                  |
+| Renew            | rings are made, or a     | settles the queue, takes the new rings           |
+|                  | queue is given up        | -> Renewed                                       |
+| Drain            | the run is to end, again | receives no more; when nothing is in flight or   |
+|                  | to end it sooner         | `seconds` have passed -> Drained                 |
+| Stop             | all workers have ended   | settles all queues, stops the cards, counts the  |
+|                  |                          | books with a full scan, exits -> DriverStopped   |
+
+Unasked, the driver sends Ports about once a second while the supervisor reads, and Finished
+once, when every wire is simulated and has sent everything, and nothing is in flight.
+
+Worker (workers/process/process.py):
+
+| supervisor sends | when                     | worker does, then sends                          |
+|------------------|--------------------------|--------------------------------------------------|
+| WorkerOpen       | it has started           | loads and compiles the plugin -> Prepared;       |
+|                  |                          | sets it up -> WorkerReady                        |
+| Stop             | the run is to end        | works on what is on its `in` ring, returns the   |
+|                  |                          | blanks and exits                                 |
+
+Unasked, a worker sends Report: remarks once before WorkerReady, errors of the plugin at most
+once a second and at the end.
+
+Card process (pipeline/ports/sim82599/process.py):
+
+| supervisor sends | when                     | card process does, then sends                    |
+|------------------|--------------------------|--------------------------------------------------|
+| CardOpen         | it has started           | makes the card -> CardReady                      |
+| SetBusMaster     | the driver did not stop  | allows or forbids DMA -> BusMasterSet            |
+|                  | its cards                |                                                  |
+| Stop             | the driver has ended     | writes its recording and exits -> CardStopped    |
+
+Any child that fails sends Failed and exits. Any child whose control socket closes exits: its
+supervisor is gone.
+
+The supervisor trusts the driver and card processes. It does not trust a worker, which runs
+a user's code: it reads FromWorker as a plain dictionary and checks each value.
+
+Worker processes must not import this module at run time: typing takes milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+
+class ErrorDescription(TypedDict):
+    """An error on its way to the supervisor: see `describe` and `revive` in control.py."""
+
+    type: str  # name of the class
+    message: str
+
+
+class Failed(TypedDict):
+    """The child cannot go on and exits."""
+
+    event: Literal["failed"]
+    error: ErrorDescription
+
+
+class Stop(TypedDict):
+    """Finish and exit; what that means for each child is in the tables above."""
+
+    do: Literal["stop"]
+
+
+# -- driver ---------------------------------------------------------------------------------
+
+# `config` is Config.to_json(). `yield` is true when the driver shares its CPU with a worker;
+# as a Python keyword it needs this form of declaration.
+# Descriptors: .descriptors, .packets, .lane.0, then .card.<port> of each card process.
+DriverOpen = TypedDict(
+    "DriverOpen", {"do": Literal["open"], "config": dict[str, Any], "yield": bool}
+)
+
+
+class Begin(TypedDict):
+    """Start the cards: packets move from now on."""
+
+    do: Literal["begin"]
+
+
+class Renew(TypedDict):
+    """Settle the previous generation of the queue, then use the rings of `generation`.
+
+    One descriptor: .rings.<queue>.<generation>. Without it the queue is given up.
+    """
+
+    do: Literal["renew"]
+    queue: int
+    generation: int
+
+
+class Drain(TypedDict):
+    """Stop receiving, and let what is in flight go out for at most `seconds`."""
+
+    do: Literal["drain"]
+    seconds: float
+
+
+class LinkReport(TypedDict):
+    """The link of a port; `mbps` is its speed in Mbit/s."""
+
+    up: bool
+    mbps: int
+
+
+class PortReport(TypedDict):
+    """A port as the driver sees it."""
+
+    name: str
+    link: LinkReport
+    mac: str
+    statistics: dict[str, int]  # the card's own counters
+    wire: dict[str, int]  # counters of a simulated wire; empty for a real card
+    faults: list[str]  # what a simulated card was asked to do and a real one would refuse
+    trouble: str | None  # a reason to end the run that only the operator can remove
+
+
+class SettlementReport(TypedDict):
+    """What settling a queue did, in references: see struct rl_settlement."""
+
+    returned: int
+    carried: int
+    lost: int
+    refused: int
+
+
+class StopReport(TypedDict, total=False):
+    """`ports` is missing when the cards were never started."""
+
+    ports: list[PortReport]
+
+
+class Opened(TypedDict):
+    """The cards are found and mapped."""
+
+    event: Literal["opened"]
+
+
+class DriverReady(TypedDict):
+    """The cards receive."""
+
+    event: Literal["ready"]
+    ports: list[PortReport]
+
+
+class Ports(TypedDict):
+    """The ports as they are now."""
+
+    event: Literal["ports"]
+    ports: list[PortReport]
+
+
+class Renewed(TypedDict):
+    """The queue is settled, and its rings older than `generation` are no longer used."""
+
+    event: Literal["renewed"]
+    queue: int
+    generation: int
+    settled: SettlementReport
+
+
+class Finished(TypedDict):
+    """No simulated wire has anything left to send, and nothing is in flight."""
+
+    event: Literal["finished"]
+
+
+class Drained(TypedDict):
+    """The drain has ended, with `in_flight` packets still in flight."""
+
+    event: Literal["drained"]
+    in_flight: int
+
+
+class DriverStopped(TypedDict):
+    """The cards are stopped and the books are closed."""
+
+    event: Literal["stopped"]
+    report: StopReport
+
+
+ToDriver = DriverOpen | Begin | Renew | Drain | Stop
+FromDriver = Opened | DriverReady | Ports | Renewed | Finished | Drained | DriverStopped | Failed
+
+# -- worker ---------------------------------------------------------------------------------
+
+# `plugin` and `options` are those of the configuration; a plugin given as a path is relative
+# to `folder`. `ports` are the names of all ports. `state_bytes` is the size in bytes of the
+# plugin's area in the slot. `idle` is "adaptive" or "busy". `yield` is true when the worker
+# shares its CPU. With `cpu` None it may run on any CPU.
+# Descriptors: .packets, .rings.<queue>.<generation>, .worker.<queue>.
+WorkerOpen = TypedDict(
+    "WorkerOpen",
+    {
+        "do": Literal["open"],
+        "queue": int,
+        "generation": int,
+        "plugin": str,
+        "options": dict[str, Any],
+        "ports": list[str],
+        "folder": str | None,
+        "state_bytes": int,
+        "debug": bool,
+        "idle": str,
+        "yield": bool,
+        "cpu": int | None,
+    },
+)
+
+
+class Prepared(TypedDict):
+    """The plugin is loaded and compiled."""
+
+    event: Literal["prepared"]
+
+
+class WorkerReady(TypedDict):
+    """The plugin is set up; the worker takes packets from now on."""
+
+    event: Literal["ready"]
+
+
+class PluginReport(TypedDict, total=False):
+    """The supervisor announces each remark once in a run, errors at most once a second."""
+
+    remarks: list[str]
+    error: str
+
+
+class Report(TypedDict):
+    """News of the plugin. The last report of each worker is in the report of the run."""
+
+    event: Literal["report"]
+    plugin: PluginReport
+
+
+ToWorker = WorkerOpen | Stop
+FromWorker = Prepared | WorkerReady | Report | Failed
+
+# -- card process ---------------------------------------------------------------------------
+
+
+class CardOpen(TypedDict):
+    """Be the card of the port with the number `port`. `config` is Config.to_json().
+
+    Descriptors: .descriptors, .packets, .card.<port>.
+    """
+
+    do: Literal["open"]
+    config: dict[str, Any]
+    port: int
+
+
+class SetBusMaster(TypedDict):
+    """Allow (`on`) or forbid DMA."""
+
+    do: Literal["bus_master"]
+    on: bool
+
+
+class CardReady(TypedDict):
+    """The driver can find the card."""
+
+    event: Literal["ready"]
+
+
+class BusMasterSet(TypedDict):
+    """With `on` false the card does no DMA from now on."""
+
+    event: Literal["bus_master"]
+    on: bool
+
+
+class CardStopped(TypedDict):
+    """The last counters of the wire, and why the recording ended early, if it did."""
+
+    event: Literal["stopped"]
+    wire: dict[str, int]
+    trouble: str | None
+
+
+ToCard = CardOpen | SetBusMaster | Stop
+FromCard = CardReady | BusMasterSet | CardStopped | Failed
+
+ToChild = ToDriver | ToWorker | ToCard

@@ -1,0 +1,109 @@
+"""A worker that lies cannot touch another worker's buffers, nor free or send one twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from ringline.pipeline._pipeline import lib
+
+from .lane_harness import BUFFERS, DROP, QUEUES, Harness
+
+
+@pytest.mark.parametrize(
+    ("change", "freed"),
+    [
+        ({"buffer": BUFFERS}, False),
+        ({"buffer": 0xFFFFFFFF}, False),
+        ({"offset": 2240, "length": 64}, True),
+        ({"offset": 2200, "length": 64}, True),
+        ({"offset": 0xFFFF, "length": 0xFFFF}, True),
+        ({"offset": 0xFFF0, "length": 64}, True),  # the end overflows 16 bits and looks valid
+        ({"length": 0}, True),
+        ({"length": 16}, True),
+        ({"length": 1519, "offset": 192}, True),
+        ({"length": 1515, "offset": 192, "flags": lib.RL_FLAG_VLAN}, True),  # 1519 with the tag
+        ({"port": 2}, True),
+        ({"port": 253}, True),
+    ],
+)
+def test_an_invalid_reference_is_counted_and_refused(
+    harness: Harness, change: dict[str, int], freed: bool
+) -> None:
+    harness.ports[0].arrive(0, 1)
+    harness.run_pass()
+    worker = harness.workers[0]
+    worker.pop()
+    worker.push(**{**worker.held[0], "port": 1, **change})
+    harness.run_pass(2)
+    assert harness.books.slots[0].bad_reference == 1
+    assert harness.queue(0, 0).drop_bad_reference == int(freed)
+    assert harness.lane.in_flight == int(not freed)
+    assert not harness.ports[1].sent
+
+
+def test_a_buffer_cannot_be_returned_twice(harness: Harness) -> None:
+    harness.ports[0].arrive(0, 1)
+    harness.run_pass()
+    worker = harness.workers[0]
+    worker.pop()
+    for _ in range(3):
+        worker.push(**{**worker.held[0], "port": 1})
+    harness.run_pass(2)
+    worker.push(**{**worker.held[0], "port": DROP})
+    harness.run_pass(2)
+    assert len(harness.ports[1].sent) == 1
+    assert harness.books.slots[0].bad_reference == 3
+
+
+def test_a_worker_cannot_return_what_another_holds(harness: Harness) -> None:
+    harness.ports[0].arrive(0, 1)
+    harness.run_pass()
+    holder, thief = harness.workers
+    holder.pop()
+    thief.push(**{**holder.held[0], "port": 1})
+    harness.run_pass(2)
+    assert harness.books.slots[1].bad_reference == 1
+    assert not harness.ports[1].sent
+    holder.answer(1)
+    harness.run_pass(2)
+    assert len(harness.ports[1].sent) == 1
+
+
+@pytest.mark.parametrize("side", ["in_.consumer", "out.producer"])
+def test_an_index_out_of_range_marks_the_worker_faulty(side: str) -> None:
+    # More buffers than ring entries: the lane reads its peer's index when `in` seems full.
+    with Harness(buffers=1600) as harness:
+        ring, index = side.split(".")
+        harness.ports[0].arrive(0, 2000)
+        harness.run_pass()
+        setattr(getattr(harness.workers[0], ring), index, 0x80000000)
+        harness.run_pass(40)
+        assert harness.books.slots[0].ring_faults == 1
+        assert harness.books.slots[1].ring_faults == 0
+        harness.renew(0)
+        assert harness.problems() == []
+        successor = harness.workers[0]
+        sent = len(harness.ports[1].sent)
+        harness.run_pass()
+        assert successor.pop() > 0
+        successor.answer(1, 1)
+        harness.run_pass(2)
+        assert len(harness.ports[1].sent) == sent + 1, "the successor is trusted again"
+
+
+def test_a_worker_that_keeps_its_packets_is_faulty_and_other_queues_lose_none() -> None:
+    with Harness(blanks=4, buffers=6000) as harness:
+        for queue in range(QUEUES):
+            harness.ports[0].arrive(queue, 100_000)
+        hoarder, honest = harness.workers
+        for _ in range(100):
+            harness.run_pass()
+            hoarder.pop()
+            honest.pop()
+            honest.held.sort(key=lambda ref: ref["flags"] & lib.RL_FLAG_BLANK)
+            honest.answer(1, len(honest.held) - 4)  # all but the blanks
+        assert harness.books.slots[0].ring_faults == 1
+        assert harness.books.slots[1].ring_faults == 0
+        full_rings_and_a_batch = 2 * lib.RL_RING_CAPACITY + lib.RL_BATCH_MAX
+        assert 0 < len(hoarder.held) - full_rings_and_a_batch <= 4 + lib.RL_BATCH_MAX
+        assert harness.queue(0, 1).rx_packets == 100 * lib.RL_BATCH_MAX

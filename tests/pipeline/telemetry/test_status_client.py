@@ -1,0 +1,107 @@
+"""The client of the status socket: what it returns, and which answers it refuses."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ringline.pipeline.telemetry import status_client, status_socket
+from ringline.pipeline.telemetry.server import Server
+from ringline.pipeline.telemetry.status_client import ask, running
+from ringline.pipeline.telemetry.status_socket import StatusServer
+from ringline.shm.errors import EnvironmentLacks, UsageError
+
+from ..idle_instance import Idle, idle_instance, served
+
+
+@pytest.fixture
+def idle(instance: Callable[[], str]) -> Iterator[Idle]:
+    with idle_instance(instance()) as made:
+        yield made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "ringline"
+    folder.mkdir()
+    return folder
+
+
+def refused(function: Callable[[], object]) -> str:
+    """The message of the error that `function` must raise."""
+    with pytest.raises((EnvironmentLacks, UsageError)) as caught:
+        function()
+    return str(caught.value)
+
+
+def test_a_client_gets_the_whole_snapshot(idle: Idle, folder: Path) -> None:
+    idle.count()
+    with served(StatusServer("edge", idle.take, folder)):
+        for _ in range(3):
+            got = ask("edge", [folder])
+            assert got.ports == idle.take().ports
+            assert got.workers[0].counters == idle.take().workers[0].counters
+        assert ask(None, [folder]).name == got.name, "the only instance needs no name"
+
+
+def test_a_wrong_name_is_answered_with_the_names_that_run(idle: Idle, folder: Path) -> None:
+    assert refused(lambda: ask(None, [folder])).startswith("no instance runs here")
+    with (
+        served(StatusServer("edge", idle.take, folder)),
+        served(StatusServer("core", idle.take, folder)),
+    ):
+        assert "no instance dege runs here (running: core, edge)" in refused(
+            lambda: ask("dege", [folder])
+        )
+        assert "core, edge; name one" in refused(lambda: ask(None, [folder]))
+        assert sorted(running([folder])) == ["core", "edge"]
+
+
+def test_a_silent_instance_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_client, "TIMEOUT", 0.2)
+    with status_socket._listen(folder / "edge.sock"):
+        assert "does not answer" in refused(lambda: ask("edge", [folder]))
+
+
+def test_a_slow_answer_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_client, "TIMEOUT", 0.2)
+
+    def drip(listener: socket.socket) -> None:
+        end, _ = listener.accept()
+        with end:
+            for _ in range(100):
+                try:
+                    end.sendall(b" ")
+                except OSError:  # the client has closed
+                    return
+                time.sleep(0.02)
+
+    with status_socket._listen(folder / "edge.sock") as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        begin = time.monotonic()
+        assert "does not answer" in refused(lambda: ask("edge", [folder]))
+        assert time.monotonic() - begin < 1.5
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"", "ended before its answer was complete"),
+        (b'{"name": "ed', "ended before its answer was complete"),
+        (b"[" * 100_000, "ended before its answer was complete"),
+        (b"[]", "runs ringline None"),
+        (json.dumps({"version": "99.0"}).encode(), "runs ringline 99.0, this is"),
+    ],
+)
+def test_an_answer_that_is_no_snapshot_is_refused(folder: Path, answer: bytes, told: str) -> None:
+    listener = status_socket._listen(folder / "edge.sock")
+    with served(Server(listener, lambda request, complete: answer)):
+        assert told in refused(lambda: ask("edge", [folder]))
