@@ -81,14 +81,22 @@ def test_make_help_lists_every_target_but_the_internal_ones() -> None:
     assert len(lines) == len(phony) - 1
 
 
-def test_every_file_that_contributors_are_sent_to_exists() -> None:
-    """A name in code style with a slash or a known ending; capitals stand for any name."""
-    named = re.findall(r"`([\w./@-]+/[\w./@-]*|[\w-]+\.(?:md|toml|py))`", CONTRIBUTING)
+@pytest.mark.parametrize("document", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_every_file_that_a_document_names_exists(document: str) -> None:
+    """A name in code style with a slash or the ending of a source file. The upper folders may be
+    left out, as in `ports/registers.py`; NAME stands for any name."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = re.findall(r"`([\w./@-]+/[\w./@-]*|[\w-]+\.(?:md|toml|py|c|h))`", text)
     assert len(named) > 20
+    folders = ("shm", "workers", "pipeline", "tests", "deploy", "tools", ".ci")
+    there = {f"/{path.relative_to(ROOT)}" for name in folders for path in (ROOT / name).rglob("*")}
+    there |= {f"/{path.name}" for path in ROOT.iterdir()}
     missing = [
         name
         for name in named
-        if "NAME" not in name and not (ROOT / name).exists() and not name.startswith("./")
+        if "NAME" not in name
+        and not name.startswith(("./", "/"))
+        and not any(path.endswith(f"/{name.rstrip('/')}") for path in there)
     ]
     assert missing == []
 
