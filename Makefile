@@ -1,4 +1,4 @@
-# Development commands. `make run` and `make test` do all of their own set-up.
+# Development commands. `make help` lists every target that has a comment with ##.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -8,58 +8,58 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := shm workers pipeline
-# Folders with a C module; each after those whose declarations it includes.
+# Folders with a C module, in build order: each comes after the folders whose declarations it includes.
 COMPILED := $(PACKAGES) pipeline/bench
 MODULES := $(foreach folder,$(COMPILED),$(folder)/_$(notdir $(folder)).abi3.so)
 C_FILES = $(shell find $(PACKAGES) tests deploy -name types -prune -o -name '*.[ch]' -print)
 HEADERS := $(shell find $(PACKAGES) -name '*.h')
 ARGS ?=
 
-# Tests find the command `ringline`, and tools that were unpacked for them, here.
+# Tests find the command `ringline` here, and the tools that tools/debian-packages unpacked.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help
-help:  ## list these commands (the default)
+help:  ## list the targets (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: $(MODULES)  ## forward synthetic traffic through a simulated card; Ctrl-C ends it (ARGS="edge.toml --for 10")
+run: $(MODULES)  ## run ringline with a simulated card and synthetic traffic; Ctrl-C ends it (ARGS="edge.toml --for 10")
 	@$(BIN)/ringline run $(ARGS)
 
 .PHONY: test
-test: tools-for-tests $(MODULES)  ## run all tests (ARGS="-k ring -x")
+test: tools-for-tests $(MODULES)  ## run all tests: about 8 minutes (ARGS="-k ring -x")
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check
-check: lint types fast  ## lint, types and the fast tests: less than a minute
+check: lint types fast  ## check style and types, and run the fast tests: about 3 minutes
 
 .PHONY: fast
-fast: $(MODULES)
+fast: $(MODULES)  ## run the fast tests (ARGS=tests/shm)
 	RINGLINE_FAST=1 $(BIN)/python -m pytest -q -m 'not slow' $(ARGS)
 
 .PHONY: lint
-lint: venv  ## check the style of Python and C
+lint: venv  ## check the style of the Python and C files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@if command -v clang-format >/dev/null; then \
 	  echo clang-format --dry-run -Werror; clang-format --dry-run -Werror $(C_FILES); \
-	else echo "skipped: the format of the C files, for want of clang-format" >&2; \
+	else echo "skipped: the format of the C files, because clang-format is missing" >&2; \
 	  [ "$${RINGLINE_FORBID_SKIPS:-}" != 1 ]; fi
 
 .PHONY: format
-format: venv  ## bring Python and C into their format
+format: venv  ## format the Python and C files
 	$(BIN)/ruff format .
 	clang-format -i $(C_FILES)
 
 .PHONY: types
-types: venv  ## check the types (mypy, strict)
+types: venv  ## check the types with mypy in strict mode
 	$(BIN)/mypy
 	$(BIN)/mypy tools
 
 .PHONY: venv
-venv: $(VENV)/.stamp  ## make the virtual environment .venv, with ringline installed from here
+venv: $(VENV)/.stamp  ## make the virtual environment .venv, with an editable install of ringline
 
-# Made again when the dependencies change. The C is left to `build`, hence no module here.
+# Made again when the dependencies change. RINGLINE_MODULE is empty, because `build` compiles the C.
 $(VENV)/.stamp: pyproject.toml setup.py
 	@tools/debian-packages run
 	@[ -x $(BIN)/python ] || { python=$$(tools/find-python) && echo "Making $(VENV) with $$python" && "$$python" -m venv $(VENV); }
@@ -69,10 +69,10 @@ $(VENV)/.stamp: pyproject.toml setup.py
 
 .PHONY: build
 build: export RINGLINE_WERROR := 1
-build: $(MODULES)  ## compile the C in place; any warning is an error
+build: $(MODULES)  ## compile the C in place; a warning is an error
 
-# One module at a time, so that one which does not compile does not hold back the others
-# (`make -k build`). The lock is for two builds at once in one checkout.
+# One module at a time: if one does not compile, `make -k build` still builds the others. The lock
+# keeps two builds in one checkout apart.
 define module
 $(1)/_$(notdir $(1)).abi3.so: shm/_build.py pipeline/_build.py $(1)/_build.py $$(HEADERS) $$(call sources,$(1)) | venv
 	@echo "Compiling $$@"
@@ -90,21 +90,21 @@ tools-for-tests: venv
 	@tools/debian-packages test
 
 .PHONY: coverage
-coverage: $(MODULES)  ## run all tests and show which lines none of them reached
+coverage: $(MODULES)  ## run all tests and show the lines that no test reached
 	$(BIN)/coverage run -m pytest -q $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 .PHONY: size
-size: venv  ## count the lines of the packet path and of ixgbe against their limits
+size: venv  ## check the packet path in C and the ixgbe driver against their limits of lines
 	@$(BIN)/python tools/size.py
 
 .PHONY: proof
-proof: tools-for-tests $(MODULES)  ## run the tests with full counts: long
+proof: tools-for-tests $(MODULES)  ## run all tests with full counts: about 40 minutes
 	RINGLINE_PROOF=1 $(BIN)/python -m pytest --timeout=3600 $(ARGS)
 
 .PHONY: bench
-bench: $(MODULES)  ## measure speed, each figure beside the machine's limit (ARGS="handoff --json")
+bench: $(MODULES)  ## measure speed, and the machine's limits beside it (ARGS="handoff --json")
 	@$(BIN)/ringline bench $(ARGS)
 
 .PHONY: dist
@@ -113,6 +113,6 @@ dist: venv  ## build the source archive and the wheel into dist/
 	$(BIN)/python -m build --outdir dist .
 
 .PHONY: clean
-clean:  ## remove everything that was built, the virtual environment too
+clean:  ## remove everything that was built, and the virtual environment
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* $(MODULES)
 	find $(PACKAGES) tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,11 +1,11 @@
-"""What pyproject.toml cannot say: where the packages lie, and their C modules.
+"""The parts that pyproject.toml cannot express: the folders of the packages, and the C modules.
 
-The three packages stand at the root of the repository and install under the namespace
-`ringline`; which folders below them are packages is found, not listed.
+The three packages are at the root of the repository and install under the namespace `ringline`.
+Their sub-packages are found, not listed.
 
-RINGLINE_MODULE=shm|workers|pipeline|pipeline/bench builds the C module of that folder alone
-(`make build` does so, so that one which does not compile does not hold back the others); empty,
-it builds none.
+With RINGLINE_MODULE=shm|workers|pipeline|pipeline/bench in the environment, setup.py builds only
+the C module of that folder. `make build` uses it to build the modules one by one. An empty value
+builds none.
 """
 
 import os
@@ -13,7 +13,8 @@ import os
 from setuptools import find_packages, setup
 
 PACKAGES = ("shm", "workers", "pipeline")
-MODULES = (*PACKAGES, "pipeline/bench")  # folders with a _build.py; each after those it includes
+# Folders with a _build.py. Each comes after the folders whose declarations it includes.
+MODULES = (*PACKAGES, "pipeline/bench")
 
 setup(
     package_dir={f"ringline.{name}": name for name in PACKAGES},

@@ -29,7 +29,7 @@ def check_instance(instance: str) -> None:
     """Raise UsageError unless `instance` can be part of a segment's name.
 
     A dot is not allowed, so the names of two instances never collide
-    (tests/shm/test_segments.py: test_names_that_could_match_another_instance_are_refused).
+    (tests/shm/test_segments.py: test_a_name_does_not_match_a_longer_one).
     """
     if not 0 < len(instance) <= _NAME_LENGTH or not _NAME_CHARACTERS.issuperset(instance):
         raise UsageError(

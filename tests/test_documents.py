@@ -1,4 +1,8 @@
-"""What the README shows works as it is shown."""
+"""The README shows what works, and the files, targets and settings that documents name exist.
+
+Guarded here for users: the configuration, commands and plugins of the README. For contributors:
+every file that CONTRIBUTING.md names, the settings of the tests, and the list of `make help`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -53,10 +59,44 @@ def test_the_commands_exist() -> None:
         assert done.returncode == 0, f"ringline {command} --help: {done.stderr}"
 
 
-def test_every_make_target_that_is_named_exists() -> None:
-    named = set(re.findall(r"\bmake (\w+)\b", README)) - {"it"}
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert named <= targets
+@pytest.mark.parametrize("document", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
+def test_every_make_target_that_is_named_exists(document: str) -> None:
+    named = set(re.findall(r"(?:`|^ +)make ([a-z-]+)", document, re.MULTILINE))
+    assert named
+    assert named <= set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+
+
+def test_make_help_lists_every_target_but_the_internal_ones() -> None:
+    phony = set(re.findall(r"^\.PHONY: ([a-z-]+)$", MAKEFILE, re.MULTILINE))
+    done = subprocess.run(
+        ["make", "--no-print-directory"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
+    assert {target for _, target, _ in lines} == phony - {"tools-for-tests"}
+    assert len(lines) == len(phony) - 1
+
+
+def test_every_file_that_contributors_are_sent_to_exists() -> None:
+    """A name in code style with a slash or a known ending; capitals stand for any name."""
+    named = re.findall(r"`([\w./@-]+/[\w./@-]*|[\w-]+\.(?:md|toml|py))`", CONTRIBUTING)
+    assert len(named) > 20
+    missing = [
+        name
+        for name in named
+        if "NAME" not in name and not (ROOT / name).exists() and not name.startswith("./")
+    ]
+    assert missing == []
+
+
+def test_the_settings_of_the_tests_are_those_that_the_tests_read() -> None:
+    told = set(re.findall(r"^\| `(RINGLINE_\w+)", CONTRIBUTING, re.MULTILINE))
+    settings = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8").split('"""')[1]
+    assert told == set(re.findall(r"RINGLINE_\w+", settings)) | {"RINGLINE_SEED"}
 
 
 def test_the_plugins_that_are_named_are_there_and_no_others() -> None:

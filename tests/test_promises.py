@@ -28,7 +28,7 @@ TOKEN = re.compile(
     r"(?P<file>\btests/[\w/]+\.py)(?P<here>:\s)?|(?P<name>\btest_\w+)(?P<py>\.py)?|\)"
 )
 # Shown to plugin authors as a test of their own.
-EXAMPLES = {"test_bounce_drops_what_is_not_ip", "test_bounce", "test_bounce_drops"}
+EXAMPLES = re.compile(r"test_bounce\w*")
 
 
 def promised(text: str) -> Iterator[tuple[str, str]]:
@@ -52,7 +52,7 @@ def broken(text: str, root: Path = ROOT) -> list[str]:
     """What is wrong with the promises of a text, one sentence each."""
     wrong = []
     for file, name in promised(text):
-        if name in EXAMPLES:
+        if EXAMPLES.fullmatch(name):
             continue
         if not file:
             wrong.append(f"{name} is named without its file, as in tests/shm/test_ring.py")

@@ -1,13 +1,13 @@
-"""Counts the lines of what promises to stay small, and fails where a promise is broken.
+"""Count the lines of two parts that must stay small; exit with 1 if one is over its limit.
 
-Two promises:
+The two parts:
  - the packet path in C: every file with code that runs per packet between a card and a plugin.
-   Not counted are headers that only declare (types.h, lane.h, ...), and what runs between two
-   passes: settlement of a dead worker (settle.c) and the balances (balance.h, balance.c);
- - the driver of the Intel 82599 in C and Python, beside its table of registers.
+   Not counted: headers with declarations only (types.h, lane.h, ...), and code that runs between
+   two passes, which settles a dead worker (settle.c) or computes the balances (balance.h,
+   balance.c);
+ - the driver of the Intel 82599 in C and Python, without its table of registers.
 
-A line counts unless it is blank or holds nothing but a comment; in Python a docstring is a
-comment as well.
+Blank lines and lines with only a comment do not count. A Python docstring is a comment.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PROMISES = [
         1100,
     ),
     Promise(
-        "ixgbe in C and Python, beside its table of registers (registers.py)",
+        "ixgbe in C and Python, without its table of registers (registers.py)",
         [
             str(path.relative_to(ROOT))
             for path in sorted((ROOT / "pipeline/ports/ixgbe").iterdir())
@@ -59,7 +59,7 @@ PROMISES = [
     ),
 ]
 
-# Text and character constants are matched first, so that "/*" in one starts no comment.
+# String and character constants come first in the pattern: "/*" inside one starts no comment.
 C_COMMENT = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|/\*.*?\*/|//[^\n]*""", re.DOTALL)
 
 
@@ -95,7 +95,7 @@ def count(path: Path) -> int:
 
 
 def main() -> int:
-    print("Lines that are neither blank nor comment (nor docstring):")
+    print("Lines, without blank lines, comments and docstrings:")
     kept = True
     for promise in PROMISES:
         print(f"\n{promise.what}")

@@ -9,7 +9,7 @@ even if it was itself stopped by SIGSTOP (shm/child_main.py).
 
 Guarantees (tests in tests/pipeline/driver/test_process.py):
  - statistics are not sent to a supervisor that does not read; its messages are still answered
-   (test_a_supervisor_that_does_not_read_holds_nothing_up)
+   (test_a_supervisor_that_does_not_read_does_not_stop_the_driver)
 """
 
 from __future__ import annotations

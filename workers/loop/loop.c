@@ -1,13 +1,13 @@
 /* The worker's packet loop: pop a batch from `in`, call the plugin, push it on `out`, wait.
  *
- * Guarantees (tests in tests/workers/process/test_loop.py; that of W3 is in
- * tests/workers/tiers/test_contract.py):
+ * Guarantees (tests in tests/workers/process/test_loop.py):
  *  W1  every reference popped from `in` is pushed on `out`, once and in order
  *      (test_everything_comes_back_in_order)
  *  W2  at most RL_BATCH_MAX packets are popped from `in` and not yet pushed on `out`
  *      (test_at_most_one_batch_is_in_the_worker)
  *  W3  a verdict on `out` is a port of this instance, a drop or an error, for any
- *      verdict of the plugin (test_every_tier_keeps_the_contract)
+ *      verdict of the plugin
+ *      (tests/workers/tiers/test_contract.py: test_every_tier_keeps_the_contract)
  *  W4  rl_worker_run returns to Python every `turn_ticks`, also when `in` is empty or
  *      `out` is full (test_turns_come_when_the_peer_is_silent)
  *
