@@ -1,4 +1,4 @@
-"""The balances: every mistake in the books has an equation that is not 0."""
+"""The balances: every mistake in the books makes a residual that is not 0."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ COUNTER = IN * lib.RL_QUEUES_MAX + QUEUE
 
 @pytest.fixture
 def books(instance: Callable[[], str]) -> Iterator[ledger.Ledger]:
-    """Books in order: three packets came in on port IN, of which one was sent, one dropped, and
-    one is with a worker; another worker holds a blank; one buffer is on an RX descriptor ring."""
+    """Books without mistakes. Port IN received three packets: one was sent, one was dropped, one is
+    with a worker. Another worker holds a blank; one buffer is on an RX descriptor ring."""
     start = ffi.sizeof("struct rl_lane_segment")
     size = start + 4 * BUFFERS
     with Segment.create(instance(), "lane.0", size, kind=lib.RL_SEGMENT_LANE) as segment:
@@ -39,7 +39,7 @@ def books(instance: Callable[[], str]) -> Iterator[ledger.Ledger]:
 
 
 def residuals(books: ledger.Ledger) -> dict[str, Any]:
-    """The equations that are not 0, by name."""
+    """The residuals that are not 0, by name."""
     lib.rl_balance_without_driver(books.lane)
     balance = counters.read(books.lane.balance)
     found: dict[str, Any] = {}
@@ -97,8 +97,8 @@ def test_a_mistake_in_the_books_is_seen(
 
 @pytest.mark.parametrize("left", [0, 1, 0xFFFFFFFE, 0xFFFFFFFF])
 def test_a_balance_is_published_whole(books: ledger.Ledger, left: int) -> None:
-    """`sequence` is even afterwards, and another one than before: also when a driver died while
-    it wrote (odd), and where the number wraps round."""
+    """Afterwards `sequence` is even and has changed, also when a driver died while it wrote (odd)
+    and when the number wraps."""
     books.lane.balance.sequence = left
     assert residuals(books) == {}
     assert books.lane.balance.sequence == ((left | 1) + 1) & 0xFFFFFFFF != left

@@ -121,7 +121,7 @@ def test_off_takes_none(instance: Callable[[], str], fake_mount: Callable[..., P
     fake_mount(free=3, total=8)
     with PacketMemory.create(instance(), 10, hugepages="off") as memory:
         assert memory.segment.path.startswith("/dev/shm/")
-    with pytest.raises(UsageError, match="say auto, require or off"):
+    with pytest.raises(UsageError, match="must be 'auto', 'require' or 'off'"):
         PacketMemory.create(instance(), 10, hugepages="never")
 
 

@@ -68,7 +68,7 @@ def test_a_second_instance_is_refused_with_the_owner_s_id(instance: Callable[[],
             name,
         )
         assert sentence in done.stderr
-        with pytest.raises(EnvironmentLacks, match="stop it, or give this one another name"):
+        with pytest.raises(EnvironmentLacks, match="stop it, or give this instance another name"):
             create(name)
         # Neither removed the segment.
         assert live_owner(name) == os.getpid()
@@ -168,7 +168,7 @@ def test_garbage_of_our_name_is_stale(instance: Callable[[], str], content: byte
     path = Path(f"/dev/shm/ringline.{name}.packets")
     path.write_bytes(content)
     assert live_owner(name) is None
-    with pytest.raises(EnvironmentLacks, match="is not a whole ringline segment"):
+    with pytest.raises(EnvironmentLacks, match="is not a complete ringline segment"):
         Segment.attach(os.open(path, os.O_RDWR))
     assert remove_stale(name, no_dma) == [str(path)]
     with create(name, "packets"):

@@ -52,7 +52,7 @@ def test_offset_addresses_are_a_base_and_the_offset(instance: Callable[[], str])
         assert packets.device_addresses("offset", base=1 << 38).of(5) == (1 << 38) + 5
         assert descriptors.device_addresses("offset").of(HEADER) == 0x1000_0000 + HEADER
         for memory in (packets, descriptors):
-            with pytest.raises(UsageError, match="say offset or physical"):
+            with pytest.raises(UsageError, match="must be 'offset' or 'physical'"):
                 memory.device_addresses("iova")
 
 
@@ -137,7 +137,7 @@ def test_allocations_are_aligned_zeroed_and_apart(instance: Callable[[], str]) -
         assert memory.allocate(100)[1] == HEADER + 8192
         assert memory.allocate(100)[1] == HEADER + 8192 + 128
         assert memory.allocate(16, align=4096)[1] == 4 * 4096
-        with pytest.raises(Bug, match="descriptor memory are asked for"):
+        with pytest.raises(Bug, match="descriptor memory are needed"):
             memory.allocate(20_000)
         # The next driver starts at the beginning; its memory is zeroed.
         successor = DescriptorMemory.attach(memory.segment.share())

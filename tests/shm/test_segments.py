@@ -108,9 +108,9 @@ def test_attach_refuses_what_is_not_a_segment(instance: Callable[[], str]) -> No
         for field, value, sentence in [
             ("layout_version", 99, "another build of ringline"),
             ("layout_hash", 1, "another build of ringline"),
-            ("size", 4096, "not a whole ringline segment"),
-            ("used", segment.size + 1, "not a whole ringline segment"),
-            ("magic", 0, "not a whole ringline segment"),
+            ("size", 4096, "not a complete ringline segment"),
+            ("used", segment.size + 1, "not a complete ringline segment"),
+            ("magic", 0, "not a complete ringline segment"),
         ]:
             right = getattr(header, field)
             setattr(header, field, value)
@@ -119,7 +119,7 @@ def test_attach_refuses_what_is_not_a_segment(instance: Callable[[], str]) -> No
             setattr(header, field, right)
         # Truncated: an access after the end would be a SIGBUS.
         os.ftruncate(segment.fd, 8192)
-        with pytest.raises(EnvironmentLacks, match="not a whole ringline segment"):
+        with pytest.raises(EnvironmentLacks, match="not a complete ringline segment"):
             Segment.attach(segment.share())
         os.ftruncate(segment.fd, segment.size)
         Segment.attach(segment.share()).close()
@@ -141,13 +141,13 @@ def test_a_spoiled_header_is_not_needed(instance: Callable[[], str]) -> None:
         other = Segment.attach_known(segment.share(), kind=LANE, used=10_000)
         assert (other.kind, other.used, other.size) == (LANE, 10_000, segment.size)
         other.close()
-        with pytest.raises(EnvironmentLacks, match=f"{segment.size} bytes, and 12289 are needed"):
+        with pytest.raises(EnvironmentLacks, match=f"{segment.size} bytes, but 12289 are needed"):
             Segment.attach_known(segment.share(), kind=LANE, used=segment.size + 1)
 
 
 def test_too_many_devices_for_a_header_is_an_error(instance: Callable[[], str]) -> None:
     name = instance()
-    with pytest.raises(Bug, match="40 PCI addresses do not fit"):
+    with pytest.raises(Bug, match="40 PCI addresses do not fit into"):
         Segment.create(name, "lane.0", 9000, kind=LANE, pci=["0000:03:00.0"] * 40)
     assert segments_of(name) == []
 

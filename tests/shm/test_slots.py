@@ -109,7 +109,7 @@ def test_a_name_with_another_kind_or_size_is_refused(
     slot: WorkerSlot, other: dict[str, Any]
 ) -> None:
     slot.lookup_or_add("seen", STATE, "u8", bytes_=16)
-    with pytest.raises(PluginError, match=r"'seen' as .* since an earlier start: use another name"):
+    with pytest.raises(PluginError, match=r"'seen' as .* in this slot: use another name"):
         slot.lookup_or_add("seen", **other)
 
 
@@ -127,7 +127,7 @@ def test_a_type_that_does_not_fit_is_refused(slot: WorkerSlot) -> None:
 
 def test_too_little_room_is_reported_with_numbers(slot: WorkerSlot) -> None:
     slot.lookup_or_add("most", STATE, bytes_=99_000)
-    with pytest.raises(PluginError, match=r"asks for 2000 bytes as 'more' and 1000 are left"):
+    with pytest.raises(PluginError, match=r"asks for 2000 bytes as 'more', but 1000 are left"):
         slot.lookup_or_add("more", STATE, bytes_=2000)
     assert [entry.name for entry in slot.entries()] == ["most"]
     slot.lookup_or_add("less", STATE, bytes_=500)
