@@ -185,7 +185,10 @@ class Control:
         self._bytes += len(data)
         if self._bytes > MESSAGE_MAX or len(self._descriptors) > DESCRIPTORS_MAX:
             self._discard()
-            raise Garbled(f"a control message is longer than {MESSAGE_MAX} bytes")
+            raise Garbled(
+                f"a control message has more than {MESSAGE_MAX} bytes "
+                f"or {DESCRIPTORS_MAX} descriptors"
+            )
         if data[:1] == MORE:
             return None
         whole = b"".join(self._pieces)

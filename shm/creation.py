@@ -15,8 +15,8 @@ import time
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.owners import SHARED_MEMORY, already_runs, is_file_at, owner_of
 
-# Two processes can find one new file at the same moment. One of them holds its lock until it
-# sees that the file is not its own; the other tries again meanwhile.
+# While we create a file, another process may hold its lock for a moment, to check for a live
+# owner. Then we try again.
 _ATTEMPTS = 100
 _BETWEEN_ATTEMPTS = 0.005  # seconds
 

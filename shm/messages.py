@@ -11,8 +11,8 @@ Driver (pipeline/driver/process.py):
 | Begin            | every worker is ready    | starts the cards -> DriverReady                  |
 | Renew            | rings are made, or a     | settles the queue, takes the new rings           |
 |                  | queue is given up        | -> Renewed                                       |
-| Drain            | the run is to end, again | receives no more; when nothing is in flight or   |
-|                  | to end it sooner         | `seconds` have passed -> Drained                 |
+| Drain            | the run ends; a second   | receives no more; when nothing is in flight or   |
+|                  | Drain shortens it        | `seconds` have passed -> Drained                 |
 | Stop             | all workers have ended   | settles all queues, stops the cards, counts the  |
 |                  |                          | books with a full scan, exits -> DriverStopped   |
 
@@ -123,8 +123,8 @@ class PortReport(TypedDict):
     mac: str
     statistics: dict[str, int]  # the card's own counters
     wire: dict[str, int]  # counters of a simulated wire; empty for a real card
-    faults: list[str]  # what a simulated card was asked to do and a real one would refuse
-    trouble: str | None  # a reason to end the run that only the operator can remove
+    faults: list[str]  # requests to a simulated card that a real one would refuse
+    trouble: str | None  # a problem that ends the run; only the operator can solve it
 
 
 class SettlementReport(TypedDict):

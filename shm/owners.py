@@ -1,8 +1,8 @@
 """Find the live owner of an instance's segments, and remove the segments of a dead owner.
 
-An owner is alive while it holds the exclusive flock. /proc/locks names the process; in another
-PID namespace it does not, and then the header names it. A check takes a shared lock for a
-moment, so two concurrent checks do not take each other for an owner.
+An owner is alive while it holds the exclusive flock. Its process id comes from /proc/locks, or
+from the segment header when the owner is in another PID namespace. A check takes a shared lock
+for a moment, so two concurrent checks do not take each other for an owner.
 
 Guarantees (tests in tests/shm/test_owners.py):
  - segments of a dead owner are removed only after the DMA of its devices has stopped

@@ -1,3 +1,4 @@
+/* The functions of shm.h: wrappers of the inline headers, and system calls. */
 #define _GNU_SOURCE
 #include "shm.h"
 

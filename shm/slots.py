@@ -113,7 +113,7 @@ class WorkerSlot:
         if not is_name(name):
             raise PluginError(
                 f"{name!r} cannot name a {KINDS[kind]}: use a letter, then letters, digits and "
-                f"'_', at most {_NAME_BYTES - 1}"
+                f"'_', at most {_NAME_BYTES - 1} characters"
             )
         if len(type_.encode()) >= _TYPE_BYTES:
             raise PluginError(f"the type of {name!r}, {type_}, is too long: make it simpler")
@@ -129,15 +129,16 @@ class WorkerSlot:
                 wanted = SlotEntry(name, kind, type_, columns, entry.offset, bytes_)
                 if entry.describe() != wanted.describe() or entry.columns != columns:
                     raise PluginError(
-                        f"the plugin asks for {name!r} as a {wanted.describe()}, but an earlier "
-                        f"start made it a {entry.describe()} in this slot: use another name"
+                        f"the name {name!r} already belongs to a {entry.describe()}; "
+                        f"a {wanted.describe()} needs another name"
                     )
                 return self.segment.address + entry.offset
             end = max(end, entry.offset + entry.bytes)
         offset = -(-end // _ALIGN) * _ALIGN
         if free < 0:
             raise PluginError(
-                f"the plugin names more than {lib.RL_SLOT_ENTRIES} counters, tables and states"
+                f"the plugin names more than {lib.RL_SLOT_ENTRIES} counters, tables and states: "
+                "use fewer, or put several values into one table"
             )
         if offset + bytes_ > self.segment.used:
             raise PluginError(
@@ -192,5 +193,5 @@ class WorkerSlot:
 
 
 def is_name(name: str) -> bool:
-    """Whether a plugin may use this name: it becomes part of a metric's name."""
+    """Whether a plugin may use this name: it is the value of a metric label."""
     return name.isascii() and name.isidentifier() and len(name) < _NAME_BYTES

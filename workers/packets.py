@@ -122,7 +122,8 @@ def resize(meta: Any, front: int, back: int) -> Any:
     undefined. There are 192 bytes of room before a received frame.
 
     Raises ValueError when the frame does not fit into its buffer. The driver sends frames
-    of 17 to 1518 bytes; it drops others and counts them as bad references.
+    of 17 to 1518 bytes, of 1514 if the card inserts a VLAN tag; it drops others and counts them as
+    bad references.
     """
     return meta.resize(front, back)
 

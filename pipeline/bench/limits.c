@@ -1,3 +1,4 @@
+/* The bare loops of limits.h. */
 #include "limits.h"
 
 #include "../../shm/clock.h"

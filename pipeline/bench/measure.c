@@ -1,3 +1,4 @@
+/* The loops of measure.h. */
 #include "measure.h"
 
 #include "../../shm/clock.h"

@@ -123,7 +123,11 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--report", metavar="FILE", help="write a JSON report to FILE at the end")
 
-    check = command("check", _check, "report every mistake in a configuration and its plugins")
+    check = command(
+        "check",
+        _check,
+        "report all mistakes in a configuration; if it has none, those of plugins and cards",
+    )
     check.add_argument("config", metavar="CONFIG", help="TOML file")
 
     status = command("status", _status, "show the state of a running instance")

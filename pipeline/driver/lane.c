@@ -145,7 +145,8 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
     for (uint32_t queue = 0; queue < lane->queues; queue++) {
         struct rl_lane_slot *slot = &lane->slots[queue];
         if (slot->attached) {
-            /* Drain up to two batches: a pass pushes one, so with one a backlog never shrinks. */
+            /* At most two batches. A pass pushes one for each port, so with one port a backlog
+             * on `out` shrinks. */
             uint32_t taken = rl_lane_take_back(lane, slot, queue, now);
             moved += taken;
             if (taken == RL_BATCH_MAX)

@@ -99,7 +99,7 @@ class DriverMonitor(Monitor):
         if self.is_disconnected(now):
             return "closed its control socket"
         if self._heartbeat.silence > HEARTBEAT_TIMEOUT:
-            return f"gave no sign of life for {HEARTBEAT_TIMEOUT:g} s"
+            return f"made no progress for {HEARTBEAT_TIMEOUT:g} s"
         for (queue, _), (sent_at, _) in self._renewals.items():
             if now - sent_at > SETTLE_TIMEOUT:
                 return f"did not settle queue {queue} in {SETTLE_TIMEOUT:g} s"

@@ -138,7 +138,7 @@ class Monitor(ABC):
                 self.context.loop.forget(child.control.fileno())
                 self._disconnected_at = time.monotonic()
                 if isinstance(error, Garbled):
-                    self.context.announce(f"{self.name}: {error}; it is ended")
+                    self.context.announce(f"{self.name}: {error}; it is killed")
                     child.signal(signal.SIGKILL)
                 return
             if received is None:

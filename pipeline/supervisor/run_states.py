@@ -9,8 +9,8 @@ However a run ends, it ends in the same sequence, so that a rare path skips no s
 
     (drain) -> workers gone -> driver gone -> cards gone -> books settled -> finished
 
-If the driver dies, only its own step is skipped. The supervisor reports conditions such as
-WORKERS_GONE whenever they hold, even if they hold from the start of a stage.
+If the driver dies, only its own step is skipped. The supervisor reports a condition such as
+WORKERS_GONE in the stage that waits for it, even if it holds from the start of that stage.
 
 A pair of stage and event that is in the table is allowed. An event of the driver that comes
 at the wrong time (`SENT_BY_DRIVER`) is ignored: it may cross with a deadline. Any other pair
@@ -99,7 +99,7 @@ class Timeouts:
     hurry: float = 0.3
     grace: float = 0.5
     kill: float = 2.0
-    retire: float = 5.0  # workers are killed earlier; a worker that survives is left
+    retire: float = 5.0  # workers are killed earlier; after this the run goes on without them
     close: float = 10.0
     dismiss: float = 5.0
 

@@ -48,7 +48,7 @@ from ringline.shm.ledger import settle_driver
 
 HEARTBEAT_TIMEOUT = 1.0  # seconds without a new heartbeat of a worker
 CHECK_SHARE = 0.35  # interval between checks of the heartbeats, as a share of the timeout
-DRAIN_SHARE = 0.9  # the driver's time to drain, as a share of ours: it still has to answer
+DRAIN_SHARE = 0.9  # of our time to drain the driver gets this share; the rest is for its answer
 
 
 class Supervisor:
@@ -245,7 +245,7 @@ class Supervisor:
         elif action is RunAction.SETTLE:
             lost = settle_driver(self._instance.lane).lost
             if self._children.driver.served:
-                self._announce(f"the driver's books were settled: {lost} packets lost with it")
+                self._announce(f"{lost} packets were in flight when the driver died (driver_lost)")
         elif action is RunAction.FINISH:
             self._finish()
 
@@ -322,7 +322,7 @@ class Supervisor:
         if error is not None:
             self._blame(error)
         elif stage is Stage.DRAINING:
-            self._announce("the drain took too long: packets still in flight are counted as lost")
+            self._announce("the drain took too long: packets that cannot be sent now are dropped")
 
     # -- the end ------------------------------------------------------------------------
 

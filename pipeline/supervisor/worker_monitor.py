@@ -50,7 +50,7 @@ class Death:
 
     reason: str = ""  # "was ended by SIGKILL"
     error: RinglineError | None = None  # what the worker reported before
-    fault: str = ""  # what the supervisor saw before: "gave no sign of life for 1 s"
+    fault: str = ""  # what the supervisor saw before: "made no progress for 1 s"
 
     def describe(self) -> str:
         """The end of a sentence that begins with the worker's name."""
@@ -122,12 +122,12 @@ class WorkerMonitor(Monitor):
         if self.is_disconnected(now):
             self._death.fault = "closed its control socket"
         elif self._heartbeat.silence > self._heartbeat_timeout:
-            self._death.fault = f"gave no sign of life for {self._heartbeat_timeout:g} s"
+            self._death.fault = f"made no progress for {self._heartbeat_timeout:g} s"
         elif not self._settling and self._count_ring_faults() != self._ring_faults:
-            self._death.fault = "broke an index of its rings or held too many packets"
+            self._death.fault = "published an invalid ring index or held too many packets"
         else:
             return
-        self.context.announce(f"{self.name} {self._death.fault}; it is ended")
+        self.context.announce(f"{self.name} {self._death.fault}; it is killed and replaced")
         self.step(WorkerEvent.SILENT)
 
     def environment(self) -> dict[str, str]:
@@ -160,7 +160,7 @@ class WorkerMonitor(Monitor):
             self._source.rings = None
             self._renew(self.state.generation + 1, None)
         elif action is WorkerAction.BLANK_STATE:
-            self.context.announce(f"{self.name} died repeatedly: it starts with blank state")
+            self.context.announce(f"{self.name} died several times: its named state is set to zero")
             self._source.slot.clear_state()
         elif action is WorkerAction.SPAWN:
             self._start()
@@ -228,8 +228,8 @@ class WorkerMonitor(Monitor):
 
     def _announce_death(self, death: Death, settled: SettlementReport, *, successor: bool) -> None:
         lost = settled["lost"]
-        packets = "1 packet" if lost == 1 else f"{lost} packets"
-        sentence = f"{self.name} {death.describe()}; {packets} lost with it"
+        buffers = "1 buffer" if lost == 1 else f"{lost} buffers"
+        sentence = f"{self.name} {death.describe()}; {buffers} of packets and blanks lost"
         if successor:
             self.context.announce(f"{sentence}, {settled['carried']} go to its successor")
         else:

@@ -72,7 +72,7 @@ WORKER: Names = {
 SLOT: Names = {
     "pushed": ("pushed_references", "Packet references put on the ring to the worker."),
     "returned": ("returned_references", "Packet references accepted from the worker."),
-    "lost": ("lost_references", "Packet references lost when a worker died."),
+    "lost": ("lost_references", "Packet references lost: the worker or the driver died."),
     "carried": (
         "carried_references",
         "Packet references that a dead worker had not taken and its successor got.",
@@ -83,7 +83,10 @@ SLOT: Names = {
     "blanks_granted": ("granted_blanks", "Blank buffers granted to the plugin."),
     "blanks_transmitted": ("sent_blanks", "Blank buffers sent as packets."),
     "blanks_returned": ("returned_blanks", "Blank buffers returned unused."),
-    "blanks_lost": ("lost_blanks", "Blank buffers lost when a worker died."),
+    "blanks_lost": (
+        "lost_blanks",
+        "Blank buffers lost: a process died, or the output port was down.",
+    ),
     "generation": None,
     "latency_seconds": None,
 }
@@ -260,7 +263,7 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
     errors = CounterMetricFamily(
         "ringline_worker_errors",
         "Errors by kind: the plugin raised an exception, its verdict or a returned reference was "
-        "invalid, or a ring index was out of range.",
+        "invalid, a ring index was out of range, or the worker held too many packets.",
         labels=["worker", "reason"],
     )
     occupancy = GaugeMetricFamily(

@@ -46,7 +46,7 @@ def of_a_run(
 ) -> dict[str, Any]:
     """The report of a run that has ended.
 
-    `plugin_reports` has, by queue, what `report()` of the plugin returned.
+    `plugin_reports` has the last Report message of each worker (shm/messages.py), by queue.
     """
     report = lay_out(snapshot)
     report["ended"] = report.pop("taken")

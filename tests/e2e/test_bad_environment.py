@@ -264,7 +264,7 @@ def test_plugin_state_that_does_not_fit_in_memory_is_reported(
     arguments = [config] if command == "check" else ["forward", MIXED]
     ended = operator.run(command, *arguments, within=["prlimit", f"--as={60 << 20}"])
     assert ended.code == {"check": 2, "try": 3}[command]
-    assert " bytes for the state of a plugin cannot be had: Cannot allocate" in ended.last
+    assert " bytes for the state of a plugin cannot be allocated: Cannot allocate" in ended.last
 
 
 # -- other users --------------------------------------------------------------------------------

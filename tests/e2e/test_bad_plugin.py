@@ -191,7 +191,7 @@ DEATHS = {
     "Exits": "exited with status 9",
     "ExitsPolitely": "exited with status 4",
     "Crashes": "was ended by SIGSEGV",
-    "Sleeps": "was ended by SIGABRT (gave no sign of life for 1 s)",
+    "Sleeps": "was ended by SIGABRT (made no progress for 1 s)",
 }
 LATE = {"BlocksInSetup": "setup took longer than 10 s"}
 if PROOF:

@@ -1,4 +1,4 @@
-"""Exit codes of a worker process, for the supervisor. Python itself uses 1 and 2."""
+"""Exit codes of a worker process, for the log. Python itself uses 1 and 2."""
 
 STOPPED = 0  # told to stop: everything was returned, or DRAIN_SECONDS (process.py) passed
 PLUGIN = 20  # the plugin failed before the first packet: a restart does not help

@@ -8,7 +8,7 @@
 | name                    | an entry point of the group `ringline.plugins`      |
 
 The object is a NativePlugin, a PacketFunction, or a class with `process(batch)`.
-Loading runs user code, so only a worker or a dry-run child loads a plugin.
+Loading runs user code, so only a worker, a dry-run child or a user's own test loads a plugin.
 """
 
 from __future__ import annotations

@@ -102,4 +102,4 @@ def test_garbage_ends_the_child(loop: Loop) -> None:
     while not monitor.exit_reason:
         loop.turn([None])
     assert monitor.exit_reason == "was ended by SIGKILL"
-    assert announced == ["child: a control message is not a JSON object: b'{'; it is ended"]
+    assert announced == ["child: a control message is not a JSON object: b'{'; it is killed"]

@@ -195,7 +195,7 @@ def test_a_dead_worker_has_a_successor_and_the_others_do_not_notice(trial: Trial
     assert [worker.generation for worker in outcome.snapshot.workers] == [1, 2, 1]
     assert [worker.restarts for worker in outcome.snapshot.workers] == [0, 1, 0]
     assert trial.announced == [
-        "worker 1 was ended by SIGKILL; 3 packets lost with it, 2 go to its successor"
+        "worker 1 was ended by SIGKILL; 3 buffers of packets and blanks lost, 2 go to its successor"
     ]
 
 
@@ -219,7 +219,7 @@ def test_a_queue_whose_worker_keeps_dying_is_given_up_and_the_rest_runs_on(trial
     assert outcome.snapshot is not None
     assert outcome.snapshot.workers[0].restarts == FAST.intensity
     assert outcome.snapshot.workers[1].restarts == 0
-    assert "worker 0 died repeatedly: it starts with blank state" in trial.announced
+    assert "worker 0 died several times: its named state is set to zero" in trial.announced
     assert "it died 4 times in 60 s and is given up" in trial.announced[-1]
 
 
@@ -253,7 +253,7 @@ def test_when_all_queues_are_given_up_the_run_ends(trial: Trial) -> None:
 @pytest.mark.parametrize(
     ("plugin", "why"),
     [
-        ("hangs", "gave no sign of life for 0.3 s"),
+        ("hangs", "made no progress for 0.3 s"),
         ("deaf", "closed its control socket"),
         ("garbles", "a control message is not a JSON object"),
     ],
@@ -262,7 +262,7 @@ def test_a_faulty_worker_is_ended_and_replaced(trial: Trial, plugin: str, why: s
     trial.until(lambda snapshot: snapshot.workers[0].up and snapshot.workers[0].generation == 2)
     assert raised(trial.run(plugin, "well", seconds=None, heartbeat_timeout=0.3)) is None
     assert why in trial.announced[0]
-    assert "3 packets lost with it" in trial.announced[-1]
+    assert "3 buffers of packets and blanks lost" in trial.announced[-1]
 
 
 def test_nonsense_from_a_worker_has_no_effect(trial: Trial) -> None:
@@ -307,7 +307,7 @@ def test_a_driver_that_hangs_is_ended(trial: Trial, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("ringline.pipeline.supervisor.driver_monitor.HEARTBEAT_TIMEOUT", 0.3)
     outcome = trial.run("well", driver="hangs", seconds=None, heartbeat_timeout=0.3)
     assert isinstance(outcome.error, GaveUp)
-    assert "gave no sign of life for 0.3 s and was ended" in str(outcome.error)
+    assert "made no progress for 0.3 s and was ended" in str(outcome.error)
 
 
 def test_a_driver_that_does_not_settle_is_ended(
