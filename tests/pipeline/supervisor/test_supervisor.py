@@ -331,7 +331,7 @@ def test_a_driver_that_does_not_stop_is_killed_and_its_books_are_settled(trial: 
     assert isinstance(outcome.error, HardwareError)
     assert outcome.snapshot is not None
     assert outcome.snapshot.balanced
-    assert "the driver's books were settled" in trial.announced[-1]
+    assert "packets were in flight when the driver died" in trial.announced[-1]
 
 
 def test_books_that_do_not_balance_are_an_error(trial: Trial) -> None:
