@@ -31,26 +31,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ringline.shm.errors import Bug, RinglineError
+from ringline.shm.framing import ENVIRONMENT, LAST, MESSAGE_MAX, MORE, NOT_SET, PIECE, Closed
 from ringline.shm.messages import ErrorDescription
 
-ENVIRONMENT = "RINGLINE_CONTROL"
-
-# A datagram must fit into the send buffer of the socket (212,992 bytes unless configured,
-# overhead of the kernel included), so long messages are sent in pieces that each fit into
-# 32 KiB. The first byte of a piece says whether another piece follows.
-PIECE = 30_000
-MORE, LAST = b"+", b"."
-MESSAGE_MAX = 4 << 20  # bytes; a faulty peer cannot make this process store more
+__all__ = ["ENVIRONMENT", "Closed", "Control", "Garbled", "Message", "describe", "revive"]
 
 # Descriptors beside one message: a driver gets three, and one per card process, of which
 # there are at most RL_PORTS_MAX = 16.
 DESCRIPTORS_MAX = 20
 
 Message = dict[str, Any]
-
-
-class Closed(Exception):
-    """The peer has ended or closed its socket."""
 
 
 class Garbled(RinglineError):
@@ -82,9 +72,7 @@ class Control:
         """
         number = os.environ.pop(ENVIRONMENT, None)
         if number is None:
-            raise RinglineError(
-                f"{ENVIRONMENT} is not set: this program is started by `ringline run`, not by hand"
-            )
+            raise RinglineError(NOT_SET)
         try:
             end = socket.socket(fileno=int(number))
         except (ValueError, OSError) as error:

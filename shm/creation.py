@@ -92,7 +92,7 @@ def _create(path: str) -> int:
                 f"{directory} is not writable for user {os.geteuid()}, so {path} cannot be "
                 f"created: {error.strerror}"
             ) from None
-        # Some errors of posix_ipc have no strerror, but a text.
+        # Some errors of posix_ipc have no strerror, only a message.
         raise Unavailable(f"{path} cannot be created: {error.strerror or error}") from None
     os.fchmod(fd, 0o600)  # the umask may have removed bits
     return fd

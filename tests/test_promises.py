@@ -11,6 +11,8 @@ The first form names the file for all tests that follow, the second for those up
 
 from __future__ import annotations
 
+import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,11 +60,28 @@ def broken(text: str, root: Path = ROOT) -> list[str]:
             wrong.append(f"{name} is named without its file, as in tests/shm/test_ring.py")
         elif not (root / file).is_file():
             wrong.append(f"there is no {file}")
-        elif name and not re.search(
-            rf"^\s*(def|class) {name}\b", (root / file).read_text(), re.MULTILINE
-        ):
+        elif name and name not in defined(root / file):
             wrong.append(f"{file} has no {name}")
+    wrong += [
+        f"this guarantee names no test: {item}" for item in items(text) if "test_" not in item
+    ]
     return wrong
+
+
+@functools.cache
+def defined(path: Path) -> set[str]:
+    """The functions and classes of a file."""
+    kinds = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
+
+
+def items(text: str) -> Iterator[str]:
+    """The items of the lists headed "Guarantees", each on one line; a blank line ends a list."""
+    for part in re.split(r"\bGuarantees\b[^\n]*:\n", text)[1:]:
+        block = re.split(r"\n[ *#]*(?:\n|$)|\*/", part)[0]
+        for item in re.split(r"^[ *]*(?:-|[A-Z]\d+) ", block, flags=re.MULTILINE)[1:]:
+            yield " ".join(item.replace("*", " ").split())
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=[str(path.relative_to(ROOT)) for path in SOURCES])
@@ -72,7 +91,7 @@ def test_every_test_that_a_guarantee_names_exists(source: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["shm", "workers", "pipeline"])
 def test_every_package_is_read(folder: str) -> None:
-    """Had a folder moved, the test above would find nothing there, and pass."""
+    """If a folder moved, the test above would find nothing there, and pass."""
     mine = [path for path in SOURCES if path.relative_to(ROOT).parts[0] == folder]
     assert sum(path.suffix == ".py" for path in mine) > 5
     assert sum(path.suffix in {".c", ".h"} for path in mine) > 3
@@ -90,7 +109,13 @@ def test_a_promise_breaks_when_its_test_is_renamed_or_moved(tmp_path: Path) -> N
     assert broken("it shuts (tests/test_door.py: test_it_shuts)", tmp_path) == [
         "tests/test_door.py has no test_it_shuts"
     ]
-    file.write_text("def test_it_opens_wide() -> None: ...\n")
+    defined.cache_clear()
+    file.write_text(
+        '"""\ndef test_it_opens() -> None: ...\n"""\ndef test_it_opens_wide() -> None: ...\n'
+    )
     assert broken(text, tmp_path) == ["tests/test_door.py has no test_it_opens"]
+    assert broken(
+        "Guarantees (tests in tests/test_door.py):\n - it opens\n   and shuts\n", tmp_path
+    ) == ["this guarantee names no test: it opens and shuts"]
     file.rename(file.with_name("test_gate.py"))
     assert "there is no tests/test_door.py" in broken(text, tmp_path)

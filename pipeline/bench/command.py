@@ -43,7 +43,7 @@ def measure(arguments: Namespace) -> int:
     _remove_stale()
     cpus = machine.choose_cpus(_parse_cpus(arguments.cpus))
     _require_cpus(cpus, chosen)
-    host = machine.look(cpus)
+    host = machine.measure_machine(cpus)
     figures: list[Figure] = []
     with contextlib.closing(Progress("bench")) as progress:
         for done, name in enumerate(chosen):

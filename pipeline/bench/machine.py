@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Machine:
-    """What `look` measured.
+    """What `measure_machine` measured.
 
     `arithmetic` is ns per dependent multiply-add; `round_trip` is ns for a cache line to the
     other CPU and back (None with one CPU); `strays` is the share of each CPU that other
@@ -74,7 +74,7 @@ def choose_cpus(wanted: list[int] | None) -> tuple[int, ...]:
     return tuple(usable[-2:])
 
 
-def look(cpus: tuple[int, ...]) -> Machine:
+def measure_machine(cpus: tuple[int, ...]) -> Machine:
     """Measure the machine; takes half a second."""
     strays = _strays(cpus)
     os.sched_setaffinity(0, {cpus[0]})
@@ -105,14 +105,14 @@ def quiet_runs(
     """
     tried: list[tuple[float, float, Result]] = []
 
-    def look() -> tuple[float, float]:
+    def sample() -> tuple[float, float]:
         return arithmetic(), round_trip(machine.cpus) if pair and machine.round_trip else 0.0
 
     best, nearest = machine.arithmetic, machine.round_trip or 0.0
     for _ in range(runs * TRIES_PER_RUN):
-        before = look()
+        before = sample()
         result = measure()
-        after = look()
+        after = sample()
         slowest, farthest = map(max, before, after)
         best = min(best, *(each[0] for each in (before, after)))
         nearest = min(nearest, *(each[1] for each in (before, after))) if pair else nearest

@@ -48,7 +48,7 @@ uint64_t rl_measure_consume(struct rl_ring *ring, uint64_t count, uint32_t bulk,
 }
 
 /* Step the model until it has nothing to do. */
-static void settle(struct rl_step *model)
+static void step_until_idle(struct rl_step *model)
 {
     while (model->step(model->context))
         ;
@@ -61,7 +61,7 @@ void rl_measure_receive(struct rl_port *port, struct rl_step *model, uint64_t co
     *result = (struct rl_measured){0};
     while (result->packets < count) {
         uint32_t n = 0, got;
-        settle(model);
+        step_until_idle(model);
         uint64_t start = rl_clock();
         while (n < ROUND_MAX && (got = port->rx_burst(port, 0, refs + n, batch)) > 0)
             n += got;
@@ -109,7 +109,7 @@ void rl_measure_transmit(struct rl_port *port, struct rl_step *model, uint64_t c
         for (uint32_t i = n; i < (whole ? n + burst - sent : room); i++)
             rl_buffer_free(memory, refs[i].buffer);
         room = n;
-        settle(model);
+        step_until_idle(model);
         start = rl_clock();
         while (port->reclaim(port, 0))
             ;
@@ -127,7 +127,7 @@ void rl_measure_forward(struct rl_port *port, struct rl_step *model, uint64_t co
     *result = (struct rl_measured){0};
     while (result->packets < count) {
         uint32_t n = 0, got, sent;
-        settle(model);
+        step_until_idle(model);
         uint64_t start = rl_clock();
         while (port->reclaim(port, 0)) /* packets that the model has sent since the last round */
             ;

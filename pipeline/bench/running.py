@@ -51,7 +51,7 @@ class Running:
     def __enter__(self) -> Running:
         return self
 
-    def look(self) -> Snapshot:
+    def snapshot(self) -> Snapshot:
         """A snapshot of the run, as soon as it answers.
 
         Raises EnvironmentLacks with the last line of its error output when it has ended.
@@ -71,7 +71,7 @@ class Running:
         """Wait for the first sent packet; the seconds from the start to it."""
         deadline = self.started + START_SECONDS
         while time.monotonic() < deadline:
-            snapshot = self.look()
+            snapshot = self.snapshot()
             if any(port.total("tx_packets") for port in snapshot.ports):
                 return time.monotonic() - self.started
             time.sleep(POLL_SECONDS)

@@ -17,12 +17,13 @@ from ringline.shm.messages import WorkerOpen
 from ringline.shm.packets import PacketMemory
 from ringline.shm.rings import RingPair
 from ringline.shm.slots import WorkerSlot
+from ringline.workers.captures.headers import ETHERNET_MIN
 from ringline.workers.process import launch
 
 READY_SECONDS = 60.0  # without its cache, numba compiles for some seconds
 TIMEOUT = 5.0  # seconds to wait for an answer
-FRAME = 60  # bytes of each packet, without CRC
-BATCH = 64
+FRAME = ETHERNET_MIN  # bytes of each packet, without CRC
+BATCH: int = lib.RL_BATCH_MAX
 
 
 @dataclass

@@ -23,7 +23,7 @@ from ringline.shm.messages import (
 )
 from ringline.shm.rings import RingPair
 
-HEARTBEAT_TIMEOUT = 3.0  # seconds without a pass of its loop
+DRIVER_HEARTBEAT_TIMEOUT = 3.0  # seconds without a pass of its loop
 SETTLE_TIMEOUT = 5.0  # seconds from Renew to Renewed
 
 DriverChange = Literal["finished", "drained", "stopped", "gone"]
@@ -98,8 +98,8 @@ class DriverMonitor(Monitor):
         self._heartbeat = self._heartbeat.check(value, now, cap)
         if self.is_disconnected(now):
             return "closed its control socket"
-        if self._heartbeat.silence > HEARTBEAT_TIMEOUT:
-            return f"made no progress for {HEARTBEAT_TIMEOUT:g} s"
+        if self._heartbeat.silence > DRIVER_HEARTBEAT_TIMEOUT:
+            return f"made no progress for {DRIVER_HEARTBEAT_TIMEOUT:g} s"
         for (queue, _), (sent_at, _) in self._renewals.items():
             if now - sent_at > SETTLE_TIMEOUT:
                 return f"did not settle queue {queue} in {SETTLE_TIMEOUT:g} s"

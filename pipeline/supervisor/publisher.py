@@ -27,7 +27,7 @@ from ringline.pipeline.telemetry.status_socket import StatusServer
 
 DISPLAY_EVERY = 1.0  # seconds
 
-Display = Callable[[Snapshot], None]
+ShowSnapshot = Callable[[Snapshot], None]
 
 
 class Publisher:
@@ -43,7 +43,7 @@ class Publisher:
         loop: Loop,
         sources: Sources,
         notifier: Notifier,
-        display: Display | None,
+        display: ShowSnapshot | None,
         services: Sequence[Service],
         reader_gone: Callable[[], None],
     ) -> None:
@@ -108,7 +108,7 @@ class Publisher:
             self._loop.forget(service.fileno())
             service.close()
 
-    def _show(self, display: Display) -> None:
+    def _show(self, display: ShowSnapshot) -> None:
         try:
             display(self.take())
         except OSError:

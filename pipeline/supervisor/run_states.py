@@ -115,21 +115,21 @@ class RunState:
     cards_killed: bool = False
 
 
-Transition = tuple[RunState, tuple[RunAction, ...]]
-Step = Callable[[RunState, float, Timeouts], Transition]
+RunTransition = tuple[RunState, tuple[RunAction, ...]]
+RunRow = Callable[[RunState, float, Timeouts], RunTransition]
 
 
-def _to(stage: Stage, limit: str | None, *actions: RunAction) -> Step:
+def _to(stage: Stage, limit: str | None, *actions: RunAction) -> RunRow:
     """A row that changes the stage, with the deadline `timeouts.<limit>` seconds from now."""
 
-    def row(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+    def row(run: RunState, now: float, timeouts: Timeouts) -> RunTransition:
         deadline = None if limit is None else now + getattr(timeouts, limit)
         return replace(run, stage=stage, deadline=deadline), actions
 
     return row
 
 
-def _driver_lost(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+def _driver_lost(run: RunState, now: float, timeouts: Timeouts) -> RunTransition:
     """The driver ended unexpectedly. DMA stops before memory is used for anything else."""
     lost = replace(run, driver=False)
     if run.stage is Stage.RETIRING:
@@ -138,31 +138,31 @@ def _driver_lost(run: RunState, now: float, timeouts: Timeouts) -> Transition:
     return retiring, (RunAction.STOP_DMA, *actions)
 
 
-def _workers_gone(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+def _workers_gone(run: RunState, now: float, timeouts: Timeouts) -> RunTransition:
     if run.driver:
         return _close(run, now, timeouts)
     return _dismiss(run, now, timeouts)
 
 
-def _closing_driver_gone(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+def _closing_driver_gone(run: RunState, now: float, timeouts: Timeouts) -> RunTransition:
     if run.closed:
         return _dismiss(replace(run, driver=False), now, timeouts)
     return _driver_lost(run, now, timeouts)
 
 
-def _dismiss(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+def _dismiss(run: RunState, now: float, timeouts: Timeouts) -> RunTransition:
     dismissing = replace(run, stage=Stage.DISMISSING, deadline=now + timeouts.dismiss)
     return dismissing, (RunAction.STOP_CARDS,)
 
 
-def _cards_late(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+def _cards_late(run: RunState, now: float, timeouts: Timeouts) -> RunTransition:
     """Kill card processes that did not exit. If one survives SIGKILL, leave it."""
     if run.cards_killed:
         return _finish(run, now, timeouts)
     return replace(run, cards_killed=True, deadline=now + timeouts.kill), (RunAction.KILL_CARDS,)
 
 
-def _finish(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+def _finish(run: RunState, now: float, timeouts: Timeouts) -> RunTransition:
     actions = (RunAction.FINISH,) if run.closed else (RunAction.SETTLE, RunAction.FINISH)
     return replace(run, stage=Stage.ENDED, deadline=None), actions
 
@@ -173,26 +173,26 @@ _abort = _to(Stage.ABORTING, "grace", RunAction.ABORT_DRIVER)
 _kill = _to(Stage.KILLING, "kill", RunAction.KILL_DRIVER)
 
 
-def _closed(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+def _closed(run: RunState, now: float, timeouts: Timeouts) -> RunTransition:
     return replace(run, closed=True), ()
 
 
-def _stay(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+def _stay(run: RunState, now: float, timeouts: Timeouts) -> RunTransition:
     return run, ()
 
 
-def _hurry_drain(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+def _hurry_drain(run: RunState, now: float, timeouts: Timeouts) -> RunTransition:
     """STOP while draining shortens the drain. A further STOP must not extend it again."""
     if run.deadline is not None and run.deadline <= now + timeouts.hurry:
         return run, ()
     return replace(run, deadline=now + timeouts.hurry), (RunAction.HURRY,)
 
 
-def _hurry_workers(run: RunState, now: float, timeouts: Timeouts) -> Transition:
+def _hurry_workers(run: RunState, now: float, timeouts: Timeouts) -> RunTransition:
     return run, (RunAction.STOP_WORKERS,)
 
 
-RUN_TABLE: Mapping[tuple[Stage, RunEvent], Step] = {
+RUN_TABLE: Mapping[tuple[Stage, RunEvent], RunRow] = {
     (Stage.OPENING, RunEvent.OPENED): lambda run, now, timeouts: (replace(run, deadline=None), ()),
     (Stage.OPENING, RunEvent.ALL_READY): _to(Stage.BEGINNING, "open", RunAction.BEGIN),
     (Stage.OPENING, RunEvent.FAILED): _retire,
@@ -244,7 +244,7 @@ RUN_TABLE: Mapping[tuple[Stage, RunEvent], Step] = {
 SENT_BY_DRIVER = frozenset({RunEvent.DRAINED, RunEvent.DRIVER_CLOSED})
 
 
-def step_run(run: RunState, event: RunEvent, now: float, timeouts: Timeouts) -> Transition:
+def step_run(run: RunState, event: RunEvent, now: float, timeouts: Timeouts) -> RunTransition:
     """The state after `event`, and the actions to take, in order."""
     row = RUN_TABLE.get((run.stage, event))
     if row is not None:

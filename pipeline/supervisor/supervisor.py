@@ -37,7 +37,7 @@ from ringline.pipeline.supervisor.event_loop import Loop, Service
 from ringline.pipeline.supervisor.instance import Instance
 from ringline.pipeline.supervisor.monitor import RunContext
 from ringline.pipeline.supervisor.outcome import Outcome, books_error, timeout_error
-from ringline.pipeline.supervisor.publisher import Display, Publisher
+from ringline.pipeline.supervisor.publisher import Publisher, ShowSnapshot
 from ringline.pipeline.supervisor.run_states import RunAction, RunEvent, RunState, Stage, Timeouts
 from ringline.pipeline.supervisor.sd_notify import Notifier
 from ringline.pipeline.supervisor.worker_states import RestartPolicy
@@ -46,7 +46,7 @@ from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.errors import EnvironmentLacks, GaveUp, RinglineError
 from ringline.shm.ledger import settle_driver
 
-HEARTBEAT_TIMEOUT = 1.0  # seconds without a new heartbeat of a worker
+WORKER_HEARTBEAT_TIMEOUT = 1.0  # seconds without a new heartbeat of a worker
 CHECK_SHARE = 0.35  # interval between checks of the heartbeats, as a share of the timeout
 DRAIN_SHARE = 0.9  # of our time to drain the driver gets this share; the rest is for its answer
 
@@ -67,12 +67,12 @@ class Supervisor:
         *,
         seconds: float | None = None,
         announce: Callable[[str], None] = lambda sentence: print(sentence, file=sys.stderr),
-        display: Display | None = None,
+        display: ShowSnapshot | None = None,
         services: Sequence[Service] = (),
         programs: Programs | None = None,
         policy: RestartPolicy | None = None,
         timeouts: Timeouts | None = None,
-        heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
+        heartbeat_timeout: float = WORKER_HEARTBEAT_TIMEOUT,
         stop_dma: Callable[[str], None] | None = None,
         ignore_signals_after: bool = False,
     ) -> None:

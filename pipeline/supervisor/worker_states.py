@@ -107,21 +107,21 @@ class WorkerState:
         return self.phase in (Phase.STOPPED, Phase.GIVEN_UP)
 
 
-Transition = tuple[WorkerState, tuple[WorkerAction, ...]]
-Step = Callable[[WorkerState, float, RestartPolicy], Transition]
+WorkerTransition = tuple[WorkerState, tuple[WorkerAction, ...]]
+WorkerRow = Callable[[WorkerState, float, RestartPolicy], WorkerTransition]
 
 
-def _to(phase: Phase, limit: str | None, *actions: WorkerAction) -> Step:
+def _to(phase: Phase, limit: str | None, *actions: WorkerAction) -> WorkerRow:
     """A row that changes the phase, with the deadline `policy.<limit>` seconds from now."""
 
-    def row(state: WorkerState, now: float, policy: RestartPolicy) -> Transition:
+    def row(state: WorkerState, now: float, policy: RestartPolicy) -> WorkerTransition:
         deadline = None if limit is None else now + getattr(policy, limit)
         return replace(state, phase=phase, deadline=deadline), actions
 
     return row
 
 
-def _start(state: WorkerState, now: float, policy: RestartPolicy) -> Transition:
+def _start(state: WorkerState, now: float, policy: RestartPolicy) -> WorkerTransition:
     started = replace(
         state,
         phase=Phase.PREPARING,
@@ -131,17 +131,17 @@ def _start(state: WorkerState, now: float, policy: RestartPolicy) -> Transition:
     return started, (WorkerAction.RINGS, WorkerAction.SPAWN)
 
 
-def _ready(state: WorkerState, now: float, policy: RestartPolicy) -> Transition:
+def _ready(state: WorkerState, now: float, policy: RestartPolicy) -> WorkerTransition:
     return replace(state, phase=Phase.RUNNING, deadline=None, served=True), ()
 
 
-def _failed(state: WorkerState, now: float, policy: RestartPolicy) -> Transition:
+def _failed(state: WorkerState, now: float, policy: RestartPolicy) -> WorkerTransition:
     """The worker will exit; it has as much time as one that was told to stop."""
     waiting = replace(state, deadline=now + policy.stop)
     return waiting, () if state.served else (WorkerAction.REFUSE,)
 
 
-def _died(state: WorkerState, now: float, policy: RestartPolicy) -> Transition:
+def _died(state: WorkerState, now: float, policy: RestartPolicy) -> WorkerTransition:
     """An unexpected exit: settle the queue, then start a successor or give the queue up."""
     if not state.served:
         return replace(state, phase=Phase.STOPPED, deadline=None), (WorkerAction.REFUSE,)
@@ -164,7 +164,7 @@ def _died(state: WorkerState, now: float, policy: RestartPolicy) -> Transition:
     return replace(successor, phase=Phase.BACKOFF, deadline=now + wait), actions
 
 
-def _hurry(state: WorkerState, now: float, policy: RestartPolicy) -> Transition:
+def _hurry(state: WorkerState, now: float, policy: RestartPolicy) -> WorkerTransition:
     """STOP again, or STOP for a worker that is aborted or killed: shorten its time to `grace`."""
     soon = now + policy.grace
     if state.deadline is not None:
@@ -177,7 +177,7 @@ _kill = _to(Phase.KILLING, "stop", WorkerAction.KILL)
 _send_stop = _to(Phase.STOPPING, "stop", WorkerAction.SEND_STOP)
 _ended = _to(Phase.STOPPED, None)
 
-WORKER_TABLE: Mapping[tuple[Phase, WorkerEvent], Step] = {
+WORKER_TABLE: Mapping[tuple[Phase, WorkerEvent], WorkerRow] = {
     (Phase.IDLE, WorkerEvent.START): _start,
     (Phase.IDLE, WorkerEvent.STOP): _ended,
     (Phase.PREPARING, WorkerEvent.PREPARED): _to(Phase.SETTING_UP, "setup"),
@@ -213,7 +213,7 @@ WORKER_TABLE: Mapping[tuple[Phase, WorkerEvent], Step] = {
 
 def step_worker(
     state: WorkerState, event: WorkerEvent, now: float, policy: RestartPolicy
-) -> Transition:
+) -> WorkerTransition:
     """The state after `event`, and the actions to take, in order."""
     row = WORKER_TABLE.get((state.phase, event))
     if row is not None:

@@ -103,7 +103,7 @@ LANE: Names = {
 
 # Latency buckets: bucket b ends at 2^b x 64 ns. Those above 1.07 s are exported as one.
 LATENCY_BASE = 64e-9
-LATENCY_BUCKETS = 25
+EXPORTED_BUCKETS = 25
 
 HELP_EXTRA = "A counter of the packet path without a description."
 
@@ -289,7 +289,7 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
 
 def _latency(worker: WorkerSnapshot) -> list[tuple[str, float]]:
     """The latency histogram as (upper bound in seconds, cumulative count) pairs."""
-    bounds = [LATENCY_BASE * 2**bucket for bucket in range(LATENCY_BUCKETS)]
+    bounds = [LATENCY_BASE * 2**bucket for bucket in range(EXPORTED_BUCKETS)]
     return _cumulative(bounds, worker.latency)
 
 

@@ -109,7 +109,7 @@ def test_a_name_with_another_kind_or_size_is_refused(
     slot: WorkerSlot, other: dict[str, Any]
 ) -> None:
     slot.lookup_or_add("seen", STATE, "u8", bytes_=16)
-    with pytest.raises(PluginError, match=r"'seen' as .* in this slot: use another name"):
+    with pytest.raises(PluginError, match=r"'seen' already belongs to a .* needs another name"):
         slot.lookup_or_add("seen", **other)
 
 

@@ -141,8 +141,8 @@ def test_reading_a_table_ends_whatever_is_in_it(type_: str, columns: int, words:
         (lambda worker: worker.table("t", "a flow", ["x"], 3), "needs a label"),
         (lambda worker: worker.table("t", "flow", ["x"], 0), "needs a label"),
         (lambda worker: [worker.gauge(f"g{i}") for i in range(200)], "names more than 128"),
-        (lambda worker: (worker.state("s", "u1"), worker.state("s", "u2")), "use another name"),
-        (lambda worker: (worker.state("s", "u1", 8), worker.counter("s")), "use another name"),
+        (lambda worker: (worker.state("s", "u1"), worker.state("s", "u2")), "needs another name"),
+        (lambda worker: (worker.state("s", "u1", 8), worker.counter("s")), "needs another name"),
     ],
 )
 def test_impossible_requests_are_reported(ask: Any, words: str) -> None:
@@ -162,7 +162,7 @@ def test_structured_state_keeps_its_type() -> None:
     cells = successor(slot).state("cells", long, 4)
     cells[3]["a_rather_long_field_name_7"] = 1.5
     assert successor(slot).state("cells", long, 4)[3]["a_rather_long_field_name_7"] == 1.5
-    with pytest.raises(PluginError, match="use another name"):
+    with pytest.raises(PluginError, match="needs another name"):
         successor(slot).state("cells", [*long[:-1], ("other", "f8")], 4)
 
 

@@ -11,6 +11,7 @@ import _socket
 import os
 
 from ringline.shm.errors import Bug, RinglineError
+from ringline.shm.framing import ENVIRONMENT, LAST, MESSAGE_MAX, MORE, NOT_SET, PIECE, Closed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,16 +19,10 @@ if TYPE_CHECKING:
 
     from ringline.shm.messages import FromWorker
 
-ENVIRONMENT = "RINGLINE_CONTROL"
+__all__ = ["Channel", "Closed"]
 
-_PIECE = 30_000  # bytes of a message in one datagram, as in ringline.shm.control
-_MESSAGE_MAX = 4 << 20
 _DESCRIPTORS = 8
 _SECONDS = 2.0  # timeout of send; a live supervisor reads its sockets at once
-
-
-class Closed(Exception):
-    """The supervisor is gone."""
 
 
 class Channel:
@@ -36,9 +31,7 @@ class Channel:
     def __init__(self) -> None:
         number = os.environ.pop(ENVIRONMENT, None)
         if number is None:
-            raise RinglineError(
-                f"{ENVIRONMENT} is not set: this program is started by `ringline run`, not by hand"
-            )
+            raise RinglineError(NOT_SET)
         self._socket = _socket.socket(fileno=int(number))
         os.set_inheritable(self._socket.fileno(), False)
         self._pieces: list[bytes] = []
@@ -53,7 +46,7 @@ class Channel:
         while True:
             try:
                 data, ancillary, _, _ = self._socket.recvmsg(
-                    _PIECE + 1, _socket.CMSG_SPACE(4 * _DESCRIPTORS), _socket.MSG_CMSG_CLOEXEC
+                    PIECE + 1, _socket.CMSG_SPACE(4 * _DESCRIPTORS), _socket.MSG_CMSG_CLOEXEC
                 )
             except (BlockingIOError, TimeoutError):
                 return None
@@ -66,9 +59,9 @@ class Channel:
                     whole = len(content) - len(content) % 4
                     self._descriptors += memoryview(content)[:whole].cast("i")
             self._pieces.append(data[1:])
-            if sum(map(len, self._pieces)) > _MESSAGE_MAX:
-                raise Bug(f"a control message has more than {_MESSAGE_MAX} bytes")
-            if data[:1] == b".":
+            if sum(map(len, self._pieces)) > MESSAGE_MAX:
+                raise Bug(f"a control message has more than {MESSAGE_MAX} bytes")
+            if data[:1] == LAST:
                 message = _decode(b"".join(self._pieces).decode())
                 descriptors = self._descriptors
                 self._pieces, self._descriptors = [], []
@@ -82,10 +75,10 @@ class Channel:
         data = _encode(message).encode()
         self._socket.settimeout(_SECONDS)
         try:
-            while len(data) > _PIECE:
-                self._socket.send(b"+" + data[:_PIECE])
-                data = data[_PIECE:]
-            self._socket.send(b"." + data)
+            while len(data) > PIECE:
+                self._socket.send(MORE + data[:PIECE])
+                data = data[PIECE:]
+            self._socket.send(LAST + data)
         except TimeoutError:
             raise Closed from None
         except ConnectionError:

@@ -113,9 +113,9 @@ def _throughput(driver: int, worker: int, seconds: float) -> Throughput:
     with Running(configuration(FLOWS, COMPILED, driver, worker, idle=idle)) as run:
         start = run.first_packet()
         time.sleep(WARM_SECONDS)
-        before = run.look()
+        before = run.snapshot()
         time.sleep(seconds)
-        after = run.look()
+        after = run.snapshot()
         assert after.driver_pid is not None
         assert after.workers[0].pid is not None
         memory = resident(after.driver_pid), resident(after.workers[0].pid)
@@ -149,7 +149,7 @@ def _idle(machine: Machine) -> list[Figure]:
     each was sent, relative to the earliest.
     """
     with Running(_silent(machine, "")) as run:
-        snapshot = run.look()
+        snapshot = run.snapshot()
         worker = snapshot.workers[0].pid
         assert worker is not None
         time.sleep(WARM_SECONDS)
@@ -161,7 +161,7 @@ def _idle(machine: Machine) -> list[Figure]:
         memory = resident(worker)
     record = "silence.pcap"
     with Running(_silent(machine, f'{IDLE_WIRE}, record = "{record}"')) as run:
-        run.look()
+        run.snapshot()
         time.sleep(SILENCE * (SILENT_PACKETS + 1))
         run.end()
         stamps = list(read_capture(run.folder / record).times)

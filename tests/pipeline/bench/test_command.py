@@ -28,7 +28,7 @@ def test_an_interrupted_benchmark_leaves_an_empty_line(
     terminal = Terminal()
     monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=terminal))
     monkeypatch.setattr(command.signal, "signal", lambda number, handler: None)
-    monkeypatch.setattr(machine, "look", lambda cpus: None)
+    monkeypatch.setattr(machine, "measure_machine", lambda cpus: None)
     monkeypatch.setattr(machine, "choose_cpus", lambda cpus: (0, 1))
     monkeypatch.setattr(handoff, "measure", interrupted)
     monkeypatch.setenv("TERM", kind)

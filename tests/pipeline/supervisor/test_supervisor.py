@@ -25,7 +25,7 @@ from ringline.pipeline.supervisor.event_loop import Loop, Service
 from ringline.pipeline.supervisor.instance import Instance
 from ringline.pipeline.supervisor.outcome import Outcome
 from ringline.pipeline.supervisor.run_states import Timeouts
-from ringline.pipeline.supervisor.supervisor import HEARTBEAT_TIMEOUT, Supervisor
+from ringline.pipeline.supervisor.supervisor import WORKER_HEARTBEAT_TIMEOUT, Supervisor
 from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.errors import (
@@ -304,7 +304,7 @@ def test_a_driver_that_never_gets_ready_is_ended_in_time(trial: Trial) -> None:
 
 
 def test_a_driver_that_hangs_is_ended(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ringline.pipeline.supervisor.driver_monitor.HEARTBEAT_TIMEOUT", 0.3)
+    monkeypatch.setattr("ringline.pipeline.supervisor.driver_monitor.DRIVER_HEARTBEAT_TIMEOUT", 0.3)
     outcome = trial.run("well", driver="hangs", seconds=None, heartbeat_timeout=0.3)
     assert isinstance(outcome.error, GaveUp)
     assert "made no progress for 0.3 s and was ended" in str(outcome.error)
@@ -433,7 +433,8 @@ def test_an_idle_supervisor_wakes_up_rarely(trial: Trial, monkeypatch: pytest.Mo
     monkeypatch.setattr(Loop, "turn", counted)
     monkeypatch.setattr("ringline.pipeline.supervisor.publisher.DISPLAY_EVERY", 600.0)
     assert (
-        raised(trial.run("well", "well", seconds=4.0, heartbeat_timeout=HEARTBEAT_TIMEOUT)) is None
+        raised(trial.run("well", "well", seconds=4.0, heartbeat_timeout=WORKER_HEARTBEAT_TIMEOUT))
+        is None
     )
     # Count two seconds in the middle: the start and the end are busier.
     assert len([at for at in turns if turns[-1] - 3.0 < at < turns[-1] - 1.0]) <= 3 * 2
