@@ -31,7 +31,7 @@ test: tools-for-tests $(MODULES)  ## run all tests: about 8 minutes (ARGS="-k ri
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check
-check: lint types fast  ## check style and types, and run the fast tests: about 3 minutes
+check: lint types fast  ## check style and types, and run the fast tests: about a minute
 
 .PHONY: fast
 fast: $(MODULES)  ## run the fast tests (ARGS=tests/shm)

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 MAY_BE_MISSING = ("hugepages", "RINGLINE_CAPTURES", "RINGLINE_PROOF")
 
 # Slow tests: they run whole instances or compile programs.
-SLOW = re.compile(r"tests/(e2e|peers)/|sanitizers|stress|test_(compiled|documents|supervisor)")
+SLOW = re.compile(
+    r"tests/(e2e|peers)/|sanitizers|stress"
+    r"|test_(cli|code_cache|compiled|documents|plugins|supervisor|trial)\.py"
+)
 
 SESSION = "RINGLINE_TEST_SESSION"
 CAPTURES = os.environ.get("RINGLINE_CAPTURES")

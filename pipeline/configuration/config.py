@@ -70,13 +70,6 @@ class WireConfig:
         """Whether traffic arrives from this wire."""
         return self.replay is not None or self.flows is not None
 
-    @property
-    def finite(self) -> bool:
-        """Whether the traffic of the wire ends; true without a source."""
-        if self.flows is not None:
-            return self.flows.packets > 0
-        return self.replay is None or self.repeat > 0
-
 
 @dataclass(frozen=True)
 class PortConfig:

@@ -86,7 +86,6 @@ def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
     assert wan.wire.flows is not None
     assert wan.wire.flows.sizes == ((60, 7), (590, 4), (1514, 1))  # without CRC
     assert wan.wire.record == str(tmp_path / "out" / "x.pcap")
-    assert not wan.wire.finite
     assert (lan.mac, lan.promiscuous, lan.wire) == ("02:00:00:00:00:01", False, None)
     assert found.queues == 2
     assert found.worker(0).options["nested"] == {"list": [1, 2.5, "three", True]}
