@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAGIC = int.from_bytes(b"ringline", "little")
 
+_FORGOTTEN = b"-"  # takes the place of the first digit of an address
+
 _SIZE: int = ffi.sizeof("struct rl_segment_header")
 _NAME_LENGTH = 48
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
@@ -74,6 +76,34 @@ def set_addresses(header: Any, addresses: Sequence[str]) -> None:
     if len(text) >= ffi.sizeof(header.pci):
         raise Bug(f"{len(addresses)} PCI addresses do not fit into the header of a segment")
     header.pci = text
+
+
+def note_address(header: Any, address: str) -> None:
+    """Add a PCI address to the header.
+
+    A process that is killed at any point of this leaves the addresses before or after the
+    change, never another address: the first byte of an addition makes all of it visible, and one
+    byte brings a forgotten address back. Raises Bug when it does not fit.
+    """
+    if address in addresses_in(header):
+        return
+    text = bytes(ffi.string(header.pci))
+    at = text.find(_FORGOTTEN + address[1:].encode())
+    if at >= 0:
+        header.pci[at] = address[:1].encode()
+        return
+    added = b" " + address.encode()
+    if len(text) + len(added) >= ffi.sizeof(header.pci):
+        raise Bug(f"the PCI address {address} does not fit into the header of a segment")
+    for place in reversed(range(len(added))):
+        header.pci[len(text) + place] = added[place : place + 1]
+
+
+def forget_address(header: Any, address: str) -> None:
+    """Remove a PCI address from the header, by one byte: see `note_address`."""
+    at = bytes(ffi.string(header.pci)).find(address.encode())
+    if at >= 0:
+        header.pci[at] = _FORGOTTEN
 
 
 def addresses_in(header: Any) -> list[str]:

@@ -72,7 +72,7 @@ def owner_of(path: str) -> int | None:
         if _lock(fd, fcntl.LOCK_SH):
             return None
         header = read_header(fd)
-        return _holder(fd) or (header.owner_pid if header is not None else 0)
+        return holder(fd) or (header.owner_pid if header is not None else 0)
     finally:
         os.close(fd)
 
@@ -86,7 +86,7 @@ def already_runs(instance: str, path: str, pid: int) -> EnvironmentLacks:
     )
 
 
-def remove_stale(instance: str, stop_dma: Callable[[str], None]) -> list[str]:
+def remove_stale(instance: str, stop_dma: Callable[[str], object]) -> list[str]:
     """Remove the segments that a dead owner of `instance` left; returns their paths.
 
     First calls `stop_dma` with each PCI address in the header of `.descriptors`: memory must not
@@ -132,7 +132,7 @@ def _open(path: str) -> int | None:
     return None
 
 
-def _holder(fd: int) -> int:
+def holder(fd: int) -> int:
     """The process that holds an exclusive flock on this file by /proc/locks, or 0."""
     status = os.fstat(fd)
     file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"

@@ -35,6 +35,8 @@ from ringline.shm.errors import Bug, EnvironmentLacks
 from ringline.shm.header import (
     addresses_in,
     check_instance,
+    forget_address,
+    note_address,
     read_header,
     set_addresses,
     write_header,
@@ -203,6 +205,14 @@ class Segment:
         """Write into the header the devices whose bus mastering must be off before this segment
         is removed."""
         set_addresses(self._header, addresses)
+
+    def note_pci(self, address: str) -> None:
+        """Add a device to those in the header: before the first write to it."""
+        note_address(self._header, address)
+
+    def forget_pci(self, address: str) -> None:
+        """Remove a device from those in the header: after its bus mastering was switched off."""
+        forget_address(self._header, address)
 
     def at(self, pointer: str, offset: int = 0) -> Any:
         """A pointer of type `pointer`, such as `"struct rl_ring *"`, to the byte at `offset`.

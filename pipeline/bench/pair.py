@@ -14,10 +14,11 @@ import sys
 from typing import Any
 
 from ringline.pipeline.bench._bench import ffi, lib
+from ringline.pipeline.configuration import deadlines
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks
 
-TIMEOUT = 5.0  # seconds
+TIMEOUT = deadlines.BENCH_PROGRESS
 
 Loops = dict[str, tuple[Any, Any]]
 

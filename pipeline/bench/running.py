@@ -14,12 +14,13 @@ from types import TracebackType
 from typing import Any
 
 from ringline.pipeline.bench.machine import USABLE
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.telemetry.status_client import ask
 from ringline.shm.errors import EnvironmentLacks, RinglineError
 
-START_SECONDS = 60.0  # without its cache, numba compiles for some seconds
-STOP_SECONDS = 20.0
+START_SECONDS = deadlines.BENCH_START
+STOP_SECONDS = deadlines.BENCH_STOP
 POLL_SECONDS = 0.005
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringline.pipeline.bench._bench import ffi, lib
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.supervisor.child import Child
 from ringline.pipeline.supervisor.instance import grant
 from ringline.shm import control, errors
@@ -20,8 +21,8 @@ from ringline.shm.slots import WorkerSlot
 from ringline.workers.captures.headers import ETHERNET_MIN
 from ringline.workers.process import launch
 
-READY_SECONDS = 60.0  # without its cache, numba compiles for some seconds
-TIMEOUT = 5.0  # seconds to wait for an answer
+READY_SECONDS = deadlines.BENCH_WORKER
+TIMEOUT = deadlines.BENCH_PROGRESS
 FRAME = ETHERNET_MIN  # bytes of each packet, without CRC
 BATCH: int = lib.RL_BATCH_MAX
 
@@ -83,7 +84,7 @@ def worker(plugin: str, *, cpu: int, idle: str) -> Iterator[Worker]:
                 child.pid,
             )
         finally:
-            child.shut_down(2.0)
+            child.shut_down(deadlines.KILL)
 
 
 def _await_ready(child: Child) -> None:

@@ -143,6 +143,13 @@ def parser() -> argparse.ArgumentParser:
         "name", nargs="?", metavar="NAME", help="name of the instance; needed if several run"
     )
 
+    cleanup = command(
+        "cleanup",
+        _cleanup,
+        "stop the cards and remove the shared memory that a killed instance left",
+    )
+    cleanup.add_argument("config", metavar="CONFIG", help="TOML file of the instance")
+
     attempt = command(
         "try", _try, "run a plugin on a capture file, without cards or a driver process"
     )
@@ -242,6 +249,13 @@ def _top(given: argparse.Namespace) -> int:
     from ringline.pipeline.commands.top import top
 
     top(given.name)
+    return 0
+
+
+def _cleanup(given: argparse.Namespace) -> int:
+    from ringline.pipeline.commands.cleanup import cleanup
+
+    print(cleanup(given.config))
     return 0
 
 

@@ -108,9 +108,9 @@ class Driver:
         elif message["do"] == "renew":
             self._renew(message["queue"], message["generation"], descriptors)
         elif message["do"] == "drain":
+            self._drain_until = time.monotonic() + message["seconds"]
             for port in self._ports:
                 port.stop_receiving()
-            self._drain_until = time.monotonic() + message["seconds"]
         elif message["do"] == "stop":
             self._stop()
         else:
@@ -137,6 +137,7 @@ class Driver:
         cards = descriptors[3:]
         for index, port_config in enumerate(config.ports):
             port = create_port(port_config, index)
+            port.limits = port.limits.share(len(config.ports))
             self._ports.append(port)
             if port_config.process:
                 from ringline.pipeline.ports.sim82599.port import Sim82599Port

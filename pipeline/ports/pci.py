@@ -1,29 +1,52 @@
-"""PCI devices through sysfs: find one, map its registers, switch its DMA on and off.
+"""PCI devices through sysfs: find one, take it, map its registers, switch its DMA on and off.
 
 The root of all paths is `/sys`, or the folder that RINGLINE_SYSFS names. A device model in another
 process can offer a card in such a folder: one folder per device with the same few files, in which
 `resource0` is plain memory that both processes map.
+
+Only a card that this run took is written to. `take` checks everything first: no kernel driver uses
+the card, nobody else has it, its registers can be mapped. It writes nothing. The port's start is
+the first to write, and notes the address in the header of `.descriptors` before. Whoever cleans
+up after a driver, the supervisor, the next start or `ringline cleanup`, stops the noted cards and
+no others, and of those only the ones that still belong to nobody else (`stop_dma`).
+
+Guarantees (tests in tests/e2e/test_hands_off.py):
+ - after a refusal of any kind, the configuration space of every configured card is as before
+   (test_a_refused_card_is_not_written_to, test_check_writes_to_no_card,
+   test_no_card_is_written_to_when_another_port_is_refused)
+ - a run that ends before its cards were started has written to none of them
+   (test_a_card_is_not_written_to_before_every_worker_is_ready)
+ - of the cards of a killed run, those that somebody else uses now are left alone
+   (test_a_card_that_somebody_else_uses_now_is_left_alone), and the others are stopped
+   (test_a_card_that_a_killed_run_left_is_stopped)
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ringline.pipeline._pipeline import ffi
+from ringline.pipeline.configuration import deadlines
 from ringline.shm._shm import lib as shm
 from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.owners import holder
 
 _COMMAND = 4  # offset of the command register in configuration space
 _MEMORY_SPACE = 0x2
 _BUS_MASTER = 0x4
 _IFF_UP = 0x1
 _POLL = 100e-6  # seconds between two reads of a register
+_LOOK = 0.02  # seconds between two attempts to lock a card
+
+# Kernel drivers that only hand a device to a process: the device does nothing by itself.
+HANDING_OVER = frozenset({"vfio-pci", "uio_pci_generic", "igb_uio"})
 
 
 def sysfs_root() -> Path:
@@ -36,15 +59,35 @@ def devices_folder(root: Path) -> Path:
     return root / "bus" / "pci" / "devices"
 
 
-def stop_dma(address: str) -> None:
-    """Switch bus mastering of a device off, if the device still exists.
+def stop_dma(address: str, patience: float = deadlines.CARD_FREE) -> str:
+    """Switch bus mastering of a device off that a dead driver had taken.
 
-    The supervisor calls this after a driver died and before it releases the memory that the card
-    may still write to.
+    Returns "", or why the device was left alone: it is gone, a kernel driver uses it by now, or
+    another process has it. A driver that is about to end has it for a moment, so `patience`
+    is the number of seconds to wait for that. A lock of our own child does not count: it is a
+    driver that hangs in the kernel.
+
+    The caller releases memory that the card may write to after this. Raises EnvironmentLacks
+    when the device could not be stopped.
     """
-    folder = devices_folder(sysfs_root()) / address
-    if folder.exists():
-        PciDevice(address, sysfs_root()).set_bus_mastering(False)
+    if not (devices_folder(sysfs_root()) / address).exists():
+        return f"PCI device {address} is gone"
+    device = PciDevice(address, sysfs_root())
+    if driver := device.kernel_driver:
+        return f"PCI device {address} belongs to the kernel driver {driver} now"
+    path = device.folder / "resource0"
+    try:
+        file = path.open("rb", buffering=0)
+    except OSError as error:
+        raise _unusable(path, error) from None
+    with file:
+        until = time.monotonic() + patience
+        while (user := _lock(file)) is not None and not _is_child(user):
+            if time.monotonic() >= until:
+                return f"PCI device {address} belongs to {_process(user)} now"
+            time.sleep(_LOOK)
+        device.set_bus_mastering(False)
+    return ""
 
 
 class PciDevice:
@@ -69,40 +112,77 @@ class PciDevice:
         """Vendor and device ID."""
         return self._hex("vendor"), self._hex("device")
 
+    @property
+    def kernel_driver(self) -> str | None:
+        """The kernel driver that uses the device; None without one, or with a driver that only
+        hands the device to a process."""
+        link = self.folder / "driver"
+        if link.is_symlink() or link.exists():
+            name = link.resolve().name
+            return None if name in HANDING_OVER else name
+        # Such an interface has a driver, even if the link to it is missing.
+        return "(unknown)" if any((self.folder / "net").glob("*")) else None
+
     def check_unused(self) -> None:
-        """Raise `EnvironmentLacks` when a kernel driver has one of its interfaces up."""
+        """Raise `EnvironmentLacks` when a kernel driver uses the device."""
+        driver = self.kernel_driver
+        if driver is None:
+            return
+        unbind = f"echo {self.address} > {self.folder.parents[1]}/drivers/{driver}/unbind"
+        if driver == "(unknown)":
+            unbind = f"lspci -k -s {self.address} names it"
         for interface in sorted((self.folder / "net").glob("*")):
             if _is_up(interface):
-                driver = self.folder / "driver"
-                name = driver.resolve().name if driver.is_symlink() else "(unknown)"
                 raise EnvironmentLacks(
-                    f"PCI device {self.address} is in use: its kernel driver {name} has the "
+                    f"PCI device {self.address} is in use: its kernel driver {driver} has the "
                     f"interface {interface.name} up; take it down first "
-                    f"(ip link set {interface.name} down)"
+                    f"(ip link set {interface.name} down) and unbind the driver ({unbind})"
                 )
+        raise EnvironmentLacks(
+            f"PCI device {self.address} belongs to its kernel driver {driver}; unbind the driver "
+            f"first ({unbind})"
+        )
 
-    def map_bar(self, min_bytes: int) -> MappedBar:
-        """Map BAR 0, of at least `min_bytes` bytes, for this process alone.
+    def take(self, min_bytes: int) -> MappedBar:
+        """Take the device for this process alone: check it, and map BAR 0, of at least
+        `min_bytes` bytes. Nothing is written to the device.
 
-        Memory space is enabled first: it is off in a device that no driver has used yet.
+        Raises `EnvironmentLacks` when the device is in use or cannot be used.
         """
+        self.check_unused()
+        bar = MappedBar(self.folder / "resource0", min_bytes, read_clears=self._real)
+        try:
+            self.check_unused()  # again: a driver may have come before the lock
+            self._open_configuration().close()
+        except BaseException:
+            bar.close()
+            raise
+        return bar
+
+    def enable_memory(self) -> None:
+        """Make the registers of the device answer: they do not before a driver used it."""
         self._command(_MEMORY_SPACE, on=True)
-        return MappedBar(self.folder / "resource0", min_bytes, read_clears=self._real)
 
     def set_bus_mastering(self, on: bool) -> None:
         """Allow or forbid DMA by the device."""
         self._command(_BUS_MASTER, on=on)
 
-    def _command(self, bits: int, *, on: bool) -> None:
+    def _open_configuration(self) -> BinaryIO:
         path = self.folder / "config"
         try:
-            with path.open("r+b", buffering=0) as config:
-                fd = config.fileno()
-                command = int.from_bytes(os.pread(fd, 2, _COMMAND), "little")
-                command = command | bits if on else command & ~bits
-                os.pwrite(fd, command.to_bytes(2, "little"), _COMMAND)
+            return path.open("r+b", buffering=0)
         except OSError as error:
             raise _unusable(path, error) from None
+
+    def _command(self, bits: int, *, on: bool) -> None:
+        with self._open_configuration() as config:
+            try:
+                before = int.from_bytes(os.pread(config.fileno(), 2, _COMMAND), "little")
+                after = before | bits if on else before & ~bits
+                if after != before:
+                    os.pwrite(config.fileno(), after.to_bytes(2, "little"), _COMMAND)
+            except OSError as error:
+                raise _unusable(self.folder / "config", error) from None
 
     def _hex(self, name: str) -> int:
         path = self.folder / name
@@ -117,7 +197,7 @@ class PciDevice:
 class MappedBar:
     """A BAR mapped into this process; implements `RegisterAccess`.
 
-    Raises `EnvironmentLacks` when the file cannot be mapped or another instance has mapped it.
+    Raises `EnvironmentLacks` when the file cannot be mapped or another process has locked it.
     """
 
     def __init__(self, path: Path, min_bytes: int, *, read_clears: bool) -> None:
@@ -127,19 +207,20 @@ class MappedBar:
         except OSError as error:
             raise _unusable(path, error) from None
         try:
+            if (user := _lock(self._file)) is not None:
+                raise EnvironmentLacks(
+                    f"{path} is mapped by another instance ({_process(user)}): stop it, or "
+                    "configure another card"
+                )
             size = os.fstat(self._file.fileno()).st_size
             if size < min_bytes:
                 raise EnvironmentLacks(
                     f"{path} has {size} bytes; the registers of this card need {min_bytes}"
                 )
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise EnvironmentLacks(f"{path} is mapped by another instance") from None
-            try:
                 self._memory = mmap.mmap(self._file.fileno(), size)
             except OSError as error:
-                raise _unusable(path, error) from None
+                raise _unmappable(path, error) from None
         except BaseException:
             self._file.close()
             raise
@@ -180,6 +261,38 @@ def _is_up(interface: Path) -> bool:
     return state.exists() and state.read_text().strip() == "up"
 
 
+def _lock(file: BinaryIO) -> int | None:
+    """Lock a file for this process alone. None, or the process that has it; 0: it is unknown."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return holder(file.fileno())
+    return None
+
+
+def _is_child(pid: int) -> bool:
+    """Whether this process is the parent of `pid`."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return int(fields[1]) == os.getpid()
+
+
+def _process(pid: int) -> str:
+    return f"process {pid}" if pid else "a process whose id is unknown"
+
+
 def _unusable(path: Path, error: OSError) -> EnvironmentLacks:
     remedy = "; run as root" if isinstance(error, PermissionError) else ""
     return EnvironmentLacks(f"cannot use {path}: {error.strerror}{remedy}")
+
+
+def _unmappable(path: Path, error: OSError) -> EnvironmentLacks:
+    """The kernel refuses with EINVAL what a driver has claimed (IO_STRICT_DEVMEM)."""
+    if error.errno != errno.EINVAL:
+        return _unusable(path, error)
+    return EnvironmentLacks(
+        f"{path} cannot be mapped ({error.strerror}): a driver of the kernel uses this memory; "
+        f"/proc/iomem names it beside {path.parent.name}; unload that driver"
+    )

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ringline.pipeline.configuration.deadlines import PortLimits
+
 if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
 
@@ -40,6 +42,8 @@ class Port(ABC):
     step: tuple[int, int] | None = None
     """Addresses of the function and the context of a device model that the lane steps; None for a
     real card and for a model in another process."""
+    limits = PortLimits()
+    """How long each call may wait; the driver sets the port's share."""
     mac: str
     """The card's MAC address, as `02:00:00:00:00:01`; empty before the first `start`."""
 
@@ -63,12 +67,12 @@ class Port(ABC):
     @abstractmethod
     def stop_receiving(self) -> None:
         """Stop taking frames from the wire. Packets that the card already has can still be
-        received, and posted packets are still sent."""
+        received, and posted packets are still sent. `trouble` says if the card did not answer."""
 
     @abstractmethod
     def stop(self) -> None:
         """Stop receiving, drain and stop sending, switch DMA off; then return every buffer of the
-        descriptor rings to the free list, even when the card does not answer."""
+        descriptor rings to the free list, even when the card does not answer: `trouble` says so."""
 
     @abstractmethod
     def close(self) -> None:

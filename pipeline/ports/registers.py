@@ -223,7 +223,7 @@ class Register:
         while (seen := self.field(name)) != expected:
             if time.monotonic() >= deadline:
                 raise HardwareError(
-                    f"{self._card}: waited {seconds:g} s for {self.name}.{name} to become "
+                    f"{self._card}: waited {seconds:.2g} s for {self.name}.{name} to become "
                     f"{expected:d}; it is {seen} ({self._definition.description}, "
                     f"register {self.address:#07x})"
                 )

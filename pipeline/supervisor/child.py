@@ -23,13 +23,10 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from ringline.pipeline.configuration import deadlines
 from ringline.shm.control import ENVIRONMENT, Closed, Control
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.messages import ToChild
-
-# Seconds to wait for a killed process to end. One that hangs in a device driver of the kernel
-# may never end.
-KILL_TIMEOUT = 10.0
 
 
 class Child:
@@ -104,7 +101,7 @@ class Child:
         poll.register(self.pidfd, select.POLLIN)
         if not poll.poll(seconds * 1000):
             self.signal(signal.SIGKILL)
-            if not poll.poll(KILL_TIMEOUT * 1000):
+            if not poll.poll(deadlines.KILLED * 1000):
                 os.close(self.pidfd)
                 return "could not be ended: it hangs in the kernel"
         return self.reap()

@@ -10,7 +10,6 @@ from typing import Any
 
 from ringline.pipeline.supervisor.card_monitor import CardMonitor
 from ringline.pipeline.supervisor.driver_monitor import DriverChange, DriverMonitor
-from ringline.pipeline.supervisor.instance import pci_address
 from ringline.pipeline.supervisor.monitor import Monitor, RunContext
 from ringline.pipeline.supervisor.worker_monitor import WorkerMonitor
 from ringline.pipeline.supervisor.worker_states import Phase, RestartPolicy, WorkerEvent
@@ -126,14 +125,15 @@ class Children:
         for worker in self.workers:
             worker.step(WorkerEvent.STOP)
 
-    def stop_dma(self, stop: Callable[[str], None]) -> None:
-        """Stop DMA of all cards; `stop` does that for the PCI address of a real card."""
+    def stop_dma(self, stop: Callable[[str], object]) -> None:
+        """Stop DMA of all cards; `stop` does that for the PCI address of a real card.
+
+        Of the real cards only those that the driver noted before it wrote to them: it may have
+        refused another one, which somebody else uses.
+        """
         for card in self.cards:
             card.stop_dma()
-        for port in self._context.config.ports:
-            address = pci_address(port)
-            if address is None:
-                continue
+        for address in self._context.instance.descriptors.segment.pci:
             try:
                 stop(address)
             except (RinglineError, OSError) as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, assert_never, cast
 
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.supervisor.heartbeat import Heartbeat
 from ringline.pipeline.supervisor.instance import grant
 from ringline.pipeline.supervisor.monitor import ERRORS, Monitor, RunContext
@@ -23,8 +24,8 @@ from ringline.shm.messages import (
 )
 from ringline.shm.rings import RingPair
 
-DRIVER_HEARTBEAT_TIMEOUT = 3.0  # seconds without a pass of its loop
-SETTLE_TIMEOUT = 5.0  # seconds from Renew to Renewed
+DRIVER_HEARTBEAT_TIMEOUT = deadlines.DRIVER_SILENCE
+SETTLE_TIMEOUT = deadlines.SETTLE
 
 DriverChange = Literal["finished", "drained", "stopped", "gone"]
 OnSettled = Callable[[SettlementReport], None]

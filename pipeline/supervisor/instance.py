@@ -30,7 +30,7 @@ class Instance:
     the rings of its current generation, and older ones until the driver has settled them.
     """
 
-    def __init__(self, config: Config, stop_dma: Callable[[str], None]) -> None:
+    def __init__(self, config: Config, stop_dma: Callable[[str], object]) -> None:
         """Remove the segments that a dead run of the same name left, then create new ones.
 
         First, `stop_dma` is called with the PCI address of each card that the old segments
@@ -41,7 +41,6 @@ class Instance:
         self._rings: dict[int, list[RingPair]] = {}
         with contextlib.ExitStack() as stack:
             remove_stale(config.name, stop_dma)
-            pci = [address for port in config.ports if (address := pci_address(port))]
             name, hugepages = config.name, config.memory.hugepages
             self.descriptors = stack.enter_context(
                 DescriptorMemory.create(name, _descriptor_bytes(config), hugepages=hugepages)
@@ -49,7 +48,6 @@ class Instance:
             self.packets = stack.enter_context(
                 PacketMemory.create(name, config.buffers, hugepages=hugepages)
             )
-            self.descriptors.segment.set_pci(pci)
             self.lane = stack.enter_context(create_lane(name, config.buffers))
             self.books: Any = self.lane.at("struct rl_lane_segment *")
             self.slots = [
@@ -109,12 +107,6 @@ def grant(*segments: Segment) -> Iterator[list[int]]:
             stack.callback(os.close, descriptor)
             descriptors.append(descriptor)
         yield descriptors
-
-
-def pci_address(port: PortConfig) -> str | None:
-    """The PCI address of a port with a real card; None for other ports."""
-    kind, _, address = port.device.partition(":")
-    return address if kind == "pci" else None
 
 
 def _card_segment(instance: str, port: PortConfig) -> Segment:

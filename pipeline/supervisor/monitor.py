@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.configuration.affinity import Place
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.supervisor.child import Child
@@ -36,8 +37,6 @@ from ringline.workers.captures.capture_table import CaptureError
 REMARKS_MAX = 32
 MESSAGES_PER_TURN = 16
 MESSAGES_AT_EXIT = 1000  # more than the buffer of a socket holds
-# Seconds that a process may need to end after the kernel closed its files, on a busy machine.
-EXIT_DELAY = 0.5
 
 # The errors that a child may report (`revive` in shm/control.py).
 ERRORS: list[type[RinglineError]] = [CaptureError] + [
@@ -97,9 +96,11 @@ class Monitor(ABC):
             self.child.signal(number)
 
     def is_disconnected(self, now: float) -> bool:
-        """Whether the child has run without its control socket for more than EXIT_DELAY.
+        """Whether the child has run without its control socket for more than EXIT_DELAY
+        (deadlines.py).
         After a shorter time it may be about to end."""
-        return self._disconnected_at is not None and now - self._disconnected_at > EXIT_DELAY
+        since = self._disconnected_at
+        return since is not None and now - since > deadlines.EXIT_DELAY
 
     def shut_down(self, seconds: float) -> None:
         """End the child without asking any table: close its control socket, on which a

@@ -37,6 +37,7 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from ringline.pipeline.configuration import deadlines
 from ringline.shm.errors import Bug
 
 
@@ -94,14 +95,14 @@ class RunAction(enum.Enum):
 class Timeouts:
     """How long each stage may last, in seconds."""
 
-    open: float = 30.0
-    drain: float = 5.0
-    hurry: float = 0.3
-    grace: float = 0.5
-    kill: float = 2.0
-    retire: float = 5.0  # workers are killed earlier; after this the run goes on without them
-    close: float = 10.0
-    dismiss: float = 5.0
+    open: float = deadlines.OPEN
+    drain: float = deadlines.DRAIN
+    hurry: float = deadlines.HURRY
+    grace: float = deadlines.GRACE
+    kill: float = deadlines.KILL
+    retire: float = deadlines.RETIRE
+    close: float = deadlines.CLOSE
+    dismiss: float = deadlines.DISMISS
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.configuration.affinity import place, usable_cpus
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.supervisor import run_states
@@ -46,9 +47,8 @@ from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.errors import EnvironmentLacks, GaveUp, RinglineError
 from ringline.shm.ledger import settle_driver
 
-WORKER_HEARTBEAT_TIMEOUT = 1.0  # seconds without a new heartbeat of a worker
+WORKER_HEARTBEAT_TIMEOUT = deadlines.WORKER_SILENCE
 CHECK_SHARE = 0.35  # interval between checks of the heartbeats, as a share of the timeout
-DRAIN_SHARE = 0.9  # of our time to drain the driver gets this share; the rest is for its answer
 
 
 class Supervisor:
@@ -73,7 +73,7 @@ class Supervisor:
         policy: RestartPolicy | None = None,
         timeouts: Timeouts | None = None,
         heartbeat_timeout: float = WORKER_HEARTBEAT_TIMEOUT,
-        stop_dma: Callable[[str], None] | None = None,
+        stop_dma: Callable[[str], object] | None = None,
         ignore_signals_after: bool = False,
     ) -> None:
         self._config = config
@@ -250,7 +250,7 @@ class Supervisor:
             self._finish()
 
     def _drain(self, seconds: float) -> None:
-        self._children.driver.send_now({"do": "drain", "seconds": seconds * DRAIN_SHARE})
+        self._children.driver.send_now({"do": "drain", "seconds": seconds * deadlines.DRAIN_SHARE})
 
     def _serve(self) -> None:
         """Packets move from now on."""
@@ -301,7 +301,9 @@ class Supervisor:
         self._events.append(RunEvent.FAILED)
 
     def _drain_and_end(self, error: EnvironmentLacks) -> None:
-        if self._error is None:
+        # A second STOP would shorten an end that has begun.
+        begun = (Stage.OPENING, Stage.BEGINNING, Stage.RUNNING)
+        if self._error is None and self._run.stage in begun:
             self._request_stop()
         self._blame(error)
 
@@ -337,8 +339,8 @@ class Supervisor:
             self._children.stop_dma(self._stop_dma)
 
 
-def _stop_bus_mastering(address: str) -> None:
+def _stop_bus_mastering(address: str) -> object:
     """Imported here: only instances with real cards need the module."""
     from ringline.pipeline.ports import pci
 
-    pci.stop_dma(address)
+    return pci.stop_dma(address)

@@ -23,6 +23,7 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from ringline.pipeline.configuration import deadlines
 from ringline.shm.errors import Bug
 
 
@@ -76,10 +77,10 @@ class RestartPolicy:
 
     intensity: int = 5
     period: float = 30.0
-    prepare: float = 60.0  # numba without its cache needs some seconds, more on a busy machine
-    setup: float = 10.0
-    grace: float = 0.5  # from SIGABRT to SIGKILL: time for a traceback
-    stop: float = 2.0
+    prepare: float = deadlines.WORKER_PREPARE
+    setup: float = deadlines.WORKER_SETUP
+    grace: float = deadlines.WORKER_GRACE
+    stop: float = deadlines.WORKER_STOP
     backoff: float = 0.1  # before the second restart; doubles with each further one
     backoff_max: float = 5.0
     blank_after: int = 3  # deaths in `period` after which each successor starts with blank state

@@ -22,10 +22,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ringline.pipeline.configuration import deadlines
+
 CLIENTS = 64
 PER_TURN = 8  # clients; an answer takes milliseconds, and the loop has other work
 REQUEST_BYTES = 8192
-TIMEOUT = 2.0  # seconds from the connection to the last byte of the answer
+TIMEOUT = deadlines.SERVE
 
 # (bytes received so far, whether this is all) -> the answer; None when the request is
 # not complete yet.

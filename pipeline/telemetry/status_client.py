@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ringline.pipeline.configuration import dataclass_json
+from ringline.pipeline.configuration import dataclass_json, deadlines
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.telemetry.status_socket import checked_address, folders
 from ringline.pipeline.telemetry.version import version
@@ -26,7 +26,7 @@ from ringline.shm.errors import EnvironmentLacks, UsageError
 from ringline.shm.segments import segments_of
 
 ANSWER_BYTES = 64 << 20  # cap on the length of an answer
-TIMEOUT = 5.0  # seconds for the whole answer
+TIMEOUT = deadlines.STATUS_ANSWER
 
 
 def running(where: list[Path] | None = None) -> dict[str, Path]:

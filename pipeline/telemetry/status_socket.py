@@ -21,12 +21,12 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ringline.pipeline.configuration import dataclass_json
+from ringline.pipeline.configuration import dataclass_json, deadlines
 from ringline.pipeline.telemetry.server import Server
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.errors import EnvironmentLacks
 
-PROBE_TIMEOUT = 1.0  # seconds
+PROBE_TIMEOUT = deadlines.STATUS_PROBE
 
 
 def folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
@@ -117,6 +117,18 @@ def checked_address(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{path.name}"
     finally:
         os.close(folder)
+
+
+def remove_dead(name: str) -> list[Path]:
+    """Remove the status sockets that a dead instance `name` left; returns their paths."""
+    removed = []
+    for path in (folder / f"{name}.sock" for folder in folders()):
+        with contextlib.suppress(OSError, EnvironmentLacks):
+            if path.is_socket():
+                with checked_address(path) as address:
+                    _remove_stale(path, address)
+                removed.append(path)
+    return removed
 
 
 def _remove_stale(path: Path, address: str) -> None:

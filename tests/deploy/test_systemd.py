@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.supervisor.run_states import Timeouts
 from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks, PluginError
+from ringline.shm.segments import Segment, segments_of
 
 UNIT = Path(__file__).parents[2] / "deploy" / "ringline@.service"
 TIMEOUT = 60.0  # seconds
@@ -52,12 +55,18 @@ def test_systemd_reports_a_wrong_unit(tmp_path: Path) -> None:
 
 
 def test_the_unit_waits_longer_than_the_supervisor_does() -> None:
+    """tests/pipeline/configuration/test_deadlines.py compares the table with the inner limits."""
     policy, timeouts = RestartPolicy(), Timeouts()
     start = max(timeouts.open, policy.prepare + policy.setup) + timeouts.open
-    assert float(setting("TimeoutStartSec")) >= start
+    assert start < float(setting("TimeoutStartSec")) == deadlines.UNIT_START
     stop = timeouts.drain + timeouts.retire + timeouts.close + timeouts.grace
     stop += 2 * timeouts.kill + timeouts.dismiss
-    assert float(setting("TimeoutStopSec")) > stop
+    assert stop <= deadlines.longest_end() < float(setting("TimeoutStopSec")) == deadlines.UNIT_STOP
+    assert float(setting("WatchdogSec")) == deadlines.WATCHDOG
+
+
+def test_one_worker_that_is_killed_for_its_memory_does_not_end_the_service() -> None:
+    assert setting("OOMPolicy") == "continue"
 
 
 def test_permanent_errors_prevent_a_restart() -> None:
@@ -127,3 +136,56 @@ def test_a_service_manager_receives_ready_watchdog_and_stopping(
     finally:
         service.terminate()
         service.wait(TIMEOUT)
+
+
+def test_what_a_killed_service_leaves_is_removed_by_the_unit(
+    tmp_path: Path, instance: Callable[[], str], manager: socket.socket
+) -> None:
+    """systemd kills all processes of a service whose supervisor was killed. The card is a folder
+    that takes the place of sysfs."""
+    name, address = instance(), "0000:03:00.0"
+    config = tmp_path / f"{name}.toml"
+    config.write_text(
+        f'name = "{name}"\n[port.wan]\ndevice = "sim:82599"\n[metrics]\nlisten = "off"\n'
+    )
+    card = tmp_path / "sys" / "bus" / "pci" / "devices" / address
+    card.mkdir(parents=True)
+    (card / "config").write_bytes(bytes(4) + b"\x06" + bytes(251))
+    (card / "resource0").write_bytes(bytes(4096))
+    environment = {
+        **os.environ,
+        "NOTIFY_SOCKET": str(tmp_path / "notify"),
+        "RUNTIME_DIRECTORY": str(tmp_path),
+        "RINGLINE_SYSFS": str(tmp_path / "sys"),
+    }
+    command = setting("ExecStart").replace("/etc/ringline/%i.toml", str(config))
+    command = command.partition(" --report")[0]
+    with subprocess.Popen(
+        command.split(), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as service:
+        wait_for_message(manager, "READY=1")
+        descriptors = Segment.attach(os.open(f"/dev/shm/ringline.{name}.descriptors", os.O_RDWR))
+        descriptors.note_pci(address)  # as if the driver had taken the card
+        descriptors.close()
+        service.kill()
+    assert segments_of(name)
+    command = setting("ExecStopPost").replace("$$", "$")
+    words = [word.replace("/etc/ringline/%i.toml", str(config)) for word in shlex.split(command)]
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert f"DMA of PCI device {address} was stopped" in done.stderr
+    assert segments_of(name) == []
+    assert not (tmp_path / f"{name}.sock").exists()
+    assert (card / "config").read_bytes() == bytes(4) + b"\x02" + bytes(251)
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    assert (done.returncode, done.stderr.endswith("nothing was left\n")) == (0, True)
+
+
+def run(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )

@@ -9,16 +9,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ringline.shm._shm import ffi, lib
 from ringline.shm.errors import Bug, EnvironmentLacks, UsageError
+from ringline.shm.header import addresses_in, forget_address, note_address
 from ringline.shm.segments import Segment, live_owner, remove_stale, segments_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 LANE = lib.RL_SEGMENT_LANE
 SLOT = lib.RL_SEGMENT_SLOT
@@ -310,3 +313,68 @@ while time.monotonic() < until:
     with Segment.create(sys.argv[1], "lane.0", 10_000, kind=lib.RL_SEGMENT_LANE):
         time.sleep(0.0005)
 """
+
+
+ONE, OTHER = "0000:03:00.0", "0000:81:00.1"
+
+
+def test_devices_are_noted_and_forgotten_one_by_one(instance: Callable[[], str]) -> None:
+    with create(instance()) as segment:
+        segment.note_pci(ONE)
+        segment.note_pci(OTHER)
+        segment.note_pci(ONE)
+        assert segment.pci == [ONE, OTHER]
+        segment.forget_pci(ONE)
+        assert segment.pci == [OTHER]
+        segment.forget_pci(ONE)
+        segment.note_pci(ONE)
+        assert segment.pci == [ONE, OTHER]
+        more = [f"0000:05:{n:02x}.0" for n in range(lib.RL_PORTS_MAX - 2)]
+        for address in more:
+            segment.note_pci(address)
+        assert segment.pci == [ONE, OTHER, *more]
+        with pytest.raises(Bug, match="does not fit into"):
+            for n in range(32):
+                segment.note_pci(f"0000:06:{n:02x}.0")
+
+
+def test_a_process_that_dies_while_it_notes_a_device_names_no_other(
+    instance: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each byte that is written, the header names the devices before or after."""
+
+    def string(array: Any) -> Any:
+        return ffi.string(getattr(array, "array", array))
+
+    def sizeof(array: Any) -> int:
+        return ffi.sizeof(array.array)
+
+    with create(instance()) as segment:
+        segment.note_pci(ONE)
+        watched = SimpleNamespace(string=string, sizeof=sizeof)
+        monkeypatch.setattr("ringline.shm.header.ffi", watched)
+        header = Watched(segment.at("struct rl_segment_header *"))
+        for change, before, after in (
+            (note_address, [ONE], [ONE, OTHER]),
+            (forget_address, [ONE, OTHER], [ONE]),
+            (note_address, [ONE], [ONE, OTHER]),
+        ):
+            header.seen.clear()
+            change(header, OTHER)
+            assert header.seen
+            assert all(one in (before, after) for one in header.seen)
+            assert header.seen[-1] == after
+
+
+class Watched:
+    """A header that keeps which devices it names after each byte is written."""
+
+    def __init__(self, header: Any) -> None:
+        self.seen: list[list[str]] = []
+        self._header = header
+        self.array = header.pci
+        self.pci = self
+
+    def __setitem__(self, at: int, byte: bytes) -> None:
+        self.array[at] = byte
+        self.seen.append(addresses_in(self._header))

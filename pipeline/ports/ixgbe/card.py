@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 
 from ringline.pipeline.configuration.config import PortConfig
@@ -13,9 +15,11 @@ class Card(Registers):
     """The registers of one card, and operations on several of them.
 
     The code relies only on registers that keep what was written: the card may be a model in
-    another process that polls plain memory. A handshake raises `HardwareError` after
-    `wait_seconds`. `rx` and `tx` are the descriptor rings, by queue: (device address, number of
-    descriptors).
+    another process that polls plain memory. `rx` and `tx` are the descriptor rings, by queue:
+    (device address, number of descriptors).
+
+    A handshake raises `HardwareError` after `register_seconds`, and earlier when the time of the
+    whole call is over, which `begin_call` sets: the supervisor waits for calls, not for registers.
     """
 
     def __init__(
@@ -23,14 +27,25 @@ class Card(Registers):
         access: RegisterAccess,
         config: PortConfig,
         bus_mastering: Callable[[bool], None],
-        wait_seconds: float,
+        register_seconds: float,
     ) -> None:
-        super().__init__(access, REGISTERS, f"port {config.name} ({config.device})")
+        self.name = f"port {config.name} ({config.device})"
+        super().__init__(access, REGISTERS, self.name)
         self.config = config
         self.rx: list[tuple[int, int]] = []
         self.tx: list[tuple[int, int]] = []
         self.bus_mastering = bus_mastering
-        self.wait_seconds = wait_seconds
+        self._register_seconds = register_seconds
+        self._until = math.inf
+
+    def begin_call(self, seconds: float) -> None:
+        """All waits from now until the next call may take `seconds` together."""
+        self._until = time.monotonic() + seconds
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long the next handshake may take."""
+        return max(0.0, min(self._register_seconds, self._until - time.monotonic()))
 
     def switch_receiver(self, *, on: bool) -> None:
         """RXCTRL, changed while the receive security path is stopped: otherwise DMA may hang

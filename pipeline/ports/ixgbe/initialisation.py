@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.ports.ixgbe.card import Card
 from ringline.pipeline.ports.rss import rss_key
 from ringline.shm.errors import HardwareError
 
-MASTER_DISABLE_SECONDS = 0.2
 RESET_SECONDS = 0.01
 LMS_10G_SERIAL = 3
 PMA_SFI = 2
@@ -36,7 +36,7 @@ def disable_master(card: Card) -> None:
     next step then resets it a second time."""
     card.CTRL.set("MASTER_DISABLE")
     try:
-        card.STATUS.wait("MASTER_ENABLED", 0, min(MASTER_DISABLE_SECONDS, card.wait_seconds))
+        card.STATUS.wait("MASTER_ENABLED", 0, min(deadlines.MASTER_DISABLE, card.wait_seconds))
     except HardwareError:
         reset(card)
 

@@ -19,10 +19,16 @@ from ringline.pipeline.ports.ixgbe.registers import QUEUE_STATISTICS, REGISTERS,
 from ringline.pipeline.ports.pci import PciDevice
 from ringline.pipeline.ports.port import Link, Port
 from ringline.pipeline.ports.registers import Register, RegisterAccess
-from ringline.shm.errors import ConfigurationError, HardwareError
+from ringline.shm.errors import (
+    ConfigurationError,
+    EnvironmentLacks,
+    HardwareError,
+    RinglineError,
+)
 
 if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
+    from ringline.shm.segments import Segment
 
 QUEUES_MAX = 16  # that RSS can address; the 82599 has 128 of each kind
 SPEEDS = {1: 100, 2: 1000, 3: 10000}  # LINKS.SPEED in Mbit/s
@@ -31,15 +37,10 @@ SPEEDS = {1: 100, 2: 1000, 3: 10000}  # LINKS.SPEED in Mbit/s
 class IxgbePort(Port):
     """One 82599; see `Port`. The device string names a PCI address below `sysfs`.
 
-    `steps` is the initialisation. A handshake fails after `wait_seconds`, which is long because a
-    model in another process may poll rarely. `start` waits at most `link_seconds` for a link, and
-    succeeds without one. `stop` waits at most `drain_seconds` until posted packets are sent.
+    `steps` is the initialisation. `start` succeeds without a link.
     """
 
     steps = initialisation.STEPS
-    wait_seconds = 5.0
-    link_seconds = 3.0
-    drain_seconds = 1.0
 
     def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
         if not 1 <= config.queues <= QUEUES_MAX:
@@ -62,26 +63,30 @@ class IxgbePort(Port):
             setattr(self.c_port, burst, ffi.addressof(lib, f"rl_ixgbe_{burst}"))
         self._access: RegisterAccess | None = None
         self._running = self._receiving = False
+        self._device: PciDevice | None = None  # of a real card
+        self._note: Segment | None = None  # its header names the cards that may do DMA
         self._faults: list[str] = []
+        self._unstopped: str | None = None  # why the card could not be stopped
 
     # -- a simulated card overrides these ------------------------------------------------
 
     def _map_registers(self) -> RegisterAccess:
-        """Find the card, and map its registers for this process alone."""
+        """Take the card for this process alone, and map its registers."""
         self._device = PciDevice(self._config.device.removeprefix("pci:"), self._sysfs)
-        self._device.check_unused()
-        return self._device.map_bar(max(register.end for register in REGISTERS.values()))
+        return self._device.take(max(register.end for register in REGISTERS.values()))
 
     def _set_bus_mastering(self, on: bool) -> None:
         """Allow or forbid DMA by the card."""
-        self._device.set_bus_mastering(on)
+        if self._device is not None:
+            self._device.set_bus_mastering(on)
 
     # -- life cycle ------------------------------------------------------------------------
 
     def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
         self.c_port.memory = memory
         self._access = self._map_registers()
-        card = Card(self._access, self._config, self._set_bus_mastering, self.wait_seconds)
+        self._note = descriptors.segment
+        card = Card(self._access, self._config, self._set_bus_mastering, self.limits.register)
 
         def place(c_ring: Any, tail: Register, count: int) -> tuple[int, int]:
             address, offset = descriptors.allocate(count * ffi.sizeof("struct rl_ixgbe_descriptor"))
@@ -102,32 +107,55 @@ class IxgbePort(Port):
                 f"memory.buffers: port {self.name} needs {queues} x {count} = {queues * count} "
                 f"for its RX descriptors, and {self.c_port.memory.free_count} are free"
             )
+        self._write_first()
         self._running = self._receiving = True
+        self._unstopped = None
+        self._card.begin_call(self.limits.start - self.limits.link)
         for step in self.steps:
             step(self._card)
         self.mac = self._card.mac
-        deadline = time.monotonic() + self.link_seconds
+        deadline = time.monotonic() + self.limits.link
         while not self.link().up and time.monotonic() < deadline:
             self._card.relax()
 
+    def _write_first(self) -> None:
+        """Note that the card is taken, then write to it for the first time.
+
+        Whatever becomes of this process, the note makes somebody switch off the card's DMA.
+        """
+        if self._device is not None and self._note is not None:
+            self._note.note_pci(self._device.address)
+            self._device.enable_memory()
+
     def stop_receiving(self) -> None:
+        self._card.begin_call(self.limits.stop_receiving)
+        try:
+            self._stop_receiver()
+        except HardwareError as error:
+            self._failed_to_stop(error)
+
+    def _stop_receiver(self) -> None:
         if self._receiving:
             self._receiving = False
             self._card.switch_receiver(on=False)
 
     def stop(self) -> None:
+        self._stop(self.limits.stop)
+
+    def _stop(self, seconds: float) -> None:
         if not self._running:
             return
         self._running = False
         self.c_port.ready = 0
-        card, queues = self._card, range(self._config.queues)
-        if not self.mac:  # no start has succeeded: the card may not answer, so do not wait long
-            card.wait_seconds = 0.1
+        card, queues, begin = self._card, range(self._config.queues), time.monotonic()
+        if self._unstopped or not self.mac:
+            seconds = min(seconds, 0.1)  # the card has not answered before
+        card.begin_call(seconds)
         try:
-            self.stop_receiving()
+            self._stop_receiver()
             for queue in queues:
                 card.switch_queue(card.RXDCTL[queue], on=False)
-            deadline = time.monotonic() + self.drain_seconds
+            deadline = min(time.monotonic() + self.limits.sent, begin + 0.75 * seconds)
             while self.posted()[1] > 0 and time.monotonic() < deadline:
                 card.relax()
                 for queue in queues:
@@ -136,16 +164,27 @@ class IxgbePort(Port):
                 card.switch_queue(card.TXDCTL[queue], on=False)
             initialisation.disable_master(card)
         except HardwareError as error:
-            self._faults.append(f"while the port was being stopped: {error}")
-        finally:
+            self._failed_to_stop(error)
+        try:
             self._set_bus_mastering(False)
+            if self._device is not None and self._note is not None:
+                self._note.forget_pci(self._device.address)
+        except (HardwareError, EnvironmentLacks) as error:
+            self._failed_to_stop(error)
+        finally:
             lib.rl_ixgbe_return_all(self._c)
+
+    def _failed_to_stop(self, error: RinglineError) -> None:
+        """Keep an error of the stop, which goes on; the first one is for the operator."""
+        said = str(error).removeprefix(f"{self._card.name}: ")
+        self._faults.append(f"while the port was being stopped: {said}")
+        self._unstopped = self._unstopped or self._faults[-1]
 
     def close(self) -> None:
         if self._access is not None:
-            self.stop()
+            self._stop(self.limits.abandon)
             self._access.close()
-            self._access = None
+            self._access = self._note = None
 
     # -- state and counters ------------------------------------------------------------------
 
@@ -174,6 +213,9 @@ class IxgbePort(Port):
 
     def faults(self) -> list[str]:
         return list(self._faults)
+
+    def trouble(self) -> str | None:
+        return self._unstopped
 
 
 def descriptor_flags(vlan_strip: bool) -> list[int]:

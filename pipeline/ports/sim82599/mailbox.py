@@ -6,10 +6,11 @@ import time
 from typing import Any
 
 from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.ports.sim82599.model import BAR_BYTES
 from ringline.shm.errors import Bug, HardwareError
 
-ANSWER_SECONDS = 2.0  # timeout; a running model answers in well under a millisecond
+ANSWER_SECONDS = deadlines.MAILBOX  # a running model answers in well under a millisecond
 PAUSE = 100e-6  # seconds between two reads of a register
 
 

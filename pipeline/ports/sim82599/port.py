@@ -126,7 +126,7 @@ class Sim82599Port(IxgbePort):
             self._access.bus_master(on)
 
     def close(self) -> None:
-        self.stop()
+        self._stop(self.limits.abandon)
         if self._sim_card is not None:
             self._wire, self._faults = self.wire_statistics(), self.faults()
             self._model = self._sim_card = self.step = None
@@ -153,11 +153,14 @@ class Sim82599Port(IxgbePort):
     def faults(self) -> list[str]:
         if self._sim_card is None:
             return super().faults()
-        ended = self.trouble()
+        ended = self._recording_ended()
         return super().faults() + model.faults(self._sim_card) + ([ended] if ended else [])
 
     def trouble(self) -> str | None:
-        """Why recording stopped early, as a sentence."""
+        """Why the card could not be stopped, or recording stopped early."""
+        return super().trouble() or self._recording_ended()
+
+    def _recording_ended(self) -> str | None:
         if self._sim_card is None:
             return None
         path = (self._config.wire and self._config.wire.record) or ""

@@ -103,7 +103,10 @@ def status_of(name: str, seconds: float = 30) -> dict[str, object]:
 def test_help_and_version_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (
         ["--help"],
-        *([command, "--help"] for command in ("run", "check", "status", "top", "try", "bench")),
+        *(
+            [command, "--help"]
+            for command in ("run", "check", "status", "top", "cleanup", "try", "bench")
+        ),
     ):
         with pytest.raises(SystemExit) as end:
             cli.main(arguments)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringline.pipeline._pipeline import ffi
+from ringline.pipeline.configuration.deadlines import PortLimits
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
 
 from .port_harness import PortHarness
@@ -58,9 +59,7 @@ class FakeRegisters:
 class FakePort(IxgbePort):
     """The real port over `FakeRegisters`."""
 
-    wait_seconds = 0.05
-    link_seconds = 0.05
-    drain_seconds = 0.05
+    limits = PortLimits(register=0.05, link=0.05, sent=0.05)
 
     def _map_registers(self) -> FakeRegisters:
         self.access = FakeRegisters()

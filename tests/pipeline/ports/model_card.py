@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringline.pipeline._pipeline import lib
+from ringline.pipeline.configuration.deadlines import PortLimits
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
 from ringline.pipeline.ports.registers import RegisterAccess
 from ringline.pipeline.ports.sim82599.model import Sim82599
@@ -47,9 +48,7 @@ class IgnoringRegisters:
 class ModelPort(IxgbePort):
     """The real port over the registers of the model; `ModelCard` maps the DMA windows."""
 
-    wait_seconds = 0.05
-    link_seconds = 0.05
-    drain_seconds = 0.05
+    limits = PortLimits(register=0.05, link=0.05, sent=0.05)
 
     def _map_registers(self) -> RegisterAccess:
         self.sim = Sim82599()

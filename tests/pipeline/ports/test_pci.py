@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,19 +75,76 @@ def test_an_interface_that_is_up_is_refused_by_name(
 @pytest.mark.parametrize(
     "files", [{"flags": "0x1002", "operstate": "up"}, {"operstate": "down"}, {}]
 )
-def test_an_interface_that_is_down_is_accepted(
+def test_a_driver_whose_interface_is_down_is_refused_by_name(
     device: Path, tmp_path: Path, files: dict[str, str]
 ) -> None:
     bind(device, "ixgbe", "eth7", **files)
-    PciDevice(ADDRESS, tmp_path).check_unused()
+    with pytest.raises(EnvironmentLacks) as caught:
+        PciDevice(ADDRESS, tmp_path).check_unused()
+    assert str(caught.value) == (
+        f"PCI device {ADDRESS} belongs to its kernel driver ixgbe; unbind the driver first "
+        f"(echo {ADDRESS} > {tmp_path}/bus/pci/drivers/ixgbe/unbind)"
+    )
 
 
-def test_mapping_enables_memory_space_and_bus_mastering_is_separate(
+@pytest.mark.parametrize("driver", ["vfio-pci", "uio_pci_generic", "igb_uio"])
+def test_a_driver_that_hands_the_device_over_is_accepted(
+    device: Path, tmp_path: Path, driver: str
+) -> None:
+    bind(device, driver, "none")
+    PciDevice(ADDRESS, tmp_path).take(BAR_BYTES).close()
+
+
+def test_an_interface_without_a_driver_has_one_all_the_same(device: Path, tmp_path: Path) -> None:
+    (device / "net" / "eth7").mkdir(parents=True)
+    with pytest.raises(EnvironmentLacks, match=r"kernel driver \(unknown\).*lspci -k"):
+        PciDevice(ADDRESS, tmp_path).take(BAR_BYTES)
+
+
+def test_a_driver_that_comes_during_the_checks_is_refused(
+    device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first check finds no driver, and then one is bound."""
+    checked = []
+
+    def check(self: PciDevice) -> None:
+        checked.append(self)
+        if len(checked) == 1:
+            bind(device, "ixgbe", "eth7")
+        else:
+            original(self)
+
+    original = PciDevice.check_unused
+    monkeypatch.setattr(PciDevice, "check_unused", check)
+    with pytest.raises(EnvironmentLacks, match="kernel driver ixgbe"):
+        PciDevice(ADDRESS, tmp_path).take(BAR_BYTES)
+    (device / "driver").unlink()
+    (device / "net" / "eth7").rmdir()
+    (device / "net").rmdir()
+    PciDevice(ADDRESS, tmp_path).take(BAR_BYTES).close()  # its lock was released
+
+
+def test_registers_that_a_driver_of_the_kernel_uses(
+    device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel with IO_STRICT_DEVMEM refuses with EINVAL."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("ringline.pipeline.ports.pci.mmap.mmap", refuse)
+    with pytest.raises(EnvironmentLacks, match=r"resource0 cannot be mapped.*/proc/iomem"):
+        PciDevice(ADDRESS, tmp_path).take(BAR_BYTES)
+
+
+def test_taking_writes_nothing_and_bus_mastering_is_separate_from_memory_space(
     device: Path, tmp_path: Path
 ) -> None:
     pci = PciDevice(ADDRESS, tmp_path)
     assert (device / "config").read_bytes()[4:6] == b"\x40\x01"  # no driver has used it
-    pci.map_bar(BAR_BYTES).close()
+    pci.take(BAR_BYTES).close()
+    assert (device / "config").read_bytes()[4:6] == b"\x40\x01"
+    pci.enable_memory()
     assert (device / "config").read_bytes()[4:6] == b"\x42\x01"
     pci.set_bus_mastering(True)
     assert (device / "config").read_bytes()[4:6] == b"\x46\x01"
@@ -96,13 +157,46 @@ def test_dma_can_be_stopped_by_another_process(
 ) -> None:
     monkeypatch.setenv("RINGLINE_SYSFS", str(tmp_path))
     PciDevice(ADDRESS, tmp_path).set_bus_mastering(True)
-    stop_dma(ADDRESS)
+    assert stop_dma(ADDRESS) == ""
     assert not (device / "config").read_bytes()[4] & 4
-    stop_dma("0000:99:00.0")  # a device that was removed: does nothing
+    assert "is gone" in stop_dma("0000:99:00.0")
+
+
+def test_dma_of_a_card_that_somebody_else_has_goes_on(
+    device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RINGLINE_SYSFS", str(tmp_path))
+    PciDevice(ADDRESS, tmp_path).set_bus_mastering(True)
+    before = (device / "config").read_bytes()
+    bar = PciDevice(ADDRESS, tmp_path).take(BAR_BYTES)
+    assert f"belongs to process {os.getpid()} now" in stop_dma(ADDRESS, patience=0.0)
+    bar.close()
+    bind(device, "ixgbe", "eth7")
+    assert "belongs to the kernel driver ixgbe now" in stop_dma(ADDRESS)
+    assert (device / "config").read_bytes() == before
+
+
+def test_dma_is_stopped_while_our_own_driver_hangs(
+    device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that hangs in the kernel keeps its lock, even after SIGKILL."""
+    monkeypatch.setenv("RINGLINE_SYSFS", str(tmp_path))
+    PciDevice(ADDRESS, tmp_path).set_bus_mastering(True)
+    code = "import fcntl,sys; f=open(sys.argv[1]); fcntl.flock(f,2); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(device / "resource0")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert stop_dma(ADDRESS, patience=0.0) == ""
+        child.kill()
+    assert not (device / "config").read_bytes()[4] & 4
 
 
 def test_a_bar_is_the_file_itself(device: Path, tmp_path: Path) -> None:
-    bar = PciDevice(ADDRESS, tmp_path).map_bar(BAR_BYTES)
+    bar = PciDevice(ADDRESS, tmp_path).take(BAR_BYTES)
     try:
         bar.write32(0x18, 0x01020304)
         assert (device / "resource0").read_bytes()[0x18:0x1C] == b"\x04\x03\x02\x01"
@@ -116,21 +210,21 @@ def test_a_bar_is_the_file_itself(device: Path, tmp_path: Path) -> None:
 def test_a_bar_that_is_too_small_is_an_error_with_both_sizes(device: Path, tmp_path: Path) -> None:
     (device / "resource0").write_bytes(bytes(4096))
     with pytest.raises(EnvironmentLacks, match=r"4096 bytes.*131072"):
-        PciDevice(ADDRESS, tmp_path).map_bar(BAR_BYTES)
+        PciDevice(ADDRESS, tmp_path).take(BAR_BYTES)
 
 
 def test_a_bar_that_is_missing_is_named(device: Path, tmp_path: Path) -> None:
     (device / "resource0").unlink()
     with pytest.raises(EnvironmentLacks, match="resource0: No such file"):
-        PciDevice(ADDRESS, tmp_path).map_bar(BAR_BYTES)
+        PciDevice(ADDRESS, tmp_path).take(BAR_BYTES)
 
 
 def test_two_drivers_cannot_have_one_card(device: Path, tmp_path: Path) -> None:
-    bar = PciDevice(ADDRESS, tmp_path).map_bar(BAR_BYTES)
+    bar = PciDevice(ADDRESS, tmp_path).take(BAR_BYTES)
     with pytest.raises(EnvironmentLacks, match="another instance"):
-        PciDevice(ADDRESS, tmp_path).map_bar(BAR_BYTES)
+        PciDevice(ADDRESS, tmp_path).take(BAR_BYTES)
     bar.close()
-    PciDevice(ADDRESS, tmp_path).map_bar(BAR_BYTES).close()
+    PciDevice(ADDRESS, tmp_path).take(BAR_BYTES).close()
     with pytest.raises(AttributeError):
         bar.read32(0)
 

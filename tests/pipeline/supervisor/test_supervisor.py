@@ -347,12 +347,19 @@ def test_dma_stops_when_the_driver_did_not_stop_its_cards(trial: Trial, driver: 
     assert trial.dma_stopped == (["0000:99:00.0"] if driver == "crashes" else [])
 
 
-def test_descriptor_memory_names_the_cards_of_the_instance(instance: Callable[[], str]) -> None:
-    """The next start stops their DMA if this run was killed. No worker can write there."""
+def test_a_card_that_the_driver_did_not_take_is_not_stopped(trial: Trial) -> None:
+    outcome = trial.run("well", driver="crashes", device="pci:0000:99:00.1")
+    assert outcome.error is not None
+    assert trial.dma_stopped == []
+
+
+def test_descriptor_memory_names_no_card_before_the_driver_takes_one(
+    instance: Callable[[], str],
+) -> None:
     port = PortConfig("wan", "pci:0000:99:00.0")
     config = Config(name=instance(), ports=(port,), workers=(WorkerConfig(),))
     with Instance(config, lambda address: None) as made:
-        assert made.descriptors.segment.pci == ["0000:99:00.0"]
+        assert made.descriptors.segment.pci == []
 
 
 def test_a_control_turn_can_be_requested(instance: Callable[[], str]) -> None:

@@ -7,7 +7,7 @@ Usage: driver.py MODE. Modes:
  miscounts  its books do not balance
  forgets    does not settle a queue for a successor
  deaf       closes its socket, and its heart beats on
- crashes    exits when told to drain
+ crashes    takes the card 0000:99:00.0, if it is configured; exits when told to drain
  stubborn   does not stop, ignores SIGABRT
  hangs      has no heartbeat
  finishes   sends `finished` at once
@@ -55,6 +55,9 @@ def serve(control: Control, mode: str) -> int:
             return 3
         if what == "open" and mode != "mute":
             lane = Segment.attach(descriptors[2])
+            device = message["config"]["ports"][0]["device"]
+            if mode == "crashes" and device == "pci:0000:99:00.0":
+                Segment.attach(descriptors[0]).note_pci("0000:99:00.0")
             control.send({"event": "opened"})
         elif what == "begin":
             control.send({"event": "ready", "ports": [PORT]})

@@ -1,0 +1,41 @@
+"""`ringline cleanup`: stop and remove what a killed instance left, without starting another one.
+
+The next start of the instance does the same. Until then, a card that the killed driver could not
+stop still writes into memory that nobody else can use.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ringline.pipeline.configuration.schema import check_name
+from ringline.pipeline.configuration.toml import read_file
+from ringline.pipeline.ports import pci
+from ringline.pipeline.telemetry import status_socket
+from ringline.shm.errors import ConfigurationError
+from ringline.shm.segments import remove_stale
+
+
+def cleanup(path: str) -> str:
+    """Clean up after the instance that the configuration at `path` names; says what was done.
+
+    Only the key `name` of the file is read: other mistakes in it do not matter here. Raises
+    ConfigurationError for a wrong file or name, EnvironmentLacks when the instance runs or one of
+    its cards cannot be stopped: then its memory stays.
+    """
+    name = read_file(Path(path)).get("name", "ringline")
+    if not isinstance(name, str) or check_name(name):
+        wrong = check_name(name) if isinstance(name, str) else "must be a string"
+        raise ConfigurationError(f"{path}: name: {wrong}")
+    done: list[str] = []
+
+    def stop(address: str) -> None:
+        left_alone = pci.stop_dma(address)
+        done.append(left_alone or f"DMA of PCI device {address} was stopped")
+
+    removed = remove_stale(name, stop)
+    if removed:
+        files = "1 file" if len(removed) == 1 else f"{len(removed)} files"
+        done.append(f"{files} in shared memory removed")
+    done += [f"{path} removed" for path in status_socket.remove_dead(name)]
+    return f"{path}: instance {name}: {'; '.join(done) or 'nothing was left'}"
