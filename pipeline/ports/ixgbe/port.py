@@ -125,7 +125,11 @@ class IxgbePort(Port):
         """
         if self._device is not None and self._note is not None:
             self._note.note_pci(self._device.address)
-            self._device.enable_memory()
+            try:
+                self._device.enable_memory()
+            except EnvironmentLacks:
+                self._note.forget_pci(self._device.address)
+                raise
 
     def stop_receiving(self) -> None:
         self._card.begin_call(self.limits.stop_receiving)
