@@ -38,6 +38,7 @@ from ringline.pipeline.configuration import deadlines
 from ringline.shm._shm import lib as shm
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.owners import holder
+from ringline.shm.segments import Segment
 
 _COMMAND = 4  # offset of the command register in configuration space
 _MEMORY_SPACE = 0x2
@@ -211,6 +212,44 @@ class PciDevice:
             raise _unusable(path, error) from None
         except ValueError:
             raise EnvironmentLacks(f"{path} does not hold a hexadecimal number") from None
+
+
+class TakenCard:
+    """A card that this process has taken. Before `take`, and for a simulated card, there is none,
+    and nothing is written."""
+
+    def __init__(self) -> None:
+        self._device: PciDevice | None = None
+        self._note: Segment | None = None
+
+    def take(self, device: PciDevice, min_bytes: int) -> MappedBar:
+        """See `PciDevice.take`."""
+        bar = device.take(min_bytes)
+        self._device = device
+        return bar
+
+    def write_first(self, note: Segment) -> None:
+        """Note in the header of the segment `note` that the card is taken, then write to the card
+        for the first time.
+
+        Whatever becomes of this process, the note makes somebody switch off the card's DMA.
+        """
+        if self._device is None:
+            return
+        note.note_pci(self._device.address)
+        try:
+            self._device.enable_memory()
+        except EnvironmentLacks:
+            note.forget_pci(self._device.address)
+            raise
+        self._note = note
+
+    def set_bus_mastering(self, on: bool) -> None:
+        """Allow or forbid DMA. A card without DMA need not be stopped: its note is removed."""
+        if self._device is not None and self._note is not None:
+            self._device.set_bus_mastering(on)
+            if not on:
+                self._note.forget_pci(self._device.address)
 
 
 class MappedBar:
