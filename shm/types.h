@@ -68,7 +68,8 @@ struct rl_segment_header {
     uint32_t generation;
     char instance[64];
     char what[64];
-    char pci[256]; /* PCI addresses, separated by blanks: stop their DMA before unlinking */
+    char pci[256]; /* PCI addresses, separated by blanks: stop their DMA before unlinking. One
+                    * that begins with - is forgotten */
 };
 #define RL_SEGMENT_DESCRIPTORS 1
 #define RL_SEGMENT_PACKETS 2

@@ -23,6 +23,7 @@ Guarantees (tests in tests/e2e/test_hands_off.py):
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -37,6 +38,7 @@ from ringline.pipeline.configuration import deadlines
 from ringline.shm._shm import lib as shm
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.owners import holder
+from ringline.shm.segments import Segment
 
 _COMMAND = 4  # offset of the command register in configuration space
 _MEMORY_SPACE = 0x2
@@ -75,6 +77,8 @@ def stop_dma(address: str, patience: float = deadlines.CARD_FREE) -> str:
     device = PciDevice(address, sysfs_root())
     if driver := device.kernel_driver:
         return f"PCI device {address} belongs to the kernel driver {driver} now"
+    if other := device.user:
+        return f"PCI device {address} belongs to {_process(other)} now"
     path = device.folder / "resource0"
     try:
         file = path.open("rb", buffering=0)
@@ -123,10 +127,26 @@ class PciDevice:
         # Such an interface has a driver, even if the link to it is missing.
         return "(unknown)" if any((self.folder / "net").glob("*")) else None
 
+    @property
+    def user(self) -> int | None:
+        """A process to which vfio-pci or a uio driver has handed the device; None without one.
+
+        Such a process, for example a virtual machine, does not lock `resource0`.
+        """
+        nodes = {f"/dev/{node.name}" for node in (self.folder / "uio").glob("uio*")}
+        nodes |= {f"/dev/vfio/devices/{node.name}" for node in (self.folder / "vfio-dev").glob("*")}
+        if (group := self.folder / "iommu_group").exists():
+            nodes.add(f"/dev/vfio/{group.resolve().name}")
+        return _process_with(nodes) if nodes else None
+
     def check_unused(self) -> None:
-        """Raise `EnvironmentLacks` when a kernel driver uses the device."""
+        """Raise `EnvironmentLacks` when a kernel driver or another process uses the device."""
         driver = self.kernel_driver
         if driver is None:
+            if other := self.user:
+                raise EnvironmentLacks(
+                    f"PCI device {self.address} is in use by {_process(other)}; stop that first"
+                )
             return
         unbind = f"echo {self.address} > {self.folder.parents[1]}/drivers/{driver}/unbind"
         if driver == "(unknown)":
@@ -192,6 +212,44 @@ class PciDevice:
             raise _unusable(path, error) from None
         except ValueError:
             raise EnvironmentLacks(f"{path} does not hold a hexadecimal number") from None
+
+
+class TakenCard:
+    """A card that this process has taken. Before `take`, and for a simulated card, there is none,
+    and nothing is written."""
+
+    def __init__(self) -> None:
+        self._device: PciDevice | None = None
+        self._note: Segment | None = None
+
+    def take(self, device: PciDevice, min_bytes: int) -> MappedBar:
+        """See `PciDevice.take`."""
+        bar = device.take(min_bytes)
+        self._device = device
+        return bar
+
+    def write_first(self, note: Segment) -> None:
+        """Note in the header of the segment `note` that the card is taken, then write to the card
+        for the first time.
+
+        Whatever becomes of this process, the note makes somebody switch off the card's DMA.
+        """
+        if self._device is None:
+            return
+        note.note_pci(self._device.address)
+        try:
+            self._device.enable_memory()
+        except EnvironmentLacks:
+            note.forget_pci(self._device.address)
+            raise
+        self._note = note
+
+    def set_bus_mastering(self, on: bool) -> None:
+        """Allow or forbid DMA. A card without DMA need not be stopped: its note is removed."""
+        if self._device is not None and self._note is not None:
+            self._device.set_bus_mastering(on)
+            if not on:
+                self._note.forget_pci(self._device.address)
 
 
 class MappedBar:
@@ -267,6 +325,18 @@ def _lock(file: BinaryIO) -> int | None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return holder(file.fileno())
+    return None
+
+
+def _process_with(nodes: set[str]) -> int | None:
+    """Another process that has one of these device files open, as far as this user can see."""
+    mine = str(os.getpid())
+    for pid in (name for name in os.listdir("/proc") if name.isdigit() and name != mine):
+        with contextlib.suppress(OSError):
+            for file in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"/proc/{pid}/fd/{file}") in nodes:
+                        return int(pid)
     return None
 
 

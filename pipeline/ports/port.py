@@ -6,11 +6,14 @@ find the card, start and stop it, read its link and its statistics.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline.configuration.deadlines import PortLimits
+from ringline.shm.errors import EnvironmentLacks, HardwareError
 
 if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
@@ -44,6 +47,7 @@ class Port(ABC):
     real card and for a model in another process."""
     limits = PortLimits()
     """How long each call may wait; the driver sets the port's share."""
+    _stop_errors: tuple[str, ...] = ()
     mac: str
     """The card's MAC address, as `02:00:00:00:00:01`; empty before the first `start`."""
 
@@ -105,10 +109,19 @@ class Port(ABC):
 
     def trouble(self) -> str | None:
         """A problem that only the operator can solve, for example a disk too full to record to;
-        None when there is none."""
-        return None
+        None when there is none. Here: the first error of a stop."""
+        return next(iter(self._stop_errors), None)
 
     def faults(self) -> list[str]:
         """Errors of `stop`, and requests to a simulated card that the chip would refuse, as
         sentences."""
-        return []
+        return list(self._stop_errors)
+
+    @contextlib.contextmanager
+    def _noting_errors(self, card: str) -> Iterator[None]:
+        """Keep an error of a stop, which goes on. `card` is the name with which it begins."""
+        try:
+            yield
+        except (HardwareError, EnvironmentLacks) as error:
+            said = str(error).removeprefix(f"{card}: ")
+            self._stop_errors = (*self._stop_errors, f"while the port was being stopped: {said}")

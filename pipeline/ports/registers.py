@@ -24,6 +24,7 @@ Guarantees (tests in tests/pipeline/ports/test_registers.py):
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -243,13 +244,22 @@ class Register:
 class Registers:
     """The registers of a table, by name: `registers.CTRL`, `registers.RXDCTL[3]`.
 
-    Errors begin with `card`, the name of the card.
+    Errors begin with `card`, the name of the card. A handshake may take `register_seconds`, and
+    less when the time of the whole call is over, which `begin_call` sets: the supervisor waits for
+    calls, not for registers.
     """
 
     def __init__(
-        self, access: RegisterAccess, definitions: dict[str, Definition], card: str
+        self,
+        access: RegisterAccess,
+        definitions: dict[str, Definition],
+        card: str,
+        register_seconds: float = math.inf,
     ) -> None:
+        self.name = card
         self._access = access
+        self._register_seconds = register_seconds
+        self._until = math.inf
         self._registers = {
             name: Register(access, definition, card) for name, definition in definitions.items()
         }
@@ -262,6 +272,15 @@ class Registers:
 
     def __iter__(self) -> Iterator[Register]:
         return iter(self._registers.values())
+
+    def begin_call(self, seconds: float) -> None:
+        """All waits from now until the next call may take `seconds` together."""
+        self._until = time.monotonic() + seconds
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long the next handshake may take."""
+        return max(0.0, min(self._register_seconds, self._until - time.monotonic()))
 
     def relax(self) -> None:
         """Wait a moment between two reads."""

@@ -146,7 +146,8 @@ def test_what_a_killed_service_leaves_is_removed_by_the_unit(
     name, address = instance(), "0000:03:00.0"
     config = tmp_path / f"{name}.toml"
     config.write_text(
-        f'name = "{name}"\n[port.wan]\ndevice = "sim:82599"\n[metrics]\nlisten = "off"\n'
+        f'name = "{name}"\nmemory.hugepages = "off"\nmetrics.listen = "off"\n'
+        '[port.wan]\ndevice = "sim:82599"\n'
     )
     card = tmp_path / "sys" / "bus" / "pci" / "devices" / address
     card.mkdir(parents=True)
@@ -163,11 +164,14 @@ def test_what_a_killed_service_leaves_is_removed_by_the_unit(
     with subprocess.Popen(
         command.split(), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as service:
-        wait_for_message(manager, "READY=1")
-        descriptors = Segment.attach(os.open(f"/dev/shm/ringline.{name}.descriptors", os.O_RDWR))
-        descriptors.note_pci(address)  # as if the driver had taken the card
-        descriptors.close()
-        service.kill()
+        try:
+            wait_for_message(manager, "READY=1")
+            path = f"/dev/shm/ringline.{name}.descriptors"
+            descriptors = Segment.attach(os.open(path, os.O_RDWR))
+            descriptors.note_pci(address)  # as if the driver had taken the card
+            descriptors.close()
+        finally:
+            service.kill()
     assert segments_of(name)
     command = setting("ExecStopPost").replace("$$", "$")
     words = [word.replace("/etc/ringline/%i.toml", str(config)) for word in shlex.split(command)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 
 from ringline.pipeline.configuration.config import PortConfig
@@ -17,9 +15,6 @@ class Card(Registers):
     The code relies only on registers that keep what was written: the card may be a model in
     another process that polls plain memory. `rx` and `tx` are the descriptor rings, by queue:
     (device address, number of descriptors).
-
-    A handshake raises `HardwareError` after `register_seconds`, and earlier when the time of the
-    whole call is over, which `begin_call` sets: the supervisor waits for calls, not for registers.
     """
 
     def __init__(
@@ -29,23 +24,12 @@ class Card(Registers):
         bus_mastering: Callable[[bool], None],
         register_seconds: float,
     ) -> None:
-        self.name = f"port {config.name} ({config.device})"
-        super().__init__(access, REGISTERS, self.name)
+        name = f"port {config.name} ({config.device})"
+        super().__init__(access, REGISTERS, name, register_seconds)
         self.config = config
         self.rx: list[tuple[int, int]] = []
         self.tx: list[tuple[int, int]] = []
         self.bus_mastering = bus_mastering
-        self._register_seconds = register_seconds
-        self._until = math.inf
-
-    def begin_call(self, seconds: float) -> None:
-        """All waits from now until the next call may take `seconds` together."""
-        self._until = time.monotonic() + seconds
-
-    @property
-    def wait_seconds(self) -> float:
-        """How long the next handshake may take."""
-        return max(0.0, min(self._register_seconds, self._until - time.monotonic()))
 
     def switch_receiver(self, *, on: bool) -> None:
         """RXCTRL, changed while the receive security path is stopped: otherwise DMA may hang

@@ -16,19 +16,13 @@ from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.ixgbe import initialisation
 from ringline.pipeline.ports.ixgbe.card import Card
 from ringline.pipeline.ports.ixgbe.registers import QUEUE_STATISTICS, REGISTERS, STATISTICS
-from ringline.pipeline.ports.pci import PciDevice
+from ringline.pipeline.ports.pci import PciDevice, TakenCard
 from ringline.pipeline.ports.port import Link, Port
 from ringline.pipeline.ports.registers import Register, RegisterAccess
-from ringline.shm.errors import (
-    ConfigurationError,
-    EnvironmentLacks,
-    HardwareError,
-    RinglineError,
-)
+from ringline.shm.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
-    from ringline.shm.segments import Segment
 
 QUEUES_MAX = 16  # that RSS can address; the 82599 has 128 of each kind
 SPEEDS = {1: 100, 2: 1000, 3: 10000}  # LINKS.SPEED in Mbit/s
@@ -63,29 +57,24 @@ class IxgbePort(Port):
             setattr(self.c_port, burst, ffi.addressof(lib, f"rl_ixgbe_{burst}"))
         self._access: RegisterAccess | None = None
         self._running = self._receiving = False
-        self._device: PciDevice | None = None  # of a real card
-        self._note: Segment | None = None  # its header names the cards that may do DMA
-        self._faults: list[str] = []
-        self._unstopped: str | None = None  # why the card could not be stopped
+        self._taken = TakenCard()
 
     # -- a simulated card overrides these ------------------------------------------------
 
     def _map_registers(self) -> RegisterAccess:
         """Take the card for this process alone, and map its registers."""
-        self._device = PciDevice(self._config.device.removeprefix("pci:"), self._sysfs)
-        return self._device.take(max(register.end for register in REGISTERS.values()))
+        device = PciDevice(self._config.device.removeprefix("pci:"), self._sysfs)
+        return self._taken.take(device, max(register.end for register in REGISTERS.values()))
 
     def _set_bus_mastering(self, on: bool) -> None:
         """Allow or forbid DMA by the card."""
-        if self._device is not None:
-            self._device.set_bus_mastering(on)
+        self._taken.set_bus_mastering(on)
 
     # -- life cycle ------------------------------------------------------------------------
 
     def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
         self.c_port.memory = memory
         self._access = self._map_registers()
-        self._note = descriptors.segment
         card = Card(self._access, self._config, self._set_bus_mastering, self.limits.register)
 
         def place(c_ring: Any, tail: Register, count: int) -> tuple[int, int]:
@@ -98,7 +87,7 @@ class IxgbePort(Port):
         for q in range(self._config.queues):
             card.rx.append(place(self._c.rx[q], card.RDT[q], self._config.rx_descriptors))
             card.tx.append(place(self._c.tx[q], card.TDT[q], self._config.tx_descriptors))
-        self._card = card
+        self._card, self._note = card, descriptors.segment
 
     def start(self) -> None:
         if not lib.rl_ixgbe_post(self._c):
@@ -107,9 +96,9 @@ class IxgbePort(Port):
                 f"memory.buffers: port {self.name} needs {queues} x {count} = {queues * count} "
                 f"for its RX descriptors, and {self.c_port.memory.free_count} are free"
             )
-        self._write_first()
+        self._taken.write_first(self._note)
         self._running = self._receiving = True
-        self._unstopped = None
+        self._stop_errors = ()
         self._card.begin_call(self.limits.start - self.limits.link)
         for step in self.steps:
             step(self._card)
@@ -118,40 +107,27 @@ class IxgbePort(Port):
         while not self.link().up and time.monotonic() < deadline:
             self._card.relax()
 
-    def _write_first(self) -> None:
-        """Note that the card is taken, then write to it for the first time.
-
-        Whatever becomes of this process, the note makes somebody switch off the card's DMA.
-        """
-        if self._device is not None and self._note is not None:
-            self._note.note_pci(self._device.address)
-            self._device.enable_memory()
-
     def stop_receiving(self) -> None:
         self._card.begin_call(self.limits.stop_receiving)
-        try:
+        with self._noting_errors(self._card.name):
             self._stop_receiver()
-        except HardwareError as error:
-            self._failed_to_stop(error)
 
     def _stop_receiver(self) -> None:
         if self._receiving:
             self._receiving = False
             self._card.switch_receiver(on=False)
 
-    def stop(self) -> None:
-        self._stop(self.limits.stop)
-
-    def _stop(self, seconds: float) -> None:
+    def stop(self, seconds: float | None = None) -> None:
+        seconds = self.limits.stop if seconds is None else seconds
         if not self._running:
             return
         self._running = False
         self.c_port.ready = 0
         card, queues, begin = self._card, range(self._config.queues), time.monotonic()
-        if self._unstopped or not self.mac:
+        if self._stop_errors or not self.mac:
             seconds = min(seconds, 0.1)  # the card has not answered before
         card.begin_call(seconds)
-        try:
+        with self._noting_errors(card.name):
             self._stop_receiver()
             for queue in queues:
                 card.switch_queue(card.RXDCTL[queue], on=False)
@@ -163,28 +139,15 @@ class IxgbePort(Port):
             for queue in queues:
                 card.switch_queue(card.TXDCTL[queue], on=False)
             initialisation.disable_master(card)
-        except HardwareError as error:
-            self._failed_to_stop(error)
-        try:
+        with self._noting_errors(card.name):
             self._set_bus_mastering(False)
-            if self._device is not None and self._note is not None:
-                self._note.forget_pci(self._device.address)
-        except (HardwareError, EnvironmentLacks) as error:
-            self._failed_to_stop(error)
-        finally:
-            lib.rl_ixgbe_return_all(self._c)
-
-    def _failed_to_stop(self, error: RinglineError) -> None:
-        """Keep an error of the stop, which goes on; the first one is for the operator."""
-        said = str(error).removeprefix(f"{self._card.name}: ")
-        self._faults.append(f"while the port was being stopped: {said}")
-        self._unstopped = self._unstopped or self._faults[-1]
+        lib.rl_ixgbe_return_all(self._c)
 
     def close(self) -> None:
         if self._access is not None:
-            self._stop(self.limits.abandon)
+            self.stop(self.limits.abandon)
             self._access.close()
-            self._access = self._note = None
+            self._access = None
 
     # -- state and counters ------------------------------------------------------------------
 
@@ -210,12 +173,6 @@ class IxgbePort(Port):
     def scan(self, seen: Any) -> None:
         for rings in (self._c.rx, self._c.tx):
             lib.rl_ixgbe_scan(rings, self._config.queues, seen)
-
-    def faults(self) -> list[str]:
-        return list(self._faults)
-
-    def trouble(self) -> str | None:
-        return self._unstopped
 
 
 def descriptor_flags(vlan_strip: bool) -> list[int]:

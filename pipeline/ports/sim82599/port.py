@@ -90,6 +90,7 @@ class Sim82599Port(IxgbePort):
         self._sim_card: Any = None  # cdata struct rl_sim_card *, wherever the model runs
         self._windows: list[tuple[int, int, int]] = []
         self._wire: dict[str, int] = {}
+        self._final_faults: list[str] = []
 
     def use_card(self, fd: int) -> None:
         """Attach the segment of a card in another process. Takes ownership of `fd`."""
@@ -126,9 +127,9 @@ class Sim82599Port(IxgbePort):
             self._access.bus_master(on)
 
     def close(self) -> None:
-        self._stop(self.limits.abandon)
+        self.stop(self.limits.abandon)
         if self._sim_card is not None:
-            self._wire, self._faults = self.wire_statistics(), self.faults()
+            self._wire, self._final_faults = self.wire_statistics(), self.faults()
             self._model = self._sim_card = self.step = None
         super().close()
         if self._segment is not None:
@@ -152,7 +153,7 @@ class Sim82599Port(IxgbePort):
 
     def faults(self) -> list[str]:
         if self._sim_card is None:
-            return super().faults()
+            return self._final_faults or super().faults()
         ended = self._recording_ended()
         return super().faults() + model.faults(self._sim_card) + ([ended] if ended else [])
 

@@ -95,6 +95,42 @@ def test_a_driver_that_hands_the_device_over_is_accepted(
     PciDevice(ADDRESS, tmp_path).take(BAR_BYTES).close()
 
 
+@pytest.mark.parametrize("kind", ["uio", "vfio-dev", "iommu_group"])
+def test_a_device_that_another_process_has_through_such_a_driver_is_refused(
+    device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """For example a virtual machine: it does not lock the registers."""
+    monkeypatch.setenv("RINGLINE_SYSFS", str(tmp_path))
+    PciDevice(ADDRESS, tmp_path).set_bus_mastering(True)
+    before = (device / "config").read_bytes()
+    group = tmp_path / "null"  # stands for the number of a group: a device file in /dev
+    if kind == "iommu_group":
+        group.mkdir()
+        (device / "iommu_group").symlink_to(group)
+    else:
+        (device / kind / "uio9null").mkdir(parents=True)
+    node = {
+        "uio": "/dev/uio9null",
+        "vfio-dev": "/dev/vfio/devices/uio9null",
+        "iommu_group": "/dev/vfio/null",
+    }[kind]
+    readlink = os.readlink
+    monkeypatch.setattr(
+        os, "readlink", lambda path: node if readlink(path) == "/dev/zero" else readlink(path)
+    )
+    PciDevice(ADDRESS, tmp_path).take(BAR_BYTES).close()
+    with (
+        open("/dev/zero", "rb") as zero,
+        subprocess.Popen(["sleep", "60"], stdin=zero) as other,
+    ):
+        zero.close()
+        with pytest.raises(EnvironmentLacks, match=rf"in use by process {other.pid}; stop"):
+            PciDevice(ADDRESS, tmp_path).take(BAR_BYTES)
+        assert f"belongs to process {other.pid} now" in stop_dma(ADDRESS)
+        other.kill()
+    assert (device / "config").read_bytes() == before
+
+
 def test_an_interface_without_a_driver_has_one_all_the_same(device: Path, tmp_path: Path) -> None:
     (device / "net" / "eth7").mkdir(parents=True)
     with pytest.raises(EnvironmentLacks, match=r"kernel driver \(unknown\).*lspci -k"):
