@@ -12,6 +12,8 @@
  *  G3  a peer index out of range is reported as RL_RING_FAULT and never used to compute an
  *      address (test_hostile_peer_index)
  *  G4  no function waits, allocates or makes a system call (test_full_and_empty_return_at_once)
+ *  G5  a copied reference is not read from the ring again
+ *      (tests/test_memory_order.py: test_a_reference_is_not_read_again_after_it_was_copied)
  *
  * Assumptions:
  *  A1  one producer and one consumer, each with its rl_ring_end in private memory

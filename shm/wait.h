@@ -5,6 +5,9 @@
  * timeout ends it
  * (tests/shm/test_ring.py: test_a_sleeper_is_woken_or_wakes_by_itself)
  * (tests/shm/test_ring_stress.py: test_no_lost_wakeup, test_without_the_fences_a_wakeup_is_lost)
+ * (tests/test_memory_order.py:
+ * test_a_producer_has_a_full_fence_before_it_reads_whether_the_consumer_sleeps,
+ * test_a_consumer_has_a_full_fence_between_its_flag_and_its_last_look)
  *
  * Order of memory accesses. Each side stores its own word and then loads the other's:
  *

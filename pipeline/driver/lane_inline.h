@@ -3,7 +3,8 @@
  *
  * Guarantees (tests in tests/pipeline/driver/test_lane_hostile_worker.py):
  *  - no reference reaches a card unless its buffer is this worker's, its frame lies inside the
- *    buffer, and its port exists (test_an_invalid_reference_is_counted_and_refused)
+ *    buffer, and its port exists (test_an_invalid_reference_is_counted_and_refused,
+ *    test_a_frame_at_the_limits_is_sent)
  *  - a buffer cannot be returned twice, nor by a worker that does not hold it
  *    (test_a_buffer_cannot_be_returned_twice, test_a_worker_cannot_return_what_another_holds)
  *  - a full TX ring loses nothing (tests/pipeline/driver/test_lane_waiting.py:

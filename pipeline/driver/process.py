@@ -10,6 +10,10 @@ even if it was itself stopped by SIGSTOP (shm/child_main.py).
 Guarantees (tests in tests/pipeline/driver/test_process.py):
  - statistics are not sent to a supervisor that does not read; its messages are still answered
    (test_a_supervisor_that_does_not_read_does_not_stop_the_driver)
+ - Finished and Drained are sent when no packet is in flight, Drained also at its deadline
+   (test_the_driver_is_finished_only_when_nothing_is_in_flight,
+   test_the_driver_is_drained_only_when_nothing_is_in_flight,
+   test_a_drain_ends_at_its_deadline_with_the_number_of_packets_in_flight)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Guarantees (tests in tests/pipeline/supervisor/test_heartbeat.py):
  - time in which the supervisor itself does not run adds at most `cap` seconds of silence
-   (test_silence_counts_only_while_the_supervisor_runs)
+   (test_silence_counts_only_while_the_supervisor_runs, test_a_pause_of_the_machine_ends_no_child)
 """
 
 from __future__ import annotations

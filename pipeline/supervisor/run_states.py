@@ -23,8 +23,9 @@ Guarantees (tests in tests/pipeline/supervisor/test_run_states.py):
    (test_every_run_ends)
  - a stage that waits for a child has a deadline
    (test_every_stage_that_waits_for_a_child_has_a_deadline)
- - if the driver dies, DMA stops first, and its books are settled
-   (test_a_dead_driver_stops_dma_first_and_its_books_are_settled)
+ - if the driver dies, in any stage, DMA stops first, and its books are settled
+   (test_a_dead_driver_stops_dma_first_and_its_books_are_settled,
+   test_dma_stops_first_in_every_stage_in_which_the_driver_may_die)
  - the books are settled exactly when the driver did not close them
    (test_books_are_settled_unless_the_driver_closed_them)
  - a repeated STOP does not extend the drain

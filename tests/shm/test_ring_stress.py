@@ -1,4 +1,4 @@
-"""G1, G2 and G5 of ring.h with real threads and real processes (ring_stress.c)."""
+"""G1 and G2 of ring.h and the guarantee of wait.h with threads and processes (ring_stress.c)."""
 
 from __future__ import annotations
 

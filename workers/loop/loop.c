@@ -7,6 +7,7 @@
  *      (test_at_most_one_batch_is_in_the_worker)
  *  W3  a verdict on `out` is a port of this instance, a drop or an error, for any
  *      verdict of the plugin
+ *      (test_the_verdict_of_a_created_packet_is_checked_too)
  *      (tests/workers/tiers/test_contract.py: test_every_tier_keeps_the_contract)
  *  W4  rl_worker_run returns to Python every `turn_ticks`, also when `in` is empty or
  *      `out` is full (test_turns_come_when_the_peer_is_silent)
@@ -147,13 +148,13 @@ static void finish_batch(struct rl_worker *worker)
     uint32_t invalid = batch->count - forwarded - dropped - errors;
     worker->total = batch->count + batch->created;
     worker->sent = 0;
-    for (uint32_t i = 0; i < worker->total && invalid; i++) {
+    /* Usually this loop passes over created packets only. Their verdicts are not in `invalid`. */
+    for (uint32_t i = invalid ? 0 : batch->count; i < worker->total; i++) {
         uint8_t *verdict = &batch->packets[i].port;
         if (*verdict >= batch->ports && *verdict != RL_VERDICT_DROP)
             *verdict = RL_VERDICT_ERROR;
+        created += i >= batch->count && *verdict < batch->ports;
     }
-    for (uint32_t i = batch->count; i < worker->total; i++)
-        created += batch->packets[i].port < batch->ports;
     counters->forwarded += forwarded;
     counters->dropped += dropped;
     counters->plugin_errors += errors;

@@ -420,3 +420,14 @@ def test_a_listen_address_is_accepted_or_refused(text: str) -> None:
     assert (schema.check_listen(text) is None) == (where is not None or text == "off")
     if where is not None:
         assert 0 <= where[1] <= 65535
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+def test_a_listen_port_is_at_most_65535(host: str) -> None:
+    assert schema.parse_listen(f"{host}:0") == (host.strip("[]"), 0)
+    assert schema.parse_listen(f"{host}:65535") == (host.strip("[]"), 65535)
+    for port in (65536, 70000, 99999):
+        assert schema.parse_listen(f"{host}:{port}") is None
+        problem = schema.check_listen(f"{host}:{port}")
+        assert problem is not None
+        assert str(port) in problem

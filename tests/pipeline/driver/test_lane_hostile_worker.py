@@ -16,6 +16,8 @@ from .lane_harness import BUFFERS, DROP, QUEUES, Harness
         ({"buffer": 0xFFFFFFFF}, False),
         ({"offset": 2240, "length": 64}, True),
         ({"offset": 2200, "length": 64}, True),
+        ({"offset": 2240 - 63, "length": 64}, True),  # ends one byte behind the buffer
+        ({"offset": 2240 - 63, "length": 64, "flags": lib.RL_FLAG_VLAN}, True),
         ({"offset": 0xFFFF, "length": 0xFFFF}, True),
         ({"offset": 0xFFF0, "length": 64}, True),  # the end overflows 16 bits and looks valid
         ({"length": 0}, True),
@@ -39,6 +41,27 @@ def test_an_invalid_reference_is_counted_and_refused(
     assert harness.queue(0, 0).drop_bad_reference == int(freed)
     assert harness.lane.in_flight == int(not freed)
     assert not harness.ports[1].sent
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"offset": 2240 - 64, "length": 64},  # the last bytes of the buffer
+        {"offset": 2240 - 64, "length": 64, "flags": lib.RL_FLAG_VLAN},
+        {"offset": 0, "length": 1518},
+        {"offset": 0, "length": 1514, "flags": lib.RL_FLAG_VLAN},  # 1518 with the tag
+        {"length": lib.RL_FRAME_MIN},
+    ],
+)
+def test_a_frame_at_the_limits_is_sent(harness: Harness, change: dict[str, int]) -> None:
+    harness.ports[0].arrive(0, 1)
+    harness.run_pass()
+    worker = harness.workers[0]
+    worker.pop()
+    worker.push(**{**worker.held[0], "port": 1, **change})
+    harness.run_pass(2)
+    assert harness.books.slots[0].bad_reference == 0
+    assert len(harness.ports[1].sent) == 1
 
 
 def test_a_buffer_cannot_be_returned_twice(harness: Harness) -> None:

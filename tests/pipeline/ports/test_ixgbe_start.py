@@ -128,6 +128,41 @@ def test_every_function_of_the_file_is_one_step() -> None:
     assert written == list(STEPS)
 
 
+# (earlier, later, why). The model shows that a step is missing, but not every wrong order.
+ORDER = [
+    ("mask_interrupts", "reset", "a card that was left running may still raise interrupts"),
+    ("disable_master", "reset", "a reset in the middle of a DMA access can hang the bus"),
+    ("reset", "await_eeprom", "a reset reads the EEPROM again"),
+    ("reset", "await_dma", "a reset initialises the DMA engines again"),
+    ("await_eeprom", "set_address", "the EEPROM would overwrite the address"),
+    ("reset", "allow_dma", "DMA from before would resume, into memory of this run"),
+    ("await_dma", "allow_dma", "the DMA engines are not initialised before"),
+    ("reset", "map_statistics", "a reset clears the maps"),
+    ("map_statistics", "clear_statistics", "a counter of another map may have counted"),
+    ("allow_dma", "enable_receive_queues", "an enabled queue fetches descriptors by DMA"),
+    ("allow_dma", "enable_transmit_queues", "an enabled queue fetches descriptors by DMA"),
+    ("place_receive_rings", "enable_receive_queues", "DMA would go to an old address"),
+    ("describe_receive_buffers", "enable_receive_queues", "frames would overrun their buffers"),
+    ("strip_vlan", "enable_receive_queues", "the first frames would keep their tag"),
+    ("enable_receive_queues", "offer_descriptors", "the card ignores RDT of a disabled queue"),
+    ("place_transmit_rings", "enable_transmit_queues", "DMA would go to an old address"),
+    ("set_thresholds", "enable_transmit_queues", "WTHRESH decides which descriptors report"),
+    ("size_transmit_buffer", "enable_transmit_dma", "the sizes must not change under traffic"),
+    ("enable_transmit_dma", "enable_transmit_queues", "the datasheet wants TE before the queues"),
+    *[
+        (step.__name__, "enable_receiver", "the first frame must find the whole card set up")
+        for step in STEPS
+        if step.__name__ != "enable_receiver"
+    ],
+]
+
+
+@pytest.mark.parametrize(("earlier", "later", "why"), ORDER)
+def test_steps_that_depend_on_each_other_are_in_order(earlier: str, later: str, why: str) -> None:
+    names = [step.__name__ for step in STEPS]
+    assert names.index(earlier) < names.index(later), f"{later} before {earlier}: {why}"
+
+
 LRST, RST, MASTER_DISABLE = 1 << 3, 1 << 26, 1 << 2
 
 

@@ -152,6 +152,15 @@ def test_tags_are_inserted_and_a_context_is_sent_when_the_tag_changes(card: Fake
     assert balanced(card)
 
 
+@pytest.mark.parametrize("bit", range(16))
+def test_tags_that_differ_in_one_bit_need_two_contexts(card: FakeCard, bit: int) -> None:
+    """A tag is 16 bits: beside the number of the VLAN also priority (13 to 15) and DEI (12)."""
+    tags = [0x2345, 0x2345 ^ 1 << bit, 0x2345]
+    assert card.tx_burst([card.packet(number(n), tag) for n, tag in enumerate(tags)]) == 3
+    assert card.transmit() == [Sent(number(n), tag) for n, tag in enumerate(tags)]
+    assert card.tail(base=TDT) == 6, "three packets and three contexts"
+
+
 def test_the_tag_zero_needs_a_context_too(card: FakeCard) -> None:
     card.tx_burst([card.packet(number(1), 0)])
     assert card.transmit() == [Sent(number(1), 0)]

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
+from ringline.pipeline.configuration.config import Config
+from ringline.pipeline.supervisor.children import Children
 from ringline.pipeline.supervisor.heartbeat import Heartbeat
+from ringline.pipeline.supervisor.run_states import RunState, Stage
+from ringline.pipeline.supervisor.supervisor import Supervisor
 
 
 def test_silence_counts_only_while_the_supervisor_runs() -> None:
@@ -14,3 +20,37 @@ def test_silence_counts_only_while_the_supervisor_runs() -> None:
     heartbeat = heartbeat.check(7, 200.0, 0.3)
     assert heartbeat.silence == pytest.approx(0.55), "time without a check counted in full"
     assert heartbeat.check(8, 200.1, 0.3).silence == 0.0
+
+
+class SilentChildren:
+    """Children whose heartbeat does not change; `silence` is what the supervisor has counted."""
+
+    def __init__(self) -> None:
+        self._heartbeat = Heartbeat(7, 100.0)
+
+    def check_heartbeats(self, now: float, cap: float) -> str:
+        self._heartbeat = self._heartbeat.check(7, now, cap)
+        return ""
+
+    @property
+    def silence(self) -> float:
+        return self._heartbeat.silence
+
+
+def test_a_pause_of_the_machine_ends_no_child() -> None:
+    """One late check adds less than the timeout; checks on schedule add all the time."""
+    timeout, children = 1.0, SilentChildren()
+    supervisor = Supervisor(Config(), heartbeat_timeout=timeout)
+    supervisor._run = RunState(stage=Stage.RUNNING)
+    supervisor._children = cast("Children", children)
+    supervisor._check_at = now = 100.0
+    supervisor._check_heartbeats(now)
+    supervisor._check_heartbeats(now := supervisor._check_at)
+    before = children.silence
+    assert before == pytest.approx(supervisor._check_at - now)
+    supervisor._check_heartbeats(now := now + 3600.0)
+    assert children.silence < timeout, "an hour without a check counted as silence"
+    after = children.silence
+    supervisor._check_heartbeats(supervisor._check_at)
+    assert children.silence - after == pytest.approx(before)
+    assert children.silence > timeout, "a child that is silent on schedule is found"

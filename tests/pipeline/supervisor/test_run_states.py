@@ -197,6 +197,17 @@ def test_the_driver_may_die_at_any_moment() -> None:
             assert not after.driver or after.stage is Stage.ENDED
 
 
+def test_dma_stops_first_in_every_stage_in_which_the_driver_may_die() -> None:
+    """Also while the workers retire: the cards of a dead driver still write to memory."""
+    stages = set()
+    for run in RUNS:
+        if run.driver and not run.closed and run.stage is not Stage.ENDED:
+            _, actions = step_run(run, RunEvent.DRIVER_GONE, 0.0, Timeouts())
+            assert actions[:1] == (RunAction.STOP_DMA,), f"{run} leaves DMA on"
+            stages.add(run.stage)
+    assert stages == set(Stage) - {Stage.DISMISSING, Stage.ENDED}
+
+
 def test_an_impossible_event_is_a_bug() -> None:
     with pytest.raises(Bug, match="opening"):
         step_run(RunState(), RunEvent.CARDS_GONE, 0.0, Timeouts())

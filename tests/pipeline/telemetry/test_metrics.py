@@ -114,6 +114,12 @@ def test_prometheus_parsers_accept_the_endpoint(idle: Idle, url: str) -> None:
     assert len(list(PARSE_OPENMETRICS(body))) > 50
 
 
+def test_the_speed_of_a_link_is_in_bytes_per_second(idle: Idle) -> None:
+    idle.sources.ports[0].link_up, idle.sources.ports[0].link_mbps = True, 10_000
+    speed = families(exposition(idle))["ringline_link_speed_bytes"]
+    assert [sample.value for sample in speed.samples] == [1.25e9, 0.0], "10 Gbit/s, and no link"
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is missing")
 def test_promtool_accepts_the_metrics(idle: Idle) -> None:
     idle.count()

@@ -6,6 +6,7 @@ import mmap
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -236,3 +237,25 @@ def test_packets_that_a_failing_batch_made_are_not_sent() -> None:
     assert verdicts == [(0, 254), (1, 254), (2, 254), (100, DROP)]
     assert "after all" in (loop.engine.complaint() or "")
     assert loop.engine.complaint() is None
+
+
+@pytest.mark.parametrize("beside", [0, 77], ids=["good packets beside it", "bad packets beside it"])
+@pytest.mark.parametrize("wrong", [2, 77, 253])
+def test_the_verdict_of_a_created_packet_is_checked_too(wrong: int, beside: int) -> None:
+    """A plugin in C can change the port of a packet after rl_create has checked it."""
+
+    def judge(batch: Any) -> None:
+        for _ in range(3):
+            assert batch.create(b"x" * 60, 1)
+        loop.engine.loop.packets[len(batch) + 1].port = wrong
+        for packet in batch:
+            packet.verdict = beside
+
+    loop = LoopHarness(PythonTier(judge))
+    loop.put(100, 3, BLANK)
+    loop.put(0, 2)
+    loop.settle()
+    judged = 254 if beside else 0
+    assert [reference[5] for reference in loop.take()] == [judged, judged, 1, 254, 1]
+    assert loop.slot.counters.created == 2
+    assert loop.slot.counters.verdict_errors == (2 if beside else 0)

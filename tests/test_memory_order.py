@@ -1,0 +1,137 @@
+"""Fences and barriers that x86 hides: no run there can show that one is missing.
+
+So these tests read the compiler's output before it becomes machine code, LLVM IR or GIMPLE. It
+keeps every fence, also those that x86 needs no instruction for and AArch64 does.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FLAGS = ["-std=gnu11", "-O2", "-fno-inline"]  # each function stays a function of the output
+
+# The same steps in the two languages. `FULL` and `RELEASE` are fences, `BARRIER` tells the compiler
+# that memory may have changed.
+WORDS = {
+    "clang": {
+        "FULL": r"fence seq_cst$",
+        "RELEASE": r"fence (release|acq_rel|seq_cst)$",
+        "BARRIER": r"call void asm sideeffect .*~\{memory\}.*\(",
+        "LOAD": r"= load atomic i32,",
+        "STORE": r"store atomic i32 ",
+        "DOORBELL": r"store volatile i32 ",
+        "COPY": r"call void @llvm\.memcpy",
+        "BRANCH": r"br i1 ",
+        "RETURN": r"ret ",
+    },
+    "gcc": {
+        "FULL": r"__atomic_thread_fence \(5\);$",
+        "RELEASE": r"__atomic_thread_fence \([345]\);$",
+        "BARRIER": r"__asm__ __volatile__\(.*\"memory\"\);$",
+        "LOAD": r"= __atomic_load_4 \(",
+        "STORE": r"__atomic_store_4 \(",
+        "DOORBELL": r"={v} (?!\{CLOBBER)",
+        "COPY": r"memcpy \(|= MEM <.*> \[\(char \* \{ref-all\}\)",
+        "BRANCH": r"if \(",
+        "RETURN": r"return",
+    },
+}
+
+
+class Output:
+    """What one compiler makes of the functions of the project."""
+
+    def __init__(self, compiler: str, folder: Path) -> None:
+        self.words = WORDS[compiler]
+        self._compiler = compiler
+        self._folder = folder
+
+    def steps(self, file: str, function: str, *wanted: str) -> list[str]:
+        """Those steps of a function that are in `wanted`, in their order."""
+        found = []
+        for line in self._body(file, function):
+            found += [word for word in wanted if re.search(self.words[word], line.strip())][:1]
+        return found
+
+    def _body(self, file: str, function: str) -> list[str]:
+        target = self._folder / (Path(file).stem + ".txt")
+        if not target.exists():
+            how = {
+                "clang": ["-S", "-emit-llvm", "-o", str(target)],
+                "gcc": ["-c", "-o", "/dev/null", f"-fdump-tree-optimized={target}"],
+            }[self._compiler]
+            command = [self._compiler, *FLAGS, *how, str(ROOT / file)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+            assert done.returncode == 0, done.stderr
+        # The optimizer appends its own words to a name: rl_ring_peek.constprop.
+        head = {
+            "clang": rf"^define [^\n]*@{function}[.\w]*\([^\n]*\n",
+            "gcc": rf"^;; Function {function}[.\w]* \([^\n]*\n",
+        }[self._compiler]
+        body = re.search(head + r"(.*?)^\}", target.read_text(), re.MULTILINE | re.DOTALL)
+        assert body is not None, f"{file} has no function {function}"
+        return body[1].splitlines()
+
+
+@pytest.fixture(scope="module", params=list(WORDS))
+def output(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., list[str]]:
+    compiler: str = request.param
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    return Output(compiler, tmp_path_factory.mktemp(compiler)).steps
+
+
+def test_a_producer_has_a_full_fence_before_it_reads_whether_the_consumer_sleeps(
+    output: Callable[..., list[str]],
+) -> None:
+    steps = output("pipeline/driver/lane.c", "rl_ring_is_asleep", "FULL", "LOAD")
+    assert steps == ["FULL", "LOAD"]
+
+
+def test_a_consumer_has_a_full_fence_between_its_flag_and_its_last_look(
+    output: Callable[..., list[str]],
+) -> None:
+    steps = output("workers/loop/loop.c", "rl_ring_sleep", "FULL", "LOAD", "STORE")
+    assert steps == ["STORE", "FULL", "LOAD", "STORE"]
+
+
+def test_descriptors_are_written_before_the_doorbell(output: Callable[..., list[str]]) -> None:
+    file = "pipeline/ports/ixgbe/ixgbe.c"
+    assert output(file, "ring_doorbell", "RELEASE", "DOORBELL") == ["RELEASE", "DOORBELL"]
+    for burst in ("rl_ixgbe_rx_burst", "rl_ixgbe_tx_burst"):
+        assert output(file, burst, "DOORBELL") == [], "a doorbell without ring_doorbell"
+
+
+def test_a_snapshot_of_the_balances_lies_between_two_full_fences(
+    output: Callable[..., list[str]],
+) -> None:
+    """A reader of a sequence lock must not see new values with the old sequence number."""
+    steps = output("pipeline/driver/balance.c", "rl_balance_publish", "FULL", "STORE")
+    assert steps[-4:] == ["STORE", "FULL", "FULL", "STORE"]
+
+
+def test_a_reference_is_not_read_again_after_it_was_copied(
+    output: Callable[..., list[str]],
+) -> None:
+    """A worker may change an entry between a check and a use: both must use the same copy."""
+    for file in ("pipeline/driver/lane.c", "pipeline/driver/settle.c", "workers/loop/loop.c"):
+        steps = output(file, "rl_ring_peek", "COPY", "BARRIER", "RETURN")
+        assert steps[-3:] == ["COPY", "BARRIER", "RETURN"], f"{file}: {steps}"
+
+
+def test_an_entry_of_a_dead_workers_ring_is_not_read_again_after_it_was_copied(
+    output: Callable[..., list[str]],
+) -> None:
+    steps = output("pipeline/driver/settle.c", "settle_unpopped", "COPY", "BARRIER", "BRANCH")
+    assert "COPY" in steps, "the reference is not copied as a whole"
+    for at in (n for n, step in enumerate(steps) if step == "COPY"):
+        assert steps[at + 1 : at + 3] == ["BARRIER", "BRANCH"], steps
