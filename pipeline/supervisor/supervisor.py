@@ -9,7 +9,7 @@ the outside.
 Guarantees (tests in tests/pipeline/supervisor/test_supervisor.py):
  - however a run ends, every child is reaped and every segment unlinked
    (test_nothing_is_left_however_it_ends)
- - a dead worker is replaced and the others are not disturbed
+ - a dead worker is replaced and the other worker processes run on
    (test_a_dead_worker_has_a_successor_and_the_others_do_not_notice)
  - a plugin that fails before it was ever ready refuses the whole run
    (test_a_plugin_that_fails_at_first_refuses_the_run)

@@ -4,7 +4,7 @@ A worker is not trusted: messages at the wrong time are ignored, and values of t
 are dropped.
 
 Guarantees (tests in tests/pipeline/supervisor/test_supervisor.py):
- - a dead worker is replaced and the others are not disturbed
+ - a dead worker is replaced and the other worker processes run on
    (test_a_dead_worker_has_a_successor_and_the_others_do_not_notice)
  - a worker that hangs, closes its socket or sends garbage is replaced
    (test_a_faulty_worker_is_ended_and_replaced)
