@@ -109,6 +109,11 @@ int rl_die_with_parent(int signal, int parent)
     return getppid() == parent ? 0 : -1;
 }
 
+int rl_adopt_orphans(int on)
+{
+    return prctl(PR_SET_CHILD_SUBREAPER, (unsigned long)on, 0, 0, 0) == 0 ? 0 : errno;
+}
+
 uint32_t rl_read32(uint64_t address)
 {
     return *(volatile uint32_t *)(uintptr_t)address;

@@ -28,6 +28,10 @@ double rl_ticks_per_second(void);
  * this process for the parent: it must not end before the process does. */
 int rl_die_with_parent(int signal, int parent);
 
+/* From now on, or no longer, this process becomes the parent of every descendant whose own parent
+ * ends. Returns 0 or an errno. */
+int rl_adopt_orphans(int on);
+
 /* Exactly one 32-bit load, exactly one 32-bit store: for registers of a mapped device. */
 uint32_t rl_read32(uint64_t address);
 void rl_write32(uint64_t address, uint32_t value);

@@ -39,6 +39,7 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
             display=_StartFilter(config, shown).show,
             services=shown.services,
             ignore_signals_after=True,
+            adopt_orphans=True,
         ).run()
         shown.close()
         errors = [outcome.error] if outcome.error else []

@@ -11,6 +11,8 @@ Guarantees (tests in tests/pipeline/supervisor/test_monitor.py):
    (test_a_child_that_sends_without_end_does_not_block_the_loop)
  - a child that sends something other than a message is killed
    (test_garbage_ends_the_child)
+ - what a child leaves behind is ended before its exit is handled
+   (tests/shm/test_family.py: test_what_a_child_leaves_ends_with_it)
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from ringline.pipeline.supervisor.instance import Instance
 from ringline.shm import errors
 from ringline.shm.control import Closed, Garbled, Message
 from ringline.shm.errors import EnvironmentLacks, RinglineError
+from ringline.shm.family import MARK, Family
 from ringline.shm.messages import ToChild
 from ringline.workers.captures.capture_table import CaptureError
 
@@ -58,6 +61,7 @@ class RunContext:
     announce: Callable[[str], None]  # tell the operator a sentence
     end_now: Callable[[RinglineError], None]  # end the run for this reason, without a drain
     drain_and_end: Callable[[EnvironmentLacks], None]  # end the run for this reason, in order
+    family: Family = field(default_factory=Family)
     remarked: set[str] = field(default_factory=set)  # remarks of workers that were announced
 
     def is_new(self, remark: str) -> bool:
@@ -81,7 +85,10 @@ class Monitor(ABC):
 
     def spawn(self) -> None:
         """Start the program and watch it. Raises EnvironmentLacks if it cannot be started."""
-        child = self.child = Child(self.name, self._program, self.environment())
+        mark = self.context.family.mark()
+        environment = {**self.environment(), MARK: mark}
+        child = self.child = Child(self.name, self._program, environment)
+        self.context.family.add(child.pid, mark)
         self._disconnected_at = None
         self.context.loop.watch(child.pidfd, self._child_ended)
         self.context.loop.watch(child.control.fileno(), self._receive)
@@ -107,6 +114,7 @@ class Monitor(ABC):
         if self.child is not None:
             self._unwatch(self.child)
             reason = self.child.shut_down(seconds)
+            self.context.family.remove(self.child.pid)
             self.context.announce(f"{self.name} {reason}")
             self.child = None
 
@@ -154,6 +162,7 @@ class Monitor(ABC):
         self._receive(MESSAGES_AT_EXIT)
         self._unwatch(child)
         reason = child.reap()
+        self.context.family.remove(child.pid)
         self.child = None
         self.on_exit(reason)
 

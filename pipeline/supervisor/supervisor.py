@@ -15,6 +15,9 @@ Guarantees (tests in tests/pipeline/supervisor/test_supervisor.py):
    (test_a_plugin_that_fails_at_first_refuses_the_run)
  - the death of the driver ends the run with balanced books
    (test_the_death_of_the_driver_ends_the_run)
+ - with `adopt_orphans`, processes that a plugin started end with their worker, and no zombie
+   stays (tests/e2e/test_family.py: test_a_double_fork_ends_with_its_worker,
+   test_zombies_are_reaped_as_process_1)
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.pipeline.telemetry.observe import Sources
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.errors import EnvironmentLacks, GaveUp, RinglineError
+from ringline.shm.family import Family
 from ringline.shm.ledger import settle_driver
 
 HEARTBEAT_TIMEOUT = 1.0  # seconds without a new heartbeat of a worker
@@ -58,7 +62,8 @@ class Supervisor:
     that matters to an operator, `display` a snapshot every second. `services` are served in
     the loop and left open. A worker counts as hung after `heartbeat_timeout` seconds without
     a new heartbeat. `stop_dma` stops DMA of the card with a PCI address. For
-    `ignore_signals_after` see Loop.
+    `ignore_signals_after` see Loop. `adopt_orphans` is for a process that starts no other
+    children: then every process that a plugin left behind is ended (shm/family.py).
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Supervisor:
         heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
         stop_dma: Callable[[str], None] | None = None,
         ignore_signals_after: bool = False,
+        adopt_orphans: bool = False,
     ) -> None:
         self._config = config
         self._seconds = seconds
@@ -89,6 +95,8 @@ class Supervisor:
         self._heartbeat_timeout = heartbeat_timeout
         self._stop_dma = stop_dma or _stop_bus_mastering
         self._ignore_signals_after = ignore_signals_after
+        self._family = Family()
+        self._adopt_orphans = adopt_orphans
         self._events: deque[RunEvent] = deque()
         self._error: RinglineError | None = None
         self._final: Snapshot | None = None
@@ -102,6 +110,7 @@ class Supervisor:
         notifier = Notifier()
         try:
             with (
+                self._family.adopt() if self._adopt_orphans else contextlib.nullcontext(),
                 Loop(ignore_signals_after=self._ignore_signals_after) as loop,
                 Instance(self._config, self._stop_dma) as instance,
             ):
@@ -136,6 +145,7 @@ class Supervisor:
             announce=self._announce,
             end_now=self._end_now,
             drain_and_end=self._drain_and_end,
+            family=self._family,
         )
         self._children = Children(
             context,
@@ -275,6 +285,7 @@ class Supervisor:
             return
         interval = self._heartbeat_timeout * CHECK_SHARE
         self._check_at = now + interval
+        self._family.reap()
         failure = self._children.check_heartbeats(now, cap=1.5 * interval)
         if failure and not self._driver_hung:
             self._driver_hung = True
