@@ -30,7 +30,7 @@ from ringline.pipeline.supervisor.child import Child
 from ringline.pipeline.supervisor.event_loop import Loop
 from ringline.pipeline.supervisor.instance import Instance
 from ringline.shm import errors
-from ringline.shm.control import Closed, Garbled, Message
+from ringline.shm.control import MESSAGE_MAX, Closed, Garbled, Message
 from ringline.shm.errors import EnvironmentLacks, RinglineError
 from ringline.shm.family import MARK, Family
 from ringline.shm.messages import ToChild
@@ -76,6 +76,8 @@ class RunContext:
 class Monitor(ABC):
     """Starts and watches one child at a time."""
 
+    message_max = MESSAGE_MAX  # bytes of one message of the child
+
     def __init__(self, context: RunContext, name: str, program: Sequence[str]) -> None:
         self.context = context
         self.name = name
@@ -89,6 +91,7 @@ class Monitor(ABC):
         environment = {**self.environment(), MARK: mark}
         child = self.child = Child(self.name, self._program, environment)
         self.context.family.add(child.pid, mark)
+        child.control.message_max = self.message_max
         self._disconnected_at = None
         self.context.loop.watch(child.pidfd, self._child_ended)
         self.context.loop.watch(child.control.fileno(), self._receive)

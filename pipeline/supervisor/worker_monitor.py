@@ -1,7 +1,7 @@
 """The monitor of a worker: it does what the table in worker_states.py decides.
 
-A worker is not trusted: messages at the wrong time are ignored, and values of the wrong type
-are dropped.
+A worker is not trusted: messages at the wrong time are ignored, values of the wrong type are
+dropped, its words are cut to what can be printed, and its slot is cleared when it was damaged.
 
 Guarantees (tests in tests/pipeline/supervisor/test_supervisor.py):
  - a dead worker is replaced and the others are not disturbed
@@ -11,6 +11,12 @@ Guarantees (tests in tests/pipeline/supervisor/test_supervisor.py):
  - nonsense from a worker has no effect (test_nonsense_from_a_worker_has_no_effect)
  - the rings of an earlier generation are unlinked once they are settled
    (test_old_rings_are_unlinked_once_they_are_settled)
+ - a successor finds a slot that it can use, whatever its predecessor wrote there
+   (tests/pipeline/supervisor/test_wild_worker.py:
+   test_a_damaged_slot_is_restored_for_the_successor, test_a_slot_that_is_damaged_again_is_cleared,
+   test_a_slot_that_no_successor_can_use_is_cleared)
+ - what a worker says is printable and short
+   (tests/pipeline/supervisor/test_wild_worker.py: test_the_words_of_a_worker_are_cut)
 """
 
 from __future__ import annotations
@@ -34,11 +40,15 @@ from ringline.pipeline.supervisor.worker_states import (
     WorkerState,
 )
 from ringline.pipeline.telemetry.observe import WorkerSource
+from ringline.pipeline.telemetry.untrusted import plain, words
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks, PluginError, RinglineError
 from ringline.shm.messages import SettlementReport, WorkerOpen
 from ringline.shm.rings import RingPair
+from ringline.shm.slot_guard import SlotGuard
 from ringline.workers.process import launch
+
+MESSAGE_MAX = 256 << 10  # bytes: the longest messages are errors of compilers
 
 # No threads of numeric libraries, which would use the driver's CPU.
 THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -65,6 +75,8 @@ class WorkerMonitor(Monitor):
     what snapshots read.
     """
 
+    message_max = MESSAGE_MAX
+
     def __init__(
         self,
         context: RunContext,
@@ -85,7 +97,10 @@ class WorkerMonitor(Monitor):
         # Read once: launch.environment() needs the current folder, which may be removed later.
         self._environment = {**THREADS, **launch.environment()}
         self._heartbeat = Heartbeat()
+        self._guard = SlotGuard(source.slot)
+        self._restored = False  # the directory, after the last death
         self._death = Death()
+        self._was_ready = False  # the present process, or the last one
         self._error_announced_at = 0.0
         self._ring_faults = 0  # the driver's count when it took the current rings
         self._settling = False  # the driver has not taken the current rings yet
@@ -119,6 +134,7 @@ class WorkerMonitor(Monitor):
             return
         value = self._source.slot.counters.heartbeat
         self._heartbeat = self._heartbeat.check(value, now, cap)
+        self._guard.note()
         if self.is_disconnected(now):
             self._death.fault = "closed its control socket"
         elif self._heartbeat.silence > self._heartbeat_timeout:
@@ -139,11 +155,15 @@ class WorkerMonitor(Monitor):
         if event == "prepared":
             self.step(WorkerEvent.PREPARED)
         elif event == "ready":
+            self._was_ready = True
+            self._guard.note()
             self._heartbeat = Heartbeat(checked_at=time.monotonic())
             self.step(WorkerEvent.READY)
         elif event == "failed":
             error = message.get("error")
-            self._death.error = revive(error if isinstance(error, dict) else {}, ERRORS)
+            said = error if isinstance(error, dict) else {}
+            told = {key: words(str(value)) for key, value in said.items()}
+            self._death.error = revive(told, ERRORS)
             self.step(WorkerEvent.FAILED)
         elif event == "report":
             self._note_report(message.get("plugin"))
@@ -151,7 +171,32 @@ class WorkerMonitor(Monitor):
     def on_exit(self, reason: str) -> None:
         """Note the exit and ask the table."""
         self._death.reason = reason
+        self._mend_slot()
         self.step(WorkerEvent.EXITED)
+
+    def _mend_slot(self) -> None:
+        """Clear what a wild write of the dead worker left in its slot."""
+        damaged, again = self._guard.damaged(), self._restored
+        self._restored = damaged
+        if damaged and again:  # state that is kept may be the cause
+            self._clear_slot("wrote over the directory of its slot again")
+        elif damaged:
+            self._guard.restore()
+            self.context.announce(
+                f"{self.name} wrote over the directory of its slot, which was restored"
+            )
+        if self._guard.impossible_counters(
+            int(self.context.instance.books.slots[self.queue].pushed)
+        ):
+            self._guard.reset_counters()
+            self.context.announce(f"{self.name} wrote over its counters: they begin at 0 again")
+
+    def _clear_slot(self, why: str) -> None:
+        self._guard.reset()
+        self.context.announce(
+            f"{self.name} {why}: its successor starts with an empty slot, so the plugin's "
+            "counters, tables and state begin at 0 again"
+        )
 
     def _perform(self, action: WorkerAction) -> None:
         if action is WorkerAction.RINGS:
@@ -159,6 +204,8 @@ class WorkerMonitor(Monitor):
         elif action is WorkerAction.NO_RINGS:
             self._source.rings = None
             self._renew(self.state.generation + 1, None)
+        elif action is WorkerAction.BLANK_STATE and not self._was_ready:
+            self._clear_slot("died repeatedly, and in its start")  # what it finds may be the cause
         elif action is WorkerAction.BLANK_STATE:
             self.context.announce(f"{self.name} died repeatedly: it starts with blank state")
             self._source.slot.clear_state()
@@ -176,7 +223,7 @@ class WorkerMonitor(Monitor):
     def _start(self) -> None:
         if self._source.generation != self.state.generation:
             self._renew_rings()  # creating them failed when it died
-        self._death = Death()
+        self._death, self._was_ready = Death(), False
         self.spawn()
         config, instance = self.context.config.worker(self.queue), self.context.instance
         place = self.context.places[self.name]
@@ -249,8 +296,9 @@ class WorkerMonitor(Monitor):
         run, errors of one worker at most once a second."""
         if not isinstance(report, dict):
             return
-        self.report = report
-        remarks, error, now = report.get("remarks"), report.get("error"), time.monotonic()
+        self.report = plain(report)
+        remarks, error = self.report.get("remarks"), self.report.get("error")
+        now = time.monotonic()
         for remark in remarks if isinstance(remarks, list) else []:
             if isinstance(remark, str) and self.context.is_new(remark):
                 self.context.announce(remark)

@@ -63,6 +63,7 @@ class Trial:
         self.dma_stopped: list[str] = []
         self.snapshots: list[Snapshot] = []
         self.on_snapshot: Callable[[Snapshot], None] = lambda snapshot: None
+        self.failed: AssertionError | None = None
 
     def run(
         self,
@@ -104,12 +105,18 @@ class Trial:
         outcome = supervisor.run()
         assert segments_of(self.name) == [], "segments were left"
         assert children_of(os.getpid()) == before, "children were left"
+        if self.failed is not None:
+            raise self.failed
         return outcome
 
     def _display(self, snapshot: Snapshot) -> None:
-        assert time.monotonic() - self.started < 60.0, f"still {snapshot.state}"
-        self.snapshots.append(snapshot)
-        self.on_snapshot(snapshot)
+        try:
+            assert time.monotonic() - self.started < 60.0, f"still {snapshot.state}"
+            self.snapshots.append(snapshot)
+            self.on_snapshot(snapshot)
+        except AssertionError as error:  # it would not end the run
+            self.failed = self.failed or error
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def until(self, condition: Callable[[Snapshot], bool]) -> None:
         """End the run by SIGTERM, as a service manager does, once `condition` holds."""
