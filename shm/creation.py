@@ -7,12 +7,15 @@ have found the file unlocked and removed it
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+import stat
 import time
 
 from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.file_owner import user_name, why_foreign
 from ringline.shm.owners import SHARED_MEMORY, already_runs, is_file_at, owner_of
 
 # Two processes can find one new file at the same moment. One of them holds its lock until it
@@ -42,9 +45,20 @@ def create_locked(instance: str, path: str) -> int:
             if _take(path, fd):
                 return fd
             os.close(fd)
-    raise EnvironmentLacks(
-        f"{path} is in the way: a run that has ended left it; start again, or remove it"
-    )
+    raise _in_the_way(path)
+
+
+def _in_the_way(path: str) -> EnvironmentLacks:
+    """The error for a file that stays at `path` though nobody holds its lock."""
+    what = "a run that has ended left it; start again, or remove it"
+    with contextlib.suppress(OSError):
+        facts = os.lstat(path)
+        if not stat.S_ISREG(facts.st_mode):
+            what = (
+                f"it is not a regular file and belongs to {user_name(facts.st_uid)}; "
+                "remove it, or give this instance another name"
+            )
+    return EnvironmentLacks(f"{path} is in the way: {what}")
 
 
 def _take(path: str, fd: int) -> bool:
@@ -78,6 +92,8 @@ def no_room(error: OSError, path: str, size: int) -> Unavailable:
 def _create(path: str) -> int:
     """Create a file; returns its descriptor. Raises FileExistsError, or Unavailable."""
     directory, name = os.path.split(path)
+    if directory != SHARED_MEMORY and (why := _why_unsafe(directory)):
+        raise Unavailable(f"{directory} {why}, so {path} would not be safe there")
     try:
         if directory == SHARED_MEMORY:
             fd = _create_posix("/" + name)
@@ -96,6 +112,14 @@ def _create(path: str) -> int:
         raise Unavailable(f"{path} cannot be created: {error.strerror or error}") from None
     os.fchmod(fd, 0o600)  # the umask may have removed bits
     return fd
+
+
+def _why_unsafe(directory: str) -> str:
+    """Why others could replace a file in this directory; "" if they cannot."""
+    try:
+        return why_foreign(os.stat(directory))
+    except OSError:
+        return ""  # the attempt to create the file reports it
 
 
 def _create_posix(name: str) -> int:
