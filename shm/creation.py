@@ -117,7 +117,7 @@ def _create(path: str) -> int:
 def _why_unsafe(directory: str) -> str:
     """Why others could replace a file in this directory; "" if they cannot."""
     try:
-        return why_foreign(os.stat(directory))
+        return why_foreign(os.stat(directory), sticky=True)
     except OSError:
         return ""  # the attempt to create the file reports it
 

@@ -28,17 +28,18 @@ def user_name(number: int) -> str:
         return f"user {number}"
 
 
-def why_foreign(facts: os.stat_result) -> str:
+def why_foreign(facts: os.stat_result, *, sticky: bool = False) -> str:
     """Why a file with these facts may be the work of another user, as the end of a sentence
     that begins with its path; "" when it belongs to this user or to root, and only the owner
     can write to it.
 
-    In a folder with the sticky bit, others can add files but cannot replace ours.
+    With `sticky`, a folder may have the sticky bit instead: others can add files to it, but
+    cannot replace ours.
     """
     if facts.st_uid not in (os.geteuid(), 0):
         return f"belongs to {user_name(facts.st_uid)}"
-    sticky = stat.S_ISDIR(facts.st_mode) and facts.st_mode & stat.S_ISVTX
-    if facts.st_mode & _OTHERS and not sticky:
+    safe = sticky and stat.S_ISDIR(facts.st_mode) and facts.st_mode & stat.S_ISVTX
+    if facts.st_mode & _OTHERS and not safe:
         return f"can be written by other users (its mode is {stat.S_IMODE(facts.st_mode):04o})"
     return ""
 
