@@ -13,7 +13,12 @@ from pathlib import Path
 
 from ringline.pipeline.configuration.affinity import usable_cpus
 from ringline.pipeline.configuration.config import Config, PortConfig
-from ringline.workers.captures.captures import CaptureError, is_capture, read_capture
+from ringline.workers.captures.captures import (
+    FILE_HEADER_BYTES,
+    CaptureError,
+    is_our_capture,
+    read_capture,
+)
 
 # A capture up to this size is read completely before a run starts, which takes about
 # 4 ms per MiB. Mistakes in a longer one are found by the wire that replays it.
@@ -51,15 +56,20 @@ def _wire(port: PortConfig, config: Config) -> Iterable[str]:
     if port.wire.record is not None:
         record = Path(port.wire.record)
         path = f"port.{port.name}.wire.record"
+        taken = []
         for other in config.ports:
             replay, recorded = (
                 (other.wire.replay, other.wire.record) if other.wire else (None, None)
             )
             if replay is not None and same(record, Path(replay)):
-                yield f"{path}: {record} is the capture that is replayed; record to another file"
+                taken.append(
+                    f"{path}: {record} is the capture that is replayed; record to another file"
+                )
             if recorded is not None and other.name < port.name and same(record, Path(recorded)):
-                yield f"{path}: port {other.name} records to {record} too; record to another file"
-        yield from unwritable(path, record)
+                taken.append(
+                    f"{path}: port {other.name} records to {record} too; record to another file"
+                )
+        yield from taken or unwritable(path, record)
 
 
 def same(one: Path, other: Path) -> bool:
@@ -104,17 +114,18 @@ def unwritable(path: str, file: Path) -> Iterable[str]:
 def why_kept(file: Path) -> str | None:
     """Why a capture must not replace `file`, to follow its path in a message; None if it may.
 
-    Only a capture, an empty file or a device is replaced: a wrong path must not destroy a
-    configuration or a plugin. `file` is not a folder.
+    Only a capture that ringline wrote, an empty file or a device is replaced: a wrong path must
+    not destroy a configuration, a plugin or the capture of another program. `file` is not a
+    folder.
     """
     try:
         kind = file.stat().st_mode
         if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):  # opening it waits for a reader
             return "is a pipe or a socket; choose a regular file"
         with open(file, "rb") as there:
-            begin = there.read(4) if stat.S_ISREG(kind) else b""
+            begin = there.read(FILE_HEADER_BYTES) if stat.S_ISREG(kind) else b""
     except OSError:
         return None
-    if begin and not is_capture(begin):
-        return "exists and is not a capture; remove it, or choose another file"
+    if begin and not is_our_capture(begin):
+        return "exists and is not a capture that ringline wrote; remove it, or choose another file"
     return None

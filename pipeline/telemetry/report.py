@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,6 +19,10 @@ from ringline.pipeline.telemetry.snapshot import PortSnapshot, Snapshot, WorkerS
 from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
 
 ENDED_WELL = "all well"
+
+# The first three keys of a report: no other program writes them in this order.
+_BEGIN = re.compile(rb'\{\s*"ringline": "[^"]*",\s*"name": "[\w-]*",\s*"state": "')
+_BEGIN_BYTES = 1000
 
 
 def lay_out(snapshot: Snapshot) -> dict[str, Any]:
@@ -63,24 +68,26 @@ class ReportFile:
     """The file of `--report`, opened before anything is started.
 
     An older report is replaced only when there is room for the new one. Raises UsageError
-    when the file cannot be written, or exists and is not a report.
+    when the file cannot be written, or exists and is neither empty nor a report of ringline
+    (tests/pipeline/telemetry/test_report.py: test_what_is_no_report_is_not_replaced).
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._new = not os.path.lexists(path)
         try:
-            if not _may_be_replaced(path):
-                raise UsageError(
-                    f"the report cannot be written to {path}: it exists and is not a "
-                    "report; remove it, or name another file"
-                )
             # O_NONBLOCK: otherwise opening a pipe waits for a reader.
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             self._fd = os.open(path, flags, 0o666)
             os.set_blocking(self._fd, True)
         except OSError as error:
             raise UsageError(f"the report cannot be written to {path}: {error.strerror}") from None
+        if not _may_be_replaced(self._fd):
+            os.close(self._fd)
+            raise UsageError(
+                f"the report cannot be written to {path}: it exists and is not a report of "
+                "ringline; remove it, or name another file"
+            )
         self._written = False
 
     def write(self, report: Mapping[str, Any]) -> None:
@@ -114,12 +121,16 @@ class ReportFile:
             os.unlink(self.path)
 
 
-def _may_be_replaced(path: str) -> bool:
-    """Whether `path` is no regular file, empty, or begins like a JSON object (an older report)."""
-    if not os.path.isfile(path):
+def _may_be_replaced(fd: int) -> bool:
+    """Whether the file is no regular file, is empty, or begins as `lay_out` does."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
         return True
-    with open(path, "rb") as file:
-        return file.read(1) in (b"", b"{")
+    try:
+        with open(f"/proc/self/fd/{fd}", "rb") as file:  # `fd` cannot be read
+            begin = file.read(_BEGIN_BYTES)
+    except OSError:
+        return False
+    return not begin or _BEGIN.match(begin) is not None
 
 
 def _iso(seconds: float) -> str:

@@ -61,9 +61,9 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
     return capture
 
 
-def is_capture(begin: bytes) -> bool:
-    """Whether `begin`, the first 4 bytes of a file, are those of a capture."""
-    return begin in pcap.MAGICS or begin == pcapng.MAGIC
+def is_our_capture(begin: bytes) -> bool:
+    """Whether a file that begins with these FILE_HEADER_BYTES was written by ringline."""
+    return pcap.is_ours(begin)
 
 
 def _read(path: str) -> bytes:
@@ -111,6 +111,9 @@ def _what_it_is_instead(path: str, data: bytes) -> str:
     if len(data) < 4 and any(magic.startswith(data) for magic in (*pcap.MAGICS, pcapng.MAGIC)):
         return f"{path}: ends after {len(data)} bytes, in the middle of its header; copy it again"
     return f"{path}: is not a capture: it does not begin like pcap or pcapng"
+
+
+FILE_HEADER_BYTES = pcap.FILE_HEADER_BYTES
 
 
 class CaptureWriter:

@@ -31,6 +31,9 @@ MAGICS = {
 
 # The link type field: 16 bits of link type, then flags; only this flag is used here.
 _LINK_TYPE_MASK = 0xFFFF
+# In the field "accuracy of time stamps", which every reader ignores: ringline wrote this file.
+# The device model (pipeline/ports/sim82599/traffic/record.c) writes it too.
+_MARK = b"ring"
 _FCS_PRESENT = (
     1 << 26
 )  # bits 31:28 hold the length of the frame check sequence, in units of 16 bits
@@ -78,8 +81,14 @@ def read_pcap(capture: Capture) -> None:
 
 
 def file_header() -> bytes:
-    """The header of a pcap file with Ethernet frames and times in nanoseconds."""
-    return struct.pack("<IHHIIII", _NANOSECONDS, 2, 4, 0, 0, FRAME_BYTES_MAX, LINK_TYPE_ETHERNET)
+    """The header of a pcap file with Ethernet frames and times in nanoseconds, and our mark."""
+    mark = int.from_bytes(_MARK, "little")
+    return struct.pack("<IHHIIII", _NANOSECONDS, 2, 4, 0, mark, FRAME_BYTES_MAX, LINK_TYPE_ETHERNET)
+
+
+def is_ours(begin: bytes) -> bool:
+    """Whether a file with this header was written by ringline."""
+    return begin[:4] == file_header()[:4] and begin[12:16] == _MARK
 
 
 def packet_header(captured: int, nanoseconds: int) -> bytes:

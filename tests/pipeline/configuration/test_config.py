@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ringline.pipeline.configuration import config as c
 from ringline.pipeline.configuration import schema
 from ringline.shm.errors import Bug, ConfigurationError
+from ringline.workers.captures.captures import CaptureWriter
 
 WHOLE = """
 name = "edge"
@@ -343,13 +344,18 @@ def test_the_replayed_capture_is_never_the_record(problems_of: Any, tmp_path: Pa
     assert "is replayed" in problem
 
 
-def test_only_a_capture_is_replaced_by_a_recording(problems_of: Any, tmp_path: Path) -> None:
+def test_only_our_capture_is_replaced_by_a_recording(problems_of: Any, tmp_path: Path) -> None:
     text = port('wire = { record = "NAME" }')
     (tmp_path / "notes.txt").write_text("of great value\n")
+    (tmp_path / "foreign.pcap").write_bytes((DATA / "mixed.pcap").read_bytes())
     os.mkfifo(tmp_path / "pipe")
     for name, told in (
-        ("edge.toml", "exists and is not a capture"),  # the configuration itself
-        ("notes.txt", "exists and is not a capture"),
+        (
+            "edge.toml",
+            "exists and is not a capture that ringline wrote",
+        ),  # the configuration itself
+        ("notes.txt", "exists and is not a capture that ringline wrote"),
+        ("foreign.pcap", "exists and is not a capture that ringline wrote"),
         ("pipe", "is a pipe or a socket"),
         ("x" * 300, "cannot be written: File name too long"),
         ("~nobody-at-all/out.pcap", "there is no folder"),
@@ -357,7 +363,8 @@ def test_only_a_capture_is_replaced_by_a_recording(problems_of: Any, tmp_path: P
         (problem,) = problems_of(text.replace("NAME", name))
         assert problem.startswith("port.wan.wire.record: ")
         assert told in problem
-    (tmp_path / "old.pcap").write_bytes((DATA / "mixed.pcap").read_bytes()[:100])
+    with CaptureWriter(tmp_path / "old.pcap") as writer:
+        writer.write(bytes(60))
     (tmp_path / "empty").touch()
     for name in ("old.pcap", "empty", "/dev/null"):
         assert problems_of(text.replace("NAME", name)) == []
