@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 
 from ringline.pipeline.configuration import schema
@@ -12,7 +13,8 @@ from ringline.pipeline.telemetry import report
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.terminal import stdio, table
 from ringline.pipeline.terminal.display import Display, display
-from ringline.shm.errors import RinglineError
+from ringline.shm.errors import Bug, RinglineError
+from ringline.shm.family import starter_end
 
 
 def run(path: str | None, seconds: float | None, report_path: str | None) -> int:
@@ -22,6 +24,7 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
     opened before anything starts. Raises RinglineError when the configuration or the
     report file is wrong; an error during the run is printed and becomes the exit code.
     """
+    end_with = starter_end(os.environ)
     config = schema.builtin() if path is None else schema.load(path)
     # Plugins may be in the folder of the configuration. It comes last, so that no file
     # there hides a module of Python or ringline.
@@ -40,6 +43,7 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
             services=shown.services,
             ignore_signals_after=True,
             adopt_orphans=True,
+            end_with=end_with,
         ).run()
         shown.close()
         errors = [outcome.error] if outcome.error else []
@@ -48,6 +52,8 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
                 file.write(report.of_a_run(outcome.snapshot, outcome.error, outcome.reports))
             except RinglineError as error:
                 errors.append(error)
+            except Exception as error:
+                errors.append(Bug(f"the report failed: {type(error).__name__}: {error}"))
         return _print_result(outcome.snapshot, errors)
 
 
@@ -66,6 +72,8 @@ def _print_result(snapshot: Snapshot | None, errors: list[RinglineError]) -> int
             if not errors:
                 raise
             stdio.mute(sys.stdout)  # the errors below matter more
+        except Exception as broken:
+            errors.append(Bug(f"the summary failed: {type(broken).__name__}: {broken}"))
     for error in errors:
         stdio.complain(str(error))
     return errors[0].exit_code if errors else 0

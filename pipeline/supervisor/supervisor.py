@@ -63,7 +63,8 @@ class Supervisor:
     the loop and left open. A worker counts as hung after `heartbeat_timeout` seconds without
     a new heartbeat. `stop_dma` stops DMA of the card with a PCI address. For
     `ignore_signals_after` see Loop. `adopt_orphans` is for a process that starts no other
-    children: then every process that a plugin left behind is ended (shm/family.py).
+    children: then every process that a plugin left behind is ended (shm/family.py). The run
+    ends when the descriptor `end_with` is readable.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Supervisor:
         stop_dma: Callable[[str], None] | None = None,
         ignore_signals_after: bool = False,
         adopt_orphans: bool = False,
+        end_with: int | None = None,
     ) -> None:
         self._config = config
         self._seconds = seconds
@@ -97,6 +99,7 @@ class Supervisor:
         self._ignore_signals_after = ignore_signals_after
         self._family = Family()
         self._adopt_orphans = adopt_orphans
+        self._end_with = end_with
         self._events: deque[RunEvent] = deque()
         self._error: RinglineError | None = None
         self._final: Snapshot | None = None
@@ -162,9 +165,17 @@ class Supervisor:
         self._end_at: float | None = None
         self._check_at = time.monotonic()
         self._publisher = Publisher(
-            loop, self._sources, notifier, self._display, self._services, self._request_stop
+            loop,
+            self._sources,
+            notifier,
+            self._display,
+            self._services,
+            self._request_stop,
+            self._announce,
         )
         loop.on_signal(lambda number: self._request_stop())
+        if self._end_with is not None:
+            loop.watch(self._end_with, self._starter_ended)
 
     # -- one turn -----------------------------------------------------------------------
 
@@ -304,6 +315,12 @@ class Supervisor:
                 self._blame(GaveUp(f"the driver {reason}; everything was stopped"))
             self._events.append(RunEvent.DRIVER_GONE)
 
+    def _starter_ended(self) -> None:
+        assert self._end_with is not None
+        self._loop.forget(self._end_with)
+        self._announce("the program that started this run has ended, so the run ends")
+        self._request_stop()
+
     def _request_stop(self) -> None:
         self._events.append(RunEvent.STOP)
 
@@ -317,8 +334,8 @@ class Supervisor:
         self._blame(error)
 
     def _announce(self, sentence: str) -> None:
-        """Tell the operator. If that fails, the run goes on."""
-        with contextlib.suppress(OSError):
+        """Tell the operator. If that fails, the run goes on: there is nobody to tell."""
+        with contextlib.suppress(Exception):
             self._announce_to(sentence)
 
     def _blame(self, error: RinglineError) -> None:

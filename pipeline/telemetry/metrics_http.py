@@ -105,8 +105,10 @@ class MetricsServer(Server):
                 return self._metrics(accept)
             if path == "/":
                 return _answer(200, _INDEX.format(version=version(), name=self._take().name))
-        except Exception:
+        except Exception as error:
             # A mistake in the metrics must not end the run.
+            if self.on_failure is not None:
+                self.on_failure(error)
             trace = traceback.format_exc(limit=-1).strip()
             return _answer(500, f"this is a bug in ringline: {trace}\n")
         return _answer(404, "there is only /metrics here\n")

@@ -74,11 +74,12 @@ class Rates:
         return grown / self.seconds
 
     def worker(self, index: int, counter: str) -> float | None:
-        """The rate of a counter of a worker."""
+        """The rate of a counter of a worker. A worker can write any number there, and the
+        supervisor may clear it: a counter that became smaller has no rate."""
         if self.before is None or not self.known:
             return None
         before, now = self.before.workers[index].counters, self.now.workers[index].counters
-        return (now[counter] - before[counter]) / self.seconds
+        return max(0.0, now[counter] - before[counter]) / self.seconds
 
     def drops(self, port: PortSnapshot, index: int, reason: str) -> float | None:
         """The rate of the drops of a port for one reason."""
@@ -252,7 +253,8 @@ def _workers(rates: Rates) -> Grid:
         packets = rates.worker(index, "packets")
         busy, idle = rates.worker(index, "busy_seconds"), rates.worker(index, "idle_seconds")
         inside = rates.worker(index, "plugin_seconds")
-        share = f"{100 * busy / (busy + idle):.0f}%" if busy and idle is not None else NOTHING
+        whole = (busy or 0.0) + (idle or 0.0)
+        share = f"{100 * busy / whole:.0f}%" if busy and whole > 0 else NOTHING
         each = f"{1e9 * inside / packets:.1f}" if inside and packets else NOTHING
         rows.append(
             (
