@@ -1,9 +1,13 @@
-"""The family of a process: the children that we started, and what they leave behind.
+"""The family of a process: who started it, the children that it started, and what they leave.
 
 A plugin may start processes, and a double fork takes them out of the process group of their
 worker. Such a process still maps packet memory, so it must not outlive its worker. A Family
 makes this process the new parent of every descendant that loses its own parent. A descendant
 says whose it is by a mark that its worker had in its environment from the start.
+
+A program that starts a run for itself, such as a benchmark or a test, gives it END_WITH in the
+environment: then the run ends with that program. A run that a user starts goes on when the
+shell ends.
 
 Guarantees (tests in tests/shm/test_family.py):
  - what a child leaves behind ends with it, also after a double fork and across generations
@@ -24,12 +28,14 @@ import signal
 import time
 
 from ringline.shm._shm import lib
+from ringline.shm.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, MutableMapping
 
 MARK = "RINGLINE_FAMILY"
+END_WITH = "RINGLINE_END_WITH"  # the id of the process that this one ends with
 SECONDS = 1.0  # for one call: SIGKILL ends a process in milliseconds, unless the kernel holds it
 _CHILDREN = "/proc/thread-self/children"  # all of this process, which has one thread
 
@@ -106,6 +112,25 @@ class Family:
             if not found:
                 return
             _kill(found, until)
+
+
+def starter_end(environment: MutableMapping[str, str]) -> int | None:
+    """A descriptor that is readable when the process of END_WITH has ended; None without one.
+
+    Removes END_WITH from `environment`: what this process starts has another starter. Raises
+    UsageError when its value is not the id of a process.
+    """
+    text = environment.pop(END_WITH, None)
+    if text is None:
+        return None
+    if not text.isdecimal() or not 0 < int(text[:10]) < 1 << 31:
+        raise UsageError(f"{END_WITH} must be the id of a process, not {text!r}")
+    try:
+        return os.pidfd_open(int(text))
+    except ProcessLookupError:  # it has ended: a pipe without writers is readable
+        read, write = os.pipe()
+        os.close(write)
+        return read
 
 
 def _sees_itself() -> bool:

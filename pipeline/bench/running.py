@@ -1,4 +1,8 @@
-"""Start `ringline run` as a child process for the benchmark."""
+"""Start `ringline run` as a child process for the benchmark.
+
+Guarantees (tests in tests/pipeline/bench/test_running.py):
+ - a run ends when its benchmark is killed (test_a_run_ends_with_its_benchmark)
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from ringline.pipeline.bench.machine import USABLE
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.telemetry.status_client import ask
 from ringline.shm.errors import EnvironmentLacks, RinglineError
+from ringline.shm.family import END_WITH
 
 START_SECONDS = 60.0  # without its cache, numba compiles for some seconds
 STOP_SECONDS = 20.0
@@ -46,6 +51,7 @@ class Running:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
+            env={**os.environ, END_WITH: str(os.getpid())},
         )
 
     def __enter__(self) -> Running:

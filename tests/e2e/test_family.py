@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ringline.shm.family import END_WITH
+
 from .run_harness import TIMEOUT, alive, kill, wait_until
 
 PLUGIN = '''
@@ -57,6 +59,8 @@ class Run:
         self.process = subprocess.Popen(
             [*before, "ringline", "run", "run.toml"],
             cwd=folder,
+            # In a PID namespace, the number of this process means nothing.
+            env={name: value for name, value in os.environ.items() if name != END_WITH},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -171,3 +171,30 @@ def test_nothing_is_left_at_the_end(adopting: bool) -> None:
         if not {adopting}:
             os.kill(orphan, signal.SIGKILL)
     """)
+
+
+def test_the_end_of_the_starter_is_seen() -> None:
+    check("""
+        import select
+        from ringline.shm.family import END_WITH, starter_end
+        from ringline.shm.errors import UsageError
+
+        def readable(end):
+            return bool(select.select([end], [], [], 0)[0])
+
+        assert starter_end({}) is None
+        starter = subprocess.Popen([sys.executable, "-c", SLEEP])
+        environment = {END_WITH: str(starter.pid)}
+        end = starter_end(environment)
+        assert environment == {} and not readable(end)
+        starter.kill()
+        starter.wait()
+        assert readable(end)
+        assert readable(starter_end({END_WITH: str(starter.pid)})), "it has ended already"
+        for text in ("", "me", "0", "-1", "9" * 30):
+            try:
+                starter_end({END_WITH: text})
+                raise SystemExit(f"{text!r} is taken for a process")
+            except UsageError as error:
+                assert "must be the id of a process, not" in str(error)
+    """)
