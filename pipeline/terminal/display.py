@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.terminal import stdio, table
+from ringline.shm.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -102,7 +103,7 @@ class LiveTable(Display):
 
     def announce(self, sentence: str) -> None:
         """Print one line above the table."""
-        self._print(f"ringline: {sentence}")
+        self._print(f"ringline: {printable(sentence)}")
 
     def _print(self, text: str) -> None:
         from rich.text import Text

@@ -22,6 +22,7 @@ from ringline.shm import slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.shm.segments import Segment
+from ringline.shm.text import printable
 from ringline.workers.process import exits
 from ringline.workers.process.channel import Channel, Closed
 from ringline.workers.process.engine import DRAINED, FAULT, Engine
@@ -243,7 +244,7 @@ def main() -> NoReturn:
     except Closed:
         pass
     except RinglineError as error:
-        print(f"ringline worker: {error}", file=sys.stderr)
+        print(f"ringline worker: {printable(str(error))}", file=sys.stderr)
         code = error.exit_code
     # No clean-up is needed, and Python's own would take long with numba.
     sys.stderr.flush()

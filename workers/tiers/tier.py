@@ -8,6 +8,7 @@ seconds), then `setup` (names the plugin's memory, takes milliseconds), then bat
 from __future__ import annotations
 
 from ringline.shm.errors import PluginError
+from ringline.shm.text import printable
 from ringline.workers.options import Option, resolve
 
 TYPE_CHECKING = False
@@ -116,8 +117,7 @@ def sentence(error: BaseException) -> str:
         return text
     if isinstance(error, SyntaxError):
         text = error.msg
-    # The text may hold bytes of a packet, and goes to a terminal or a log.
-    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    text = printable(text)  # it may hold bytes of a packet, and goes to a terminal or a log
     if len(text) > TEXT_MAX:
         text = f"{text[:TEXT_MAX]}..."
     if isinstance(error, ModuleNotFoundError) and error.name in COMPILED_EXTRA:
