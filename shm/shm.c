@@ -3,6 +3,7 @@
 
 #include "balance.h"
 #include "clock.h"
+#include "frames.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -51,6 +52,11 @@ void rl_end_wake(struct rl_ring_end *end)
 void rl_end_sleep(struct rl_ring_end *end, uint32_t nanoseconds)
 {
     rl_ring_sleep(end, nanoseconds);
+}
+
+int rl_why_refused(const struct rl_reference *ref)
+{
+    return rl_frame_fits(ref, RL_BUFFER_STRIDE) ? -1 : (int)rl_frame_cause(ref);
 }
 
 void rl_balance_without_driver(struct rl_lane_segment *books)

@@ -11,6 +11,7 @@ from ringline.pipeline.supervisor.heartbeat import Heartbeat
 from ringline.pipeline.supervisor.instance import grant
 from ringline.pipeline.supervisor.monitor import ERRORS, Monitor, RunContext
 from ringline.pipeline.telemetry.observe import Sources
+from ringline.pipeline.telemetry.refusal_log import RefusalLog
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.messages import (
@@ -50,6 +51,7 @@ class DriverMonitor(Monitor):
         self.served = False  # `ready` was True at least once
         self.exit_reason = "was not started"
         self._sources = sources
+        self._refusal_log = RefusalLog(sources)
         self._changed = changed
         self._heartbeat = Heartbeat()
         # Renewals without an answer, by queue and new generation: sent when, call what.
@@ -142,6 +144,8 @@ class DriverMonitor(Monitor):
         self._changed("gone")
 
     def _update_ports(self, ports: list[PortReport]) -> None:
+        for sentence in self._refusal_log.news():
+            self.context.announce(sentence)
         for source, port in zip(self._sources.ports, ports, strict=False):
             source.update(port)
             if port["trouble"]:

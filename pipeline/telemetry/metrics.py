@@ -22,6 +22,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from ringline.pipeline.telemetry.snapshot import NO_DESCRIPTOR, Snapshot, WorkerSnapshot
+from ringline.shm.text import printable
 
 # Field -> (name between `ringline_<block>_` and `_total`, description). None: the field
 # is exported in another way.
@@ -78,6 +79,7 @@ SLOT: Names = {
         "Packet references that a dead worker had not taken and its successor got.",
     ),
     "bad_reference": None,
+    "refusals": None,
     "ring_faults": None,
     "wakeups": ("wakeups", "Times that the driver woke the worker."),
     "blanks_granted": ("granted_blanks", "Blank buffers granted to the plugin."),
@@ -263,6 +265,11 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
         "invalid, or a ring index was out of range.",
         labels=["worker", "reason"],
     )
+    refused = CounterMetricFamily(
+        "ringline_worker_bad_references",
+        "Returned references that the driver refused, by cause; errors by kind counts them too.",
+        labels=["worker", "cause"],
+    )
     occupancy = GaugeMetricFamily(
         "ringline_ring_references",
         "Packet references on the ring to the worker (in) and on the ring back (out).",
@@ -281,7 +288,9 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
         occupancy.add_metric([*of, "in"], worker.ring_in)
         occupancy.add_metric([*of, "out"], worker.ring_out)
         latency.add_metric(of, _latency(worker), worker.slot["latency_seconds"])
-    yield from (restarts, batches, errors, occupancy, latency)
+        for cause, number in worker.refusals.items():
+            refused.add_metric([*of, cause], number)
+    yield from (restarts, batches, errors, refused, occupancy, latency)
 
 
 def _latency(worker: WorkerSnapshot) -> list[tuple[str, float]]:
@@ -368,12 +377,8 @@ def _plugins(snapshot: Snapshot) -> Iterator[Metric]:
         for table in worker.tables:
             # Two rows may have the same label, but Prometheus refuses a repeated sample: keep
             # the first row.
-            rows = {_printable(label): numbers for label, numbers in reversed(table.rows)}
+            rows = {printable(label): numbers for label, numbers in reversed(table.rows)}
             for label, numbers in rows.items():
                 for column, number in zip(table.columns, numbers, strict=True):
                     tables.add_metric([*of, table.name, label, column], number)
     yield from (events, values, distributions, tables)
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -183,6 +183,7 @@ def _worker(source: WorkerSource, books: Any, clock: _Clock) -> WorkerSnapshot:
     heartbeat = own.pop("heartbeat")
     slot = counters.read(books.slots[source.queue])
     latency = slot.pop("latency")
+    refusals = slot.pop("refusals")
     rings = source.rings
     named = _PluginValues(source.slot)
     return WorkerSnapshot(
@@ -199,6 +200,7 @@ def _worker(source: WorkerSource, books: Any, clock: _Clock) -> WorkerSnapshot:
         counters=clock.in_seconds(own),
         slot=clock.in_seconds(slot),
         latency=tuple(latency),
+        refusals=refusals,
         metrics=tuple(named.metrics),
         histograms=tuple(named.histograms),
         tables=tuple(named.tables),

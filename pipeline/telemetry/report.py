@@ -159,6 +159,7 @@ def _worker(worker: WorkerSnapshot) -> dict[str, Any]:
         "counters": worker.counters,
         "slot": worker.slot,
         "errors": worker.errors,
+        "bad_references": worker.refusals,
         "latency_seconds": {
             name: latency_quantile(worker.latency, quantile)
             for name, quantile in (("median", 0.5), ("p99", 0.99))

@@ -122,6 +122,7 @@ class WorkerSnapshot:
     metrics: tuple[PluginMetric, ...] = ()  # named by the plugin, as are the next two
     histograms: tuple[PluginHistogram, ...] = ()
     tables: tuple[PluginTable, ...] = ()
+    refusals: dict[str, int] = field(default_factory=dict)  # struct rl_refusals: bad references
 
     @property
     def errors(self) -> dict[str, int]:
