@@ -18,6 +18,7 @@ from typing import Any
 
 from ringline.shm import counters as counter_blocks
 from ringline.shm.errors import PluginError
+from ringline.shm.refusals import WORDS
 from ringline.workers.packets import DROP, HASH, VLAN
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier
@@ -50,7 +51,8 @@ class Result:
     verdict: the number of a port, DROP, or ERROR.
     frame: the bytes of the frame after the plugin.
     vlan_tci: the VLAN tag that the card would insert, or None.
-    error: why the verdict is ERROR: a sentence, or None.
+    error: why the verdict is ERROR, or why the driver would not send the frame: a sentence, or
+        None.
     """
 
     verdict: int
@@ -155,4 +157,6 @@ def _arrival(frame: bytes | Frame, ports: int) -> Arrival:
 
 
 def _result(departure: Departure, error: str | None) -> Result:
+    if departure.refused is not None:
+        error = f"a frame of {len(departure.data)} bytes: {WORDS[departure.refused]}"
     return Result(departure.verdict, departure.data, departure.vlan_tci, error)

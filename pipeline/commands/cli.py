@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
 import tomllib
 import traceback
@@ -147,9 +148,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="PLUGIN",
         help="package.module:object, ./file.py:object, ./file.so:symbol, or an entry point",
     )
-    attempt.add_argument("capture", metavar="CAPTURE", help="pcap or pcapng file")
     attempt.add_argument(
-        "-w", dest="out", metavar="OUT", help="write the forwarded packets to this pcap file"
+        "capture", metavar="CAPTURE", help="pcap or pcapng file; - is standard input"
+    )
+    attempt.add_argument(
+        "-w",
+        dest="out",
+        metavar="OUT",
+        help="write the forwarded packets to this pcap file; - is standard output",
     )
     attempt.add_argument(
         "-o",
@@ -166,6 +172,35 @@ def parser() -> argparse.ArgumentParser:
         default=["port"],
         metavar="NAME,...",
         help="names of the ports; all frames arrive at the first one (default: port)",
+    )
+    attempt.add_argument(
+        "--rss-key",
+        type=_rss_key,
+        default="default",
+        metavar="KEY",
+        help="rss_key of the port: default, symmetric, or 80 hexadecimal digits",
+    )
+    attempt.add_argument(
+        "--vlan-strip", action="store_true", help="vlan_strip of the port: the card removes tags"
+    )
+    attempt.add_argument(
+        "--blanks",
+        type=_number,
+        default=64,
+        metavar="N",
+        help="empty buffers for each batch, for a plugin that creates packets (default: 64)",
+    )
+    attempt.add_argument(
+        "--state",
+        type=_number,
+        default=4 << 20,
+        metavar="BYTES",
+        help="memory for the plugin's named state and counters (default: 4194304, as in a run)",
+    )
+    attempt.add_argument(
+        "--unchecked",
+        action="store_true",
+        help="without bounds checks in compiled plugins, as in a run; measures their speed",
     )
 
     add_bench_arguments(
@@ -214,6 +249,21 @@ def _names(text: str) -> list[str]:
     return names
 
 
+def _number(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, not {text!r}")
+    return number
+
+
+def _rss_key(text: str) -> str:
+    if text not in ("default", "symmetric") and not re.fullmatch("[0-9A-Fa-f]{80}", text):
+        raise argparse.ArgumentTypeError(
+            f"must be default, symmetric, or 80 hexadecimal digits, not {text!r}"
+        )
+    return text
+
+
 def _run(given: argparse.Namespace) -> int:
     from ringline.pipeline.commands.run import run
 
@@ -242,9 +292,22 @@ def _top(given: argparse.Namespace) -> int:
 
 
 def _try(given: argparse.Namespace) -> int:
-    from ringline.pipeline.commands.try_plugin import attempt
+    from ringline.pipeline.commands.try_plugin import Attempt, attempt
 
-    return attempt(given.plugin, given.capture, given.out, given.options, given.ports)
+    return attempt(
+        Attempt(
+            given.plugin,
+            given.capture,
+            given.out,
+            given.options,
+            given.ports,
+            rss_key=given.rss_key,
+            vlan_strip=given.vlan_strip,
+            blanks=given.blanks,
+            state_bytes=given.state,
+            checked=not given.unchecked,
+        )
+    )
 
 
 def _bench(given: argparse.Namespace) -> int:
