@@ -6,6 +6,8 @@ metrics, the log and `ringline try` use the same names.
 
 from __future__ import annotations
 
+import functools
+
 from ringline.shm._shm import ffi, lib
 from ringline.shm.counters import field_names
 
@@ -25,6 +27,7 @@ WORDS = {
 }
 
 
+@functools.lru_cache(maxsize=1024)  # the packets of a trial are many, their lengths few
 def cause_of(offset: int, length: int, flags: int) -> str | None:
     """Why no card can send the frame at `offset` of its buffer; None when a card can.
 

@@ -18,6 +18,7 @@ from typing import Any
 from ringline.pipeline.bench.arguments import add_arguments as add_bench_arguments
 from ringline.pipeline.terminal import stdio
 from ringline.shm.errors import EnvironmentLacks, RinglineError
+from ringline.shm.text import printable
 
 EPILOG = """\
 exit codes: 0 success, 1 a bug in ringline, 2 wrong usage, configuration or plugin,
@@ -86,7 +87,8 @@ def _report_bug(error: Exception) -> int:
     """Print the last frames of the traceback; the exit code."""
     trace = "".join(traceback.format_tb(error.__traceback__, limit=-3))
     print(
-        f"{trace}ringline: this is a bug in ringline: {type(error).__name__}: {error}",
+        f"{trace}ringline: this is a bug in ringline: {type(error).__name__}: "
+        f"{printable(str(error))}",
         file=sys.stderr,
     )
     return 1

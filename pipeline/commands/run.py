@@ -7,6 +7,7 @@ import sys
 
 from ringline.pipeline.configuration import schema
 from ringline.pipeline.configuration.config import Config
+from ringline.pipeline.configuration.machine_checks import remarks_here
 from ringline.pipeline.supervisor.supervisor import Supervisor
 from ringline.pipeline.telemetry import report
 from ringline.pipeline.telemetry.snapshot import Snapshot
@@ -32,6 +33,8 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
             file = stack.enter_context(contextlib.closing(report.ReportFile(report_path)))
         shown = stack.enter_context(contextlib.closing(display(seconds)))
         shown.announce(_greeting(config))
+        for remark in remarks_here(config):
+            shown.announce(remark)
         outcome = Supervisor(
             config,
             seconds=seconds,

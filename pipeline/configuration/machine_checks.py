@@ -6,13 +6,15 @@ what is wrong and the remedy.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from ringline.pipeline.configuration.affinity import usable_cpus
-from ringline.pipeline.configuration.config import Config, PortConfig
+from ringline.pipeline.configuration.config import PORTS_MAX, Config, PortConfig
 from ringline.workers.captures.captures import CaptureError, is_capture, read_capture
 
 # A capture up to this size is read completely before a run starts, which takes about
@@ -73,7 +75,7 @@ def same(one: Path, other: Path) -> bool:
 def _capture(path: str, file: Path) -> Iterable[str]:
     try:
         if not file.is_file() or file.stat().st_size <= READ_AT_ONCE:
-            if not len(read_capture(file)):
+            if not _look_into(file)[0]:
                 yield f"{path}: {file}: holds no packet, so there is nothing to replay"
         elif not os.access(file, os.R_OK):
             yield f"{path}: {file}: cannot be read: permission denied"
@@ -81,6 +83,32 @@ def _capture(path: str, file: Path) -> Iterable[str]:
         yield f"{path}: {error}"
     except OSError as error:
         yield f"{path}: {file}: cannot be read: {error.strerror}"
+
+
+def remarks_here(config: Config) -> list[str]:
+    """Sentences about packets that a replay does not send as they are in the file, of captures
+    up to READ_AT_ONCE."""
+    remarks: list[str] = []
+    for port in config.ports:
+        if port.wire is not None and port.wire.replay is not None:
+            with contextlib.suppress(CaptureError, OSError):  # the run tells it
+                file = Path(port.wire.replay)
+                if file.stat().st_size <= READ_AT_ONCE:
+                    remarks += _look_into(file)[1]
+    return remarks
+
+
+def _look_into(file: Path) -> tuple[int, list[str]]:
+    """The number of frames of a capture, and its remarks. A file that has not changed since the
+    last look is not read again."""
+    status = file.stat() if file.exists() else None
+    return _read(file, status and (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=PORTS_MAX)
+def _read(file: Path, identity: tuple[int, int, int] | None) -> tuple[int, list[str]]:
+    capture = read_capture(file)
+    return len(capture), capture.remarks()
 
 
 def unwritable(path: str, file: Path) -> Iterable[str]:
