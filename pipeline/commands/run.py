@@ -12,6 +12,7 @@ from ringline.pipeline.telemetry import report
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.terminal import stdio, table
 from ringline.pipeline.terminal.display import Display, display
+from ringline.pipeline.terminal.output import StderrCapture, Unblocked, keep_room
 from ringline.shm.errors import RinglineError
 
 
@@ -30,24 +31,32 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
         file = None
         if report_path is not None:
             file = stack.enter_context(contextlib.closing(report.ReportFile(report_path)))
+        streams = stack.enter_context(Unblocked())
         shown = stack.enter_context(contextlib.closing(display(seconds)))
+        captured = contextlib.ExitStack()
+        services = shown.services
+        if not services:
+            write = keep_room(streams.errors)
+            services = (captured.enter_context(contextlib.closing(StderrCapture(write))),)
+        stack.enter_context(captured)
         shown.announce(_greeting(config))
         outcome = Supervisor(
             config,
             seconds=seconds,
             announce=shown.announce,
-            display=_StartFilter(config, shown).show,
-            services=shown.services,
+            display=_StartFilter(config, shown, streams).show,
+            services=services,
             ignore_signals_after=True,
         ).run()
         shown.close()
+        captured.close()
         errors = [outcome.error] if outcome.error else []
         if file is not None and outcome.snapshot is not None:
             try:
                 file.write(report.of_a_run(outcome.snapshot, outcome.error, outcome.reports))
             except RinglineError as error:
                 errors.append(error)
-        return _print_result(outcome.snapshot, errors)
+        return _print_result(outcome.snapshot, errors, streams)
 
 
 def _greeting(config: Config) -> str:
@@ -56,11 +65,14 @@ def _greeting(config: Config) -> str:
     return f"starting {config.name}: {ports}, {workers}; Ctrl-C ends it"
 
 
-def _print_result(snapshot: Snapshot | None, errors: list[RinglineError]) -> int:
+def _print_result(
+    snapshot: Snapshot | None, errors: list[RinglineError], streams: Unblocked
+) -> int:
     received = snapshot is not None and any(port.total("rx_packets") for port in snapshot.ports)
     if snapshot is not None and (received or not errors):
         try:
             print(table.summary(snapshot, errors[0] if errors else None), flush=True)
+            streams.settle()
         except OSError:
             if not errors:
                 raise
@@ -73,9 +85,10 @@ def _print_result(snapshot: Snapshot | None, errors: list[RinglineError]) -> int
 class _StartFilter:
     """Passes snapshots to a display once the instance runs: drawing would delay the start."""
 
-    def __init__(self, config: Config, shown: Display) -> None:
+    def __init__(self, config: Config, shown: Display, streams: Unblocked) -> None:
         self._config = config
         self._shown = shown
+        self._streams = streams
         self._running = False
 
     def show(self, snapshot: Snapshot) -> None:
@@ -84,6 +97,8 @@ class _StartFilter:
             self._running = True
             self._announce_metrics(snapshot.metrics_url)
         if self._running:
+            if lost := self._streams.lost():
+                self._shown.announce_loss(lost)
             self._shown.show(snapshot)
 
     def _announce_metrics(self, url: str | None) -> None:
