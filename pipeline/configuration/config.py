@@ -118,6 +118,7 @@ class WorkerConfig:
     state_bytes: int = 4 << 20  # for the named state, counters and tables of the plugin
     blanks: int = 0  # blank buffers for a plugin that creates packets
     debug: bool = False  # bounds checks in compiled plugins
+    silence: float = 1.0  # seconds without a sign of life after which a worker is replaced
 
 
 @dataclass(frozen=True)

@@ -353,6 +353,7 @@ def _worker(table: Table, base: c.WorkerConfig) -> c.WorkerConfig:
         state_bytes=table.size("state", base.state_bytes, 1 << 16, 1 << 36),
         blanks=table.integer("blanks", base.blanks, 0, c.BLANKS_MAX),
         debug=table.flag("debug", base.debug),
+        silence=table.number("silence", base.silence, 0.1, 3600.0),
     )
 
 

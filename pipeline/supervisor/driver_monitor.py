@@ -87,10 +87,17 @@ class DriverMonitor(Monitor):
         self.send(message, descriptors)
         self.context.instance.request_control_turn()
 
+    def excuse(self, seconds: float) -> None:
+        """Extend the time for answers by a pause of the machine."""
+        self._renewals = {
+            key: (sent_at + seconds, on_settled)
+            for key, (sent_at, on_settled) in self._renewals.items()
+        }
+
     def find_failure(self, now: float, cap: float) -> str:
         """Why the driver counts as hung, as the end of a sentence; "" if it works.
 
-        `cap` is the most seconds of silence that one check adds.
+        A check that comes more than `cap` seconds after the last one adds no silence.
         """
         if not self.ready:
             return ""

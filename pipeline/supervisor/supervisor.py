@@ -15,6 +15,12 @@ Guarantees (tests in tests/pipeline/supervisor/test_supervisor.py):
    (test_a_plugin_that_fails_at_first_refuses_the_run)
  - the death of the driver ends the run with balanced books
    (test_the_death_of_the_driver_ends_the_run)
+ - a pause of the whole machine ends no process
+   (tests/e2e/test_slow_is_not_dead.py: test_a_pause_of_everything_ends_nothing)
+ - a signal ends the run in order or is refused with a line
+   (tests/e2e/test_signals.py: test_a_signal_ends_the_run_in_order_or_is_refused)
+ - the supervisor never waits for a reader of its output
+   (tests/e2e/test_unread_output.py: test_output_that_nobody_reads_stops_nothing)
 """
 
 from __future__ import annotations
@@ -43,11 +49,13 @@ from ringline.pipeline.supervisor.sd_notify import Notifier
 from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.pipeline.telemetry.observe import Sources
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.shm.errors import EnvironmentLacks, GaveUp, RinglineError
+from ringline.shm import signals
+from ringline.shm.errors import EnvironmentLacks, GaveUp, Interrupted, RinglineError
 from ringline.shm.ledger import settle_driver
 
-HEARTBEAT_TIMEOUT = 1.0  # seconds without a new heartbeat of a worker
-CHECK_SHARE = 0.35  # interval between checks of the heartbeats, as a share of the timeout
+CHECK_SHARE = 0.35  # interval between checks of the heartbeats, as a share of the silence ...
+CHECK_MAX = 0.35  # ... that ends a worker, and at most this many seconds
+PAUSE = 0.25  # seconds by which a turn is late when the machine or this process was stopped
 DRAIN_SHARE = 0.9  # the driver's time to drain, as a share of ours: it still has to answer
 
 
@@ -56,8 +64,7 @@ class Supervisor:
 
     The run ends after `seconds` (None: no limit). `announce` gets a sentence for every event
     that matters to an operator, `display` a snapshot every second. `services` are served in
-    the loop and left open. A worker counts as hung after `heartbeat_timeout` seconds without
-    a new heartbeat. `stop_dma` stops DMA of the card with a PCI address. For
+    the loop and left open. `stop_dma` stops DMA of the card with a PCI address. For
     `ignore_signals_after` see Loop.
     """
 
@@ -72,7 +79,6 @@ class Supervisor:
         programs: Programs | None = None,
         policy: RestartPolicy | None = None,
         timeouts: Timeouts | None = None,
-        heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
         stop_dma: Callable[[str], None] | None = None,
         ignore_signals_after: bool = False,
     ) -> None:
@@ -86,7 +92,8 @@ class Supervisor:
             intensity=config.restart.intensity, period=config.restart.period
         )
         self._timeouts = timeouts or Timeouts()
-        self._heartbeat_timeout = heartbeat_timeout
+        silence = min((worker.silence for worker in config.workers), default=1.0)
+        self._check_interval = min(silence * CHECK_SHARE, CHECK_MAX)
         self._stop_dma = stop_dma or _stop_bus_mastering
         self._ignore_signals_after = ignore_signals_after
         self._events: deque[RunEvent] = deque()
@@ -142,7 +149,6 @@ class Supervisor:
             self._programs,
             self._sources,
             self._policy,
-            self._heartbeat_timeout,
             self._driver_changed,
         )
         self._run = RunState(driver=False, deadline=time.monotonic() + self._timeouts.open)
@@ -154,7 +160,8 @@ class Supervisor:
         self._publisher = Publisher(
             loop, self._sources, notifier, self._display, self._services, self._request_stop
         )
-        loop.on_signal(lambda number: self._request_stop())
+        self._signalled = False  # a signal has ended the run
+        loop.on_signal(self._on_signal)
 
     # -- one turn -----------------------------------------------------------------------
 
@@ -166,11 +173,19 @@ class Supervisor:
 
     def _turn(self) -> None:
         """Wait for events or a deadline, then do what is due."""
-        self._loop.turn(self._deadlines())
+        late = self._loop.turn(self._deadlines())
+        if late > PAUSE:
+            self._excuse(late)
         now = time.monotonic()
         self._check_heartbeats(now)
         self._children.check_deadlines(now)
         self._publisher.turn(now)
+
+    def _excuse(self, seconds: float) -> None:
+        """Extend the time of everyone by a pause in which the whole machine may have stopped."""
+        if self._run.deadline is not None:
+            self._run = replace(self._run, deadline=self._run.deadline + seconds)
+        self._children.excuse(seconds)
 
     def _deadlines(self) -> list[float | None]:
         deadlines = [self._run.deadline, self._end_at]
@@ -273,9 +288,8 @@ class Supervisor:
     def _check_heartbeats(self, now: float) -> None:
         if not self._checks_heartbeats or now < self._check_at:
             return
-        interval = self._heartbeat_timeout * CHECK_SHARE
-        self._check_at = now + interval
-        failure = self._children.check_heartbeats(now, cap=1.5 * interval)
+        self._check_at = now + self._check_interval
+        failure = self._children.check_heartbeats(now, cap=1.5 * self._check_interval)
         if failure and not self._driver_hung:
             self._driver_hung = True
             self._blame(GaveUp(f"the driver {failure} and was ended"))
@@ -292,6 +306,19 @@ class Supervisor:
                 reason = self._children.driver.exit_reason
                 self._blame(GaveUp(f"the driver {reason}; everything was stopped"))
             self._events.append(RunEvent.DRIVER_GONE)
+
+    def _on_signal(self, number: int) -> None:
+        """End the run, or refuse a signal that asks for something else (shm/signals.py)."""
+        name = signals.name_of(number)
+        if number in signals.ASKING:
+            self._announce(
+                f"{name} is ignored: it means nothing to a run; SIGTERM or Ctrl-C ends it"
+            )
+            return
+        if number not in signals.ORDINARY and not self._signalled:
+            self._blame(Interrupted(number, name))
+        self._signalled = True
+        self._request_stop()
 
     def _request_stop(self) -> None:
         self._events.append(RunEvent.STOP)

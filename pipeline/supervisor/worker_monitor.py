@@ -18,7 +18,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ringline.pipeline.supervisor import worker_states
@@ -61,8 +61,9 @@ class Death:
 class WorkerMonitor(Monitor):
     """The worker of one queue, in all its generations; `state` is its state in the table.
 
-    It counts as hung after `heartbeat_timeout` seconds without a new heartbeat. `source` is
-    what snapshots read.
+    It counts as hung after `silence` seconds (the configuration's) without a new heartbeat; in
+    the first batch of a process, which may compile and load things, after `policy.prepare`.
+    `source` is what snapshots read.
     """
 
     def __init__(
@@ -72,7 +73,6 @@ class WorkerMonitor(Monitor):
         source: WorkerSource,
         driver: DriverMonitor,
         policy: RestartPolicy,
-        heartbeat_timeout: float,
     ) -> None:
         super().__init__(context, f"worker {source.queue}", program)
         self.queue = source.queue
@@ -81,10 +81,11 @@ class WorkerMonitor(Monitor):
         self._source = source
         self._driver = driver
         self._policy = policy
-        self._heartbeat_timeout = heartbeat_timeout
+        self._silence = context.config.worker(self.queue).silence
         # Read once: launch.environment() needs the current folder, which may be removed later.
         self._environment = {**THREADS, **launch.environment()}
         self._heartbeat = Heartbeat()
+        self._served = (0, 0)  # batches begun and packets finished when the process was ready
         self._death = Death()
         self._error_announced_at = 0.0
         self._ring_faults = 0  # the driver's count when it took the current rings
@@ -113,7 +114,7 @@ class WorkerMonitor(Monitor):
     def check(self, now: float, cap: float) -> None:
         """End the worker if it hangs, has closed its socket, or has broken its rings.
 
-        `cap` is the most seconds of silence that one check adds.
+        A check that comes more than `cap` seconds after the last one adds no silence.
         """
         if self.state.phase is not Phase.RUNNING:
             return
@@ -121,14 +122,19 @@ class WorkerMonitor(Monitor):
         self._heartbeat = self._heartbeat.check(value, now, cap)
         if self.is_disconnected(now):
             self._death.fault = "closed its control socket"
-        elif self._heartbeat.silence > self._heartbeat_timeout:
-            self._death.fault = f"gave no sign of life for {self._heartbeat_timeout:g} s"
+        elif self._heartbeat.silence > self._patience():
+            self._death.fault = self._describe_silence()
         elif not self._settling and self._count_ring_faults() != self._ring_faults:
             self._death.fault = "broke an index of its rings or held too many packets"
         else:
             return
         self.context.announce(f"{self.name} {self._death.fault}; it is ended")
         self.step(WorkerEvent.SILENT)
+
+    def excuse(self, seconds: float) -> None:
+        """Extend the deadline of the phase by a pause of the machine."""
+        if self.state.deadline is not None:
+            self.state = replace(self.state, deadline=self.state.deadline + seconds)
 
     def environment(self) -> dict[str, str]:
         """The variables of the worker; the user's values take precedence over THREADS."""
@@ -140,6 +146,7 @@ class WorkerMonitor(Monitor):
             self.step(WorkerEvent.PREPARED)
         elif event == "ready":
             self._heartbeat = Heartbeat(checked_at=time.monotonic())
+            self._served = self._count_served()
             self.step(WorkerEvent.READY)
         elif event == "failed":
             error = message.get("error")
@@ -221,6 +228,34 @@ class WorkerMonitor(Monitor):
                 self._announce_death(death, settled, successor=rings is not None)
 
         self._driver.renew(self.queue, generation, rings, on_settled)
+
+    def _count_served(self) -> tuple[int, int]:
+        """The batches that the plugin got and the packets that it finished, in all its lives."""
+        counters = self._source.slot.counters
+        finished = counters.forwarded + counters.dropped
+        return counters.batches, finished + counters.plugin_errors + counters.verdict_errors
+
+    @property
+    def _in_first_batch(self) -> bool:
+        batches, finished = self._served
+        return self._count_served() == (batches + 1, finished)
+
+    def _patience(self) -> float:
+        """Seconds of silence that this worker may have now."""
+        if self._in_first_batch:
+            return max(self._policy.prepare, self._silence)
+        return self._silence
+
+    def _describe_silence(self) -> str:
+        if self._in_first_batch:
+            return (
+                f"gave no sign of life for {self._patience():g} s: "
+                "its plugin did not return from its first batch"
+            )
+        return (
+            f"gave no sign of life for {self._silence:g} s: its plugin did not return from a batch "
+            "or tick; worker.silence in the configuration is the limit"
+        )
 
     def _count_ring_faults(self) -> int:
         """The driver's count. After a fault it does not poll the worker until new rings come."""

@@ -164,7 +164,7 @@ def line(before: Snapshot | None, now: Snapshot, span: Span | None = None) -> st
 
 def summary(snapshot: Snapshot, error: RinglineError | None = None) -> str:
     """The summary of a run that has ended, in several lines; `error` is why it ended."""
-    end = "all well" if error is None else "ended by an error"
+    end = "all well" if error is None else error.ending
     lines = [f"{snapshot.name} ran {snapshot.seconds:.1f} s: {end}"]
     for port in snapshot.ports:
         packets, bytes_ = port.total("rx_packets"), port.total("rx_bytes")

@@ -18,7 +18,7 @@ import os
 import sys
 import time
 
-from ringline.shm import slots
+from ringline.shm import signals, slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.shm.segments import Segment
@@ -230,8 +230,7 @@ def main() -> NoReturn:
     """Run as the worker process that the supervisor started; exits with a code of exits.py."""
     # Only the supervisor stops a worker: a terminal or service manager that signals the whole
     # group must not make it lose the packets that it holds.
-    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
-        _signal.signal(number, _signal.SIG_IGN)
+    signals.ignore(signals.IGNORED_BY_CHILDREN)
     code = exits.ORPHAN
     try:
         if lib.rl_die_with_parent(_signal.SIGKILL, os.getppid()) == 0:

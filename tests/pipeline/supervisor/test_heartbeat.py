@@ -12,5 +12,7 @@ def test_silence_counts_only_while_the_supervisor_runs() -> None:
     heartbeat = heartbeat.check(7, 100.25, 0.3)
     assert heartbeat.silence == pytest.approx(0.25)
     heartbeat = heartbeat.check(7, 200.0, 0.3)
-    assert heartbeat.silence == pytest.approx(0.55), "time without a check counted in full"
+    assert heartbeat.silence == pytest.approx(0.25), "time without a check counted"
+    heartbeat = heartbeat.check(7, 200.25, 0.3)
+    assert heartbeat.silence == pytest.approx(0.5)
     assert heartbeat.check(8, 200.1, 0.3).silence == 0.0

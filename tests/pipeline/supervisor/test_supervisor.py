@@ -25,7 +25,7 @@ from ringline.pipeline.supervisor.event_loop import Loop, Service
 from ringline.pipeline.supervisor.instance import Instance
 from ringline.pipeline.supervisor.outcome import Outcome
 from ringline.pipeline.supervisor.run_states import Timeouts
-from ringline.pipeline.supervisor.supervisor import HEARTBEAT_TIMEOUT, Supervisor
+from ringline.pipeline.supervisor.supervisor import Supervisor
 from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.errors import (
@@ -71,7 +71,7 @@ class Trial:
         seconds: float | None = 0.0,
         policy: RestartPolicy = FAST,
         timeouts: Timeouts = SHORT,
-        heartbeat_timeout: float = 5.0,
+        silence: float = 5.0,
         device: str = "sim:82599",
         services: Sequence[Service] = (),
     ) -> Outcome:
@@ -79,7 +79,7 @@ class Trial:
             name=self.name,
             memory=MemoryConfig(hugepages="off"),  # the same on every machine
             ports=(PortConfig("wan", device, queues=len(plugins)),),
-            workers=tuple(WorkerConfig(plugin) for plugin in plugins),
+            workers=tuple(WorkerConfig(plugin, silence=silence) for plugin in plugins),
             restart=RestartConfig(),
             metrics=MetricsConfig(host=None),
         )
@@ -96,7 +96,6 @@ class Trial:
             ),
             policy=policy,
             timeouts=timeouts,
-            heartbeat_timeout=heartbeat_timeout,
             stop_dma=self.dma_stopped.append,
         )
         before = children_of(os.getpid())
@@ -260,7 +259,7 @@ def test_when_all_queues_are_given_up_the_run_ends(trial: Trial) -> None:
 )
 def test_a_faulty_worker_is_ended_and_replaced(trial: Trial, plugin: str, why: str) -> None:
     trial.until(lambda snapshot: snapshot.workers[0].up and snapshot.workers[0].generation == 2)
-    assert raised(trial.run(plugin, "well", seconds=None, heartbeat_timeout=0.3)) is None
+    assert raised(trial.run(plugin, "well", seconds=None, silence=0.3)) is None
     assert why in trial.announced[0]
     assert "3 packets lost with it" in trial.announced[-1]
 
@@ -305,7 +304,7 @@ def test_a_driver_that_never_gets_ready_is_ended_in_time(trial: Trial) -> None:
 
 def test_a_driver_that_hangs_is_ended(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ringline.pipeline.supervisor.driver_monitor.HEARTBEAT_TIMEOUT", 0.3)
-    outcome = trial.run("well", driver="hangs", seconds=None, heartbeat_timeout=0.3)
+    outcome = trial.run("well", driver="hangs", seconds=None, silence=0.3)
     assert isinstance(outcome.error, GaveUp)
     assert "gave no sign of life for 0.3 s and was ended" in str(outcome.error)
 
@@ -314,13 +313,13 @@ def test_a_driver_that_does_not_settle_is_ended(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ringline.pipeline.supervisor.driver_monitor.SETTLE_TIMEOUT", 0.2)
-    outcome = trial.run("dies_once", driver="forgets", seconds=None, heartbeat_timeout=0.3)
+    outcome = trial.run("dies_once", driver="forgets", seconds=None, silence=0.3)
     assert isinstance(outcome.error, GaveUp)
     assert "did not settle queue 0 in 0.2 s" in str(outcome.error)
 
 
 def test_a_driver_that_closes_its_socket_is_ended(trial: Trial) -> None:
-    outcome = trial.run("well", driver="deaf", seconds=None, heartbeat_timeout=0.3)
+    outcome = trial.run("well", driver="deaf", seconds=None, silence=0.3)
     assert isinstance(outcome.error, GaveUp)
     assert "closed its control socket" in str(outcome.error)
 
@@ -426,15 +425,14 @@ def test_an_idle_supervisor_wakes_up_rarely(trial: Trial, monkeypatch: pytest.Mo
     turns: list[float] = []
     turn = Loop.turn
 
-    def counted(loop: Loop, deadlines: list[float | None]) -> None:
-        turn(loop, deadlines)
+    def counted(loop: Loop, deadlines: list[float | None]) -> float:
+        late = turn(loop, deadlines)
         turns.append(time.monotonic())
+        return late
 
     monkeypatch.setattr(Loop, "turn", counted)
     monkeypatch.setattr("ringline.pipeline.supervisor.publisher.DISPLAY_EVERY", 600.0)
-    assert (
-        raised(trial.run("well", "well", seconds=4.0, heartbeat_timeout=HEARTBEAT_TIMEOUT)) is None
-    )
+    assert raised(trial.run("well", "well", seconds=4.0, silence=WorkerConfig().silence)) is None
     # Count two seconds in the middle: the start and the end are busier.
     assert len([at for at in turns if turns[-1] - 3.0 < at < turns[-1] - 1.0]) <= 3 * 2
 

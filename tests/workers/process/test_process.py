@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ringline.shm._shm import lib
+from ringline.shm.signals import IGNORED_BY_CHILDREN
 from ringline.workers.process import exits, launch
 from ringline.workers.process.process import FAILING_PACKETS, FAILING_SECONDS, FailureDetector
 from ringline.workers.testing import ERROR
@@ -298,7 +298,7 @@ os._exit(0)
 def test_signals_to_the_process_group_do_not_end_it(worker: WorkerHarness) -> None:
     worker.serve(f"{MODULE}.drop:drop")
     assert worker.process is not None
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in IGNORED_BY_CHILDREN:
         worker.process.send_signal(number)
     worker.put([bytes(60)])
     assert len(worker.take(1)) == 1
