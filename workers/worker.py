@@ -9,8 +9,10 @@ crash of the worker. The next worker process gets the same memory for the same n
  - After repeated crashes the supervisor clears the state, because it may be their cause.
 
 Setup of a compiled plugin also runs in a dry run before the first packet, with memory that
-is then discarded, to find the types of the state; `worker.rehearsal` is true then. So a
-setup must have no effects outside the Worker.
+is then discarded, to find the types of the state; `worker.rehearsal` is true then. A class
+whose module has helpers that numba compiles at their first call is rehearsed as well, with
+an object of its own: setup, a batch of sample packets, tick. So a setup must have no effects
+outside the Worker.
 """
 
 from __future__ import annotations
@@ -134,7 +136,7 @@ class Worker:
     queue: the number of this worker; it serves the queue of this number on every port.
     ports: a dict from the name of a port to its number, which is the verdict to send there.
     options: a dict of the plugin's options, with defaults.
-    rehearsal: true in the dry run of a compiled plugin's setup (see the module).
+    rehearsal: true in a dry run before the first packet (see the module).
 
     A name is a letter, then up to 46 letters, digits and `_`. Every method raises PluginError
     when the name is invalid or used for something else, the slot has no room left (`state` in the

@@ -18,8 +18,8 @@ import re
 
 from ringline.shm.errors import PluginError
 from ringline.workers.function import PacketFunction
-from ringline.workers.tiers.tier import Context, Tier, sentence, where
-from ringline.workers.worker import Worker, private_slot
+from ringline.workers.tiers import rehearsal
+from ringline.workers.tiers.tier import Context, Tier, rehearsing_worker, sentence, where
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ringline.workers.tiers.codegen import Build, StateShape
+    from ringline.workers.worker import Worker
 
 _ALLOCATION = re.compile(r"call [^\n]*@NRT_(Allocate|MemInfo_(alloc|new))")
 
@@ -142,14 +143,12 @@ class CompiledTier(Tier):
 
     def _dry_run_setup(self, context: Context) -> StateShape:
         """The type of the state that setup returns; its memory is discarded."""
-        worker = Worker(
-            private_slot(context.state_bytes),
-            queue=context.queue,
-            ports=context.ports,
-            options=self.options,
-            rehearsal=True,
-        )
-        return self._run_setup(worker)[2]
+        worker = rehearsing_worker(context, self.options)
+        state, _, shape = self._run_setup(worker)
+        tick = self._declared.tick
+        if tick is not None and rehearsal.is_needed(getattr(tick, "__globals__", {})):
+            rehearsal.rehearse(lambda: tick(worker, state))
+        return shape
 
     def _compile(self, context: Context) -> Any:
         """The generated loop around the function, compiled or from the cache.

@@ -93,6 +93,19 @@ class Tier:
         return None
 
 
+def rehearsing_worker(context: Context, options: Mapping[str, Any]) -> Worker:
+    """The argument of a setup whose memory is then discarded."""
+    from ringline.workers.worker import Worker, private_slot
+
+    return Worker(
+        private_slot(context.state_bytes),
+        queue=context.queue,
+        ports=context.ports,
+        options=options,
+        rehearsal=True,
+    )
+
+
 def where(error: BaseException) -> str:
     """` (file.py, line 7)`: the innermost line of the traceback that is not ringline's own, or
     an empty string. Bundled plugins count as user code."""
