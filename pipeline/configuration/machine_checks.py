@@ -12,9 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ringline.pipeline.configuration.affinity import usable_cpus
-from ringline.pipeline.configuration.config import Config, PortConfig
+from ringline.pipeline.configuration.config import BUFFER_STRIDE, Config, PortConfig
+from ringline.shm._shm import ffi
+from ringline.shm.owners import SHARED_MEMORY
 from ringline.workers.captures.captures import CaptureError, is_capture, read_capture
 
+MARGIN_BYTES = 1 << 18  # per queue: headers, descriptor rings, counters
+RINGS_BYTES: int = ffi.sizeof("struct rl_rings_segment")
 # A capture up to this size is read completely before a run starts, which takes about
 # 4 ms per MiB. Mistakes in a longer one are found by the wire that replays it.
 READ_AT_ONCE = 64 << 20
@@ -26,6 +30,22 @@ def problems_here(config: Config) -> list[str]:
     for port in config.ports:
         problems += _wire(port, config)
     return problems
+
+
+def shared_memory(config: Config) -> int:
+    """Bytes that the instance takes in /dev/shm, without hugepages; a little more than needed."""
+    rings = config.queues * 2 * RINGS_BYTES  # a successor's rings beside the old ones
+    slots = sum(worker.state_bytes for worker in config.workers)
+    return config.buffers * (BUFFER_STRIDE + 4) + rings + slots + config.queues * MARGIN_BYTES
+
+
+def free_shared_memory() -> int:
+    """Bytes that are free in /dev/shm; 0 if there is none."""
+    try:
+        status = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize
 
 
 def _cpus(config: Config) -> Iterable[str]:
@@ -111,8 +131,10 @@ def why_kept(file: Path) -> str | None:
         kind = file.stat().st_mode
         if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):  # opening it waits for a reader
             return "is a pipe or a socket; choose a regular file"
+        if not stat.S_ISREG(kind):  # opening a serial line waits for its carrier
+            return None
         with open(file, "rb") as there:
-            begin = there.read(4) if stat.S_ISREG(kind) else b""
+            begin = there.read(4)
     except OSError:
         return None
     if begin and not is_capture(begin):

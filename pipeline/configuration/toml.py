@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -38,10 +40,15 @@ def read_file(path: Path) -> dict[str, Any]:
     """The top table of the file at `path`.
 
     Raises ConfigurationError when the file does not exist, cannot be read, is longer than
-    FILE_BYTES_MAX, or is not TOML (with the line).
+    FILE_BYTES_MAX, is not a regular file, or is not TOML (with the line).
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigurationError(
+                    f"{path}: is a pipe or a device, not a regular file; write the configuration "
+                    "to a file"
+                )
             content = file.read(FILE_BYTES_MAX + 1)
         if len(content) > FILE_BYTES_MAX:
             raise ConfigurationError(
@@ -65,6 +72,11 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
     except RecursionError:
         raise ConfigurationError(f"{path}: is not valid TOML: nested too deeply") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; without O_NONBLOCK, opening a pipe waits for a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def kind_of(value: object) -> str:

@@ -7,8 +7,10 @@ equation of the books, 0 when the equation holds.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import select
 import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,6 +19,7 @@ from typing import Any
 from ringline.pipeline.telemetry.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
 from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
 
+READER_SECONDS = 2.0  # at the end of a run, when the report goes to a pipe
 ENDED_WELL = "all well"
 
 
@@ -75,10 +78,9 @@ class ReportFile:
                     f"the report cannot be written to {path}: it exists and is not a "
                     "report; remove it, or name another file"
                 )
-            # O_NONBLOCK: otherwise opening a pipe waits for a reader.
+            # O_NONBLOCK: otherwise opening a pipe waits for a reader, and so does writing.
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             self._fd = os.open(path, flags, 0o666)
-            os.set_blocking(self._fd, True)
         except OSError as error:
             raise UsageError(f"the report cannot be written to {path}: {error.strerror}") from None
         self._written = False
@@ -89,13 +91,24 @@ class ReportFile:
         try:
             if stat.S_ISREG(os.fstat(self._fd).st_mode):
                 self._make_room(len(data))
-            with os.fdopen(os.dup(self._fd), "wb") as file:
-                file.write(data)
+            self._write_all(data)
             self._written = True
         except OSError as error:
             raise EnvironmentLacks(
                 f"the report cannot be written to {self.path}: {error.strerror}"
             ) from None
+
+    def _write_all(self, data: bytes) -> None:
+        """Write, and wait READER_SECONDS at most for each piece that a reader takes."""
+        rest = memoryview(data)
+        ready = select.poll()
+        ready.register(self._fd, select.POLLOUT)
+        while rest:
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:
+                if not ready.poll(READER_SECONDS * 1000):
+                    raise TimeoutError(errno.ETIMEDOUT, "nobody reads it") from None
 
     def _make_room(self, size: int) -> None:
         """Reserve `size` bytes before the old report is overwritten, so that none is lost."""

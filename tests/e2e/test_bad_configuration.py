@@ -16,13 +16,19 @@ NO_FILE = [
     (lambda folder: folder, "is a folder, not a configuration file"),
     (lambda folder: made(folder / "not.toml", b"\xff\xd8\xff\xe0 JFIF"), "line 1 is not UTF-8"),
     (lambda folder: made(folder / "long.toml", b"# \n" * 40_000_000), "is longer than 1 MiB"),
-    (lambda _: Path("/dev/zero"), "is longer than 1 MiB"),
+    (lambda _: Path("/dev/zero"), "is a pipe or a device, not a regular file; write the"),
+    (lambda folder: pipe(folder / "pipe"), "is a pipe or a device, not a regular file; write the"),
     (lambda folder: made(folder / "open.toml", b'name = "edge\n'), "is not valid TOML"),
     (lambda folder: made(folder / "deep.toml", b"x = " + b"[" * 9999), "nested too deeply"),
     (lambda folder: made(folder / "nines.toml", b"x = " + b"9" * 9999), "is not valid TOML"),
     (lambda folder: made(folder / "twice.toml", b"a = 1\na = 2\n"), "(at line 2, column 6)"),
     (lambda folder: made(folder / "empty.toml", b""), "port: no port is configured; add a table"),
 ]
+
+
+def pipe(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
 
 
 def made(path: Path, content: bytes) -> Path:

@@ -288,6 +288,13 @@ def test_other_paths_and_methods_have_the_right_status(url: str) -> None:
     [
         (b"HEAD /metrics HTTP/1.1\r\n\r\n", b"200"),
         (b"GET /metrics HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET /metrics/?x=/y HTTP/1.1\r\n\r\n", b"200"),
+        (b"GET http://127.0.0.1:9464/metrics HTTP/1.1\r\n\r\n", b"200"),
+        (b"GET HTTP://host/metrics?x HTTP/1.1\r\n\r\n", b"200"),
+        (b"GET http://host HTTP/1.1\r\n\r\n", b"200"),
+        (b"GET http://host/other HTTP/1.1\r\n\r\n", b"404"),
+        (b"GET http:///metrics HTTP/1.1\r\n\r\n", b"200"),
+        (b"\r\nGET /metrics HTTP/1.1\r\n\r\n", b"200"),
         (b"GET /metrics\r\n\r\n", b"400"),
         (b"\x16\x03\x01 TLS \r\n\r\n", b"400"),
         (

@@ -200,6 +200,20 @@ def test_a_pipe_without_a_reader_is_not_waited_for(tmp_path: Path) -> None:
         ReportFile(str(tmp_path / "pipe"))
 
 
+def test_a_pipe_whose_reader_does_not_read_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringline.pipeline.telemetry.report.READER_SECONDS", 0.1)
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    file = ReportFile(str(path))
+    with pytest.raises(EnvironmentLacks, match="nobody reads it"):
+        file.write({"name": "edge" * 100_000})
+    file.close()
+    os.close(reader)
+
+
 def test_a_full_disk_does_not_destroy_an_older_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
