@@ -13,25 +13,29 @@ from ringline.workers.trials import checking
 
 
 def check(path: str) -> str:
-    """One sentence that says what the configuration at `path` starts.
+    """One sentence that says what the configuration at `path` starts, then one line for each
+    batch or tick of a plugin that takes too long.
 
-    Each plugin is imported, prepared and set up in a child process. Raises
+    Each plugin is imported, prepared, set up and timed in a child process. Raises
     ConfigurationError with every mistake of the file or, when the file is right, of its
     plugins and cards. Raises EnvironmentLacks when only cards are missing or in use.
     """
     config = schema.load(path)
     sys.path.append(config.folder)
-    problems, missing = plugin_problems(config), card_problems(config)
+    warnings: list[str] = []
+    problems, missing = plugin_problems(config, warnings), card_problems(config)
     if problems:
         raise ConfigurationError([f"{path}: {problem}" for problem in problems + missing])
     if missing:
         raise EnvironmentLacks("\n".join(f"{path}: {problem}" for problem in missing))
     ports = ", ".join(f"{port.name} ({port.device})" for port in config.ports)
     memory = config.buffers * BUFFER_STRIDE / (1 << 20)
-    return (
-        f"{path}: all well; instance {config.name}, ports {ports}, workers {config.queues}, "
+    well = "this can run, but see below" if warnings else "all well"
+    lines = [
+        f"{path}: {well}; instance {config.name}, ports {ports}, workers {config.queues}, "
         f"buffers {config.buffers} ({memory:.0f} MiB)"
-    )
+    ]
+    return "\n".join(lines + [f"{path}: warning: {warning}" for warning in warnings])
 
 
 def card_problems(config: Config) -> list[str]:
@@ -50,17 +54,19 @@ def card_problems(config: Config) -> list[str]:
     return problems
 
 
-def plugin_problems(config: Config) -> list[str]:
-    """Mistakes in the plugins of all workers; workers with the same plugin are checked once."""
+def plugin_problems(config: Config, warnings: list[str]) -> list[str]:
+    """Mistakes in the plugins of all workers; workers with the same plugin are checked once.
+    What takes too long is added to `warnings`."""
     ports = [port.name for port in config.ports]
     problems: list[str] = []
     seen = []
     for queue in range(config.queues):
         worker = config.worker(queue)
-        same = (worker.plugin, worker.options, worker.debug, worker.state_bytes)
+        same = (worker.plugin, worker.options, worker.debug, worker.state_bytes, worker.silence)
         if same in seen:
             continue
         seen.append(same)
+        slow: list[str] = []
         problems += [
             f"worker {queue}: {problem}"
             for problem in checking.check(
@@ -71,6 +77,9 @@ def plugin_problems(config: Config) -> list[str]:
                 folder=config.folder,
                 state_bytes=worker.state_bytes,
                 debug=worker.debug,
+                limit=worker.silence,
+                warnings=slow,
             )
         ]
+        warnings += [f"worker {queue}: {warning}" for warning in slow]
     return problems

@@ -8,6 +8,7 @@ frames to shared memory, so that the parent can report where it crashed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -25,10 +26,13 @@ from ringline.workers.captures.captures import CaptureWriter, read_capture
 from ringline.workers.captures.headers import ETHERNET_MIN
 from ringline.workers.options import resolve
 from ringline.workers.tiers import loading
+from ringline.workers.tiers.rehearsal import SAMPLES
 from ringline.workers.tiers.tier import Context, sentence
 from ringline.workers.trials.harness import BATCH, ERROR, Departure, Harness, named_values
+from ringline.workers.trials.stopwatch import Stopwatch
 
 COMPLAINTS_MAX = 10
+SAMPLE_BATCHES = 4  # that `check` times
 # The shared page: struct rl_worker_counters, then the numbers of the first and last frame of
 # the current batch, two uint64.
 PLACE_OFFSET = 1024
@@ -77,10 +81,27 @@ def _check(job: Mapping[str, Any]) -> dict[str, Any]:
         if problems:
             return {"problems": [f"plugin {tier.spec}: option {problem}" for problem in problems]}
         tier.prepare(_context(job))
-        Harness(tier, _context(job))
+        harness = Harness(tier, _context(job))
     except PluginError as error:
         return {"problems": [str(error)]}
-    return {"problems": [], "remarks": tier.remarks, "tier": tier.tier}
+    return {
+        "problems": [],
+        "remarks": tier.remarks,
+        "tier": tier.tier,
+        "warnings": _time_samples(harness, job),
+    }
+
+
+def _time_samples(harness: Harness, job: Mapping[str, Any]) -> list[str]:
+    """Warnings about batches of sample packets and a tick that take too long. Their errors do not
+    matter: the packets are not the user's."""
+    watch = Stopwatch(job["plugin"], job["limit"])
+    for _ in range(SAMPLE_BATCHES):
+        with watch.batch():
+            harness.run([(frame, 0, 0, 0, 0) for frame in SAMPLES])
+    with watch.tick(), contextlib.suppress(Exception):
+        harness.engine.tick()
+    return watch.warnings()
 
 
 def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
@@ -94,7 +115,8 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
     address = int(ffi.cast("uintptr_t", ffi.from_buffer(page)))
     harness = Harness(tier, context, blanks=job["blanks"], counters=address)
     _answer(results, {"frames": len(capture)})
-    trial = _Trial(harness, context, ffi.cast("uint64_t *", address + PLACE_OFFSET))
+    watch = Stopwatch(job["plugin"], job["limit"])
+    trial = _Trial(harness, context, ffi.cast("uint64_t *", address + PLACE_OFFSET), watch)
     if job["out"] is None:
         trial.run(capture, None)
     else:
@@ -110,7 +132,7 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
             "counters": counter_blocks.read(harness.slot.counters)
             | counter_blocks.read(ffi.cast("struct rl_worker_counters *", address)),
             "named": named_values(harness.slot),
-            "remarks": tier.remarks + ([] if remark is None else [remark]),
+            "remarks": tier.remarks + ([] if remark is None else [remark]) + watch.warnings(),
             "tier": tier.tier,
         }
     }
@@ -119,8 +141,9 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
 class _Trial:
     """Runs frames through a harness; `place` points to the frame numbers in the shared page."""
 
-    def __init__(self, harness: Harness, context: Context, place: Any) -> None:
+    def __init__(self, harness: Harness, context: Context, place: Any, watch: Stopwatch) -> None:
         self._harness = harness
+        self._watch = watch
         self._place = place
         self.too_long = 0
         self.per_port = [0] * len(context.ports)
@@ -139,11 +162,13 @@ class _Trial:
                 batch = []
         if batch:
             self._run(batch, capture.times, writer)
-        self._harness.engine.tick()
+        with self._watch.tick():
+            self._harness.engine.tick()
 
     def _run(self, batch: list[tuple[int, bytes]], times: Any, writer: Any) -> None:
         self._place[0], self._place[1] = batch[0][0], batch[-1][0]
-        departures, created = self._harness.run([(frame, 0, 0, 0, 0) for _, frame in batch])
+        with self._watch.batch(f" on the frames {batch[0][0]} to {batch[-1][0]}"):
+            departures, created = self._harness.run([(frame, 0, 0, 0, 0) for _, frame in batch])
         complaint = self._harness.engine.complaint()
         for (number, frame), departure in zip(batch, departures, strict=True):
             if departure.verdict == ERROR:

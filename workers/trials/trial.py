@@ -70,6 +70,7 @@ def run(
     debug: bool = False,
     progress: Callable[[int, int], None] | None = None,
     silence: float = SILENCE_SECONDS,
+    limit: float = checking.SILENCE_SECONDS,
 ) -> Summary:
     """Run `plugin` on the frames of the file `capture`; the first port receives them.
 
@@ -78,6 +79,7 @@ def run(
     blanks: how many packets the plugin can create per batch.
     progress: `progress(done, all)` is called about ten times a second.
     silence: the timeout of a batch in seconds.
+    limit: a remark tells of a batch or tick that takes more seconds.
 
     Raises PluginError when the plugin cannot start, crashes or does not return in time,
     CaptureError when a file cannot be read or written, EnvironmentLacks on a full disk.
@@ -98,6 +100,7 @@ def run(
                 "blanks": blanks,
                 "state_bytes": state_bytes,
                 "debug": debug,
+                "limit": limit,
                 "page": page_fd,
             }
             return _Monitor(job, page, progress, silence).run()
