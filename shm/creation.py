@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 
 from ringline.shm.errors import EnvironmentLacks
@@ -42,9 +43,27 @@ def create_locked(instance: str, path: str) -> int:
             if _take(path, fd):
                 return fd
             os.close(fd)
-    raise EnvironmentLacks(
-        f"{path} is in the way: a run that has ended left it; start again, or remove it"
-    )
+    raise EnvironmentLacks(_in_the_way(path))
+
+
+def _in_the_way(path: str) -> str:
+    """The sentence for a path that exists and that no run holds."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        mode = stat.S_IFREG  # it is gone by now
+    for is_kind, kind, command in (
+        (stat.S_ISDIR, "a folder", "rm -r"),
+        (stat.S_ISLNK, "a link", "rm"),
+        (stat.S_ISFIFO, "a pipe", "rm"),
+        (stat.S_ISSOCK, "a socket", "rm"),
+    ):
+        if is_kind(mode):
+            return (
+                f"{path} is in the way: it is {kind}, which no run of ringline made; remove it "
+                f"({command} {path}), or give this instance another name"
+            )
+    return f"{path} is in the way: a run that has ended left it; start again, or remove it"
 
 
 def _take(path: str, fd: int) -> bool:
@@ -67,7 +86,9 @@ def no_room(error: OSError, path: str, size: int) -> Unavailable:
     if error.errno == errno.ENOSPC:
         return Unavailable(
             f"{directory} is too full for {path}: {size} bytes are needed, {free} are free; "
-            f"free some or enlarge it (mount -o remount,size=... {directory})"
+            f"free some or enlarge it (mount -o remount,size=1G {directory}; for a container: "
+            "docker run --shm-size=1g; in Kubernetes an emptyDir with medium Memory, mounted at "
+            f"{directory})"
         )
     return Unavailable(
         f"{size} bytes of shared memory for {path} cannot be allocated ({free} are free in "

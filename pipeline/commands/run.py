@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from ringline.pipeline.configuration import schema
+from ringline.pipeline.configuration import builtin, schema
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.supervisor.supervisor import Supervisor
 from ringline.pipeline.telemetry import report
@@ -23,7 +23,7 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
     opened before anything starts. Raises RinglineError when the configuration or the
     report file is wrong; an error during the run is printed and becomes the exit code.
     """
-    config = schema.builtin() if path is None else schema.load(path)
+    config = builtin.builtin() if path is None else schema.load(path)
     # Plugins may be in the folder of the configuration. It comes last, so that no file
     # there hides a module of Python or ringline.
     sys.path.append(config.folder)
@@ -40,6 +40,12 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
             services = (captured.enter_context(contextlib.closing(StderrCapture(write))),)
         stack.enter_context(captured)
         shown.announce(_greeting(config))
+        wanted = builtin.queues_without_limit()
+        if path is None and config.queues < wanted:
+            shown.announce(
+                f"/dev/shm has room for {config.queues} of {wanted} queues; for more, enlarge it "
+                "(for a container: docker run --shm-size=1g)"
+            )
         outcome = Supervisor(
             config,
             seconds=seconds,

@@ -1,6 +1,6 @@
 """The configuration of an instance, as frozen dataclasses.
 
-`schema.load` makes a Config from a TOML file, `schema.builtin` the one that runs
+`schema.load` makes a Config from a TOML file, `builtin.builtin` the one that runs
 without a file. Paths to captures and the folder are absolute, and all values are
 checked. The driver and card processes get the Config as JSON over the control socket
 (`to_json`, `from_json`).

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from ringline.pipeline.configuration import config as c
-from ringline.pipeline.configuration.affinity import usable_cpus
 from ringline.pipeline.configuration.machine_checks import problems_here
 from ringline.pipeline.configuration.toml import Table, read_file, shown
 from ringline.shm.errors import ConfigurationError
@@ -43,28 +42,6 @@ def load(path: str | os.PathLike[str]) -> c.Config:
     if problems:
         raise ConfigurationError([f"{file}: {problem}" for problem in problems])
     return found
-
-
-def builtin() -> c.Config:
-    """The configuration of `ringline run` without a file.
-
-    A simulated card with synthetic flows at full load, and one queue for each CPU but
-    the driver's: at least one, at most QUEUES_MAX.
-    """
-    cpus = usable_cpus()
-    queues = min(max(len(cpus) - 1, 1), c.QUEUES_MAX)
-    wan = c.PortConfig(
-        name="wan",
-        device="sim:82599",
-        queues=queues,
-        wire=c.WireConfig(flows=c.FlowsConfig()),
-    )
-    return c.Config(
-        ports=(wan,),
-        workers=(c.WorkerConfig(),) * queues,
-        metrics=c.MetricsConfig(elsewhere_if_taken=True),
-        folder=os.getcwd(),
-    )
 
 
 def too_few_buffers(found: c.Config) -> list[str]:

@@ -57,16 +57,20 @@ def test_a_killed_instance_does_not_block_the_next(operator: Operator, config: P
 # -- shared memory --------------------------------------------------------------------------
 
 EMPTY = 'test -z "$(ls -A /dev/shm)" || exit 99'  # checked in the namespace after the command
+ENLARGE = (
+    "free some or enlarge it (mount -o remount,size=1G /dev/shm; for a container: docker run "
+    "--shm-size=1g; in Kubernetes an emptyDir with medium Memory, mounted at /dev/shm)"
+)
 MEMORY = {
     "too small": (
         "mount -t tmpfs -o size=1m none /dev/shm",
         "/dev/shm is too full for /dev/shm/ringline.NAME.packets: ",
-        "free some or enlarge it (mount -o remount,size=... /dev/shm)",
+        ENLARGE,
     ),
     "too small for the last segment": (
         "mount -t tmpfs -o size=9m none /dev/shm",
         "/dev/shm is too full for /dev/shm/ringline.NAME.worker.0: ",
-        "free some or enlarge it (mount -o remount,size=... /dev/shm)",
+        ENLARGE,
     ),
     "without inodes": (
         "mount -t tmpfs -o nr_inodes=4 none /dev/shm",
@@ -80,8 +84,8 @@ MEMORY = {
     ),
     "taken by a folder": (
         "mount -t tmpfs none /dev/shm; mkdir /dev/shm/ringline.NAME.packets",
-        "/dev/shm/ringline.NAME.packets is in the way: ",
-        "start again, or remove it",
+        "/dev/shm/ringline.NAME.packets is in the way: it is a folder, which no run of ringline ",
+        "remove it (rm -r /dev/shm/ringline.NAME.packets), or give this instance another name",
     ),
 }
 

@@ -192,6 +192,32 @@ def test_links_and_folders_of_our_name_are_left_alone(
         link.unlink()
 
 
+@pytest.mark.parametrize(
+    ("made", "kind", "command"),
+    [
+        (Path.mkdir, "a folder", "rm -r"),
+        (lambda path: path.symlink_to("/none"), "a link", "rm"),
+        (os.mkfifo, "a pipe", "rm"),
+    ],
+)
+def test_what_no_run_has_made_is_named(
+    instance: Callable[[], str], made: Callable[[Path], None], kind: str, command: str
+) -> None:
+    """To start again does not help."""
+    name = instance()
+    path = Path(f"/dev/shm/ringline.{name}.packets")
+    made(path)
+    try:
+        with pytest.raises(EnvironmentLacks) as error:
+            create(name, "packets")
+    finally:
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert str(error.value) == (
+        f"{path} is in the way: it is {kind}, which no run of ringline made; remove it "
+        f"({command} {path}), or give this instance another name"
+    )
+
+
 def test_a_locked_file_without_a_header_counts_as_alive(
     instance: Callable[[], str],
 ) -> None:

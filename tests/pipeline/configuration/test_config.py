@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ringline.pipeline.configuration import builtin, schema
 from ringline.pipeline.configuration import config as c
-from ringline.pipeline.configuration import schema
+from ringline.pipeline.configuration.machine_checks import shared_memory
+from ringline.pipeline.supervisor.instance import Instance
 from ringline.shm.errors import Bug, ConfigurationError
+from ringline.shm.segments import segments_of
 
 WHOLE = """
 name = "edge"
@@ -41,6 +45,7 @@ restart = { intensity = 2, period = 1.5 }
 plugin = "./mine.py:Probe"
 blanks = 64
 debug = true
+silence = 2
 [driver]
 idle = "busy"
 deep_sleep_us = 0
@@ -95,6 +100,7 @@ def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
     assert found.worker(1).options == {}, "inherited the options of another plugin"
     assert found.worker(1).blanks == 64
     assert found.worker(1).debug
+    assert [found.worker(queue).silence for queue in range(2)] == [1.0, 2.0]
     assert found.worker(1).cpu == 0
     assert found.restart == c.RestartConfig(2, 1.5)
     assert found.driver == c.DriverConfig(None, "busy", 0)
@@ -105,7 +111,7 @@ def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
 def test_children_get_the_same_configuration(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "edge.toml").write_text(WHOLE)
-    for found in (schema.load(tmp_path / "edge.toml"), schema.builtin()):
+    for found in (schema.load(tmp_path / "edge.toml"), builtin.builtin()):
         assert c.Config.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
@@ -116,8 +122,36 @@ def test_a_message_that_is_no_configuration_is_a_bug() -> None:
             c.Config.from_json(message)
 
 
+def test_the_builtin_configuration_fits_into_the_shared_memory_of_a_container(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Docker gives 64 MB, whatever the number of CPUs."""
+    monkeypatch.setattr(builtin, "usable_cpus", lambda: set(range(12)))
+    for room, queues in ((64 << 20, 5), (1 << 30, 11), (0, 1)):
+        monkeypatch.setattr(builtin, "free_shared_memory", lambda room=room: room)
+        found = builtin.builtin()
+        assert found.queues == len(found.workers) == queues
+        assert shared_memory(found) <= room or queues == 1
+
+
+def test_the_memory_that_an_instance_takes_is_not_underestimated(
+    instance: Callable[[], str],
+) -> None:
+    config = c.Config(
+        name=instance(),
+        memory=c.MemoryConfig(hugepages="off"),
+        ports=(c.PortConfig("wan", "sim:82599", queues=2),),
+        workers=(c.WorkerConfig(),) * 2,
+    )
+    with Instance(config, lambda address: None) as made:
+        for queue in range(2):
+            made.new_rings(queue, 1)
+        taken = sum(os.stat(path).st_blocks * 512 for path in segments_of(config.name))
+    assert taken <= shared_memory(config)
+
+
 def test_the_builtin_configuration_runs_anywhere() -> None:
-    found = schema.builtin()
+    found = builtin.builtin()
     assert found.queues == max(1, min(16, len(os.sched_getaffinity(0)) - 1))
     assert [port.device for port in found.ports] == ["sim:82599"]
     assert found.ports[0].wire is not None
@@ -280,7 +314,7 @@ def test_too_few_buffers_are_refused_with_the_sum(problems_of: Any) -> None:
 
 
 def test_auto_covers_the_sum(problems_of: Any) -> None:
-    found = schema.builtin()
+    found = builtin.builtin()
     assert found.buffers == sum(number for _, number in found.needed_buffers())
 
 
