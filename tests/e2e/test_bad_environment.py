@@ -245,9 +245,9 @@ def test_a_folder_for_the_status_socket_that_cannot_be_used(
 
 LIMITS = {
     "--nofile=8": "Too many open files",
-    "--nofile=10": "cannot be created: ",  # then a message of the segment library
-    "--nofile=14": "Too many open files: raise the limit (ulimit -n)",
-    "--nofile=16": "Too many open files",
+    "--nofile=14": "cannot be created: ",  # then a message of the segment library
+    "--nofile=18": "Too many open files: raise the limit (ulimit -n)",
+    "--nofile=20": "Too many open files",
     "--fsize=1000000": "File too large",
 }
 
