@@ -196,7 +196,10 @@ DEATHS = {
     "Exits": "exited with status 9",
     "ExitsPolitely": "exited with status 4",
     "Crashes": "was ended by SIGSEGV",
-    "Sleeps": "was ended by SIGABRT (gave no sign of life for 1 s: its plugin did not return from",
+    "Sleeps": (
+        "was ended by SIGABRT (gave no sign of life for 1 s: its plugin did not return from a "
+        "batch or tick; worker.silence in the configuration is the limit)"
+    ),
 }
 LATE = {"BlocksInSetup": "setup took longer than 10 s"}
 if PROOF:
