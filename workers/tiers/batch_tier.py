@@ -8,7 +8,8 @@
         def process(self, batch): ...
         def tick(self, worker): ...          # optional; called about once a second
 
-An exception in `process` drops the whole batch; it is counted and reported.
+An exception in `process` drops the whole batch; it is counted and reported. So does a `process`
+that returns something: verdicts that nobody reads would be lost in silence.
 """
 
 from __future__ import annotations
