@@ -34,9 +34,7 @@ from ringline.shm.segments import Segment
 from ringline.shm.slots import SlotEntry, WorkerSlot
 from ringline.workers import tables
 
-# Caps on what a snapshot copies, in words of 8 bytes.
-TABLE_WORDS = 4096  # of one table: 400 rows of two values
-SLOT_WORDS = 4 * TABLE_WORDS  # of everything that the plugin of one slot named
+# A cap on what a snapshot copies, in words of 8 bytes, as are those of workers/tables.py.
 HISTOGRAM_WORDS = 1 + 64  # of one histogram: its sum and the most buckets there are
 # The driver writes the balance four times a second, in less than a microsecond, but the
 # kernel may preempt it while it writes.
@@ -220,11 +218,11 @@ class _PluginValues:
         self.metrics: list[PluginMetric] = []
         self.histograms: list[PluginHistogram] = []
         self.tables: list[PluginTable] = []
-        left = SLOT_WORDS
+        left = tables.SLOT_WORDS
         for entry in slot.entries():
             if entry.kind == slots.STATE or entry.bytes < 8:
                 continue
-            words = _words(slot, entry, min(left, TABLE_WORDS))
+            words = _words(slot, entry, min(left, tables.TABLE_WORDS))
             left -= len(words)
             if entry.kind == slots.HISTOGRAM:
                 self._histogram(entry, words)
