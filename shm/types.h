@@ -115,6 +115,7 @@ struct rl_worker_counters {
     uint64_t dropped;        /* verdict: drop */
     uint64_t plugin_errors;  /* the plugin raised; the packet is dropped */
     uint64_t verdict_errors; /* verdict out of range; the packet is dropped */
+    uint64_t tick_errors;    /* the plugin's tick raised */
     uint64_t created;        /* packets that the plugin created in blanks */
     uint64_t busy_ticks;     /* in passes that found packets */
     uint64_t idle_ticks;     /* in passes that found none, sleep included */
@@ -143,7 +144,7 @@ struct rl_slot_entry {
 struct rl_slot_segment {
     uint8_t header[4096];
     struct rl_worker_counters counters;
-    uint8_t counters_lines[16];
+    uint8_t counters_lines[8];
     struct rl_slot_entry entries[128];
     uint8_t area[]; /* counters, histograms, tables and state of the plugin */
 };

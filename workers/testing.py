@@ -105,7 +105,8 @@ def run_plugin(
     debug: in compiled plugins, an index out of range raises IndexError.
 
     Raises PluginError when the plugin cannot be loaded, prepared or set up, or does not
-    accept the options; ValueError when `batch` or the port of a frame is out of range.
+    accept the options; ValueError when `batch` or the port of a frame is out of range; what the
+    plugin's `tick` raises.
     """
     if not 1 <= batch <= BATCH:
         raise ValueError(f"a batch must have 1 to {BATCH} frames, not {batch}")
@@ -129,6 +130,8 @@ def run_plugin(
             results.append(_result(departure, error))
         created += [_result(departure, None) for departure in made]
     harness.engine.tick()
+    if harness.engine.raised is not None:
+        raise harness.engine.raised
     return Run(
         results,
         created,

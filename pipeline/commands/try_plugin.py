@@ -44,8 +44,11 @@ def attempt(
         )
     print(summary(plugin, capture, done, out), flush=True)
     for frame, complaint in done.complaints:
-        print(f"ringline: frame {frame}: {complaint}", file=sys.stderr)
-    failed = done.counters["plugin_errors"] + done.counters["verdict_errors"]
+        of = f"frame {frame}: " if frame else ""
+        print(f"ringline: {of}{complaint}", file=sys.stderr)
+    for line in done.trace:
+        print(f"ringline: {line}", file=sys.stderr)
+    failed = _failures(done)
     return PluginError.exit_code if failed else 0
 
 
@@ -58,6 +61,10 @@ def _checked(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(options) != len(given):
         raise UsageError("an option is given twice with -o")
     return options
+
+
+def _failures(done: trial.Summary) -> int:
+    return sum(done.counters[f"{what}_errors"] for what in ("plugin", "verdict", "tick"))
 
 
 def summary(plugin: str, capture: str, done: trial.Summary, out: str | None) -> str:
@@ -77,11 +84,11 @@ def summary(plugin: str, capture: str, done: trial.Summary, out: str | None) -> 
     if len(done.per_port) > 1:
         sent = ", ".join(f"{name} {number:,}" for name, number in done.per_port.items())
         lines.append(f"  sent by port: {sent}")
-    failed = count["plugin_errors"] + count["verdict_errors"]
-    if failed:
+    if failed := _failures(done):
+        tick = f", tick raised {count['tick_errors']:,}" if count["tick_errors"] else ""
         lines.append(
             f"  failed {failed:,}: raised {count['plugin_errors']:,}, "
-            f"verdict out of range {count['verdict_errors']:,}"
+            f"verdict out of range {count['verdict_errors']:,}{tick}"
         )
     if done.too_long:
         lines.append(f"  left out {done.too_long:,} frames that no card would receive: too long")

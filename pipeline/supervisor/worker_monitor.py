@@ -43,6 +43,8 @@ from ringline.workers.process import launch
 # No threads of numeric libraries, which would use the driver's CPU.
 THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+TRACE_LINES = 10  # of the traceback of a plugin's error
+
 
 @dataclass
 class Death:
@@ -245,8 +247,8 @@ class WorkerMonitor(Monitor):
         source.pid, source.restarts = self.pid, self.state.restarts
 
     def _note_report(self, report: object) -> None:
-        """Announce the remarks and the error of a report. Each remark is announced once in a
-        run, errors of one worker at most once a second."""
+        """Announce the remarks, the error and its traceback. Each remark and each traceback is
+        announced once in a run, errors of one worker at most once a second."""
         if not isinstance(report, dict):
             return
         self.report = report
@@ -257,6 +259,11 @@ class WorkerMonitor(Monitor):
         if isinstance(error, str) and now - self._error_announced_at >= 1.0:
             self._error_announced_at = now
             self.context.announce(f"{self.name}: {error}")
+        trace = report.get("trace")
+        lines = [line for line in trace if isinstance(line, str)] if isinstance(trace, list) else []
+        if lines and self.context.is_new("\n".join(lines)):
+            for line in lines[:TRACE_LINES]:
+                self.context.announce(line)
 
     def _note_timeout(self) -> None:
         if self.state.phase is Phase.PREPARING:

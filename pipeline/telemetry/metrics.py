@@ -59,6 +59,7 @@ WORKER: Names = {
     "dropped": ("dropped_packets", "Packets that the plugin dropped."),
     "plugin_errors": None,
     "verdict_errors": None,
+    "tick_errors": None,
     "created": ("created_packets", "Packets that the plugin created in blank buffers."),
     "busy_seconds": ("busy_seconds", "Time in passes of the worker loop that found packets."),
     "idle_seconds": (
@@ -259,8 +260,8 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
     )
     errors = CounterMetricFamily(
         "ringline_worker_errors",
-        "Errors by kind: the plugin raised an exception, its verdict or a returned reference was "
-        "invalid, or a ring index was out of range.",
+        "Errors by kind: the plugin raised an exception, its verdict was invalid, its tick raised "
+        "an exception, a returned reference was invalid, or a ring index was out of range.",
         labels=["worker", "reason"],
     )
     occupancy = GaugeMetricFamily(

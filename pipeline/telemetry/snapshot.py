@@ -129,6 +129,7 @@ class WorkerSnapshot:
         return {
             "plugin": int(self.counters["plugin_errors"]),
             "verdict": int(self.counters["verdict_errors"]),
+            "tick": int(self.counters["tick_errors"]),
             "reference": int(self.slot["bad_reference"]),
             "ring": int(self.slot["ring_faults"]),
         }

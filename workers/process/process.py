@@ -191,12 +191,9 @@ class Process:
                 until = now + DRAIN_SECONDS
             if until is not None and now > until:
                 break
-            try:
-                engine.turn()
-            except Exception as error:
-                engine.raised = error
+            engine.turn()
             if (complaint := complaints.due(now)) is not None:
-                self._report({"error": complaint})
+                self._report_error(complaint, engine)
             if self._failures.only_failures(
                 engine.counters.packets, engine.counters.plugin_errors, now
             ):
@@ -211,10 +208,15 @@ class Process:
 
     def _last_tick(self, engine: Engine) -> None:
         """Let the plugin write its tables once more, for the report of the run."""
-        try:
-            engine.tick()
-        except Exception as error:
-            self._report({"error": f"plugin {self._message['plugin']}: {sentence(error)}"})
+        engine.tick()
+        if (complaint := engine.complaint()) is not None:
+            self._report_error(f"plugin {self._message['plugin']}: {complaint}", engine)
+
+    def _report_error(self, complaint: str, engine: Engine) -> None:
+        if engine.trace:
+            self._report({"error": complaint, "trace": engine.trace})
+        else:
+            self._report({"error": complaint})
 
     def _send(self, message: FromWorker) -> None:
         self._channel.send(message)

@@ -106,6 +106,7 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
             "too_long": trial.too_long,
             "per_port": dict(zip(context.ports, trial.per_port, strict=True)),
             "complaints": trial.complaints,
+            "trace": trial.trace,
             "nanoseconds": harness.counters.plugin_ticks / ticks_per_second() * 1e9,
             "counters": counter_blocks.read(harness.slot.counters)
             | counter_blocks.read(ffi.cast("struct rl_worker_counters *", address)),
@@ -124,7 +125,9 @@ class _Trial:
         self._place = place
         self.too_long = 0
         self.per_port = [0] * len(context.ports)
-        self.complaints: list[tuple[int, str]] = []  # (number of the first frame, error)
+        # (number of the first frame, or 0 if it concerns none; error)
+        self.complaints: list[tuple[int, str]] = []
+        self.trace: list[str] = []  # the traceback of the first error that has one
 
     def run(self, capture: Any, writer: CaptureWriter | None) -> None:
         """Run all frames as a card would deliver them: padded, and without too long ones."""
@@ -139,15 +142,28 @@ class _Trial:
                 batch = []
         if batch:
             self._run(batch, capture.times, writer)
+        self._tick()
+
+    def _tick(self) -> None:
         self._harness.engine.tick()
+        complaint = self._complaint()
+        if complaint is not None:
+            self._add_complaint(0, complaint)
+
+    def _complaint(self) -> str | None:
+        engine = self._harness.engine
+        complaint = engine.complaint()
+        self.trace = self.trace or engine.trace
+        return complaint
 
     def _run(self, batch: list[tuple[int, bytes]], times: Any, writer: Any) -> None:
         self._place[0], self._place[1] = batch[0][0], batch[-1][0]
         departures, created = self._harness.run([(frame, 0, 0, 0, 0) for _, frame in batch])
-        complaint = self._harness.engine.complaint()
+        complaint = self._complaint()
         for (number, frame), departure in zip(batch, departures, strict=True):
             if departure.verdict == ERROR:
-                self._add_complaint(number, frame, complaint)
+                what = complaint or self._harness.explain((frame, 0, 0, 0, 0))
+                self._add_complaint(number, what)
             else:
                 self._send(departure, times[number - 1], writer)
         for departure in created:
@@ -159,10 +175,8 @@ class _Trial:
             if writer is not None:
                 writer.write(departure.data, when)
 
-    def _add_complaint(self, number: int, frame: bytes, complaint: str | None) -> None:
-        """Store the error of a frame, each error once, up to COMPLAINTS_MAX."""
-        if len(self.complaints) == COMPLAINTS_MAX:
-            return
-        what = complaint or self._harness.explain((frame, 0, 0, 0, 0))
-        if what not in [known for _, known in self.complaints]:
+    def _add_complaint(self, number: int, what: str) -> None:
+        """Store an error, each once, up to COMPLAINTS_MAX."""
+        known = [other for _, other in self.complaints]
+        if what not in known and len(known) < COMPLAINTS_MAX:
             self.complaints.append((number, what))

@@ -36,7 +36,9 @@ class Summary:
     per_port: the number of packets for each port, by name.
     too_long: frames that no card would receive; they were left out.
     nanoseconds: total time inside the plugin.
-    complaints: the different errors, each with the number of its first frame, from 1.
+    complaints: the different errors, each with the number of its first frame, from 1; 0 for an
+        error of `tick`.
+    trace: the last lines of the traceback of the first error that has one.
     named: the plugin's own metrics by name (see `named_values`).
     remarks: sentences about possible improvements.
     """
@@ -47,6 +49,7 @@ class Summary:
     too_long: int
     nanoseconds: float
     complaints: list[tuple[int, str]]
+    trace: list[str]
     named: dict[str, Any]
     remarks: list[str]
 

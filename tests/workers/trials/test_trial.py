@@ -225,3 +225,28 @@ def test_state_that_does_not_fit_the_slot_is_reported_before_the_start() -> None
     spec = f"{MODULE}.flow_stats:flow_stats"
     [problem] = checking.check(spec, {"slots": 1 << 17}, ["a"], state_bytes=1 << 20)
     assert "set a larger worker.state" in problem
+
+
+def test_a_tick_that_fails_is_an_error_of_the_trial(capture: str, plugin_file: PluginFile) -> None:
+    path = plugin_file(
+        """
+class Judge:
+    def setup(self, worker):
+        self.table = worker.table("who", "source", ["packets"], 8)
+        self.table.write([("good", [1])])
+
+    def process(self, batch):
+        for packet in batch:
+            packet.verdict = packet.port
+
+    def tick(self, worker):
+        self.table.write([("x", [1]), ("y", [-1])])
+"""
+    )
+    summary = trial.run(f"{path}:Judge", capture)
+    assert summary.counters["forwarded"] == 200
+    assert summary.counters["tick_errors"] >= 1
+    words = "tick failed: ValueError: a value of a table must be 0 to 2^64 - 1, not -1"
+    assert summary.complaints == [(0, f"{words} ({path}, line 12)")]
+    assert summary.trace[0] == f'  File "{path}", line 12, in tick'
+    assert summary.named["who"] == [["good", [1]]]
