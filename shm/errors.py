@@ -13,6 +13,7 @@ solve the problem.
 | HardwareError      | 3    | technician at the device         |
 | GaveUp             | 4    | operator                         |
 | BooksError         | 5    | developers of ringline           |
+| NotAllWell         | 6    | operator, author of the plugin   |
 | Bug                | 1    | developers of ringline           |
 """
 
@@ -73,6 +74,12 @@ class BooksError(RinglineError):
     """The books do not balance."""
 
     exit_code = 5
+
+
+class NotAllWell(RinglineError):
+    """With `run --strict`: the run ended in order, but with errors, restarts or lost packets."""
+
+    exit_code = 6
 
 
 class Bug(RinglineError):

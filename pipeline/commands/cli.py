@@ -20,7 +20,8 @@ from ringline.shm.errors import EnvironmentLacks, RinglineError
 
 EPILOG = """\
 exit codes: 0 success, 1 a bug in ringline, 2 wrong usage, configuration or plugin,
-3 the machine lacks something, 4 gave up, 5 the books did not balance
+3 the machine lacks something, 4 gave up, 5 the books did not balance, 6 with --strict:
+errors, restarts or lost packets
 """
 
 # Resource-exhaustion errors, which any system call may return, and their remedies.
@@ -123,6 +124,12 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--report", metavar="FILE", help="write a JSON report to FILE at the end")
 
+    run.add_argument(
+        "--strict",
+        action="store_true",
+        help="end with exit code 6 after errors, restarts or lost packets",
+    )
+
     check = command("check", _check, "report every mistake in a configuration and its plugins")
     check.add_argument("config", metavar="CONFIG", help="TOML file")
 
@@ -217,7 +224,7 @@ def _names(text: str) -> list[str]:
 def _run(given: argparse.Namespace) -> int:
     from ringline.pipeline.commands.run import run
 
-    return run(given.config, given.seconds, given.report)
+    return run(given.config, given.seconds, given.report, strict=given.strict)
 
 
 def _check(given: argparse.Namespace) -> int:

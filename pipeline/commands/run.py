@@ -9,18 +9,22 @@ from ringline.pipeline.configuration import schema
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.supervisor.supervisor import Supervisor
 from ringline.pipeline.telemetry import report
+from ringline.pipeline.telemetry.flaws import flaws
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.terminal import stdio, table
 from ringline.pipeline.terminal.display import Display, display
-from ringline.shm.errors import RinglineError
+from ringline.shm.errors import NotAllWell, RinglineError
 
 
-def run(path: str | None, seconds: float | None, report_path: str | None) -> int:
+def run(
+    path: str | None, seconds: float | None, report_path: str | None, *, strict: bool = False
+) -> int:
     """Run the configuration at `path`, or the built-in one; the exit code.
 
-    The run ends after `seconds`, if given. The report goes to `report_path`, which is
-    opened before anything starts. Raises RinglineError when the configuration or the
-    report file is wrong; an error during the run is printed and becomes the exit code.
+    The run ends after `seconds`, if given. With `strict` it is an error if not all was well. The
+    report goes to `report_path`, which is opened before anything starts. Raises RinglineError
+    when the configuration or the report file is wrong; an error during the run is printed and
+    becomes the exit code.
     """
     config = schema.builtin() if path is None else schema.load(path)
     # Plugins may be in the folder of the configuration. It comes last, so that no file
@@ -41,13 +45,21 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
             ignore_signals_after=True,
         ).run()
         shown.close()
-        errors = [outcome.error] if outcome.error else []
+        ended = outcome.error
+        if ended is None and strict and outcome.snapshot is not None:
+            ended = _strict_error(outcome.snapshot)
+        errors = [ended] if ended else []
         if file is not None and outcome.snapshot is not None:
             try:
-                file.write(report.of_a_run(outcome.snapshot, outcome.error, outcome.reports))
+                file.write(report.of_a_run(outcome.snapshot, ended, outcome.reports))
             except RinglineError as error:
                 errors.append(error)
         return _print_result(outcome.snapshot, errors)
+
+
+def _strict_error(snapshot: Snapshot) -> NotAllWell | None:
+    found = flaws(snapshot)
+    return NotAllWell(f"not all was well (--strict): {', '.join(found)}") if found else None
 
 
 def _greeting(config: Config) -> str:

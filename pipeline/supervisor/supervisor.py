@@ -36,7 +36,7 @@ from ringline.pipeline.supervisor.driver_monitor import DriverChange
 from ringline.pipeline.supervisor.event_loop import Loop, Service
 from ringline.pipeline.supervisor.instance import Instance
 from ringline.pipeline.supervisor.monitor import RunContext
-from ringline.pipeline.supervisor.outcome import Outcome, books_error, timeout_error
+from ringline.pipeline.supervisor.outcome import Outcome, books_error, given_up_error, timeout_error
 from ringline.pipeline.supervisor.publisher import Display, Publisher
 from ringline.pipeline.supervisor.run_states import RunAction, RunEvent, RunState, Stage, Timeouts
 from ringline.pipeline.supervisor.sd_notify import Notifier
@@ -328,7 +328,8 @@ class Supervisor:
 
     def _finish(self) -> None:
         self._final, self._reports = self._publisher.take(), self._children.reports
-        self._error = books_error(self._final) or self._error
+        found = books_error(self._final) or self._error
+        self._error = found or given_up_error(self._final)
 
     def _clean_up(self) -> None:
         """End everything that an exception may have left running."""

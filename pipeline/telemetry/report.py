@@ -14,10 +14,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from ringline.pipeline.telemetry.flaws import how_it_ended
 from ringline.pipeline.telemetry.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
 from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
-
-ENDED_WELL = "all well"
 
 
 def lay_out(snapshot: Snapshot) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def of_a_run(
     report["ended"] = report.pop("taken")
     report["exit"] = {
         "code": error.exit_code if error else 0,
-        "reason": str(error) if error else ENDED_WELL,
+        "reason": str(error) if error else how_it_ended(snapshot),
     }
     for worker in report["workers"]:
         worker["report"] = plugin_reports.get(worker["queue"], {})

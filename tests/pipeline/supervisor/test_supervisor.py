@@ -215,7 +215,8 @@ def test_old_rings_are_unlinked_once_they_are_settled(trial: Trial) -> None:
 def test_a_queue_whose_worker_keeps_dying_is_given_up_and_the_rest_runs_on(trial: Trial) -> None:
     trial.until(lambda snapshot: snapshot.workers[0].state == "given up")
     outcome = trial.run("dies_always", "well", seconds=None)
-    assert raised(outcome) is None
+    assert isinstance(outcome.error, GaveUp)
+    assert "queue 0 was given up" in str(outcome.error)
     assert outcome.snapshot is not None
     assert outcome.snapshot.workers[0].restarts == FAST.intensity
     assert outcome.snapshot.workers[1].restarts == 0

@@ -119,6 +119,9 @@ def test_the_report_has_the_exit_code_and_its_reason(idle: Idle) -> None:
     assert [worker["report"] for worker in well["workers"]] == [{}, {"flows": 3}]
     assert "ended" in well
     assert "taken" not in well
+    idle.sources.workers[0].restarts = 2
+    flawed = of_a_run(idle.take(), None, {})
+    assert flawed["exit"] == {"code": 0, "reason": "2 restarts"}
     ill = of_a_run(idle.take(), BooksError("off by 3"), {})
     assert ill["exit"] == {"code": 5, "reason": "off by 3"}
 
