@@ -68,7 +68,9 @@ class Gauge(_Words):
     """A number >= 0 that can increase and decrease."""
 
     def set(self, value: int) -> None:
-        """Set the gauge to `value` >= 0."""
+        """Set the gauge to `value` >= 0. Raises ValueError when it is negative."""
+        if value < 0:
+            raise ValueError(f"the value of a gauge must be at least 0, not {value}")
         self._words[0] = value
 
     @property
@@ -104,7 +106,7 @@ class Table:
         are ignored.
 
         Raises ValueError when a row has not as many values as the table has columns, or a value
-        is not 0 to 2^64 - 1; then the table keeps its rows.
+        is not an integer, 0 to 2^64 - 1; then the table keeps its rows.
         """
         # All rows are made before the first is written: an error must not leave half a table.
         made = [self._row(label, values) for label, values in islice(rows, self._rows)]
@@ -121,10 +123,14 @@ class Table:
                 f"a row of this table must have {self._columns - tables.LABEL_WORDS} values, "
                 f"not {len(values)}"
             )
+        if not isinstance(label, str):
+            raise TypeError(f"a label of a table must be a string, not {type(label).__name__}")
         numbers = [int(value) for value in values]
-        for number in numbers:
-            if not 0 <= number < 1 << 64:
-                raise ValueError(f"a value of a table must be 0 to 2^64 - 1, not {number}")
+        for number, value in zip(numbers, values, strict=True):
+            if not 0 <= number < 1 << 64 or number != value:
+                raise ValueError(
+                    f"a value of a table must be an integer, 0 to 2^64 - 1, not {value!r}"
+                )
         return tables.pack_label(label) + b"".join(n.to_bytes(8, "little") for n in numbers)
 
 

@@ -246,7 +246,7 @@ class Judge:
     summary = trial.run(f"{path}:Judge", capture)
     assert summary.counters["forwarded"] == 200
     assert summary.counters["tick_errors"] >= 1
-    words = "tick failed: ValueError: a value of a table must be 0 to 2^64 - 1, not -1"
+    words = "tick failed: ValueError: a value of a table must be an integer, 0 to 2^64 - 1, not -1"
     assert summary.complaints == [(0, f"{words} ({path}, line 12)")]
     assert summary.trace[0] == f'  File "{path}", line 12, in tick'
     assert summary.named["who"] == [["good", [1]]]
