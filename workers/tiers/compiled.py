@@ -18,7 +18,7 @@ import re
 
 from ringline.shm.errors import PluginError
 from ringline.workers.function import PacketFunction
-from ringline.workers.tiers.tier import Context, Tier, sentence, where
+from ringline.workers.tiers.tier import Context, Tier, hides_python, sentence, where
 from ringline.workers.worker import Worker, private_slot
 
 TYPE_CHECKING = False
@@ -60,6 +60,7 @@ class CompiledTier(Tier):
         except Exception as error:  # for instance a NumPy that it does not support
             raise PluginError(
                 f"plugin {self.spec} needs numba, which does not import: {sentence(error)}"
+                f"{hides_python()}"
             ) from None
         # Also for functions that the plugin calls; reset for plugins that are compiled later.
         numba.config.BOUNDSCHECK = 1 if context.debug else None

@@ -21,7 +21,7 @@ import sys
 from ringline.shm.errors import PluginError
 from ringline.workers.function import PacketFunction
 from ringline.workers.tiers.native import NativePlugin, NativeTier, open_shared_object
-from ringline.workers.tiers.tier import Tier, sentence
+from ringline.workers.tiers.tier import Tier, hides_python, sentence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,6 +120,12 @@ def _import_file(spec: str, path: str) -> ModuleType:
     """
     real = os.path.realpath(path)
     folder = os.path.dirname(real)  # Python, too, follows a link to a script
+    stem = os.path.basename(path).removesuffix(".py")
+    if stem in sys.stdlib_module_names - {"antigravity", "this"}:  # these two do something
+        try:  # noqa: SIM105  # contextlib takes some milliseconds
+            __import__(stem)  # before this file hides it
+        except ImportError:
+            pass
     _put_first(os.path.dirname(path), folder)
     module = _files.get(path)
     if module is not None:
@@ -148,7 +154,7 @@ def _import_file(spec: str, path: str) -> ModuleType:
         exec(code, module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise _does_not_import(spec, error, folder) from error
+        raise _does_not_import(spec, error) from error
     finally:
         _neighbours.setdefault(folder, set()).update(sys.modules.keys() - before)
     _files[path] = module
@@ -208,15 +214,8 @@ def _forget_neighbours_of_others(folder: str) -> None:
                     del sys.modules[inner]
 
 
-def _does_not_import(spec: str, error: BaseException, folder: str | None = None) -> PluginError:
-    """The error for a plugin whose import raised `error`. It names a file of `folder` that hides
-    a module of Python, as a likely reason."""
-    hint = ""
-    if folder is not None and not isinstance(error, SystemExit):
-        for name in sorted(sys.stdlib_module_names & sys.modules.keys()):
-            file = getattr(sys.modules[name], "__file__", None) or ""
-            if os.path.dirname(file.removesuffix("/__init__.py")) == folder:
-                hint = f"; {file} hides the module {name} of Python: rename it"
+def _does_not_import(spec: str, error: BaseException) -> PluginError:
+    hint = "" if isinstance(error, SystemExit | SyntaxError) else hides_python()
     return PluginError(f"plugin {spec} does not import: {sentence(error)}{hint}")
 
 

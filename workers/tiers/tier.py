@@ -7,6 +7,9 @@ seconds), then `setup` (names the plugin's memory, takes milliseconds), then bat
 
 from __future__ import annotations
 
+import os
+import sys
+
 from ringline.shm.errors import PluginError
 from ringline.workers.options import Option, resolve
 
@@ -123,6 +126,16 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name in COMPILED_EXTRA:
         text += "; pip install ringline[compiled]"
     return f"{type(error).__name__}{': ' if text else ''}{text}{where(error)}"
+
+
+def hides_python() -> str:
+    """The end of a sentence, for an import that failed: a file in the plugin's folder, the first
+    of the search path, that was imported in place of a module of Python; "" without one."""
+    for name in sorted(sys.stdlib_module_names & sys.modules.keys()):
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if os.path.dirname(file.removesuffix("/__init__.py")) == sys.path[0]:
+            return f"; {file} hides the module {name} of Python: rename it"
+    return ""
 
 
 TEXT_MAX = 500  # characters of the text of an exception

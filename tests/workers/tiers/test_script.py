@@ -102,8 +102,14 @@ def test_a_name_that_is_taken_or_no_module_is_changed(tmp_path: Path, file: str,
     assert sys.modules["os"] is os
 
 
+def test_a_plugin_may_have_the_name_of_a_module_of_python(tmp_path: Path) -> None:
+    sys.modules.pop("pyclbr", None)
+    write(tmp_path, pyclbr=f"class P:\n{BATCH}")
+    assert loading.find(f"{tmp_path}/pyclbr.py:P").__module__ == "plugin_pyclbr"
+    assert hasattr(__import__("pyclbr"), "readmodule")
+
+
 def test_a_file_that_hides_a_module_of_python_is_named(tmp_path: Path) -> None:
-    sys.modules.pop("chunk", None)
     sys.modules.pop("this", None)
     write(tmp_path, hides_xyz="import this\nthis.zen\n", this="")
     with pytest.raises(PluginError, match=r"this\.py hides the module this of Python: rename it"):
