@@ -181,7 +181,7 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from ringline.pipeline.telemetry.version import version
+        from ringline.shm.version import version
 
         print(f"ringline {version()}")
         parser.exit()

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from ringline.pipeline.configuration.config import MetricsConfig
 from ringline.pipeline.telemetry.server import REQUEST_BYTES, Server
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.telemetry.version import version
 from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.version import version
 
 _INDEX = "ringline {version}: instance {name}\nMetrics for Prometheus are at /metrics\n"
 _REMEDIES = {

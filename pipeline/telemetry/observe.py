@@ -24,7 +24,6 @@ from ringline.pipeline.telemetry.snapshot import (
     Snapshot,
     WorkerSnapshot,
 )
-from ringline.pipeline.telemetry.version import version
 from ringline.shm import counters, slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.clock import ticks, ticks_per_second
@@ -32,6 +31,7 @@ from ringline.shm.messages import PortReport
 from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment
 from ringline.shm.slots import SlotEntry, WorkerSlot
+from ringline.shm.version import version
 from ringline.workers import tables
 
 # Caps on what a snapshot copies, in words of 8 bytes.

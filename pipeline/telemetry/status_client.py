@@ -21,9 +21,9 @@ from typing import Any
 from ringline.pipeline.configuration import dataclass_json
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.telemetry.status_socket import checked_address, folders
-from ringline.pipeline.telemetry.version import version
 from ringline.shm.errors import EnvironmentLacks, UsageError
 from ringline.shm.segments import segments_of
+from ringline.shm.version import version
 
 ANSWER_BYTES = 64 << 20  # cap on the length of an answer
 TIMEOUT = 5.0  # seconds for the whole answer

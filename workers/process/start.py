@@ -13,7 +13,18 @@ before an import finds nothing.
 import os
 import sys
 
+
+def attribute(name):  # type: ignore[no-untyped-def]
+    """What package/__init__.py does, without its import."""
+    if name != "__version__":
+        raise AttributeError(f"module 'ringline' has no attribute {name!r}")
+    from ringline.shm.version import version
+
+    return version()
+
+
 ringline = type(sys)("ringline")
+ringline.__getattr__ = attribute  # type: ignore[method-assign]
 ringline.__path__ = [os.path.abspath(f"{__file__}/../../..")]
 sys.modules["ringline"] = ringline
 

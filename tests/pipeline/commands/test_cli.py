@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from ringline.pipeline.commands import cli, run
-from ringline.pipeline.telemetry.version import version
 from ringline.shm import errors
+from ringline.shm.version import version
 
 DATA = Path(__file__).parents[2] / "data"
 MIXED = DATA / "mixed.pcap"
