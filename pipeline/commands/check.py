@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 from ringline.pipeline.configuration import schema
-from ringline.pipeline.configuration.config import BUFFER_STRIDE, Config
+from ringline.pipeline.configuration.config import (
+    BUFFER_STRIDE,
+    QUEUES_MAX,
+    Config,
+    WorkerConfig,
+)
+from ringline.pipeline.configuration.forms import check_plugin
+from ringline.pipeline.configuration.lines import with_line
 from ringline.pipeline.ports.create import create_port
 from ringline.pipeline.ports.pci import PciDevice, sysfs_root
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks
@@ -15,17 +24,20 @@ from ringline.workers.trials import checking
 def check(path: str) -> str:
     """One sentence that says what the configuration at `path` starts.
 
-    Each plugin is imported, prepared and set up in a child process. Raises
-    ConfigurationError with every mistake of the file or, when the file is right, of its
-    plugins and cards. Raises EnvironmentLacks when only cards are missing or in use.
+    Each plugin is imported, prepared and set up in a child process. When the file has
+    mistakes, the plugins are only imported and their options checked, since the rest depends
+    on the file. Raises ConfigurationError with every mistake of the file, its plugins and its
+    cards. Raises EnvironmentLacks when only cards are missing or in use.
     """
-    config = schema.load(path)
+    found = schema.examine(path)
+    config = found.config
     sys.path.append(config.folder)
-    problems, missing = plugin_problems(config), card_problems(config)
+    problems = found.problems + [f"{path}: {problem}" for problem in plugin_problems(found)]
+    missing = [f"{path}: {with_line(problem, found.lines)}" for problem in card_problems(config)]
     if problems:
-        raise ConfigurationError([f"{path}: {problem}" for problem in problems + missing])
+        raise ConfigurationError(problems + missing)
     if missing:
-        raise EnvironmentLacks("\n".join(f"{path}: {problem}" for problem in missing))
+        raise EnvironmentLacks("\n".join(missing))
     ports = ", ".join(f"{port.name} ({port.device})" for port in config.ports)
     memory = config.buffers * BUFFER_STRIDE / (1 << 20)
     return (
@@ -50,27 +62,48 @@ def card_problems(config: Config) -> list[str]:
     return problems
 
 
-def plugin_problems(config: Config) -> list[str]:
+def plugin_problems(found: schema.Examined) -> list[str]:
     """Mistakes in the plugins of all workers; workers with the same plugin are checked once."""
+    config = found.config
     ports = [port.name for port in config.ports]
     problems: list[str] = []
     seen = []
-    for queue in range(config.queues):
-        worker = config.worker(queue)
+    for queue, worker, options in _workers(found):
         same = (worker.plugin, worker.options, worker.debug, worker.state_bytes)
         if same in seen:
             continue
         seen.append(same)
+        wrong = tuple(f"{table}.options" for table in (f"worker.{queue}", "worker"))
+        place = next(
+            (key for key in (f"worker.{queue}.plugin", "worker.plugin") if key in found.lines), None
+        )
+        where = f" ({place} in line {found.lines[place]})" if place else ""
         problems += [
-            f"worker {queue}: {problem}"
+            f"worker {queue}: {problem}{where}"
             for problem in checking.check(
                 worker.plugin,
-                worker.options,
+                None if any(bad.startswith(wrong) for bad in found.paths) else options,
                 ports,
                 queue=queue,
                 folder=config.folder,
                 state_bytes=worker.state_bytes,
                 debug=worker.debug,
+                only_import=bool(found.problems),
             )
         ]
     return problems
+
+
+def _workers(
+    found: schema.Examined,
+) -> Iterator[tuple[int, WorkerConfig, dict[str, Any] | None]]:
+    """The queue, worker and options of all workers, and the plugins of those for which the file
+    has no queue: that is a mistake of its own, and often its cause is a wrong `queues`."""
+    for queue, worker in enumerate(found.config.workers):
+        yield queue, worker, worker.options
+    tables = found.values.get("worker")
+    for queue in range(len(found.config.workers), QUEUES_MAX):
+        table = tables.get(str(queue)) if isinstance(tables, dict) else None
+        plugin = table.get("plugin") if isinstance(table, dict) else None
+        if isinstance(plugin, str) and check_plugin(plugin) is None:
+            yield queue, WorkerConfig(plugin=plugin), None

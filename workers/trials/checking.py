@@ -24,30 +24,33 @@ PREPARE_SECONDS = 60.0  # timeout; numba without its cache needs some seconds
 
 def check(
     plugin: str,
-    options: Mapping[str, Any],
+    options: Mapping[str, Any] | None,
     ports: Sequence[str],
     *,
     queue: int = 0,
     folder: str | None = None,
     state_bytes: int = 4 << 20,
     debug: bool = False,
+    only_import: bool = False,
     seconds: float = PREPARE_SECONDS,
 ) -> list[str]:
     """The problems of `plugin`, as sentences; an empty list when it can run.
 
     In a child process this imports the plugin, checks its options, prepares it (which fills
     the cache of compiled plugins) and runs its setup with memory that is then discarded.
-    A file name in `plugin` is relative to `folder`; `seconds` is the timeout.
+    A file name in `plugin` is relative to `folder`; `seconds` is the timeout. `only_import`
+    ends after the options, which are not checked when they are None.
     """
     job = {
         "do": "check",
         "plugin": plugin,
-        "options": dict(options),
+        "options": None if options is None else dict(options),
         "ports": list(ports),
         "queue": queue,
         "folder": folder,
         "state_bytes": state_bytes,
         "debug": debug,
+        "only_import": only_import,
     }
     child = start(pass_fds=())
     try:

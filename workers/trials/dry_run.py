@@ -73,9 +73,13 @@ def _check(job: Mapping[str, Any]) -> dict[str, Any]:
     """Load, prepare and set up the plugin; the answer holds the problems as sentences."""
     try:
         tier = loading.load(job["plugin"], job["folder"])
-        tier.options, problems = resolve(tier.declared, job["options"])
-        if problems:
-            return {"problems": [f"plugin {tier.spec}: option {problem}" for problem in problems]}
+        if job["options"] is not None:
+            tier.options, problems = resolve(tier.declared, job["options"])
+            if problems:
+                said = [f"plugin {tier.spec}: option {problem}" for problem in problems]
+                return {"problems": said}
+        if job["only_import"]:
+            return {"problems": []}
         tier.prepare(_context(job))
         Harness(tier, _context(job))
     except PluginError as error:
