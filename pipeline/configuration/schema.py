@@ -57,18 +57,15 @@ class Examined:
     values: the file as it is.
     config: with the default in place of each wrong value.
     problems: one sentence per mistake, with the file and the line.
+    paths: the path of each mistake in the file.
     lines: the line of each key and table, by its path.
     """
 
     values: dict[str, Any]
     config: c.Config
     problems: list[str]
+    paths: list[str]
     lines: dict[str, int]
-
-    @property
-    def paths(self) -> list[str]:
-        """The path of each mistake."""
-        return [problem.split(": ")[1] for problem in self.problems]
 
 
 def examine(path: str | os.PathLike[str]) -> Examined:
@@ -82,7 +79,8 @@ def examine(path: str | os.PathLike[str]) -> Examined:
         problems += too_few_buffers(found)
     lines = lines_of(text)
     told = [f"{file}: {with_line(problem, lines)}" for problem in problems]
-    return Examined(values, found, told, lines)
+    paths = [problem.partition(": ")[0] for problem in problems]
+    return Examined(values, found, told, paths, lines)
 
 
 def builtin() -> c.Config:
