@@ -1,7 +1,7 @@
 """The parts that pyproject.toml cannot express: the folders of the packages, and the C modules.
 
-The three packages are at the root of the repository and install under the namespace `ringline`.
-Their sub-packages are found, not listed.
+The three packages are at the root of the repository and install into the package `ringline`, whose
+own files are in the folder `package`. The sub-packages are found, not listed.
 
 With RINGLINE_MODULE=shm|workers|pipeline|pipeline/bench in the environment, setup.py builds only
 the C module of that folder. `make build` uses it to build the modules one by one. An empty value
@@ -17,11 +17,14 @@ PACKAGES = ("shm", "workers", "pipeline")
 MODULES = (*PACKAGES, "pipeline/bench")
 
 setup(
-    package_dir={f"ringline.{name}": name for name in PACKAGES},
+    package_dir={"ringline": "package", **{f"ringline.{name}": name for name in PACKAGES}},
     packages=[
-        f"ringline.{package}"
-        for name in PACKAGES
-        for package in (name, *(f"{name}.{inner}" for inner in find_packages(name)))
+        "ringline",
+        *(
+            f"ringline.{package}"
+            for name in PACKAGES
+            for package in (name, *(f"{name}.{inner}" for inner in find_packages(name)))
+        ),
     ],
     cffi_modules=[
         f"{name}/_build.py:ffibuilder"

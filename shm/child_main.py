@@ -1,7 +1,8 @@
 """The main function of the driver and of a card process.
 
 Guarantees (tests in tests/shm/test_child_main.py):
- - SIGINT does not end the process (test_sigint_is_ignored)
+ - signals that are for the supervisor do not end the process
+   (test_signals_for_the_supervisor_are_ignored)
  - an error is sent to the supervisor and decides the exit code
    (test_an_error_is_sent_and_decides_the_exit_code)
  - a stopped process (SIGSTOP) continues when its supervisor ends, and sees its control
@@ -15,6 +16,7 @@ import os
 import signal
 import sys
 
+from ringline.shm import signals
 from ringline.shm._shm import lib
 from ringline.shm.control import Closed, Control, describe
 from ringline.shm.errors import RinglineError
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 
 def run_child(serve: Callable[[Control], None]) -> int:
     """Call `serve` with the control socket of this process; returns the exit code."""
-    # Ctrl-C in a terminal reaches the whole process group; the supervisor decides the end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal or a service manager may signal all processes; the supervisor decides the end.
+    signals.ignore(signals.IGNORED_BY_CHILDREN)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     supervisor = Control.from_environment()
     lib.rl_die_with_parent(signal.SIGCONT, os.getppid())

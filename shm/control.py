@@ -56,6 +56,7 @@ class Control:
         self._pieces: list[bytes] = []
         self._descriptors: list[int] = []
         self._bytes = 0
+        self.message_max = MESSAGE_MAX  # bytes of a message; a longer one is garbled
 
     @classmethod
     def pair(cls) -> tuple[Control, socket.socket]:
@@ -171,10 +172,10 @@ class Control:
             )
         self._pieces.append(data[1:])
         self._bytes += len(data)
-        if self._bytes > MESSAGE_MAX or len(self._descriptors) > DESCRIPTORS_MAX:
+        if self._bytes > self.message_max or len(self._descriptors) > DESCRIPTORS_MAX:
             self._discard()
             raise Garbled(
-                f"a control message has more than {MESSAGE_MAX} bytes "
+                f"a control message has more than {self.message_max} bytes "
                 f"or {DESCRIPTORS_MAX} descriptors"
             )
         if data[:1] == MORE:

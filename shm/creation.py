@@ -10,9 +10,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 
 from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.file_owner import why_foreign
 from ringline.shm.owners import SHARED_MEMORY, already_runs, is_file_at, owner_of
 
 # While we create a file, another process may hold its lock for a moment, to check for a live
@@ -42,9 +44,27 @@ def create_locked(instance: str, path: str) -> int:
             if _take(path, fd):
                 return fd
             os.close(fd)
-    raise EnvironmentLacks(
-        f"{path} is in the way: a run that has ended left it; start again, or remove it"
-    )
+    raise EnvironmentLacks(_in_the_way(path))
+
+
+def _in_the_way(path: str) -> str:
+    """The sentence for a path that exists and that no run holds."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        mode = stat.S_IFREG  # it is gone by now
+    for is_kind, kind, command in (
+        (stat.S_ISDIR, "a folder", "rm -r"),
+        (stat.S_ISLNK, "a link", "rm"),
+        (stat.S_ISFIFO, "a pipe", "rm"),
+        (stat.S_ISSOCK, "a socket", "rm"),
+    ):
+        if is_kind(mode):
+            return (
+                f"{path} is in the way: it is {kind}, which no run of ringline made; remove it "
+                f"({command} {path}), or give this instance another name"
+            )
+    return f"{path} is in the way: a run that has ended left it; start again, or remove it"
 
 
 def _take(path: str, fd: int) -> bool:
@@ -67,7 +87,9 @@ def no_room(error: OSError, path: str, size: int) -> Unavailable:
     if error.errno == errno.ENOSPC:
         return Unavailable(
             f"{directory} is too full for {path}: {size} bytes are needed, {free} are free; "
-            f"free some or enlarge it (mount -o remount,size=... {directory})"
+            f"free some or enlarge it (mount -o remount,size=1G {directory}; for a container: "
+            "docker run --shm-size=1g; in Kubernetes an emptyDir with medium Memory, mounted at "
+            f"{directory})"
         )
     return Unavailable(
         f"{size} bytes of shared memory for {path} cannot be allocated ({free} are free in "
@@ -78,6 +100,8 @@ def no_room(error: OSError, path: str, size: int) -> Unavailable:
 def _create(path: str) -> int:
     """Create a file; returns its descriptor. Raises FileExistsError, or Unavailable."""
     directory, name = os.path.split(path)
+    if directory != SHARED_MEMORY and (why := _why_unsafe(directory)):
+        raise Unavailable(f"{directory} {why}, so {path} would not be safe there")
     try:
         if directory == SHARED_MEMORY:
             fd = _create_posix("/" + name)
@@ -96,6 +120,14 @@ def _create(path: str) -> int:
         raise Unavailable(f"{path} cannot be created: {error.strerror or error}") from None
     os.fchmod(fd, 0o600)  # the umask may have removed bits
     return fd
+
+
+def _why_unsafe(directory: str) -> str:
+    """Why others could replace a file in this directory; "" if they cannot."""
+    try:
+        return why_foreign(os.stat(directory), sticky=True)
+    except OSError:
+        return ""  # the attempt to create the file reports it
 
 
 def _create_posix(name: str) -> int:

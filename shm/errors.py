@@ -13,6 +13,8 @@ solve the problem.
 | HardwareError      | 3    | technician at the device         |
 | GaveUp             | 4    | operator                         |
 | BooksError         | 5    | developers of ringline           |
+| NotAllWell         | 6    | operator, author of the plugin   |
+| Interrupted        | 128+ | who sent the signal              |
 | Bug                | 1    | developers of ringline           |
 """
 
@@ -27,6 +29,7 @@ class RinglineError(Exception):
     """The base class. Takes one message: a sentence."""
 
     exit_code: int = 1
+    ending = "ended by an error"  # the first words about a run that it ended
 
 
 class UsageError(RinglineError):
@@ -73,6 +76,22 @@ class BooksError(RinglineError):
     """The books do not balance."""
 
     exit_code = 5
+
+
+class Interrupted(RinglineError):
+    """A signal ended the run in order: one that is not the ordinary way to end it, so that a
+    service manager which restarts after failures starts it again."""
+
+    def __init__(self, number: int, name: str) -> None:
+        super().__init__(f"{name} ended the run")
+        self.exit_code = 128 + number
+        self.ending = f"ended by {name}"
+
+
+class NotAllWell(RinglineError):
+    """With `run --strict`: the run ended in order, but with errors, restarts or lost packets."""
+
+    exit_code = 6
 
 
 class Bug(RinglineError):

@@ -233,10 +233,12 @@ class WorkerReady(TypedDict):
 
 
 class PluginReport(TypedDict, total=False):
-    """The supervisor announces each remark once in a run, errors at most once a second."""
+    """The supervisor announces each remark and each trace once in a run, errors at most once a
+    second."""
 
     remarks: list[str]
     error: str
+    trace: list[str]  # the last lines of the traceback of `error`
 
 
 class Report(TypedDict):

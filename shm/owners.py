@@ -10,6 +10,8 @@ Guarantees (tests in tests/shm/test_owners.py):
    test_nothing_is_removed_when_a_device_cannot_be_stopped)
  - only the header of `.descriptors` names devices, because workers can write to the headers of
    other segments (test_a_device_that_a_worker_names_is_left_alone)
+ - a file that another user made, or can write, is not read, locked or removed, and stops no
+   device (test_a_planted_file_is_refused_and_stops_no_device)
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import time
 
 from ringline.shm import hugepages
 from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.file_owner import refuse_foreign, user_name
 from ringline.shm.header import addresses_in, check_instance, read_header
 
 TYPE_CHECKING = False
@@ -92,7 +95,8 @@ def remove_stale(instance: str, stop_dma: Callable[[str], object]) -> list[str]:
     First calls `stop_dma` with each PCI address in the header of `.descriptors`: memory must not
     be freed while a device may write to it. If it raises, nothing is removed. Only this header
     is trusted: workers can write to theirs, and could name devices of other instances.
-    Raises EnvironmentLacks when the instance is alive.
+    Raises EnvironmentLacks when the instance is alive, or when another user can have made one
+    of the files.
     """
     locked: list[tuple[str, int]] = []
     try:
@@ -117,19 +121,35 @@ def remove_stale(instance: str, stop_dma: Callable[[str], object]) -> list[str]:
 
 
 def _open(path: str) -> int | None:
-    """A descriptor of the file, to lock it; None when there is no regular file at `path`."""
+    """A descriptor of the file, to lock it; None when there is no regular file at `path`.
+
+    Raises EnvironmentLacks when another user made the file, or can write to it.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except PermissionError:
         raise EnvironmentLacks(
-            f"{path} belongs to another user: give this instance another name"
+            f"{path} belongs to {_user_of(path)}: give this instance another name"
         ) from None
     except OSError:
         return None  # removed meanwhile, or a link or a socket, which is never a segment
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return fd
-    os.close(fd)
+    facts = os.fstat(fd)
+    try:
+        if stat.S_ISREG(facts.st_mode):
+            refuse_foreign(path, facts)
+            fd, kept = -1, fd
+            return kept
+    finally:
+        if fd >= 0:
+            os.close(fd)
     return None
+
+
+def _user_of(path: str) -> str:
+    try:
+        return user_name(os.lstat(path).st_uid)
+    except OSError:
+        return "another user"
 
 
 def holder(fd: int) -> int:

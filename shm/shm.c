@@ -4,6 +4,7 @@
 
 #include "balance.h"
 #include "clock.h"
+#include "frames.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -52,6 +53,11 @@ void rl_end_wake(struct rl_ring_end *end)
 void rl_end_sleep(struct rl_ring_end *end, uint32_t nanoseconds)
 {
     rl_ring_sleep(end, nanoseconds);
+}
+
+int rl_why_refused(const struct rl_reference *ref)
+{
+    return rl_frame_fits(ref, RL_BUFFER_STRIDE) ? -1 : (int)rl_frame_cause(ref);
 }
 
 void rl_balance_without_driver(struct rl_lane_segment *books)
@@ -108,6 +114,11 @@ int rl_die_with_parent(int signal, int parent)
     if (prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0) != 0)
         return errno;
     return getppid() == parent ? 0 : -1;
+}
+
+int rl_adopt_orphans(int on)
+{
+    return prctl(PR_SET_CHILD_SUBREAPER, (unsigned long)on, 0, 0, 0) == 0 ? 0 : errno;
 }
 
 uint32_t rl_read32(uint64_t address)

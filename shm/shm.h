@@ -15,6 +15,9 @@ int rl_end_is_asleep(struct rl_ring_end *end);
 void rl_end_wake(struct rl_ring_end *end);
 void rl_end_sleep(struct rl_ring_end *end, uint32_t nanoseconds); /* below 10^9 */
 
+/* RL_REFUSED_* when no card can send the frame of `ref`, -1 when it can (frames.h). */
+int rl_why_refused(const struct rl_reference *ref);
+
 /* Count the books of a dead driver and publish the balances (balance.h). */
 void rl_balance_without_driver(struct rl_lane_segment *books);
 
@@ -27,6 +30,10 @@ double rl_ticks_per_second(void);
  * when the process `parent` is no longer the parent. The kernel takes the thread that started
  * this process for the parent: it must not end before the process does. */
 int rl_die_with_parent(int signal, int parent);
+
+/* From now on, or no longer, this process becomes the parent of every descendant whose own parent
+ * ends. Returns 0 or an errno. */
+int rl_adopt_orphans(int on);
 
 /* Exactly one 32-bit load, exactly one 32-bit store: for registers of a mapped device. */
 uint32_t rl_read32(uint64_t address);

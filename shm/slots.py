@@ -92,7 +92,7 @@ class WorkerSlot:
         """The entries that the plugin has added, in that order, without impossible ones."""
         found: dict[str, SlotEntry] = {}
         for index in range(lib.RL_SLOT_ENTRIES):
-            entry = self._read(index)
+            entry = self.entry(index)
             if entry is not None:
                 found.setdefault(entry.name, entry)
         return list(found.values())
@@ -122,7 +122,7 @@ class WorkerSlot:
         for index in range(lib.RL_SLOT_ENTRIES):
             if free < 0 and self._entries[0][index].kind == 0:
                 free = index
-            entry = self._read(index)
+            entry = self.entry(index)
             if entry is None:
                 continue
             if entry.name == name:
@@ -165,7 +165,11 @@ class WorkerSlot:
         at = int(ffi.cast("uintptr_t", ffi.addressof(place)))
         lib.rl_publish32(at + _KIND, entry.kind)
 
-    def _read(self, index: int) -> SlotEntry | None:
+    def is_used(self, index: int) -> bool:
+        """Whether the entry at this place of the directory is written, as what kind ever."""
+        return bool(self._entries[0][index].kind)
+
+    def entry(self, index: int) -> SlotEntry | None:
         """A checked copy of an entry; None if it is unused or impossible."""
         copy = ffi.new("struct rl_slot_entry *")
         ffi.memmove(copy, ffi.addressof(self._entries[0][index]), _ENTRY)

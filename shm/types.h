@@ -116,6 +116,7 @@ struct rl_worker_counters {
     uint64_t dropped;        /* verdict: drop */
     uint64_t plugin_errors;  /* the plugin raised; the packet is dropped */
     uint64_t verdict_errors; /* verdict out of range; the packet is dropped */
+    uint64_t tick_errors;    /* the plugin's tick raised */
     uint64_t created;        /* packets that the plugin created in blanks */
     uint64_t busy_ticks;     /* in passes that found packets */
     uint64_t idle_ticks;     /* in passes that found none, sleep included */
@@ -144,7 +145,7 @@ struct rl_slot_entry {
 struct rl_slot_segment {
     uint8_t header[4096];
     struct rl_worker_counters counters;
-    uint8_t counters_lines[16];
+    uint8_t counters_lines[8];
     struct rl_slot_entry entries[128];
     uint8_t area[]; /* counters, histograms, tables and state of the plugin */
 };
@@ -172,6 +173,21 @@ struct rl_queue_counters {
     uint64_t rx_starved; /* how often no free buffer was left to repost */
 };
 
+/* Why references were refused, by cause; their sum is bad_reference. RL_REFUSED_* are the places
+ * of the counters (frames.h). */
+struct rl_refusals {
+    uint64_t too_long;       /* the frame, with the VLAN tag that the card inserts */
+    uint64_t too_short;      /* the frame */
+    uint64_t outside_buffer; /* the frame ends behind its buffer */
+    uint64_t not_held;       /* no such buffer, or the worker does not hold it */
+    uint64_t no_port;        /* the verdict is no port, no drop and no error */
+};
+#define RL_REFUSED_TOO_LONG 0
+#define RL_REFUSED_TOO_SHORT 1
+#define RL_REFUSED_OUTSIDE_BUFFER 2
+#define RL_REFUSED_NOT_HELD 3
+#define RL_REFUSED_NO_PORT 4
+
 /* The counters of one worker slot; only the lane writes them. */
 struct rl_slot_counters {
     uint64_t pushed;        /* references put on `in`; carried ones count once */
@@ -188,6 +204,7 @@ struct rl_slot_counters {
     uint64_t generation;
     uint64_t latency_ticks; /* sum over the samples */
     uint64_t latency[32];   /* samples, from receive to return; bucket b: < 2^b * 64 ns */
+    struct rl_refusals refusals;
 };
 
 struct rl_lane_counters {
@@ -222,8 +239,8 @@ struct rl_lane_counters {
  *    both. So a frame in an RX descriptor ends uncounted if no intent lists it.
  *  - References moved to a successor. Their words change to the new generation, which no balance
  *    sees.
- *  - All other counters: bytes, bursts, waits, carried, bad_reference, ring_faults, wakeups,
- *    latency, ticks. No balance uses them, and settle_driver does not change them. After a
+ *  - All other counters: bytes, bursts, waits, carried, bad_reference, refusals, ring_faults,
+ *    wakeups, latency, ticks. No balance uses them, and settle_driver does not change them. After a
  *    kill, rx_bytes and rx_bursts may lack the last batch; tx_bytes may contain a burst that
  *    tx_packets does not. */
 struct rl_intent {

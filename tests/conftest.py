@@ -93,6 +93,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # The command `ringline` and the tools unpacked for tests are in the folder of this Python.
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
     os.environ[SESSION] = str(os.getpid())
+    # A test run that is killed must not leave its runs at full load.
+    os.environ["RINGLINE_END_WITH"] = str(os.getpid())
     os.environ.pop("RINGLINE_SYSFS", None)
     signal.signal(signal.SIGTERM, end_in_order)
     # A shell starts background jobs with these ignored; the tests' processes would inherit that.

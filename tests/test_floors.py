@@ -52,6 +52,7 @@ PURE = (
     "workers/captures/",
     "workers/tables.py",
     "workers/process/launch.py",
+    "workers/trials/arrivals.py",
     "workers/trials/checking.py",
     "workers/trials/trial.py",
 )

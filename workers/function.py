@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class PacketFunction:
-    """A marked packet function. Calling it runs the function as plain Python."""
+    """A marked packet function. Calling it runs the function as plain Python; numbers from the
+    frame calculate as in compiled code (see plain.py)."""
 
     def __init__(
         self,

@@ -24,6 +24,19 @@ L4_OK: int = lib.RL_FLAG_L4_OK
 CHECKSUM_BAD: int = lib.RL_FLAG_CHECKSUM_BAD
 
 
+def _read_only(name: str) -> Any:
+    """A property of Meta that cannot be set, as in compiled code."""
+
+    def get(meta: Meta) -> int:
+        number: int = meta._fixed[name]
+        return number
+
+    def refuse(meta: Meta, value: int) -> None:
+        raise AttributeError(f"meta.{name} cannot be set")
+
+    return property(get, refuse)
+
+
 class Meta:
     """The numbers that belong to a packet: the argument `meta` of a packet function.
 
@@ -54,10 +67,7 @@ class Meta:
         vlan_tci: int = 0,
         flags: int = 0,
     ) -> None:
-        self.port = port
-        self.ports = ports
-        self.queue = queue
-        self.rss_hash = rss_hash
+        self._fixed = {"port": port, "ports": ports, "queue": queue, "rss_hash": rss_hash}
         self.vlan_tci = vlan_tci
         self.flags = flags
         self.created: list[tuple[int, Any]] = []  # (port, frame) of each `create`
@@ -66,17 +76,28 @@ class Meta:
         self._buffer = bytearray(lib.RL_BUFFER_STRIDE)
         self._buffer[self._offset : self._offset + self._length] = frame
 
+    # In compiled code, too, these cannot be set.
+    port = _read_only("port")
+    ports = _read_only("ports")
+    queue = _read_only("queue")
+    rss_hash = _read_only("rss_hash")
+
     @property
     def length(self) -> int:
         """Bytes of the frame."""
         return self._length
 
+    @length.setter
+    def length(self, length: int) -> None:
+        raise AttributeError("meta.length cannot be set; use resize(meta, front, back)")
+
     @property
     def frame(self) -> Any:
-        """The frame: a writable uint8 array of shape (length,)."""
-        import numpy as np
+        """The frame: a writable uint8 array of shape (length,), whose elements calculate as in
+        compiled code (see plain.py)."""
+        from ringline.workers.plain import frame_over
 
-        return np.frombuffer(self._buffer, np.uint8, self._length, self._offset)
+        return frame_over(self._buffer, self._length, self._offset)
 
     def resize(self, front: int, back: int) -> Any:
         """As the function `resize`."""

@@ -18,6 +18,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# What a snapshot copies of the values that a plugin named, in words of 8 bytes. `Worker.table`
+# refuses a table that is larger, so that no row is cut off in silence
+# (tests/workers/test_worker.py: test_a_table_that_would_be_exported_in_part_is_refused).
+TABLE_WORDS = 4096  # of one table: 272 rows of one value, 255 of two
+SLOT_WORDS = 4 * TABLE_WORDS  # of everything that the plugin of one worker named, except state
+
 LABEL_BYTES = 112  # enough for two IPv6 addresses with ports
 LABEL_WORDS = LABEL_BYTES // 8
 HEADING_ROWS = 1
@@ -26,6 +32,11 @@ HEADING_ROWS = 1
 def columns_of(names: Sequence[str]) -> int:
     """The number of 64-bit words in a row; `names` are those of the label and the values."""
     return LABEL_WORDS + len(names) - 1
+
+
+def rows_max(columns: int, words: int = TABLE_WORDS) -> int:
+    """How many rows of `columns` words fit into `words`, beside the heading."""
+    return max(0, words // columns - HEADING_ROWS)
 
 
 def pack_label(label: str) -> bytes:

@@ -18,6 +18,7 @@ from typing import Any
 
 from ringline.shm import counters as counter_blocks
 from ringline.shm.errors import PluginError
+from ringline.shm.refusals import WORDS
 from ringline.workers.packets import DROP, HASH, VLAN
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier
@@ -50,7 +51,8 @@ class Result:
     verdict: the number of a port, DROP, or ERROR.
     frame: the bytes of the frame after the plugin.
     vlan_tci: the VLAN tag that the card would insert, or None.
-    error: why the verdict is ERROR: a sentence, or None.
+    error: why the verdict is ERROR, or why the driver would not send the frame: a sentence, or
+        None.
     """
 
     verdict: int
@@ -105,7 +107,8 @@ def run_plugin(
     debug: in compiled plugins, an index out of range raises IndexError.
 
     Raises PluginError when the plugin cannot be loaded, prepared or set up, or does not
-    accept the options; ValueError when `batch` or the port of a frame is out of range.
+    accept the options; ValueError when `batch` or the port of a frame is out of range; what the
+    plugin's `tick` raises.
     """
     if not 1 <= batch <= BATCH:
         raise ValueError(f"a batch must have 1 to {BATCH} frames, not {batch}")
@@ -129,6 +132,8 @@ def run_plugin(
             results.append(_result(departure, error))
         created += [_result(departure, None) for departure in made]
     harness.engine.tick()
+    if harness.engine.raised is not None:
+        raise harness.engine.raised
     return Run(
         results,
         created,
@@ -155,4 +160,6 @@ def _arrival(frame: bytes | Frame, ports: int) -> Arrival:
 
 
 def _result(departure: Departure, error: str | None) -> Result:
+    if departure.refused is not None:
+        error = f"a frame of {len(departure.data)} bytes: {WORDS[departure.refused]}"
     return Result(departure.verdict, departure.data, departure.vlan_tci, error)

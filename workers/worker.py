@@ -9,13 +9,16 @@ crash of the worker. The next worker process gets the same memory for the same n
  - After repeated crashes the supervisor clears the state, because it may be their cause.
 
 Setup of a compiled plugin also runs in a dry run before the first packet, with memory that
-is then discarded, to find the types of the state; `worker.rehearsal` is true then. So a
-setup must have no effects outside the Worker.
+is then discarded, to find the types of the state; `worker.rehearsal` is true then. A class
+whose module has helpers that numba compiles at their first call is rehearsed as well, with
+an object of its own: setup, a batch of sample packets, tick. So a setup must have no effects
+outside the Worker.
 """
 
 from __future__ import annotations
 
 import mmap
+from itertools import islice
 
 from ringline.shm import slots
 from ringline.shm._shm import ffi, lib
@@ -67,7 +70,9 @@ class Gauge(_Words):
     """A number >= 0 that can increase and decrease."""
 
     def set(self, value: int) -> None:
-        """Set the gauge to `value` >= 0."""
+        """Set the gauge to `value` >= 0. Raises ValueError when it is negative."""
+        if value < 0:
+            raise ValueError(f"the value of a gauge must be at least 0, not {value}")
         self._words[0] = value
 
     @property
@@ -99,28 +104,36 @@ class Table:
         self._words: Any = ffi.cast("uint64_t *", address)
 
     def write(self, rows: Iterable[tuple[str, Sequence[int]]]) -> None:
-        """Replace all rows by `rows`, tuples (label, values); extra rows are ignored.
+        """Replace all rows by `rows`, tuples (label, values); rows beyond the size of the table
+        are ignored.
 
-        Raises ValueError when a row has not as many values as the table has columns.
+        Raises ValueError when a row has not as many values as the table has columns, or a value
+        is not an integer, 0 to 2^64 - 1; then the table keeps its rows.
         """
+        # All rows are made before the first is written: an error must not leave half a table.
+        made = [self._row(label, values) for label, values in islice(rows, self._rows)]
         sequence = self._words[0] | 1
         lib.rl_publish64(self._address, sequence)
-        used = 0
-        for label, values in rows:
-            if used == self._rows:
-                break
-            start = (tables.HEADING_ROWS + used) * self._columns
-            if len(values) != self._columns - tables.LABEL_WORDS:
-                raise ValueError(
-                    f"a row of this table must have {self._columns - tables.LABEL_WORDS} values, "
-                    f"not {len(values)}"
-                )
-            ffi.memmove(self._words + start, tables.pack_label(label), tables.LABEL_BYTES)
-            for number, value in enumerate(values, start + tables.LABEL_WORDS):
-                self._words[number] = int(value)
-            used += 1
-        self._words[1] = used
+        data = b"".join(made)
+        ffi.memmove(self._words + tables.HEADING_ROWS * self._columns, data, len(data))
+        self._words[1] = len(made)
         lib.rl_publish64(self._address, sequence + 1)
+
+    def _row(self, label: str, values: Sequence[int]) -> bytes:
+        if len(values) != self._columns - tables.LABEL_WORDS:
+            raise ValueError(
+                f"a row of this table must have {self._columns - tables.LABEL_WORDS} values, "
+                f"not {len(values)}"
+            )
+        if not isinstance(label, str):
+            raise TypeError(f"a label of a table must be a string, not {type(label).__name__}")
+        numbers = [int(value) for value in values]
+        for number, value in zip(numbers, values, strict=True):
+            if not 0 <= number < 1 << 64 or number != value:
+                raise ValueError(
+                    f"a value of a table must be an integer, 0 to 2^64 - 1, not {value!r}"
+                )
+        return tables.pack_label(label) + b"".join(n.to_bytes(8, "little") for n in numbers)
 
 
 class Worker:
@@ -134,7 +147,7 @@ class Worker:
     queue: the number of this worker; it serves the queue of this number on every port.
     ports: a dict from the name of a port to its number, which is the verdict to send there.
     options: a dict of the plugin's options, with defaults.
-    rehearsal: true in the dry run of a compiled plugin's setup (see the module).
+    rehearsal: true in a dry run before the first packet (see the module).
 
     A name is a letter, then up to 46 letters, digits and `_`. Every method raises PluginError
     when the name is invalid or used for something else, the slot has no room left (`state` in the
@@ -152,8 +165,14 @@ class Worker:
     ) -> None:
         self._slot = slot
         self.queue = queue
-        self.ports = {name: number for number, name in enumerate(ports)}
-        self.options = dict(options)
+        self.ports: dict[str, int] = _Names(
+            "port",
+            "the configuration names them, and `ringline try` with --ports",
+            {name: number for number, name in enumerate(ports)},
+        )
+        self.options: dict[str, Any] = _Names(
+            "option", "the plugin declares them in `options`", options
+        )
         self.rehearsal = rehearsal
         self._tables: dict[str, Table] = {}
 
@@ -180,7 +199,9 @@ class Worker:
             top = worker.table("top_talkers", "flow", ["packets", "bytes"], rows=10)
             top.write([("10.0.0.1 > 10.0.0.2", (12, 900))])
 
-        It is exported as the metric `plugin_table`. A label has up to 112 bytes of UTF-8.
+        It is exported as the metric `plugin_table`. A label has up to 112 bytes of UTF-8. The
+        largest table has 272 rows with one value, 255 with two, 239 with three (TABLE_WORDS in
+        tables.py); all tables together are at most four times as large.
         """
         if name in self._tables:
             return self._tables[name]  # a tick may ask for it every time
@@ -191,6 +212,7 @@ class Worker:
                 "names of the label and the values must be identifiers"
             )
         columns = tables.columns_of(names)
+        self._check_exportable(name, columns, rows)
         address = self._slot.lookup_or_add(
             name,
             slots.TABLE,
@@ -200,6 +222,24 @@ class Worker:
         )
         self._tables[name] = Table(address, columns, rows)
         return self._tables[name]
+
+    def _check_exportable(self, name: str, columns: int, rows: int) -> None:
+        """Raise PluginError when metrics and reports would show only a part of a new table."""
+        most = tables.rows_max(columns)
+        if rows > most:
+            values = columns - tables.LABEL_WORDS
+            raise PluginError(
+                f"table {name!r} has {rows} rows of {values} value{'' if values == 1 else 's'}; at "
+                f"most {most} such rows are exported: ask for fewer, or divide the table"
+            )
+        others = [entry for entry in self._slot.entries() if entry.name != name]
+        used = sum(entry.bytes // 8 for entry in others if entry.kind != slots.STATE)
+        left = tables.rows_max(columns, tables.SLOT_WORDS - used)
+        if rows > left:
+            raise PluginError(
+                f"table {name!r} has {rows} rows, and beside the other tables of this plugin at "
+                f"most {left} rows are exported: ask for fewer rows"
+            )
 
     def state(self, name: str, dtype: DTypeLike, shape: int | tuple[int, ...] = 1) -> NDArray[Any]:
         """The state `name`: a writable array of `shape` and `dtype`, all zeros when it is new."""
@@ -220,6 +260,29 @@ class Worker:
     def memory(self, name: str, bytes_: int) -> int:
         """The address of `bytes_` bytes of state for C; all zeros when it is new."""
         return self._slot.lookup_or_add(name, slots.STATE, "", 1, bytes_)
+
+
+class _Missing(KeyError):
+    """A KeyError whose text is a sentence: KeyError itself would print it in quotes."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class _Names(dict):  # type: ignore[type-arg]  # `Any` is not imported at run time
+    """A dict by name. The error of a name that is not there says which names there are, and
+    `whence` they come."""
+
+    def __init__(self, kind: str, whence: str, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self._kind = kind
+        self._whence = whence
+
+    def __missing__(self, name: object) -> Any:
+        there = ", ".join(self) or "none"
+        raise _Missing(
+            f"there is no {self._kind} {name!r}; the {self._kind}s are: {there} ({self._whence})"
+        )
 
 
 def _fitting(text: str) -> str:

@@ -1,4 +1,8 @@
-"""Start `ringline run` as a child process for the benchmark."""
+"""Start `ringline run` as a child process for the benchmark.
+
+Guarantees (tests in tests/pipeline/bench/test_running.py):
+ - a run ends when its benchmark is killed (test_a_run_ends_with_its_benchmark)
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.telemetry.status_client import ask
 from ringline.shm.errors import EnvironmentLacks, RinglineError
+from ringline.shm.family import END_WITH
 
 START_SECONDS = deadlines.BENCH_START
 STOP_SECONDS = deadlines.BENCH_STOP
@@ -47,6 +52,7 @@ class Running:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
+            env={**os.environ, END_WITH: str(os.getpid())},
         )
 
     def __enter__(self) -> Running:

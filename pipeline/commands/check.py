@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 from ringline.pipeline.configuration import schema
-from ringline.pipeline.configuration.config import BUFFER_STRIDE, Config
+from ringline.pipeline.configuration.config import (
+    BUFFER_STRIDE,
+    QUEUES_MAX,
+    Config,
+    WorkerConfig,
+)
+from ringline.pipeline.configuration.forms import check_plugin
+from ringline.pipeline.configuration.lines import with_line
 from ringline.pipeline.ports.create import create_port
 from ringline.pipeline.ports.pci import PciDevice, sysfs_root
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks
@@ -13,25 +22,34 @@ from ringline.workers.trials import checking
 
 
 def check(path: str) -> str:
-    """One sentence that says what the configuration at `path` starts.
+    """One sentence that says what the configuration at `path` starts, then one line for each
+    batch or tick of a plugin that takes too long.
 
-    Each plugin is imported, prepared and set up in a child process. Raises
-    ConfigurationError with every mistake of the file or, when the file is right, of its
-    plugins and cards. Raises EnvironmentLacks when only cards are missing or in use.
+    Each plugin is imported, prepared, set up and timed in a child process. When the file has
+    mistakes, the plugins are only imported and their options checked, since the rest depends
+    on the file. Raises ConfigurationError with every mistake of the file, its plugins and its
+    cards. Raises EnvironmentLacks when only cards are missing or in use.
     """
-    config = schema.load(path)
+    found = schema.examine(path)
+    config = found.config
     sys.path.append(config.folder)
-    problems, missing = plugin_problems(config), card_problems(config)
+    warnings: list[str] = []
+    problems = found.problems + [
+        f"{path}: {problem}" for problem in plugin_problems(found, warnings)
+    ]
+    missing = [f"{path}: {with_line(problem, found.lines)}" for problem in card_problems(config)]
     if problems:
-        raise ConfigurationError([f"{path}: {problem}" for problem in problems + missing])
+        raise ConfigurationError(problems + missing)
     if missing:
-        raise EnvironmentLacks("\n".join(f"{path}: {problem}" for problem in missing))
+        raise EnvironmentLacks("\n".join(missing))
     ports = ", ".join(f"{port.name} ({port.device})" for port in config.ports)
     memory = config.buffers * BUFFER_STRIDE / (1 << 20)
-    return (
-        f"{path}: all well; instance {config.name}, ports {ports}, workers {config.queues}, "
+    well = "this can run, but see below" if warnings else "all well"
+    lines = [
+        f"{path}: {well}; instance {config.name}, ports {ports}, workers {config.queues}, "
         f"buffers {config.buffers} ({memory:.0f} MiB)"
-    )
+    ]
+    return "\n".join(lines + [f"{path}: warning: {warning}" for warning in warnings])
 
 
 def card_problems(config: Config) -> list[str]:
@@ -50,27 +68,53 @@ def card_problems(config: Config) -> list[str]:
     return problems
 
 
-def plugin_problems(config: Config) -> list[str]:
-    """Mistakes in the plugins of all workers; workers with the same plugin are checked once."""
+def plugin_problems(found: schema.Examined, warnings: list[str]) -> list[str]:
+    """Mistakes in the plugins of all workers; workers with the same plugin are checked once.
+    What takes too long is added to `warnings`."""
+    config = found.config
     ports = [port.name for port in config.ports]
     problems: list[str] = []
     seen = []
-    for queue in range(config.queues):
-        worker = config.worker(queue)
-        same = (worker.plugin, worker.options, worker.debug, worker.state_bytes)
+    for queue, worker, options in _workers(found):
+        same = (worker.plugin, worker.options, worker.debug, worker.state_bytes, worker.silence)
         if same in seen:
             continue
         seen.append(same)
+        wrong = tuple(f"{table}.options" for table in (f"worker.{queue}", "worker"))
+        place = next(
+            (key for key in (f"worker.{queue}.plugin", "worker.plugin") if key in found.lines), None
+        )
+        where = f" ({place} in line {found.lines[place]})" if place else ""
+        slow: list[str] = []
         problems += [
-            f"worker {queue}: {problem}"
+            f"worker {queue}: {problem}{where}"
             for problem in checking.check(
                 worker.plugin,
-                worker.options,
+                None if any(bad.startswith(wrong) for bad in found.paths) else options,
                 ports,
                 queue=queue,
                 folder=config.folder,
                 state_bytes=worker.state_bytes,
                 debug=worker.debug,
+                limit=worker.silence,
+                warnings=slow,
+                only_import=bool(found.problems),
             )
         ]
+        warnings += [f"worker {queue}: {warning}" for warning in slow]
     return problems
+
+
+def _workers(
+    found: schema.Examined,
+) -> Iterator[tuple[int, WorkerConfig, dict[str, Any] | None]]:
+    """The queue, worker and options of all workers, and the plugins of those for which the file
+    has no queue: that is a mistake of its own, and often its cause is a wrong `queues`."""
+    for queue, worker in enumerate(found.config.workers):
+        yield queue, worker, worker.options
+    tables = found.values.get("worker")
+    for queue in range(len(found.config.workers), QUEUES_MAX):
+        table = tables.get(str(queue)) if isinstance(tables, dict) else None
+        plugin = table.get("plugin") if isinstance(table, dict) else None
+        if isinstance(plugin, str) and check_plugin(plugin) is None:
+            yield queue, WorkerConfig(plugin=plugin), None

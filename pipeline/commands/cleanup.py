@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ringline.pipeline.configuration.schema import check_name
+from ringline.pipeline.configuration.forms import check_name
 from ringline.pipeline.configuration.toml import read_file
 from ringline.pipeline.ports import pci
 from ringline.pipeline.telemetry import status_socket
@@ -23,7 +23,8 @@ def cleanup(path: str) -> str:
     ConfigurationError for a wrong file or name, EnvironmentLacks when the instance runs or one of
     its cards cannot be stopped: then its memory stays.
     """
-    name = read_file(Path(path)).get("name", "ringline")
+    values, _ = read_file(Path(path))
+    name = values.get("name", "ringline")
     if not isinstance(name, str) or check_name(name):
         wrong = check_name(name) if isinstance(name, str) else "must be a string"
         raise ConfigurationError(f"{path}: name: {wrong}")

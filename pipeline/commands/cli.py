@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
 import tomllib
 import traceback
@@ -17,10 +18,12 @@ from typing import Any
 from ringline.pipeline.bench.arguments import add_arguments as add_bench_arguments
 from ringline.pipeline.terminal import stdio
 from ringline.shm.errors import EnvironmentLacks, RinglineError
+from ringline.shm.text import printable
 
 EPILOG = """\
 exit codes: 0 success, 1 a bug in ringline, 2 wrong usage, configuration or plugin,
-3 the machine lacks something, 4 gave up, 5 the books did not balance
+3 the machine lacks something, 4 gave up, 5 the books did not balance, 6 with --strict:
+errors, restarts or lost packets
 """
 
 # Resource-exhaustion errors, which any system call may return, and their remedies.
@@ -85,7 +88,8 @@ def _report_bug(error: Exception) -> int:
     """Print the last frames of the traceback; the exit code."""
     trace = "".join(traceback.format_tb(error.__traceback__, limit=-3))
     print(
-        f"{trace}ringline: this is a bug in ringline: {type(error).__name__}: {error}",
+        f"{trace}ringline: this is a bug in ringline: {type(error).__name__}: "
+        f"{printable(str(error))}",
         file=sys.stderr,
     )
     return 1
@@ -123,6 +127,12 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--report", metavar="FILE", help="write a JSON report to FILE at the end")
 
+    run.add_argument(
+        "--strict",
+        action="store_true",
+        help="end with exit code 6 after errors, restarts or lost packets",
+    )
+
     check = command(
         "check",
         _check,
@@ -158,9 +168,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="PLUGIN",
         help="package.module:object, ./file.py:object, ./file.so:symbol, or an entry point",
     )
-    attempt.add_argument("capture", metavar="CAPTURE", help="pcap or pcapng file")
     attempt.add_argument(
-        "-w", dest="out", metavar="OUT", help="write the forwarded packets to this pcap file"
+        "capture", metavar="CAPTURE", help="pcap or pcapng file; - is standard input"
+    )
+    attempt.add_argument(
+        "-w",
+        dest="out",
+        metavar="OUT",
+        help="write the forwarded packets to this pcap file; - is standard output",
     )
     attempt.add_argument(
         "-o",
@@ -178,6 +193,35 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME,...",
         help="names of the ports; all frames arrive at the first one (default: port)",
     )
+    attempt.add_argument(
+        "--rss-key",
+        type=_rss_key,
+        default="default",
+        metavar="KEY",
+        help="rss_key of the port: default, symmetric, or 80 hexadecimal digits",
+    )
+    attempt.add_argument(
+        "--vlan-strip", action="store_true", help="vlan_strip of the port: the card removes tags"
+    )
+    attempt.add_argument(
+        "--blanks",
+        type=_number,
+        default=64,
+        metavar="N",
+        help="empty buffers for each batch, for a plugin that creates packets (default: 64)",
+    )
+    attempt.add_argument(
+        "--state",
+        type=_number,
+        default=4 << 20,
+        metavar="BYTES",
+        help="memory for the plugin's named state and counters (default: 4194304, as in a run)",
+    )
+    attempt.add_argument(
+        "--unchecked",
+        action="store_true",
+        help="without bounds checks in compiled plugins, as in a run; measures their speed",
+    )
 
     add_bench_arguments(
         command("bench", _bench, "measure the speed of ringline beside the limits of this machine")
@@ -192,7 +236,7 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from ringline.pipeline.telemetry.version import version
+        from ringline.shm.version import version
 
         print(f"ringline {version()}")
         parser.exit()
@@ -225,10 +269,25 @@ def _names(text: str) -> list[str]:
     return names
 
 
+def _number(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, not {text!r}")
+    return number
+
+
+def _rss_key(text: str) -> str:
+    if text not in ("default", "symmetric") and not re.fullmatch("[0-9A-Fa-f]{80}", text):
+        raise argparse.ArgumentTypeError(
+            f"must be default, symmetric, or 80 hexadecimal digits, not {text!r}"
+        )
+    return text
+
+
 def _run(given: argparse.Namespace) -> int:
     from ringline.pipeline.commands.run import run
 
-    return run(given.config, given.seconds, given.report)
+    return run(given.config, given.seconds, given.report, strict=given.strict)
 
 
 def _check(given: argparse.Namespace) -> int:
@@ -260,9 +319,22 @@ def _cleanup(given: argparse.Namespace) -> int:
 
 
 def _try(given: argparse.Namespace) -> int:
-    from ringline.pipeline.commands.try_plugin import attempt
+    from ringline.pipeline.commands.try_plugin import Attempt, attempt
 
-    return attempt(given.plugin, given.capture, given.out, given.options, given.ports)
+    return attempt(
+        Attempt(
+            given.plugin,
+            given.capture,
+            given.out,
+            given.options,
+            given.ports,
+            rss_key=given.rss_key,
+            vlan_strip=given.vlan_strip,
+            blanks=given.blanks,
+            state_bytes=given.state,
+            checked=not given.unchecked,
+        )
+    )
 
 
 def _bench(given: argparse.Namespace) -> int:

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 
-from ringline.pipeline.configuration import schema
+from ringline.pipeline.configuration import builtin, schema
 from ringline.pipeline.configuration.config import Config
+from ringline.pipeline.configuration.machine_checks import remarks_here
 from ringline.pipeline.supervisor.supervisor import Supervisor
 from ringline.pipeline.telemetry import report
+from ringline.pipeline.telemetry.flaws import flaws
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.terminal import stdio, table
 from ringline.pipeline.terminal.display import Display, display
-from ringline.shm.errors import RinglineError
+from ringline.pipeline.terminal.output import StderrCapture, Unblocked, keep_room
+from ringline.shm.errors import Bug, NotAllWell, RinglineError
+from ringline.shm.family import starter_end
 
 
-def run(path: str | None, seconds: float | None, report_path: str | None) -> int:
+def run(
+    path: str | None, seconds: float | None, report_path: str | None, *, strict: bool = False
+) -> int:
     """Run the configuration at `path`, or the built-in one; the exit code.
 
-    The run ends after `seconds`, if given. The report goes to `report_path`, which is
-    opened before anything starts. Raises RinglineError when the configuration or the
-    report file is wrong; an error during the run is printed and becomes the exit code.
+    The run ends after `seconds`, if given. With `strict` it is an error if not all was well. The
+    report goes to `report_path`, which is opened before anything starts. Raises RinglineError
+    when the configuration or the report file is wrong; an error during the run is printed and
+    becomes the exit code.
     """
-    config = schema.builtin() if path is None else schema.load(path)
+    end_with = starter_end(os.environ)
+    config = builtin.builtin() if path is None else schema.load(path)
     # Plugins may be in the folder of the configuration. It comes last, so that no file
     # there hides a module of Python or ringline.
     sys.path.append(config.folder)
@@ -30,24 +39,52 @@ def run(path: str | None, seconds: float | None, report_path: str | None) -> int
         file = None
         if report_path is not None:
             file = stack.enter_context(contextlib.closing(report.ReportFile(report_path)))
+        streams = stack.enter_context(Unblocked())
         shown = stack.enter_context(contextlib.closing(display(seconds)))
+        captured = contextlib.ExitStack()
+        services = shown.services
+        if not services:
+            write = keep_room(streams.errors)
+            services = (captured.enter_context(contextlib.closing(StderrCapture(write))),)
+        stack.enter_context(captured)
         shown.announce(_greeting(config))
+        wanted = builtin.queues_without_limit()
+        if path is None and config.queues < wanted:
+            shown.announce(
+                f"/dev/shm has room for {config.queues} of {wanted} queues; for more, enlarge it "
+                "(for a container: docker run --shm-size=1g)"
+            )
+        for remark in remarks_here(config):
+            shown.announce(remark)
         outcome = Supervisor(
             config,
             seconds=seconds,
             announce=shown.announce,
-            display=_StartFilter(config, shown).show,
-            services=shown.services,
+            display=_StartFilter(config, shown, streams).show,
+            services=services,
             ignore_signals_after=True,
+            adopt_orphans=True,
+            end_with=end_with,
         ).run()
         shown.close()
-        errors = [outcome.error] if outcome.error else []
+        captured.close()
+        ended = outcome.error
+        if ended is None and strict and outcome.snapshot is not None:
+            ended = _strict_error(outcome.snapshot)
+        errors = [ended] if ended else []
         if file is not None and outcome.snapshot is not None:
             try:
-                file.write(report.of_a_run(outcome.snapshot, outcome.error, outcome.reports))
+                file.write(report.of_a_run(outcome.snapshot, ended, outcome.reports))
             except RinglineError as error:
                 errors.append(error)
-        return _print_result(outcome.snapshot, errors)
+            except Exception as error:
+                errors.append(Bug(f"the report failed: {type(error).__name__}: {error}"))
+        return _print_result(outcome.snapshot, errors, streams)
+
+
+def _strict_error(snapshot: Snapshot) -> NotAllWell | None:
+    found = flaws(snapshot)
+    return NotAllWell(f"not all was well (--strict): {', '.join(found)}") if found else None
 
 
 def _greeting(config: Config) -> str:
@@ -56,15 +93,20 @@ def _greeting(config: Config) -> str:
     return f"starting {config.name}: {ports}, {workers}; Ctrl-C ends it"
 
 
-def _print_result(snapshot: Snapshot | None, errors: list[RinglineError]) -> int:
+def _print_result(
+    snapshot: Snapshot | None, errors: list[RinglineError], streams: Unblocked
+) -> int:
     received = snapshot is not None and any(port.total("rx_packets") for port in snapshot.ports)
     if snapshot is not None and (received or not errors):
         try:
             print(table.summary(snapshot, errors[0] if errors else None), flush=True)
+            streams.settle()
         except OSError:
             if not errors:
                 raise
             stdio.mute(sys.stdout)  # the errors below matter more
+        except Exception as broken:
+            errors.append(Bug(f"the summary failed: {type(broken).__name__}: {broken}"))
     for error in errors:
         stdio.complain(str(error))
     return errors[0].exit_code if errors else 0
@@ -73,9 +115,10 @@ def _print_result(snapshot: Snapshot | None, errors: list[RinglineError]) -> int
 class _StartFilter:
     """Passes snapshots to a display once the instance runs: drawing would delay the start."""
 
-    def __init__(self, config: Config, shown: Display) -> None:
+    def __init__(self, config: Config, shown: Display, streams: Unblocked) -> None:
         self._config = config
         self._shown = shown
+        self._streams = streams
         self._running = False
 
     def show(self, snapshot: Snapshot) -> None:
@@ -84,6 +127,8 @@ class _StartFilter:
             self._running = True
             self._announce_metrics(snapshot.metrics_url)
         if self._running:
+            if lost := self._streams.lost():
+                self._shown.announce_loss(lost)
             self._shown.show(snapshot)
 
     def _announce_metrics(self, url: str | None) -> None:

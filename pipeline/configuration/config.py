@@ -1,6 +1,6 @@
 """The configuration of an instance, as frozen dataclasses.
 
-`schema.load` makes a Config from a TOML file, `schema.builtin` the one that runs
+`schema.load` makes a Config from a TOML file, `builtin.builtin` the one that runs
 without a file. Paths to captures and the folder are absolute, and all values are
 checked. The driver and card processes get the Config as JSON over the control socket
 (`to_json`, `from_json`).
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringline.pipeline.configuration import dataclass_json
+from ringline.pipeline.configuration import dataclass_json, deadlines
 from ringline.shm._shm import lib
 
 # The limits are those of the C structs (shm/types.h).
@@ -111,6 +111,7 @@ class WorkerConfig:
     state_bytes: int = 4 << 20  # for the named state, counters and tables of the plugin
     blanks: int = 0  # blank buffers for a plugin that creates packets
     debug: bool = False  # bounds checks in compiled plugins
+    silence: float = deadlines.WORKER_SILENCE  # seconds without progress, then it is replaced
 
 
 @dataclass(frozen=True)

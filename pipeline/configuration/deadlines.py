@@ -36,6 +36,9 @@ KILL = 2.0  # from SIGKILL, or a closed control socket, to the exit
 RETIRE = 7.0  # workers are killed earlier; a worker that survives is left
 CLOSE = 10.0  # the driver stops its cards
 DISMISS = 5.0  # card processes write their recordings
+OUTPUT_END = 2.0  # for a reader of the last lines
+OUTPUT_LAST = 0.5  # for the sentence about lost lines, after OUTPUT_END
+REPORT_READER = 2.0  # for a reader of a report that goes to a pipe
 
 # -- the driver, as the supervisor sees it -------------------------------------------------------
 
@@ -65,6 +68,7 @@ CARD_FREE = 2.0  # until a driver that lost its supervisor has released a card
 SEND = 2.0  # a control message (`Control.send` in shm/control.py)
 SERVE = 2.0  # from the connection of a client to the last byte of its answer
 STATUS_PROBE = 1.0  # whether somebody answers on a status socket
+STATUS_LOCK = 1.0  # for another process that replaces or removes a socket
 STATUS_ANSWER = 5.0  # for the whole answer
 WATCHDOG = 10.0  # WatchdogSec of deploy/ringline@.service
 UNIT_START = 120.0  # TimeoutStartSec

@@ -6,15 +6,26 @@ what is wrong and the remedy.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from ringline.pipeline.configuration.affinity import usable_cpus
-from ringline.pipeline.configuration.config import Config, PortConfig
-from ringline.workers.captures.captures import CaptureError, is_capture, read_capture
+from ringline.pipeline.configuration.config import BUFFER_STRIDE, PORTS_MAX, Config, PortConfig
+from ringline.shm._shm import ffi
+from ringline.shm.owners import SHARED_MEMORY
+from ringline.workers.captures.captures import (
+    FILE_HEADER_BYTES,
+    CaptureError,
+    is_our_capture,
+    read_capture,
+)
 
+MARGIN_BYTES = 1 << 18  # per queue: headers, descriptor rings, counters
+RINGS_BYTES: int = ffi.sizeof("struct rl_rings_segment")
 # A capture up to this size is read completely before a run starts, which takes about
 # 4 ms per MiB. Mistakes in a longer one are found by the wire that replays it.
 READ_AT_ONCE = 64 << 20
@@ -26,6 +37,22 @@ def problems_here(config: Config) -> list[str]:
     for port in config.ports:
         problems += _wire(port, config)
     return problems
+
+
+def shared_memory(config: Config) -> int:
+    """Bytes that the instance takes in /dev/shm, without hugepages; a little more than needed."""
+    rings = config.queues * 2 * RINGS_BYTES  # a successor's rings beside the old ones
+    slots = sum(worker.state_bytes for worker in config.workers)
+    return config.buffers * (BUFFER_STRIDE + 4) + rings + slots + config.queues * MARGIN_BYTES
+
+
+def free_shared_memory() -> int:
+    """Bytes that are free in /dev/shm; 0 if there is none."""
+    try:
+        status = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize
 
 
 def _cpus(config: Config) -> Iterable[str]:
@@ -51,15 +78,20 @@ def _wire(port: PortConfig, config: Config) -> Iterable[str]:
     if port.wire.record is not None:
         record = Path(port.wire.record)
         path = f"port.{port.name}.wire.record"
+        taken = []
         for other in config.ports:
             replay, recorded = (
                 (other.wire.replay, other.wire.record) if other.wire else (None, None)
             )
             if replay is not None and same(record, Path(replay)):
-                yield f"{path}: {record} is the capture that is replayed; record to another file"
+                taken.append(
+                    f"{path}: {record} is the capture that is replayed; record to another file"
+                )
             if recorded is not None and other.name < port.name and same(record, Path(recorded)):
-                yield f"{path}: port {other.name} records to {record} too; record to another file"
-        yield from unwritable(path, record)
+                taken.append(
+                    f"{path}: port {other.name} records to {record} too; record to another file"
+                )
+        yield from taken or unwritable(path, record)
 
 
 def same(one: Path, other: Path) -> bool:
@@ -73,7 +105,7 @@ def same(one: Path, other: Path) -> bool:
 def _capture(path: str, file: Path) -> Iterable[str]:
     try:
         if not file.is_file() or file.stat().st_size <= READ_AT_ONCE:
-            if not len(read_capture(file)):
+            if not _look_into(file)[0]:
                 yield f"{path}: {file}: holds no packet, so there is nothing to replay"
         elif not os.access(file, os.R_OK):
             yield f"{path}: {file}: cannot be read: permission denied"
@@ -81,6 +113,32 @@ def _capture(path: str, file: Path) -> Iterable[str]:
         yield f"{path}: {error}"
     except OSError as error:
         yield f"{path}: {file}: cannot be read: {error.strerror}"
+
+
+def remarks_here(config: Config) -> list[str]:
+    """Sentences about packets that a replay does not send as they are in the file, of captures
+    up to READ_AT_ONCE."""
+    remarks: list[str] = []
+    for port in config.ports:
+        if port.wire is not None and port.wire.replay is not None:
+            with contextlib.suppress(CaptureError, OSError):  # the run tells it
+                file = Path(port.wire.replay)
+                if file.stat().st_size <= READ_AT_ONCE:
+                    remarks += _look_into(file)[1]
+    return remarks
+
+
+def _look_into(file: Path) -> tuple[int, list[str]]:
+    """The number of frames of a capture, and its remarks. A file that has not changed since the
+    last look is not read again."""
+    status = file.stat() if file.exists() else None
+    return _read(file, status and (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=PORTS_MAX)
+def _read(file: Path, identity: tuple[int, int, int] | None) -> tuple[int, list[str]]:
+    capture = read_capture(file)
+    return len(capture), capture.remarks()
 
 
 def unwritable(path: str, file: Path) -> Iterable[str]:
@@ -104,17 +162,20 @@ def unwritable(path: str, file: Path) -> Iterable[str]:
 def why_kept(file: Path) -> str | None:
     """Why a capture must not replace `file`, to follow its path in a message; None if it may.
 
-    Only a capture, an empty file or a device is replaced: a wrong path must not destroy a
-    configuration or a plugin. `file` is not a folder.
+    Only a capture that ringline wrote, an empty file or a device is replaced: a wrong path must
+    not destroy a configuration, a plugin or the capture of another program. `file` is not a
+    folder.
     """
     try:
         kind = file.stat().st_mode
         if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):  # opening it waits for a reader
             return "is a pipe or a socket; choose a regular file"
+        if not stat.S_ISREG(kind):  # opening a serial line waits for its carrier
+            return None
         with open(file, "rb") as there:
-            begin = there.read(4) if stat.S_ISREG(kind) else b""
+            begin = there.read(FILE_HEADER_BYTES)
     except OSError:
         return None
-    if begin and not is_capture(begin):
-        return "exists and is not a capture; remove it, or choose another file"
+    if begin and not is_our_capture(begin):
+        return "exists and is not a capture that ringline wrote; remove it, or choose another file"
     return None

@@ -7,25 +7,35 @@ this machine.
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
+import functools
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 from ringline.pipeline.configuration import config as c
-from ringline.pipeline.configuration.affinity import usable_cpus
+from ringline.pipeline.configuration.forms import (
+    DEVICES,
+    check_device,
+    check_listen,
+    check_mac,
+    check_name,
+    check_plugin,
+    check_rss_key,
+    parse_listen,
+)
+from ringline.pipeline.configuration.levels import PORT, SPECIMEN, advice
+from ringline.pipeline.configuration.lines import lines_of, with_line
 from ringline.pipeline.configuration.machine_checks import problems_here
 from ringline.pipeline.configuration.toml import Table, read_file, shown
 from ringline.shm.errors import ConfigurationError
 from ringline.workers.captures.headers import ETHERNET_MIN
 
-DEVICES = ("sim:82599", "pci:0000:03:00.0")
 # "imix", a common approximation of Internet traffic: (bytes with CRC, weight).
 IMIX = ((64, 7), (594, 4), (1518, 1))
 SIZES_WANTED = 'must be "imix", an integer or a list of integers from 64 to 1522 (bytes with CRC)'
-PCI_ADDRESS = r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
 CPU_MAX = 4095
+OPTIONS_ARE_BELOW = "; options of the plugin belong to {table}.options"
 
 
 def load(path: str | os.PathLike[str]) -> c.Config:
@@ -33,38 +43,43 @@ def load(path: str | os.PathLike[str]) -> c.Config:
 
     Raises ConfigurationError with one line per mistake.
     """
+    found = examine(path)
+    if found.problems:
+        raise ConfigurationError(found.problems)
+    return found.config
+
+
+@dataclasses.dataclass(frozen=True)
+class Examined:
+    """A configuration file with its mistakes.
+
+    values: the file as it is.
+    config: with the default in place of each wrong value.
+    problems: one sentence per mistake, with the file and the line.
+    paths: the path of each mistake in the file.
+    lines: the line of each key and table, by its path.
+    """
+
+    values: dict[str, Any]
+    config: c.Config
+    problems: list[str]
+    paths: list[str]
+    lines: dict[str, int]
+
+
+def examine(path: str | os.PathLike[str]) -> Examined:
+    """Read the TOML file at `path`. Raises ConfigurationError when it is no TOML file."""
     file = Path(path)
-    values = read_file(file)
+    values, text = read_file(file)
     problems: list[str] = []
     found = read(values, file.absolute().parent, problems)
     problems += problems_here(found)
     if not problems:
         problems += too_few_buffers(found)
-    if problems:
-        raise ConfigurationError([f"{file}: {problem}" for problem in problems])
-    return found
-
-
-def builtin() -> c.Config:
-    """The configuration of `ringline run` without a file.
-
-    A simulated card with synthetic flows at full load, and one queue for each CPU but
-    the driver's: at least one, at most QUEUES_MAX.
-    """
-    cpus = usable_cpus()
-    queues = min(max(len(cpus) - 1, 1), c.QUEUES_MAX)
-    wan = c.PortConfig(
-        name="wan",
-        device="sim:82599",
-        queues=queues,
-        wire=c.WireConfig(flows=c.FlowsConfig()),
-    )
-    return c.Config(
-        ports=(wan,),
-        workers=(c.WorkerConfig(),) * queues,
-        metrics=c.MetricsConfig(elsewhere_if_taken=True),
-        folder=os.getcwd(),
-    )
+    lines = lines_of(text)
+    told = [f"{file}: {with_line(problem, lines)}" for problem in problems]
+    paths = [problem.partition(": ")[0] for problem in problems]
+    return Examined(values, found, told, paths, lines)
 
 
 def too_few_buffers(found: c.Config) -> list[str]:
@@ -86,7 +101,22 @@ def read(values: dict[str, Any], folder: Path, problems: list[str]) -> c.Config:
     Relative paths in the file are relative to `folder`. A wrong value is replaced by its
     default.
     """
-    top = Table(values, "", problems)
+    return _read(Table(values, "", problems, elsewhere=_elsewhere), folder, problems)
+
+
+def _elsewhere(path: str, key: str, value: Any) -> str:
+    return advice(_levels(), path, key, value)
+
+
+@functools.cache
+def _levels() -> dict[str, list[str]]:
+    """The keys of each table, by its path in SPECIMEN: those that reading it asks for."""
+    levels: dict[str, list[str]] = {}
+    _read(Table(SPECIMEN, "", [], record=levels), Path(), [])
+    return levels
+
+
+def _read(top: Table, folder: Path, problems: list[str]) -> c.Config:
     name = top.string("name", "ringline", check=check_name)
     memory = _memory(top.table("memory"), problems)
     ports = _ports(top.table("port"), folder, problems)
@@ -96,73 +126,6 @@ def read(values: dict[str, Any], folder: Path, problems: list[str]) -> c.Config:
     metrics = _metrics(top.table("metrics"))
     top.done()
     return c.Config(name, memory, ports, workers, restart, driver, metrics, str(folder))
-
-
-def check_name(text: str) -> str | None:
-    """What is wrong with the name of an instance, or None. The other checks do the same."""
-    if re.fullmatch(r"[a-z0-9-]{1,32}", text):
-        return None
-    return f"must be 1 to 32 characters from a-z, 0-9 and -, not {shown(text)}"
-
-
-def check_device(text: str) -> str | None:
-    """What is wrong with a device string."""
-    if text == "sim:82599" or re.fullmatch(f"pci:{PCI_ADDRESS}", text):
-        return None
-    if text.startswith("pci:"):
-        return f"{shown(text)} is not a PCI address; write it as in {DEVICES[1]} (lspci -D)"
-    return f"unknown device {shown(text)}; known: {DEVICES[0]}, or a card as in {DEVICES[1]}"
-
-
-def check_mac(text: str) -> str | None:
-    """What is wrong with a port's MAC address."""
-    if not re.fullmatch(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}", text):
-        return f"must be six bytes as in 02:00:00:00:00:01, not {shown(text)}"
-    if int(text[:2], 16) & 1 or not text.strip("0:"):
-        return f"must be a unicast address other than zero, not {shown(text)}"
-    return None
-
-
-def check_rss_key(text: str) -> str | None:
-    """What is wrong with an RSS key."""
-    if text in ("default", "symmetric") or re.fullmatch(r"[0-9A-Fa-f]{80}", text):
-        return None
-    return f"must be default, symmetric or 80 hexadecimal digits (40 bytes), not {shown(text)}"
-
-
-def check_plugin(text: str) -> str | None:
-    """What is wrong with the form of a plugin's name; a worker checks that it imports."""
-    word = r"[A-Za-z_][A-Za-z0-9_]*"
-    module, file, entry = rf"{word}(\.{word})*", r"[^:\0]+\.(py|so)", r"[A-Za-z0-9_-]+"
-    if re.fullmatch(rf"({module}|{file}):{word}(\.{word})*|{entry}", text):
-        return None
-    return (
-        "must be package.module:object, ./file.py:object, ./file.so:symbol or the name of an "
-        f"entry point, not {shown(text)}"
-    )
-
-
-def parse_listen(text: str) -> tuple[str, int] | None:
-    """(host, port) of `host:port` or `[ipv6]:port`; None when it is neither."""
-    label = "[A-Za-z0-9-]{1,63}"
-    name = rf"{label}(?:\.{label})*"
-    match = re.fullmatch(rf"(?:\[([0-9A-Fa-f:.]+)\]|({name})):([0-9]{{1,5}})", text)
-    if match is None or int(match[3]) > 65535:
-        return None
-    host = match[1] or match[2]
-    try:
-        if match[1] or re.fullmatch(r"[0-9.]+", host):
-            ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    return host, int(match[3])
-
-
-def check_listen(text: str) -> str | None:
-    """What is wrong with the address of the metrics endpoint."""
-    if text == "off" or parse_listen(text):
-        return None
-    return f'must be address:port as in "127.0.0.1:9464", or "off", not {shown(text)}'
 
 
 def _memory(table: Table | None, problems: list[str]) -> c.MemoryConfig:
@@ -186,7 +149,10 @@ def _ports(top: Table | None, folder: Path, problems: list[str]) -> tuple[c.Port
             problems.append("port: no port is configured; add a table such as [port.wan]")
         return ()
     ports = []
-    for name in top.values:
+    for name, value in top.values.items():
+        if _is_key_of_a_port(name, value):
+            top.problem(name, f"is a key of a port; write [port.NAME] above it, not [{top.path}]")
+            continue
         table = top.table(name)
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name):
             top.problem(name, "the name of a port must be 1 to 32 letters, digits, _ and -")
@@ -207,6 +173,13 @@ def _ports(top: Table | None, folder: Path, problems: list[str]) -> tuple[c.Port
             "set dma, or run them as two instances"
         )
     return tuple(ports)
+
+
+def _is_key_of_a_port(name: str, value: Any) -> bool:
+    """Whether the table `port` has a key that belongs one level below."""
+    if isinstance(value, dict) and (name != "wire" or "device" in value):
+        return False  # a port, whatever its name is
+    return name in _levels()[PORT]
 
 
 def _port(name: str, table: Table, folder: Path) -> c.PortConfig:
@@ -316,7 +289,7 @@ def _workers(
     restart = _restart(table.table("restart"))
     workers = [
         dataclasses.replace(common, cpu=cpus[queue % len(cpus)] if cpus else None)
-        for queue in range(queues)
+        for queue in range(max(queues, 1))  # without a port, `check` still examines the plugin
     ]
     numbers = {str(queue): queue for queue in range(queues)}
     for key in list(table.values):
@@ -336,10 +309,10 @@ def _workers(
             base = dataclasses.replace(base, options={})  # [worker.options] is for its own plugin
         worker = _worker(override, base)
         cpu = override.optional_integer("cpu", 0, CPU_MAX)
-        override.done()
+        override.done(OPTIONS_ARE_BELOW.format(table=override.path))
         if queue is not None:
             workers[queue] = dataclasses.replace(worker, cpu=base.cpu if cpu is None else cpu)
-    table.done()
+    table.done(OPTIONS_ARE_BELOW.format(table="worker"))
     return tuple(workers), restart
 
 
@@ -353,6 +326,7 @@ def _worker(table: Table, base: c.WorkerConfig) -> c.WorkerConfig:
         state_bytes=table.size("state", base.state_bytes, 1 << 16, 1 << 36),
         blanks=table.integer("blanks", base.blanks, 0, c.BLANKS_MAX),
         debug=table.flag("debug", base.debug),
+        silence=table.number("silence", base.silence, 0.1, 3600.0),
     )
 
 

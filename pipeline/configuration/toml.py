@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -34,14 +36,19 @@ _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 FILE_BYTES_MAX = 1 << 20
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """The top table of the file at `path`.
+def read_file(path: Path) -> tuple[dict[str, Any], str]:
+    """The top table of the file at `path`, and its text.
 
     Raises ConfigurationError when the file does not exist, cannot be read, is longer than
-    FILE_BYTES_MAX, or is not TOML (with the line).
+    FILE_BYTES_MAX, is not a regular file, or is not TOML (with the line).
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigurationError(
+                    f"{path}: is a pipe or a device, not a regular file; write the configuration "
+                    "to a file"
+                )
             content = file.read(FILE_BYTES_MAX + 1)
         if len(content) > FILE_BYTES_MAX:
             raise ConfigurationError(
@@ -60,11 +67,16 @@ def read_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(text), text
     except ValueError as error:  # also for a number of thousands of digits
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
     except RecursionError:
         raise ConfigurationError(f"{path}: is not valid TOML: nested too deeply") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; without O_NONBLOCK, opening a pipe waits for a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def kind_of(value: object) -> str:
@@ -99,23 +111,40 @@ def did_you_mean(word: str, valid: Sequence[str]) -> str:
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
+def joined(path: str, key: str) -> str:
+    """The path of `key` in the table at `path`, as messages write it."""
+    bare = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else shown(key)
+    return f"{path}.{bare}" if path else bare
+
+
 class Table:
     """One table of the file, with typed getters.
 
     A getter adds a mistake to `problems`, which all tables of a file share, and returns
-    its default. Call `done` after the last getter: it reports unknown keys.
+    its default. Call `done` after the last getter: it reports unknown keys. `elsewhere` gives
+    the end of the sentence for a key that another table has; it gets the path of this table,
+    the key and the value. `done` adds the known keys of the table to `record`, by its path.
     """
 
-    def __init__(self, values: Mapping[str, Any], path: str, problems: list[str]) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        path: str,
+        problems: list[str],
+        *,
+        elsewhere: Callable[[str, str, Any], str] | None = None,
+        record: dict[str, list[str]] | None = None,
+    ) -> None:
         self.values = values
         self.path = path
         self.problems = problems
+        self._elsewhere = elsewhere
+        self._record = record
         self._known: list[str] = []
 
     def at(self, key: str) -> str:
         """The path of `key` in the file."""
-        bare = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else shown(key)
-        return f"{self.path}.{bare}" if self.path else bare
+        return joined(self.path, key)
 
     def problem(self, key: str, sentence: str) -> None:
         """Add a mistake of `key` to the problems."""
@@ -239,7 +268,15 @@ class Table:
     def table(self, key: str) -> Table | None:
         """The table `key`, or None when the key is absent or not a table."""
         value: Mapping[str, Any] | None = self._typed(key, (dict,), "a table")
-        return None if value is None else Table(value, self.at(key), self.problems)
+        if value is None:
+            return None
+        return Table(
+            value,
+            self.at(key),
+            self.problems,
+            elsewhere=self._elsewhere,
+            record=self._record,
+        )
 
     def json_table(self, key: str) -> dict[str, Any]:
         """A table with any keys, such as the options of a plugin; its values must fit into JSON."""
@@ -255,13 +292,20 @@ class Table:
                 self.problems.append(f"{path}: must be an integer of at most 64 bits")
         return dict(table.values)
 
-    def done(self) -> None:
-        """Report each key of the table that no getter asked for."""
+    def done(self, otherwise: str = "") -> None:
+        """Report each key of the table that no getter asked for; `otherwise` ends the sentence
+        when there is no better advice."""
+        if self._record is not None:
+            self._record[self.path] = list(self._known)
         unused = [key for key in self._known if key not in self.values]
-        for key in self.values:
+        for key, value in self.values.items():
             if key not in self._known:
-                near = did_you_mean(key, unused) or did_you_mean(key, self._known)
-                hint = near or f"; known keys: {', '.join(self._known)}"
+                hint = did_you_mean(key, unused) or did_you_mean(key, self._known)
+                if self._elsewhere is not None:
+                    advice = self._elsewhere(self.path, key, value)
+                    hint += advice.replace(";", " Or", 1) if hint else advice
+                known = ", ".join(known for known in self._known if not known.isdigit())
+                hint = hint or f"; known keys: {known}{otherwise}"
                 self.problem(key, f"unknown key{hint}")
 
 

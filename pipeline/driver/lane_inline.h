@@ -11,6 +11,7 @@
  *    test_a_full_tx_ring_holds_the_worker_up_and_loses_nothing) */
 #ifndef RINGLINE_LANE_INLINE_H
 #define RINGLINE_LANE_INLINE_H
+#include "../../shm/frames.h"
 #include "../../shm/ring.h"
 #include "lane.h"
 #include "../ports/memory.h"
@@ -23,15 +24,6 @@ static inline void rl_slot_fault(struct rl_lane *lane, struct rl_lane_slot *slot
 {
     slot->faulty = 1;
     lane->books->slots[queue].ring_faults++;
-}
-
-/* Whether the frame lies inside its buffer and has a length that a card sends, counting the
- * VLAN tag that the card inserts. */
-static inline int rl_frame_fits(const struct rl_memory *memory, const struct rl_reference *ref)
-{
-    uint32_t tag = ref->flags & RL_FLAG_VLAN ? 4 : 0; /* bytes */
-    return ref->length >= RL_FRAME_MIN && ref->length + tag <= RL_FRAME_MAX &&
-           (uint32_t)ref->offset + ref->length <= memory->stride;
 }
 
 /* The sampled packet came back: adds its latency to the histogram. */
@@ -47,21 +39,24 @@ static inline void rl_sample_done(struct rl_lane *lane, struct rl_lane_slot *slo
     slot->sampled = RL_NO_BUFFER;
 }
 
-/* Refuses one reference. If its buffer is the worker's, the packet is dropped; otherwise the
- * buffer stays where it is. */
-static inline void rl_refuse(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
-                             const struct rl_reference *ref)
+/* Refuses one reference, and counts why. If its buffer is the worker's, the packet is dropped;
+ * otherwise the buffer stays where it is. `cold` keeps this code out of the packet path. */
+static inline __attribute__((cold)) void rl_refuse(struct rl_lane *lane, struct rl_lane_slot *slot,
+                                                   uint32_t queue, const struct rl_reference *ref)
 {
     struct rl_memory *memory = &lane->memory;
     struct rl_slot_counters *count = &lane->books->slots[queue];
-    count->bad_reference++;
+    uint32_t cause = RL_REFUSED_NOT_HELD;
     if (ref->buffer < memory->buffers &&
         rl_ledger_is_worker(memory->ledger[ref->buffer], slot->generation, queue)) {
+        cause = ref->port < lane->port_count ? rl_frame_cause(ref) : RL_REFUSED_NO_PORT;
         if (ref->buffer == slot->sampled)
             slot->sampled = RL_NO_BUFFER;
         rl_release(memory, &ref->buffer, 1, RL_OUTCOME(drop_bad_reference, blanks_returned),
                    &count->returned);
     }
+    count->bad_reference++;
+    ((uint64_t *)&count->refusals)[cause]++;
 }
 
 /* Worker to card. Copies references and takes them off `out` only after their packets are on a TX
@@ -97,7 +92,7 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
                     break;
                 uint32_t word = ledger[ref->buffer];
                 if (!rl_ledger_is_worker(word, slot->generation, queue) ||
-                    (forward && !rl_frame_fits(memory, ref)))
+                    (forward && !rl_frame_fits(ref, memory->stride)))
                     break;
                 ledger[ref->buffer] = rl_ledger_card_tx(word, output);
                 buffers[run++] = ref->buffer;

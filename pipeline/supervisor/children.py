@@ -31,7 +31,6 @@ class Programs:
 class Children:
     """The monitors of all children.
 
-    A worker counts as hung after `heartbeat_timeout` seconds without a new heartbeat;
     `driver_changed` is the `changed` of DriverMonitor.
     """
 
@@ -41,14 +40,13 @@ class Children:
         programs: Programs,
         sources: Sources,
         policy: RestartPolicy,
-        heartbeat_timeout: float,
         driver_changed: Callable[[DriverChange], None],
     ) -> None:
         self._context = context
         self.started = False  # the driver and the workers are started
         self.driver = DriverMonitor(context, programs.driver, sources, driver_changed)
         self.workers = [
-            WorkerMonitor(context, programs.worker, source, self.driver, policy, heartbeat_timeout)
+            WorkerMonitor(context, programs.worker, source, self.driver, policy)
             for source in sources.workers
         ]
         self.cards = [
@@ -99,10 +97,16 @@ class Children:
             if worker.state.deadline is not None and worker.state.deadline <= now:
                 worker.step(WorkerEvent.DEADLINE)
 
+    def excuse(self, seconds: float) -> None:
+        """Extend every deadline of a child by a pause of the machine."""
+        for worker in self.workers:
+            worker.excuse(seconds)
+        self.driver.excuse(seconds)
+
     def check_heartbeats(self, now: float, cap: float) -> str:
         """Check all heartbeats. Returns why the driver counts as hung; "" if it works.
 
-        `cap` is the most seconds of silence that one check adds.
+        A check that comes more than `cap` seconds after the last one adds no silence.
         """
         for worker in self.workers:
             worker.check(now, cap)

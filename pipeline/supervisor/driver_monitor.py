@@ -12,6 +12,7 @@ from ringline.pipeline.supervisor.heartbeat import Heartbeat
 from ringline.pipeline.supervisor.instance import grant
 from ringline.pipeline.supervisor.monitor import ERRORS, Monitor, RunContext
 from ringline.pipeline.telemetry.observe import Sources
+from ringline.pipeline.telemetry.refusal_log import RefusalLog
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.messages import (
@@ -51,6 +52,7 @@ class DriverMonitor(Monitor):
         self.served = False  # `ready` was True at least once
         self.exit_reason = "was not started"
         self._sources = sources
+        self._refusal_log = RefusalLog(sources)
         self._changed = changed
         self._heartbeat = Heartbeat()
         # Renewals without an answer, by queue and new generation: sent when, call what.
@@ -88,10 +90,17 @@ class DriverMonitor(Monitor):
         self.send(message, descriptors)
         self.context.instance.request_control_turn()
 
+    def excuse(self, seconds: float) -> None:
+        """Extend the time for answers by a pause of the machine."""
+        self._renewals = {
+            key: (sent_at + seconds, on_settled)
+            for key, (sent_at, on_settled) in self._renewals.items()
+        }
+
     def find_failure(self, now: float, cap: float) -> str:
         """Why the driver counts as hung, as the end of a sentence; "" if it works.
 
-        `cap` is the most seconds of silence that one check adds.
+        A check that comes more than `cap` seconds after the last one adds no silence.
         """
         if not self.ready:
             return ""
@@ -143,6 +152,8 @@ class DriverMonitor(Monitor):
         self._changed("gone")
 
     def _update_ports(self, ports: list[PortReport]) -> None:
+        for sentence in self._refusal_log.news():
+            self.context.announce(sentence)
         for source, port in zip(self._sources.ports, ports, strict=False):
             source.update(port)
             if port["trouble"]:

@@ -22,7 +22,9 @@ from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+from ringline.shm import signals
+
+SIGNALS = (*signals.ENDING, *signals.ASKING)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
@@ -57,12 +59,12 @@ class Loop:
     def __init__(self, *, ignore_signals_after: bool = False) -> None:
         self._ignore_signals_after = ignore_signals_after
         self._selector = selectors.DefaultSelector()
-        self._handlers: dict[signal.Signals, Any] = {}
-        self._on_signal: Callable[[signal.Signals], None] = lambda number: None
+        self._handlers: dict[int, Any] = {}
+        self._on_signal: Callable[[int], None] = lambda number: None
         self._wakeup: tuple[socket.socket, socket.socket] | None = None
         self._old_wakeup = -1
 
-    def on_signal(self, callback: Callable[[signal.Signals], None]) -> None:
+    def on_signal(self, callback: Callable[[int], None]) -> None:
         """Call `callback` with every signal."""
         self._on_signal = callback
 
@@ -75,21 +77,28 @@ class Loop:
         if fd in self._selector.get_map():
             self._selector.unregister(fd)
 
-    def turn(self, deadlines: Sequence[float | None]) -> None:
+    def turn(self, deadlines: Sequence[float | None]) -> float:
         """Wait for the first event or the first of `deadlines` (time.monotonic()), then
         call the callbacks of all events. If a callback makes the loop forget a descriptor,
-        the callback of that descriptor is not called."""
+        the callback of that descriptor is not called.
+
+        Returns for how many seconds this process did not run when it should have: the whole
+        machine was stopped, or this process was, or it got no CPU."""
         due = min((deadline for deadline in deadlines if deadline is not None), default=None)
-        wait = None if due is None else max(0.0, due - time.monotonic())
-        for key, _ in self._selector.select(wait):
+        start = time.monotonic()
+        wait = None if due is None else max(0.0, due - start)
+        ready = self._selector.select(wait)
+        late = 0.0 if wait is None else max(0.0, time.monotonic() - start - wait)
+        for key, _ in ready:
             if self._selector.get_map().get(key.fd) is key:
                 key.data()
+        return late
 
     def _signals(self) -> None:
         assert self._wakeup is not None
         for number in self._wakeup[0].recv(256):
             if number in self._handlers:
-                self._on_signal(signal.Signals(number))
+                self._on_signal(number)
 
     def __enter__(self) -> Loop:
         read, write = socket.socketpair()

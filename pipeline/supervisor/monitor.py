@@ -11,6 +11,8 @@ Guarantees (tests in tests/pipeline/supervisor/test_monitor.py):
    (test_a_child_that_sends_without_end_does_not_block_the_loop)
  - a child that sends something other than a message is killed
    (test_garbage_ends_the_child)
+ - what a child leaves behind is ended before its exit is handled
+   (tests/shm/test_family.py: test_what_a_child_leaves_ends_with_it)
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from ringline.pipeline.supervisor.instance import Instance
 from ringline.shm import errors
 from ringline.shm.control import Closed, Garbled, Message
 from ringline.shm.errors import EnvironmentLacks, RinglineError
+from ringline.shm.family import MARK, Family
+from ringline.shm.framing import MESSAGE_MAX
 from ringline.shm.messages import ToChild
 from ringline.workers.captures.capture_table import CaptureError
 
@@ -57,6 +61,7 @@ class RunContext:
     announce: Callable[[str], None]  # tell the operator a sentence
     end_now: Callable[[RinglineError], None]  # end the run for this reason, without a drain
     drain_and_end: Callable[[EnvironmentLacks], None]  # end the run for this reason, in order
+    family: Family = field(default_factory=Family)
     remarked: set[str] = field(default_factory=set)  # remarks of workers that were announced
 
     def is_new(self, remark: str) -> bool:
@@ -71,6 +76,8 @@ class RunContext:
 class Monitor(ABC):
     """Starts and watches one child at a time."""
 
+    message_max = MESSAGE_MAX  # bytes of one message of the child
+
     def __init__(self, context: RunContext, name: str, program: Sequence[str]) -> None:
         self.context = context
         self.name = name
@@ -80,7 +87,11 @@ class Monitor(ABC):
 
     def spawn(self) -> None:
         """Start the program and watch it. Raises EnvironmentLacks if it cannot be started."""
-        child = self.child = Child(self.name, self._program, self.environment())
+        mark = self.context.family.mark()
+        environment = {**self.environment(), MARK: mark}
+        child = self.child = Child(self.name, self._program, environment)
+        self.context.family.add(child.pid, mark)
+        child.control.message_max = self.message_max
         self._disconnected_at = None
         self.context.loop.watch(child.pidfd, self._child_ended)
         self.context.loop.watch(child.control.fileno(), self._receive)
@@ -108,6 +119,7 @@ class Monitor(ABC):
         if self.child is not None:
             self._unwatch(self.child)
             reason = self.child.shut_down(seconds)
+            self.context.family.remove(self.child.pid)
             self.context.announce(f"{self.name} {reason}")
             self.child = None
 
@@ -155,6 +167,7 @@ class Monitor(ABC):
         self._receive(MESSAGES_AT_EXIT)
         self._unwatch(child)
         reason = child.reap()
+        self.context.family.remove(child.pid)
         self.child = None
         self.on_exit(reason)
 

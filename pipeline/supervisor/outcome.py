@@ -8,8 +8,9 @@ from typing import Any
 
 from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.supervisor.run_states import Stage, Timeouts
+from ringline.pipeline.telemetry.flaws import given_up
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.shm.errors import BooksError, HardwareError, RinglineError
+from ringline.shm.errors import BooksError, GaveUp, HardwareError, RinglineError
 
 
 @dataclass(frozen=True)
@@ -47,3 +48,13 @@ def books_error(final: Snapshot) -> BooksError | None:
         return None
     wrong = ", ".join(f"{name} is off by {off}" for name, off in final.balance.items() if off)
     return BooksError(f"the books do not balance: {wrong}")
+
+
+def given_up_error(final: Snapshot) -> GaveUp | None:
+    """The error when a queue was given up at any time of the run; None if none was."""
+    queues = given_up(final)
+    if not queues:
+        return None
+    names = ", ".join(map(str, queues))
+    what = f"queue {names} was" if len(queues) == 1 else f"queues {names} were"
+    return GaveUp(f"{what} given up, since the worker ended too often; see above")

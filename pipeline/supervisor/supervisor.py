@@ -15,6 +15,15 @@ Guarantees (tests in tests/pipeline/supervisor/test_supervisor.py):
    (test_a_plugin_that_fails_at_first_refuses_the_run)
  - the death of the driver ends the run with balanced books
    (test_the_death_of_the_driver_ends_the_run)
+ - a pause of the whole machine ends no process
+   (tests/e2e/test_slow_is_not_dead.py: test_a_pause_of_everything_ends_nothing)
+ - a signal ends the run in order or is refused with a line
+   (tests/e2e/test_signals.py: test_a_signal_ends_the_run_in_order_or_is_refused)
+ - the supervisor never waits for a reader of its output
+   (tests/e2e/test_unread_output.py: test_output_that_nobody_reads_stops_nothing)
+ - with `adopt_orphans`, processes that a plugin started end with their worker, and no zombie
+   stays (tests/e2e/test_family.py: test_a_double_fork_ends_with_its_worker,
+   test_zombies_are_reaped_as_process_1)
 """
 
 from __future__ import annotations
@@ -37,18 +46,21 @@ from ringline.pipeline.supervisor.driver_monitor import DriverChange
 from ringline.pipeline.supervisor.event_loop import Loop, Service
 from ringline.pipeline.supervisor.instance import Instance
 from ringline.pipeline.supervisor.monitor import RunContext
-from ringline.pipeline.supervisor.outcome import Outcome, books_error, timeout_error
+from ringline.pipeline.supervisor.outcome import Outcome, books_error, given_up_error, timeout_error
 from ringline.pipeline.supervisor.publisher import Publisher, ShowSnapshot
 from ringline.pipeline.supervisor.run_states import RunAction, RunEvent, RunState, Stage, Timeouts
 from ringline.pipeline.supervisor.sd_notify import Notifier
 from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.pipeline.telemetry.observe import Sources
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.shm.errors import EnvironmentLacks, GaveUp, RinglineError
+from ringline.shm import signals
+from ringline.shm.errors import EnvironmentLacks, GaveUp, Interrupted, RinglineError
+from ringline.shm.family import Family
 from ringline.shm.ledger import settle_driver
 
-WORKER_HEARTBEAT_TIMEOUT = deadlines.WORKER_SILENCE
-CHECK_SHARE = 0.35  # interval between checks of the heartbeats, as a share of the timeout
+CHECK_SHARE = 0.35  # interval between checks of the heartbeats, as a share of the silence ...
+CHECK_MAX = 0.35  # ... that ends a worker, and at most this many seconds
+PAUSE = 0.25  # seconds by which a turn is late when the machine or this process was stopped
 
 
 class Supervisor:
@@ -56,9 +68,9 @@ class Supervisor:
 
     The run ends after `seconds` (None: no limit). `announce` gets a sentence for every event
     that matters to an operator, `display` a snapshot every second. `services` are served in
-    the loop and left open. A worker counts as hung after `heartbeat_timeout` seconds without
-    a new heartbeat. `stop_dma` stops DMA of the card with a PCI address. For
-    `ignore_signals_after` see Loop.
+    the loop and left open. `stop_dma` stops DMA of the card with a PCI address. For
+    `ignore_signals_after` see Loop. `adopt_orphans`: end every process that a plugin left behind
+    (shm/family.py). The run ends when the descriptor `end_with` is readable.
     """
 
     def __init__(
@@ -72,9 +84,10 @@ class Supervisor:
         programs: Programs | None = None,
         policy: RestartPolicy | None = None,
         timeouts: Timeouts | None = None,
-        heartbeat_timeout: float = WORKER_HEARTBEAT_TIMEOUT,
         stop_dma: Callable[[str], object] | None = None,
         ignore_signals_after: bool = False,
+        adopt_orphans: bool = False,
+        end_with: int | None = None,
     ) -> None:
         self._config = config
         self._seconds = seconds
@@ -86,9 +99,13 @@ class Supervisor:
             intensity=config.restart.intensity, period=config.restart.period
         )
         self._timeouts = timeouts or Timeouts()
-        self._heartbeat_timeout = heartbeat_timeout
+        silence = min((worker.silence for worker in config.workers), default=1.0)
+        self._check_interval = min(silence * CHECK_SHARE, CHECK_MAX)
         self._stop_dma = stop_dma or _stop_bus_mastering
         self._ignore_signals_after = ignore_signals_after
+        self._family = Family()
+        self._adopt_orphans = adopt_orphans
+        self._end_with = end_with
         self._events: deque[RunEvent] = deque()
         self._error: RinglineError | None = None
         self._final: Snapshot | None = None
@@ -102,6 +119,7 @@ class Supervisor:
         notifier = Notifier()
         try:
             with (
+                self._family.adopt() if self._adopt_orphans else contextlib.nullcontext(),
                 Loop(ignore_signals_after=self._ignore_signals_after) as loop,
                 Instance(self._config, self._stop_dma) as instance,
             ):
@@ -136,13 +154,13 @@ class Supervisor:
             announce=self._announce,
             end_now=self._end_now,
             drain_and_end=self._drain_and_end,
+            family=self._family,
         )
         self._children = Children(
             context,
             self._programs,
             self._sources,
             self._policy,
-            self._heartbeat_timeout,
             self._driver_changed,
         )
         self._run = RunState(driver=False, deadline=time.monotonic() + self._timeouts.open)
@@ -152,9 +170,18 @@ class Supervisor:
         self._end_at: float | None = None
         self._check_at = time.monotonic()
         self._publisher = Publisher(
-            loop, self._sources, notifier, self._display, self._services, self._request_stop
+            loop,
+            self._sources,
+            notifier,
+            self._display,
+            self._services,
+            self._request_stop,
+            self._announce,
         )
-        loop.on_signal(lambda number: self._request_stop())
+        self._signalled = False  # a signal has ended the run
+        loop.on_signal(self._on_signal)
+        if self._end_with is not None:
+            loop.watch(self._end_with, self._starter_ended)
 
     # -- one turn -----------------------------------------------------------------------
 
@@ -166,11 +193,19 @@ class Supervisor:
 
     def _turn(self) -> None:
         """Wait for events or a deadline, then do what is due."""
-        self._loop.turn(self._deadlines())
+        late = self._loop.turn(self._deadlines())
+        if late > PAUSE:
+            self._excuse(late)
         now = time.monotonic()
         self._check_heartbeats(now)
         self._children.check_deadlines(now)
         self._publisher.turn(now)
+
+    def _excuse(self, seconds: float) -> None:
+        """Extend the time of everyone by a pause in which the whole machine may have stopped."""
+        if self._run.deadline is not None:
+            self._run = replace(self._run, deadline=self._run.deadline + seconds)
+        self._children.excuse(seconds)
 
     def _deadlines(self) -> list[float | None]:
         deadlines = [self._run.deadline, self._end_at]
@@ -273,9 +308,9 @@ class Supervisor:
     def _check_heartbeats(self, now: float) -> None:
         if not self._checks_heartbeats or now < self._check_at:
             return
-        interval = self._heartbeat_timeout * CHECK_SHARE
-        self._check_at = now + interval
-        failure = self._children.check_heartbeats(now, cap=1.5 * interval)
+        self._check_at = now + self._check_interval
+        self._family.reap()
+        failure = self._children.check_heartbeats(now, cap=1.5 * self._check_interval)
         if failure and not self._driver_hung:
             self._driver_hung = True
             self._blame(GaveUp(f"the driver {failure} and was ended"))
@@ -293,6 +328,23 @@ class Supervisor:
                 self._blame(GaveUp(f"the driver {reason}; everything was stopped"))
             self._events.append(RunEvent.DRIVER_GONE)
 
+    def _on_signal(self, number: int) -> None:
+        """End the run, or refuse a signal that asks for something else (shm/signals.py)."""
+        name = signals.name_of(number)
+        if number in signals.ASKING:
+            self._announce(f"{name} is ignored: SIGTERM or Ctrl-C ends a run")
+            return
+        if number not in signals.ORDINARY and not self._signalled:
+            self._blame(Interrupted(number, name))
+        self._signalled = True
+        self._request_stop()
+
+    def _starter_ended(self) -> None:
+        assert self._end_with is not None
+        self._loop.forget(self._end_with)
+        self._announce("the program that started this run has ended, so the run ends")
+        self._request_stop()
+
     def _request_stop(self) -> None:
         self._events.append(RunEvent.STOP)
 
@@ -308,8 +360,8 @@ class Supervisor:
         self._blame(error)
 
     def _announce(self, sentence: str) -> None:
-        """Tell the operator. If that fails, the run goes on."""
-        with contextlib.suppress(OSError):
+        """Tell the operator. If that fails, the run goes on: there is nobody to tell."""
+        with contextlib.suppress(Exception):
             self._announce_to(sentence)
 
     def _blame(self, error: RinglineError) -> None:
@@ -330,7 +382,8 @@ class Supervisor:
 
     def _finish(self) -> None:
         self._final, self._reports = self._publisher.take(), self._children.reports
-        self._error = books_error(self._final) or self._error
+        found = books_error(self._final) or self._error
+        self._error = found or given_up_error(self._final)
 
     def _clean_up(self) -> None:
         """End everything that an exception may have left running."""

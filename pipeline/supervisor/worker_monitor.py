@@ -1,7 +1,7 @@
 """The monitor of a worker: it does what the table in worker_states.py decides.
 
-A worker is not trusted: messages at the wrong time are ignored, and values of the wrong type
-are dropped.
+A worker is not trusted: messages at the wrong time are ignored, values of the wrong type are
+dropped, its words are cut to what can be printed, and its slot is cleared when it was damaged.
 
 Guarantees (tests in tests/pipeline/supervisor/test_supervisor.py):
  - a dead worker is replaced and the other worker processes run on
@@ -11,6 +11,12 @@ Guarantees (tests in tests/pipeline/supervisor/test_supervisor.py):
  - nonsense from a worker has no effect (test_nonsense_from_a_worker_has_no_effect)
  - the rings of an earlier generation are unlinked once they are settled
    (test_old_rings_are_unlinked_once_they_are_settled)
+ - a successor finds a slot that it can use, whatever its predecessor wrote there
+   (tests/pipeline/supervisor/test_wild_worker.py:
+   test_a_damaged_slot_is_restored_for_the_successor, test_a_slot_that_is_damaged_again_is_cleared,
+   test_a_slot_that_no_successor_can_use_is_cleared)
+ - what a worker says is printable and short
+   (tests/pipeline/supervisor/test_wild_worker.py: test_the_words_of_a_worker_are_cut)
 """
 
 from __future__ import annotations
@@ -18,7 +24,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ringline.pipeline.supervisor import worker_states
@@ -34,14 +40,20 @@ from ringline.pipeline.supervisor.worker_states import (
     WorkerState,
 )
 from ringline.pipeline.telemetry.observe import WorkerSource
+from ringline.pipeline.telemetry.untrusted import plain, words
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks, PluginError, RinglineError
 from ringline.shm.messages import SettlementReport, WorkerOpen
 from ringline.shm.rings import RingPair
+from ringline.shm.slot_guard import SlotGuard
 from ringline.workers.process import launch
+
+MESSAGE_MAX = 256 << 10  # bytes: the longest messages are errors of compilers
 
 # No threads of numeric libraries, which would use the driver's CPU.
 THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+TRACE_LINES = 10  # of the traceback of a plugin's error
 
 
 @dataclass
@@ -61,9 +73,12 @@ class Death:
 class WorkerMonitor(Monitor):
     """The worker of one queue, in all its generations; `state` is its state in the table.
 
-    It counts as hung after `heartbeat_timeout` seconds without a new heartbeat. `source` is
-    what snapshots read.
+    It counts as hung after `silence` seconds (the configuration's) without a new heartbeat; in
+    the first batch of a process, which may compile and load things, after `policy.prepare`.
+    `source` is what snapshots read.
     """
+
+    message_max = MESSAGE_MAX
 
     def __init__(
         self,
@@ -72,7 +87,6 @@ class WorkerMonitor(Monitor):
         source: WorkerSource,
         driver: DriverMonitor,
         policy: RestartPolicy,
-        heartbeat_timeout: float,
     ) -> None:
         super().__init__(context, f"worker {source.queue}", program)
         self.queue = source.queue
@@ -81,11 +95,15 @@ class WorkerMonitor(Monitor):
         self._source = source
         self._driver = driver
         self._policy = policy
-        self._heartbeat_timeout = heartbeat_timeout
+        self._silence = context.config.worker(self.queue).silence
         # Read once: launch.environment() needs the current folder, which may be removed later.
         self._environment = {**THREADS, **launch.environment()}
         self._heartbeat = Heartbeat()
+        self._served = (0, 0)  # batches begun and packets finished when the process was ready
+        self._guard = SlotGuard(source.slot)
+        self._restored = False  # the directory, after the last death
         self._death = Death()
+        self._was_ready = False  # the present process, or the last one
         self._error_announced_at = 0.0
         self._ring_faults = 0  # the driver's count when it took the current rings
         self._settling = False  # the driver has not taken the current rings yet
@@ -113,22 +131,28 @@ class WorkerMonitor(Monitor):
     def check(self, now: float, cap: float) -> None:
         """End the worker if it hangs, has closed its socket, or has broken its rings.
 
-        `cap` is the most seconds of silence that one check adds.
+        A check that comes more than `cap` seconds after the last one adds no silence.
         """
         if self.state.phase is not Phase.RUNNING:
             return
         value = self._source.slot.counters.heartbeat
         self._heartbeat = self._heartbeat.check(value, now, cap)
+        self._guard.note()
         if self.is_disconnected(now):
             self._death.fault = "closed its control socket"
-        elif self._heartbeat.silence > self._heartbeat_timeout:
-            self._death.fault = f"made no progress for {self._heartbeat_timeout:g} s"
+        elif self._heartbeat.silence > self._silence_limit():
+            self._death.fault = self._describe_silence()
         elif not self._settling and self._count_ring_faults() != self._ring_faults:
             self._death.fault = "published an invalid ring index or held too many packets"
         else:
             return
         self.context.announce(f"{self.name} {self._death.fault}; it is killed and replaced")
         self.step(WorkerEvent.SILENT)
+
+    def excuse(self, seconds: float) -> None:
+        """Extend the deadline of the phase by a pause of the machine."""
+        if self.state.deadline is not None:
+            self.state = replace(self.state, deadline=self.state.deadline + seconds)
 
     def environment(self) -> dict[str, str]:
         """The variables of the worker; the user's values take precedence over THREADS."""
@@ -139,11 +163,16 @@ class WorkerMonitor(Monitor):
         if event == "prepared":
             self.step(WorkerEvent.PREPARED)
         elif event == "ready":
+            self._was_ready = True
+            self._guard.note()
             self._heartbeat = Heartbeat(checked_at=time.monotonic())
+            self._served = self._count_served()
             self.step(WorkerEvent.READY)
         elif event == "failed":
             error = message.get("error")
-            self._death.error = revive(error if isinstance(error, dict) else {}, ERRORS)
+            said = error if isinstance(error, dict) else {}
+            told = {key: words(str(value)) for key, value in said.items()}
+            self._death.error = revive(told, ERRORS)
             self.step(WorkerEvent.FAILED)
         elif event == "report":
             self._note_report(message.get("plugin"))
@@ -151,7 +180,32 @@ class WorkerMonitor(Monitor):
     def on_exit(self, reason: str) -> None:
         """Note the exit and ask the table."""
         self._death.reason = reason
+        self._mend_slot()
         self.step(WorkerEvent.EXITED)
+
+    def _mend_slot(self) -> None:
+        """Clear what a wild write of the dead worker left in its slot."""
+        damaged, again = self._guard.damaged(), self._restored
+        self._restored = damaged
+        if damaged and again:  # state that is kept may be the cause
+            self._clear_slot("wrote over the directory of its slot again")
+        elif damaged:
+            self._guard.restore()
+            self.context.announce(
+                f"{self.name} wrote over the directory of its slot, which was restored"
+            )
+        if self._guard.impossible_counters(
+            int(self.context.instance.books.slots[self.queue].pushed)
+        ):
+            self._guard.reset_counters()
+            self.context.announce(f"{self.name} wrote over its counters: they begin at 0 again")
+
+    def _clear_slot(self, why: str) -> None:
+        self._guard.reset()
+        self.context.announce(
+            f"{self.name} {why}: its successor starts with an empty slot, so the plugin's "
+            "counters, tables and state begin at 0 again"
+        )
 
     def _perform(self, action: WorkerAction) -> None:
         if action is WorkerAction.RINGS:
@@ -159,6 +213,8 @@ class WorkerMonitor(Monitor):
         elif action is WorkerAction.NO_RINGS:
             self._source.rings = None
             self._renew(self.state.generation + 1, None)
+        elif action is WorkerAction.BLANK_STATE and not self._was_ready:
+            self._clear_slot("died repeatedly, and in its start")  # what it finds may be the cause
         elif action is WorkerAction.BLANK_STATE:
             self.context.announce(f"{self.name} died several times: its named state is set to zero")
             self._source.slot.clear_state()
@@ -176,7 +232,7 @@ class WorkerMonitor(Monitor):
     def _start(self) -> None:
         if self._source.generation != self.state.generation:
             self._renew_rings()  # creating them failed when it died
-        self._death = Death()
+        self._death, self._was_ready = Death(), False
         self.spawn()
         config, instance = self.context.config.worker(self.queue), self.context.instance
         place = self.context.places[self.name]
@@ -222,6 +278,34 @@ class WorkerMonitor(Monitor):
 
         self._driver.renew(self.queue, generation, rings, on_settled)
 
+    def _count_served(self) -> tuple[int, int]:
+        """The batches that the plugin got and the packets that it finished, in all its lives."""
+        counters = self._source.slot.counters
+        finished = counters.forwarded + counters.dropped
+        return counters.batches, finished + counters.plugin_errors + counters.verdict_errors
+
+    @property
+    def _in_first_batch(self) -> bool:
+        batches, finished = self._served
+        return self._count_served() == (batches + 1, finished)
+
+    def _silence_limit(self) -> float:
+        """Seconds of silence that this worker may have now."""
+        if self._in_first_batch:
+            return max(self._policy.prepare, self._silence)
+        return self._silence
+
+    def _describe_silence(self) -> str:
+        if self._in_first_batch:
+            return (
+                f"made no progress for {self._silence_limit():g} s: "
+                "its plugin did not return from its first batch"
+            )
+        return (
+            f"made no progress for {self._silence:g} s: its plugin did not return from a batch "
+            "or tick; worker.silence in the configuration is the limit"
+        )
+
     def _count_ring_faults(self) -> int:
         """The driver's count. After a fault it does not poll the worker until new rings come."""
         return int(self.context.instance.books.slots[self.queue].ring_faults)
@@ -245,18 +329,24 @@ class WorkerMonitor(Monitor):
         source.pid, source.restarts = self.pid, self.state.restarts
 
     def _note_report(self, report: object) -> None:
-        """Announce the remarks and the error of a report. Each remark is announced once in a
-        run, errors of one worker at most once a second."""
+        """Announce the remarks, the error and its traceback. Each remark and each traceback is
+        announced once in a run, errors of one worker at most once a second."""
         if not isinstance(report, dict):
             return
-        self.report = report
-        remarks, error, now = report.get("remarks"), report.get("error"), time.monotonic()
+        self.report = plain(report)
+        remarks, error = self.report.get("remarks"), self.report.get("error")
+        now = time.monotonic()
         for remark in remarks if isinstance(remarks, list) else []:
             if isinstance(remark, str) and self.context.is_new(remark):
                 self.context.announce(remark)
         if isinstance(error, str) and now - self._error_announced_at >= 1.0:
             self._error_announced_at = now
             self.context.announce(f"{self.name}: {error}")
+        trace = report.get("trace")
+        lines = [line for line in trace if isinstance(line, str)] if isinstance(trace, list) else []
+        if lines and self.context.is_new("\n".join(lines)):
+            for line in lines[:TRACE_LINES]:
+                self.context.announce(line)
 
     def _note_timeout(self) -> None:
         if self.state.phase is Phase.PREPARING:

@@ -22,6 +22,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from ringline.pipeline.telemetry.snapshot import NO_DESCRIPTOR, Snapshot, WorkerSnapshot
+from ringline.shm.text import printable
 
 # Field -> (name between `ringline_<block>_` and `_total`, description). None: the field
 # is exported in another way.
@@ -59,6 +60,7 @@ WORKER: Names = {
     "dropped": ("dropped_packets", "Packets that the plugin dropped."),
     "plugin_errors": None,
     "verdict_errors": None,
+    "tick_errors": None,
     "created": ("created_packets", "Packets that the plugin created in blank buffers."),
     "busy_seconds": ("busy_seconds", "Time in passes of the worker loop that found packets."),
     "idle_seconds": (
@@ -78,6 +80,7 @@ SLOT: Names = {
         "Packet references that a dead worker had not taken and its successor got.",
     ),
     "bad_reference": None,
+    "refusals": None,
     "ring_faults": None,
     "wakeups": ("wakeups", "Times that the driver woke the worker."),
     "blanks_granted": ("granted_blanks", "Blank buffers granted to the plugin."),
@@ -262,9 +265,15 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
     )
     errors = CounterMetricFamily(
         "ringline_worker_errors",
-        "Errors by kind: the plugin raised an exception, its verdict or a returned reference was "
-        "invalid, a ring index was out of range, or the worker held too many packets.",
+        "Errors by kind: the plugin raised an exception, its verdict was invalid, its tick raised "
+        "an exception, a returned reference was invalid, or a ring index was out of range or the "
+        "worker held too many packets.",
         labels=["worker", "reason"],
+    )
+    refused = CounterMetricFamily(
+        "ringline_worker_bad_references",
+        "Returned references that the driver refused, by cause; errors by kind counts them too.",
+        labels=["worker", "cause"],
     )
     occupancy = GaugeMetricFamily(
         "ringline_ring_references",
@@ -284,7 +293,9 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
         occupancy.add_metric([*of, "in"], worker.ring_in)
         occupancy.add_metric([*of, "out"], worker.ring_out)
         latency.add_metric(of, _latency(worker), worker.slot["latency_seconds"])
-    yield from (restarts, batches, errors, occupancy, latency)
+        for cause, number in worker.refusals.items():
+            refused.add_metric([*of, cause], number)
+    yield from (restarts, batches, errors, refused, occupancy, latency)
 
 
 def _latency(worker: WorkerSnapshot) -> list[tuple[str, float]]:
@@ -371,12 +382,8 @@ def _plugins(snapshot: Snapshot) -> Iterator[Metric]:
         for table in worker.tables:
             # Two rows may have the same label, but Prometheus refuses a repeated sample: keep
             # the first row.
-            rows = {_printable(label): numbers for label, numbers in reversed(table.rows)}
+            rows = {printable(label): numbers for label, numbers in reversed(table.rows)}
             for label, numbers in rows.items():
                 for column, number in zip(table.columns, numbers, strict=True):
                     tables.add_metric([*of, table.name, label, column], number)
     yield from (events, values, distributions, tables)
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from ringline.pipeline.configuration.config import MetricsConfig
 from ringline.pipeline.telemetry.server import REQUEST_BYTES, Server
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.telemetry.version import version
 from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.version import version
 
 _INDEX = "ringline {version}: instance {name}\nMetrics for Prometheus are at /metrics\n"
 _REMEDIES = {
@@ -84,7 +84,8 @@ class MetricsServer(Server):
         self._take = take
 
     def _respond_to(self, request: bytes, complete: bool) -> bytes | None:
-        head, end, _ = request.partition(b"\r\n\r\n")
+        # RFC 9112, 2.2: empty lines before a request are ignored.
+        head, end, _ = request.lstrip(b"\r\n").partition(b"\r\n\r\n")
         if not end:
             if not complete:
                 return None
@@ -96,7 +97,7 @@ class MetricsServer(Server):
             return _answer(400, "not an HTTP/1 request\n")
         if method not in ("GET", "HEAD"):
             return _answer(405, "only GET and HEAD are allowed here\n", "Allow: GET, HEAD\r\n")
-        body = self._page(target.partition("?")[0], _field(fields, "accept"))
+        body = self._page(_path(target), _field(fields, "accept"))
         return body if method == "GET" else body[: body.index(b"\r\n\r\n") + 4]
 
     def _page(self, path: str, accept: str) -> bytes:
@@ -105,8 +106,10 @@ class MetricsServer(Server):
                 return self._metrics(accept)
             if path == "/":
                 return _answer(200, _INDEX.format(version=version(), name=self._take().name))
-        except Exception:
+        except Exception as error:
             # A mistake in the metrics must not end the run.
+            if self.on_failure is not None:
+                self.on_failure(error)
             trace = traceback.format_exc(limit=-1).strip()
             return _answer(500, f"this is a bug in ringline: {trace}\n")
         return _answer(404, "there is only /metrics here\n")
@@ -124,6 +127,18 @@ class MetricsServer(Server):
         except (TypeError, ValueError):  # the client asks for an invalid version
             encode, content_type = choose_encoder("")
         return _answer(200, encode(registry), f"Content-Type: {content_type}\r\n")
+
+
+def _path(target: str) -> str:
+    """The path of a request target, without a query and without a slash at its end.
+
+    The target may be a whole URL, as a proxy gets it (RFC 9112, 3.2.2).
+    """
+    path = target.partition("?")[0]
+    scheme, colon, rest = path.partition("://")
+    if colon and scheme.lower() in ("http", "https"):
+        path = "/" + rest.partition("/")[2]
+    return path.rstrip("/") or "/"
 
 
 def _field(fields: list[str], name: str) -> str:

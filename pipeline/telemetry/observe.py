@@ -24,7 +24,6 @@ from ringline.pipeline.telemetry.snapshot import (
     Snapshot,
     WorkerSnapshot,
 )
-from ringline.pipeline.telemetry.version import version
 from ringline.shm import counters, slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.clock import ticks, ticks_per_second
@@ -32,11 +31,10 @@ from ringline.shm.messages import PortReport
 from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment
 from ringline.shm.slots import SlotEntry, WorkerSlot
+from ringline.shm.version import version
 from ringline.workers import tables
 
-# Caps on what a snapshot copies, in words of 8 bytes.
-TABLE_WORDS = 4096  # of one table: 400 rows of two values
-SLOT_WORDS = 4 * TABLE_WORDS  # of everything that the plugin of one slot named
+# A cap on what a snapshot copies, in words of 8 bytes, as are those of workers/tables.py.
 HISTOGRAM_WORDS = 1 + 64  # of one histogram: its sum and the most buckets there are
 # The driver writes the balance four times a second, in less than a microsecond, but the
 # kernel may preempt it while it writes.
@@ -183,6 +181,7 @@ def _worker(source: WorkerSource, books: Any, clock: _Clock) -> WorkerSnapshot:
     heartbeat = own.pop("heartbeat")
     slot = counters.read(books.slots[source.queue])
     latency = slot.pop("latency")
+    refusals = slot.pop("refusals")
     rings = source.rings
     named = _PluginValues(source.slot)
     return WorkerSnapshot(
@@ -199,6 +198,7 @@ def _worker(source: WorkerSource, books: Any, clock: _Clock) -> WorkerSnapshot:
         counters=clock.in_seconds(own),
         slot=clock.in_seconds(slot),
         latency=tuple(latency),
+        refusals=refusals,
         metrics=tuple(named.metrics),
         histograms=tuple(named.histograms),
         tables=tuple(named.tables),
@@ -220,11 +220,11 @@ class _PluginValues:
         self.metrics: list[PluginMetric] = []
         self.histograms: list[PluginHistogram] = []
         self.tables: list[PluginTable] = []
-        left = SLOT_WORDS
+        left = tables.SLOT_WORDS
         for entry in slot.entries():
             if entry.kind == slots.STATE or entry.bytes < 8:
                 continue
-            words = _words(slot, entry, min(left, TABLE_WORDS))
+            words = _words(slot, entry, min(left, tables.TABLE_WORDS))
             left -= len(words)
             if entry.kind == slots.HISTOGRAM:
                 self._histogram(entry, words)

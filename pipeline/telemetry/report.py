@@ -7,17 +7,26 @@ equation of the books, 0 when the equation holds.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import select
 import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from ringline.pipeline.configuration import deadlines
+from ringline.pipeline.telemetry.flaws import how_it_ended
 from ringline.pipeline.telemetry.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
 from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
 
-ENDED_WELL = "all well"
+READER_SECONDS = deadlines.REPORT_READER  # at the end of a run, when the report goes to a pipe
+
+# The first three keys of a report: no other program writes them in this order.
+_BEGIN = re.compile(rb'\{\s*"ringline": "[^"]*",\s*"name": "[\w-]*",\s*"state": "')
+_BEGIN_BYTES = 1000
 
 
 def lay_out(snapshot: Snapshot) -> dict[str, Any]:
@@ -52,7 +61,7 @@ def of_a_run(
     report["ended"] = report.pop("taken")
     report["exit"] = {
         "code": error.exit_code if error else 0,
-        "reason": str(error) if error else ENDED_WELL,
+        "reason": str(error) if error else how_it_ended(snapshot),
     }
     for worker in report["workers"]:
         worker["report"] = plugin_reports.get(worker["queue"], {})
@@ -63,24 +72,25 @@ class ReportFile:
     """The file of `--report`, opened before anything is started.
 
     An older report is replaced only when there is room for the new one. Raises UsageError
-    when the file cannot be written, or exists and is not a report.
+    when the file cannot be written, or exists and is neither empty nor a report of ringline
+    (tests/pipeline/telemetry/test_report.py: test_what_is_no_report_is_not_replaced).
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._new = not os.path.lexists(path)
         try:
-            if not _may_be_replaced(path):
-                raise UsageError(
-                    f"the report cannot be written to {path}: it exists and is not a "
-                    "report; remove it, or name another file"
-                )
-            # O_NONBLOCK: otherwise opening a pipe waits for a reader.
+            # O_NONBLOCK: otherwise opening a pipe waits for a reader, and so does writing.
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             self._fd = os.open(path, flags, 0o666)
-            os.set_blocking(self._fd, True)
         except OSError as error:
             raise UsageError(f"the report cannot be written to {path}: {error.strerror}") from None
+        if not _may_be_replaced(self._fd):
+            os.close(self._fd)
+            raise UsageError(
+                f"the report cannot be written to {path}: it exists and is not a report of "
+                "ringline; remove it, or name another file"
+            )
         self._written = False
 
     def write(self, report: Mapping[str, Any]) -> None:
@@ -89,13 +99,24 @@ class ReportFile:
         try:
             if stat.S_ISREG(os.fstat(self._fd).st_mode):
                 self._make_room(len(data))
-            with os.fdopen(os.dup(self._fd), "wb") as file:
-                file.write(data)
+            self._write_all(data)
             self._written = True
         except OSError as error:
             raise EnvironmentLacks(
                 f"the report cannot be written to {self.path}: {error.strerror}"
             ) from None
+
+    def _write_all(self, data: bytes) -> None:
+        """Write, and wait READER_SECONDS at most for each piece that a reader takes."""
+        rest = memoryview(data)
+        ready = select.poll()
+        ready.register(self._fd, select.POLLOUT)
+        while rest:
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:
+                if not ready.poll(READER_SECONDS * 1000):
+                    raise TimeoutError(errno.ETIMEDOUT, "nobody reads it") from None
 
     def _make_room(self, size: int) -> None:
         """Reserve `size` bytes before the old report is overwritten, so that none is lost."""
@@ -114,12 +135,16 @@ class ReportFile:
             os.unlink(self.path)
 
 
-def _may_be_replaced(path: str) -> bool:
-    """Whether `path` is no regular file, empty, or begins like a JSON object (an older report)."""
-    if not os.path.isfile(path):
+def _may_be_replaced(fd: int) -> bool:
+    """Whether the file is no regular file, is empty, or begins as `lay_out` does."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
         return True
-    with open(path, "rb") as file:
-        return file.read(1) in (b"", b"{")
+    try:
+        with open(f"/proc/self/fd/{fd}", "rb") as file:  # `fd` cannot be read
+            begin = file.read(_BEGIN_BYTES)
+    except OSError:
+        return False
+    return not begin or _BEGIN.match(begin) is not None
 
 
 def _iso(seconds: float) -> str:
@@ -159,6 +184,7 @@ def _worker(worker: WorkerSnapshot) -> dict[str, Any]:
         "counters": worker.counters,
         "slot": worker.slot,
         "errors": worker.errors,
+        "bad_references": worker.refusals,
         "latency_seconds": {
             name: latency_quantile(worker.latency, quantile)
             for name, quantile in (("median", 0.5), ("p99", 0.99))

@@ -11,6 +11,8 @@ Guarantees (tests in tests/pipeline/telemetry/test_server.py):
  - at most CLIENTS are connected; a new client replaces the oldest one
    (test_silent_clients_give_way_to_others)
  - a request longer than REQUEST_BYTES is cut off (test_endless_request_is_cut_off)
+ - an answer that cannot be made disconnects its client and no other
+   (test_an_answer_that_fails_ends_only_its_client)
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ class Server:
         listener.setblocking(False)
         self._listener = listener
         self._respond = respond
+        self.on_failure: Callable[[Exception], None] | None = None  # None: raise the exception
         self._clients: list[_Client] = []
         self._selector = selectors.EpollSelector()
         self._selector.register(listener, selectors.EVENT_READ)
@@ -115,7 +118,14 @@ class Server:
         self._answer(client, not data or len(client.request) == REQUEST_BYTES)
 
     def _answer(self, client: _Client, complete: bool) -> None:
-        answer = self._respond(client.request, complete)
+        try:
+            answer = self._respond(client.request, complete)
+        except Exception as error:
+            self._drop(client)
+            if self.on_failure is None:
+                raise
+            self.on_failure(error)
+            return
         if answer is not None:
             client.answer = memoryview(answer)
             self._selector.modify(client.end, selectors.EVENT_WRITE, client)

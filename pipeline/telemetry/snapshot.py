@@ -122,6 +122,7 @@ class WorkerSnapshot:
     metrics: tuple[PluginMetric, ...] = ()  # named by the plugin, as are the next two
     histograms: tuple[PluginHistogram, ...] = ()
     tables: tuple[PluginTable, ...] = ()
+    refusals: dict[str, int] = field(default_factory=dict)  # struct rl_refusals: bad references
 
     @property
     def errors(self) -> dict[str, int]:
@@ -129,6 +130,7 @@ class WorkerSnapshot:
         return {
             "plugin": int(self.counters["plugin_errors"]),
             "verdict": int(self.counters["verdict_errors"]),
+            "tick": int(self.counters["tick_errors"]),
             "reference": int(self.slot["bad_reference"]),
             "ring": int(self.slot["ring_faults"]),
         }

@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING
 
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.terminal import stdio, table
+from ringline.pipeline.terminal.output import StderrCapture
+from ringline.shm.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from rich.console import RenderableType
     from rich.table import Table
 
     from ringline.pipeline.supervisor.event_loop import Service
-
-LINE_BYTES = 4096  # a longer line of error output is printed in pieces
-PIPE_BYTES = 1 << 16  # capacity of a pipe: one read takes all
 
 
 class Display(ABC):
@@ -55,6 +54,10 @@ class Display(ABC):
     @abstractmethod
     def announce(self, sentence: str) -> None:
         """Print a message where the display does not overwrite it."""
+
+    def announce_loss(self, sentence: str) -> None:
+        """Print that output was lost: what the screen shows is not known."""
+        self.announce(sentence)
 
     @abstractmethod
     def close(self) -> None:
@@ -90,7 +93,7 @@ class LiveTable(Display):
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="ellipsis")
         self._live.start()
         if sys.stderr.isatty():
-            self.services = (_StderrCapture(self._print),)
+            self.services = (StderrCapture(self._print_captured),)
 
     def _draw(self, before: Snapshot | None, now: Snapshot) -> None:
         board = table.board(before, now, self._span)
@@ -102,13 +105,22 @@ class LiveTable(Display):
 
     def announce(self, sentence: str) -> None:
         """Print one line above the table."""
-        self._print(f"ringline: {sentence}")
+        self._print(f"ringline: {printable(sentence)}")
+
+    def announce_loss(self, sentence: str) -> None:
+        """Clear the screen first: the lost output may have moved the cursor."""
+        with contextlib.suppress(OSError):
+            self._console.clear()
+        self.announce(sentence)
 
     def _print(self, text: str) -> None:
         from rich.text import Text
 
         with contextlib.suppress(OSError):  # the terminal is gone: `_draw` raises for that
             self._console.print(Text.from_ansi(text))
+
+    def _print_captured(self, data: bytes) -> None:
+        self._print(data.decode(errors="replace").removesuffix("\n"))
 
     def close(self) -> None:
         """Restore the error output; the last table stays on the screen."""
@@ -117,53 +129,6 @@ class LiveTable(Display):
         self.services = ()
         with contextlib.suppress(OSError):
             self._live.stop()
-
-
-class _StderrCapture:
-    """A `Service` that captures standard error, of children too, and prints it above the table.
-
-    Without it the output of a plugin would break the table: redrawing moves the cursor
-    up by the number of lines drawn before.
-    """
-
-    deadline = None
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
-        self._rest = b""
-        self._terminal = os.dup(2)
-        self._read, sink = os.pipe()
-        os.set_blocking(self._read, False)
-        os.dup2(sink, 2)
-        os.close(sink)
-
-    def fileno(self) -> int:
-        """Readable when there is captured output."""
-        return self._read
-
-    def turn(self) -> None:
-        """Print the complete lines; a line longer than LINE_BYTES is printed in pieces."""
-        *lines, self._rest = (self._rest + self._take()).split(b"\n")
-        if len(self._rest) > LINE_BYTES:
-            lines.append(self._rest)
-            self._rest = b""
-        if lines:
-            self._write(b"\n".join(lines).decode(errors="replace"))
-
-    def close(self) -> None:
-        """Restore standard error and print the rest."""
-        os.dup2(self._terminal, 2)
-        os.close(self._terminal)
-        self._rest += self._take()
-        if self._rest:
-            self._write(self._rest.decode(errors="replace").removesuffix("\n"))
-        os.close(self._read)
-
-    def _take(self) -> bytes:
-        try:
-            return os.read(self._read, PIPE_BYTES)
-        except BlockingIOError:
-            return b""
 
 
 def display(seconds: float | None = None) -> Display:

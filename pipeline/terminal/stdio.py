@@ -12,6 +12,8 @@ import os
 import sys
 from typing import TextIO
 
+from ringline.shm.text import printable
+
 
 def ensure() -> None:
     """Open the null device for each standard stream that is closed.
@@ -44,9 +46,10 @@ def mute(stream: TextIO) -> None:
 
 
 def complain(text: str) -> None:
-    """Print each line of `text` to standard error after `ringline: `; ignore a failure."""
+    """Print each line of `text` to standard error after `ringline: `; ignore a failure. What a
+    terminal would obey is escaped."""
     try:
-        for line in text.splitlines():
-            print(f"ringline: {line}", file=sys.stderr, flush=True)
+        for line in text.rstrip("\n").split("\n"):
+            print(f"ringline: {printable(line)}", file=sys.stderr, flush=True)
     except OSError:
         mute(sys.stderr)

@@ -8,9 +8,11 @@ draws the table.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ringline.pipeline.telemetry.flaws import ALL_WELL, GIVEN_UP, flaws
 from ringline.pipeline.telemetry.report import latency_quantile
 from ringline.pipeline.telemetry.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
 from ringline.shm.errors import RinglineError
@@ -19,6 +21,8 @@ NOTHING = "-"
 RUNNING, ENDED = "running", "ended"
 SHORT_STATES = {"waiting to restart": "waiting"}  # a row must fit into 80 columns
 COLUMN_GAP = 2  # spaces
+WIDTH = 80  # characters of a line of the summary
+COUNTERS_MAX = 20  # of a plugin in the summary; all are in the report
 LEFT_COLUMNS = 2  # these contain words and align left; the others contain numbers
 
 
@@ -74,11 +78,12 @@ class Rates:
         return grown / self.seconds
 
     def worker(self, index: int, counter: str) -> float | None:
-        """The rate of a counter of a worker."""
+        """The rate of a counter of a worker. A worker can write any number there, and the
+        supervisor may clear it: a counter that became smaller has no rate."""
         if self.before is None or not self.known:
             return None
         before, now = self.before.workers[index].counters, self.now.workers[index].counters
-        return (now[counter] - before[counter]) / self.seconds
+        return max(0.0, now[counter] - before[counter]) / self.seconds
 
     def drops(self, port: PortSnapshot, index: int, reason: str) -> float | None:
         """The rate of the drops of a port for one reason."""
@@ -163,30 +168,102 @@ def line(before: Snapshot | None, now: Snapshot, span: Span | None = None) -> st
 
 
 def summary(snapshot: Snapshot, error: RinglineError | None = None) -> str:
-    """The summary of a run that has ended, in several lines; `error` is why it ended."""
-    end = "all well" if error is None else "ended by an error"
-    lines = [f"{snapshot.name} ran {snapshot.seconds:.1f} s: {end}"]
+    """The summary of a run that has ended, in several lines of at most WIDTH characters; `error`
+    is why it ended."""
+    head = f"{snapshot.name} ran {snapshot.seconds:.1f} s: "
+    found = flaws(snapshot)
+    if error is not None:
+        found.insert(0, error.ending)
+    lines = _wrapped(head, found or [ALL_WELL])
     for port in snapshot.ports:
-        packets, bytes_ = port.total("rx_packets"), port.total("rx_bytes")
-        lines.append(
-            f"  port {port.name}: received {packets:,} ({size(bytes_)}), "
-            f"forwarded {port.total('transmitted'):,}"
-        )
-        dropped = {reason: n for reason, n in (port.card_drops | port.drops).items() if n}
-        drops = ", ".join(f"{reason} {number:,}" for reason, number in dropped.items())
-        lines.append(f"    sent {port.total('tx_packets'):,}; dropped: {drops or 'none'}")
-        lines += [f"    fault: {fault}" for fault in port.faults]
-    lines += [f"  {_worker_summary(worker)}" for worker in snapshot.workers]
+        lines += _port_summary(port)
+    for worker in snapshot.workers:
+        lines += _worker_summary(worker)
+    lines += _plugin_counters(snapshot)
     held = [f"{name} {count:,}" for name, count in snapshot.holders().items() if count]
     total = sum(holder.buffers for holder in snapshot.buffers)
-    lines.append(f"  buffers: {', '.join(held) or 'none'}; {total:,} in all")
-    wrong = {name: residual for name, residual in snapshot.balance.items() if residual}
+    lines += _wrapped("  buffers: ", [*held, f"{total:,} in all"])
+    wrong = [f"{name} {residual:+,}" for name, residual in snapshot.balance.items() if residual]
     if wrong:
-        residuals = ", ".join(f"{name} {residual:+,}" for name, residual in wrong.items())
-        lines.append(f"  balance: OFF: {residuals}")
+        lines += _wrapped("  balance: OFF: ", wrong)
     else:
         lines.append(f"  balance: 0 in all {len(snapshot.balance)} equations")
     return "\n".join(lines)
+
+
+def _port_summary(port: PortSnapshot) -> list[str]:
+    packets, bytes_ = port.total("rx_packets"), port.total("rx_bytes")
+    arrived = packets + sum(port.card_drops.values())
+    dropped = [
+        f"{reason} {number:,} ({percent(number, arrived)})"
+        for reason, number in (port.card_drops | port.drops).items()
+        if number
+    ]
+    lines = [
+        f"  port {port.name}: received {packets:,} ({size(bytes_)}), "
+        f"forwarded {port.total('transmitted'):,}"
+    ]
+    sent = f"    sent {port.total('tx_packets'):,}; dropped: "
+    lines += _wrapped(sent, dropped or ["none"])
+    return lines + [f"    fault: {fault}" for fault in port.faults]
+
+
+def _worker_summary(worker: WorkerSnapshot) -> list[str]:
+    packets = int(worker.counters["packets"])
+    items = [f"{packets:,} packets"]
+    if worker.state == GIVEN_UP:
+        items.append(GIVEN_UP)
+    if worker.restarts:
+        items.append(f"restarts {worker.restarts}")
+    if packets:
+        items.append(f"{1e9 * worker.counters['plugin_seconds'] / packets:.1f} ns in plugin")
+    for name, quantile in (("median", 0.5), ("p99", 0.99)):
+        latency = latency_quantile(worker.latency, quantile)
+        if latency is not None:
+            items.append(f"{name} latency < {duration(latency)}")
+    lines = _wrapped(f"  worker {worker.queue}: ", items)
+    errors = [f"{kind} {number:,}" for kind, number in worker.errors.items() if number]
+    return lines + (_wrapped("    errors: ", errors) if errors else [])
+
+
+def _plugin_counters(snapshot: Snapshot) -> list[str]:
+    """The counters of each plugin, summed over its workers."""
+    plugins: dict[str, Counter[str]] = {}
+    for worker in snapshot.workers:
+        counted = plugins.setdefault(worker.plugin, Counter())
+        for metric in worker.metrics:
+            if metric.kind == "counter":
+                counted[metric.name] += metric.value
+    lines = []
+    for plugin, counted in plugins.items():
+        items = [f"{name} {number:,}" for name, number in counted.items()]
+        if len(items) > COUNTERS_MAX:
+            items[COUNTERS_MAX:] = [f"and {len(items) - COUNTERS_MAX} more"]
+        if items:
+            lines += _wrapped(f"  plugin {plugin}: ", items)
+    return lines
+
+
+def _wrapped(head: str, items: Sequence[str]) -> list[str]:
+    """`head` and the items with commas, in lines of at most WIDTH characters; no item is split.
+    The lines after the first are indented by two more than `head`."""
+    indent = " " * (len(head) - len(head.lstrip()) + 2)
+    lines = [head]
+    for number, item in enumerate(items):
+        piece = item + ("," if number < len(items) - 1 else "")
+        gap = "" if lines[-1].endswith(" ") else " "
+        if lines[-1].strip() and len(lines[-1]) + len(gap) + len(piece) > WIDTH:
+            lines[-1] = lines[-1].rstrip()
+            lines.append(indent + piece)
+        else:
+            lines[-1] += gap + piece
+    return lines
+
+
+def percent(part: int, whole: int) -> str:
+    """A share in percent; a small one never reads as 0."""
+    share = 100 * part / whole if whole else 0.0
+    return "< 0.01 %" if 0 < share < 0.01 else f"{share:.3g} %"
 
 
 def millions(rate: float | None) -> str:
@@ -252,7 +329,8 @@ def _workers(rates: Rates) -> Grid:
         packets = rates.worker(index, "packets")
         busy, idle = rates.worker(index, "busy_seconds"), rates.worker(index, "idle_seconds")
         inside = rates.worker(index, "plugin_seconds")
-        share = f"{100 * busy / (busy + idle):.0f}%" if busy and idle is not None else NOTHING
+        whole = (busy or 0.0) + (idle or 0.0)
+        share = f"{100 * busy / whole:.0f}%" if busy and whole > 0 else NOTHING
         each = f"{1e9 * inside / packets:.1f}" if inside and packets else NOTHING
         rows.append(
             (
@@ -282,19 +360,3 @@ def _drops(rates: Rates) -> Iterator[str]:
                 where = f"{port.name} " if several else ""
                 per_second = f" ({rate:,.0f}/s)" if rate else ""
                 yield f"{where}{reason} {lost:,}{per_second}"
-
-
-def _worker_summary(worker: WorkerSnapshot) -> str:
-    packets = int(worker.counters["packets"])
-    text = f"worker {worker.queue}: {packets:,} packets"
-    if worker.restarts:
-        text += f", restarts {worker.restarts}"
-    if packets:
-        text += f", {1e9 * worker.counters['plugin_seconds'] / packets:.1f} ns in plugin"
-    median = latency_quantile(worker.latency, 0.5)
-    if median is not None:
-        text += f", median latency < {duration(median)}"
-    errors = {kind: number for kind, number in worker.errors.items() if number}
-    if errors:
-        text += ", errors: " + ", ".join(f"{kind} {number:,}" for kind, number in errors.items())
-    return text

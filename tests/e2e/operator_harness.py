@@ -101,10 +101,11 @@ class Operator:
         return ended
 
     def refused(self, code: int, *arguments: str | Path, **more: Any) -> str:
-        """Run a command that must exit with `code`; return its last sentence."""
+        """Run a command that must exit with `code`; return its last sentence, without the number
+        of the line in the configuration: tests/pipeline/configuration/test_lines.py covers it."""
         ended = self.run(*arguments, **more)
         assert ended.code == code, (ended.code, ended.errors, ended.out)
-        return ended.last
+        return re.sub(r" \(line \d+\)$", "", ended.last)
 
     @contextmanager
     def started(

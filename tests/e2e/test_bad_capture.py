@@ -141,20 +141,28 @@ def test_a_trial_reports_a_file_that_it_cannot_write(operator: Operator) -> None
     )
 
 
-def test_a_trial_overwrites_only_captures(operator: Operator) -> None:
+def test_a_trial_overwrites_only_captures_of_ringline(operator: Operator) -> None:
     (operator.folder / "in.pcap").write_bytes(MIXED)
     (operator.folder / "link.pcap").hardlink_to(operator.folder / "in.pcap")
     operator.write("of great value", "notes")
+    (operator.folder / "other.pcap").write_bytes(MIXED)
     os.mkfifo(operator.folder / "pipe")
     for out, told in (
         ("in.pcap", "in.pcap is the capture that is read; write to another file"),
         ("link.pcap", "link.pcap is the capture that is read; write to another file"),
-        ("notes", "notes exists and is not a capture; remove it, or choose another"),
+        ("notes", "notes exists and is not a capture that ringline wrote; remove it, or choose"),
+        ("other.pcap", "other.pcap exists and is not a capture that ringline wrote"),
         ("pipe", "pipe is a pipe or a socket; choose a regular file"),
     ):
         sentence = operator.refused(2, "try", "forward", "in.pcap", "-w", out)
         assert sentence.startswith(told)
     assert (operator.folder / "in.pcap").read_bytes() == MIXED
+    assert (operator.folder / "other.pcap").read_bytes() == MIXED
+    for _ in range(2):
+        assert operator.run("try", "forward", "in.pcap", "-w", "out.pcap").code == 0
+    path = replaying(operator, 'replay = "in.pcap", record = "out.pcap"')
+    assert operator.run("run", path).code == 0
+    assert operator.run("try", "forward", "in.pcap", "-w", "out.pcap").code == 0
 
 
 FULL = {

@@ -16,13 +16,19 @@ NO_FILE = [
     (lambda folder: folder, "is a folder, not a configuration file"),
     (lambda folder: made(folder / "not.toml", b"\xff\xd8\xff\xe0 JFIF"), "line 1 is not UTF-8"),
     (lambda folder: made(folder / "long.toml", b"# \n" * 40_000_000), "is longer than 1 MiB"),
-    (lambda _: Path("/dev/zero"), "is longer than 1 MiB"),
+    (lambda _: Path("/dev/zero"), "is a pipe or a device, not a regular file; write the"),
+    (lambda folder: pipe(folder / "pipe"), "is a pipe or a device, not a regular file; write the"),
     (lambda folder: made(folder / "open.toml", b'name = "edge\n'), "is not valid TOML"),
     (lambda folder: made(folder / "deep.toml", b"x = " + b"[" * 9999), "nested too deeply"),
     (lambda folder: made(folder / "nines.toml", b"x = " + b"9" * 9999), "is not valid TOML"),
     (lambda folder: made(folder / "twice.toml", b"a = 1\na = 2\n"), "(at line 2, column 6)"),
     (lambda folder: made(folder / "empty.toml", b""), "port: no port is configured; add a table"),
 ]
+
+
+def pipe(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
 
 
 def made(path: Path, content: bytes) -> Path:
@@ -133,7 +139,7 @@ def test_too_few_buffers_are_refused_with_the_calculation(operator: Operator) ->
     assert operator.refused(2, "run", path) == (
         f"{path}: memory.buffers: 3199 are too few: 512 (port wan: 1 x 512 RX) + 512 (port wan: "
         "1 x 512 TX) + 2048 (rings: 1 x 2 x 1024) + 128 (batches: 1 x 2 x 64) = 3200; write at "
-        'least 3200, or "auto"'
+        'least 3200, or "auto" (line 1)'
     )
     path = operator.write("memory.buffers = 3200\n" + ONE_QUEUE)
     assert operator.run("run", path, "--for", "0.1").code == 0
@@ -143,7 +149,7 @@ def test_ports_that_cannot_be_together_are_refused(operator: Operator) -> None:
     card = 'device = "pci:0000:03:00.0"\n'
     path = operator.write(f"{HEAD}[port.a]\n{card}[port.b]\n{card}")
     assert operator.refused(2, "run", path) == (
-        f"{path}: port.b: uses the card of port a (pci:0000:03:00.0)"
+        f"{path}: port.b: uses the card of port a (pci:0000:03:00.0) (line 6)"
     )
     path = operator.write(f"{HEAD}[port.a]\n{card}" + PORT)
     assert "share packet memory and need one dma mode (a: physical, wan: offset)" in (

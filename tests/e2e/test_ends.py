@@ -63,7 +63,7 @@ def test_a_terminal_that_is_closed_ends_the_run_in_order(start: Callable[..., Ru
     pids = [pid for pid, _ in run.children()]
     os.close(ours)
     code, report = run.ended()
-    assert code == 0
+    assert code == 128 + signal.SIGHUP
     check_counts(report)
     assert not any(alive(pid) for pid in pids)
     assert run.left() == []

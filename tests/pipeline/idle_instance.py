@@ -48,6 +48,11 @@ class Idle:
             for statistic in ("rx_missed", "rx_oversize", "rx_undersize", "rx_crc_errors"):
                 value += 1
                 source.statistics[statistic] = value * scale
+        for queue in range(len(self.sources.workers)):
+            causes = self.books.slots[queue].refusals
+            for name in counters.field_names("struct rl_refusals"):
+                setattr(causes, name, value * scale)
+                value += 1
         for slot in self.instance.slots:
             for name in counters.field_names("struct rl_worker_counters"):
                 if name != "heartbeat":

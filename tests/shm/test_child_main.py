@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from ringline.shm.control import ENVIRONMENT, Control, Message
+from ringline.shm.signals import IGNORED_BY_CHILDREN
 
 TIMEOUT = 30.0  # seconds
 PROGRAM = """
@@ -87,10 +88,11 @@ def test_an_error_without_a_supervisor_still_decides_the_exit_code(start: Start)
     assert child.process.wait(TIMEOUT) == 3
 
 
-def test_sigint_is_ignored(start: Start) -> None:
+def test_signals_for_the_supervisor_are_ignored(start: Start) -> None:
     child = start("supervisor.send({'event': 'ready'}); supervisor.receive(30)")
     child.receive()
-    child.process.send_signal(signal.SIGINT)
+    for number in set(IGNORED_BY_CHILDREN) - {signal.SIGTERM}:  # this one ends a driver in order
+        child.process.send_signal(number)
     child.control.send({})
     assert child.process.wait(TIMEOUT) == 0
 

@@ -20,7 +20,8 @@ def test_every_field_is_read_under_its_name(struct: str) -> None:
     assert list(values) == counters.field_names(f"struct {struct}")
     flat = []
     for value in values.values():
-        flat += value if isinstance(value, list) else [value]
+        each = list(value.values()) if isinstance(value, dict) else value
+        flat += each if isinstance(each, list) else [each]
     assert flat == [2**63 + index for index in range(len(flat))], "every field exactly once"
     assert counters.read(block[0]) == values
 

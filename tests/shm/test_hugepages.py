@@ -195,6 +195,19 @@ def test_a_mount_that_is_not_writable_is_not_used(
     assert "mount -t hugetlbfs -o uid=" in str(refused.value)
 
 
+def test_a_mount_where_others_can_replace_files_is_not_used(
+    instance: Callable[[], str], fake_mount: Callable[..., Path]
+) -> None:
+    mount = fake_mount(free=8, total=8)
+    mount.chmod(0o777)
+    with PacketMemory.create(instance(), 10) as memory:
+        assert memory.segment.path.startswith("/dev/shm/")
+        assert f"{mount} can be written by other users" in memory.segment.remark
+    mount.chmod(0o1777)
+    with PacketMemory.create(instance(), 10) as memory:
+        assert memory.segment.path.startswith(str(mount))
+
+
 def test_auto_falls_back_when_the_pages_were_taken_meanwhile(
     instance: Callable[[], str], real_hugepages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

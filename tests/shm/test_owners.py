@@ -175,6 +175,38 @@ def test_garbage_of_our_name_is_stale(instance: Callable[[], str], content: byte
         pass
 
 
+def plant(name: str, what: str) -> Path:
+    """Put a segment of this name where it lay after a crash, with devices in its header."""
+    left_by_a_dead_owner(name, what, "0000:03:00.0")
+    return Path(f"/dev/shm/ringline.{name}.{what}")
+
+
+@pytest.mark.parametrize("planted", ["given away", "writable by others"])
+@pytest.mark.parametrize("what", ["descriptors", "packets"])
+def test_a_planted_file_is_refused_and_stops_no_device(
+    instance: Callable[[], str], what: str, planted: str
+) -> None:
+    name = instance()
+    path = plant(name, what)
+    if planted == "writable by others":
+        path.chmod(0o666)
+        told = f"{path} can be written by other users"
+    else:
+        if os.geteuid() != 0:
+            pytest.skip("needs root to give a file to another user")
+        os.chown(path, 4242, -1)
+        told = f"{path} belongs to user 4242, so ringline does not trust it: remove it"
+    for attempt in (live_owner, lambda name: remove_stale(name, no_dma), lambda n: create(n, what)):
+        with pytest.raises(EnvironmentLacks, match=told):
+            attempt(name)
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(EnvironmentLacks, match=told):
+            live_owner(name)
+    assert path.exists()
+    path.unlink()
+
+
 def test_links_and_folders_of_our_name_are_left_alone(
     instance: Callable[[], str], tmp_path: Path
 ) -> None:
@@ -185,11 +217,37 @@ def test_links_and_folders_of_our_name_are_left_alone(
     link.symlink_to(target)
     try:
         assert remove_stale(name, no_dma) == []
-        with pytest.raises(EnvironmentLacks, match="is in the way"):
+        with pytest.raises(EnvironmentLacks, match="is in the way: it is"):
             create(name, "packets")
         assert target.read_text() == "precious"
     finally:
         link.unlink()
+
+
+@pytest.mark.parametrize(
+    ("made", "kind", "command"),
+    [
+        (Path.mkdir, "a folder", "rm -r"),
+        (lambda path: path.symlink_to("/none"), "a link", "rm"),
+        (os.mkfifo, "a pipe", "rm"),
+    ],
+)
+def test_what_no_run_has_made_is_named(
+    instance: Callable[[], str], made: Callable[[Path], None], kind: str, command: str
+) -> None:
+    """To start again does not help."""
+    name = instance()
+    path = Path(f"/dev/shm/ringline.{name}.packets")
+    made(path)
+    try:
+        with pytest.raises(EnvironmentLacks) as error:
+            create(name, "packets")
+    finally:
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert str(error.value) == (
+        f"{path} is in the way: it is {kind}, which no run of ringline made; remove it "
+        f"({command} {path}), or give this instance another name"
+    )
 
 
 def test_a_locked_file_without_a_header_counts_as_alive(
@@ -313,5 +371,5 @@ for attempt in (segments.live_owner, lambda name: segments.remove_stale(name, pr
 """
     with create(name) as segment:
         done = run_python(code, name)
-        sentence = f"{segment.path} belongs to another user: give this instance another name"
+        sentence = f"{segment.path} belongs to user root: give this instance another name"
         assert done.stdout.splitlines() == [sentence, sentence], done.stderr

@@ -116,6 +116,7 @@ def test_every_error_has_its_exit_code_and_its_sentence() -> None:
         "HardwareError": 3,
         "GaveUp": 4,
         "BooksError": 5,
+        "NotAllWell": 6,
         "Bug": 1,
     }
     for name, code in expected.items():

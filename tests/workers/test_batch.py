@@ -188,7 +188,10 @@ def test_packets_are_made_until_the_blanks_are_used_up() -> None:
         assert made == [True] * 3 + [False] * 2
         batch.verdicts[:] = 1
 
-    with_many = process(lambda batch: batch.create(bytes(60), 0), FRAMES, blanks=5000)
+    def make_one(batch: Batch) -> None:
+        batch.create(bytes(60), 0)
+
+    with_many = process(make_one, FRAMES, blanks=5000)
     assert len(with_many.created) == 1
     run = checked(judge, FRAMES[:2], ports=2, blanks=3)
     assert [(made.verdict, made.frame[0]) for made in run.created] == [(0, 0), (1, 1), (0, 2)]
@@ -281,3 +284,65 @@ def test_without_numpy_the_message_says_what_to_install(
     ):
         with pytest.raises(PluginError, match=r"'?numpy.*; pip install ringline\[compiled\]"):
             run_plugin(plugin, FRAMES)
+
+
+def test_bytes_assigned_to_a_packet_are_written_into_its_frame() -> None:
+    def judge(batch: Batch) -> None:
+        for packet in batch:
+            clean = bytearray(packet.data)
+            clean[26:34] = bytes(8)
+            packet.data = clean
+            packet.verdict = packet.port
+
+    frames = [bytes([7]) * 60] * 2
+    assert [result.frame for result in checked(judge, frames)] == [
+        bytes([7]) * 26 + bytes(8) + bytes([7]) * 26
+    ] * 2
+
+
+def test_data_of_another_length_changes_the_length_of_the_frame() -> None:
+    def judge(batch: Batch) -> None:
+        short, long, part = batch
+        short.data = b"ab" * 20
+        long.data = bytes(range(100))
+        part.data = part.data[4:]  # a part of its own memory
+        assert [packet.length for packet in batch] == [40, 100, 56]
+        for packet in batch:
+            packet.verdict = 0
+
+    frame = bytes(range(60))
+    run = checked(judge, [frame] * 3)
+    assert [result.frame for result in run] == [b"ab" * 20, bytes(range(100)), frame[4:]]
+
+
+@pytest.mark.parametrize(
+    ("assign", "words"),
+    [
+        (lambda batch: setattr(batch[0], "port", 1), "packet.port cannot be assigned"),
+        (lambda batch: setattr(batch[0], "length", 60), "use packet.resize(front, back)"),
+        (lambda batch: setattr(batch[0], "rss_hash", 1), "rss_hash"),
+        (lambda batch: setattr(batch[0], "verdicts", 1), "no attribute 'verdicts'"),
+        (lambda batch: setattr(batch, "verdict", 1), "no attribute 'verdict'"),
+        (lambda batch: setattr(batch, "ports", batch.ports), "ports"),
+        (lambda batch: setattr(batch, "lengths", 1), "lengths"),
+        (lambda batch: setattr(batch, "flags", 1), "flags"),
+        (lambda batch: setattr(batch[0], "data", 5.0), "cannot convert 'float'"),
+        (lambda batch: setattr(batch[0], "data", bytes(3000)), "does not fit into its buffer"),
+        (lambda batch: list(batch.ports), "process returned list"),
+        (lambda batch: batch.ports, "batch.verdicts[:]"),
+        (lambda batch: True, "process returned bool"),
+    ],
+)
+def test_what_would_have_no_effect_is_an_error(assign: Any, words: str) -> None:
+    for result in process(assign, FRAMES[:2]):
+        assert result.verdict == ERROR
+        assert words in (result.error or "")
+
+
+def test_verdicts_can_be_assigned_as_a_whole() -> None:
+    def judge(batch: Batch) -> None:
+        batch.verdicts = batch.ports
+
+    assert [result.verdict for result in checked(judge, TOLD, ports=3)] == [
+        frame.port for frame in TOLD
+    ]

@@ -113,11 +113,52 @@ def test_a_table_that_is_being_written_is_not_read() -> None:
     """The writer may have been killed in the middle; its successor repairs the table."""
     slot = private_slot(BYTES)
     table = successor(slot).table("top", "flow", ["packets"], 3)
-    with pytest.raises(ValueError, match="values"):
-        table.write([("a", (1,)), ("b", ())])
+    table.write([("a", (1,))])
+    table._words[0] += 1  # as in the middle of a write
     assert named_values(slot)["top"] is None
     successor(slot).table("top", "flow", ["packets"], 3).write([("c", (1,))])
     assert named_values(slot)["top"] == [("c", [1])]
+
+
+@pytest.mark.parametrize("value", [-1, 1 << 64, 0.5, "7"])
+def test_a_write_that_fails_leaves_the_last_good_table(value: object) -> None:
+    slot = private_slot(BYTES)
+    table = successor(slot).table("top", "flow", ["packets"], 3)
+    table.write([("a", (1,)), ("b", (2**64 - 1,))])
+    with pytest.raises(ValueError, match=r"must be an integer, 0 to 2\^64 - 1, not"):
+        table.write([("c", (3,)), ("d", (value,))])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="a label of a table must be a string, not int"):
+        table.write([(5, (3,))])  # type: ignore[list-item]
+    assert named_values(slot)["top"] == [("a", [1]), ("b", [2**64 - 1])]
+
+
+def test_a_gauge_is_not_negative() -> None:
+    slot = private_slot(BYTES)  # the memory of the gauge
+    gauge = successor(slot).gauge("g")
+    gauge.set(3)
+    with pytest.raises(ValueError, match="must be at least 0, not -1"):
+        gauge.set(-1)
+    assert gauge.value == 3
+
+
+@pytest.mark.parametrize(("values", "most"), [(1, 272), (2, 255), (3, 239)])
+def test_a_table_that_would_be_exported_in_part_is_refused(values: int, most: int) -> None:
+    names = [f"v{number}" for number in range(values)]
+    worker = successor(private_slot(BYTES))
+    with pytest.raises(PluginError, match=f"has {most + 1} rows .* at most {most} such rows"):
+        worker.table("big", "row", names, most + 1)
+    worker.table("big", "row", names, most)
+
+
+def test_all_tables_together_are_exported_whole_or_refused() -> None:
+    slot = private_slot(BYTES)
+    worker = successor(slot)
+    worker.counter("seen")
+    for number in range(4):
+        worker.table(f"t{number}", "row", ["value"], 271)
+    with pytest.raises(PluginError, match="beside the other tables of this plugin at most"):
+        worker.table("t4", "row", ["value"], 100)
+    successor(slot).table("t3", "row", ["value"], 271)  # it is there already
 
 
 @given(

@@ -57,8 +57,8 @@ class _Reader:
 
     def broken(self, at: int, what: str) -> CaptureError:
         return CaptureError(
-            f"{self.capture.path}: the block at byte {at}, after {len(self.capture)} good packets, "
-            f"{what}. The file is damaged or was not written to its end: copy it again"
+            f"{self.capture.path}: the block at byte {at}, after {self.capture.packets} good "
+            f"packets, {what}. {self.capture.way_out()}"
         )
 
     def read(self) -> None:
@@ -140,20 +140,13 @@ class _Reader:
             option = value + (length + 3 & ~3)
         self.interfaces.append(_Interface(link_type, snap_length, units, offset, fcs))
 
-    def ethernet(self, number: int, at: int) -> _Interface:
-        """The interface `number` of a packet. Raises CaptureError unless it is Ethernet."""
+    def interface_of(self, number: int, at: int) -> _Interface:
+        """The interface `number` of a packet. Raises CaptureError when the section has none."""
         if number >= len(self.interfaces):
             raise self.capture.damaged(
                 at, f"names interface {number}, and the section has {len(self.interfaces)}"
             )
-        interface = self.interfaces[number]
-        if interface.link_type != LINK_TYPE_ETHERNET:
-            raise CaptureError(
-                f"{self.capture.path}: packet {len(self.capture) + 1} comes from interface "
-                f"{number}, which has link type {link_type_name(interface.link_type)}, and only "
-                f"Ethernet (1) can be replayed to a network card; capture on an Ethernet interface"
-            )
-        return interface
+        return self.interfaces[number]
 
     def packet(self, kind: int, at: int, body: int, end: int) -> None:
         """An enhanced packet block, or the obsolete one, which differs in the first word."""
@@ -161,14 +154,10 @@ class _Reader:
             raise self.broken(at, "is too short for a packet")
         (number,) = self.unpack("I" if kind == _ENHANCED else "H", body)
         high, low, captured, original = self.unpack("IIII", body + 4)
-        interface = self.ethernet(number, at)
-        if captured > end - body - 20:
-            raise self.capture.damaged(
-                at, f"claims {captured} bytes in a block with room for {end - body - 20}"
-            )
+        interface = self.interface_of(number, at)
         time = (high << 32 | low) * 1_000_000_000 // interface.units
         time += interface.offset * 1_000_000_000
-        self.capture.add(at, body + 20, captured, original, time, interface.fcs)
+        self.add(at, body + 20, end, captured, original, time, interface)
 
     def simple_packet(self, at: int, body: int, end: int) -> None:
         """A simple packet block: it has no time and no captured length, so the snapshot length
@@ -176,19 +165,42 @@ class _Reader:
         if end - body < 4:
             raise self.broken(at, "is too short for a packet")
         (original,) = self.unpack("I", body)
-        interface = self.ethernet(0, at)
+        interface = self.interface_of(0, at)
         captured = min(original, interface.snap_length or original)
-        if captured > end - body - 4:
+        self.add(at, body + 4, end, captured, original, 0, interface)
+
+    def add(
+        self,
+        at: int,
+        start: int,
+        end: int,
+        captured: int,
+        original: int,
+        time: int,
+        interface: _Interface,
+    ) -> None:
+        """Add a packet whose bytes begin at `start`, in a block with room up to `end`. A packet
+        of another link layer is counted and left out: a file may have several."""
+        if captured > end - start:
             raise self.capture.damaged(
-                at, f"claims {captured} bytes in a block with room for {end - body - 4}"
+                at, f"claims {captured} bytes in a block with room for {end - start}"
             )
-        self.capture.add(at, body + 4, captured, original, 0, interface.fcs)
+        if interface.link_type == LINK_TYPE_ETHERNET:
+            self.capture.add(at, start, captured, original, time, interface.fcs)
+        else:
+            self.capture.leave_out(at, captured, interface.link_type)
 
 
 def read_pcapng(capture: Capture) -> None:
     """Fill `capture` from its data, which begins with MAGIC.
 
-    Raises CaptureError for incomplete or inconsistent blocks and for packets of another link
-    type.
+    Raises CaptureError for incomplete or inconsistent blocks, and when there are packets but no
+    Ethernet frame among them.
     """
     _Reader(capture).read()
+    if capture.left_out and not len(capture):
+        kinds = ", ".join(link_type_name(kind) for kind in sorted(capture.left_out))
+        raise CaptureError(
+            f"{capture.path}: has link type {kinds}, and only Ethernet (1) can be replayed to a "
+            f"network card; capture on an Ethernet interface"
+        )

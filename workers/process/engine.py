@@ -11,7 +11,7 @@ import time
 
 from ringline.shm._shm import lib as shm
 from ringline.workers._workers import ffi, lib
-from ringline.workers.tiers.tier import sentence
+from ringline.workers.tiers.tier import sentence, trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ FAULT: int = lib.RL_WORKER_FAULT
 TURN_SECONDS = 0.02  # between two looks at the control socket
 SPIN_SECONDS = 0.0001  # polling an empty ring before the first sleep
 TICK_SECONDS = 1.0
+TRACES_MAX = 10  # tracebacks of one process; an error whose text changes would fill the log
 
 # Used until the first turn measures the rate: to measure it at the start would take 2 ms.
 _LIKELY_TICKS_PER_SECOND = 2.5e9
@@ -77,6 +78,9 @@ class Engine:
 
             self._batch = Batch(loop, view)
         self.raised: BaseException | None = None  # the last exception since `complaint`
+        self._in_tick = False  # `raised` comes from the plugin's tick
+        self._traced: set[str] = set()  # the sentences whose traceback was given
+        self.trace: list[str] = []  # the traceback of the last complaint, if it is new
 
     def run(self) -> int:
         """Run until a turn is due, everything is drained, or a ring index is out of range; returns
@@ -91,37 +95,52 @@ class Engine:
                 return int(reason)
             batch.begin()
             try:
-                process(batch)
+                if (returned := process(batch)) is not None:
+                    raise self._tier.refuse_answer(returned)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                self.raised = error
+                self.raised, self._in_tick = error, False
                 loop.python = lib.RL_PYTHON_FAILED
 
     def turn(self) -> None:
-        """Call the plugin's tick if it is due; the first turn also measures the clock's rate.
-        Raises what the plugin raises."""
+        """Call the plugin's tick if it is due; the first turn also measures the clock's rate."""
         now = time.monotonic()
         if not self._measured and now - self._began[0] > TURN_SECONDS / 4:
             self._set_rate((shm.rl_now() - self._began[1]) / (now - self._began[0]))
             self._measured = True
         if self._tick is not None and now >= self._tick_at:
             self._tick_at = now + TICK_SECONDS
-            self._tick(self._worker)
+            self.tick()
 
     def tick(self) -> None:
-        """Call the plugin's tick now: for its last values, at the end. Raises what it raises."""
-        if self._tick is not None:
+        """Call the plugin's tick now; an exception is counted and kept for `complaint`."""
+        if self._tick is None:
+            return
+        try:
             self._tick(self._worker)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.raised, self._in_tick = error, True
+            self.counters.tick_errors += 1
 
     def stop(self) -> None:
         """Let `run` empty `in`, return the blanks and then return DRAINED."""
         self.loop.stopping = 1
 
     def complaint(self) -> str | None:
-        """The last exception since the previous call, as a sentence, or None."""
+        """The last exception since the previous call, as a sentence, or None. `trace` is then its
+        traceback, or empty if it was given before."""
         error, self.raised = self.raised, None
-        return None if error is None else sentence(error)
+        self.trace = []
+        if error is None:
+            return None
+        what = ("tick failed: " if self._in_tick else "") + sentence(error)
+        if what not in self._traced and len(self._traced) < TRACES_MAX:
+            self._traced.add(what)
+            self.trace = trace(error)
+        return what
 
     def _set_rate(self, ticks_per_second: float) -> None:
         self.loop.turn_ticks = int(TURN_SECONDS * ticks_per_second)

@@ -18,10 +18,11 @@ import os
 import sys
 import time
 
-from ringline.shm import slots
+from ringline.shm import signals, slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.shm.segments import Segment
+from ringline.shm.text import printable
 from ringline.workers.process import exits
 from ringline.workers.process.channel import Channel, Closed
 from ringline.workers.process.engine import DRAINED, FAULT, Engine
@@ -191,12 +192,9 @@ class Process:
                 until = now + DRAIN_SECONDS
             if until is not None and now > until:
                 break
-            try:
-                engine.turn()
-            except Exception as error:
-                engine.raised = error
+            engine.turn()
             if (complaint := complaints.due(now)) is not None:
-                self._report({"error": complaint})
+                self._report_error(complaint, engine)
             if self._failures.only_failures(
                 engine.counters.packets, engine.counters.plugin_errors, now
             ):
@@ -211,10 +209,15 @@ class Process:
 
     def _last_tick(self, engine: Engine) -> None:
         """Let the plugin write its tables once more, for the report of the run."""
-        try:
-            engine.tick()
-        except Exception as error:
-            self._report({"error": f"plugin {self._message['plugin']}: {sentence(error)}"})
+        engine.tick()
+        if (complaint := engine.complaint()) is not None:
+            self._report_error(f"plugin {self._message['plugin']}: {complaint}", engine)
+
+    def _report_error(self, complaint: str, engine: Engine) -> None:
+        if engine.trace:
+            self._report({"error": complaint, "trace": engine.trace})
+        else:
+            self._report({"error": complaint})
 
     def _send(self, message: FromWorker) -> None:
         self._channel.send(message)
@@ -230,8 +233,7 @@ def main() -> NoReturn:
     """Run as the worker process that the supervisor started; exits with a code of exits.py."""
     # Only the supervisor stops a worker: a terminal or service manager that signals the whole
     # group must not make it lose the packets that it holds.
-    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
-        _signal.signal(number, _signal.SIG_IGN)
+    signals.ignore(signals.IGNORED_BY_CHILDREN)
     code = exits.ORPHAN
     try:
         if lib.rl_die_with_parent(_signal.SIGKILL, os.getppid()) == 0:
@@ -243,7 +245,7 @@ def main() -> NoReturn:
     except Closed:
         pass
     except RinglineError as error:
-        print(f"ringline worker: {error}", file=sys.stderr)
+        print(f"ringline worker: {printable(str(error))}", file=sys.stderr)
         code = error.exit_code
     # No clean-up is needed, and Python's own would take long with numba.
     sys.stderr.flush()

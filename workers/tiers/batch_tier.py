@@ -8,13 +8,17 @@
         def process(self, batch): ...
         def tick(self, worker): ...          # optional; called about once a second
 
-An exception in `process` drops the whole batch; it is counted and reported.
+An exception in `process` drops the whole batch; it is counted and reported. So does a `process`
+that returns something: verdicts that nobody reads would be lost in silence.
 """
 
 from __future__ import annotations
 
+import sys
+from functools import partial
+
 from ringline.shm.errors import PluginError
-from ringline.workers.tiers.tier import Context, Tier, sentence
+from ringline.workers.tiers.tier import Context, Tier, rehearsing_worker, sentence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +67,27 @@ class BatchTier(Tier):
         for name, argument in METHODS.items():
             self._check_arguments(name, argument)
         self._call("prepare", self.options)
+        self._rehearse(context)
         self.process = self._plugin.process  # type: ignore[method-assign]  # saves a call per batch
+
+    def _rehearse(self, context: Context) -> None:
+        """Let numba compile what the first packets would call, with an object of its own."""
+        from ringline.workers.tiers import rehearsal
+
+        module = sys.modules.get(self._declared.__module__)
+        if module is None or not rehearsal.is_needed(vars(module)):
+            return
+        worker = rehearsing_worker(context, self.options)
+        plugin: Any = self._declared()
+        batch = rehearsal.sample_batch(context.queue, len(context.ports))
+        calls = {"prepare": self.options, "setup": worker, "process": batch, "tick": worker}
+        rehearsal.rehearse(
+            *(
+                partial(getattr(plugin, name), argument)
+                for name, argument in calls.items()
+                if hasattr(plugin, name)
+            )
+        )
 
     def setup(self, worker: Worker) -> None:
         """Call the object's `setup`. Raises PluginError."""

@@ -62,6 +62,8 @@ def _function(digest: Any, function: Any, seen: set[object]) -> None:
         return
     seen.add(id(function))
     _file(digest, function.__code__.co_filename, seen)
+    # numba imports this module again when it loads the compiled code.
+    digest.update(str(function.__module__).encode(errors="replace"))
     names = _code(digest, function.__code__)
     for cell in function.__closure__ or ():
         _value(digest, cell.cell_contents, names, seen)

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit, typeof, types
 
 from ringline.shm.errors import PluginError
-from ringline.workers.tiers import code_cache
+from ringline.workers.tiers import code_cache, refusals
 from ringline.workers.worker import Counter, Gauge, Histogram
 
 ENTRY = "run_batch"
@@ -110,6 +110,11 @@ def parts_of(spec: str, state: Any) -> tuple[list[Any], type | None]:
                 raise PluginError(
                     f"plugin {spec}: an array of the state must be writable, contiguous and have "
                     "a dimension; worker.state and numpy.zeros return such arrays"
+                )
+            if why := refusals.unusable(part.dtype):
+                raise PluginError(
+                    f"plugin {spec}: an array of the state has a dtype that compiled code cannot "
+                    f"use: {why}"
                 )
             arrays.append(part)
         elif isinstance(part, (int, float, np.integer, np.floating)):

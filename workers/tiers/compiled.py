@@ -18,8 +18,15 @@ import re
 
 from ringline.shm.errors import PluginError
 from ringline.workers.function import PacketFunction
-from ringline.workers.tiers.tier import Context, Tier, sentence, where
-from ringline.workers.worker import Worker, private_slot
+from ringline.workers.tiers import rehearsal
+from ringline.workers.tiers.tier import (
+    Context,
+    Tier,
+    hides_python,
+    rehearsing_worker,
+    sentence,
+    where,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ringline.workers.tiers.codegen import Build, StateShape
+    from ringline.workers.worker import Worker
 
 _ALLOCATION = re.compile(r"call [^\n]*@NRT_(Allocate|MemInfo_(alloc|new))")
 
@@ -60,7 +68,11 @@ class CompiledTier(Tier):
         except Exception as error:  # for instance a NumPy that it does not support
             raise PluginError(
                 f"plugin {self.spec} needs numba, which does not import: {sentence(error)}"
+                f"{hides_python()}"
             ) from None
+        from ringline.workers.tiers import refusals
+
+        refusals.check_environment(self.spec)
         # Also for functions that the plugin calls; reset for plugins that are compiled later.
         numba.config.BOUNDSCHECK = 1 if context.debug else None
         if self._declared.setup is not None:
@@ -103,6 +115,10 @@ class CompiledTier(Tier):
             else:
                 self._function(meta.frame, meta, self._python_state())
         except Exception as error:
+            from ringline.workers.tiers.refusals import COMPARE
+
+            if "truth value of an array" in str(error):
+                return f"{COMPARE}{where(error)}"
             return sentence(error)
         return None
 
@@ -130,26 +146,30 @@ class CompiledTier(Tier):
             )
 
     def _run_setup(self, worker: Worker) -> tuple[Any, list[Any], StateShape]:
-        from ringline.workers.tiers import codegen
+        from ringline.workers.tiers import codegen, refusals
 
         assert self._declared.setup is not None
         try:
             state = self._declared.setup(worker)
         except Exception as error:
             raise PluginError(f"plugin {self.spec}: setup failed: {sentence(error)}") from error
-        parts, holder = codegen.parts_of(self.spec, state)
+        try:
+            parts, holder = codegen.parts_of(self.spec, state)
+        except PluginError as error:
+            code = getattr(self._declared.setup, "__code__", None)
+            raise PluginError(
+                f"{error}{refusals.place(self._declared.setup) if code else ''}"
+            ) from None
         return state, parts, codegen.shape_of(parts, holder)
 
     def _dry_run_setup(self, context: Context) -> StateShape:
         """The type of the state that setup returns; its memory is discarded."""
-        worker = Worker(
-            private_slot(context.state_bytes),
-            queue=context.queue,
-            ports=context.ports,
-            options=self.options,
-            rehearsal=True,
-        )
-        return self._run_setup(worker)[2]
+        worker = rehearsing_worker(context, self.options)
+        state, _, shape = self._run_setup(worker)
+        tick = self._declared.tick
+        if tick is not None and rehearsal.is_needed(getattr(tick, "__globals__", {})):
+            rehearsal.rehearse(lambda: tick(worker, state))
+        return shape
 
     def _compile(self, context: Context) -> Any:
         """The generated loop around the function, compiled or from the cache.
@@ -225,7 +245,7 @@ class CompiledTier(Tier):
         """Compile the user's function without the loop, so that errors name only its lines."""
         from numba.core import types
 
-        from ringline.workers.tiers import jit
+        from ringline.workers.tiers import jit, refusals
 
         arguments = [jit.FRAME, jit.META]
         if self._shape is not None:
@@ -234,50 +254,32 @@ class CompiledTier(Tier):
             dispatcher.compile(tuple(arguments))
         except Exception as error:
             if type(error).__module__.startswith("numba"):
-                what = self._summary(str(error))
+                what = refusals.reason(str(error), self._function)
             else:
-                what = sentence(error) if where(error) else sentence(error) + self._place()
+                # Without the traceback, whose lines are numba's own.
+                what = sentence(error.with_traceback(None))
+                what += refusals.place_of_name(self._function, str(error))
             raise PluginError(f"plugin {self.spec} does not compile: {what}") from error
         returned = dispatcher.overloads[tuple(arguments)].signature.return_type
         if not isinstance(returned, types.Integer):
             what = {"none": "nothing", "bool": "True or False"}.get(str(returned), str(returned))
             if isinstance(returned, types.misc.Optional):
                 what = "nothing on one of its paths"
+            if " generator(" in str(returned):
+                what = "a generator, since it has a yield"
             raise PluginError(
                 f"plugin {self.spec} returns {what}; a verdict is the number of a port or DROP"
-                f"{self._place()}"
+                f"{refusals.place_of_return(self._function)}"
             )
-
-    def _summary(self, text: str) -> str:
-        """One sentence from numba's error text of about thirty lines."""
-        text = re.sub(r"\x1b\[[0-9;]*m", "", text)
-        place = self._place()
-        for file, line in re.findall(r'File "([^"]+)", line (\d+)', text):
-            if os.path.exists(file) and "/numba/" not in file:
-                place = f" ({os.path.abspath(file)}, line {line})"
-        lines = [line.strip() for line in text.splitlines()]
-        what = next((line for line in lines if line and not line.startswith(_NOISE)), "")
-        call = re.search(r"^ *>>> (.*)", text, re.MULTILINE)
-        if what.startswith("No implementation of function") and call:
-            what = f"numba has no {call[1]}"
-            reason = re.search(r"raised a specific error:\s*(?:\w+: )?(.*)", text)
-            if reason and not reason[1].startswith(_NOISE):
-                what += f": {reason[1]}"
-        return what.removesuffix("Raised from None").rstrip(" .:") + place
-
-    def _place(self) -> str:
-        code = self._function.__code__
-        return f" ({code.co_filename}, line {code.co_firstlineno})"
 
     def _remarks_on(self, loop: Any) -> list[str]:
         """A remark if the compiled code allocates memory."""
+        from ringline.workers.tiers import refusals
+
         if _ALLOCATION.search(loop.inspect_llvm()):
             return [
                 f"plugin {self.spec} allocates memory (a copy of a slice, a new array, a list): "
                 "that costs about 30 ns each time, and an exception leaks the memory"
-                f"{self._place()}"
+                f"{refusals.place(self._function)}"
             ]
         return []
-
-
-_NOISE = ("Failed in", "File ", "During", "- ", "There are", "-", "Traceback", "[", "(", "|")

@@ -13,14 +13,15 @@ Loading runs user code, so only a worker, a dry-run child or a user's own test l
 
 from __future__ import annotations
 
+import _frozen_importlib as importlib_core  # `importlib.util` takes some milliseconds
+import _frozen_importlib_external as importing
 import os
 import sys
 
-from ringline.shm._shm import lib
 from ringline.shm.errors import PluginError
 from ringline.workers.function import PacketFunction
 from ringline.workers.tiers.native import NativePlugin, NativeTier, open_shared_object
-from ringline.workers.tiers.tier import Tier, sentence
+from ringline.workers.tiers.tier import Tier, hides_python, sentence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ def find(spec: str, folder: str | None = None) -> Any:
             raise PluginError(f"plugin {spec}: {place} is not a regular file")
     if place.endswith(".so"):
         return open_shared_object(place, path)
-    module = _import_file(spec, place) if _is_file(place) else _import_module(spec, place)
+    if _is_file(place):
+        module = _import_file(spec, place)
+    else:
+        module = _import_module(spec, place, folder or os.getcwd())
     found: Any = module
     for name in path.split("."):
         try:
@@ -89,17 +93,10 @@ def _is_file(place: str) -> bool:
     return place.endswith((".py", ".so")) or "/" in place
 
 
-def _import_module(spec: str, name: str) -> ModuleType:
+def _import_module(spec: str, name: str, folder: str) -> ModuleType:
+    _put_first_if_found_in(folder, name.partition(".")[0])
     try:
-        try:
-            __import__(name)
-        except ModuleNotFoundError:
-            if not sys.flags.no_site or "site" in sys.modules:
-                raise
-            import site  # start.py skips it, but its hooks find some packages
-
-            site.main()
-            __import__(name)
+        __import__(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if name == missing or name.startswith(missing + "."):
@@ -107,39 +104,119 @@ def _import_module(spec: str, name: str) -> ModuleType:
                 f"plugin {spec}: there is no module {missing!r} in this environment; install it, "
                 f"or name a file: ./{name.rpartition('.')[2]}.py:…"
             ) from None
-        raise PluginError(f"plugin {spec} does not import: {sentence(error)}") from error
+        raise _does_not_import(spec, error) from error
     except (Exception, SystemExit) as error:
-        raise PluginError(f"plugin {spec} does not import: {sentence(error)}") from error
+        raise _does_not_import(spec, error) from error
     return sys.modules[name]
 
 
 def _import_file(spec: str, path: str) -> ModuleType:
-    """Run the file as a module. The module's name holds a hash of the path, so that two files
-    of the same name do not collide. Its folder is added to the search path, as if Python ran
-    the file."""
-    there = os.fsencode(path)
-    name = f"ringline_plugin_{lib.rl_hash(there, len(there)):016x}"
-    if name in sys.modules:
-        return sys.modules[name]
-    module = type(sys)(name)
-    module.__file__ = path
-    folder = os.path.dirname(path)
-    if folder not in sys.path:
-        sys.path.append(folder)
+    """Run the file as Python runs a script: its folder comes first in the search path, before
+    site-packages and the current folder.
+
+    The module has the name that `import` would give it: what numba caches beside the file under
+    this name loads wherever the file can be imported. So a file that was imported already is not
+    run again. Of several files with one name, the name belongs to the one that was used last.
+    """
+    real = os.path.realpath(path)
+    folder = os.path.dirname(real)  # Python, too, follows a link to a script
+    stem = os.path.basename(path).removesuffix(".py")
+    if stem in sys.stdlib_module_names - {"antigravity", "this"}:  # these two do something
+        try:  # noqa: SIM105  # contextlib takes some milliseconds
+            __import__(stem)  # before this file hides it
+        except ImportError:
+            pass
+    _put_first(os.path.dirname(path), folder)
+    module = _files.get(path)
+    if module is not None:
+        sys.modules[module.__name__] = module
+        return module
+    name = _module_name(path)
+    there = sys.modules.get(name)
+    if there is not None and os.path.realpath(getattr(there, "__file__", None) or "") == real:
+        return there
     try:
         with open(path, "rb") as file:
             code = compile(file.read(), path, "exec", dont_inherit=True)
     except OSError as error:
         raise PluginError(f"plugin {spec}: {path} cannot be read: {error.strerror}") from None
     except (SyntaxError, ValueError) as error:
-        raise PluginError(f"plugin {spec} does not import: {sentence(error)}") from error
+        raise _does_not_import(spec, error) from error
+    location = importing.spec_from_file_location(
+        name, path, loader=importing.SourceFileLoader(name, path)
+    )
+    assert location is not None
+    module = importlib_core.module_from_spec(location)
+    _forget_neighbours_of_others(folder)
+    before = set(sys.modules)
     sys.modules[name] = module
     try:
         exec(code, module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise PluginError(f"plugin {spec} does not import: {sentence(error)}") from error
+        raise _does_not_import(spec, error) from error
+    finally:
+        _neighbours.setdefault(folder, set()).update(sys.modules.keys() - before)
+    _files[path] = module
     return module
+
+
+_files: dict[str, ModuleType] = {}  # the plugin files that were run, by path
+_neighbours: dict[str, set[str]] = {}  # the modules that the files of a folder brought in
+
+
+def _module_name(path: str) -> str:
+    """The stem of the file, or `plugin_` and the stem when another module, such as one of
+    Python's own, has that name already."""
+    stem = os.path.basename(path).removesuffix(".py")
+    # A dot would be a package; numba refuses what is not text.
+    name = "".join("_" if letter == "." or not letter.isprintable() else letter for letter in stem)
+    there = sys.modules.get(name)
+    if there is None or there in _files.values():
+        return name
+    same = os.path.realpath(getattr(there, "__file__", None) or "") == os.path.realpath(path)
+    return name if same else f"plugin_{name}"
+
+
+def _put_first(*folders: str) -> None:
+    """Move the folders to the beginning of the search path; the last one becomes the first."""
+    for folder in folders:
+        sys.path[:] = [folder, *(other for other in sys.path if other != folder)]
+
+
+def _put_first_if_found_in(folder: str, name: str) -> None:
+    """Put `folder` first if the module `name` is there and nowhere before: what the module
+    imports then comes from its folder, as if Python ran it with `-m`."""
+    if name in sys.modules or folder not in sys.path:
+        return
+    for finder in sys.meta_path:
+        found = finder.find_spec(name, None)
+        if found is not None:
+            places = [found.origin or "", *(found.submodule_search_locations or ())]
+            if any(place.startswith(os.path.join(folder, name)) for place in places):
+                _put_first(folder)
+            return
+
+
+def _forget_neighbours_of_others(folder: str) -> None:
+    """Forget modules that plugins of other folders imported from beside them, if `folder` has a
+    module of the same name: a test may run the plugins of several folders in one process."""
+    for other, names in _neighbours.items():
+        for name in [] if other == folder else sorted(names):
+            if "." in name or name not in sys.modules:
+                continue
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            here = os.path.join(folder, name)
+            if file.startswith(os.path.join(other, "")) and (
+                os.path.exists(f"{here}.py") or os.path.exists(here)
+            ):
+                for inner in [inner for inner in sys.modules if f"{inner}.".startswith(f"{name}.")]:
+                    del sys.modules[inner]
+
+
+def _does_not_import(spec: str, error: BaseException) -> PluginError:
+    hint = "" if isinstance(error, SystemExit | SyntaxError) else hides_python()
+    return PluginError(f"plugin {spec} does not import: {sentence(error)}{hint}")
 
 
 def _entry_point(name: str) -> str:

@@ -7,7 +7,11 @@ seconds), then `setup` (names the plugin's memory, takes milliseconds), then bat
 
 from __future__ import annotations
 
+import os
+import sys
+
 from ringline.shm.errors import PluginError
+from ringline.shm.text import printable
 from ringline.workers.options import Option, resolve
 
 TYPE_CHECKING = False
@@ -82,6 +86,16 @@ class Tier:
     def process(self, batch: Batch) -> None:
         """Process a batch in Python, if `function` is 0. Raises what the plugin raises."""
 
+    def refuse_answer(self, returned: object) -> PluginError:
+        """The error when `process` returned something: it would have no effect."""
+        code = getattr(getattr(self, "process", None), "__code__", None)
+        place = f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
+        return PluginError(
+            f"process returned {type(returned).__name__}, and ringline does not read what it "
+            "returns: write the verdicts to batch.verdicts[:] or packet.verdict, and return "
+            f"nothing{place}"
+        )
+
     def explain(self, frame: bytes, **numbers: int) -> str | None:
         """The exception that the plugin raises on `frame`, as a sentence; None when the tier
         cannot run it again or it raises nothing. `numbers` are the fields of `meta`."""
@@ -93,39 +107,115 @@ class Tier:
         return None
 
 
+def rehearsing_worker(context: Context, options: Mapping[str, Any]) -> Worker:
+    """The argument of a setup whose memory is then discarded."""
+    from ringline.workers.worker import Worker, private_slot
+
+    return Worker(
+        private_slot(context.state_bytes),
+        queue=context.queue,
+        ports=context.ports,
+        options=options,
+        rehearsal=True,
+    )
+
+
 def where(error: BaseException) -> str:
-    """` (file.py, line 7)`: the innermost line of the traceback that is not ringline's own, or
-    an empty string. Bundled plugins count as user code."""
+    """` (file.py, line 7)`: the innermost line of the traceback that is the plugin's own, or an
+    empty string."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}, line {error.lineno})"
-    place = ""
-    trace = error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith((OURS, "<")) or file.startswith(PLUGINS):
-            place = f" ({file}, line {trace.tb_lineno})"
-        trace = trace.tb_next
-    return place
+    frames = _frames(error)
+    own = [frame for frame in frames if not is_library(frame[0])]
+    if not own and frames:  # the plugin is installed among the libraries
+        home = _package(frames[0][0])
+        own = [frame for frame in frames if _package(frame[0]) == home]
+    return f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
 
 
 def sentence(error: BaseException) -> str:
-    """One line for `error`: `ValueError: too short (file.py, line 7)`. For a PluginError only
-    its text, since a plugin raises it with a message for its user."""
+    """One line for `error`: `ValueError: too short (file.py, line 7)`. For a PluginError that a
+    plugin raises only its text, since it is a message for the user of the plugin."""
     text = " ".join(str(error).split())
     if isinstance(error, PluginError):
-        return text
+        return text + (where(error) if _raised_by_us(error) else "")
     if isinstance(error, SyntaxError):
         text = error.msg
-    # The text may hold bytes of a packet, and goes to a terminal or a log.
-    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    text = printable(text)  # it may hold bytes of a packet, and goes to a terminal or a log
     if len(text) > TEXT_MAX:
         text = f"{text[:TEXT_MAX]}..."
     if isinstance(error, ModuleNotFoundError) and error.name in COMPILED_EXTRA:
         text += "; pip install ringline[compiled]"
-    return f"{type(error).__name__}{': ' if text else ''}{text}{where(error)}"
+    name = next(kind.__name__ for kind in type(error).__mro__ if not kind.__name__.startswith("_"))
+    return f"{name}{': ' if text else ''}{text}{where(error)}"
 
 
-TEXT_MAX = 500  # characters of the text of an exception
+def hides_python() -> str:
+    """The end of a sentence, for an import that failed: a file in the plugin's folder, the first
+    of the search path, that was imported in place of a module of Python; "" without one."""
+    for name in sorted(sys.stdlib_module_names & sys.modules.keys()):
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if os.path.dirname(file.removesuffix("/__init__.py")) == sys.path[0]:
+            return f"; {file} hides the module {name} of Python: rename it"
+    return ""
+
+
+def trace(error: BaseException) -> list[str]:
+    """The last lines of the traceback from the plugin on, without ringline's own frames."""
+    lines = []
+    for file, line, function, raising in _frames(error)[-TRACE_FRAMES:]:
+        lines.append(f'  File "{file}", line {line}, in {function}')
+        if raising:
+            lines.append(f"    {raising}")
+    return [printable(text)[:TEXT_MAX] for text in lines]
+
+
+def _frames(error: BaseException) -> list[tuple[str, int, str, str]]:
+    """(file, line, function, text of the line) of the frames that are not ringline's, from the
+    outermost to the innermost. Bundled plugins count as user code."""
+    import linecache  # only a plugin that fails pays for it
+
+    frames = []
+    walk = error.__traceback__
+    while walk is not None:
+        code = walk.tb_frame.f_code
+        file, line = code.co_filename, walk.tb_lineno
+        if not file.startswith((*OURS, "<")) or file.startswith(PLUGINS):
+            text = linecache.getline(file, line, walk.tb_frame.f_globals).strip()
+            frames.append((file, line, code.co_name, text))
+        walk = walk.tb_next
+    return frames
+
+
+def is_library(file: str) -> bool:
+    """Whether a file belongs to Python or to an installed package."""
+    parts = file.split("/")
+    if file.startswith(PLUGINS):
+        return False
+    return file.startswith(PYTHON) or "site-packages" in parts or "dist-packages" in parts
+
+
+def _package(file: str) -> str:
+    """The folder of the installed package that holds a file, or its module."""
+    folder, mark, inside = file.replace("/dist-packages/", "/site-packages/").rpartition(
+        "/site-packages/"
+    )
+    return f"{folder}{mark}{inside.partition('/')[0]}"
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    """Whether the exception comes from ringline's own code."""
+    walk = error.__traceback__
+    while walk is not None and walk.tb_next is not None:
+        walk = walk.tb_next
+    file = walk.tb_frame.f_code.co_filename if walk is not None else ""
+    return file.startswith(OURS) and not file.startswith(PLUGINS)
+
+
+TEXT_MAX = 500  # characters of the text of an exception, and of a line of its traceback
+TRACE_FRAMES = 5  # the innermost frames of a traceback
 COMPILED_EXTRA = ("numba", "numpy")  # modules that the extra `compiled` brings
-OURS = __file__.rpartition("/tiers/")[0] + "/"
-PLUGINS = OURS + "plugins/"
+PYTHON = os.path.dirname(os.__file__) + "/"  # Python's own modules
+_ROOT = __file__.rpartition("/workers/tiers/")[0]
+OURS = tuple(f"{_ROOT}/{package}/" for package in ("shm", "workers", "pipeline"))
+PLUGINS = f"{_ROOT}/workers/plugins/"

@@ -19,35 +19,44 @@ from ringline.workers.process import launch
 
 _LOOK_SECONDS = 0.1  # between two looks whether the child has ended
 _ENDING_SECONDS = 1.0  # for a child that closed its output to exit
+SILENCE_SECONDS = 1.0  # the default of worker.silence
 PREPARE_SECONDS = 60.0  # timeout; numba without its cache needs some seconds
 
 
 def check(
     plugin: str,
-    options: Mapping[str, Any],
+    options: Mapping[str, Any] | None,
     ports: Sequence[str],
     *,
     queue: int = 0,
     folder: str | None = None,
     state_bytes: int = 4 << 20,
     debug: bool = False,
+    only_import: bool = False,
     seconds: float = PREPARE_SECONDS,
+    limit: float = SILENCE_SECONDS,
+    warnings: list[str] | None = None,
 ) -> list[str]:
-    """The problems of `plugin`, as sentences; an empty list when it can run.
+    """The problems of `plugin`, as sentences; an empty list when it can run. Sentences about
+    batches and ticks that took more than `limit` seconds are added to `warnings`.
 
     In a child process this imports the plugin, checks its options, prepares it (which fills
-    the cache of compiled plugins) and runs its setup with memory that is then discarded.
-    A file name in `plugin` is relative to `folder`; `seconds` is the timeout.
+    the cache of compiled plugins) and runs its setup, some batches of sample packets and a tick,
+    with memory that is then discarded. A file name in `plugin` is relative to `folder`;
+    `seconds` is the timeout. `only_import` ends after the options, which are not checked when
+    they are None.
     """
     job = {
         "do": "check",
         "plugin": plugin,
-        "options": dict(options),
+        "options": None if options is None else dict(options),
         "ports": list(ports),
         "queue": queue,
         "folder": folder,
         "state_bytes": state_bytes,
         "debug": debug,
+        "limit": limit,
+        "only_import": only_import,
     }
     child = start(pass_fds=())
     try:
@@ -60,6 +69,8 @@ def check(
     if not line:
         return [f"plugin {plugin} {how_it_ended(child.returncode)} while it was made ready"]
     answer = json.loads(line)
+    if warnings is not None:
+        warnings += answer.get("warnings", [])
     return list(answer["problems"]) if "problems" in answer else [answer["error"]["message"]]
 
 

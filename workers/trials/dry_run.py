@@ -2,18 +2,21 @@
 
 User code never runs in the supervisor or in a command: it may crash, hang or leave threads.
 The job is one JSON object on standard input, the answers are JSON lines on standard output;
-what the plugin prints goes to standard error. A trial writes the numbers of its current
-frames to shared memory, so that the parent can report where it crashed.
+what the plugin prints goes to standard error. The frames of a trial come from a pipe
+(arrivals.py). A trial writes the numbers of its current frames to shared memory, so that the
+parent can report where it crashed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import IO, Any, NoReturn
 
 from ringline.shm import counters as counter_blocks
@@ -21,14 +24,27 @@ from ringline.shm._shm import ffi, lib
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.control import describe
 from ringline.shm.errors import PluginError, RinglineError
-from ringline.workers.captures.captures import CaptureWriter, read_capture
-from ringline.workers.captures.headers import ETHERNET_MIN
+from ringline.shm.refusals import WORDS
+from ringline.workers.captures.captures import CaptureWriter
 from ringline.workers.options import resolve
 from ringline.workers.tiers import loading
+from ringline.workers.tiers.rehearsal import SAMPLES
 from ringline.workers.tiers.tier import Context, sentence
-from ringline.workers.trials.harness import BATCH, ERROR, Departure, Harness, named_values
+from ringline.workers.trials import arrivals
+from ringline.workers.trials.arrivals import Arrived
+from ringline.workers.trials.harness import (
+    BATCH,
+    ERROR,
+    Arrival,
+    Departure,
+    Harness,
+    named_values,
+)
+from ringline.workers.trials.stopwatch import Stopwatch
 
 COMPLAINTS_MAX = 10
+SAMPLE_BATCHES = 4  # that `check` times
+TICK_NANOSECONDS = 1_000_000_000  # between two ticks, by the times of the frames
 # The shared page: struct rl_worker_counters, then the numbers of the first and last frame of
 # the current batch, two uint64.
 PLACE_OFFSET = 1024
@@ -73,19 +89,39 @@ def _check(job: Mapping[str, Any]) -> dict[str, Any]:
     """Load, prepare and set up the plugin; the answer holds the problems as sentences."""
     try:
         tier = loading.load(job["plugin"], job["folder"])
-        tier.options, problems = resolve(tier.declared, job["options"])
-        if problems:
-            return {"problems": [f"plugin {tier.spec}: option {problem}" for problem in problems]}
+        if job["options"] is not None:
+            tier.options, problems = resolve(tier.declared, job["options"])
+            if problems:
+                said = [f"plugin {tier.spec}: option {problem}" for problem in problems]
+                return {"problems": said}
+        if job["only_import"]:
+            return {"problems": []}
         tier.prepare(_context(job))
-        Harness(tier, _context(job))
+        harness = Harness(tier, _context(job))
     except PluginError as error:
         return {"problems": [str(error)]}
-    return {"problems": [], "remarks": tier.remarks, "tier": tier.tier}
+    return {
+        "problems": [],
+        "remarks": tier.remarks,
+        "tier": tier.tier,
+        "warnings": _time_samples(harness, job),
+    }
+
+
+def _time_samples(harness: Harness, job: Mapping[str, Any]) -> list[str]:
+    """Warnings about batches of sample packets and a tick that take too long. Their errors do not
+    matter: the packets are not the user's."""
+    watch = Stopwatch(job["plugin"], job["limit"])
+    for _ in range(SAMPLE_BATCHES):
+        with watch.batch():
+            harness.run([(frame, 0, 0, 0, 0) for frame in SAMPLES])
+    with watch.tick(), contextlib.suppress(Exception):
+        harness.engine.tick()
+    return watch.warnings()
 
 
 def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
     """Run the plugin on the frames of a capture; the answer holds the summary."""
-    capture = read_capture(job["capture"])
     context = _context(job)
     tier = loading.load(job["plugin"], job["folder"])
     tier.accept(job["options"])
@@ -93,24 +129,27 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
     page = mmap.mmap(job["page"], PAGE)
     address = int(ffi.cast("uintptr_t", ffi.from_buffer(page)))
     harness = Harness(tier, context, blanks=job["blanks"], counters=address)
-    _answer(results, {"frames": len(capture)})
-    trial = _Trial(harness, context, ffi.cast("uint64_t *", address + PLACE_OFFSET))
-    if job["out"] is None:
-        trial.run(capture, None)
-    else:
-        with CaptureWriter(job["out"]) as writer:
-            trial.run(capture, writer)
-    remark = capture.remark()
+    _answer(results, {"ready": True})
+    watch = Stopwatch(job["plugin"], job["limit"])
+    trial = _Trial(harness, context, ffi.cast("uint64_t *", address + PLACE_OFFSET), watch)
+    with open(job["arrivals"], "rb", buffering=1 << 16) as pipe:
+        if job["out"] is None:
+            trial.run(arrivals.read(pipe), None)
+        else:
+            with CaptureWriter(job["out"], job["out_descriptor"]) as writer:
+                trial.run(arrivals.read(pipe), writer)
     return {
         "summary": {
-            "too_long": trial.too_long,
             "per_port": dict(zip(context.ports, trial.per_port, strict=True)),
+            "created": trial.created,
+            "refused": dict(trial.refused),
             "complaints": trial.complaints,
+            "trace": trial.trace,
             "nanoseconds": harness.counters.plugin_ticks / ticks_per_second() * 1e9,
             "counters": counter_blocks.read(harness.slot.counters)
             | counter_blocks.read(ffi.cast("struct rl_worker_counters *", address)),
             "named": named_values(harness.slot),
-            "remarks": tier.remarks + ([] if remark is None else [remark]),
+            "remarks": tier.remarks + watch.warnings(),
             "tier": tier.tier,
         }
     }
@@ -119,50 +158,93 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
 class _Trial:
     """Runs frames through a harness; `place` points to the frame numbers in the shared page."""
 
-    def __init__(self, harness: Harness, context: Context, place: Any) -> None:
+    def __init__(self, harness: Harness, context: Context, place: Any, watch: Stopwatch) -> None:
         self._harness = harness
+        self._watch = watch
         self._place = place
-        self.too_long = 0
         self.per_port = [0] * len(context.ports)
-        self.complaints: list[tuple[int, str]] = []  # (number of the first frame, error)
+        self.created = 0
+        self.refused: Counter[str] = Counter()  # packets that no card can send, by cause
+        # (number of the first frame, or 0 if it concerns none; error)
+        self.complaints: list[tuple[int, str]] = []
+        self.trace: list[str] = []  # the traceback of the first error that has one
+        self._complained: set[str] = set()
 
-    def run(self, capture: Any, writer: CaptureWriter | None) -> None:
-        """Run all frames as a card would deliver them: padded, and without too long ones."""
-        batch: list[tuple[int, bytes]] = []
-        for number, frame in enumerate(capture.frames, 1):
-            if len(frame) > lib.RL_FRAME_MAX:
-                self.too_long += 1
-                continue
-            batch.append((number, bytes(frame).ljust(ETHERNET_MIN, b"\0")))
-            if len(batch) == BATCH:
-                self._run(batch, capture.times, writer)
+    def run(self, frames: Iterable[Arrived], writer: CaptureWriter | None) -> None:
+        """Run all frames. The plugin's tick is called when a second has passed by their times,
+        and at the end."""
+        batch: list[Arrived] = []
+        tick_at = None
+        for frame in frames:
+            if tick_at is None:
+                tick_at = frame.nanoseconds + TICK_NANOSECONDS
+            is_due = frame.nanoseconds >= tick_at
+            if batch and (is_due or len(batch) == BATCH):
+                self._run(batch, writer)
                 batch = []
+            if is_due:
+                self._tick()
+                tick_at = frame.nanoseconds + TICK_NANOSECONDS
+            batch.append(frame)
         if batch:
-            self._run(batch, capture.times, writer)
-        self._harness.engine.tick()
+            self._run(batch, writer)
+        self._tick()
 
-    def _run(self, batch: list[tuple[int, bytes]], times: Any, writer: Any) -> None:
-        self._place[0], self._place[1] = batch[0][0], batch[-1][0]
-        departures, created = self._harness.run([(frame, 0, 0, 0, 0) for _, frame in batch])
-        complaint = self._harness.engine.complaint()
-        for (number, frame), departure in zip(batch, departures, strict=True):
+    def _tick(self) -> None:
+        """Call the plugin's tick."""
+        with self._watch.tick():
+            self._harness.engine.tick()
+        complaint = self._complaint()
+        if complaint is not None:
+            self._complain(0, complaint)
+
+    def _complaint(self) -> str | None:
+        engine = self._harness.engine
+        complaint = engine.complaint()
+        self.trace = self.trace or engine.trace
+        return complaint
+
+    def _run(self, batch: list[Arrived], writer: CaptureWriter | None) -> None:
+        self._place[0], self._place[1] = batch[0].number, batch[-1].number
+        with self._watch.batch(f" on the frames {batch[0].number} to {batch[-1].number}"):
+            departures, created = self._harness.run([_arrival(frame) for frame in batch])
+        complaint = self._complaint()
+        for frame, departure in zip(batch, departures, strict=True):
             if departure.verdict == ERROR:
-                self._add_complaint(number, frame, complaint)
+                if len(self.complaints) < COMPLAINTS_MAX:
+                    what = complaint or self._harness.explain(_arrival(frame))
+                    self._complain(frame.number, what)
             else:
-                self._send(departure, times[number - 1], writer)
+                self._send(departure, frame, writer)
         for departure in created:
-            self._send(departure, times[batch[-1][0] - 1], writer)
+            self.created += self._send(departure, batch[-1], writer)
 
-    def _send(self, departure: Departure, when: int, writer: CaptureWriter | None) -> None:
-        if departure.verdict < len(self.per_port):
-            self.per_port[departure.verdict] += 1
-            if writer is not None:
-                writer.write(departure.data, when)
+    def _send(self, departure: Departure, frame: Arrived, writer: CaptureWriter | None) -> bool:
+        """Send a packet to its port, if it has one and the driver would not refuse it."""
+        if departure.verdict >= len(self.per_port):
+            return False
+        if departure.refused is not None:
+            self.refused[departure.refused] += 1
+            self._complain(
+                frame.number,
+                f"a frame of {len(departure.data)} bytes cannot be sent: "
+                f"{WORDS[departure.refused]}",
+                departure.refused,
+            )
+            return False
+        self.per_port[departure.verdict] += 1
+        if writer is not None:
+            writer.write(departure.on_wire(), frame.nanoseconds)
+        return True
 
-    def _add_complaint(self, number: int, frame: bytes, complaint: str | None) -> None:
-        """Store the error of a frame, each error once, up to COMPLAINTS_MAX."""
-        if len(self.complaints) == COMPLAINTS_MAX:
-            return
-        what = complaint or self._harness.explain((frame, 0, 0, 0, 0))
-        if what not in [known for _, known in self.complaints]:
+    def _complain(self, number: int, what: str, kind: str = "") -> None:
+        """Store the error of a frame, each error once, up to COMPLAINTS_MAX. `kind` names errors
+        that are the same, though their words differ."""
+        kind = kind or what
+        if kind not in self._complained and len(self.complaints) < COMPLAINTS_MAX:
+            self._complained.add(kind)
             self.complaints.append((number, what))
+
+
+def _arrival(frame: Arrived) -> Arrival:
+    return frame.data, 0, frame.rss_hash, frame.vlan_tci, frame.flags

@@ -11,8 +11,10 @@ import mmap
 from ringline.shm import slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.errors import Bug
+from ringline.shm.refusals import cause_of
 from ringline.shm.rings import RingEnd
 from ringline.workers import tables
+from ringline.workers.captures.headers import ETHERNET_MIN
 from ringline.workers.process.engine import DRAINED, FAULT, Engine
 from ringline.workers.worker import Worker, private_slot
 
@@ -37,14 +39,26 @@ class Departure:
     verdict: the number of a port, DROP or ERROR.
     data: the bytes of the frame.
     vlan_tci: the VLAN tag that the card would insert, or None.
+    refused: why the driver would not give the frame to the port, a name of shm/refusals.py; None
+        when it would, and for a packet without a port.
     """
 
-    __slots__ = ("data", "verdict", "vlan_tci")
+    __slots__ = ("data", "refused", "verdict", "vlan_tci")
 
-    def __init__(self, verdict: int, data: bytes, vlan_tci: int | None) -> None:
+    def __init__(
+        self, verdict: int, data: bytes, vlan_tci: int | None, refused: str | None = None
+    ) -> None:
         self.verdict = verdict
         self.data = data
         self.vlan_tci = vlan_tci
+        self.refused = refused
+
+    def on_wire(self) -> bytes:
+        """The frame as the card sends it: with the VLAN tag, padded to the shortest frame."""
+        data = self.data
+        if self.vlan_tci is not None:
+            data = data[:12] + b"\x81\x00" + self.vlan_tci.to_bytes(2, "big") + data[12:]
+        return data.ljust(ETHERNET_MIN, b"\0")
 
 
 class Harness:
@@ -108,7 +122,8 @@ class Harness:
                 start = buffer * lib.RL_BUFFER_STRIDE + offset
                 data = bytes(self._view[start : start + length])
                 tag = vlan_tci if flags & lib.RL_FLAG_VLAN else None
-                departure = Departure(port, data, tag)
+                refused = cause_of(offset, length, flags) if port < self._ports else None
+                departure = Departure(port, data, tag, refused)
                 if buffer < BATCH:
                     departures[buffer] = departure
                 else:

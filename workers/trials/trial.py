@@ -7,6 +7,7 @@ import mmap
 import os
 import selectors
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from ringline.shm._shm import ffi
 from ringline.shm.control import revive
 from ringline.shm.errors import PluginError
 from ringline.workers.captures.capture_table import CaptureError
-from ringline.workers.trials import checking
+from ringline.workers.trials import arrivals, checking
+from ringline.workers.trials.arrivals import Source
 from ringline.workers.trials.dry_run import PAGE, PLACE_OFFSET
 
 SILENCE_SECONDS = 10.0  # timeout of a batch
@@ -33,10 +35,14 @@ class Summary:
     tier: "batch", "compiled" or "C".
     counters: those of a worker: packets, bytes, forwarded, dropped, plugin_errors,
         verdict_errors, created and so on.
-    per_port: the number of packets for each port, by name.
+    per_port: the number of packets that each port sends, by name.
+    created: how many of these the plugin created.
+    refused: packets with a port that no card can send, by cause (shm/refusals.py).
     too_long: frames that no card would receive; they were left out.
     nanoseconds: total time inside the plugin.
-    complaints: the different errors, each with the number of its first frame, from 1.
+    complaints: the different errors, each with the number of its first frame, from 1; 0 for an
+        error of `tick`.
+    trace: the last lines of the traceback of the first error that has one.
     named: the plugin's own metrics by name (see `named_values`).
     remarks: sentences about possible improvements.
     """
@@ -44,11 +50,19 @@ class Summary:
     tier: str
     counters: dict[str, int]
     per_port: dict[str, int]
+    created: int
+    refused: dict[str, int]
     too_long: int
     nanoseconds: float
     complaints: list[tuple[int, str]]
+    trace: list[str]
     named: dict[str, Any]
     remarks: list[str]
+
+    @property
+    def forwarded(self) -> int:
+        """How many of the received packets are sent."""
+        return sum(self.per_port.values()) - self.created
 
     @property
     def nanoseconds_per_packet(self) -> float | None:
@@ -59,28 +73,34 @@ class Summary:
 
 def run(
     plugin: str,
-    capture: str,
+    source: Source,
     out: str | None = None,
     options: Mapping[str, Any] | None = None,
     ports: Sequence[str] = ("port",),
     *,
+    out_descriptor: int | None = None,
     folder: str | None = None,
     blanks: int = 0,
-    state_bytes: int = 64 << 20,
+    state_bytes: int = 4 << 20,
     debug: bool = False,
     progress: Callable[[int, int], None] | None = None,
     silence: float = SILENCE_SECONDS,
+    limit: float = checking.SILENCE_SECONDS,
 ) -> Summary:
-    """Run `plugin` on the frames of the file `capture`; the first port receives them.
+    """Run `plugin` on the frames of `source`; the first port receives them.
 
     out: a capture file for the packets that the plugin sends, with the times of the frames.
+    out_descriptor: an open file to write to instead; `out` is for messages then.
     folder: a file name in `plugin` is relative to it.
     blanks: how many packets the plugin can create per batch.
+    state_bytes: for the plugin's named state and counters.
+    debug: in compiled plugins, an index out of range raises IndexError.
     progress: `progress(done, all)` is called about ten times a second.
     silence: the timeout of a batch in seconds.
+    limit: a remark tells of a batch or tick that takes more seconds.
 
     Raises PluginError when the plugin cannot start, crashes or does not return in time,
-    CaptureError when a file cannot be read or written, EnvironmentLacks on a full disk.
+    CaptureError when a file cannot be written, EnvironmentLacks on a full disk.
     """
     page_fd = os.memfd_create("ringline-trial", os.MFD_CLOEXEC)
     try:
@@ -89,8 +109,8 @@ def run(
             job = {
                 "do": "try",
                 "plugin": plugin,
-                "capture": os.fspath(capture),
                 "out": None if out is None else os.fspath(out),
+                "out_descriptor": out_descriptor,
                 "options": dict(options or {}),
                 "ports": list(ports),
                 "queue": 0,
@@ -98,11 +118,51 @@ def run(
                 "blanks": blanks,
                 "state_bytes": state_bytes,
                 "debug": debug,
+                "limit": limit,
                 "page": page_fd,
             }
-            return _Monitor(job, page, progress, silence).run()
+            return _Monitor(job, source, page, progress, silence).run()
     finally:
         os.close(page_fd)
+
+
+class _Feeder:
+    """Writes the frames of `source` to a pipe, in a thread, until the reader is gone.
+
+    `outlet` is the end for the reader.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.outlet, self._inlet = os.pipe()
+        self._source = source
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._feed, name="frames", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write. The reader has been started: close its end here."""
+        os.close(self.outlet)
+        self._thread.start()
+
+    def abandon(self) -> None:
+        """Close the pipe: there is no reader."""
+        os.close(self.outlet)
+        os.close(self._inlet)
+
+    def _feed(self) -> None:
+        try:
+            with open(self._inlet, "wb", buffering=1 << 16) as pipe:
+                for arrived in self._source:
+                    arrivals.write(pipe, arrived)
+        except BrokenPipeError:
+            pass
+        except Exception as error:
+            self._error = error
+
+    def join(self) -> None:
+        """Wait for the end of the thread, after the reader has ended. Raises what it raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
 
 
 class _Monitor:
@@ -111,25 +171,37 @@ class _Monitor:
     def __init__(
         self,
         job: dict[str, Any],
+        source: Source,
         page: mmap.mmap,
         progress: Callable[[int, int], None] | None,
         silence: float,
     ) -> None:
         self._job = job
+        self._source = source
         self._page = page
         self._progress = progress
         self._silence = silence
-        self._frames: int | None = None  # known when the child has read the capture
+        self._is_ready = False  # the plugin is prepared
         self._text = ""
 
     def run(self) -> Summary:
         """Start the child and return its summary. Raises the errors of `run`."""
-        child = checking.start(pass_fds=(self._job["page"],))
+        feeder = _Feeder(self._source)
+        given = [self._job["page"], feeder.outlet]
+        if self._job["out_descriptor"] is not None:
+            given.append(self._job["out_descriptor"])
         try:
-            checking.tell(child, self._job)
+            child = checking.start(pass_fds=given)
+        except BaseException:
+            feeder.abandon()
+            raise
+        try:
+            feeder.start()
+            checking.tell(child, self._job | {"arrivals": feeder.outlet})
             answer = self._await(child)
         finally:
             checking.end(child)
+        feeder.join()
         if answer is None:
             raise PluginError(
                 f"plugin {self._job['plugin']} {checking.how_it_ended(child.returncode)}"
@@ -139,7 +211,7 @@ class _Monitor:
             raise revive(answer["error"], _ERRORS)
         summary = answer["summary"]
         summary["complaints"] = [(number, what) for number, what in summary["complaints"]]
-        return Summary(**summary)
+        return Summary(too_long=self._source.too_long, **summary)
 
     def _await(self, child: subprocess.Popen[str]) -> dict[str, Any] | None:
         """The child's answer, None when it ended without one. Raises PluginError on timeout."""
@@ -155,20 +227,20 @@ class _Monitor:
                 packets = self._packets()
                 if packets != done:
                     since, done = time.monotonic(), packets
-                if self._progress is not None and self._frames is not None:
-                    self._progress(packets, self._frames)
+                if self._progress is not None and self._is_ready:
+                    self._progress(packets, len(self._source))
                 if readable:
                     data = os.read(child.stdout.fileno(), 65536)
                     if not data:
                         checking.await_end(child)
                         return None
                     for answer in self._lines(data):
-                        if "frames" not in answer:
+                        if "ready" not in answer:
                             return answer
-                        self._frames, since = answer["frames"], time.monotonic()
+                        self._is_ready, since = True, time.monotonic()
                 elif over:
                     return None
-                limit = checking.PREPARE_SECONDS if self._frames is None else self._silence
+                limit = checking.PREPARE_SECONDS if not self._is_ready else self._silence
                 if time.monotonic() - since > limit:
                     raise PluginError(
                         f"plugin {self._job['plugin']} did not return for {limit:g} s"
@@ -190,4 +262,4 @@ class _Monitor:
         place.release()
         if not first:
             return " while it was made ready"
-        return f" on one of the frames {first} to {last} of {self._job['capture']}"
+        return f" on one of the frames {first} to {last} of {self._source.path}"

@@ -28,7 +28,7 @@ from ringline.pipeline.ports.ixgbe.port import IxgbePort
 from ringline.pipeline.ports.registers import RegisterAccess
 from ringline.pipeline.ports.sim82599 import model
 from ringline.pipeline.ports.sim82599.mailbox import Mailbox
-from ringline.pipeline.ports.sim82599.wire import CARD_MAC, frame_table
+from ringline.pipeline.ports.sim82599.wire import CARD_MAC, FrameTable, frame_table
 from ringline.shm.errors import Bug, ConfigurationError
 from ringline.shm.segments import Segment
 from ringline.workers.captures import headers
@@ -90,6 +90,7 @@ class Sim82599Port(IxgbePort):
         self._sim_card: Any = None  # cdata struct rl_sim_card *, wherever the model runs
         self._windows: list[tuple[int, int, int]] = []
         self._wire: dict[str, int] = {}
+        self._replaced = False  # by `replay`
         self._final_faults: list[str] = []
 
     def use_card(self, fd: int) -> None:
@@ -136,9 +137,21 @@ class Sim82599Port(IxgbePort):
             self._segment.close()
             self._segment = None
 
+    def replay(self, table: FrameTable) -> None:
+        """Let the frames of `table` arrive instead of those of the configuration. The model must
+        run in this process, and the caller steps it (`step_once`)."""
+        if self._model is None:
+            raise Bug(f"port {self.name}: its model is not in this process")
+        self._model.load(table)
+        self._replaced = True
+
+    def step_once(self) -> int:
+        """Step the model once; returns the number of frames and descriptors moved."""
+        return 0 if self._model is None else self._model.step()
+
     def wire_finished(self) -> bool:
         wire = self._config.wire
-        if wire is None or (wire.replay is None and wire.flows is None):
+        if not self._replaced and (wire is None or (wire.replay is None and wire.flows is None)):
             return True  # no traffic arrives
         if self._model is not None:
             return self._model.finished

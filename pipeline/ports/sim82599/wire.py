@@ -99,7 +99,7 @@ def from_replay(path: str, repeat: int = 1) -> FrameTable:
     if not len(capture):
         raise CaptureError(f"{path}: holds no packet, so there is nothing to replay")
     order = array("I", range(len(capture)))
-    return _table(capture.frames, order, len(order) * repeat, capture.remark())
+    return table_of(capture.frames, order, len(order) * repeat, capture.remark())
 
 
 def from_flows(flows: FlowsConfig, destination: bytes, source: bytes = SENDER_MAC) -> FrameTable:
@@ -121,12 +121,13 @@ def from_flows(flows: FlowsConfig, destination: bytes, source: bytes = SENDER_MA
         for number in range(flows.count):
             pair = number, pattern[(number + shift) % len(pattern)]
             order.append(indices.setdefault(pair, len(indices)))
-    return _table((makers[number].frame(size) for number, size in indices), order, flows.packets)
+    return table_of((makers[number].frame(size) for number, size in indices), order, flows.packets)
 
 
-def _table(
+def table_of(
     frames: Iterable[bytes | memoryview], order: array[int], total: int, remark: str | None = None
 ) -> FrameTable:
+    """The table of `frames`, in which `total` are sent in `order`; short frames are padded."""
     pieces: list[bytes | memoryview] = []
     offsets, lengths = array("Q"), array("I")
     at = padded = oversize = 0

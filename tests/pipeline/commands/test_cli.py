@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from ringline.pipeline.commands import cli, run
-from ringline.pipeline.telemetry.version import version
 from ringline.shm import errors
+from ringline.shm.version import version
 
 DATA = Path(__file__).parents[2] / "data"
 MIXED = DATA / "mixed.pcap"
@@ -278,6 +278,70 @@ def test_a_finite_replay_ends_by_itself_with_a_report(
     assert wan["received"]["packets"] == wan["forwarded"] + lost + wan["in_flight"]
     assert not any(told["balance"].values())
     assert told["buffers"]["free"] == sum(told["buffers"].values())
+
+
+FLAWED = """
+import os, time
+
+class Raises:
+    def process(self, batch):
+        batch[0].verdict = 0
+        raise ValueError("never")
+
+class Drops:
+    def process(self, batch):
+        pass
+
+class Dies:
+    def process(self, batch):
+        time.sleep(0.6)
+        os._exit(1)
+"""
+FINITE = "{ flows = { count = 4, packets = 100 } }"
+
+
+@pytest.mark.parametrize(("plugin", "code"), [("Raises", 6), ("Drops", 0)])
+def test_strict_makes_errors_and_lost_packets_an_exit_code(
+    write: Callable[..., Path], tmp_path: Path, plugin: str, code: int
+) -> None:
+    (tmp_path / "flawed.py").write_text(FLAWED)
+    report = tmp_path / "report.json"
+    path = write(FINITE, plugin=f"./flawed.py:{plugin}")
+    strict = ringline("run", str(path), "--strict", "--report", str(report))
+    assert strict.returncode == code, strict.stderr
+    told = json.loads(report.read_text())["exit"]
+    assert told["code"] == code
+    well = code == 0
+    assert ("all well" in strict.stdout) == ("all well" in told["reason"]) == well
+    if not well:
+        assert "100 plugin errors, 100 packets lost" in told["reason"]
+        lenient = ringline("run", str(path))
+        assert lenient.returncode == 0
+        assert "100 plugin errors, 100 packets lost" in lenient.stdout
+        trace = [line for line in lenient.stderr.splitlines() if line.startswith("ringline:   ")]
+        assert [line.split('", ')[-1] for line in trace] == [
+            "line 7, in process",
+            'ringline:     raise ValueError("never")',
+        ]
+
+
+def test_a_queue_that_is_given_up_while_the_run_drains_is_exit_code_4(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "flawed.py").write_text(FLAWED)
+    path = write(SLOW, plugin="./flawed.py:Dies")
+    text = path.read_text().replace(
+        "[driver]", "restart = { intensity = 1, period = 30.0 }\n[driver]"
+    )
+    path.write_text(text)
+    report = tmp_path / "report.json"
+    done = ringline("run", str(path), "--for", "0.3", "--report", str(report))
+    assert done.returncode == 4, done.stderr
+    assert "queue 0 was given up" in done.stderr
+    assert "all well" not in done.stdout
+    told = json.loads(report.read_text())
+    assert told["exit"]["code"] == 4
+    assert told["workers"][0]["state"] == "given up"
 
 
 @pytest.mark.slow

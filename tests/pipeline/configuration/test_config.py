@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ringline.pipeline.configuration import builtin, schema
 from ringline.pipeline.configuration import config as c
-from ringline.pipeline.configuration import schema
+from ringline.pipeline.configuration.machine_checks import shared_memory
+from ringline.pipeline.supervisor.instance import Instance
 from ringline.shm.errors import Bug, ConfigurationError
+from ringline.shm.segments import segments_of
+from ringline.workers.captures.captures import CaptureWriter
 
 WHOLE = """
 name = "edge"
@@ -41,6 +46,7 @@ restart = { intensity = 2, period = 1.5 }
 plugin = "./mine.py:Probe"
 blanks = 64
 debug = true
+silence = 2
 [driver]
 idle = "busy"
 deep_sleep_us = 0
@@ -94,6 +100,7 @@ def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
     assert found.worker(1).options == {}, "inherited the options of another plugin"
     assert found.worker(1).blanks == 64
     assert found.worker(1).debug
+    assert [found.worker(queue).silence for queue in range(2)] == [1.0, 2.0]
     assert found.worker(1).cpu == 0
     assert found.restart == c.RestartConfig(2, 1.5)
     assert found.driver == c.DriverConfig(None, "busy", 0)
@@ -104,7 +111,7 @@ def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
 def test_children_get_the_same_configuration(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "edge.toml").write_text(WHOLE)
-    for found in (schema.load(tmp_path / "edge.toml"), schema.builtin()):
+    for found in (schema.load(tmp_path / "edge.toml"), builtin.builtin()):
         assert c.Config.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
@@ -115,8 +122,36 @@ def test_a_message_that_is_no_configuration_is_a_bug() -> None:
             c.Config.from_json(message)
 
 
+def test_the_builtin_configuration_fits_into_the_shared_memory_of_a_container(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Docker gives 64 MB, whatever the number of CPUs."""
+    monkeypatch.setattr(builtin, "usable_cpus", lambda: set(range(12)))
+    for room, queues in ((64 << 20, 5), (1 << 30, 11), (0, 1)):
+        monkeypatch.setattr(builtin, "free_shared_memory", lambda room=room: room)
+        found = builtin.builtin()
+        assert found.queues == len(found.workers) == queues
+        assert shared_memory(found) <= room or queues == 1
+
+
+def test_the_memory_that_an_instance_takes_is_not_underestimated(
+    instance: Callable[[], str],
+) -> None:
+    config = c.Config(
+        name=instance(),
+        memory=c.MemoryConfig(hugepages="off"),
+        ports=(c.PortConfig("wan", "sim:82599", queues=2),),
+        workers=(c.WorkerConfig(),) * 2,
+    )
+    with Instance(config, lambda address: None) as made:
+        for queue in range(2):
+            made.new_rings(queue, 1)
+        taken = sum(os.stat(path).st_blocks * 512 for path in segments_of(config.name))
+    assert taken <= shared_memory(config)
+
+
 def test_the_builtin_configuration_runs_anywhere() -> None:
-    found = schema.builtin()
+    found = builtin.builtin()
     assert found.queues == max(1, min(16, len(os.sched_getaffinity(0)) - 1))
     assert [port.device for port in found.ports] == ["sim:82599"]
     assert found.ports[0].wire is not None
@@ -279,7 +314,7 @@ def test_too_few_buffers_are_refused_with_the_sum(problems_of: Any) -> None:
 
 
 def test_auto_covers_the_sum(problems_of: Any) -> None:
-    found = schema.builtin()
+    found = builtin.builtin()
     assert found.buffers == sum(number for _, number in found.needed_buffers())
 
 
@@ -342,13 +377,18 @@ def test_the_replayed_capture_is_never_the_record(problems_of: Any, tmp_path: Pa
     assert "is replayed" in problem
 
 
-def test_only_a_capture_is_replaced_by_a_recording(problems_of: Any, tmp_path: Path) -> None:
+def test_only_our_capture_is_replaced_by_a_recording(problems_of: Any, tmp_path: Path) -> None:
     text = port('wire = { record = "NAME" }')
     (tmp_path / "notes.txt").write_text("of great value\n")
+    (tmp_path / "foreign.pcap").write_bytes((DATA / "mixed.pcap").read_bytes())
     os.mkfifo(tmp_path / "pipe")
     for name, told in (
-        ("edge.toml", "exists and is not a capture"),  # the configuration itself
-        ("notes.txt", "exists and is not a capture"),
+        (
+            "edge.toml",
+            "exists and is not a capture that ringline wrote",
+        ),  # the configuration itself
+        ("notes.txt", "exists and is not a capture that ringline wrote"),
+        ("foreign.pcap", "exists and is not a capture that ringline wrote"),
         ("pipe", "is a pipe or a socket"),
         ("x" * 300, "cannot be written: File name too long"),
         ("~nobody-at-all/out.pcap", "there is no folder"),
@@ -356,7 +396,8 @@ def test_only_a_capture_is_replaced_by_a_recording(problems_of: Any, tmp_path: P
         (problem,) = problems_of(text.replace("NAME", name))
         assert problem.startswith("port.wan.wire.record: ")
         assert told in problem
-    (tmp_path / "old.pcap").write_bytes((DATA / "mixed.pcap").read_bytes()[:100])
+    with CaptureWriter(tmp_path / "old.pcap") as writer:
+        writer.write(bytes(60))
     (tmp_path / "empty").touch()
     for name in ("old.pcap", "empty", "/dev/null"):
         assert problems_of(text.replace("NAME", name)) == []
@@ -368,6 +409,7 @@ def test_no_two_ports_use_one_file(problems_of: Any, tmp_path: Path) -> None:
     (problem,) = problems_of(port('wire = { replay = "a.pcap" }') + lan)
     assert problem.startswith("port.lan.wire.record: ")
     assert "is replayed" in problem
+    (tmp_path / "a.pcap").unlink()  # ringline did not write it
     (tmp_path / "folder").mkdir()
     (problem,) = problems_of(port('wire = { record = "folder/../a.pcap" }') + lan)
     assert problem.startswith("port.wan.wire.record: port lan records to ")

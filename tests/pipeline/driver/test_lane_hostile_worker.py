@@ -5,31 +5,39 @@ from __future__ import annotations
 import pytest
 
 from ringline.pipeline._pipeline import lib
+from ringline.shm import counters
+from ringline.shm.refusals import CAUSES
 
 from .lane_harness import BUFFERS, DROP, QUEUES, Harness
 
 
 @pytest.mark.parametrize(
-    ("change", "freed"),
+    ("change", "cause"),
     [
-        ({"buffer": BUFFERS}, False),
-        ({"buffer": 0xFFFFFFFF}, False),
-        ({"offset": 2240, "length": 64}, True),
-        ({"offset": 2200, "length": 64}, True),
-        ({"offset": 2240 - 63, "length": 64}, True),  # ends one byte behind the buffer
-        ({"offset": 2240 - 63, "length": 64, "flags": lib.RL_FLAG_VLAN}, True),
-        ({"offset": 0xFFFF, "length": 0xFFFF}, True),
-        ({"offset": 0xFFF0, "length": 64}, True),  # the end overflows 16 bits and looks valid
-        ({"length": 0}, True),
-        ({"length": 16}, True),
-        ({"length": 1519, "offset": 192}, True),
-        ({"length": 1515, "offset": 192, "flags": lib.RL_FLAG_VLAN}, True),  # 1519 with the tag
-        ({"port": 2}, True),
-        ({"port": 253}, True),
+        ({"buffer": BUFFERS}, "not_held"),
+        ({"buffer": 0xFFFFFFFF}, "not_held"),
+        ({"offset": 2240, "length": 64}, "outside_buffer"),
+        ({"offset": 2200, "length": 64}, "outside_buffer"),
+        ({"offset": 2240 - 63, "length": 64}, "outside_buffer"),  # ends one byte behind the buffer
+        ({"offset": 2240 - 63, "length": 64, "flags": lib.RL_FLAG_VLAN}, "outside_buffer"),
+        ({"offset": 0xFFFF, "length": 0xFFFF}, "too_long"),
+        (
+            {"offset": 0xFFF0, "length": 64},
+            "outside_buffer",
+        ),  # the end overflows 16 bits and looks valid
+        ({"length": 0}, "too_short"),
+        ({"length": 16}, "too_short"),
+        ({"length": 1519, "offset": 192}, "too_long"),
+        (
+            {"length": 1515, "offset": 192, "flags": lib.RL_FLAG_VLAN},
+            "too_long",
+        ),  # 1519 with the tag
+        ({"port": 2}, "no_port"),
+        ({"port": 253}, "no_port"),
     ],
 )
 def test_an_invalid_reference_is_counted_and_refused(
-    harness: Harness, change: dict[str, int], freed: bool
+    harness: Harness, change: dict[str, int], cause: str
 ) -> None:
     harness.ports[0].arrive(0, 1)
     harness.run_pass()
@@ -37,7 +45,10 @@ def test_an_invalid_reference_is_counted_and_refused(
     worker.pop()
     worker.push(**{**worker.held[0], "port": 1, **change})
     harness.run_pass(2)
+    freed = cause != "not_held"
     assert harness.books.slots[0].bad_reference == 1
+    refused = counters.read(harness.books.slots[0].refusals)
+    assert refused == {name: int(name == cause) for name in CAUSES}
     assert harness.queue(0, 0).drop_bad_reference == int(freed)
     assert harness.lane.in_flight == int(not freed)
     assert not harness.ports[1].sent

@@ -241,6 +241,54 @@ def test_a_closed_loop_wire_waits_for_descriptors_and_drops_nothing() -> None:
         assert {name: n for name, n in wire.items() if name.startswith("dropped") and n} == {}
 
 
+def serve_queue_1(driver: Bare82599, enough: int, seconds: float) -> int:
+    """Take frames from queue 1 alone until they are `enough` or `seconds` have passed."""
+    taken, until = 0, time.monotonic() + seconds
+    while taken < enough and time.monotonic() < until:
+        driver.sim.step()
+        taken += len(driver.receive(1))
+    return taken
+
+
+@pytest.mark.parametrize("repeat", [0, 1000])
+def test_a_wire_without_end_passes_by_a_queue_that_stays_full(repeat: int) -> None:
+    """All frames of a wire with an end must arrive, so it waits."""
+    with Bare82599() as driver:
+        driver.bring_up(2)
+        sources = [packet("10.0.0.1", "10.0.0.2", UDP, (n, 9)) for n in range(64)]
+        driver.sim.load(table(sources, repeat=repeat))
+        enough = 20 * RING
+        if repeat:
+            assert serve_queue_1(driver, enough, 0.05) < enough
+        else:
+            assert serve_queue_1(driver, enough, 30.0) >= enough
+        waiting = driver.sim.step()
+        assert waiting == 0 or not repeat
+        assert len(driver.receive(0)) == RING - 1
+        again, until = 0, time.monotonic() + 30.0
+        while not again and time.monotonic() < until:
+            driver.sim.step()
+            driver.receive(1)
+            again = len(driver.receive(0))
+        assert again, "it is served again"
+        wire = driver.sim.wire()
+        assert wire["offered"] == wire["delivered"]
+        assert driver.sim.faults() == []
+
+
+def test_a_wire_that_passes_by_all_queues_moves_nothing() -> None:
+    with Bare82599() as driver:
+        driver.bring_up(2)
+        driver.sim.load(
+            table([packet("10.0.0.1", "10.0.0.2", UDP, (n, 9)) for n in range(64)], repeat=0)
+        )
+        until = time.monotonic() + 0.02
+        while time.monotonic() < until:
+            driver.sim.step()
+        assert driver.sim.step() == 0
+        assert driver.sim.wire()["delivered"] == 2 * (RING - 1)
+
+
 def wait_finished(driver: Bare82599, held: int = 0) -> None:
     until = time.monotonic() + 5
     while not driver.sim.finished and time.monotonic() < until:

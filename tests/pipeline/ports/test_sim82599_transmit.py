@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import struct
 from pathlib import Path
 
@@ -259,3 +260,26 @@ def test_transmit_needs_no_source_and_receive_no_record() -> None:
         driver.send(FRAME)
         driver.sim.load(table([FRAME]))
         assert driver.sim.step() == 2
+
+
+def test_a_disk_that_fills_up_keeps_as_many_whole_frames_as_fit(tmp_path: Path) -> None:
+    """The first write of the record stops at the limit; the model must find the frames in it."""
+    path = tmp_path / "out.pcap"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    frames = [ethernet(bytes([number]) * (50 + number)) for number in range(RING - 1)]
+    with Bare82599() as driver:
+        driver.bring_up()
+        driver.sim.record(str(path))
+        limit = 24 + sum(16 + max(60, len(frame)) for frame in frames[:20]) + 30
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            for frame in frames:
+                driver.send(frame)
+            driver.sim.step()
+            driver.sim.flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert driver.sim.wire()["recorded"] == 20
+        assert "recording ended after 20 of " in (driver.sim.record_error or "")
+    kept = [bytes(frame) for frame in read_capture(path).frames]
+    assert kept == [frame.ljust(60, b"\0") for frame in frames[:20]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import time
 
 import pytest
@@ -46,8 +47,24 @@ def test_it_waits_for_the_first_deadline() -> None:
         loop.turn([start])
 
 
+def test_a_turn_tells_for_how_long_this_process_was_stopped() -> None:
+    with Loop() as loop:
+        stopper = subprocess.Popen(
+            [
+                "sh",
+                "-c",
+                f"sleep 0.1; kill -STOP {os.getpid()}; sleep 0.5; kill -CONT {os.getpid()}",
+            ]
+        )
+        try:
+            late = loop.turn([time.monotonic() + 0.2])
+        finally:
+            stopper.wait(30)
+        assert late > 0.2
+
+
 def test_signals_come_in_order_with_everything_else() -> None:
-    received: list[signal.Signals] = []
+    received: list[int] = []
     with Loop() as loop:
         loop.on_signal(received.append)
         os.kill(os.getpid(), signal.SIGTERM)

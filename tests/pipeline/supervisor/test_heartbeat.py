@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 
 from ringline.pipeline.configuration.config import Config
+from ringline.pipeline.configuration.deadlines import WORKER_SILENCE
 from ringline.pipeline.supervisor.children import Children
 from ringline.pipeline.supervisor.heartbeat import Heartbeat
 from ringline.pipeline.supervisor.run_states import RunState, Stage
@@ -18,7 +19,9 @@ def test_silence_counts_only_while_the_supervisor_runs() -> None:
     heartbeat = heartbeat.check(7, 100.25, 0.3)
     assert heartbeat.silence == pytest.approx(0.25)
     heartbeat = heartbeat.check(7, 200.0, 0.3)
-    assert heartbeat.silence == pytest.approx(0.55), "time without a check counted in full"
+    assert heartbeat.silence == pytest.approx(0.25), "time without a check counted"
+    heartbeat = heartbeat.check(7, 200.25, 0.3)
+    assert heartbeat.silence == pytest.approx(0.5)
     assert heartbeat.check(8, 200.1, 0.3).silence == 0.0
 
 
@@ -38,9 +41,9 @@ class SilentChildren:
 
 
 def test_a_pause_of_the_machine_ends_no_child() -> None:
-    """One late check adds less than the timeout; checks on schedule add all the time."""
-    timeout, children = 1.0, SilentChildren()
-    supervisor = Supervisor(Config(), heartbeat_timeout=timeout)
+    """A late check adds nothing; checks on schedule add all the time."""
+    timeout, children = WORKER_SILENCE, SilentChildren()
+    supervisor = Supervisor(Config())
     supervisor._run = RunState(stage=Stage.RUNNING)
     supervisor._children = cast("Children", children)
     supervisor._check_at = now = 100.0
@@ -53,4 +56,6 @@ def test_a_pause_of_the_machine_ends_no_child() -> None:
     after = children.silence
     supervisor._check_heartbeats(supervisor._check_at)
     assert children.silence - after == pytest.approx(before)
+    for _ in range(3):
+        supervisor._check_heartbeats(supervisor._check_at)
     assert children.silence > timeout, "a child that is silent on schedule is found"

@@ -158,6 +158,9 @@ def test_sums_equal_those_of_the_report(idle: Idle) -> None:
         queue = str(worker["queue"])
         for reason, number in worker["errors"].items():
             assert total(found["ringline_worker_errors"], worker=queue, reason=reason) == number
+        for cause, number in worker["bad_references"].items():
+            refused = total(found["ringline_worker_bad_references"], worker=queue, cause=cause)
+            assert refused == number
         packets = total(found["ringline_worker_packets"], worker=queue)
         assert packets == worker["counters"]["packets"]
 
@@ -268,9 +271,9 @@ def hostile(instance: Callable[[], str]) -> Iterator[Idle]:
 
 
 def test_two_rows_with_one_label_are_one_sample(idle: Idle) -> None:
-    idle.plugin(0).table("top", "flow", ["n"], 4).write([("a\n", [1]), ("a\r", [2])])
+    idle.plugin(0).table("top", "flow", ["n"], 4).write([("a\n", [1]), ("a\\n", [2])])
     found = families(exposition(idle))
-    assert total(found["ringline_plugin_table"], row="a\N{REPLACEMENT CHARACTER}") == 1
+    assert total(found["ringline_plugin_table"], row="a\\n") == 1
 
 
 def test_two_columns_of_one_name_are_no_table(idle: Idle) -> None:
@@ -294,6 +297,13 @@ def test_other_paths_and_methods_have_the_right_status(url: str) -> None:
     [
         (b"HEAD /metrics HTTP/1.1\r\n\r\n", b"200"),
         (b"GET /metrics HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET /metrics/?x=/y HTTP/1.1\r\n\r\n", b"200"),
+        (b"GET http://127.0.0.1:9464/metrics HTTP/1.1\r\n\r\n", b"200"),
+        (b"GET HTTP://host/metrics?x HTTP/1.1\r\n\r\n", b"200"),
+        (b"GET http://host HTTP/1.1\r\n\r\n", b"200"),
+        (b"GET http://host/other HTTP/1.1\r\n\r\n", b"404"),
+        (b"GET http:///metrics HTTP/1.1\r\n\r\n", b"200"),
+        (b"\r\nGET /metrics HTTP/1.1\r\n\r\n", b"200"),
         (b"GET /metrics\r\n\r\n", b"400"),
         (b"\x16\x03\x01 TLS \r\n\r\n", b"400"),
         (

@@ -22,6 +22,9 @@ from ringline.shm.errors import BooksError, EnvironmentLacks, UsageError
 
 from ..idle_instance import Idle, idle_instance
 
+# How a report begins; nothing else in it says what it is.
+OLDER = '{\n  "ringline": "0.1.0",\n  "name": "edge",\n  "state": "ended",\n'
+
 
 @pytest.fixture
 def idle(instance: Callable[[], str]) -> Iterator[Idle]:
@@ -119,6 +122,9 @@ def test_the_report_has_the_exit_code_and_its_reason(idle: Idle) -> None:
     assert [worker["report"] for worker in well["workers"]] == [{}, {"flows": 3}]
     assert "ended" in well
     assert "taken" not in well
+    idle.sources.workers[0].restarts = 2
+    flawed = of_a_run(idle.take(), None, {})
+    assert flawed["exit"] == {"code": 0, "reason": "2 restarts"}
     ill = of_a_run(idle.take(), BooksError("off by 3"), {})
     assert ill["exit"] == {"code": 5, "reason": "off by 3"}
 
@@ -152,10 +158,10 @@ def test_a_snapshot_travels_as_json(idle: Idle) -> None:
 
 def test_the_report_replaces_an_older_one_as_a_whole(tmp_path: Path) -> None:
     new, old = tmp_path / "new.json", tmp_path / "old.json"
-    old.write_text('{"older": "and much longer"}' * 100)
+    old.write_text(OLDER + "and much longer" * 100)
     for path in (new, old):
         file = ReportFile(str(path))
-        assert old.read_text().startswith('{"older'), "an older report was lost before the new one"
+        assert old.read_text().startswith(OLDER), "an older report was lost before the new one"
         file.write({"name": "edge"})
         file.close()
         assert json.loads(path.read_text()) == {"name": "edge"}
@@ -163,11 +169,11 @@ def test_the_report_replaces_an_older_one_as_a_whole(tmp_path: Path) -> None:
 
 def test_no_report_leaves_no_file_and_an_older_one_alone(tmp_path: Path) -> None:
     new, old = tmp_path / "new.json", tmp_path / "old.json"
-    old.write_text("{}")
+    old.write_text(OLDER)
     for path in (new, old):
         ReportFile(str(path)).close()
     assert not new.exists()
-    assert old.read_text() == "{}"
+    assert old.read_text() == OLDER
 
 
 def test_a_report_may_go_to_a_pipe() -> None:
@@ -186,18 +192,55 @@ def test_an_unwritable_report_is_refused_with_its_path(tmp_path: Path) -> None:
             ReportFile(str(path))
 
 
-def test_what_is_no_report_is_not_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "edge.toml"  # as in `run --report edge.toml`
-    path.write_text('name = "edge"\n')
-    with pytest.raises(UsageError, match=r"edge\.toml: it exists and is not a report"):
+@pytest.mark.parametrize(
+    "content",
+    [
+        'name = "edge"\n',  # as in `run --report edge.toml`
+        '{"name": "my-package", "dependencies": {"left-pad": "1"}}',
+        '{"ringline": {"version": "0.1.0"}}',
+        "{\\rtf1 my thesis}",
+        "{",
+        " " + OLDER,
+    ],
+)
+def test_what_is_no_report_is_not_replaced(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "file"
+    path.write_text(content)
+    with pytest.raises(UsageError, match="it exists and is not a report of ringline; remove it"):
         ReportFile(str(path))
-    assert path.read_text() == 'name = "edge"\n'
+    assert path.read_text() == content
+
+
+def test_a_report_is_replaced_by_the_next(idle: Idle, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    for _ in range(2):
+        file = ReportFile(str(path))
+        file.write(of_a_run(idle.take(), None, {}))
+        file.close()
+    path.write_text("")
+    ReportFile(str(path)).close()  # as mktemp makes it
+    path.write_text(json.dumps(lay_out(idle.take())))
+    ReportFile(str(path)).close()  # as `status --json` makes it
 
 
 def test_a_pipe_without_a_reader_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="No such device or address"):
         ReportFile(str(tmp_path / "pipe"))
+
+
+def test_a_pipe_whose_reader_does_not_read_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringline.pipeline.telemetry.report.READER_SECONDS", 0.1)
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    file = ReportFile(str(path))
+    with pytest.raises(EnvironmentLacks, match="nobody reads it"):
+        file.write({"name": "edge" * 100_000})
+    file.close()
+    os.close(reader)
 
 
 def test_a_full_disk_does_not_destroy_an_older_report(
@@ -208,13 +251,13 @@ def test_a_full_disk_does_not_destroy_an_older_report(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     path = tmp_path / "old.json"
-    path.write_text('{"older": 1}')
+    path.write_text(OLDER)
     file = ReportFile(str(path))
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(EnvironmentLacks, match="No space left"):
         file.write({"name": "edge" * 100})
     file.close()
-    assert path.read_text() == '{"older": 1}'
+    assert path.read_text() == OLDER
 
 
 def test_a_full_disk_is_told() -> None:

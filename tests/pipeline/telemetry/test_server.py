@@ -85,6 +85,23 @@ def test_every_client_ends_at_its_deadline(
     assert silent.recv(10) == b""
 
 
+def test_an_answer_that_fails_ends_only_its_client(server: Server, connect: Connect) -> None:
+    failed: list[Exception] = []
+    server.on_failure = failed.append
+
+    def respond(request: bytes, complete: bool) -> bytes | None:
+        return bytes([1 // (b"bad" not in request)]) if request else None
+
+    server._respond = respond
+    bad, good = connect(), connect()
+    bad.sendall(b"bad")
+    good.sendall(b"good")
+    turns(server)
+    assert bad.recv(10) == b""
+    assert good.recv(10) == b"\1"
+    assert [type(error) for error in failed] == [ZeroDivisionError]
+
+
 def test_silent_clients_give_way_to_others(server: Server, connect: Connect) -> None:
     silent = [connect() for _ in range(2 * CLIENTS)]
     turns(server)

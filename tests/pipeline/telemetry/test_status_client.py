@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -14,10 +15,13 @@ import pytest
 from ringline.pipeline.telemetry import status_client, status_socket
 from ringline.pipeline.telemetry.server import Server
 from ringline.pipeline.telemetry.status_client import ask, running
-from ringline.pipeline.telemetry.status_socket import StatusServer
+from ringline.pipeline.telemetry.status_socket import StatusServer, checked_address, locked
+from ringline.shm._shm import lib
 from ringline.shm.errors import EnvironmentLacks, UsageError
+from ringline.shm.segments import Segment, segments_of
 
 from ..idle_instance import Idle, idle_instance, served
+from .test_status_socket import leave_socket
 
 
 @pytest.fixture
@@ -61,6 +65,55 @@ def test_a_wrong_name_is_answered_with_the_names_that_run(idle: Idle, folder: Pa
         )
         assert "core, edge; name one" in refused(lambda: ask(None, [folder]))
         assert sorted(running([folder])) == ["core", "edge"]
+
+
+def test_only_the_living_are_listed(idle: Idle, folder: Path) -> None:
+    leave_socket(folder / "old.sock")
+    with served(StatusServer("edge", idle.take, folder)):
+        assert "no instance nope runs here (running: edge)" in refused(
+            lambda: ask("nope", [folder])
+        )
+        assert ask(None, [folder]).state == "running"
+        leave_socket(folder / "old.sock")
+        assert list(running([folder])) == ["edge"]
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("asked", [None, "dead"])
+def test_what_the_dead_left_is_removed(
+    folder: Path, instance: Callable[[], str], asked: str | None
+) -> None:
+    name = instance()
+    leave_segment(name)
+    leave_socket(folder / f"{name}.sock")
+    what = "no instance runs here" if asked is None else f"no instance {name} runs here"
+    assert what in refused(lambda: ask(asked and name, [folder]))
+    assert list(folder.iterdir()) == []
+    assert segments_of(name) == []
+
+
+def test_memory_that_a_card_may_write_stays(folder: Path, instance: Callable[[], str]) -> None:
+    name = instance()
+    leave_segment(name, "0000:03:00.0")
+    leave_socket(folder / f"{name}.sock")
+    assert f"no instance {name} runs here; `ringline run`" in refused(lambda: ask(name, [folder]))
+    assert running([folder]) == {}
+    (path,) = segments_of(name)
+    os.unlink(path)
+
+
+def test_a_socket_that_is_made_at_this_moment_stays(folder: Path) -> None:
+    """The other process has bound its socket and does not listen yet, under its lock."""
+    leave_socket(folder / "edge.sock")
+    with checked_address(folder / "edge.sock") as address, locked(address) as alone:
+        assert alone
+        assert running([folder]) == {}
+        assert (folder / "edge.sock").exists()
+
+
+def leave_segment(name: str, *pci: str) -> None:
+    segment = Segment.create(name, "descriptors", 9000, kind=lib.RL_SEGMENT_DESCRIPTORS, pci=pci)
+    segment.close()
 
 
 def test_a_silent_instance_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,18 @@ def refused(function: Callable[[], object]) -> str:
     return str(caught.value)
 
 
+def leave_socket(path: Path) -> None:
+    """Make a socket that nobody serves, as a killed instance leaves it."""
+    here = Path.cwd()
+    os.chdir(path.parent)
+    try:
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(path.name)
+        path.chmod(0o600)
+    finally:
+        os.chdir(here)
+
+
 def test_socket_and_folder_are_the_owners(idle: Idle, folder: Path) -> None:
     folder.parent.mkdir()
     before = os.umask(0)
@@ -67,19 +79,53 @@ def test_folder_of_another_user_is_refused(
     folder.mkdir(mode=0o755)
     os.chown(folder, 65534, -1)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert "belongs to another user" in refused(lambda: StatusServer("edge", idle.take, folder))
+    told = refused(lambda: StatusServer("edge", idle.take, folder))
+    assert f"{folder} belongs to user nobody; the status socket is not safe there" in told
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root is missing: only root can give a link away")
+def test_a_link_of_another_user_is_not_followed(idle: Idle, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    link = tmp_path / "ringline"
+    link.symlink_to(home)
+    StatusServer("edge", idle.take, link).close()  # our own link is safe
+    os.chown(link, 65534, -1, follow_symlinks=False)
+    assert "is a link of user nobody" in refused(lambda: StatusServer("edge", idle.take, link))
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root is missing: only root can give a socket away")
+def test_a_planted_socket_is_refused(idle: Idle, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    with served(StatusServer("edge", idle.take, folder)):
+        os.chown(folder / "edge.sock", 65534, -1)
+        told = "belongs to user nobody, so it is no status socket of ringline: remove it"
+        assert told in refused(lambda: ask("edge", [folder]))
+        assert told in refused(lambda: StatusServer("edge", idle.take, folder))
+
+
+def test_a_file_that_is_no_socket_stays(idle: Idle, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    file = folder / "edge.sock"
+    file.write_text("precious")
+    assert "is not a socket" in refused(lambda: StatusServer("edge", idle.take, folder))
+    assert "is not a socket" in refused(lambda: ask("edge", [folder]))
+    assert file.read_text() == "precious"
+
+
+def test_a_closing_server_leaves_its_successor_s_socket(idle: Idle, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    first = StatusServer("edge", idle.take, folder)
+    first.path.unlink()
+    with served(StatusServer("edge", idle.take, folder)):
+        first.close()
+        assert ask("edge", [folder]).state == "running"
 
 
 def test_stale_socket_is_replaced(idle: Idle, folder: Path) -> None:
     folder.mkdir(parents=True)
-    here = Path.cwd()
-    os.chdir(folder)
-    try:
-        with socket.socket(socket.AF_UNIX) as dead:
-            dead.bind("edge.sock")
-    finally:
-        os.chdir(here)
-    assert "does not run; it left" in refused(lambda: ask("edge", [folder]))
+    leave_socket(folder / "edge.sock")
     with served(StatusServer("edge", idle.take, folder)):
         assert ask("edge", [folder]).state == "running"
 

@@ -18,9 +18,13 @@ import pytest
 from rich.console import Console
 
 from ringline.pipeline.configuration.dataclass_json import to_json
+from ringline.pipeline.supervisor.outcome import given_up_error
+from ringline.pipeline.telemetry.flaws import flaws
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.terminal import display, table
-from ringline.shm.errors import BooksError
+from ringline.shm import counters
+from ringline.shm.errors import BooksError, GaveUp
+from ringline.workers.worker import Worker
 
 from ..idle_instance import Idle, idle_instance
 
@@ -94,11 +98,71 @@ def test_books_that_are_off_are_shown_everywhere(idle: Idle) -> None:
 def test_the_summary_has_the_sums_and_the_balance(pair: tuple[Snapshot, Snapshot]) -> None:
     told = table.summary(pair[1])
     assert "received 26,000,000 (1.56 GB), forwarded 24,000,000" in told
-    assert "sent 24,000,000; dropped: plugin 2,000,000" in told
+    assert "sent 24,000,000; dropped: plugin 2,000,000 (7.69 %)" in told
     assert "worker 1: 13,000,000 packets, restarts 3" in told
     assert "balance: 0 in all 10 equations" in told
-    assert "all well" in told
+    assert " s: 3 restarts\n" in told
     assert max(map(len, told.splitlines())) <= 80
+
+
+def test_all_is_well_only_when_it_was(idle: Idle) -> None:
+    block, counted = idle.books.queues[0], idle.instance.slots[0].counters
+    block.rx_packets, block.transmitted, block.drop_plugin = 100, 60, 40
+    assert flaws(idle.take()) == []
+    assert "s: all well\n" in table.summary(idle.take())
+    for where, name, words in (
+        (counted, "plugin_errors", "7 plugin errors"),
+        (counted, "verdict_errors", "7 verdict errors"),
+        (counted, "tick_errors", "7 tick errors"),
+        (idle.books.slots[1], "bad_reference", "7 reference errors"),
+        (idle.books.slots[1], "ring_faults", "7 ring errors"),
+        (block, "drop_plugin_error", "7 packets lost"),
+        (block, "drop_no_worker", "7 packets lost"),
+        (block, "drop_worker_lost", "7 packets lost"),
+        (idle.sources.workers[1], "restarts", "7 restarts"),
+    ):
+        setattr(where, name, 7)
+        assert flaws(idle.take()) == [words]
+        assert "all well" not in table.summary(idle.take())
+        setattr(where, name, 0)
+    idle.sources.ports[0].statistics = {"rx_missed": 1}
+    assert flaws(idle.take()) == ["1 packet lost"]
+    assert "dropped: missed 1 (0.99 %), plugin 40 (39.6 %)" in table.summary(idle.take())
+    idle.sources.ports[0].statistics = {}
+    idle.sources.workers[1].state = "given up"
+    assert flaws(idle.take()) == ["1 queue given up"]
+    assert "worker 1: 0 packets, given up" in table.summary(idle.take())
+    assert "queue 1 was given up" in str(given_up_error(idle.take()))
+
+
+def test_the_summary_of_a_bad_day_lists_everything_in_80_columns(idle: Idle) -> None:
+    block = idle.books.queues[0]
+    for name in counters.field_names("struct rl_queue_counters"):
+        if name.startswith("drop_"):
+            setattr(block, name, 10**9)
+    block.rx_packets = 10**11
+    idle.sources.ports[0].statistics = {
+        "rx_missed": 12,
+        "rx_oversize": 10**9,
+        "rx_undersize": 10**9,
+    }
+    slot = idle.instance.slots[0]
+    for name in ("plugin_errors", "verdict_errors", "tick_errors", "packets"):
+        setattr(slot.counters, name, 8_900_000_000)
+    idle.books.slots[0].latency[3], idle.books.slots[0].latency[12] = 98, 2
+    worker = Worker(slot, queue=0, ports=["wan"], options={})
+    for number in range(30):
+        worker.counter(f"a_counter_with_a_long_name_{number}").add(10**9)
+    idle.sources.workers[0].state = "given up"
+    idle.sources.workers[0].restarts = 4
+    told = table.summary(idle.take(), GaveUp("queue 0 was given up"))
+    assert max(map(len, told.splitlines())) <= 80
+    flat = " ".join(told.split())
+    assert "ended by an error, 1 queue given up, 4 restarts, 8,900,000,000 plugin errors" in flat
+    assert "missed 12 (< 0.01 %), oversize 1,000,000,000 (0.98 %)" in flat
+    assert "median latency < 0.512 us, p99 latency < 262 us" in flat
+    assert "errors: plugin 8,900,000,000, verdict 8,900,000,000, tick 8,900,000,000" in flat
+    assert "a_counter_with_a_long_name_19 1,000,000,000, and 10 more" in flat
 
 
 def test_the_summary_of_an_hour_fits(idle: Idle) -> None:
@@ -114,7 +178,8 @@ def test_the_summary_of_an_hour_fits(idle: Idle) -> None:
         counters={**worker.counters, "plugin_seconds": 410.0},
     )
     told = table.summary(dataclasses.replace(snapshot, workers=[worker]))
-    assert "100,000,000,000 packets, 4.1 ns in plugin, median latency < 67.1 ms" in told
+    assert "100,000,000,000 packets, 4.1 ns in plugin, median latency < 67.1 ms,\n" in told
+    assert "    p99 latency < 67.1 ms\n" in told
     assert max(map(len, told.splitlines())) <= 80
 
 

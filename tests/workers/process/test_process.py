@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ringline.shm._shm import lib
+from ringline.shm.signals import IGNORED_BY_CHILDREN
 from ringline.workers.process import exits, launch
 from ringline.workers.process.process import FAILING_PACKETS, FAILING_SECONDS, FailureDetector
 from ringline.workers.testing import ERROR
@@ -225,6 +225,42 @@ def test_a_batch_that_fails_is_counted_and_reported(
     assert worker.counters["forwarded"] == 3
 
 
+FAILING_TICK = """
+import json
+
+class Probe:
+    def setup(self, worker):
+        self.table = worker.table("who", "source", ["packets"], 8)
+        self.table.write([("good", [1])])
+
+    def process(self, batch):
+        batch.verdicts[:] = 0
+
+    def tick(self, worker):
+        self.table.write([("x", [1]), ("y", json.loads("["))])
+"""
+
+
+def test_a_tick_that_fails_is_counted_and_reported_with_its_traceback_once(
+    worker: WorkerHarness, plugin_file: PluginFile
+) -> None:
+    path = plugin_file(FAILING_TICK)
+    worker.serve(f"{path}:Probe")
+    told = worker.event("report")["plugin"]
+    assert told["error"].startswith(f"plugin {path}:Probe: tick failed: JSONDecodeError: ")
+    assert told["error"].endswith(f"({path}, line 13)")
+    assert told["trace"][:2] == [
+        f'  File "{path}", line 13, in tick',
+        '    self.table.write([("x", [1]), ("y", json.loads("["))])',
+    ]
+    assert worker.stop() == exits.STOPPED
+    reports = [event["plugin"] for event in worker.events if event["event"] == "report"]
+    assert len(reports) >= 2
+    assert sum("trace" in report for report in reports) == 1
+    assert worker.counters["tick_errors"] >= 2
+    assert worker.counters["plugin_errors"] == 0
+
+
 def test_a_worker_gives_up_when_every_packet_fails_for_a_while() -> None:
     detector, many = FailureDetector(0.0), FAILING_PACKETS
     assert not detector.only_failures(many, many, 1.0)
@@ -298,7 +334,7 @@ os._exit(0)
 def test_signals_to_the_process_group_do_not_end_it(worker: WorkerHarness) -> None:
     worker.serve(f"{MODULE}.drop:drop")
     assert worker.process is not None
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in IGNORED_BY_CHILDREN:
         worker.process.send_signal(number)
     worker.put([bytes(60)])
     assert len(worker.take(1)) == 1

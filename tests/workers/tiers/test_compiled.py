@@ -37,10 +37,10 @@ def refusal(path: str, name: str = "judge", **how: object) -> str:
     ("body", "words", "line"),
     [
         ("    return meta.prot", "Unknown attribute 'prot'", 8),
-        ("    return missing", "name 'missing' is not defined", 6),
+        ("    return missing", "name 'missing' is not defined", 8),
         ("    return frame + 'a'", "numba has no add(array(uint8, 1d, C), ", 8),
-        ("    meta.length = 4\n    return 0", "meta.length cannot be set; use resize", 6),
-        ("    meta.port = 4\n    return 0", "meta.port cannot be set", 6),
+        ("    meta.length = 4\n    return 0", "meta.length cannot be set; use resize", 8),
+        ("    meta.port = 4\n    return 0", "meta.port cannot be set", 8),
         (
             "    return field(frame, 0, 3)",
             "the size of a field must be a constant: 1, 2, 4, 6 or 8",
@@ -49,9 +49,9 @@ def refusal(path: str, name: str = "judge", **how: object) -> str:
         ("    return field(frame, 0, meta.length)", "the size of a field must be a constant", 8),
         ("    with open('x'):\n        pass\n    return 0", "nsupported", None),
         ("    if frame[0]:\n        return 1", "returns nothing on one of its paths", 6),
-        ("    pass", "returns nothing", 6),
-        ("    return frame[0] == 1", "returns True or False", 6),
-        ("    return 0.5", "returns float64", 6),
+        ("    pass", "returns nothing", 8),
+        ("    return frame[0] == 1", "returns True or False", 8),
+        ("    return 0.5", "returns float64", 8),
     ],
 )
 def test_a_compile_error_is_one_sentence_with_its_line(

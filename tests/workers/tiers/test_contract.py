@@ -120,3 +120,14 @@ def test_any_number_of_frames_comes_back(run: RunTier, tier: str) -> None:
         results = run(tier, *([0, 1, 2] * 100)[:n])
         assert len(results) == n
         assert [result.verdict for result in results] == ([0, DROP, 1] * 100)[:n]
+
+
+def test_a_test_fails_when_tick_raises() -> None:
+    class Judge:
+        def process(self, batch: object) -> None: ...
+
+        def tick(self, worker: object) -> None:
+            raise RuntimeError("tick broke")
+
+    with pytest.raises(RuntimeError, match="tick broke"):
+        run_plugin(Judge, [bytes(60)])

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ringline.pipeline.configuration.config import PortConfig
+from ringline.pipeline.ports.sim82599.capture_card import CaptureCard
 from ringline.shm.errors import EnvironmentLacks, PluginError
 from ringline.workers.captures.captures import CaptureError, read_capture, write_capture
 from ringline.workers.trials import checking, trial
+from ringline.workers.trials.arrivals import Arrived
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 MODULE = "ringline.workers.plugins"
 PluginFile = Callable[..., str]
 
 FRAMES = [bytes([0x02, n]) + bytes(4) + bytes([0x04, n]) + bytes(4 + n) for n in range(200)]
+
+
+def run(plugin: str, capture: str, *arguments: Any, **more: Any) -> trial.Summary:
+    """Run a trial with the frames of a capture, as a card delivers them."""
+    card = CaptureCard(read_capture(capture), PortConfig("port", "sim:82599"))
+    return trial.run(plugin, card, *arguments, **more)
 
 
 @pytest.fixture
@@ -31,7 +41,7 @@ def capture(tmp_path: Path) -> str:
 def test_a_trial_gives_frames_and_figures(capture: str, tmp_path: Path, name: str) -> None:
     out = tmp_path / "out.pcap"
     told: list[tuple[int, int]] = []
-    summary = trial.run(
+    summary = run(
         f"{MODULE}.mac_swap:{name}", capture, str(out), progress=lambda *n: told.append(n)
     )
     assert summary.counters["packets"] == summary.counters["forwarded"] == 200
@@ -47,14 +57,14 @@ def test_a_trial_gives_frames_and_figures(capture: str, tmp_path: Path, name: st
 
 
 def test_options_ports_and_blanks_are_those_of_a_worker(capture: str) -> None:
-    summary = trial.run(
+    summary = run(
         f"{MODULE}.forward:forward",
         capture,
         ports=["wan", "lan", "dmz"],
         options={"map": {"wan": "dmz"}},
     )
     assert summary.per_port == {"wan": 0, "lan": 0, "dmz": 200}
-    summary = trial.run(f"{MODULE}.drop:drop", capture, blanks=3)
+    summary = run(f"{MODULE}.drop:drop", capture, blanks=3)
     assert summary.counters["dropped"] == 200
 
 
@@ -84,7 +94,7 @@ def test_every_different_error_is_reported_once_with_its_frame(
     capture: str, plugin_file: PluginFile
 ) -> None:
     path = plugin_file(ODD.format(act="pass"))
-    summary = trial.run(f"{path}:picky", capture)
+    summary = run(f"{path}:picky", capture)
     assert [number for number, _ in summary.complaints] == [8, 10]
     assert "ValueError: seven" in summary.complaints[0][1]
     assert "neither the number of a port nor DROP" in summary.complaints[1][1]
@@ -104,36 +114,103 @@ def test_a_plugin_that_ends_or_hangs_is_placed_in_the_capture(
     capture: str, plugin_file: PluginFile, act: str, words: str
 ) -> None:
     with pytest.raises(PluginError) as caught:
-        trial.run(odd(plugin_file, act), capture, silence=1.0)
+        run(odd(plugin_file, act), capture, silence=1.0)
     assert words in str(caught.value)
     assert capture in str(caught.value)
 
 
 def test_output_of_a_plugin_does_not_disturb(capture: str, plugin_file: PluginFile) -> None:
-    summary = trial.run(odd(plugin_file, 'print("{}"); os.write(1, b"{}\\n")'), capture)
+    summary = run(odd(plugin_file, 'print("{}"); os.write(1, b"{}\\n")'), capture)
     assert summary.counters["forwarded"] == 200
 
 
 def test_bad_files_are_reported(capture: str, tmp_path: Path, plugin_file: PluginFile) -> None:
     plugin = odd(plugin_file)
-    with pytest.raises(CaptureError, match="there is no such capture file"):
-        trial.run(plugin, str(tmp_path / "nothing.pcap"))
     with pytest.raises(CaptureError, match="cannot be written"):
-        trial.run(plugin, capture, str(tmp_path / "no" / "folder.pcap"))
+        run(plugin, capture, str(tmp_path / "no" / "folder.pcap"))
     with pytest.raises(EnvironmentLacks, match="No space left"):
-        trial.run(plugin, capture, "/dev/full")
+        run(plugin, capture, "/dev/full")
     with pytest.raises(PluginError, match="has no 'Nothing'"):
-        trial.run(plugin.replace("Odd", "Nothing"), capture)
+        run(plugin.replace("Odd", "Nothing"), capture)
     with pytest.raises(PluginError, match="is not an option"):
-        trial.run(plugin, capture, options={"x": 1})
+        run(plugin, capture, options={"x": 1})
 
 
 def test_a_capture_without_a_packet_is_no_error(tmp_path: Path, plugin_file: PluginFile) -> None:
     path = tmp_path / "empty.pcap"
     write_capture(path, [])
-    summary = trial.run(odd(plugin_file), str(path))
+    summary = run(odd(plugin_file), str(path))
     assert summary.counters["packets"] == 0
     assert summary.nanoseconds_per_packet is None
+
+
+TICKS = """
+class Ticks:
+    def setup(self, worker):
+        self.seen = 0
+        self.table = worker.table("ticks", "after", ["packets"], 10)
+        self.rows = []
+
+    def process(self, batch):
+        for packet in batch:
+            self.seen += 1
+            packet.verdict = 0
+
+    def tick(self, worker):
+        self.rows.append((f"{len(self.rows)}", [self.seen]))
+        self.table.write(self.rows)
+        if self.seen == 5:
+            raise ValueError("five")
+"""
+
+
+def test_tick_is_called_by_the_times_of_the_frames(tmp_path: Path, plugin_file: PluginFile) -> None:
+    """Once for each second with frames, before the first frame after it, and at the end."""
+    path = tmp_path / "slow.pcap"
+    second = 1_000_000_000
+    times = [0, second // 2, second - 1, second, 3 * second, 4 * second - 1, 4 * second]
+    write_capture(path, FRAMES[: len(times)], times)
+    summary = run(plugin_file(TICKS) + ":Ticks", str(path))
+    assert summary.named["ticks"] == [["0", [3]], ["1", [4]], ["2", [6]], ["3", [7]]]
+    assert summary.complaints == []
+    write_capture(path, FRAMES[:9], [0] * 5 + [second] * 4)
+    summary = run(plugin_file(TICKS) + ":Ticks", str(path))
+    [(number, complaint)] = summary.complaints
+    assert number == 5
+    assert complaint.startswith("tick after this frame: ValueError: five (")
+    assert summary.forwarded == 9
+
+
+def test_an_index_out_of_range_is_an_error_when_it_is_checked(
+    capture: str, plugin_file: PluginFile
+) -> None:
+    path = plugin_file(
+        "from ringline.workers.api import packet_function\n\n\n@packet_function\n"
+        "def far(frame, meta):\n    return 0 if frame[3000] < 256 else 0\n"
+    )
+    summary = run(f"{path}:far", capture, debug=True)
+    assert summary.counters["plugin_errors"] == 200
+    assert "IndexError" in summary.complaints[0][1]
+    assert summary.forwarded == 0
+
+
+class Broken:
+    """Frames that end in an exception, as after a bug."""
+
+    path = "broken.pcap"
+    too_long = 0
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Iterator[Arrived]:
+        yield Arrived(1, 0, 0, 0, 0, bytes(60))
+        raise ZeroDivisionError("no more frames")
+
+
+def test_a_failure_of_the_source_is_raised(plugin_file: PluginFile) -> None:
+    with pytest.raises(ZeroDivisionError, match="no more frames"):
+        trial.run(odd(plugin_file), Broken())
 
 
 def test_a_correct_plugin_has_no_problems() -> None:
@@ -211,10 +288,10 @@ def test_processes_of_a_plugin_are_not_waited_for_and_not_left(
     if end:
         assert "ended the process (exit status 3)" in problems[0]
         with pytest.raises(PluginError, match=r"ended the process \(exit status 3\)"):
-            trial.run(f"{path}:MacSwapPackets", capture)
+            run(f"{path}:MacSwapPackets", capture)
     else:
         assert problems == []
-        assert trial.run(f"{path}:MacSwapPackets", capture).counters["forwarded"] == 200
+        assert run(f"{path}:MacSwapPackets", capture).counters["forwarded"] == 200
     until = time.monotonic() + 30
     while descendants():
         assert time.monotonic() < until, descendants()
@@ -225,3 +302,28 @@ def test_state_that_does_not_fit_the_slot_is_reported_before_the_start() -> None
     spec = f"{MODULE}.flow_stats:flow_stats"
     [problem] = checking.check(spec, {"slots": 1 << 17}, ["a"], state_bytes=1 << 20)
     assert "set a larger worker.state" in problem
+
+
+def test_a_tick_that_fails_is_an_error_of_the_trial(capture: str, plugin_file: PluginFile) -> None:
+    path = plugin_file(
+        """
+class Judge:
+    def setup(self, worker):
+        self.table = worker.table("who", "source", ["packets"], 8)
+        self.table.write([("good", [1])])
+
+    def process(self, batch):
+        for packet in batch:
+            packet.verdict = packet.port
+
+    def tick(self, worker):
+        self.table.write([("x", [1]), ("y", [-1])])
+"""
+    )
+    summary = trial.run(f"{path}:Judge", capture)
+    assert summary.counters["forwarded"] == 200
+    assert summary.counters["tick_errors"] >= 1
+    words = "tick failed: ValueError: a value of a table must be an integer, 0 to 2^64 - 1, not -1"
+    assert summary.complaints == [(0, f"{words} ({path}, line 12)")]
+    assert summary.trace[0] == f'  File "{path}", line 12, in tick'
+    assert summary.named["who"] == [["good", [1]]]

@@ -98,8 +98,10 @@ struct rl_sim_rx_queue {
     uint32_t tail;        /* read at the start of the step */
     uint32_t whole_bytes; /* longest frame for the fast path */
     uint32_t buffer_bytes;
-    uint64_t count;  /* delivered, not yet published: frames and bytes */
-    uint64_t missed; /* dropped with DROP_EN: no descriptor */
+    uint64_t count;   /* delivered, not yet published: frames and bytes */
+    uint64_t missed;  /* dropped with DROP_EN: no descriptor */
+    uint64_t full_at; /* ns; since then it is full and gets no descriptor; 0: it is not full */
+    uint8_t stalled;  /* full for so long that an endless closed-loop wire passes it by */
     uint8_t enabled;
     uint8_t wanted; /* last value written to ENABLE */
     uint8_t wait;   /* polls until it takes effect; 0: it has */
@@ -203,6 +205,7 @@ struct rl_sim {
     double rate_ns;    /* frames per nanosecond */
     uint64_t began;    /* ns; start of the open-loop wire; 0: not started */
     uint64_t arrived;  /* frames since then */
+    uint32_t passed;   /* frames for stalled queues in the present step */
     uint64_t stuck_at; /* ns; since then the closed-loop wire waits for a disabled queue */
     uint32_t *held;    /* the packet buffer: frames without a descriptor, in order */
     uint32_t held_first;

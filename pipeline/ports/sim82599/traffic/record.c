@@ -1,6 +1,6 @@
 /* Record transmitted frames to a pcap file: nanosecond time stamps, Ethernet. Records
- * are collected in a buffer. When a write fails, the file is truncated to complete
- * records, and recording ends. */
+ * are collected in a buffer. When a write fails, the file keeps the complete records
+ * that fit, and recording ends. */
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>
@@ -8,12 +8,14 @@
 #include "../chip/model.h"
 
 #define BUFFER (1u << 20)
+#define FILE_HEADER 24
 #define RECORD_HEADER 16
 
 int32_t rl_sim_record(struct rl_sim *sim, int32_t fd)
 {
-    /* Magic of nanosecond pcap, version 2.4, zone, accuracy, snapshot length, link type. */
-    const uint32_t header[6] = {0xa1b23c4d, 2u | 4u << 16, 0, 0, 65535, 1};
+    /* Magic of nanosecond pcap, version 2.4, zone, our mark "ring" in place of the accuracy
+     * (workers/captures/pcap.py), snapshot length, link type. */
+    const uint32_t header[6] = {0xa1b23c4d, 2u | 4u << 16, 0, 0x676e6972, 65535, 1};
     struct rl_sim_record *record = &sim->record;
     if (record->buffer == NULL)
         record->buffer = malloc(BUFFER);
@@ -26,16 +28,36 @@ int32_t rl_sim_record(struct rl_sim *sim, int32_t fd)
     return 0;
 }
 
-static void end_recording(struct rl_sim *sim, int error)
+/* The end of the complete records in the first `done` bytes of the buffer; adds their number
+ * to `*frames`. */
+static uint64_t end_of_records(const struct rl_sim_record *record, uint64_t done, uint64_t *frames)
+{
+    uint64_t end = record->written == 0 ? FILE_HEADER : 0;
+    if (end > done)
+        return 0;
+    while (end + RECORD_HEADER <= done) {
+        uint32_t length;
+        memcpy(&length, record->buffer + end + 8, sizeof length);
+        if (end + RECORD_HEADER + length > done)
+            break;
+        end += RECORD_HEADER + length;
+        (*frames)++;
+    }
+    return end;
+}
+
+/* A write has failed after `done` bytes of the buffer. */
+static void end_recording(struct rl_sim *sim, int error, uint64_t done)
 {
     struct rl_sim_record *record = &sim->record;
     struct rl_sim_wire *wire = &sim->card->wire;
+    uint64_t kept = 0;
+    off_t whole = (off_t)(record->written + end_of_records(record, done, &kept));
     rl_sim_publish(sim); /* before record_error: a reader sees the final counts with it */
     wire->record_error = (uint64_t)error;
-    wire->recorded -= record->frames;
+    wire->recorded -= record->frames - kept;
     int32_t fd = record->fd;
     record->fd = -1;
-    off_t whole = (off_t)record->written;
     if (lseek(fd, whole, SEEK_SET) < 0 || ftruncate(fd, whole) != 0)
         return; /* not a regular file, for instance a pipe */
 }
@@ -49,7 +71,7 @@ int32_t rl_sim_record_flush(struct rl_sim *sim)
         if (bytes >= 0)
             done += (uint64_t)bytes;
         else if (errno != EINTR)
-            end_recording(sim, errno);
+            end_recording(sim, errno, done);
     }
     if (record->fd >= 0) {
         record->written += record->used;

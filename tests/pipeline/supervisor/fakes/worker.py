@@ -14,6 +14,11 @@ The name of the plugin says what it does:
  chatters       sends `ready` and nonsense again and again
  reports        sends a report at its end
  stubborn       does not stop
+ tramples       overwrites its slot and is killed after `ready`, in generation 1
+ tramples_twice the same, in generation 2 too
+ confuses       the same, but with a directory that looks like one of a worker
+ swears         sends `failed` with control characters and 100 kB of text
+ digs           sends a report that is nested 500 times
 """
 
 from __future__ import annotations
@@ -23,8 +28,10 @@ import signal
 import sys
 import time
 
+from ringline.shm._shm import ffi
 from ringline.shm.clock import ticks
 from ringline.shm.control import Closed, Control
+from ringline.shm.errors import PluginError
 from ringline.shm.rings import RingPair
 from ringline.shm.slots import COUNTER, GAUGE, STATE, WorkerSlot
 
@@ -45,13 +52,28 @@ def serve(control: Control) -> int:
         return fail(control, "the plugin fails_setup raised KeyError in setup")
     if plugin == "dies_at_first":
         os.kill(os.getpid(), signal.SIGKILL)
-    lives = slot.lookup_or_add("lives", COUNTER)
-    state = slot.lookup_or_add("state", STATE, "uint64", 1, 8)
-    remembered = slot.lookup_or_add("remembered", GAUGE)
+    try:
+        lives = slot.lookup_or_add("lives", COUNTER)
+        state = slot.lookup_or_add("state", STATE, "uint64", 1, 8)
+        remembered = slot.lookup_or_add("remembered", GAUGE)
+    except PluginError as error:
+        return fail(control, str(error))
     put(slot, lives, word(slot, lives) + 1)
     put(slot, state, word(slot, state) + 1)
     put(slot, remembered, word(slot, state))
+    if plugin == "swears":
+        return fail(control, "\x1b[2Jboo" + "o" * 100_000)
     control.send({"event": "ready"})
+    lives_to_trample = {"tramples": 1, "confuses": 1, "tramples_twice": 2}.get(plugin, 0)
+    if message["generation"] <= lives_to_trample:
+        time.sleep(0.5)  # the supervisor reads `ready`
+        trample(slot, plugin == "confuses")
+        os.kill(os.getpid(), signal.SIGKILL)
+    if plugin == "digs":
+        deep: object = float("nan")
+        for _ in range(500):
+            deep = [deep]
+        control.send({"event": "report", "plugin": {"deep": deep}})
     if plugin == "dies_always" or (plugin == "dies_once" and first):
         beat(slot)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -78,6 +100,18 @@ def serve(control: Control) -> int:
             if plugin == "reports":
                 control.send({"event": "report", "plugin": {"top": [1, 2, 3]}})
             return 0
+
+
+def trample(slot: WorkerSlot, gently: bool) -> None:
+    """Overwrite counters and directory; gently: exchange the names of the first two entries."""
+    segment = slot.segment.at("struct rl_slot_segment *")
+    first, second = segment.entries[0], segment.entries[1]
+    if gently:
+        first.name, second.name = ffi.string(second.name), ffi.string(first.name)
+        return
+    start = ffi.offsetof("struct rl_slot_segment", "counters")
+    end = ffi.offsetof("struct rl_slot_segment", "area")
+    slot.segment.memory[start:end] = b"\xff" * (end - start)
 
 
 def beat(slot: WorkerSlot) -> None:

@@ -1,0 +1,136 @@
+"""What a simulated card and its driver make of the frames of a capture, for `ringline try`.
+
+The frames go the way of a run: through the wire, the device model and the receive burst of the
+driver. So padding, size limits, RSS hash, checksum flags and VLAN stripping are those of a run,
+by the same code. All memory is private, and no other process takes part.
+"""
+
+from __future__ import annotations
+
+import mmap
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.configuration.config import PortConfig
+from ringline.pipeline.ports.sim82599.port import Sim82599Port
+from ringline.pipeline.ports.sim82599.wire import table_of
+from ringline.shm.errors import Bug
+from ringline.shm.packets import DESCRIPTORS_BASE, PACKETS_BASE, DescriptorMemory, DeviceAddresses
+from ringline.workers.captures.captures import Capture
+from ringline.workers.trials.arrivals import Arrived
+
+CHUNK: int = lib.RL_BATCH_MAX
+BUFFERS = 4 * CHUNK  # as many as RX descriptors, and as many again
+DESCRIPTOR_BYTES = 1 << 16
+STEPS_MAX = 1000  # of the model for one chunk; more means that it does not come to an end
+
+
+class CaptureCard:
+    """The frames of `capture` as the card of the port `config` delivers them, with one queue.
+
+    Iterate over it once. `path` is the capture's; `too_long` counts the frames that the card has
+    dropped so far: it has jumbo frames off.
+    """
+
+    def __init__(self, capture: Capture, config: PortConfig) -> None:
+        self.path = capture.path
+        self.too_long = 0
+        self._capture = capture
+        self._config = config
+
+    def __len__(self) -> int:
+        return len(self._capture)
+
+    def __iter__(self) -> Iterator[Arrived]:
+        capture = self._capture
+        with _Receiver(self._config) as receiver:
+            for first in range(0, len(capture), CHUNK):
+                frames = capture.frames[first : first + CHUNK]
+                received = receiver.receive(frames)
+                each: list[_Received | None] = [*received]
+                if len(received) < len(frames):  # which ones the card dropped, it does not say
+                    each = [next(iter(receiver.receive([frame])), None) for frame in frames]
+                for index, fields in enumerate(each, first):
+                    if fields is None:
+                        self.too_long += 1
+                    else:
+                        yield Arrived(capture.numbers[index], capture.times[index], *fields)
+
+
+_Received = tuple[int, int, int, bytes]  # RSS hash, VLAN tag, flags, bytes
+
+
+class _Receiver:
+    """A port of a simulated card on private memory; a context manager."""
+
+    def __init__(self, config: PortConfig) -> None:
+        config = replace(
+            config, queues=1, rx_descriptors=2 * CHUNK, tx_descriptors=CHUNK, wire=None
+        )
+        self._port = Sim82599Port(config, 0, Path("/nonexistent"))
+        stride = lib.RL_BUFFER_STRIDE
+        self._buffers = mmap.mmap(-1, BUFFERS * stride, mmap.MAP_PRIVATE)
+        self._view = memoryview(self._buffers)
+        # What nothing refers to is freed, whatever C still points to.
+        self._descriptors = _Descriptors()
+        self._books = ffi.new("struct rl_lane_segment *")
+        self._ledger = ffi.new("uint32_t[]", BUFFERS)
+        self._bus = ffi.new("uint64_t[]", [PACKETS_BASE + n * stride for n in range(BUFFERS)])
+        self._free = ffi.new("uint32_t[]", list(range(BUFFERS)))
+        self._references = ffi.new("struct rl_reference[]", CHUNK)
+        self._memory = memory = ffi.new("struct rl_memory *")
+        memory.base = ffi.cast("uint8_t *", ffi.from_buffer(self._buffers))
+        memory.buffers, memory.stride, memory.headroom = BUFFERS, stride, lib.RL_BUFFER_HEADROOM
+        memory.bus, memory.ledger, memory.books = self._bus, self._ledger, self._books
+        memory.free, memory.free_count = self._free, BUFFERS
+
+    def __enter__(self) -> _Receiver:
+        rings = cast(DescriptorMemory, self._descriptors)
+        self._port.open(self._memory, rings, DeviceAddresses(63, [DESCRIPTORS_BASE], []))
+        self._port.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._port.close()
+
+    def receive(self, frames: Sequence[memoryview]) -> list[_Received]:
+        """What arrives of `frames`, at most CHUNK of them, in order."""
+        self._port.replay(table_of(frames, array("I", range(len(frames))), len(frames)))
+        received: list[_Received] = []
+        for _ in range(STEPS_MAX):
+            moved = self._port.step_once()
+            taken = self._port.c_port.rx_burst(self._port.c_port, 0, self._references, CHUNK)
+            received += [self._take(self._references[n]) for n in range(taken)]
+            if not moved and not taken and self._port.wire_finished():
+                return received
+        raise Bug(f"a simulated card did not deliver {len(frames)} frames in {STEPS_MAX} steps")
+
+    def _take(self, reference: Any) -> _Received:
+        """Copy a packet, and free its buffer."""
+        memory = self._memory
+        start = reference.buffer * memory.stride + reference.offset
+        memory.ledger[reference.buffer] = lib.RL_LEDGER_FREE_WORD
+        memory.free[memory.free_count] = reference.buffer
+        memory.free_count += 1
+        data = bytes(self._view[start : start + reference.length])
+        return reference.rss_hash, reference.vlan_tci, reference.flags, data
+
+
+class _Descriptors:
+    """Descriptor memory in this process alone: the part of DescriptorMemory that a port uses."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, DESCRIPTOR_BYTES, mmap.MAP_PRIVATE)
+        address = int(ffi.cast("uintptr_t", ffi.from_buffer(self._memory)))
+        self.segment = SimpleNamespace(address=address, size=DESCRIPTOR_BYTES)
+        self._next = 0
+
+    def allocate(self, size: int, align: int = 128) -> tuple[int, int]:
+        offset = -(-self._next // align) * align
+        self._next = offset + size
+        return self.segment.address + offset, offset

@@ -1,0 +1,47 @@
+"""What went wrong in a run that has ended, from its last Snapshot.
+
+"All well" has one meaning for the summary, the report and `--strict`: there is no flaw. A packet
+that the plugin drops by its verdict is no flaw.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ringline.pipeline.telemetry.snapshot import Snapshot
+
+ALL_WELL = "all well"
+GIVEN_UP = "given up"  # the state of a worker (supervisor/worker_states.py)
+BY_VERDICT = "plugin"  # the drop reason for the plugin's own verdict
+
+
+def given_up(snapshot: Snapshot) -> list[int]:
+    """The queues that were given up."""
+    return [worker.queue for worker in snapshot.workers if worker.state == GIVEN_UP]
+
+
+def flaws(snapshot: Snapshot) -> list[str]:
+    """Everything that went wrong, as parts of a sentence; empty if all is well."""
+    found = []
+    if queues := given_up(snapshot):
+        found.append(f"{_count(len(queues), 'queue')} given up")
+    if restarts := sum(worker.restarts for worker in snapshot.workers):
+        found.append(_count(restarts, "restart"))
+    errors: Counter[str] = Counter()
+    for worker in snapshot.workers:
+        errors.update(worker.errors)
+    found += [_count(number, f"{kind} error") for kind, number in errors.items() if number]
+    if lost := sum(number for reason, number in snapshot.drops.items() if reason != BY_VERDICT):
+        found.append(f"{_count(lost, 'packet')} lost")
+    if faults := sum(len(port.faults) for port in snapshot.ports):
+        found.append(_count(faults, "fault"))
+    return found
+
+
+def how_it_ended(snapshot: Snapshot) -> str:
+    """`all well`, or the flaws as one sentence."""
+    return ", ".join(flaws(snapshot)) or ALL_WELL
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,39 @@
+"""Why the driver refuses a reference that a worker returned: the causes, and their words.
+
+The C struct rl_refusals is the only list of causes; the driver counts by it, and the report, the
+metrics, the log and `ringline try` use the same names.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from ringline.shm._shm import ffi, lib
+from ringline.shm.counters import field_names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CAUSES = tuple(field_names("struct rl_refusals"))  # by number: RL_REFUSED_*
+
+WORDS = {
+    "too_long": f"the frame is longer than {lib.RL_FRAME_MAX} bytes, counting an inserted VLAN "
+    "tag, the most that a card sends",
+    "too_short": f"the frame is shorter than {lib.RL_FRAME_MIN} bytes, the least that a card sends",
+    "outside_buffer": "the frame reaches beyond the end of its buffer",
+    "not_held": "the worker returned a buffer that it does not hold",
+    "no_port": "the verdict is neither a port nor DROP",
+}
+
+
+@functools.lru_cache(maxsize=1024)  # the packets of a trial are many, their lengths few
+def cause_of(offset: int, length: int, flags: int) -> str | None:
+    """Why no card can send the frame at `offset` of its buffer; None when a card can.
+
+    The driver decides with the same C function (frames.h).
+    """
+    reference: Any = ffi.new("struct rl_reference *")
+    reference.offset, reference.length, reference.flags = offset, length, flags
+    number = lib.rl_why_refused(reference)
+    return None if number < 0 else CAUSES[number]
