@@ -13,7 +13,7 @@ import os
 import stat
 import time
 
-from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.errors import EnvironmentLacks, reason_of
 from ringline.shm.file_owner import why_foreign
 from ringline.shm.owners import SHARED_MEMORY, already_runs, is_file_at, owner_of
 
@@ -93,7 +93,7 @@ def no_room(error: OSError, path: str, size: int) -> Unavailable:
         )
     return Unavailable(
         f"{size} bytes of shared memory for {path} cannot be allocated ({free} are free in "
-        f"{directory}): {error.strerror}"
+        f"{directory}): {reason_of(error)}"
     )
 
 
@@ -116,8 +116,7 @@ def _create(path: str) -> int:
                 f"{directory} is not writable for user {os.geteuid()}, so {path} cannot be "
                 f"created: {error.strerror}"
             ) from None
-        # Some errors of posix_ipc have no strerror, only a message.
-        raise Unavailable(f"{path} cannot be created: {error.strerror or error}") from None
+        raise Unavailable(f"{path} cannot be created: {reason_of(error)}") from None
     os.fchmod(fd, 0o600)  # the umask may have removed bits
     return fd
 

@@ -20,9 +20,30 @@ solve the problem.
 
 from __future__ import annotations
 
+import errno
+
 TYPE_CHECKING = False  # importing typing takes longer than importing all of this package
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+# Any system call may return these errors of a resource that is used up. What to do about each:
+REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EMFILE: "raise the limit (ulimit -n)",
+    errno.ENFILE: "raise the limit (sysctl fs.file-max)",
+    errno.ENOMEM: "free some memory, or raise the limit (ulimit -v)",
+    errno.EAGAIN: "raise the limit of processes (ulimit -u)",
+}
+
+
+def reason_of(error: OSError) -> str:
+    """What the system says of the error, and what to do when a resource is used up."""
+    # posix_ipc raises an error of its own, without a number, for EMFILE.
+    number = error.errno or (errno.EMFILE if "files open" in str(error) else 0)
+    said = error.strerror or str(error)
+    return f"{said}: {REMEDIES[number]}" if number in REMEDIES else said
 
 
 class RinglineError(Exception):

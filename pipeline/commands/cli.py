@@ -17,7 +17,7 @@ from typing import Any
 
 from ringline.pipeline.bench.arguments import add_arguments as add_bench_arguments
 from ringline.pipeline.terminal import stdio
-from ringline.shm.errors import EnvironmentLacks, RinglineError
+from ringline.shm.errors import REMEDIES, EnvironmentLacks, RinglineError, reason_of
 from ringline.shm.text import printable
 
 EPILOG = """\
@@ -25,16 +25,6 @@ exit codes: 0 success, 1 a bug in ringline, 2 wrong usage, configuration or plug
 3 the machine lacks something, 4 gave up, 5 the books did not balance, 6 with --strict:
 errors, restarts or lost packets
 """
-
-# Resource-exhaustion errors, which any system call may return, and their remedies.
-REMEDIES = {
-    errno.ENOSPC: "make room",
-    errno.EDQUOT: "make room",
-    errno.EMFILE: "raise the limit (ulimit -n)",
-    errno.ENFILE: "raise the limit (sysctl fs.file-max)",
-    errno.ENOMEM: "free some memory, or raise the limit (ulimit -v)",
-    errno.EAGAIN: "raise the limit of processes (ulimit -u)",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +60,7 @@ def _report_exhaustion(error: OSError) -> None:
     what = f"{error.filename}: " if error.filename else ""
     if not what and error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = "the output cannot be written: "
-    stdio.complain(f"{what}{error.strerror}: {REMEDIES[error.errno or 0]}")
+    stdio.complain(f"{what}{reason_of(error)}")
     stdio.mute(sys.stdout)
 
 

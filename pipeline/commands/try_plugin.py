@@ -22,7 +22,7 @@ from ringline.pipeline.configuration.toml import Table
 from ringline.pipeline.ports.sim82599.capture_card import CaptureCard
 from ringline.pipeline.terminal import stdio
 from ringline.pipeline.terminal.progress import Progress
-from ringline.shm.errors import PluginError, UsageError
+from ringline.shm.errors import PluginError, UsageError, reason_of
 from ringline.shm.refusals import WORDS
 from ringline.shm.text import printable
 from ringline.workers.captures.captures import descriptor_named, read_capture
@@ -120,7 +120,7 @@ def _output(out: str, capture: str) -> int | None:
     try:
         return os.dup(number)
     except OSError as error:
-        raise UsageError(f"{out} cannot be written: {error.strerror}") from None
+        raise UsageError(f"{out} cannot be written: {reason_of(error)}") from None
 
 
 def _remarks(asked: Attempt, done: trial.Summary) -> list[str]:

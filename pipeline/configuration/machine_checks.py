@@ -16,6 +16,7 @@ from pathlib import Path
 from ringline.pipeline.configuration.affinity import usable_cpus
 from ringline.pipeline.configuration.config import BUFFER_STRIDE, PORTS_MAX, Config, PortConfig
 from ringline.shm._shm import ffi
+from ringline.shm.errors import reason_of
 from ringline.shm.owners import SHARED_MEMORY
 from ringline.workers.captures.captures import (
     FILE_HEADER_BYTES,
@@ -112,7 +113,7 @@ def _capture(path: str, file: Path) -> Iterable[str]:
     except CaptureError as error:
         yield f"{path}: {error}"
     except OSError as error:
-        yield f"{path}: {file}: cannot be read: {error.strerror}"
+        yield f"{path}: {file}: cannot be read: {reason_of(error)}"
 
 
 def remarks_here(config: Config) -> list[str]:
@@ -156,7 +157,7 @@ def unwritable(path: str, file: Path) -> Iterable[str]:
         elif not os.access(file.parent, os.W_OK | os.X_OK):
             yield f"{path}: {file.parent} cannot be written: permission denied"
     except OSError as error:
-        yield f"{path}: {file} cannot be written: {error.strerror}"
+        yield f"{path}: {file} cannot be written: {reason_of(error)}"
 
 
 def why_kept(file: Path) -> str | None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ringline.shm.errors import ConfigurationError
+from ringline.shm.errors import ConfigurationError, reason_of
 
 _KINDS: list[tuple[type, str]] = [
     (bool, "true or false"),
@@ -65,7 +65,7 @@ def read_file(path: Path) -> tuple[dict[str, Any], str]:
             f"{path}: line {line} is not UTF-8, which TOML requires; is this a configuration file?"
         ) from None
     except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ConfigurationError(f"{path}: cannot be read: {reason_of(error)}") from None
     try:
         return tomllib.loads(text), text
     except ValueError as error:  # also for a number of thousands of digits

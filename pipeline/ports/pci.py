@@ -36,7 +36,7 @@ from typing import Any, BinaryIO
 from ringline.pipeline._pipeline import ffi
 from ringline.pipeline.configuration import deadlines
 from ringline.shm._shm import lib as shm
-from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.errors import EnvironmentLacks, reason_of
 from ringline.shm.owners import holder
 from ringline.shm.segments import Segment
 
@@ -355,7 +355,7 @@ def _process(pid: int) -> str:
 
 def _unusable(path: Path, error: OSError) -> EnvironmentLacks:
     remedy = "; run as root" if isinstance(error, PermissionError) else ""
-    return EnvironmentLacks(f"cannot use {path}: {error.strerror}{remedy}")
+    return EnvironmentLacks(f"cannot use {path}: {reason_of(error)}{remedy}")
 
 
 def _unmappable(path: Path, error: OSError) -> EnvironmentLacks:

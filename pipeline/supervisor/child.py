@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 
 from ringline.pipeline.configuration import deadlines
 from ringline.shm.control import ENVIRONMENT, Closed, Control
-from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.errors import EnvironmentLacks, reason_of
 from ringline.shm.messages import ToChild
 
 
@@ -54,7 +54,7 @@ class Child:
         except OSError as error:
             self.control.close()
             raise EnvironmentLacks(
-                f"{name} could not be started ({arguments[0]}): {error.strerror}"
+                f"{name} could not be started ({arguments[0]}): {reason_of(error)}"
             ) from None
         finally:
             theirs.close()
@@ -66,7 +66,7 @@ class Child:
             self.control.close()
             self._process.kill()
             self._process.wait()
-            raise EnvironmentLacks(f"{name} could not be watched: {error.strerror}") from None
+            raise EnvironmentLacks(f"{name} could not be watched: {reason_of(error)}") from None
 
     def send(self, message: ToChild, descriptors: Sequence[int] = ()) -> bool:
         """Send a message. Returns False if the child has closed its socket or does not read:

@@ -42,7 +42,7 @@ from ringline.pipeline.supervisor.worker_states import (
 from ringline.pipeline.telemetry.observe import WorkerSource
 from ringline.pipeline.telemetry.untrusted import plain, words
 from ringline.shm.control import Message, revive
-from ringline.shm.errors import EnvironmentLacks, PluginError, RinglineError
+from ringline.shm.errors import EnvironmentLacks, PluginError, RinglineError, reason_of
 from ringline.shm.messages import SettlementReport, WorkerOpen
 from ringline.shm.rings import RingPair
 from ringline.shm.slot_guard import SlotGuard
@@ -120,7 +120,7 @@ class WorkerMonitor(Monitor):
                 self._perform(action)
         except (RinglineError, OSError) as error:  # OSError: such as no descriptor left
             if isinstance(error, OSError):
-                error = EnvironmentLacks(str(error))
+                error = EnvironmentLacks(f"{self.name} could not be started: {reason_of(error)}")
             self._death.error = error
             self.context.announce(f"{self.name}: {error}")
         self._publish()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from ringline.pipeline.configuration.config import MetricsConfig
 from ringline.pipeline.telemetry.server import REQUEST_BYTES, Server
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.errors import EnvironmentLacks, reason_of
 from ringline.shm.version import version
 
 _INDEX = "ringline {version}: instance {name}\nMetrics for Prometheus are at /metrics\n"
@@ -50,7 +50,7 @@ def listen(config: MetricsConfig) -> socket.socket | None:
                 f"metrics.listen: {where} is taken by another program; "
                 'choose another port, 0 for any free one, or "off"'
             ) from None
-        reason = (error.strerror or str(error)) + _REMEDIES.get(error.errno or 0, "")
+        reason = reason_of(error) + _REMEDIES.get(error.errno or 0, "")
         raise EnvironmentLacks(f"metrics.listen: cannot listen on {where}: {reason}") from None
 
 

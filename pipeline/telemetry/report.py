@@ -20,7 +20,7 @@ from typing import Any
 from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.telemetry.flaws import how_it_ended
 from ringline.pipeline.telemetry.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
-from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
+from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError, reason_of
 
 READER_SECONDS = deadlines.REPORT_READER  # at the end of a run, when the report goes to a pipe
 
@@ -84,7 +84,9 @@ class ReportFile:
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             self._fd = os.open(path, flags, 0o666)
         except OSError as error:
-            raise UsageError(f"the report cannot be written to {path}: {error.strerror}") from None
+            raise UsageError(
+                f"the report cannot be written to {path}: {reason_of(error)}"
+            ) from None
         if not _may_be_replaced(self._fd):
             os.close(self._fd)
             raise UsageError(
@@ -103,7 +105,7 @@ class ReportFile:
             self._written = True
         except OSError as error:
             raise EnvironmentLacks(
-                f"the report cannot be written to {self.path}: {error.strerror}"
+                f"the report cannot be written to {self.path}: {reason_of(error)}"
             ) from None
 
     def _write_all(self, data: bytes) -> None:

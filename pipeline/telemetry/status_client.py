@@ -29,7 +29,7 @@ from ringline.pipeline.telemetry.status_socket import (
     is_dead,
     locked,
 )
-from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
+from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError, reason_of
 from ringline.shm.file_owner import user_name
 from ringline.shm.segments import remove_stale, segments_of
 from ringline.shm.version import version
@@ -137,7 +137,7 @@ def _receive(path: Path) -> bytes | None:
     except ConnectionError:
         pass  # it ended; the answer is not complete
     except OSError as error:
-        raise EnvironmentLacks(f"{path} cannot be asked: {error.strerror or error}") from None
+        raise EnvironmentLacks(f"{path} cannot be asked: {reason_of(error)}") from None
     return bytes(answer)
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from ringline.pipeline.configuration import dataclass_json, deadlines
 from ringline.pipeline.telemetry.server import Server
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.errors import REMEDIES, EnvironmentLacks, reason_of
 from ringline.shm.file_owner import user_name, why_foreign
 from ringline.shm.owners import is_file_at
 
@@ -93,9 +93,9 @@ def _listen(path: Path) -> socket.socket:
             listener.listen(16)
     except OSError as error:
         listener.close()
+        other = "" if error.errno in REMEDIES else "; RUNTIME_DIRECTORY names another folder for it"
         raise EnvironmentLacks(
-            f"the status socket {path} cannot be made: {error.strerror or error}; "
-            "RUNTIME_DIRECTORY names another folder for it"
+            f"the status socket {path} cannot be made: {reason_of(error)}{other}"
         ) from None
     except EnvironmentLacks:
         listener.close()

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 from types import TracebackType
 
-from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.errors import EnvironmentLacks, reason_of
 from ringline.workers.captures import pcap, pcapng
 from ringline.workers.captures.capture_table import Capture, CaptureError, Frames
 
@@ -127,7 +127,7 @@ def _read(path: str) -> bytes:
             raise CaptureError(
                 f"{path}: there is no such capture file (looked from {_folder()})"
             ) from error
-        raise CaptureError(f"{path}: cannot be read: {error.strerror}") from error
+        raise CaptureError(f"{path}: cannot be read: {reason_of(error)}") from error
 
 
 def _read_open(name: str, descriptor: int) -> bytes:
@@ -156,7 +156,7 @@ def _read_open(name: str, descriptor: int) -> bytes:
             f"{name}: does not fit into memory; split the capture with editcap -c 1000000"
         ) from error
     except OSError as error:
-        raise CaptureError(f"{name}: cannot be read: {error.strerror}") from error
+        raise CaptureError(f"{name}: cannot be read: {reason_of(error)}") from error
 
 
 def _folder() -> str:
@@ -202,7 +202,7 @@ class CaptureWriter:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
                 descriptor = os.open(self.path, flags, 0o666)
             except (OSError, ValueError) as error:
-                reason = error.strerror if isinstance(error, OSError) else str(error)
+                reason = reason_of(error) if isinstance(error, OSError) else str(error)
                 raise CaptureError(f"{self.path}: cannot be written: {reason}") from error
         self._fd = descriptor
         self._append(pcap.file_header())

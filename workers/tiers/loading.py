@@ -18,7 +18,7 @@ import _frozen_importlib_external as importing
 import os
 import sys
 
-from ringline.shm.errors import PluginError
+from ringline.shm.errors import PluginError, reason_of
 from ringline.workers.function import PacketFunction
 from ringline.workers.tiers.native import NativePlugin, NativeTier, open_shared_object
 from ringline.workers.tiers.tier import Tier, hides_python, sentence
@@ -139,7 +139,7 @@ def _import_file(spec: str, path: str) -> ModuleType:
         with open(path, "rb") as file:
             code = compile(file.read(), path, "exec", dont_inherit=True)
     except OSError as error:
-        raise PluginError(f"plugin {spec}: {path} cannot be read: {error.strerror}") from None
+        raise PluginError(f"plugin {spec}: {path} cannot be read: {reason_of(error)}") from None
     except (SyntaxError, ValueError) as error:
         raise _does_not_import(spec, error) from error
     location = importing.spec_from_file_location(

@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ringline.pipeline._pipeline import ffi, lib
-from ringline.shm.errors import Bug
+from ringline.shm.errors import Bug, reason_of
 from ringline.workers.captures import headers
 from ringline.workers.captures.captures import CaptureError
 
@@ -148,7 +148,7 @@ class Sim82599:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise CaptureError(
-                f"{path}: cannot be written for recording: {error.strerror}"
+                f"{path}: cannot be written for recording: {reason_of(error)}"
             ) from None
         self._record_fd, self._record_path = fd, path
         if lib.rl_sim_record(self._open(), fd) != 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ device = "sim:82599"
 wire = { flows = { count = 4 }, rate_mpps = 0.001 }
 '''
 with Running(text) as run:
-    run.look()
+    run.snapshot()
     print(run._folder.name, *run.processes(), flush=True)
     time.sleep(600)
 """
@@ -36,14 +35,15 @@ def lives(pid: str) -> bool:
 
 
 def test_a_run_ends_with_its_benchmark() -> None:
-    bench = subprocess.Popen([sys.executable, "-c", BENCHMARK], stdout=subprocess.PIPE, text=True)
-    assert bench.stdout is not None
-    folder, *pids = bench.stdout.readline().split()
-    assert len(pids) >= 3, "the supervisor, the driver and a worker"
-    assert all(map(lives, pids))
-    bench.send_signal(signal.SIGKILL)
-    bench.wait()
-    bench.stdout.close()
+    command = [sys.executable, "-c", BENCHMARK]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as bench:
+        try:
+            assert bench.stdout is not None
+            folder, *pids = bench.stdout.readline().split()
+            assert len(pids) >= 3, "the supervisor, the driver and a worker"
+            assert all(map(lives, pids))
+        finally:
+            bench.kill()
     until = time.monotonic() + 60
     while any(map(lives, pids)) and time.monotonic() < until:
         time.sleep(0.05)
