@@ -33,9 +33,9 @@ class First(Base):
 class Second(Base):
     def process(self, batch):
         super().process(batch)
-        if self.n == 2: time.sleep(1.5)
+        if self.n == 2: time.sleep(4)
 class Ticks(Base):
-    def tick(self, worker): time.sleep(1.5)
+    def tick(self, worker): time.sleep(4)
 """
 # `compiled` tells how many versions of the helper there are before the first packet.
 HELPER = """
