@@ -99,6 +99,10 @@ coverage: $(MODULES)  ## run all tests and show the lines that no test reached
 size: venv  ## check the packet path in C and the ixgbe driver against their limits of lines
 	@$(BIN)/python tools/size.py
 
+.PHONY: mutants
+mutants: $(MODULES)  ## put faults into the packet path, one by one: does a test fail? (ARGS="--count 5 --file shm/ring.h")
+	@$(BIN)/python tools/mutants.py $(ARGS)
+
 .PHONY: proof
 proof: tools-for-tests $(MODULES)  ## run all tests with full counts: about 40 minutes
 	RINGLINE_PROOF=1 $(BIN)/python -m pytest --timeout=3600 $(ARGS)
