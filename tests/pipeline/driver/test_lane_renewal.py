@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from ringline.pipeline._pipeline import lib
+import time
+
+from ringline.pipeline._pipeline import ffi, lib
+from ringline.shm.clock import ticks
 
 from .lane_harness import QUEUES, Harness
+
+NEVER = 1 << 62  # ticks
 
 
 def test_settlement_sends_the_complete_frees_the_lost_and_carries_the_rest(
@@ -19,6 +24,8 @@ def test_settlement_sends_the_complete_frees_the_lost_and_carries_the_rest(
     settled = harness.renew(0)
     assert (settled.returned, settled.lost, settled.carried) == (10, 54, 136)
     assert harness.queue(0, 0).drop_worker_lost == 54
+    slot = harness.books.slots[0]
+    assert (slot.carried, slot.lost, slot.generation) == (136, 54, harness.generation)
     successor = harness.workers[0]
     assert successor.pop(1000) == 136
     assert [ref["buffer"] for ref in successor.held] == order[64:]
@@ -26,6 +33,51 @@ def test_settlement_sends_the_complete_frees_the_lost_and_carries_the_rest(
     successor.answer(1)
     harness.run_pass(10)
     assert harness.lane.in_flight == 0
+
+
+def test_a_full_ring_goes_to_the_successor() -> None:
+    with Harness(buffers=1600) as harness:
+        harness.ports[0].arrive(0, lib.RL_RING_CAPACITY)
+        harness.run_pass(lib.RL_RING_CAPACITY // lib.RL_BATCH_MAX)
+        settled = harness.renew(0)
+        assert (settled.carried, settled.lost) == (lib.RL_RING_CAPACITY, 0)
+        assert harness.workers[0].pop(2000) == lib.RL_RING_CAPACITY
+
+
+def test_a_settlement_tries_again_only_while_references_wait_for_an_output(
+    harness: Harness,
+) -> None:
+    steps, progress, began = 0, 0, ticks()
+    lane = harness.lane._lane
+
+    @ffi.callback("uint32_t(void *)")
+    def step(_context: object) -> int:
+        nonlocal steps, progress
+        steps += 1
+        if steps == 1:  # the second packet gets room late, and the third one a long time after it
+            time.sleep(0.3)
+            progress = ticks()
+            harness.ports[1].tx_room = 1
+        elif steps == 100:
+            harness.ports[1].tx_room = 1
+        else:  # more than the time since the progress, less than that since the beginning
+            lane.deep_after = ticks() - progress + (progress - began) // 2
+        return 0
+
+    lane.steps[0].step, lane.step_count = step, 1
+    harness.renew(0)
+    assert steps == 0, "nothing was on `out`"
+    harness.ports[0].arrive(0, 3)
+    harness.run_pass()
+    steps = 0
+    harness.workers[0].pop()
+    harness.workers[0].answer(1)
+    harness.ports[1].tx_room = 1
+    lane.deep_after = NEVER
+    began = ticks()
+    settled = harness.renew(0)
+    lane.step_count = 0
+    assert (settled.returned, settled.lost, steps) == (3, 0, 100)
 
 
 def test_settlement_sends_by_the_queues_that_a_port_has() -> None:
@@ -66,6 +118,28 @@ def test_a_child_left_behind_cannot_keep_settlement_going() -> None:
         settled = harness.renew(0)
         assert settled.returned < 20
         assert harness.books.slots[0].bad_reference <= lib.RL_RING_CAPACITY
+
+
+def test_settlement_takes_one_full_ring_and_nothing_that_is_written_behind_it() -> None:
+    with Harness(buffers=4000) as harness:
+        worker = harness.workers[0]
+        harness.ports[0].arrive(0, 1500)
+        while len(worker.held) < 1500:
+            harness.run_pass()
+            worker.pop()
+
+        class Child(list[tuple[int, int, int]]):
+            """Writes one more reference to `out` for each packet sent, when there is room."""
+
+            def append(self, sent: tuple[int, int, int]) -> None:
+                super().append(sent)
+                worker.answer(1, 1)
+
+        harness.ports[1].sent = Child()
+        worker.answer(1, lib.RL_RING_CAPACITY)
+        settled = harness.renew(0)
+        assert settled.returned == lib.RL_RING_CAPACITY
+        assert settled.lost == 1500 - lib.RL_RING_CAPACITY
 
 
 def test_references_that_a_dead_worker_changed_are_not_trusted(harness: Harness) -> None:

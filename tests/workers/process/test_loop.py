@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringline.shm._shm import ffi, lib
+from ringline.shm.clock import ticks
 from ringline.shm.rings import RingEnd
 from ringline.workers.process.engine import DRAINED, FAULT, TURN, Engine
 from ringline.workers.tiers import loading
@@ -164,6 +165,7 @@ def test_only_a_busy_worker_never_sleeps() -> None:
         loop = LoopHarness(busy=busy)
         for _ in range(3):
             loop.engine.run()
+        assert loop.slot.counters.sleeps <= 3 * 2, "a turn is over after two sleeps"
         assert (loop.slot.counters.sleeps == 0) == busy
         assert loop.slot.counters.idle_ticks > 0
         assert loop.slot.counters.busy_ticks == 0
@@ -178,7 +180,63 @@ def test_an_empty_ring_is_watched_before_the_first_sleep() -> None:
     assert loop.slot.counters.sleeps == 0
     loop.engine.loop.spin_ticks = 0
     loop.engine.run()
-    assert loop.slot.counters.sleeps > 0
+    assert 1 <= loop.slot.counters.sleeps <= 2
+
+
+@pytest.mark.parametrize("in_python", [False, True])
+def test_all_time_is_busy_or_idle_and_the_plugins_time_is_a_part(in_python: bool) -> None:
+    began = ticks()
+    loop = LoopHarness(PythonTier(swap) if in_python else None, busy=True)
+    first, counters = loop.engine.loop.last, loop.slot.counters
+    assert began <= first <= ticks()
+    assert loop.engine.run() == TURN
+    assert counters.busy_ticks == counters.plugin_ticks == 0
+    loop.put(0, 3)
+    loop.settle()
+    last = loop.engine.loop.last
+    assert counters.busy_ticks + counters.idle_ticks == last - first
+    assert counters.heartbeat == last
+    assert 0 < counters.plugin_ticks <= ticks() - first
+    assert counters.busy_ticks > 0
+    busy = counters.busy_ticks
+    assert loop.engine.run() == TURN
+    assert counters.busy_ticks == busy, "an empty pass is idle"
+
+
+def test_packets_batches_and_verdicts_are_counted_once() -> None:
+    def judge(batch: Any) -> None:
+        for number, packet in enumerate(batch):
+            packet.verdict = [0, 1, DROP, 77][number % 4]
+
+    loop = LoopHarness(PythonTier(judge), busy=True)
+    counters = loop.slot.counters
+    for n in (4, 8):
+        loop.put(0, n)
+        loop.settle()
+    assert (counters.packets, counters.bytes, counters.batches) == (12, 12 * 60, 2)
+    assert (counters.forwarded, counters.dropped) == (6, 3)
+    assert counters.verdict_errors + counters.plugin_errors == 3
+    assert (counters.created, counters.out_waits) == (0, 0)
+    assert [reference[5] for reference in loop.take()] == [0, 1, DROP, 254] * 3
+    loop.put(0, 5, BLANK)
+    loop.settle()
+    assert (counters.packets, counters.bytes, counters.batches) == (12, 12 * 60, 2)
+
+
+def test_a_full_out_ring_is_one_wait_until_it_has_room() -> None:
+    loop = LoopHarness(busy=True)
+    loop.put(0, CAPACITY)
+    loop.settle()
+    assert loop.slot.counters.out_waits == 0
+    loop.put(0, CAPACITY)
+    for _ in range(3):
+        assert loop.engine.run() == TURN
+    assert loop.slot.counters.packets == CAPACITY + BATCH
+    assert loop.slot.counters.out_waits == 1
+    assert len(loop.take()) == CAPACITY
+    assert loop.put(0, BATCH) == BATCH  # one batch more than `out` has room for
+    loop.settle()
+    assert loop.slot.counters.out_waits == 2
 
 
 def test_an_index_out_of_range_is_a_fault() -> None:
