@@ -17,13 +17,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ["-std=gnu11", "-O2", "-fno-inline"]  # each function stays a function of the output
 
-# The same steps in the two languages. `FULL` and `RELEASE` are fences, `BARRIER` tells the compiler
-# that memory may have changed.
+# The same steps in the two languages. `FULL` and `RELEASE` are fences, `COMPILER` is one for the
+# compiler alone, and `BARRIER` tells it that memory may have changed. `ACQUIRE` and `PUBLISH` are a
+# load and a store with their order.
 WORDS = {
     "clang": {
         "FULL": r"fence seq_cst$",
         "RELEASE": r"fence (release|acq_rel|seq_cst)$",
         "BARRIER": r"call void asm sideeffect .*~\{memory\}.*\(",
+        "COMPILER": r"fence syncscope\(\"singlethread\"\) seq_cst$",
+        "ACQUIRE": r"= load atomic i(32|64), .* acquire,",
+        "PUBLISH": r"store atomic i32 .* release,",
         "LOAD": r"= load atomic i32,",
         "STORE": r"store atomic i32 ",
         "DOORBELL": r"store volatile i32 ",
@@ -35,6 +39,9 @@ WORDS = {
         "FULL": r"__atomic_thread_fence \(5\);$",
         "RELEASE": r"__atomic_thread_fence \([345]\);$",
         "BARRIER": r"__asm__ __volatile__\(.*\"memory\"\);$",
+        "COMPILER": r"__atomic_signal_fence \(5\);( \[tail call\])?$",
+        "ACQUIRE": r"= __atomic_load_[48] \(.*, 2\);$",
+        "PUBLISH": r"__atomic_store_4 \(.*, 3\);( \[tail call\])?$",
         "LOAD": r"= __atomic_load_4 \(",
         "STORE": r"__atomic_store_4 \(",
         "DOORBELL": r"={v} (?!\{CLOBBER)",
@@ -102,6 +109,39 @@ def test_a_consumer_has_a_full_fence_between_its_flag_and_its_last_look(
 ) -> None:
     steps = output("workers/loop/loop.c", "rl_ring_sleep", "FULL", "LOAD", "STORE")
     assert steps == ["STORE", "FULL", "LOAD", "STORE"]
+
+
+@pytest.mark.parametrize(
+    ("file", "function", "step"),
+    [
+        (
+            "pipeline/driver/lane.c",
+            "rl_ring_room",
+            "ACQUIRE",
+        ),  # `consumer`
+        ("pipeline/driver/lane.c", "rl_ring_peek", "ACQUIRE"),  # `producer`
+        ("pipeline/driver/lane.c", "rl_ring_put", "PUBLISH"),
+        ("pipeline/driver/lane.c", "rl_ring_take", "PUBLISH"),
+        ("pipeline/driver/lane.c", "rl_lane_run", "ACQUIRE"),  # `request`
+        ("pipeline/driver/settle.c", "settle_unpopped", "ACQUIRE"),  # `consumer` of a dead worker
+        ("pipeline/driver/balance.c", "rl_balance_publish", "PUBLISH"),  # `sequence`
+        ("pipeline/ports/ixgbe/ixgbe.c", "rl_ixgbe_rx_burst", "ACQUIRE"),  # DD of a descriptor
+        ("pipeline/ports/ixgbe/ixgbe.c", "rl_ixgbe_reclaim", "ACQUIRE"),
+    ],
+)
+def test_an_index_or_a_done_bit_is_read_and_written_in_its_order(
+    output: Callable[..., list[str]], file: str, function: str, step: str
+) -> None:
+    assert set(output(file, function, "ACQUIRE", "PUBLISH")) == {step}
+
+
+@pytest.mark.parametrize("function", ["rl_intend", "rl_intent_done"])
+def test_an_intent_lies_between_two_fences_for_the_compiler(
+    output: Callable[..., list[str]], function: str
+) -> None:
+    """A killed driver stops between two instructions, so the processor needs no fence."""
+    steps = output("pipeline/driver/lane.c", function, "COMPILER", "DOORBELL")
+    assert steps == ["COMPILER", "DOORBELL", "COMPILER"]
 
 
 def test_descriptors_are_written_before_the_doorbell(output: Callable[..., list[str]]) -> None:

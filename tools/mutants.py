@@ -60,12 +60,12 @@ settings.register_profile(
 # The tests that keep the promises of a file, the cheapest first.
 LANE = [
     "tests/pipeline/driver/test_lane_verdicts.py",
-    "tests/pipeline/driver/test_lane_counters.py",
     "tests/pipeline/driver/test_lane_renewal.py",
     "tests/pipeline/driver/test_lane_blanks.py",
     "tests/pipeline/driver/test_lane_hostile_worker.py",
     "tests/pipeline/driver/test_lane_balance.py",
     "tests/pipeline/driver/test_lane_waiting.py",
+    "tests/pipeline/driver/test_lane_counters.py",
 ]
 ANY_WORKER = ["tests/pipeline/driver/test_lane_any_worker.py"]
 KILLED_DRIVER = ["tests/shm/test_settle_driver.py"]

@@ -163,6 +163,14 @@ def test_hostile_peer_index_that_runs_back() -> None:
     assert len(consumer.pop(40)) == 40, "they were published when the index was last read"
     with pytest.raises(RingFault):
         consumer.pop(1)
+    # The same for the consumer's index: what the producer has read of it stays valid.
+    ring, producer, _ = make_ring()
+    ring.consumer = WRAP - 5
+    assert producer.room(CAPACITY) == CAPACITY
+    ring.consumer = 5
+    assert producer.room(CAPACITY) == CAPACITY
+    with pytest.raises(RingFault):
+        producer.room(CAPACITY + 1)
 
 
 def test_hostile_peer_writes_anything_anywhere() -> None:

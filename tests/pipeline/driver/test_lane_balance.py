@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ringline.shm.clock import ticks
+
 from .lane_harness import Harness
 
 
@@ -40,3 +42,12 @@ def test_a_buffer_that_is_held_twice_or_not_at_all_is_reported() -> None:
         assert "buffers_residual = 1" in harness.problems()
         memory.free[0] = first
         memory.free_count += 1
+
+
+def test_a_balance_says_when_it_was_counted_and_whether_the_scan_was_complete() -> None:
+    with Harness() as harness:
+        for complete in (False, True):
+            before = ticks()
+            harness.lane.balance(complete=complete)
+            assert before <= harness.books.balance.when <= ticks()
+            assert harness.books.balance.complete == complete

@@ -89,6 +89,27 @@ def test_a_buffer_cannot_be_returned_twice(harness: Harness) -> None:
     assert harness.books.slots[0].bad_reference == 3
 
 
+@pytest.mark.parametrize("verdict", [1, DROP, 77])
+def test_a_word_behind_the_ledger_names_no_holder(harness: Harness, verdict: int) -> None:
+    """Not even if it looks like a word of this worker."""
+    worker = harness.workers[0]
+    word = lib.RL_HOLDER_WORKER << 28 | harness.lane._lane.slots[0].generation << 16
+    harness.lane._lane.memory.ledger[BUFFERS] = word
+    free = harness.lane._lane.memory.free_count
+    worker.push(buffer=BUFFERS, offset=192, length=60, port=verdict)
+    harness.run_pass()
+    entry = worker.in_.entries[0]
+    entry.buffer, entry.offset, entry.length = BUFFERS, 192, 60
+    worker.in_.producer = 1
+    getattr(harness.lane._lane.slots[0], "in").own = 1  # as if the lane had pushed it
+    settled = harness.renew(0)
+    assert (settled.carried, settled.lost) == (0, 0)
+    assert harness.books.slots[0].refusals.not_held == 1
+    assert harness.lane._lane.memory.ledger[BUFFERS] == word
+    assert harness.lane._lane.memory.free_count == free
+    assert not harness.ports[1].sent
+
+
 def test_a_worker_cannot_return_what_another_holds(harness: Harness) -> None:
     harness.ports[0].arrive(0, 1)
     harness.run_pass()
@@ -114,6 +135,7 @@ def test_an_index_out_of_range_marks_the_worker_faulty(side: str) -> None:
         harness.run_pass(40)
         assert harness.books.slots[0].ring_faults == 1
         assert harness.books.slots[1].ring_faults == 0
+        assert not harness.lane.moving, "its packets stay on the card"
         harness.renew(0)
         assert harness.problems() == []
         successor = harness.workers[0]

@@ -35,6 +35,26 @@ def test_settlement_sends_the_complete_frees_the_lost_and_carries_the_rest(
     assert harness.lane.in_flight == 0
 
 
+def test_a_worker_that_moved_more_than_its_rings_hold_is_settled_like_a_new_one(
+    harness: Harness,
+) -> None:
+    for _ in range(2 * lib.RL_RING_CAPACITY // 60):
+        harness.ports[0].arrive(0, 60)
+        harness.run_pass()
+        harness.workers[0].pop()
+        harness.workers[0].answer(1)
+        harness.run_pass()
+    sent = len(harness.ports[1].sent)
+    harness.ports[0].arrive(0, 60)
+    harness.run_pass()
+    harness.workers[0].pop(30)
+    harness.workers[0].answer(1, 20)
+    settled = harness.renew(0)
+    assert (settled.returned, settled.carried, settled.lost) == (20, 30, 10)
+    assert len(harness.ports[1].sent) == sent + 20
+    assert harness.workers[0].pop() == 30
+
+
 def test_a_full_ring_goes_to_the_successor() -> None:
     with Harness(buffers=1600) as harness:
         harness.ports[0].arrive(0, lib.RL_RING_CAPACITY)

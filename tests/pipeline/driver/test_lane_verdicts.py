@@ -8,7 +8,7 @@ import pytest
 
 from ringline.shm.clock import ticks_per_second
 
-from .lane_harness import DROP, ERROR, Harness
+from .lane_harness import DROP, ERROR, QUEUES, Harness
 
 
 def test_packets_go_to_the_port_that_the_plugin_named(harness: Harness) -> None:
@@ -27,6 +27,14 @@ def test_packets_go_to_the_port_that_the_plugin_named(harness: Harness) -> None:
     assert (count.drop_plugin, count.drop_plugin_error) == (2, 1)
     assert harness.queue(1, 0).tx_packets == 7
     assert harness.lane.in_flight == 0
+
+
+def test_a_queue_without_a_worker_slot_is_not_polled() -> None:
+    with Harness(queues=(QUEUES + 1, QUEUES)) as harness:
+        harness.ports[0].arrive(QUEUES, 3)
+        harness.run_pass()
+        assert len(harness.ports[0].arrived[QUEUES]) == 3
+        assert harness.queue(0, QUEUES).rx_packets == 0
 
 
 def test_each_packet_is_counted_on_the_port_that_received_it(harness: Harness) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ringline.pipeline._pipeline import lib
+from ringline.pipeline._pipeline import ffi, lib
 
 from .fake_card import EOP, IPCS, IPE, L4E, L4I, RDT, RXE, UNTOUCHED, VP, FakeCard, number
 
@@ -162,6 +162,25 @@ def test_a_frame_with_an_error_is_dropped_and_booked(
     assert card.tail() == 2
     assert card.port.posted()[0] == 128
     assert set(card.residuals().values()) == {0}
+
+
+def test_a_drop_is_an_intent_before_it_is_booked(card: FakeCard) -> None:
+    """What a driver that is killed in the middle leaves behind; the record stays afterwards."""
+    ring = ffi.cast("struct rl_ixgbe *", card.c_port.queues).rx[1]
+    card.receive(number(1), queue=1)
+    card.receive(number(2), queue=1, status=EOP | RXE)
+    card.counters(1).drop_rx_error = 7
+    buffer = ring.buffers[1]
+    card.rx_burst(queue=1)
+    intent, count = card.books.intent, card.counters(1)
+    assert (intent.count, intent.buffers[0]) == (1, buffer)
+    assert intent.word == card.ledger[buffer] == lib.RL_HOLDER_CARD_RX << 28
+    for i, (field, before) in enumerate((("rx_packets", 0), ("drop_rx_error", 7))):
+        place = int(ffi.cast("uintptr_t", ffi.addressof(count, field)))
+        assert intent.counter[i] == place - int(ffi.cast("uintptr_t", card.books))
+        assert intent.before[i] == before
+        assert getattr(count, field) == before + 1
+    assert intent.operation == 0
 
 
 def test_nothing_but_errors_is_an_empty_burst_with_a_doorbell(card: FakeCard) -> None:

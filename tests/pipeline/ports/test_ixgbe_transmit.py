@@ -250,6 +250,13 @@ def test_a_port_can_be_started_again(card: FakeCard) -> None:
     assert balanced(card)
 
 
+def test_as_many_buffers_as_rx_descriptors_are_enough(instance: Callable[[], str]) -> None:
+    with FakeCard(instance(), buffers=128, queues=2).start() as card:
+        assert card.port.posted() == (128, 0)
+        assert card.memory.free_count == 0
+        assert balanced(card)
+
+
 def test_too_few_buffers_are_an_error_with_the_numbers(instance: Callable[[], str]) -> None:
     with (
         FakeCard(instance(), buffers=127, queues=2) as card,
