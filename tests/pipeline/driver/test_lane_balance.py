@@ -44,6 +44,16 @@ def test_a_buffer_that_is_held_twice_or_not_at_all_is_reported() -> None:
         memory.free_count += 1
 
 
+def test_every_buffer_that_is_missing_or_held_twice_is_counted() -> None:
+    with Harness() as harness:
+        free = harness.lane._lane.memory.free
+        right = list(free[0:5])
+        free[0], free[2], free[3] = free[1], free[4], free[4]
+        assert harness.problems() == ["scan_missing = 3", "scan_duplicates = 2"]
+        for place, buffer in enumerate(right):
+            free[place] = buffer
+
+
 def test_a_balance_says_when_it_was_counted_and_whether_the_scan_was_complete() -> None:
     with Harness() as harness:
         for complete in (False, True):
