@@ -97,7 +97,10 @@ def test_the_limit_is_named_and_can_be_raised(
         "made no progress for 1 s: its plugin did not return from a batch or tick; "
         "worker.silence in the configuration is the limit"
     )
-    wait_until(lambda: f"ringline: worker 0 {sentence}; it is killed and replaced" in run.output, "the abort")
+    wait_until(
+        lambda: f"ringline: worker 0 {sentence}; it is killed and replaced" in run.output,
+        "the abort",
+    )
     assert run.end()[0] == 0
     run = start(begin=False)
     configured(run, tmp_path, plugin, "silence = 10")
