@@ -17,6 +17,8 @@ Guarantees (tests in tests/shm/test_segments.py):
    (test_a_spoiled_header_is_not_needed)
  - the attributes of a mapped segment do not change when its header is overwritten
    (test_a_header_that_is_overwritten_changes_nothing)
+ - a process that is forked after `withhold_from_forks` does not have the mapping
+   (test_a_withheld_segment_is_not_mapped_in_a_forked_process)
  - after close nothing is open or mapped (test_nothing_is_left_open), unless a view still exists
    (test_a_view_that_outlives_its_segment_stays_readable)
 
@@ -229,6 +231,11 @@ class Segment:
     def share(self) -> int:
         """A descriptor for a child: a new open file description, without the lock."""
         return os.open(f"/proc/self/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
+
+    def withhold_from_forks(self) -> None:
+        """Leave this mapping out of every process that this one forks from now on: an access
+        there ends it with SIGSEGV (madvise(2), MADV_DONTFORK)."""
+        self._map.madvise(mmap.MADV_DONTFORK)
 
     def unlink(self) -> None:
         """Remove the name, unless it belongs to another file by now. Mappings stay valid."""

@@ -318,6 +318,35 @@ while time.monotonic() < until:
 ONE, OTHER = "0000:03:00.0", "0000:81:00.1"
 
 
+def test_a_withheld_segment_is_not_mapped_in_a_forked_process(instance: Callable[[], str]) -> None:
+    """In a process of its own, because pytest is not for forks."""
+    program = """
+import os, sys
+from ringline.shm._shm import lib
+from ringline.shm.segments import Segment
+
+def mapped():
+    with open("/proc/self/maps") as maps:
+        return {line.split()[-1].rpartition(".")[2] for line in maps if "/ringline." in line}
+
+def create(what):
+    return Segment.create(sys.argv[1], what, 10_000, kind=lib.RL_SEGMENT_LANE)
+
+with create("lane.withheld") as withheld, create("lane.given") as given:
+    withheld.withhold_from_forks()
+    assert mapped() == {"withheld", "given"}
+    if os.fork() == 0:
+        os._exit(mapped() != {"given"})
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+    if os.fork() == 0:
+        withheld.memory[5000] = 1
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == -11
+    withheld.memory[5000] = 1
+"""
+    subprocess.run([sys.executable, "-c", program, instance()], check=True, timeout=60)
+
+
 def test_devices_are_noted_and_forgotten_one_by_one(instance: Callable[[], str]) -> None:
     with create(instance()) as segment:
         segment.note_pci(ONE)

@@ -120,6 +120,10 @@ class Process:
             descriptors[0], kind=lib.RL_SEGMENT_PACKETS, used=lib.RL_HEADER_BYTES
         )
         self._slot = slots.WorkerSlot.attach(descriptors[2], message["state_bytes"])
+        # A process that the plugin forks holds no packet: it must neither write into frames nor
+        # go on in the packet loop when it returns from the plugin.
+        for segment in (self._rings, self._packets):
+            segment.withhold_from_forks()
         self._failures = FailureDetector(time.monotonic())
 
     def run(self) -> int:

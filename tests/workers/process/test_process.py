@@ -74,6 +74,43 @@ def test_a_slow_plugin_is_given_time_to_finish(
     assert [reference[3] for reference in worker.take(400)] == list(range(400))
 
 
+FORKS = """
+import os
+
+class Forks:
+    def process(self, batch):
+        if os.fork() == 0:
+            os.setsid()
+            if not os.fork():
+                for packet in batch:
+                    packet.data[:] = bytes([238]) * 60
+            os._exit(0)
+        os.wait()
+        batch.verdicts[:] = batch.ports
+
+class Returns:
+    def process(self, batch):
+        self.pid = os.fork()
+        batch.verdicts[:] = batch.ports
+        if self.pid:
+            os.waitpid(self.pid, 0)
+"""
+
+
+@pytest.mark.parametrize("name", ["Forks", "Returns"])
+def test_a_process_that_a_plugin_forks_has_no_packets(
+    worker: WorkerHarness, plugin_file: PluginFile, name: str
+) -> None:
+    """Neither one that writes into frames, nor one that goes on as if it were the worker."""
+    worker.serve(f"{plugin_file(FORKS)}:{name}")
+    frames = [bytes([n]) * 60 for n in range(10)]
+    worker.put(frames, port=1)
+    back = worker.take(10)
+    assert [worker.frame(reference) for reference in back] == frames
+    assert worker.stop() == exits.STOPPED
+    assert not worker.out.pop(1), "nobody returned a packet again"
+
+
 def test_blanks_come_back_when_it_stops(worker: WorkerHarness) -> None:
     worker.serve(f"{MODULE}.drop:drop")
     worker.push([(n, 192, 0, 0, 0, 255, BLANK) for n in range(100)])
