@@ -14,8 +14,8 @@
 int32_t rl_sim_record(struct rl_sim *sim, int32_t fd)
 {
     /* Magic of nanosecond pcap, version 2.4, zone, our mark "ring" in place of the accuracy
-     * (workers/captures/pcap.py), snapshot length, link type. */
-    const uint32_t header[6] = {0xa1b23c4d, 2u | 4u << 16, 0, 0x676e6972, 65535, 1};
+     * (workers/captures/pcap.py), libpcap's largest snapshot length, link type. */
+    const uint32_t header[6] = {0xa1b23c4d, 2u | 4u << 16, 0, 0x676e6972, 262144, 1};
     struct rl_sim_record *record = &sim->record;
     if (record->buffer == NULL)
         record->buffer = malloc(BUFFER);
