@@ -22,6 +22,8 @@ from ringline.workers.tiers.tier import is_library
 
 _NOISE = ("Failed in", "File ", "During", "- ", "There are", "-", "Traceback", "[", "(", "|")
 _PLACES = re.compile(r'File "([^"]+)", line (\d+)|(?: at|Raised from) (\S+) \((\d+)\)')
+_FLOATS = {"f": ("float32", "float64"), "c": ("complex64", "complex128")}
+_CALLABLE = ("builtin_function_or_method", "partial", "type")
 COMPARE = (
     "compiled code cannot compare a part of the frame with bytes, a list or another part: compare "
     "numbers, as in field(frame, 12, 2) == 0x0800, or the bytes one by one"
@@ -84,8 +86,8 @@ def unusable(kind: np.dtype[Any]) -> str | None:
         return unusable(kind.subdtype[0])
     if not kind.isnative:
         return f"{kind} has another byte order than this machine: use {kind.newbyteorder('=')}"
-    if kind.kind in "fc" and kind.itemsize > (8 if kind.kind == "f" else 16):
-        return f"{kind} is wider than a float64: use float64"
+    if kind.kind in "fc" and kind.name not in _FLOATS[kind.kind]:
+        return f"compiled code does not know {kind}: use {' or '.join(_FLOATS[kind.kind])}"
     if kind.kind == "V":
         return f"{kind} has no fields: use a dtype with fields, or uint8"
     if kind.kind not in "biufcSUmM":
@@ -128,6 +130,13 @@ def _global(match: re.Match[str]) -> str:
     name, kind = match[1], match[2].rpartition(".")[2]
     if kind in ("function", "method"):
         return _plain_function(name)
+    if kind == "PacketFunction":
+        return (
+            f"it uses {name}, which is a packet function: move what both do into a function "
+            "below @numba.njit, and call that one"
+        )
+    if kind in _CALLABLE:
+        return f"it uses {name}, which compiled code cannot call"
     return _unreadable(name, kind)
 
 
