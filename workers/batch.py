@@ -29,6 +29,16 @@ if TYPE_CHECKING:
 _SPAN = Struct("<qqq")
 
 
+def _bytes_of(data: bytes | bytearray | memoryview, what: str) -> bytes:
+    """All bytes of an object that consists of bytes, such as an array; `bytes` would also make
+    60 zeros of the number 60."""
+    try:
+        return bytes(memoryview(data))
+    except TypeError:
+        kind = type(data).__name__
+        raise TypeError(f"{what} must be bytes or an array of bytes, not {kind}") from None
+
+
 class Packet:
     """One packet of a batch. Valid until `process` returns.
 
@@ -48,7 +58,7 @@ class Packet:
         self._verdicts = verdicts
 
     def _write(self, data: bytes | bytearray | memoryview) -> None:
-        content = bytes(data)  # a copy: `data` may be a part of the frame
+        content = _bytes_of(data, "packet.data")  # a copy: `data` may be a part of the frame
         if len(content) != len(self._data):
             self.resize(0, len(content) - len(self._data))
         self._data[:] = content
@@ -203,9 +213,11 @@ class Batch:
         Returns False when the worker has no blank buffer left, or when 64 packets were created
         for this batch; `blanks` in the configuration is the number of blank buffers.
 
-        Raises ValueError when there is no such port or `data` has not 17 to 1518 bytes.
+        Raises ValueError when there is no such port or `data` has not 17 to 1518 bytes,
+        TypeError when `data` is not bytes.
         """
-        length = len(data)
+        content = _bytes_of(data, "the data of a packet")
+        length = len(content)
         if not 0 <= port < self.loop.batch.ports:
             raise ValueError(f"the port must be 0 to {self.loop.batch.ports - 1}, not {port}")
         if not shm.RL_FRAME_MIN <= length <= shm.RL_FRAME_MAX:
@@ -215,7 +227,7 @@ class Batch:
         there = lib.rl_batch_create(self._batch, length, port)
         if there == ffi.NULL:
             return False
-        ffi.memmove(there, data, length)
+        ffi.memmove(there, content, length)
         return True
 
     @property

@@ -300,6 +300,19 @@ def test_bytes_assigned_to_a_packet_are_written_into_its_frame() -> None:
     ] * 2
 
 
+def test_an_array_is_written_with_all_its_bytes() -> None:
+    words = np.arange(30, dtype=">u2")
+
+    def judge(batch: Batch) -> None:
+        batch[0].data = words
+        batch[0].verdict = 0
+        assert batch.create(words[::-1], 0)
+
+    run = checked(judge, [bytes(60)], blanks=1)
+    assert run[0].frame == words.tobytes()
+    assert [created.frame for created in run.created] == [words[::-1].tobytes()]
+
+
 def test_data_of_another_length_changes_the_length_of_the_frame() -> None:
     def judge(batch: Batch) -> None:
         short, long, part = batch
@@ -326,7 +339,9 @@ def test_data_of_another_length_changes_the_length_of_the_frame() -> None:
         (lambda batch: setattr(batch, "ports", batch.ports), "ports"),
         (lambda batch: setattr(batch, "lengths", 1), "lengths"),
         (lambda batch: setattr(batch, "flags", 1), "flags"),
-        (lambda batch: setattr(batch[0], "data", 5.0), "cannot convert 'float'"),
+        (lambda batch: setattr(batch[0], "data", 60), "packet.data must be bytes or an array of"),
+        (lambda batch: setattr(batch[0], "data", "text"), "of bytes, not str"),
+        (lambda batch: batch.create(60, 0), "a packet must be bytes or an array of bytes, not int"),
         (lambda batch: setattr(batch[0], "data", bytes(3000)), "does not fit into its buffer"),
         (lambda batch: list(batch.ports), "process returned list"),
         (lambda batch: batch.ports, "batch.verdicts[:]"),
