@@ -123,7 +123,7 @@ def rehearsing_worker(context: Context, options: Mapping[str, Any]) -> Worker:
 def where(error: BaseException) -> str:
     """` (file.py, line 7)`: the innermost line of the traceback that is the plugin's own, or an
     empty string."""
-    if isinstance(error, SyntaxError) and error.filename:
+    if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         return f" ({error.filename}, line {error.lineno})"
     frames = _frames(error)
     own = [frame for frame in frames if not is_library(frame[0])]
@@ -136,7 +136,7 @@ def where(error: BaseException) -> str:
 def sentence(error: BaseException) -> str:
     """One line for `error`: `ValueError: too short (file.py, line 7)`. For a PluginError that a
     plugin raises only its text, since it is a message for the user of the plugin."""
-    text = " ".join(str(error).split())
+    text = " ".join(_text(error).split())
     if isinstance(error, PluginError):
         return text + (where(error) if _raised_by_us(error) else "")
     if isinstance(error, SyntaxError):
@@ -148,6 +148,14 @@ def sentence(error: BaseException) -> str:
         text += "; pip install ringline[compiled]"
     name = next(kind.__name__ for kind in type(error).__mro__ if not kind.__name__.startswith("_"))
     return f"{name}{': ' if text else ''}{text}{where(error)}"
+
+
+def _text(error: BaseException) -> str:
+    """The text of an exception. Its `__str__` may be a plugin's, too, and fail."""
+    try:
+        return str(error)
+    except Exception as again:
+        return f"its text cannot be shown: its __str__ raised {type(again).__name__}"
 
 
 def hides_python() -> str:

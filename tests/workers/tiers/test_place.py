@@ -103,3 +103,28 @@ def _lookup(ports: dict[str, int]) -> KeyError:
     except KeyError as error:
         return error
     raise AssertionError
+
+
+def test_code_in_a_string_has_the_line_that_runs_it() -> None:
+    error = raised("def run():\n    x = 1\n    eval('x +')", "p.py")
+    assert sentence(error) == "SyntaxError: invalid syntax (p.py, line 3)"
+
+
+FAILS = """
+class Odd(Exception):
+    def __str__(self):
+        return self.nothing
+
+def run():
+    raise Odd
+"""
+
+
+def test_an_exception_without_a_text_has_a_sentence(plugin_file: PluginFile) -> None:
+    error = raised(FAILS, "p.py")
+    words = "Odd: its text cannot be shown: its __str__ raised AttributeError"
+    assert sentence(error) == f"{words} (p.py, line 7)"
+    class_ = "class Judge:\n    def process(self, batch):\n        run()\n"
+    path = plugin_file(FAILS + class_)
+    [result] = run_plugin(f"{path}:Judge", [bytes(60)])
+    assert result.error == f"{words} ({path}, line 7)"
