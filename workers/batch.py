@@ -149,7 +149,7 @@ class Batch:
                 packet.verdict = packet.port
 
     A column is an array of shape (len(batch),), one element per packet. `verdicts` is the
-    packets' own memory; the other columns are copies.
+    packets' own memory; the other columns are read-only copies.
     """
 
     # No other attribute can be assigned: `batch.verdict = 0` would have no effect.
@@ -316,9 +316,11 @@ class Batch:
         lib.rl_batch_scatter(self._batch, offset, width, ffi.from_buffer("uint8_t[]", rows))
 
     def _column(self, name: str) -> NDArray[np.int64]:
-        """A copy of one field of all references, as int64 so that arithmetic does not overflow."""
+        """A copy of one field of all references, as int64 so that arithmetic does not overflow. It
+        is read-only: a value written to it would reach no packet."""
         np = self._numpy or self._open_columns()
         column: NDArray[Any] = self._columns[name][: self._count].astype(np.int64)
+        column.flags.writeable = False
         return column
 
     def _open_columns(self) -> Any:

@@ -354,6 +354,16 @@ def test_what_would_have_no_effect_is_an_error(assign: Any, words: str) -> None:
         assert words in (result.error or "")
 
 
+@pytest.mark.parametrize("name", ["ports", "lengths", "hashes", "flags", "vlan_tcis"])
+def test_a_column_that_is_a_copy_cannot_be_written(name: str) -> None:
+    def write(batch: Batch) -> None:
+        getattr(batch, name)[:] = 1
+
+    for result in process(write, FRAMES[:2]):
+        assert result.verdict == ERROR
+        assert "read-only" in (result.error or "")
+
+
 def test_verdicts_can_be_assigned_as_a_whole() -> None:
     def judge(batch: Batch) -> None:
         batch.verdicts = batch.ports
