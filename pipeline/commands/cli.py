@@ -8,14 +8,13 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import re
 import sys
-import tomllib
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from ringline.pipeline.bench.arguments import add_arguments as add_bench_arguments
+from ringline.pipeline.commands import values
 from ringline.pipeline.terminal import stdio
 from ringline.shm.errors import REMEDIES, EnvironmentLacks, RinglineError, reason_of
 from ringline.shm.text import printable
@@ -113,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
         help="TOML file; default: a simulated card with synthetic flows",
     )
     run.add_argument(
-        "--for", dest="seconds", type=_seconds, metavar="SECONDS", help="stop after SECONDS"
+        "--for", dest="seconds", type=values.seconds, metavar="SECONDS", help="stop after SECONDS"
     )
     run.add_argument("--report", metavar="FILE", help="write a JSON report to FILE at the end")
 
@@ -172,20 +171,20 @@ def parser() -> argparse.ArgumentParser:
         dest="options",
         action="append",
         default=[],
-        type=_option,
+        type=values.option,
         metavar="KEY=VALUE",
         help="an option of the plugin; VALUE is TOML, otherwise a string",
     )
     attempt.add_argument(
         "--ports",
-        type=_names,
+        type=values.names,
         default=["port"],
         metavar="NAME,...",
         help="names of the ports; all frames arrive at the first one (default: port)",
     )
     attempt.add_argument(
         "--rss-key",
-        type=_rss_key,
+        type=values.rss_key,
         default="default",
         metavar="KEY",
         help="rss_key of the port: default, symmetric, or 80 hexadecimal digits",
@@ -195,14 +194,14 @@ def parser() -> argparse.ArgumentParser:
     )
     attempt.add_argument(
         "--blanks",
-        type=_number,
+        type=values.number,
         default=64,
         metavar="N",
         help="empty buffers for each batch, for a plugin that creates packets (default: 64)",
     )
     attempt.add_argument(
         "--state",
-        type=_number,
+        type=values.number,
         default=4 << 20,
         metavar="BYTES",
         help="memory for the plugin's named state and counters (default: 4194304, as in a run)",
@@ -230,48 +229,6 @@ class _Version(argparse.Action):
 
         print(f"ringline {version()}")
         parser.exit()
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < 1e9:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, not {text!r}")
-    return seconds
-
-
-def _option(text: str) -> tuple[str, Any]:
-    key, sign, value = text.partition("=")
-    if not sign or not key:
-        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, not {text!r}")
-    try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except (ValueError, RecursionError):  # ValueError also for a number of thousands of digits
-        return key, value
-
-
-def _names(text: str) -> list[str]:
-    names = text.split(",")
-    if "" in names or len(set(names)) != len(names):
-        raise argparse.ArgumentTypeError(f"must be different names, as in wan,lan, not {text!r}")
-    return names
-
-
-def _number(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else -1
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, not {text!r}")
-    return number
-
-
-def _rss_key(text: str) -> str:
-    if text not in ("default", "symmetric") and not re.fullmatch("[0-9A-Fa-f]{80}", text):
-        raise argparse.ArgumentTypeError(
-            f"must be default, symmetric, or 80 hexadecimal digits, not {text!r}"
-        )
-    return text
 
 
 def _run(given: argparse.Namespace) -> int:
