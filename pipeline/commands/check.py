@@ -6,7 +6,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from ringline.pipeline.commands.target import examined
 from ringline.pipeline.configuration import schema
+from ringline.pipeline.configuration.builtin import NO_ARGUMENTS, Arguments
 from ringline.pipeline.configuration.config import (
     BUFFER_STRIDE,
     QUEUES_MAX,
@@ -21,23 +23,25 @@ from ringline.shm.errors import ConfigurationError, EnvironmentLacks
 from ringline.workers.trials import checking
 
 
-def check(path: str) -> str:
-    """One sentence that says what the configuration at `path` starts, then one line for each
-    batch or tick of a plugin that takes too long.
+def check(what: str, given: Arguments = NO_ARGUMENTS) -> str:
+    """One sentence that says what the configuration or the plugin `what` starts, then one line for
+    each batch or tick of a plugin that takes too long. `given` holds the arguments in place of a
+    file.
 
     Each plugin is imported, prepared, set up and timed in a child process. When the file has
     mistakes, the plugins are only imported and their options checked, since the rest depends
     on the file. Raises ConfigurationError with every mistake of the file, its plugins and its
     cards. Raises EnvironmentLacks when only cards are missing or in use.
     """
-    found = schema.examine(path)
+    found = examined(what, given)
     config = found.config
     sys.path.append(config.folder)
     warnings: list[str] = []
+    where = "" if found.file is None else f"{what}: "
     problems = found.problems + [
-        f"{path}: {problem}" for problem in plugin_problems(found, warnings)
+        f"{where}{problem}" for problem in plugin_problems(found, warnings)
     ]
-    missing = [f"{path}: {with_line(problem, found.lines)}" for problem in card_problems(config)]
+    missing = [f"{where}{with_line(problem, found.lines)}" for problem in card_problems(config)]
     if problems:
         raise ConfigurationError(problems + missing)
     if missing:
@@ -46,10 +50,10 @@ def check(path: str) -> str:
     memory = config.buffers * BUFFER_STRIDE / (1 << 20)
     well = "this can run, but see below" if warnings else "all well"
     lines = [
-        f"{path}: {well}; instance {config.name}, ports {ports}, workers {config.queues}, "
+        f"{what}: {well}; instance {config.name}, ports {ports}, workers {config.queues}, "
         f"buffers {config.buffers} ({memory:.0f} MiB)"
     ]
-    return "\n".join(lines + [f"{path}: warning: {warning}" for warning in warnings])
+    return "\n".join(lines + [f"{what}: warning: {warning}" for warning in warnings])
 
 
 def card_problems(config: Config) -> list[str]:

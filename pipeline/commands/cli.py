@@ -15,6 +15,7 @@ from typing import Any
 
 from ringline.pipeline.bench.arguments import add_arguments as add_bench_arguments
 from ringline.pipeline.commands import values
+from ringline.pipeline.commands.target_arguments import add_target, arguments_of
 from ringline.pipeline.terminal import stdio
 from ringline.shm.errors import REMEDIES, EnvironmentLacks, RinglineError, reason_of
 from ringline.shm.text import printable
@@ -105,12 +106,7 @@ def parser() -> argparse.ArgumentParser:
         _run,
         "start an instance and forward packets until Ctrl-C, SIGTERM or the end of its input",
     )
-    run.add_argument(
-        "config",
-        nargs="?",
-        metavar="CONFIG",
-        help="TOML file; default: a simulated card with synthetic flows",
-    )
+    add_target(run, "?", "default: forward on a simulated card, with synthetic flows")
     run.add_argument(
         "--for", dest="seconds", type=values.seconds, metavar="SECONDS", help="stop after SECONDS"
     )
@@ -127,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
         _check,
         "report all mistakes in a configuration; if it has none, those of plugins and cards",
     )
-    check.add_argument("config", metavar="CONFIG", help="TOML file")
+    add_target(check)
 
     status = command("status", _status, "show the state of a running instance")
     status.add_argument(
@@ -234,13 +230,15 @@ class _Version(argparse.Action):
 def _run(given: argparse.Namespace) -> int:
     from ringline.pipeline.commands.run import run
 
-    return run(given.config, given.seconds, given.report, strict=given.strict)
+    return run(
+        given.what, given.seconds, given.report, strict=given.strict, given=arguments_of(given)
+    )
 
 
 def _check(given: argparse.Namespace) -> int:
     from ringline.pipeline.commands.check import check
 
-    print(check(given.config))
+    print(check(given.what, arguments_of(given)))
     return 0
 
 

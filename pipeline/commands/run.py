@@ -6,7 +6,8 @@ import contextlib
 import os
 import sys
 
-from ringline.pipeline.configuration import builtin, schema
+from ringline.pipeline.commands.target import examined
+from ringline.pipeline.configuration import builtin
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.configuration.machine_checks import remarks_here
 from ringline.pipeline.supervisor.supervisor import Supervisor
@@ -16,22 +17,30 @@ from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.terminal import stdio, table
 from ringline.pipeline.terminal.display import Display, display
 from ringline.pipeline.terminal.output import StderrCapture, Unblocked, keep_room
-from ringline.shm.errors import Bug, NotAllWell, RinglineError
+from ringline.shm.errors import Bug, ConfigurationError, NotAllWell, RinglineError
 from ringline.shm.family import starter_end
 
 
 def run(
-    path: str | None, seconds: float | None, report_path: str | None, *, strict: bool = False
+    what: str | None,
+    seconds: float | None,
+    report_path: str | None,
+    *,
+    strict: bool = False,
+    given: builtin.Arguments = builtin.NO_ARGUMENTS,
 ) -> int:
-    """Run the configuration at `path`, or the built-in one; the exit code.
+    """Run the configuration file or the plugin `what`, or `forward`; the exit code.
 
-    The run ends after `seconds`, if given. With `strict` it is an error if not all was well. The
-    report goes to `report_path`, which is opened before anything starts. Raises RinglineError
-    when the configuration or the report file is wrong; an error during the run is printed and
-    becomes the exit code.
+    `given` holds the arguments in place of a file. The run ends after `seconds`, if given. With
+    `strict` it is an error if not all was well. The report goes to `report_path`, which is opened
+    before anything starts. Raises RinglineError when the configuration or the report file is
+    wrong; an error during the run is printed and becomes the exit code.
     """
     end_with = starter_end(os.environ)
-    config = builtin.builtin() if path is None else schema.load(path)
+    found = examined(what, given)
+    if found.problems:
+        raise ConfigurationError(found.problems)
+    config = found.config
     # Plugins may be in the folder of the configuration. It comes last, so that no file
     # there hides a module of Python or ringline.
     sys.path.append(config.folder)
@@ -49,7 +58,7 @@ def run(
         stack.enter_context(captured)
         shown.announce(_greeting(config))
         wanted = builtin.queues_without_limit()
-        if path is None and config.queues < wanted:
+        if found.file is None and given.queues is None and config.queues < wanted:
             shown.announce(
                 f"/dev/shm has room for {config.queues} of {wanted} queues; for more, enlarge it "
                 "(for a container: docker run --shm-size=1g)"

@@ -51,12 +51,13 @@ def load(path: str | os.PathLike[str]) -> c.Config:
 
 @dataclasses.dataclass(frozen=True)
 class Examined:
-    """A configuration file with its mistakes.
+    """A configuration with its mistakes.
 
+    file: where it was read; None: the arguments of the command say it (`builtin.examine`).
     values: the file as it is.
     config: with the default in place of each wrong value.
-    problems: one sentence per mistake, with the file and the line.
-    paths: the path of each mistake in the file.
+    problems: one sentence per mistake, with the file and the line, or the argument.
+    paths: the path of each mistake, as in a file.
     lines: the line of each key and table, by its path.
     """
 
@@ -65,6 +66,7 @@ class Examined:
     problems: list[str]
     paths: list[str]
     lines: dict[str, int]
+    file: Path | None = None
 
 
 def examine(path: str | os.PathLike[str]) -> Examined:
@@ -79,7 +81,7 @@ def examine(path: str | os.PathLike[str]) -> Examined:
     lines = lines_of(text)
     told = [f"{file}: {with_line(problem, lines)}" for problem in problems]
     paths = [problem.partition(": ")[0] for problem in problems]
-    return Examined(values, found, told, paths, lines)
+    return Examined(values, found, told, paths, lines, file)
 
 
 def too_few_buffers(found: c.Config) -> list[str]:

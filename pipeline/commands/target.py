@@ -1,0 +1,89 @@
+"""What the first argument of `ringline run` and `ringline check` is: a configuration or a plugin.
+
+| argument                                            | what                |
+|-----------------------------------------------------|---------------------|
+| ends with `.toml`                                   | a configuration     |
+| has a `:`, as in package.module:object              | a plugin            |
+| the name of an entry point, such as `forward`       | a plugin            |
+| another file or folder, or a path with `/`          | a configuration     |
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from importlib.metadata import entry_points
+
+from ringline.pipeline.configuration import builtin, schema
+from ringline.pipeline.configuration.forms import check_plugin
+from ringline.pipeline.configuration.toml import did_you_mean, shown
+from ringline.shm.errors import UsageError
+from ringline.workers.captures.captures import is_capture
+
+GROUP = "ringline.plugins"  # as in workers/tiers/loading.py, which runs user code
+
+# The key of a configuration that an argument sets -> where it is in a file.
+KEYS_IN_A_FILE = {
+    key: key.replace(f"port.{builtin.PORT}", "port.NAME") for key in builtin.ARGUMENTS
+}
+
+
+def examined(what: str | None, given: builtin.Arguments) -> schema.Examined:
+    """The configuration that `what` and the arguments `given` make, with its mistakes.
+
+    what: a configuration file or the name of a plugin; None: the arguments say all.
+    Raises UsageError when `what` is neither, or when a configuration file and arguments that
+    are not for it are both given.
+    """
+    if what is None or names_a_plugin(what):
+        return builtin.examine(replace(given, plugin=what))
+    if keys := given.given():
+        arguments = ", ".join(builtin.ARGUMENTS[key] for key in keys)
+        instead = ", ".join(KEYS_IN_A_FILE[key] for key in keys)
+        raise UsageError(
+            f"{arguments} cannot be given with a configuration file: write {instead} in {what}"
+        )
+    return schema.examine(what)
+
+
+def names_a_plugin(text: str) -> bool:
+    """Whether `text` names a plugin; otherwise it names a configuration file, which may be
+    missing. Raises UsageError when it can be neither."""
+    if text.endswith(".toml"):
+        return False
+    if ":" in text:
+        wrong = check_plugin(text)
+        if wrong and not os.path.exists(text):
+            raise UsageError(f"the name of a plugin {wrong}")
+        return wrong is None
+    if text.endswith((".py", ".so")):
+        raise UsageError(f"{text} is a file: add the name of the plugin in it, {text}:NAME")
+    if _is_capture(text):
+        raise UsageError(f"{text} is a capture: write PLUGIN --replay {text}")
+    if text in plugins():
+        return True
+    if "/" in text or os.path.lexists(text):
+        return False
+    near = did_you_mean(text, plugins())
+    if os.path.exists(f"{text}.toml"):
+        near = f"; did you mean {text}.toml?"
+    raise UsageError(
+        f"{shown(text)} is neither a configuration (FILE.toml) nor a plugin "
+        f"(package.module:object, ./file.py:object, ./file.so:symbol, or one of "
+        f"{', '.join(plugins()) or 'the installed ones: none'}){near}"
+    )
+
+
+def plugins() -> list[str]:
+    """The names of the installed plugins: the entry points of the group GROUP."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def _is_capture(path: str) -> bool:
+    try:
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as file:
+            return is_capture(file.read(4))
+    except (OSError, ValueError):
+        return False

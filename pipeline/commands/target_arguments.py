@@ -1,0 +1,68 @@
+"""The arguments that `ringline run` and `ringline check` share: what to run, and the arguments
+that take the place of a configuration file.
+
+They are not in `target`: the command line must not import the configuration.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from ringline.pipeline.commands import values
+
+if TYPE_CHECKING:
+    from ringline.pipeline.configuration.builtin import Arguments
+
+
+def add_target(parser: ArgumentParser, number: str | None = None, default: str = "") -> None:
+    """Add the arguments. `number` is `nargs` of the first one, `default` what it is without."""
+    parser.add_argument(
+        "what",
+        nargs=number,
+        metavar="CONFIG|PLUGIN",
+        help="a configuration, FILE.toml, or a plugin: package.module:object, ./file.py:object, "
+        "./file.so:symbol, or the name of an installed one" + (f"; {default}" if default else ""),
+    )
+    group = parser.add_argument_group(
+        "without a configuration file", "One simulated card, called wan, receives packets."
+    )
+    group.add_argument(
+        "--replay",
+        metavar="CAPTURE",
+        help="the packets that arrive: a pcap or pcapng file; default: synthetic flows, without "
+        "end and as fast as the card has room",
+    )
+    group.add_argument(
+        "--record", metavar="OUT", help="write the packets that the card sends to this pcap file"
+    )
+    group.add_argument(
+        "-o",
+        dest="options",
+        action="append",
+        default=[],
+        type=values.option,
+        metavar="KEY=VALUE",
+        help="an option of the plugin; VALUE is TOML, otherwise a string",
+    )
+    group.add_argument(
+        "--queues",
+        type=values.number,
+        metavar="N",
+        help="pairs of an RX and a TX queue, one worker each: 1 to 16; default: one for each CPU "
+        "but the driver's",
+    )
+    group.add_argument("--name", help="name of the instance; default: ringline")
+
+
+def arguments_of(given: Namespace) -> Arguments:
+    """The arguments that take the place of a configuration file."""
+    from ringline.pipeline.configuration.builtin import Arguments
+
+    return Arguments(
+        options=given.options,
+        replay=given.replay,
+        record=given.record,
+        queues=given.queues,
+        name=given.name,
+    )

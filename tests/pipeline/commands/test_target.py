@@ -1,0 +1,154 @@
+"""What `ringline run` and `ringline check` take for a plugin, and what for a configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringline.pipeline.commands import cli, target
+from ringline.pipeline.commands.target_arguments import arguments_of
+from ringline.pipeline.configuration import builtin
+from ringline.pipeline.configuration.builtin import NO_ARGUMENTS, Arguments
+from ringline.shm.errors import UsageError
+from ringline.workers.captures.captures import write_capture
+from ringline.workers.tiers import loading
+
+MIXED = Path(__file__).parents[2] / "data" / "mixed.pcap"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "plugin", ["forward", "mac_swap", "package.module:object", "./a.py:f", "../x/b.so:symbol"]
+)
+def test_a_plugin_is_known_by_its_colon_or_as_an_entry_point(plugin: str, folder: Path) -> None:
+    (folder / "forward").touch()
+    assert target.names_a_plugin(plugin)
+
+
+@pytest.mark.parametrize("file", ["none.toml", "a:b.toml", "edge", "folder", "none/edge", "a:b:c"])
+def test_a_configuration_is_known_by_its_ending_or_because_it_is_there(
+    file: str, folder: Path
+) -> None:
+    (folder / "edge").touch()
+    (folder / "a:b:c").touch()
+    (folder / "folder").mkdir()
+    assert not target.names_a_plugin(file)
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("./a.py", "./a.py is a file: add the name of the plugin in it, ./a.py:NAME"),
+        ("a.so", "a.so is a file: add the name of the plugin in it, a.so:NAME"),
+        ("in.pcap", "in.pcap is a capture: write PLUGIN --replay in.pcap"),
+        ("forwrd", '"forwrd" is neither a configuration (FILE.toml) nor a plugin'),
+        ("forwrd", '; did you mean "forward"?'),
+        ("edge", "; did you mean edge.toml?"),
+        ("a:b:c", "the name of a plugin must be package.module:object"),
+        ("", '"" is neither a configuration (FILE.toml) nor a plugin'),
+    ],
+)
+def test_what_is_neither_is_told(what: str, told: str, folder: Path) -> None:
+    write_capture(folder / "in.pcap", [bytes(60)])
+    (folder / "edge.toml").touch()
+    with pytest.raises(UsageError) as caught:
+        target.names_a_plugin(what)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_installed_plugins_are_those_that_a_worker_finds() -> None:
+    assert target.GROUP == loading.GROUP
+    assert "forward" in target.plugins()
+
+
+EVERY = Arguments("forward", [("map", {"wan": "wan"})], str(MIXED), "out.pcap", 3, "edge")
+
+
+def test_the_arguments_make_a_configuration(folder: Path) -> None:
+    found = target.examined("drop", dataclasses.replace(EVERY, plugin=None))
+    assert found.problems == []
+    assert found.file is None
+    (port,) = found.config.ports
+    assert port.wire is not None
+    assert (port.device, port.queues) == ("sim:82599", 3)
+    assert (port.wire.flows, port.wire.replay) == (None, str(MIXED))
+    assert port.wire.record == str(folder / "out.pcap")
+    assert [worker.plugin for worker in found.config.workers] == ["drop"] * 3
+    assert found.config.workers[0].options == {"map": {"wan": "wan"}}
+    assert found.config.name == "edge"
+    assert found.config.folder == str(folder)
+
+
+def test_without_arguments_it_is_the_builtin_configuration() -> None:
+    assert target.examined(None, NO_ARGUMENTS).config == builtin.builtin()
+
+
+def test_the_queues_that_are_given_are_not_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builtin, "free_shared_memory", lambda: 0)
+    assert target.examined("drop", Arguments(queues=7)).config.queues == 7
+    assert target.examined("drop", Arguments()).config.queues == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"queues": 0}, "--queues: must be an integer from 1 to 16, not 0"),
+        ({"queues": 17}, "--queues: must be an integer from 1 to 16, not 17"),
+        ({"name": "A b"}, '--name: must be 1 to 32 characters from a-z, 0-9 and -, not "A b"'),
+        ({"replay": "none.pcap"}, "--replay: FOLDER/none.pcap: there is no such capture file"),
+        ({"replay": "folder"}, "--replay: FOLDER/folder: is a directory; name a capture file in"),
+        ({"replay": "-"}, "--replay: - is a stream of this command, which the card cannot use: na"),
+        ({"replay": ""}, "--replay: must be the path of a capture file"),
+        ({"record": "-"}, "--record: - is a stream of this command, which the card cannot use: na"),
+        ({"record": "/dev/fd/3"}, "--record: /dev/fd/3 is a stream of this command"),
+        ({"record": "folder"}, "--record: FOLDER/folder is a folder; name a file in it"),
+        ({"record": "none/x"}, "--record: there is no folder FOLDER/none"),
+        ({"record": "notes"}, "--record: FOLDER/notes exists and is not a capture that ringline"),
+        ({"options": [("a", 1), ("a", 2)]}, "an option is given twice with -o"),
+        ({"options": [("a", float("nan"))]}, "-o.a: must be a finite number, not nan"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_one_sentence(
+    wrong: dict[str, Any], told: str, folder: Path
+) -> None:
+    (folder / "folder").mkdir()
+    (folder / "notes").write_text("not a capture, and too long for a header")
+    (problem,) = target.examined("forward", Arguments(**wrong)).problems
+    assert problem.startswith(told.replace("FOLDER", str(folder)))
+
+
+def test_a_record_on_the_replayed_file_is_refused(folder: Path) -> None:
+    write_capture(folder / "in.pcap", [bytes(60)])
+    found = target.examined("forward", Arguments(replay="in.pcap", record="./in.pcap"))
+    assert found.problems == [
+        f"--record: {folder}/in.pcap is the capture that is replayed; record to another file"
+    ]
+
+
+def test_a_configuration_file_leaves_no_room_for_these_arguments(folder: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        target.examined("edge.toml", EVERY)
+    assert str(caught.value) == (
+        "--name, -o, --queues, --replay, --record cannot be given with a configuration file: write "
+        "name, worker.options, port.NAME.queues, port.NAME.wire.replay, port.NAME.wire.record in "
+        "edge.toml"
+    )
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_the_command_line_has_every_argument(command: str) -> None:
+    words = ["forward", "--replay", "a", "--record", "b", "-o", "c=1", "-o", "d=x"]
+    given = cli.parser().parse_args([command, *words, "--queues", "2", "--name", "edge"])
+    assert given.what == "forward"
+    assert arguments_of(given) == Arguments(None, [("c", 1), ("d", "x")], "a", "b", 2, "edge")
+    assert arguments_of(given).given() == list(builtin.ARGUMENTS)
+    assert arguments_of(cli.parser().parse_args([command, "x"])).given() == []
