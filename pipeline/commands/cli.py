@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ringline.pipeline.bench.arguments import add_arguments as add_bench_arguments
-from ringline.pipeline.commands import values
-from ringline.pipeline.commands.target_arguments import add_target, arguments_of
+from ringline.pipeline.commands.arguments import values
+from ringline.pipeline.commands.arguments.target import add_target, arguments_of
 from ringline.pipeline.terminal import stdio
 from ringline.shm.errors import REMEDIES, EnvironmentLacks, RinglineError, reason_of
 from ringline.shm.text import printable
@@ -124,6 +124,25 @@ def parser() -> argparse.ArgumentParser:
         "report all mistakes in a configuration; if it has none, those of plugins and cards",
     )
     add_target(check)
+
+    init = command("init", _init, "write a configuration that explains every key")
+    init.add_argument(
+        "file",
+        nargs="?",
+        default="ringline.toml",
+        metavar="FILE",
+        help="a new file that ends with .toml (default: ringline.toml)",
+    )
+
+    new = command("new", _new, "write a plugin and its test into the current folder")
+    new.add_argument("name", metavar="NAME", help="name of the plugin: a-z, 0-9 and _")
+    new.add_argument(
+        "--tier",
+        choices=("compiled", "batch", "c"),
+        default="compiled",
+        help="a function that numba compiles, a class with process(batch), or C "
+        "(default: compiled)",
+    )
 
     status = command("status", _status, "show the state of a running instance")
     status.add_argument(
@@ -239,6 +258,20 @@ def _check(given: argparse.Namespace) -> int:
     from ringline.pipeline.commands.check import check
 
     print(check(given.what, arguments_of(given)))
+    return 0
+
+
+def _init(given: argparse.Namespace) -> int:
+    from ringline.pipeline.commands.starters.init import init
+
+    print(init(given.file))
+    return 0
+
+
+def _new(given: argparse.Namespace) -> int:
+    from ringline.pipeline.commands.starters.new import new
+
+    print(new(given.name, given.tier))
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ringline.pipeline.commands import cli, target
-from ringline.pipeline.commands.target_arguments import arguments_of
+from ringline.pipeline.commands.arguments.target import arguments_of
 from ringline.pipeline.configuration import builtin
 from ringline.pipeline.configuration.builtin import NO_ARGUMENTS, Arguments
 from ringline.shm.errors import UsageError

@@ -1,7 +1,7 @@
 """The arguments that `ringline run` and `ringline check` share: what to run, and the arguments
 that take the place of a configuration file.
 
-They are not in `target`: the command line must not import the configuration.
+They are not in `commands/target.py`: the command line must not import the configuration.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from ringline.pipeline.commands import values
+from ringline.pipeline.commands.arguments import values
 
 if TYPE_CHECKING:
     from ringline.pipeline.configuration.builtin import Arguments

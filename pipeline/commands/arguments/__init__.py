@@ -1,0 +1,1 @@
+"""The arguments of the commands: their values, examples, and completion by a shell."""

@@ -1,0 +1,1 @@
+"""`ringline init` and `ringline new`: files to begin with."""

@@ -1,0 +1,90 @@
+"""`ringline init`: write a configuration to begin with, which explains every key."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ringline.pipeline.commands.starters.new import write_new
+from ringline.pipeline.configuration.forms import check_name
+from ringline.shm.errors import UsageError
+
+FILE = "ringline.toml"
+
+# A line `# KEY = VALUE` shows the default; without the `# ` the file means the same. A line
+# `#? KEY = VALUE` shows another value.
+TEXT = """\
+# A configuration of ringline. Lines that begin with `# ` show defaults; remove the `# ` to change
+# one. Lines that begin with `#? ` show an example. Check the file:  ringline check FILE
+# Run it:  ringline run FILE
+
+name = "NAME"                     # two instances with the same name cannot run at once
+
+[memory]
+# buffers = "auto"                # packet buffers of 2240 bytes: enough for all rings; or a number
+# hugepages = "auto"              # auto | require | off
+
+[port.wan]                        # a port; its name is yours; add [port.lan] for another one
+device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00.0" (lspci -D)
+# queues = 1                      # pairs of an RX and a TX queue, one worker each: 1 to 16
+# dma = "auto"                    # auto | offset | physical
+# rx_descriptors = 512            # per queue: a power of two, 64 to 4096
+# tx_descriptors = 512
+# promiscuous = true              # receive frames for every MAC address
+#? mac = "02:00:00:00:00:01"      # default: the address of the card
+# vlan_strip = false              # true: the card removes VLAN tags
+# rss_key = "default"             # default | symmetric | 80 hexadecimal digits
+# process = false                 # true: the simulated card runs in its own process
+
+[port.wan.wire]                   # of a simulated card: what arrives; remove it for a real card
+# rate_mpps = 0.0                 # 10^6 packets a second; 0: as fast as the card has room
+#? replay = "capture.pcap"        # these packets arrive, instead of flows
+#? repeat = 1                     # how often to replay; 0: without end
+#? record = "out.pcap"            # write the packets that the card sends to this file
+
+[port.wan.wire.flows]             # synthetic packets
+# count = 256                     # flows
+# sizes = 64                      # bytes of a frame with CRC: a number, a list, or "imix"
+# ip = "ipv4"                     # ipv4 | ipv6 | mixed
+# protocol = "udp"                # udp | tcp | mixed
+# packets = 0                     # how many arrive; 0: without end
+
+[worker]                          # all workers; [worker.1] is for the worker of queue 1 only
+plugin = "forward"                # or yours: "./file.py:object", from `ringline new`
+# cpus = []                       # pin the workers to these CPUs in turn; []: ringline chooses
+# state = 4194304                 # bytes for the named state, counters and tables of the plugin
+# blanks = 0                      # empty buffers for packets that the plugin creates
+# debug = false                   # true: bounds checks in compiled plugins
+# silence = 1.0                   # seconds in one batch or tick; then the worker is replaced
+
+[worker.restart]
+# intensity = 5                   # after more deaths than this
+# period = 30.0                   # in so many seconds, the queue is given up
+
+[worker.options]                  # options of the plugin; those of forward:
+#? map = { wan = "wan" }          # input port = output port
+
+[driver]
+#? cpu = 0                        # default: ringline chooses
+# idle = "adaptive"               # adaptive | busy: without traffic, sleep or spin
+# deep_sleep_us = 900             # microseconds: longest sleep after 0.1 s without traffic; 0: none
+
+[metrics]
+# listen = "127.0.0.1:9464"       # serve http://127.0.0.1:9464/metrics; or "off"
+"""
+
+
+def init(path: str) -> str:
+    """Write a configuration to the new file `path`; returns what to do next.
+
+    The instance is called like the file. Raises UsageError when the file exists or does not end
+    with `.toml`, EnvironmentLacks when it cannot be written.
+    """
+    if not path.endswith(".toml"):
+        raise UsageError(f"the name of a configuration must end with .toml, not {path!r}")
+    name = Path(path).stem
+    if check_name(name):
+        name = "ringline"
+    write_new({path: TEXT.replace("NAME", name)})
+    shown = path if os.path.dirname(path) else f"./{path}"
+    return f"wrote {path}; next:\n  ringline check {shown}\n  ringline run {shown}"
