@@ -7,12 +7,13 @@ import json
 import os
 import signal
 import sys
+import textwrap
 from argparse import Namespace
 from collections.abc import Callable
 
 from ringline.pipeline.bench import machine
 from ringline.pipeline.bench.arguments import MEASUREMENTS
-from ringline.pipeline.bench.figures import Figure, table
+from ringline.pipeline.bench.figures import WIDTH, Figure, table
 from ringline.pipeline.bench.measurements import handoff, latency, pipeline, plugin, ports
 from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
@@ -62,7 +63,7 @@ def measure(arguments: Namespace) -> int:
         }
         print(json.dumps(result, indent=2))
     else:
-        print(host.describe())
+        print(textwrap.fill(host.describe(), WIDTH, subsequent_indent="  "))
         print(table(figures))
     return 0
 

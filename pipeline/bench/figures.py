@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+WIDTH = 80  # characters of a line
+GAP = 2  # spaces between two columns
+NAME_MIN = 12  # characters of a name before it is wrapped
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,12 @@ def number(value: float | None) -> str:
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """The figures as a text table, with the spread of the runs and the goal."""
-    rows = [("", "median", "unit", "lowest", "highest", "bare limit", "of limit", "goal", "")]
+    """The figures as a text table of at most WIDTH columns, with the spread of the runs and the
+    goal; then the notes."""
+    rows = [
+        ("", "", "", "", "", "bare", "of", "", ""),
+        ("", "median", "unit", "lowest", "highest", "limit", "limit", "goal", "met"),
+    ]
     for figure in figures:
         share = figure.of_limit
         goal = "-"
@@ -85,16 +94,29 @@ def table(figures: Sequence[Figure]) -> str:
                 number(figure.limit),
                 "-" if share is None else f"{share:.2f}",
                 goal,
-                {True: "met", False: "missed", None: ""}[figure.met],
+                {True: "yes", False: "no", None: ""}[figure.met],
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if i in (0, 2, 8) else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    widths[0] = min(widths[0], max(WIDTH - sum(widths[1:]) - GAP * (len(widths) - 1), NAME_MIN))
+    lines: list[str] = []
+    for what, *cells in rows:
+        *above, last = _name(what, widths[0])
+        aligned = [
+            cell.ljust(width) if i in (1, 7) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths[1:], strict=True))
         ]
-        lines.append("  ".join(cells).rstrip())
-    notes = [f"{figure.what}: {figure.note}" for figure in figures if figure.note]
-    return "\n".join(lines + notes)
+        lines += above
+        lines.append((" " * GAP).join([last.ljust(widths[0]), *aligned]).rstrip())
+    for figure in figures:
+        if figure.note:
+            lines += textwrap.wrap(f"{figure.what}: {figure.note}", WIDTH, subsequent_indent="  ")
+    return "\n".join(lines)
+
+
+def _name(what: str, width: int) -> list[str]:
+    """The name of a figure in lines of `width` characters; an indented name stays indented."""
+    indent = " " * (len(what) - len(what.lstrip()))
+    return textwrap.wrap(what, width, subsequent_indent=indent + "  ", break_long_words=False) or [
+        ""
+    ]
