@@ -184,33 +184,38 @@ def _lines(
     if done.too_long:
         yield f"  left out {done.too_long:,} frames that no card would receive: too long"
     for name, value in done.named.items():
-        yield from _named(name, value)
+        yield from _named(name, value, done.headings.get(name))
     for remark in remarks:
         yield f"  remark: {remark}"
 
 
-def _named(name: str, value: Any) -> list[str]:
-    """A counter or histogram as one line; a table as its first rows."""
+def _named(name: str, value: Any, headings: Sequence[str] | None) -> list[str]:
+    """A counter or histogram as one line; a table as its headings and its first rows."""
+    if headings is not None:
+        return [f"  {name}:", *_table(headings, value or [])]
     if not isinstance(value, list | tuple):
-        return [f"  {name}: {value}"]
-    if len(value) == 2 and isinstance(value[0], int):
-        return [f"  {name}: sum {value[0]}; {_buckets(value[1])}"]
-    lines = [f"  {name}:"]
-    lines += [f"    {_row(row)}" for row in value[:TABLE_ROWS]]
-    if len(value) > TABLE_ROWS:
-        lines.append(f"    and {len(value) - TABLE_ROWS} more")
-    return lines
+        return [f"  {name}: {value:,}"]
+    return [f"  {name}: sum {value[0]:,}; {_buckets(value[1])}"]
+
+
+def _table(headings: Sequence[str], rows: Sequence[Any]) -> Iterator[str]:
+    """The headings and up to TABLE_ROWS rows (label, values): labels to the left, numbers to the
+    right."""
+    lines = [list(headings)]
+    lines += [
+        [printable(label), *(f"{n:,}" for n in values)] for label, values in rows[:TABLE_ROWS]
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for label, *numbers in lines:
+        cells = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
+        yield "    " + "  ".join([label.ljust(widths[0]), *cells])
+    if len(rows) > TABLE_ROWS:
+        yield f"    and {len(rows) - TABLE_ROWS:,} more"
 
 
 def _buckets(buckets: Sequence[int]) -> str:
     """The buckets that are not empty, with their upper bounds: powers of two."""
     bounds = [f"below {2**bucket}" for bucket in range(len(buckets) - 1)]
     bounds.append(f"{2 ** (len(buckets) - 2)} and more")
-    texts = [f"{bound}: {n}" for bound, n in zip(bounds, buckets, strict=True) if n]
+    texts = [f"{bound}: {n:,}" for bound, n in zip(bounds, buckets, strict=True) if n]
     return ", ".join(texts) or "no values"
-
-
-def _row(row: Any) -> str:
-    if isinstance(row, list | tuple):
-        return "  ".join(_row(cell) for cell in row)
-    return str(row)

@@ -39,6 +39,7 @@ from ringline.workers.trials.harness import (
     Departure,
     Harness,
     named_values,
+    table_headings,
 )
 from ringline.workers.trials.stopwatch import Stopwatch
 
@@ -149,6 +150,7 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
             "counters": counter_blocks.read(harness.slot.counters)
             | counter_blocks.read(ffi.cast("struct rl_worker_counters *", address)),
             "named": named_values(harness.slot),
+            "headings": table_headings(harness.slot),
             "remarks": tier.remarks + watch.warnings(),
             "tier": tier.tier,
         }

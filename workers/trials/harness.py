@@ -176,3 +176,9 @@ def named_values(slot: slots.WorkerSlot) -> dict[str, Any]:
         else:
             values[entry.name] = words[0]
     return values
+
+
+def table_headings(slot: slots.WorkerSlot) -> dict[str, list[str]]:
+    """The headings of the tables that a plugin named in `slot`, by the name of the table: that of
+    the labels, then one per value."""
+    return {entry.name: entry.type.split() for entry in slot.entries() if entry.kind == slots.TABLE}

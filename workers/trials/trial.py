@@ -44,6 +44,7 @@ class Summary:
         error of `tick`.
     trace: the last lines of the traceback of the first error that has one.
     named: the plugin's own metrics by name (see `named_values`).
+    headings: those of its tables by name: of the labels, then one per value.
     remarks: sentences about possible improvements.
     """
 
@@ -57,6 +58,7 @@ class Summary:
     complaints: list[tuple[int, str]]
     trace: list[str]
     named: dict[str, Any]
+    headings: dict[str, list[str]]
     remarks: list[str]
 
     @property

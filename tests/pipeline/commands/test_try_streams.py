@@ -141,3 +141,33 @@ def test_bytes_of_packets_do_not_reach_the_terminal(tmp_path: Path) -> None:
         assert "owned" in output
         assert all(line.isprintable() for line in output.split("\n"))
         assert not any(line.startswith("ringline: forged") for line in output.split("\n"))
+
+
+TABLE = """
+class Counts:
+    def setup(self, worker):
+        self.table = worker.table("lengths", "length", ["packets", "total"], 20)
+        worker.table("nothing", "key", ["n"], 4)
+        self.seen = worker.counter("seen")
+
+    def process(self, batch):
+        rows = [(f"{n} bytes", [n * n, n]) for n in range(1, 16)]
+        self.table.write([("a long label", [1234567, 5]), *rows])
+        self.seen.add(1234567)
+"""
+
+
+def test_a_table_has_headings_and_aligned_columns(capture: Path, tmp_path: Path) -> None:
+    (tmp_path / "counts.py").write_text(TABLE)
+    done = shell("ringline try ./counts.py:Counts in.pcap", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "  lengths:\n"
+        "    length          packets  total\n"
+        "    a long label  1,234,567      5\n"
+        "    1 bytes               1      1\n"
+        "    2 bytes               4      2\n"
+    ) in done.stdout
+    assert "    9 bytes              81      9\n    and 6 more\n" in done.stdout
+    assert "  nothing:\n    key  n\n" in done.stdout
+    assert "  seen: 1,234,567\n" in done.stdout
