@@ -14,15 +14,15 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.pipeline.terminal import stdio, table
+from ringline.pipeline.terminal import layout, stdio, table
 from ringline.pipeline.terminal.output import StderrCapture
+from ringline.pipeline.terminal.pairs import line as pairs_line
 from ringline.shm.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import RenderableType
-    from rich.table import Table
 
     from ringline.pipeline.supervisor.event_loop import Service
 
@@ -65,11 +65,16 @@ class Display(ABC):
 
 
 class Lines(Display):
-    """One line on standard output for each snapshot after the first."""
+    """One line on standard output for each snapshot after the first: words, or with `pairs`
+    key=value pairs for a program (`pairs.line`)."""
+
+    def __init__(self, seconds: float | None = None, *, pairs: bool = False) -> None:
+        super().__init__(seconds)
+        self._line = pairs_line if pairs else table.line
 
     def _draw(self, before: Snapshot | None, now: Snapshot) -> None:
         if before is not None and now.state != table.ENDED:
-            print(table.line(before, now, self._span), flush=True)
+            print(self._line(before, now, self._span), flush=True)
 
     def announce(self, sentence: str) -> None:
         """Print one line on standard error."""
@@ -101,7 +106,8 @@ class LiveTable(Display):
             # Some terminals rewrap the old table, so its first line is no longer known.
             self._size = self._console.size
             self._console.clear()
-        self._live.update(drawn(board, self._console.width), refresh=True)
+        width, height = self._console.size
+        self._live.update(drawn(board, width, height), refresh=True)
 
     def announce(self, sentence: str) -> None:
         """Print one line above the table."""
@@ -132,53 +138,23 @@ class LiveTable(Display):
 
 
 def display(seconds: float | None = None) -> Display:
-    """The live table when standard output is a terminal that can show it, else lines."""
+    """The live table when standard output is a terminal that can show it, else lines; key=value
+    pairs when it is no terminal."""
+    if not sys.stdout.isatty():
+        return Lines(seconds, pairs=True)
     dumb = os.environ.get("TERM", "dumb") == "dumb"
-    if sys.stdout.isatty() and not dumb and find_spec("rich") is not None:
+    if not dumb and find_spec("rich") is not None:
         return LiveTable(seconds)
     return Lines(seconds)
 
 
-def drawn(board: table.Board, width: int) -> RenderableType:
-    """The board for a terminal of `width` columns; 80 columns show every cell.
-
-    Workers come last, so that a short terminal cuts off workers and nothing else.
-    """
-    from rich.console import Group
-    from rich.padding import Padding
-    from rich.table import Table
+def drawn(board: table.Board, width: int, height: int) -> RenderableType:
+    """The board for a terminal of `width` columns and `height` lines (`layout.laid_out`)."""
     from rich.text import Text
 
-    below = Table.grid(padding=(0, 2, 0, 0))
-    for name, words, style in (
-        ("drops", board.drops, "" if board.drops == "none" else "yellow"),
-        ("buffers", board.buffers, ""),
-        ("books", board.books, "" if board.balanced else "bold red"),
-        ("metrics", board.url, ""),
-    ):
-        below.add_row(Text(name, style="dim"), Text(words, style=style))
-    return Group(
-        Text(board.title, style="bold", overflow="ellipsis", no_wrap=True),
-        Padding(_grid(board.ports.within(width)), (1, 0, 1, 0)),
-        below,
-        Padding(_grid(board.workers.within(width)), (1, 0, 0, 0)),
-        # An empty line for the cursor: the terminal echoes ^C there. After a full line the
-        # echo would wrap, and the next table would start one line too low.
-        Text(),
-    )
-
-
-def _grid(grid: table.Grid) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(box=None, padding=(0, table.COLUMN_GAP, 0, 0), header_style="dim")
-    for number, heading in enumerate(grid.headings):
-        left = number < table.LEFT_COLUMNS
-        drawn.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    for row in grid.rows:
-        plain = row[1] == table.RUNNING or row[1][0].isdigit()
-        cells = [Text(cell) for cell in row]
-        cells[1].stylize("green" if plain else "yellow")
-        drawn.add_row(*cells)
-    return drawn
+    text = Text(no_wrap=True, overflow="crop")
+    for number, line in enumerate(layout.laid_out(board, width, height)):
+        text.append("\n" if number else "")
+        for words, style in line:
+            text.append(words, style=style)
+    return text

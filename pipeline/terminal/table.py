@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ringline.pipeline.telemetry.flaws import ALL_WELL, GIVEN_UP, flaws
+from ringline.pipeline.telemetry.flaws import ALL_WELL, BY_VERDICT, GIVEN_UP, flaws
 from ringline.pipeline.telemetry.report import latency_quantile
 from ringline.pipeline.telemetry.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
 from ringline.shm.errors import RinglineError
@@ -23,22 +23,34 @@ SHORT_STATES = {"waiting to restart": "waiting"}  # a row must fit into 80 colum
 COLUMN_GAP = 2  # spaces
 WIDTH = 80  # characters of a line of the summary
 COUNTERS_MAX = 20  # of a plugin in the summary; all are in the report
+RESTARTS, ERRORS = "restarts", "errors"  # headings
 LEFT_COLUMNS = 2  # these contain words and align left; the others contain numbers
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: headings, and rows with one cell per heading."""
+    """A table: headings, and rows with one cell per heading.
+
+    `order` has the numbers of the columns, the most important first.
+    """
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    order: tuple[int, ...]
 
     def within(self, width: int) -> Grid:
-        """The first columns, as many as fit into `width` characters."""
-        columns = zip(self.headings, *self.rows, strict=True)
-        ends = itertools.accumulate(max(map(len, column)) + COLUMN_GAP for column in columns)
-        fit = sum(end <= width for end in ends)
-        return Grid(self.headings[:fit], tuple(row[:fit] for row in self.rows))
+        """The most important columns, as many as fit into `width` characters."""
+        widths = [
+            max(map(len, column)) + COLUMN_GAP
+            for column in zip(self.headings, *self.rows, strict=True)
+        ]
+        ends = itertools.accumulate(widths[number] for number in self.order)
+        fit = sorted(self.order[: sum(end <= width for end in ends)])
+        return Grid(
+            tuple(self.headings[number] for number in fit),
+            tuple(tuple(row[number] for number in fit) for row in self.rows),
+            tuple(fit.index(number) for number in self.order if number in fit),
+        )
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,7 @@ def board(before: Snapshot | None, now: Snapshot, span: Span | None = None) -> B
         ports=_ports(rates),
         workers=_workers(rates),
         drops=", ".join(_drops(rates)) or "none",
-        buffers=", ".join(f"{name} {count}" for name, count in now.holders().items() if count),
+        buffers=", ".join(f"{name} {count:,}" for name, count in now.holders().items() if count),
         books=f"off: {', '.join(wrong)}" if wrong else "balanced",
         balanced=not wrong,
         url=now.metrics_url or "off",
@@ -320,7 +332,7 @@ def _ports(rates: Rates) -> Grid:
             )
         )
     headings = ("port", "link", "rx Mpps", "Gbit/s", "tx Mpps", "Gbit/s", "dropped")
-    return Grid(headings, tuple(rows))
+    return Grid(headings, tuple(rows), (0, 1, 6, 2, 4, 3, 5))
 
 
 def _workers(rates: Rates) -> Grid:
@@ -341,21 +353,23 @@ def _workers(rates: Rates) -> Grid:
                 share,
                 each,
                 f"{worker.ring_in}/{worker.ring_out}",
-                str(worker.restarts),
-                str(sum(worker.errors.values())),
+                f"{worker.restarts:,}",
+                f"{sum(worker.errors.values()):,}",
             )
         )
     return Grid(
-        ("worker", "state", "Mpps", "Gbit/s", "busy", "ns/pkt", "in/out", "restarts", "errors"),
+        ("worker", "state", "Mpps", "Gbit/s", "busy", "ns/pkt", "in/out", RESTARTS, ERRORS),
         tuple(rows),
+        (0, 1, 8, 7, 2, 4, 6, 3, 5),
     )
 
 
 def _drops(rates: Rates) -> Iterator[str]:
+    """The drops that are not the plugin's own verdict come first."""
     several = len(rates.now.ports) > 1
-    for index, port in enumerate(rates.now.ports):
+    for own, (index, port) in itertools.product((False, True), enumerate(rates.now.ports)):
         for reason, lost in (port.card_drops | port.drops).items():
-            if lost:
+            if lost and (reason == BY_VERDICT) == own:
                 rate = rates.drops(port, index, reason)
                 where = f"{port.name} " if several else ""
                 per_second = f" ({rate:,.0f}/s)" if rate else ""

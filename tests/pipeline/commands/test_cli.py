@@ -362,7 +362,7 @@ def test_a_run_can_be_queried_watched_and_ended(write: Callable[..., Path]) -> N
             [*COMMAND, "top", path.stem], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert top.stdout is not None
-        assert "wan: rx" in top.stdout.readline()
+        assert " port.wan.rx_mpps=" in top.stdout.readline()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
         assert process.returncode == 0, err
@@ -377,14 +377,16 @@ def test_a_run_can_be_queried_watched_and_ended(write: Callable[..., Path]) -> N
 def test_for_ends_a_run_and_shows_how_far_it_is(write: Callable[..., Path]) -> None:
     done = ringline("run", str(write(wire=SLOW)), "--for", "2.5")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^\d of 2.5 s; wan: rx", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"^time=\S+Z seconds=\d of=2.5 state=running port.wan", done.stdout, re.MULTILINE
+    )
 
 
 def test_a_run_ends_when_its_reader_goes_away(write: Callable[..., Path], tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     with started(str(write(wire=SLOW)), "--report", str(report)) as process:
         assert process.stdout is not None
-        assert "wan: rx" in process.stdout.readline()
+        assert " port.wan.rx_mpps=" in process.stdout.readline()
         process.stdout.close()
         assert process.wait(timeout=30) == 0
         assert json.loads(report.read_text())["exit"]["code"] == 0

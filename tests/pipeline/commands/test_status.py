@@ -64,5 +64,5 @@ def test_top_ends_with_the_instance(
     with served(server):
         top.top(None)
     told = capsys.readouterr()
-    assert told.out.count("wan: rx") == 3
+    assert told.out.count(" port.wan.rx_mpps=") == 3
     assert "no instance" in told.err

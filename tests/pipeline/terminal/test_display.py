@@ -201,10 +201,10 @@ def test_plain_text_is_aligned(pair: tuple[Snapshot, Snapshot]) -> None:
     assert max(map(len, lines)) <= 80
 
 
-def drawn(board: table.Board, width: int) -> list[str]:
+def drawn(board: table.Board, width: int, height: int = 24) -> list[str]:
     file = io.StringIO()
     Console(file=file, width=width, force_terminal=True, color_system=None, highlight=False).print(
-        display.drawn(board, width)
+        display.drawn(board, width, height)
     )
     return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in file.getvalue().splitlines()]
 
@@ -220,30 +220,6 @@ def test_the_table_fits_and_nothing_is_cut(pair: tuple[Snapshot, Snapshot], widt
             assert any(all(cell in line for cell in row) for line in lines), row
     assert len(lines) <= 24
     assert lines[-1] == "", "an echoed ^C would wrap, and shift what is drawn next"
-
-
-@pytest.mark.parametrize("width", [40, 60])
-def test_a_narrow_terminal_has_fewer_columns_and_none_is_cut(
-    pair: tuple[Snapshot, Snapshot], width: int
-) -> None:
-    board = table.board(*pair)
-    _title, *lines = drawn(board, width)
-    assert max(len(line.rstrip()) for line in lines) <= width
-    assert "…" not in "".join(lines)
-    for grid in (board.ports, board.workers):
-        (shown,) = (line.split() for line in lines if line.startswith(grid.headings[0]))
-        assert len(shown) > 1
-        assert " ".join(grid.headings).startswith(" ".join(shown))
-
-
-def test_what_concerns_all_comes_before_the_workers(pair: tuple[Snapshot, Snapshot]) -> None:
-    """A terminal of 24 lines cannot show all of sixteen workers."""
-    board = table.board(*pair)
-    lines = drawn(board, 80)
-    first = next(n for n, line in enumerate(lines) if line.startswith("worker"))
-    for name in ("drops", "buffers", "books", "metrics"):
-        assert any(line.startswith(name) for line in lines[:first])
-    assert lines[first:] == lines[-len(board.workers.rows) - 2 :]
 
 
 def in_a_terminal(code: str, **environment: str) -> str:
@@ -339,10 +315,10 @@ def test_a_dumb_terminal_and_a_missing_rich_get_lines(show: str) -> None:
         assert "wan: rx 13.000 Mpps" in written
 
 
-def test_what_is_no_terminal_gets_lines_without_control_characters(show: str) -> None:
+def test_what_is_no_terminal_gets_pairs_without_control_characters(show: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", show], capture_output=True, text=True, timeout=60, check=True
     )
     assert "\x1b" not in done.stdout + done.stderr
-    assert "wan: rx 13.000 Mpps" in done.stdout
+    assert "port.wan.rx_mpps=13.000000" in done.stdout
     assert done.stderr == "ringline: worker 0 is replaced\n" * 2
