@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float,
         default=10.0,
         metavar="S",
-        help="length of each run of `pipeline` (default 10)",
+        help="seconds of each run of `pipeline` (default 10)",
     )
     parser.add_argument(
         "--cpus", metavar="A,B", help="the two CPUs to measure on (default: the last two usable)"

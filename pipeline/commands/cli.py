@@ -15,15 +15,20 @@ from typing import Any
 
 from ringline.pipeline.bench.arguments import add_arguments as add_bench_arguments
 from ringline.pipeline.commands.arguments import values
+from ringline.pipeline.commands.arguments.examples import Help, epilog
 from ringline.pipeline.commands.arguments.target import add_target, arguments_of
 from ringline.pipeline.terminal import stdio
 from ringline.shm.errors import REMEDIES, EnvironmentLacks, RinglineError, reason_of
 from ringline.shm.text import printable
 
-EPILOG = """\
-exit codes: 0 success, 1 a bug in ringline, 2 wrong usage, configuration or plugin,
-3 the machine lacks something, 4 gave up, 5 the books did not balance, 6 with --strict:
-errors, restarts or lost packets
+EXIT_CODES = """
+exit codes:
+  0 success                   4 gave up
+  1 a bug in ringline         5 the books did not balance
+  2 wrong usage,              6 with --strict: errors, restarts
+    configuration or plugin     or lost packets
+  3 the machine lacks         128 + number: this signal ended
+    something                   the run
 """
 
 
@@ -90,14 +95,16 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="ringline",
         description="A multiprocess packet pipeline in Python.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"{epilog('')}\n{EXIT_CODES}",
+        formatter_class=Help,
     )
     top.add_argument("--version", action=_Version)
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, function: Any, of: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=of, description=of)
+        added = commands.add_parser(
+            name, help=of, description=of, epilog=epilog(name), formatter_class=Help
+        )
         added.set_defaults(function=function)
         return added
 
@@ -146,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
 
     status = command("status", _status, "show the state of a running instance")
     status.add_argument(
-        "name", nargs="?", metavar="NAME", help="name of the instance; needed if several run"
+        "name", nargs="?", metavar="INSTANCE", help="its name; needed if several run"
     )
     status.add_argument(
         "--json", action="store_true", help="print everything, in the format of the report"
@@ -154,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
 
     watch = command("top", _top, "show the live table of a running instance")
     watch.add_argument(
-        "name", nargs="?", metavar="NAME", help="name of the instance; needed if several run"
+        "name", nargs="?", metavar="INSTANCE", help="its name; needed if several run"
     )
 
     cleanup = command(
@@ -226,6 +233,9 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="without bounds checks in compiled plugins, as in a run; measures their speed",
     )
+
+    shell = command("completion", _completion, "print a script that completes commands in a shell")
+    shell.add_argument("shell", choices=("bash", "zsh", "fish"), help="your shell")
 
     add_bench_arguments(
         command("bench", _bench, "measure the speed of ringline beside the limits of this machine")
@@ -313,6 +323,14 @@ def _try(given: argparse.Namespace) -> int:
             checked=not given.unchecked,
         )
     )
+
+
+def _completion(given: argparse.Namespace) -> int:
+    from ringline.pipeline.commands.arguments.completion import completion
+    from ringline.pipeline.commands.target import plugins
+
+    print(completion(given.shell, parser(), plugins()))
+    return 0
 
 
 def _bench(given: argparse.Namespace) -> int:

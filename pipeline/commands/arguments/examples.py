@@ -1,0 +1,103 @@
+"""Examples and units, which `ringline COMMAND --help` shows at its end."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+
+WIDTH = 80  # characters of a line
+
+# Command -> (a command line, what it does). The first ones belong to `ringline` itself.
+EXAMPLES = {
+    "": (
+        ("ringline new guard", "writes a plugin and its test"),
+        ("ringline try ./guard.py:guard in.pcap", "tries the plugin on a capture"),
+        ("ringline run ./guard.py:guard", "runs it on a simulated card"),
+        ("ringline init edge.toml", "writes a configuration, for a card or for more settings"),
+        ("ringline run edge.toml", "runs the configuration"),
+    ),
+    "run": (
+        ("ringline run", "forwards synthetic packets through a simulated card"),
+        (
+            "ringline run ./guard.py:guard --replay in.pcap --record out.pcap",
+            "runs a plugin on a capture, and writes what it sends",
+        ),
+        ("ringline run forward --queues 4 --for 10", "runs four workers for 10 seconds"),
+        ("ringline run edge.toml --report report.json", "runs a configuration"),
+    ),
+    "check": (
+        ("ringline check edge.toml", "reports every mistake with its line"),
+        ("ringline check ./guard.py:guard -o limit=9", "checks a plugin and its options"),
+    ),
+    "init": (("ringline init edge.toml", "writes the configuration of an instance called edge"),),
+    "new": (
+        ("ringline new guard", "writes guard.py and test_guard.py"),
+        ("ringline new guard --tier c", "writes guard.c and test_guard.py"),
+    ),
+    "status": (
+        ("ringline status", "shows the only instance that runs here"),
+        ("ringline status edge --json", "prints everything about edge, for a program"),
+    ),
+    "top": (("ringline top edge", "shows the live table of edge; Ctrl-C ends it"),),
+    "cleanup": (("ringline cleanup edge.toml", "frees what a killed run of edge.toml left"),),
+    "try": (
+        ("ringline try ./guard.py:guard in.pcap", "runs a plugin on every packet of a capture"),
+        (
+            "ringline try ./guard.py:guard in.pcap -w out.pcap -o limit=9",
+            "sets an option, and writes the packets that the plugin sends",
+        ),
+        ("ringline try forward - --ports wan,lan", "reads standard input; there are two ports"),
+    ),
+    "bench": (
+        ("ringline bench", "measures everything; takes some minutes"),
+        ("ringline bench handoff plugin --runs 9", "measures two things, nine times each"),
+    ),
+    "completion": (
+        ('eval "$(ringline completion bash)"', "for bash and zsh, in ~/.bashrc or ~/.zshrc"),
+        ("ringline completion fish | source", "for fish, in ~/.config/fish/config.fish"),
+    ),
+}
+
+TABLE_UNITS = """
+Mpps: 10^6 packets a second. Gbit/s: 10^9 bits a second of frames without CRC.
+busy: share of the time in which the worker has packets. ns/pkt: nanoseconds a packet inside the
+plugin. in/out: packets on the rings to the worker and back to the driver. restarts, errors,
+dropped: their numbers since the start.
+"""
+UNITS = {
+    "run": TABLE_UNITS,
+    "status": TABLE_UNITS,
+    "top": TABLE_UNITS,
+    "bench": """
+ns, us, ms, s: times, less is better. Mpps: 10^6 packets a second, more is better. MB: 10^6 bytes.
+bare limit: the same work in a bare loop, without ringline. of limit: the share of it that was
+reached; 1.00 is all.
+""",
+    "try": """
+Sizes and --state are bytes. Lengths of frames are without CRC. Times in the plugin are nanoseconds
+(ns).
+""",
+}
+
+
+class Help(argparse.HelpFormatter):
+    """Wraps texts of one line; texts of several lines stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
+def epilog(command: str) -> str | None:
+    """The examples and units of a command, in lines of at most WIDTH characters."""
+    lines = []
+    for line, what in EXAMPLES.get(command, ()):
+        lines += [f"  {line}", f"      {what}"]
+    if lines:
+        lines.insert(0, "examples:")
+    if units := UNITS.get(command):
+        indent = "  "
+        lines += ["", "units:"]
+        lines += textwrap.wrap(
+            units.strip(), WIDTH - 2, initial_indent=indent, subsequent_indent=indent
+        )
+    return "\n".join(lines) or None
