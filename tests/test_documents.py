@@ -10,16 +10,33 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
+from ringline.pipeline.configuration.builtin import ARGUMENTS
+from ringline.pipeline.supervisor.worker_states import RestartPolicy
+from ringline.pipeline.telemetry.snapshot import Snapshot
+from ringline.pipeline.terminal import pairs, table
+from ringline.shm import errors
+
+from .pipeline.idle_instance import idle_instance
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def snapshot(instance: Callable[[], str]) -> Iterator[Snapshot]:
+    """Of an instance with one port, one worker, and packets lost for every reason."""
+    with idle_instance(instance(), queues=1) as idle:
+        idle.count()
+        yield idle.take()
 
 
 def blocks(language: str) -> list[str]:
@@ -115,12 +132,17 @@ def test_the_plugins_that_are_named_are_there_and_no_others() -> None:
     assert set(re.findall(r"`(\w+)`", listed)) == there
 
 
+def block_with(language: str, words: str) -> str:
+    """The only block of this language that contains the words."""
+    (found,) = [block for block in blocks(language) if words in block]
+    return found
+
+
 def test_the_plugins_run_and_the_test_passes(tmp_path: Path) -> None:
     """The compiled one and the class by `ringline try` on a capture, the test by pytest."""
-    compiled, batch, test = blocks("python")
-    (tmp_path / "bounce.py").write_text(compiled)
-    (tmp_path / "guard.py").write_text(batch)
-    (tmp_path / "test_bounce.py").write_text(test)
+    (tmp_path / "bounce.py").write_text(block_with("python", "def bounce("))
+    (tmp_path / "guard.py").write_text(block_with("python", "class Guard"))
+    (tmp_path / "test_bounce.py").write_text(block_with("python", "def test_bounce"))
     capture = str(ROOT / "tests" / "data" / "mixed.pcap")
     for command in (
         ["ringline", "try", "./bounce.py:bounce", capture, "-w", "out.pcap"],
@@ -132,3 +154,85 @@ def test_the_plugins_run_and_the_test_passes(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "out.pcap").stat().st_size > 24
+
+
+@pytest.mark.parametrize(
+    ("language", "words", "tier", "file"),
+    [
+        ("python", "def quota(", "compiled", "quota.py"),
+        ("python", "class Quota", "batch", "quota.py"),
+        ("c", "quota_packet", "c", "quota.c"),
+    ],
+)
+def test_the_complete_plugins_are_those_that_new_writes(
+    language: str, words: str, tier: str, file: str
+) -> None:
+    """Their tests pass (tests/pipeline/commands/test_starters.py), so these plugins work."""
+    from ringline.pipeline.commands.starters.plugins import written
+
+    assert block_with(language, words) == written(tier, "quota")[0][file]
+
+
+def test_the_plugin_in_c_compiles_and_runs(tmp_path: Path) -> None:
+    """With the commands that the README shows."""
+    (tmp_path / "reflect.c").write_text(block_with("c", "reflect_plugin"))
+    (script,) = re.findall(
+        r"^((?:    .*\n)*    ringline try ./reflect.so.*\n)", README, re.MULTILINE
+    )
+    capture = ROOT / "tests" / "data" / "mixed.pcap"
+    done = subprocess.run(
+        ["bash", "-ec", script.replace("capture.pcap", str(capture))],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "reflect_plugin (C) on" in done.stdout
+
+
+def rows_of(title: str) -> list[str]:
+    """The names in the first column of the table below a title."""
+    (section,) = re.findall(rf"^### {title}\n(.*?)^##", README, re.MULTILINE | re.DOTALL)
+    cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    return [name for cell in cells for name in re.findall(r"`(.*?)`", cell)]
+
+
+def test_every_column_of_the_live_table_is_explained(snapshot: Snapshot) -> None:
+    board = table.board(None, snapshot)
+    columns = {*board.ports.headings[1:], *board.workers.headings[1:]}
+    assert set(rows_of("The live table")) == columns
+
+
+def test_every_key_for_programs_is_explained(snapshot: Snapshot) -> None:
+    line = pairs.line(snapshot, replace(snapshot, clock=snapshot.clock + 1), table.Span(0, 9))
+    told = set()
+    for name in rows_of("Output for programs"):
+        whole = name if "." in name or "_" not in name else f"port.NAME.{name}"
+        told.add(whole)
+    shown = {
+        re.sub(r"drop\.\w+", "drop.REASON", key.replace(".wan.", ".NAME.").replace(".0.", ".N."))
+        for key in (pair.split("=")[0] for pair in line.split(" "))
+    }
+    assert told - {"worker.N.busy_percent"} == shown - {"worker.N.busy_percent"}
+
+
+def test_the_restarts_are_those_of_the_policy() -> None:
+    (sentence,) = re.findall(r"When a worker dies, its first restart.*?\n\n", README, re.DOTALL)
+    numbers = re.findall(r"([\d.]+) s\b", sentence)
+    assert numbers == [f"{RestartPolicy.backoff:g}", f"{RestartPolicy.backoff_max:g}"]
+    assert RestartPolicy.blank_after == 3
+
+
+def test_the_exit_codes_are_those_of_the_errors() -> None:
+    (section,) = re.findall(r"^## Exit codes\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+    told = {int(code) for code in re.findall(r"^\| (\d) \|", section, re.MULTILINE)}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    codes = {kind.exit_code for kind in kinds if issubclass(kind, errors.RinglineError)}
+    assert told == codes | {0}
+
+
+def test_the_arguments_in_place_of_a_file_are_all_named() -> None:
+    told = set(re.findall(r"^\| `(-[-\w]+)", README, re.MULTILINE))
+    assert told == set(ARGUMENTS.values())

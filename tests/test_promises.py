@@ -29,8 +29,10 @@ SOURCES = sorted(
 TOKEN = re.compile(
     r"(?P<file>\btests/[\w/]+\.py)(?P<here>:\s)?|(?P<name>\btest_\w+)(?P<py>\.py)?|\)"
 )
-# Shown to plugin authors as a test of their own.
-EXAMPLES = re.compile(r"test_bounce\w*")
+# Shown to plugin authors as a test of their own, or written for them by `ringline new`.
+EXAMPLES = re.compile(
+    r"test_bounce\w*|test_(guard|NAME)\.py|test_ipv4_goes_back_and_\w+|test_a_protocol_above_its_limit_\w+"
+)
 
 
 def promised(text: str) -> Iterator[tuple[str, str]]:

@@ -28,6 +28,7 @@ from ringline.pipeline.terminal.table import (
 Span = tuple[str, str]  # text, and its style as rich names it
 Line = tuple[Span, ...]
 
+FIXED = "\xa0"  # a space where textwrap breaks no line
 LABEL_WIDTH = 9  # characters of "buffers" and a gap
 RED, YELLOW, GREEN, DIM = "bold red", "yellow", "green", "dim"
 EMPTY: Line = ()
@@ -84,12 +85,13 @@ def _cut(text: str, width: int) -> str:
 
 
 def _fact(name: str, words: str, style: str, width: int) -> list[Line]:
-    """The name and the words, in as many lines as they need."""
-    rows = textwrap.wrap(words, max(width - LABEL_WIDTH, 1)) or [""]
+    """The name and the words, in as many lines as they need; no item between commas is split."""
+    items = ", ".join(item.replace(" ", FIXED) for item in words.split(", "))
+    rows = [row.replace(FIXED, " ") for row in textwrap.wrap(items, max(width - LABEL_WIDTH, 1))]
     label: Span = (name.ljust(LABEL_WIDTH)[:width], DIM)
     return [
         (label if number == 0 else (" " * LABEL_WIDTH, ""), (row, style))
-        for number, row in enumerate(rows)
+        for number, row in enumerate(rows or [""])
     ]
 
 

@@ -161,6 +161,9 @@ def test_long_drops_are_wrapped_and_cut_only_without_room() -> None:
     drops = ", ".join(f"wan reason{number} 1,000,000" for number in range(6))
     tall = texts(laid_out(board(drops=drops), 60, 30))
     assert " ".join(" ".join(tall).split()).count("reason") == 6
+    assert all(
+        line.rstrip().endswith(("1,000,000", "1,000,000,")) for line in tall if "reason" in line
+    )
     low = texts(laid_out(board(drops=drops), 60, 8))
     assert sum("reason" in line for line in low) == 1
     assert next(line for line in low if line.startswith("drops")).endswith(" …")
