@@ -74,7 +74,7 @@ def test_a_reader_that_goes_away_ends_the_run_in_order(start: Callable[..., RunH
     run = start(begin=False)
     run.process = subprocess.Popen(run.command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert run.process.stdout is not None
-    assert b"Mpps" in run.process.stdout.readline()
+    assert b"_mpps=" in run.process.stdout.readline()
     run.process.stdout.close()
     code, report = run.ended()
     assert code == 0
