@@ -5,7 +5,7 @@ They are not in `command`: the command line must not import the measurements.
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 
 MEASUREMENTS = ("handoff", "driver", "tx", "pipeline", "plugin", "latency")
 RUNS = 5
@@ -22,14 +22,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--runs",
-        type=int,
+        type=_integer,
         default=RUNS,
         metavar="N",
         help=f"runs per measurement; the median counts (default {RUNS})",
     )
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=_number,
         default=10.0,
         metavar="S",
         help="seconds of each run of `pipeline` (default 10)",
@@ -37,3 +37,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--cpus", metavar="A,B", help="the two CPUs to measure on (default: the last two usable)"
     )
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"must be an integer, not {text!r}") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"must be a number, not {text!r}") from None

@@ -47,7 +47,7 @@ def add_target(parser: ArgumentParser, number: str | None = None, default: str =
     )
     group.add_argument(
         "--queues",
-        type=values.number,
+        type=values.queues,
         metavar="N",
         help="pairs of an RX and a TX queue, one worker each: 1 to 16; default: one for each CPU "
         "but the driver's",

@@ -49,6 +49,13 @@ def number(text: str) -> int:
     return found
 
 
+def queues(text: str) -> int:
+    """A number of queues; the configuration checks that it is from 1 to 16."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise ArgumentTypeError(f"must be an integer from 1 to 16, not {text!r}")
+    return int(text)
+
+
 def rss_key(text: str) -> str:
     """`default`, `symmetric`, or 80 hexadecimal digits."""
     if text not in ("default", "symmetric") and not re.fullmatch("[0-9A-Fa-f]{80}", text):

@@ -15,6 +15,7 @@ import pytest
 
 from ringline.pipeline.commands import cli, target
 from ringline.pipeline.commands.arguments.completion import SHELLS, commands_of, completion
+from ringline.pipeline.commands.starters.plugins import TIERS
 
 COMPLETED = [
     # typed, what the shell offers
@@ -73,6 +74,8 @@ def test_the_parser_gives_every_command_and_option() -> None:
     assert (what.files, what.words, what.instances) == (True, ("forward",), False)
     (strict,) = [argument for argument in run.arguments if argument.flags == ("--strict",)]
     assert not strict.takes
+    assert commands["completion"].arguments[-1].words == SHELLS
+    assert next(a for a in commands["new"].arguments if "--tier" in a.flags).words == tuple(TIERS)
     (name,) = [argument for argument in commands["top"].arguments if not argument.flags]
     assert name.instances
 
