@@ -8,13 +8,17 @@ one half from each.
 import os
 import sys
 from importlib.util import module_from_spec
+from itertools import product
 
 if __name__ == "ringline":  # pytest imports this file under the name of the clone's folder
     here = os.path.dirname(os.path.realpath(__file__))
-    elsewhere = [place for place in sys.path if os.path.realpath(place) != os.path.dirname(here)]
-    for finder in sys.meta_path:
-        found = finder.find_spec(__name__, elsewhere)
-        if found is not None and found.loader is not None:
+    # One folder at a time: there may be more clones, and links to this one.
+    for finder, place in product(sys.meta_path, sys.path):
+        found = finder.find_spec(__name__, [place])
+        if found is None or found.loader is None:
+            continue
+        folder = os.path.dirname(found.origin or "")
+        if not os.path.exists(os.path.join(folder, "package", "__init__.py")):  # no clone
             package = module_from_spec(found)
             sys.modules[__name__] = package
             found.loader.exec_module(package)

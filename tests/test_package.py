@@ -78,6 +78,17 @@ def test_a_clone_in_the_current_folder_does_not_hide_the_installed_package(
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_link_to_a_clone_and_a_second_clone_do_not_hide_it_either(parent: Path) -> None:
+    for name in ("one", "two"):
+        (parent / name).mkdir()
+        (parent / name / "ringline").symlink_to(parent / "ringline")
+    shutil.copytree(parent / "ringline", parent / "three" / "ringline")
+    paths = [str(parent / name) for name in ("two", "three")]
+    code = f"import sys; sys.path[1:1] = {paths!r}; import ringline; print(ringline.__version__)"
+    done = python("-c", code, folder=parent / "one")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{VERSION}\n", "")
+
+
 def test_a_clone_that_is_not_installed_says_so(parent: Path) -> None:
     (parent / "link").symlink_to(parent)  # the same folder twice in the search path
     paths = [str(parent), str(parent / "link")]
