@@ -50,7 +50,7 @@ class RinglineError(Exception):
     """The base class. Takes one message: a sentence."""
 
     exit_code: int = 1
-    ending = "ended by an error"  # the first words about a run that it ended
+    ending = "ended by an error"  # the first words about a run that it ended, if any
 
 
 class UsageError(RinglineError):
@@ -113,6 +113,7 @@ class NotAllWell(RinglineError):
     """With `run --strict`: the run ended in order, but with errors, restarts or lost packets."""
 
     exit_code = 6
+    ending = ""
 
 
 class Bug(RinglineError):

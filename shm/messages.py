@@ -234,7 +234,7 @@ class WorkerReady(TypedDict):
 
 class PluginReport(TypedDict, total=False):
     """The supervisor announces each remark and each trace once in a run, errors at most once a
-    second."""
+    second, or with a trace that is new."""
 
     remarks: list[str]
     error: str

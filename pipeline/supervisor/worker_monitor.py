@@ -330,7 +330,8 @@ class WorkerMonitor(Monitor):
 
     def _note_report(self, report: object) -> None:
         """Announce the remarks, the error and its traceback. Each remark and each traceback is
-        announced once in a run, errors of one worker at most once a second."""
+        announced once in a run, errors of one worker at most once a second, or with a traceback
+        that is new."""
         if not isinstance(report, dict):
             return
         self.report = plain(report)
@@ -339,14 +340,15 @@ class WorkerMonitor(Monitor):
         for remark in remarks if isinstance(remarks, list) else []:
             if isinstance(remark, str) and self.context.is_new(remark):
                 self.context.announce(remark)
-        if isinstance(error, str) and now - self._error_announced_at >= 1.0:
-            self._error_announced_at = now
-            self.context.announce(f"{self.name}: {error}")
         trace = report.get("trace")
         lines = [line for line in trace if isinstance(line, str)] if isinstance(trace, list) else []
-        if lines and self.context.is_new("\n".join(lines)):
-            for line in lines[:TRACE_LINES]:
-                self.context.announce(line)
+        if lines and not self.context.is_new("\n".join(lines)):
+            lines = []
+        if isinstance(error, str) and (lines or now - self._error_announced_at >= 1.0):
+            self._error_announced_at = now
+            self.context.announce(f"{self.name}: {error}")
+        for line in lines[:TRACE_LINES]:
+            self.context.announce(line)
 
     def _note_timeout(self) -> None:
         if self.state.phase is Phase.PREPARING:

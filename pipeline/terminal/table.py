@@ -184,7 +184,7 @@ def summary(snapshot: Snapshot, error: RinglineError | None = None) -> str:
     is why it ended."""
     head = f"{snapshot.name} ran {snapshot.seconds:.1f} s: "
     found = flaws(snapshot)
-    if error is not None:
+    if error is not None and error.ending:
         found.insert(0, error.ending)
     lines = _wrapped(head, found or [ALL_WELL])
     for port in snapshot.ports:

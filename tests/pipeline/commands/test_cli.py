@@ -313,6 +313,7 @@ def test_strict_makes_errors_and_lost_packets_an_exit_code(
     assert told["code"] == code
     well = code == 0
     assert ("all well" in strict.stdout) == ("all well" in told["reason"]) == well
+    assert "ended by" not in strict.stdout, "it ended in order"
     if not well:
         assert "100 plugin errors, 100 packets lost" in told["reason"]
         lenient = ringline("run", str(path))

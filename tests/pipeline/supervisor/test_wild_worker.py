@@ -86,3 +86,14 @@ def test_a_report_of_any_shape_can_be_written(trial: Trial) -> None:
     assert outcome.snapshot is not None
     whole = report.of_a_run(outcome.snapshot, outcome.error, outcome.reports)
     json.dumps(whole, indent=2, allow_nan=False)
+
+
+def test_each_traceback_comes_after_its_error(trial: Trial) -> None:
+    """The second error comes within a second of the first."""
+    trial.run("complains", "well", seconds=0.5)
+    assert trial.announced == [
+        "worker 0: an error in line 1",
+        '  File "mine.py", line 1, in process',
+        "worker 0: an error in line 2",
+        '  File "mine.py", line 2, in process',
+    ]

@@ -18,6 +18,7 @@ The name of the plugin says what it does:
  tramples_twice the same, in generation 2 too
  confuses       the same, but with a directory that looks like one of a worker
  swears         sends `failed` with control characters and 100 kB of text
+ complains      sends two errors with their tracebacks, one after the other
  digs           sends a report that is nested 500 times
 """
 
@@ -69,6 +70,11 @@ def serve(control: Control) -> int:
         time.sleep(0.5)  # the supervisor reads `ready`
         trample(slot, plugin == "confuses")
         os.kill(os.getpid(), signal.SIGKILL)
+    if plugin == "complains":
+        for number in (1, 2, 2):
+            trace = [f'  File "mine.py", line {number}, in process']
+            news = {"error": f"an error in line {number}", "trace": trace}
+            control.send({"event": "report", "plugin": news})
     if plugin == "digs":
         deep: object = float("nan")
         for _ in range(500):
