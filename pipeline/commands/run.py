@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from pathlib import Path
 
 from ringline.pipeline.commands.target import examined
 from ringline.pipeline.configuration import builtin
 from ringline.pipeline.configuration.config import Config
-from ringline.pipeline.configuration.machine_checks import remarks_here
+from ringline.pipeline.configuration.machine_checks import remarks_here, same
 from ringline.pipeline.supervisor.supervisor import Supervisor
 from ringline.pipeline.telemetry import report
 from ringline.pipeline.telemetry.flaws import flaws
@@ -17,7 +18,13 @@ from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.terminal import stdio, table
 from ringline.pipeline.terminal.display import Display, display
 from ringline.pipeline.terminal.output import StderrCapture, Unblocked, keep_room
-from ringline.shm.errors import Bug, ConfigurationError, NotAllWell, RinglineError
+from ringline.shm.errors import (
+    Bug,
+    ConfigurationError,
+    NotAllWell,
+    RinglineError,
+    UsageError,
+)
 from ringline.shm.family import starter_end
 
 
@@ -47,6 +54,7 @@ def run(
     with contextlib.ExitStack() as stack:
         file = None
         if report_path is not None:
+            _refuse_recording(report_path, config)
             file = stack.enter_context(contextlib.closing(report.ReportFile(report_path)))
         streams = stack.enter_context(Unblocked())
         shown = stack.enter_context(contextlib.closing(display(seconds)))
@@ -89,6 +97,17 @@ def run(
             except Exception as error:
                 errors.append(Bug(f"the report failed: {type(error).__name__}: {error}"))
         return _print_result(outcome.snapshot, errors, streams)
+
+
+def _refuse_recording(path: str, config: Config) -> None:
+    """Raise UsageError when the report would overwrite a recording of the same run."""
+    for port in config.ports:
+        record = port.wire.record if port.wire else None
+        if record is not None and same(Path(record), Path(path)):
+            raise UsageError(
+                f"the report cannot be written to {path}: port {port.name} records to this file; "
+                "name another one"
+            )
 
 
 def _strict_error(snapshot: Snapshot) -> NotAllWell | None:

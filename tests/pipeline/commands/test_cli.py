@@ -404,6 +404,19 @@ def test_an_unwritable_report_is_refused_before_anything_starts(
     )
 
 
+def test_a_report_does_not_overwrite_the_recording_of_its_run(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = write(f'{{ replay = "{MIXED}", record = "both" }}')
+    done = ringline("run", str(path), "--report", "both", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "ringline: the report cannot be written to both: port wan records to this file; name "
+        "another one\n"
+    )
+    assert not (tmp_path / "both").exists()
+
+
 def test_a_run_that_cannot_start_leaves_no_report(
     write: Callable[..., Path], tmp_path: Path
 ) -> None:
