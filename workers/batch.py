@@ -81,7 +81,14 @@ class Packet:
 
     @verdict.setter
     def verdict(self, verdict: int) -> None:
-        self._verdicts[self._index] = verdict
+        try:
+            self._verdicts[self._index] = verdict
+        except TypeError:
+            kind = type(verdict).__name__
+            message = f"a verdict must be the number of a port or DROP, not {kind}"
+            if isinstance(verdict, str):
+                message += f": worker.ports[{verdict!r}] is the number of a port"
+            raise TypeError(message) from None
 
     @property
     def length(self) -> int:

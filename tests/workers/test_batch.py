@@ -371,3 +371,24 @@ def test_verdicts_can_be_assigned_as_a_whole() -> None:
     assert [result.verdict for result in checked(judge, TOLD, ports=3)] == [
         frame.port for frame in TOLD
     ]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "told"),
+    [
+        ("lan", "not str: worker.ports['lan'] is the number of a port"),
+        (None, "not NoneType"),
+        (0.5, "not float"),
+    ],
+)
+@pytest.mark.parametrize("columns", [False, True])
+def test_a_verdict_that_is_no_number_has_a_sentence(verdict: Any, told: str, columns: bool) -> None:
+    class Wrong:
+        def process(self, batch: Batch) -> None:
+            if columns:
+                batch.verdicts[:] = batch.ports
+            batch[0].verdict = verdict
+
+    [result] = run_plugin(Wrong, [bytes(60)])
+    assert result.error is not None
+    assert f"a verdict must be the number of a port or DROP, {told}" in result.error
