@@ -3,8 +3,18 @@
 import runpy
 from pathlib import Path
 
-DECLARATIONS = ["workers/batch.h", "workers/loop/loop.h", "workers/plugins/plugins.h"]
-SOURCES = ["workers/loop/loop.c", "workers/loop/columns.c", "workers/plugins/plugins.c"]
+DECLARATIONS = [
+    "workers/batch.h",
+    "workers/headers/types.h",
+    "workers/loop/loop.h",
+    "workers/plugins/plugins.h",
+]
+SOURCES = [
+    "workers/headers/calls.c",
+    "workers/loop/loop.c",
+    "workers/loop/columns.c",
+    "workers/plugins/plugins.c",
+]
 
 shm = runpy.run_path(str(Path(__file__).resolve().parent.parent / "shm" / "_build.py"))
 ffibuilder = shm["builder"](

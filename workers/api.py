@@ -18,6 +18,8 @@ import os
 from ringline.shm.errors import PluginError
 from ringline.workers.batch import Batch, Packet
 from ringline.workers.function import packet_function
+from ringline.workers.headers.checksums import checksum, fix_checksums, update_checksum
+from ringline.workers.headers.headers import ICMP, ICMPV6, TCP, UDP, Headers, headers
 from ringline.workers.options import Option
 from ringline.workers.packets import (
     CHECKSUM_BAD,
@@ -39,12 +41,17 @@ __all__ = [
     "CHECKSUM_BAD",
     "DROP",
     "HASH",
+    "ICMP",
+    "ICMPV6",
     "L3_OK",
     "L4_OK",
+    "TCP",
+    "UDP",
     "VLAN",
     "Batch",
     "Counter",
     "Gauge",
+    "Headers",
     "Histogram",
     "Meta",
     "Option",
@@ -52,13 +59,17 @@ __all__ = [
     "PluginError",
     "Table",
     "Worker",
+    "checksum",
     "create",
     "field",
+    "fix_checksums",
+    "headers",
     "include_directory",
     "native_plugin",
     "packet_function",
     "resize",
     "set_field",
+    "update_checksum",
 ]
 
 

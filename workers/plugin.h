@@ -21,11 +21,15 @@
  * RL_BUFFER_STRIDE bytes. It must not change meta->buffer: the driver refuses a buffer
  * that this worker does not hold.
  *
+ * headers/headers.h finds the headers of a frame, headers/checksums.h computes, updates and fixes
+ * its checksums; they are included here.
+ *
  * Compile it to a shared object with -I of ringline.workers.api.include_directory(); its
  * name in the configuration is then `./file.so:reflect_plugin`. */
 #ifndef RINGLINE_WORKERS_PLUGIN_H
 #define RINGLINE_WORKERS_PLUGIN_H
 #include "batch.h"
+#include "headers/checksums.h"
 
 #include <string.h>
 
