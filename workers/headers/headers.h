@@ -8,23 +8,6 @@
 
 #include <string.h>
 
-/* EtherTypes: of IP, and of the tags of IEEE 802.1Q and 802.1ad. */
-#define RL_TYPE_IPV4 0x0800
-#define RL_TYPE_IPV6 0x86DD
-#define RL_TYPE_VLAN 0x8100
-#define RL_TYPE_SERVICE_VLAN 0x88A8
-
-/* IPv6 extension headers (RFC 8200 4, and the list of IANA). */
-#define RL_HOP_BY_HOP 0
-#define RL_ROUTING 43
-#define RL_FRAGMENT 44
-#define RL_AUTHENTICATION 51
-#define RL_NO_NEXT_HEADER 59
-#define RL_DESTINATION_OPTIONS 60
-#define RL_MOBILITY 135
-#define RL_HOST_IDENTITY 139
-#define RL_SHIM6 140
-
 /* Numbers in network byte order, at any address. */
 static inline uint16_t rl_be16(const uint8_t *bytes)
 {

@@ -22,6 +22,10 @@ UDP: int = lib.RL_UDP
 ICMPV6: int = lib.RL_ICMPV6
 
 
+_FIELDS = 16
+_FIELDS_TYPE = ffi.typeof(f"int64_t[{_FIELDS}]")
+
+
 class Headers(NamedTuple):
     """What `headers` found in a frame. Offsets count from the first byte of the frame.
 
@@ -81,6 +85,6 @@ def headers(frame: Any) -> Headers:
     Raises nothing: what is missing in the frame is missing in the result.
     """
     data = ffi.from_buffer("uint8_t[]", frame)
-    fields = ffi.new("int64_t[]", len(Headers._fields))
+    fields = ffi.new(_FIELDS_TYPE)
     lib.rl_call_headers(data, len(data), fields)
-    return Headers._make(fields)
+    return Headers._make(ffi.unpack(fields, _FIELDS))

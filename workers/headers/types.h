@@ -4,12 +4,29 @@
 #define RINGLINE_WORKERS_HEADERS_TYPES_H
 #include <stdint.h>
 
+/* EtherTypes: of IP, and of the tags of IEEE 802.1Q and 802.1ad. */
+#define RL_TYPE_IPV4 0x0800
+#define RL_TYPE_IPV6 0x86DD
+#define RL_TYPE_VLAN 0x8100
+#define RL_TYPE_SERVICE_VLAN 0x88A8
+
 /* IP protocol numbers (IANA). */
 #define RL_ICMP 1
 #define RL_TCP 6
 #define RL_UDP 17
 #define RL_ICMPV6 58
 #define RL_SCTP 132
+
+/* IPv6 extension headers (RFC 8200 4, and the list of IANA). */
+#define RL_HOP_BY_HOP 0
+#define RL_ROUTING 43
+#define RL_FRAGMENT 44
+#define RL_AUTHENTICATION 51
+#define RL_NO_NEXT_HEADER 59
+#define RL_DESTINATION_OPTIONS 60
+#define RL_MOBILITY 135
+#define RL_HOST_IDENTITY 139
+#define RL_SHIM6 140
 
 /* The headers of a frame; headers.py says what each field means. The order is that of the
  * NamedTuple there. */

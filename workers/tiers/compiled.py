@@ -180,6 +180,7 @@ class CompiledTier(Tier):
         from ringline.workers.tiers import (
             code_cache,
             codegen,
+            jit_checksums,  # noqa: F401  # registers the checksums with numba, and `headers`
             jit_packets,  # noqa: F401  # registers field, resize and create with numba
         )
 
@@ -189,7 +190,10 @@ class CompiledTier(Tier):
         pieces = [loop_source, repr(self._shape), holder, str(context.debug)]
         # The source of the loop, and of the structs whose layout is compiled into it.
         folder = os.path.dirname(os.path.abspath(__file__))
-        for ours in ("jit.py", "jit_packets.py", "../batch.h", "../../shm/types.h"):
+        for ours in (
+            *("jit.py", "jit_packets.py", "jit_headers.py", "jit_checksums.py"),
+            *("../batch.h", "../headers/types.h", "../../shm/types.h"),
+        ):
             with open(os.path.join(folder, ours), encoding="utf-8") as file:
                 pieces.append(file.read())
         stem = re.sub(r"\W", "_", title)[-80:]

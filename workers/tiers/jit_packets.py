@@ -70,7 +70,8 @@ def _size_of(size: Any) -> int:
 
 
 @intrinsic(prefer_literal=True)
-def _load_field(_: Any, frame: Any, offset: Any, size: Any) -> Any:
+def load_field(_: Any, frame: Any, offset: Any, size: Any) -> Any:
+    """`field` without a check of the offset."""
     width = _size_of(size)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -90,7 +91,8 @@ def _load_field(_: Any, frame: Any, offset: Any, size: Any) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def _store_field(_: Any, frame: Any, offset: Any, size: Any, value: Any) -> Any:
+def store_field(_: Any, frame: Any, offset: Any, size: Any, value: Any) -> Any:
+    """`set_field` without a check of the offset."""
     width = _size_of(size)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -117,7 +119,7 @@ def _get_field(frame: Any, offset: Any, size: Any) -> Any:
     def field(frame: Any, offset: Any, size: Any) -> Any:
         if offset < 0 or offset > len(frame) - width:  # offset + width could overflow
             raise IndexError("the field is not within the frame")
-        return _load_field(frame, offset, width)
+        return load_field(frame, offset, width)
 
     return field
 
@@ -131,7 +133,7 @@ def _set_field(frame: Any, offset: Any, size: Any, value: Any) -> Any:
     def set_field(frame: Any, offset: Any, size: Any, value: Any) -> None:
         if offset < 0 or offset > len(frame) - width:  # offset + width could overflow
             raise IndexError("the field is not within the frame")
-        _store_field(frame, offset, width, value)
+        store_field(frame, offset, width, value)
 
     return set_field
 
