@@ -168,6 +168,69 @@ uint64_t rl_limit_swap(uint8_t *memory, const struct rl_reference *refs, uint32_
     return rl_clock() - start;
 }
 
+static uint64_t big_endian(const uint8_t *bytes, uint32_t n)
+{
+    uint64_t value = 0;
+    memcpy(&value, bytes, n);
+    return __builtin_bswap64(value) >> (64 - 8 * n);
+}
+
+/* What addresses, ports and protocol of a frame give. */
+static uint64_t mixed(const uint8_t *frame)
+{
+    const uint8_t *ports = frame + 54;
+    uint64_t protocol, mix;
+    if (frame[12] == 0x08 && frame[13] == 0x00) {
+        protocol = frame[23];
+        mix = big_endian(frame + 26, 4) ^ big_endian(frame + 30, 4);
+        ports = frame + 14 + 4 * (frame[14] & 15);
+    } else if (frame[12] == 0x86 && frame[13] == 0xDD) {
+        protocol = frame[20];
+        mix = big_endian(frame + 30, 8) ^ big_endian(frame + 46, 8);
+    } else {
+        return 0;
+    }
+    if (protocol == 6 || protocol == 17)
+        mix ^= big_endian(ports, 2) ^ big_endian(ports + 2, 2);
+    return mix ^ protocol;
+}
+
+uint64_t rl_limit_headers(const uint8_t *memory, struct rl_reference *refs, uint32_t n,
+                          uint64_t rounds)
+{
+    uint64_t start = rl_clock();
+    for (uint64_t round = 0; round < rounds; round++) {
+        for (uint32_t i = 0; i < n; i++) {
+            const uint8_t *frame =
+                memory + (uint64_t)refs[i].buffer * RL_BUFFER_STRIDE + refs[i].offset;
+            refs[i].port = mixed(frame) ? 0 : 255;
+        }
+        __asm__ volatile("" ::: "memory");
+    }
+    return rl_clock() - start;
+}
+
+uint64_t rl_limit_update(uint8_t *memory, const struct rl_reference *refs, uint32_t n,
+                         uint64_t rounds)
+{
+    uint64_t start = rl_clock();
+    for (uint64_t round = 0; round < rounds; round++) {
+        for (uint32_t i = 0; i < n; i++) {
+            uint8_t *frame = memory + (uint64_t)refs[i].buffer * RL_BUFFER_STRIDE + refs[i].offset;
+            uint32_t before = (uint32_t)big_endian(frame + 22, 2);
+            uint32_t after = (before - 0x100) & 0xFFFF;
+            uint32_t sum = ~(uint32_t)big_endian(frame + 24, 2) & 0xFFFF;
+            sum += (~before & 0xFFFF) + after; /* RFC 1624, equation 3 */
+            sum = (sum & 0xFFFF) + (sum >> 16);
+            sum = ~(sum + (sum >> 16));
+            frame[22] = (uint8_t)(after >> 8);
+            frame[24] = (uint8_t)(sum >> 8);
+            frame[25] = (uint8_t)sum;
+        }
+    }
+    return rl_clock() - start;
+}
+
 uint64_t rl_limit_descriptors(uint64_t *descriptors, struct rl_reference *refs, uint32_t n,
                               uint64_t rounds)
 {

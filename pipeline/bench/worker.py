@@ -44,10 +44,11 @@ class Worker:
 
 
 @contextlib.contextmanager
-def worker(plugin: str, *, cpu: int, idle: str) -> Iterator[Worker]:
+def worker(plugin: str, *, cpu: int, idle: str, frame: bytes = bytes(FRAME)) -> Iterator[Worker]:
     """Start a worker that runs `plugin` on `cpu`, and wait until it is ready.
 
-    `idle` is busy or adaptive. The worker ends with the context.
+    `idle` is busy or adaptive; `frame` is the content of each packet, FRAME bytes. The worker ends
+    with the context.
     """
     instance = f"bench-{os.getpid()}"
     with (
@@ -79,7 +80,7 @@ def worker(plugin: str, *, cpu: int, idle: str) -> Iterator[Worker]:
                 segment,
                 ffi.new("struct rl_ring_end *", {"ring": ffi.addressof(segment, "in")}),
                 ffi.new("struct rl_ring_end *", {"ring": ffi.addressof(segment, "out")}),
-                _references(packets),
+                _references(packets, frame),
                 slot.counters,
                 child.pid,
             )
@@ -102,9 +103,11 @@ def _await_ready(child: Child) -> None:
             return
 
 
-def _references(packets: PacketMemory) -> Any:
+def _references(packets: PacketMemory, frame: bytes) -> Any:
     references = ffi.new("struct rl_reference[]", BATCH)
+    memory = ffi.cast("uint8_t *", packets.segment.address + packets.first_offset)
     for number in range(BATCH):
+        ffi.memmove(memory + number * packets.stride + packets.headroom, frame, FRAME)
         references[number].buffer = number
         references[number].offset = lib.RL_BUFFER_HEADROOM
         references[number].length = FRAME

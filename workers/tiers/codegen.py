@@ -39,7 +39,7 @@ from ringline.workers.tiers.jit import (
 
 # A separate function: with numba 0.68 on Python 3.12 and 3.13 a try within a loop catches
 # only the first exception.
-@njit(_nrt={counted})
+@njit(_nrt={counted}, forceinline=True)
 def judge(batch, packet, ports{parameter}):
     try:
         frame = frame_at(packet_address(batch, packet), packet_length(packet))
@@ -207,7 +207,7 @@ class Build:
     def dispatcher(self, *, counted: bool) -> Any:
         """The user's function as a numba dispatcher, not yet compiled."""
         if counted not in self._dispatchers:
-            decorate = njit(boundscheck=self._debug, _nrt=counted)
+            decorate = njit(boundscheck=self._debug, _nrt=counted, forceinline=True)
             self._dispatchers[counted] = decorate(self._function)
         return self._dispatchers[counted]
 

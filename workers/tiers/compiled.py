@@ -191,7 +191,7 @@ class CompiledTier(Tier):
         # The source of the loop, and of the structs whose layout is compiled into it.
         folder = os.path.dirname(os.path.abspath(__file__))
         for ours in (
-            *("jit.py", "jit_packets.py", "jit_headers.py", "jit_checksums.py"),
+            *("codegen.py", "jit.py", "jit_packets.py", "jit_headers.py", "jit_checksums.py"),
             *("../batch.h", "../headers/types.h", "../../shm/types.h"),
         ):
             with open(os.path.join(folder, ours), encoding="utf-8") as file:

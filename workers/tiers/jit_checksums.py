@@ -28,10 +28,9 @@ def halves(number: int) -> int:
 @register_jitable(**INLINE)
 def fold(total: int) -> int:
     """As rl_fold."""
-    total = halves(total)
-    total = (total >> 16) + (total & 0xFFFF)
-    total = (total >> 16) + (total & 0xFFFF)
-    return (total >> 16) + (total & 0xFFFF)
+    total += total << 32 | ((total >> 32) & 0xFFFF_FFFF)
+    half = (total >> 32) & 0xFFFF_FFFF
+    return ((half + (half << 16) + (half >> 16)) & 0xFFFF_FFFF) >> 16
 
 
 @register_jitable

@@ -59,29 +59,68 @@ def extension_bytes(frame: Any, at: int, protocol: int) -> int:
 
 
 @register_jitable(**INLINE)
+def tcp_payload(frame: Any, at: int, size: int) -> int:
+    """The offset after the TCP header at `at`, 0 if it is not whole; `size` bytes are there."""
+    if size < 20:
+        return 0
+    header = 4 * (load_field(frame, at + 12, 1) >> 4)
+    return at + header if 20 <= header <= size else 0
+
+
+@register_jitable(**INLINE)
+def is_usual(frame: Any) -> bool:
+    """Whether it is a whole IPv4 packet with TCP or UDP and 8 bytes of it, without a tag, options or
+    fragments. Its headers are at known offsets, which takes half of the time."""
+    if len(frame) < 42 or load_field(frame, 12, 2) != TYPE_IPV4 or load_field(frame, 14, 1) != 0x45:
+        return False
+    protocol = load_field(frame, 23, 1)
+    return (
+        28 <= load_field(frame, 16, 2) <= len(frame) - 14
+        and load_field(frame, 20, 2) & 0x3FFF == 0
+        and (protocol == UDP or protocol == TCP)
+    )
+
+
+@register_jitable(**INLINE)
+def usual(frame: Any) -> Headers:
+    """The headers of a packet for which `is_usual`."""
+    end = 14 + load_field(frame, 16, 2)
+    protocol = load_field(frame, 23, 1)
+    if protocol == UDP:
+        payload, checksum_at = 42, 40
+    else:
+        payload, checksum_at = tcp_payload(frame, 34, end - 34), 50 if end >= 52 else 0
+    src, dst = load_field(frame, 26, 4), load_field(frame, 30, 4)
+    sport, dport = load_field(frame, 34, 2), load_field(frame, 36, 2)
+    return Headers(
+        *(TYPE_IPV4, -1, 4, 14, 34, payload, end, checksum_at, protocol, 0),
+        *(src, dst, 0, 0, sport, dport),
+    )
+
+
+@register_jitable(**INLINE)
 def transport(frame: Any, version: int, protocol: int, at: int, limit: int) -> Any:
     """As rl_find_transport: (l4, payload, checksum_at, sport, dport)."""
     payload = checksum_at = sport = dport = 0
-    if at >= limit or (version == 6 and protocol == NO_NEXT_HEADER):
-        return 0, payload, checksum_at, sport, dport
     size = limit - at
-    if protocol == TCP:
-        if size >= 18:
-            checksum_at = at + 16
-        if size >= 20:
-            tcp_bytes = 4 * (load_field(frame, at + 12, 1) >> 4)
-            if 20 <= tcp_bytes <= size:
-                payload = at + tcp_bytes
-    elif protocol == UDP:
-        if size >= 8:
-            checksum_at = at + 6
-            payload = at + 8
-    elif protocol == ICMP or protocol == ICMPV6:
-        if size >= 4 and (version == 4) == (protocol == ICMP):
-            checksum_at = at + 2
-    if size >= 4 and (protocol == TCP or protocol == UDP or protocol == SCTP):
-        sport = load_field(frame, at, 2)
-        dport = load_field(frame, at + 2, 2)
+    if size <= 0:
+        return 0, payload, checksum_at, sport, dport
+    if protocol == TCP or protocol == UDP or protocol == SCTP:
+        if size >= 4:
+            sport = load_field(frame, at, 2)
+            dport = load_field(frame, at + 2, 2)
+        if protocol == UDP:
+            if size >= 8:
+                checksum_at = at + 6
+                payload = at + 8
+        elif protocol == TCP:
+            if size >= 18:
+                checksum_at = at + 16
+            payload = tcp_payload(frame, at, size)
+    elif size >= 4 and (
+        (protocol == ICMP and version == 4) or (protocol == ICMPV6 and version == 6)
+    ):
+        checksum_at = at + 2
     return at, payload, checksum_at, sport, dport
 
 
@@ -101,7 +140,7 @@ def beyond_extensions(frame: Any, at: int, limit: int, protocol: int) -> Any:
             fragment = 1
         if part & 0xFFF8:
             return protocol, limit, fragment
-    return protocol, at, fragment
+    return protocol, limit if protocol == NO_NEXT_HEADER else at, fragment
 
 
 @overload(view.headers, jit_options=INLINE)
@@ -110,6 +149,8 @@ def _headers(frame: Any) -> Any:
         return None
 
     def headers(frame: Any) -> Headers:
+        if is_usual(frame):
+            return usual(frame)
         length = len(frame)
         ethertype = l3 = version = end = protocol = fragment = 0
         src = dst = src_high = dst_high = 0
@@ -119,15 +160,18 @@ def _headers(frame: Any) -> Any:
         if length >= 14:
             ethertype = load_field(frame, 12, 2)
             l3 = 14
-            while (ethertype == TYPE_VLAN or ethertype == TYPE_SERVICE_VLAN) and l3 + 4 <= length:
-                if vlan < 0:
-                    vlan = load_field(frame, l3, 2) & 0xFFF
-                ethertype = load_field(frame, l3 + 2, 2)
-                l3 += 4
+            if ethertype != TYPE_IPV4:
+                while (
+                    ethertype == TYPE_VLAN or ethertype == TYPE_SERVICE_VLAN
+                ) and l3 + 4 <= length:
+                    if vlan < 0:
+                        vlan = load_field(frame, l3, 2) & 0xFFF
+                    ethertype = load_field(frame, l3 + 2, 2)
+                    l3 += 4
             if ethertype == TYPE_IPV4 and l3 + 20 <= length:
                 first = load_field(frame, l3, 1)
                 at = l3 + 4 * (first & 15)
-                if first >> 4 == 4 and l3 + 20 <= at <= length:
+                if first == 0x45 or (first >> 4 == 4 and l3 + 20 <= at <= length):
                     version = 4
                     end = l3 + load_field(frame, l3 + 2, 2)
                     part = load_field(frame, l3 + 6, 2) & 0x3FFF

@@ -1,4 +1,5 @@
-"""`bench plugin`: `mac_swap` in each tier, in a real worker, with batches of 64 packets.
+"""`bench plugin`: `mac_swap` in each tier, and the header tools in compiled Python, in a real
+worker, with batches of 64 packets.
 
 The figure is the time inside the plugin as the worker counts it: the call for a batch,
 including the code of the tier around the user's function.
@@ -7,11 +8,13 @@ including the code of the tier around the user's function.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 from ringline.pipeline.bench._bench import ffi, lib
 from ringline.pipeline.bench.figures import Figure
 from ringline.pipeline.bench.machine import Machine, quiet_runs
-from ringline.pipeline.bench.worker import BATCH, TIMEOUT, worker
+from ringline.pipeline.bench.worker import BATCH, FRAME, TIMEOUT, worker
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks
 
@@ -19,6 +22,10 @@ PACKETS = 8_000_000  # of one run, for the fast tiers
 PACKETS_IN_PYTHON = 400_000
 WARM = 10  # 1/WARM of the packets of a run come first and are not counted
 PACKAGE = "ringline.workers.plugins"
+# Ethernet, IPv4 and UDP, from 10.0.0.1 port 1000 to 10.0.0.2 port 53.
+UDP_FRAME = bytes.fromhex(
+    "02000000000202000000000108004500002000010000401166ca0a0000010a00000203e80035000c0000"
+).ljust(FRAME, b"\0")
 COMPILED_OF_C = 1.2  # goal of the compiled tier: at most this times the time of C
 
 
@@ -34,19 +41,34 @@ def measure(machine: Machine, runs: int) -> list[Figure]:
         ours, bare = _tier(machine, runs, f"{PACKAGE}.{name}", packets)
         limit = goal if goal is not None else COMPILED_OF_C * figures[0].value
         figures.append(Figure(f"plugin, {tier}", "ns", ours, bare, limit))
+    for what, function, loop, goal in (
+        ("header view", "header_view", lib.rl_limit_headers, 2.0),
+        ("checksum update", "checksum_update", lib.rl_limit_update, 3.0),
+    ):
+        name = f"{PACKAGE}.measured:{function}"
+        ours, bare = _tier(machine, runs, name, PACKETS, loop=loop, frame=UDP_FRAME)
+        figures.append(Figure(f"plugin, {what}", "ns", ours, bare, goal))
     return figures
 
 
 def _tier(
-    machine: Machine, runs: int, plugin: str, packets: int
+    machine: Machine,
+    runs: int,
+    plugin: str,
+    packets: int,
+    *,
+    loop: Callable[..., Any] = lib.rl_limit_swap,
+    frame: bytes = bytes(FRAME),
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     second = ticks_per_second()
     frames = bytearray(lib.RL_BUFFER_STRIDE * BATCH)
+    for start in range(lib.RL_BUFFER_HEADROOM, len(frames), lib.RL_BUFFER_STRIDE):
+        frames[start : start + FRAME] = frame
     timeout = int(TIMEOUT * second)
 
     def once() -> tuple[float, float]:
         # A new worker for each run: a spinning one would disturb `quiet_runs`.
-        with worker(plugin, cpu=machine.cpus[-1], idle="busy") as peer:
+        with worker(plugin, cpu=machine.cpus[-1], idle="busy", frame=frame) as peer:
             os.sched_setaffinity(0, {machine.cpus[0]})
             for count in (packets // WARM, packets):
                 before = peer.counters.plugin_ticks, peer.counters.packets
@@ -57,7 +79,7 @@ def _tier(
             inside = peer.counters.plugin_ticks - before[0]
             done = peer.counters.packets - before[1]
             rounds = PACKETS // BATCH
-            bare = lib.rl_limit_swap(ffi.from_buffer(frames), peer.references, BATCH, rounds)
+            bare = loop(ffi.from_buffer(frames), peer.references, BATCH, rounds)
         return inside / done / second * 1e9, bare / (rounds * BATCH) / second * 1e9
 
     ours, bare = zip(*quiet_runs(once, runs, machine, pair=True), strict=True)
