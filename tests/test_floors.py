@@ -50,6 +50,7 @@ FLOORS = (
 # What `pipeline` may import of `workers`: nothing here imports a user's code.
 PURE = (
     "workers/captures/",
+    "workers/headers/",
     "workers/tables.py",
     "workers/process/launch.py",
     "workers/trials/arrivals.py",

@@ -17,6 +17,7 @@ from ringline.pipeline.bench.arguments import add_arguments as add_bench_argumen
 from ringline.pipeline.commands.arguments import values
 from ringline.pipeline.commands.arguments.examples import Help, epilog
 from ringline.pipeline.commands.arguments.target import add_target, arguments_of
+from ringline.pipeline.commands.arguments import rss as rss_arguments
 from ringline.pipeline.terminal import stdio
 from ringline.shm.errors import REMEDIES, EnvironmentLacks, RinglineError, reason_of
 from ringline.shm.text import printable
@@ -236,6 +237,13 @@ def parser() -> argparse.ArgumentParser:
 
     shell = command("completion", _completion, "print a script that completes commands in a shell")
     shell.add_argument("shell", choices=("bash", "zsh", "fish"), help="your shell")
+    rss_arguments.add_arguments(
+        command(
+            "rss",
+            _rss,
+            "show to which queues the card spreads the packets of a capture, or of a tuple",
+        )
+    )
 
     add_bench_arguments(
         command("bench", _bench, "measure the speed of ringline beside the limits of this machine")
@@ -330,6 +338,13 @@ def _completion(given: argparse.Namespace) -> int:
     from ringline.pipeline.commands.target import plugins
 
     print(completion(given.shell, parser(), plugins()))
+    return 0
+
+
+def _rss(given: argparse.Namespace) -> int:
+    from ringline.pipeline.commands.rss import rss
+
+    print(rss(given))
     return 0
 
 

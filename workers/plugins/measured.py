@@ -1,5 +1,5 @@
-"""Packet functions that `ringline bench plugin` measures, each beside a bare loop in C that does the
-same (pipeline/bench/limits.c)."""
+"""Packet functions that `ringline bench plugin` measures, each beside a bare loop in C that does
+the same (pipeline/bench/limits.c)."""
 
 from __future__ import annotations
 

@@ -82,9 +82,8 @@ def _update_checksum(frame: Any, offset: Any, old: Any, new: Any) -> Any:
         before = load_field(frame, at, 2)
         after = fold((before ^ 0xFFFF) + halves(~int64(old)) + halves(int64(new))) ^ 0xFFFF
         # Only a 0 differs between UDP and others, so the headers are rarely looked at.
-        if before == 0 or after == 0:
-            if is_udp_checksum(frame, at):
-                after = 0 if before == 0 else 0xFFFF
+        if (before == 0 or after == 0) and is_udp_checksum(frame, at):
+            after = 0 if before == 0 else 0xFFFF
         store_field(frame, at, 2, after)
 
     return update_checksum

@@ -48,6 +48,10 @@ EXAMPLES = {
         ),
         ("ringline try forward - --ports wan,lan", "reads standard input; there are two ports"),
     ),
+    "rss": (
+        ("ringline rss in.pcap --queues 8", "spreads a capture over eight queues"),
+        ("ringline rss --tuple '10.0.0.1:99 > 10.0.0.2:80/tcp'", "finds the queue of one flow"),
+    ),
     "bench": (
         ("ringline bench", "measures everything; takes some minutes"),
         ("ringline bench handoff plugin --runs 9", "measures two things, nine times each"),

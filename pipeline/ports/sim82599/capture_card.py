@@ -1,4 +1,5 @@
-"""What a simulated card and its driver make of the frames of a capture, for `ringline try`.
+"""What a simulated card and its driver make of the frames of a capture, for `ringline try` and
+`ringline rss`.
 
 The frames go the way of a run: through the wire, the device model and the receive burst of the
 driver. So padding, size limits, RSS hash, checksum flags and VLAN stripping are those of a run,
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration.config import PortConfig
@@ -25,7 +26,8 @@ from ringline.workers.captures.captures import Capture
 from ringline.workers.trials.arrivals import Arrived
 
 CHUNK: int = lib.RL_BATCH_MAX
-BUFFERS = 4 * CHUNK  # as many as RX descriptors, and as many again
+RX_DESCRIPTORS = 2 * CHUNK  # of each queue
+SPARE_BUFFERS = 2 * CHUNK  # beside those in RX descriptors
 DESCRIPTOR_BYTES = 1 << 16
 STEPS_MAX = 1000  # of the model for one chunk; more means that it does not come to an end
 
@@ -48,21 +50,40 @@ class CaptureCard:
 
     def __iter__(self) -> Iterator[Arrived]:
         capture = self._capture
-        with _Receiver(self._config) as receiver:
+        with _Receiver(replace(self._config, queues=1)) as receiver:
             for first in range(0, len(capture), CHUNK):
                 frames = capture.frames[first : first + CHUNK]
                 received = receiver.receive(frames)
-                each: list[_Received | None] = [*received]
+                each: list[Received | None] = [*received]
                 if len(received) < len(frames):  # which ones the card dropped, it does not say
                     each = [next(iter(receiver.receive([frame])), None) for frame in frames]
                 for index, fields in enumerate(each, first):
                     if fields is None:
                         self.too_long += 1
                     else:
-                        yield Arrived(capture.numbers[index], capture.times[index], *fields)
+                        number, nanoseconds = capture.numbers[index], capture.times[index]
+                        yield Arrived(number, nanoseconds, *fields[1:])
 
 
-_Received = tuple[int, int, int, bytes]  # RSS hash, VLAN tag, flags, bytes
+class Received(NamedTuple):
+    """A frame that the card delivered: to which queue, and what the driver's receive burst tells.
+
+    flags: as in a reference (RL_FLAG_*). data: the bytes of the frame.
+    """
+
+    queue: int
+    rss_hash: int
+    vlan_tci: int
+    flags: int
+    data: bytes
+
+
+def deliver(frames: Sequence[memoryview], config: PortConfig) -> Iterator[list[Received]]:
+    """What the card of the port `config` delivers of `frames`: one list for each CHUNK of them.
+    Frames that are too long are missing. Within a list, the frames of one queue are in order."""
+    with _Receiver(config) as receiver:
+        for first in range(0, len(frames), CHUNK):
+            yield receiver.receive(frames[first : first + CHUNK])
 
 
 class _Receiver:
@@ -70,24 +91,26 @@ class _Receiver:
 
     def __init__(self, config: PortConfig) -> None:
         config = replace(
-            config, queues=1, rx_descriptors=2 * CHUNK, tx_descriptors=CHUNK, wire=None
+            config, rx_descriptors=RX_DESCRIPTORS, tx_descriptors=CHUNK, wire=None, process=False
         )
+        self._queues = config.queues
+        buffers = config.queues * RX_DESCRIPTORS + SPARE_BUFFERS
         self._port = Sim82599Port(config, 0, Path("/nonexistent"))
         stride = lib.RL_BUFFER_STRIDE
-        self._buffers = mmap.mmap(-1, BUFFERS * stride, mmap.MAP_PRIVATE)
+        self._buffers = mmap.mmap(-1, buffers * stride, mmap.MAP_PRIVATE)
         self._view = memoryview(self._buffers)
         # What nothing refers to is freed, whatever C still points to.
         self._descriptors = _Descriptors()
         self._books = ffi.new("struct rl_lane_segment *")
-        self._ledger = ffi.new("uint32_t[]", BUFFERS)
-        self._bus = ffi.new("uint64_t[]", [PACKETS_BASE + n * stride for n in range(BUFFERS)])
-        self._free = ffi.new("uint32_t[]", list(range(BUFFERS)))
+        self._ledger = ffi.new("uint32_t[]", buffers)
+        self._bus = ffi.new("uint64_t[]", [PACKETS_BASE + n * stride for n in range(buffers)])
+        self._free = ffi.new("uint32_t[]", list(range(buffers)))
         self._references = ffi.new("struct rl_reference[]", CHUNK)
         self._memory = memory = ffi.new("struct rl_memory *")
         memory.base = ffi.cast("uint8_t *", ffi.from_buffer(self._buffers))
-        memory.buffers, memory.stride, memory.headroom = BUFFERS, stride, lib.RL_BUFFER_HEADROOM
+        memory.buffers, memory.stride, memory.headroom = buffers, stride, lib.RL_BUFFER_HEADROOM
         memory.bus, memory.ledger, memory.books = self._bus, self._ledger, self._books
-        memory.free, memory.free_count = self._free, BUFFERS
+        memory.free, memory.free_count = self._free, buffers
 
     def __enter__(self) -> _Receiver:
         rings = cast(DescriptorMemory, self._descriptors)
@@ -98,19 +121,24 @@ class _Receiver:
     def __exit__(self, *failure: object) -> None:
         self._port.close()
 
-    def receive(self, frames: Sequence[memoryview]) -> list[_Received]:
+    def receive(self, frames: Sequence[memoryview]) -> list[Received]:
         """What arrives of `frames`, at most CHUNK of them, in order."""
         self._port.replay(table_of(frames, array("I", range(len(frames))), len(frames)))
-        received: list[_Received] = []
+        received: list[Received] = []
         for _ in range(STEPS_MAX):
             moved = self._port.step_once()
-            taken = self._port.c_port.rx_burst(self._port.c_port, 0, self._references, CHUNK)
-            received += [self._take(self._references[n]) for n in range(taken)]
+            before = len(received)
+            for queue in range(self._queues):
+                count = self._port.c_port.rx_burst(
+                    self._port.c_port, queue, self._references, CHUNK
+                )
+                received += [self._take(queue, self._references[n]) for n in range(count)]
+            taken = len(received) - before
             if not moved and not taken and self._port.wire_finished():
                 return received
         raise Bug(f"a simulated card did not deliver {len(frames)} frames in {STEPS_MAX} steps")
 
-    def _take(self, reference: Any) -> _Received:
+    def _take(self, queue: int, reference: Any) -> Received:
         """Copy a packet, and free its buffer."""
         memory = self._memory
         start = reference.buffer * memory.stride + reference.offset
@@ -118,7 +146,7 @@ class _Receiver:
         memory.free[memory.free_count] = reference.buffer
         memory.free_count += 1
         data = bytes(self._view[start : start + reference.length])
-        return reference.rss_hash, reference.vlan_tci, reference.flags, data
+        return Received(queue, reference.rss_hash, reference.vlan_tci, reference.flags, data)
 
 
 class _Descriptors:
