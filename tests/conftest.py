@@ -35,7 +35,7 @@ MAY_BE_MISSING = ("hugepages", "RINGLINE_CAPTURES", "RINGLINE_PROOF")
 
 # Slow tests: they run whole instances or compile programs.
 SLOW = re.compile(
-    r"tests/(e2e|peers)/|sanitizers|stress"
+    r"tests/(e2e|peers|workers/headers)/|sanitizers|stress"
     r"|test_(cli|code_cache|compiled|completion|documents|mutants|plugins|supervisor|trial)\.py"
 )
 
