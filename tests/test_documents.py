@@ -143,10 +143,12 @@ def test_the_plugins_run_and_the_test_passes(tmp_path: Path) -> None:
     (tmp_path / "bounce.py").write_text(block_with("python", "def bounce("))
     (tmp_path / "guard.py").write_text(block_with("python", "class Guard"))
     (tmp_path / "test_bounce.py").write_text(block_with("python", "def test_bounce"))
+    (tmp_path / "hop.py").write_text(block_with("python", "def hop("))
     capture = str(ROOT / "tests" / "data" / "mixed.pcap")
     for command in (
         ["ringline", "try", "./bounce.py:bounce", capture, "-w", "out.pcap"],
         ["ringline", "try", "./guard.py:Guard", capture],
+        ["ringline", "try", "./hop.py:hop", capture],
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_bounce.py"],
     ):
         done = subprocess.run(

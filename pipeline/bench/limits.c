@@ -195,8 +195,19 @@ static uint64_t mixed(const uint8_t *frame)
     return mix ^ protocol;
 }
 
-uint64_t rl_limit_headers(const uint8_t *memory, struct rl_reference *refs, uint32_t n,
-                          uint64_t rounds)
+uint64_t rl_limit_verdicts(uint8_t *memory, struct rl_reference *refs, uint32_t n, uint64_t rounds)
+{
+    (void)memory;
+    uint64_t start = rl_clock();
+    for (uint64_t round = 0; round < rounds; round++) {
+        for (uint32_t i = 0; i < n; i++)
+            refs[i].port = refs[i].length < 34 ? 255 : 0;
+        __asm__ volatile("" ::: "memory");
+    }
+    return rl_clock() - start;
+}
+
+uint64_t rl_limit_headers(uint8_t *memory, struct rl_reference *refs, uint32_t n, uint64_t rounds)
 {
     uint64_t start = rl_clock();
     for (uint64_t round = 0; round < rounds; round++) {
@@ -210,8 +221,7 @@ uint64_t rl_limit_headers(const uint8_t *memory, struct rl_reference *refs, uint
     return rl_clock() - start;
 }
 
-uint64_t rl_limit_update(uint8_t *memory, const struct rl_reference *refs, uint32_t n,
-                         uint64_t rounds)
+uint64_t rl_limit_update(uint8_t *memory, struct rl_reference *refs, uint32_t n, uint64_t rounds)
 {
     uint64_t start = rl_clock();
     for (uint64_t round = 0; round < rounds; round++) {
@@ -226,7 +236,9 @@ uint64_t rl_limit_update(uint8_t *memory, const struct rl_reference *refs, uint3
             frame[22] = (uint8_t)(after >> 8);
             frame[24] = (uint8_t)(sum >> 8);
             frame[25] = (uint8_t)sum;
+            refs[i].port = refs[i].length < 34 ? 255 : 0;
         }
+        __asm__ volatile("" ::: "memory");
     }
     return rl_clock() - start;
 }

@@ -41,16 +41,18 @@ uint64_t rl_limit_there(struct rl_bare_ring *in, struct rl_bare_ring *out, uint8
 uint64_t rl_limit_swap(uint8_t *memory, const struct rl_reference *refs, uint32_t n,
                        uint64_t rounds);
 
+/* Set the port of `n` references to 0, or to 255 if the frame is shorter than 34 bytes, `rounds`
+ * times: what the two functions below do beside their work. Returns ticks. */
+uint64_t rl_limit_verdicts(uint8_t *memory, struct rl_reference *refs, uint32_t n, uint64_t rounds);
+
 /* Find the headers of `n` frames, Ethernet, IPv4 or IPv6, and TCP or UDP, `rounds` times, and set
  * the port of each reference to 255 if addresses, ports and protocol cancel out, else to 0. Returns
  * ticks. */
-uint64_t rl_limit_headers(const uint8_t *memory, struct rl_reference *refs, uint32_t n,
-                          uint64_t rounds);
+uint64_t rl_limit_headers(uint8_t *memory, struct rl_reference *refs, uint32_t n, uint64_t rounds);
 
 /* Count the time to live of `n` IPv4 packets down and update their header checksums, `rounds`
  * times. Returns ticks. */
-uint64_t rl_limit_update(uint8_t *memory, const struct rl_reference *refs, uint32_t n,
-                         uint64_t rounds);
+uint64_t rl_limit_update(uint8_t *memory, struct rl_reference *refs, uint32_t n, uint64_t rounds);
 
 /* Read `n` 16-byte descriptors, rewrite each and write a reference for it, `rounds` times: a
  * receive burst must move at least this memory. Returns ticks. */

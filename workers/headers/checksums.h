@@ -7,14 +7,14 @@
 #include "../../shm/types.h"
 #include "headers.h"
 
-/* A sum in 16 bits: the one's complement sum of its 16-bit words. */
+/* A sum in 16 bits: the one's complement sum of its 16-bit words. To add a number to itself with
+ * both halves exchanged leaves the sum of the halves, with the carry, in the upper half. */
 static inline uint32_t rl_fold(uint64_t sum)
 {
-    sum = (sum >> 32) + (uint32_t)sum; /* at most 33 bits */
-    sum = (sum >> 16) + (sum & 0xFFFF);
-    sum = (sum >> 16) + (sum & 0xFFFF);
-    sum = (sum >> 16) + (sum & 0xFFFF);
-    return (uint32_t)sum;
+    sum += sum << 32 | sum >> 32;
+    uint32_t half = (uint32_t)(sum >> 32);
+    half += half << 16 | half >> 16;
+    return half >> 16;
 }
 
 /* Add the 16-bit words of `bytes` to `sum`, which must be below 2^48. 65536 is 1 modulo 65535, so

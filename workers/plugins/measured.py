@@ -1,5 +1,5 @@
-"""Packet functions that `ringline bench plugin` measures, each beside a bare loop in C that does
-the same (pipeline/bench/limits.c)."""
+"""Packet functions that `ringline bench plugin` measures. Each has a bare loop in C that does the
+same (pipeline/bench/limits.c)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 LIFE = 22  # offset of the time to live of an IPv4 header after an Ethernet header without a tag
 CHECKSUM = 24
+
+
+@packet_function
+def nothing(frame: Any, meta: Any) -> int:
+    """What the functions below do beside their work."""
+    if len(frame) < 34:
+        return DROP
+    port: int = meta.port
+    return port
 
 
 @packet_function
