@@ -100,8 +100,22 @@ def usual(frame: Any) -> Headers:
     src, dst = (addresses >> 32) & 0xFFFF_FFFF, addresses & 0xFFFF_FFFF
     sport, dport = ports >> 16, ports & 0xFFFF
     return Headers(
-        *(TYPE_IPV4, -1, 4, 14, 34, payload, end, checksum_at, protocol, 0),
-        *(src, dst, 0, 0, sport, dport),
+        TYPE_IPV4,
+        -1,
+        4,
+        14,
+        34,
+        payload,
+        end,
+        checksum_at,
+        protocol,
+        0,
+        src,
+        dst,
+        0,
+        0,
+        sport,
+        dport,
     )
 
 
