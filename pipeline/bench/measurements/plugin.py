@@ -8,7 +8,8 @@ including the code of the tier around the user's function.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ringline.pipeline.bench._bench import ffi, lib
@@ -41,33 +42,33 @@ def measure(machine: Machine, runs: int) -> list[Figure]:
         ours, bare = _tier(machine, runs, f"{PACKAGE}.{name}", packets)
         limit = goal if goal is not None else COMPILED_OF_C * figures[0].value
         figures.append(Figure(f"plugin, {tier}", "ns", ours, bare, limit))
+    name = f"{PACKAGE}.measured"
+    idle, bare_idle = _tier(
+        machine, runs, f"{name}:nothing", PACKETS, loop=lib.rl_limit_verdicts, frame=UDP_FRAME
+    )
     for what, function, loop, goal in (
         ("header view", "header_view", lib.rl_limit_headers, 2.0),
         ("checksum update", "checksum_update", lib.rl_limit_update, 3.0),
     ):
-        ours, bare = _added(machine, runs, function, loop)
+        ours, bare = _tier(machine, runs, f"{name}:{function}", PACKETS, loop=loop, frame=UDP_FRAME)
         note = "what it adds to a function that does nothing else"
-        figures.append(Figure(f"plugin, {what}", "ns", ours, bare, goal, note=note))
+        figures.append(
+            Figure(
+                f"plugin, {what}",
+                "ns",
+                _above(ours, idle),
+                _above(bare, bare_idle),
+                goal,
+                note=note,
+            )
+        )
     return figures
 
 
-def _added(
-    machine: Machine, runs: int, function: str, loop: Callable[..., Any]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The nanoseconds that the work of `function` and of the bare `loop` add to the same function
-    and the same loop without this work, measured in turns."""
-    found = []
-    for _ in range(runs):
-        of_function: list[float] = []
-        of_loop: list[float] = []
-        for name, bare in (("nothing", lib.rl_limit_verdicts), (function, loop)):
-            plugin = f"{PACKAGE}.measured:{name}"
-            ours, limits = _tier(machine, 1, plugin, PACKETS, loop=bare, frame=UDP_FRAME)
-            of_function += ours
-            of_loop += limits
-        found.append((of_function[1] - of_function[0], of_loop[1] - of_loop[0]))
-    ours, limits = zip(*found, strict=True)
-    return ours, limits
+def _above(runs: Sequence[float], base: Sequence[float]) -> tuple[float, ...]:
+    """What each of `runs` takes more than the median of `base`."""
+    middle = statistics.median(base)
+    return tuple(run - middle for run in runs)
 
 
 def _tier(

@@ -14,7 +14,7 @@ from ringline.workers.api import L4_OK, fix_checksums, headers, set_field, updat
 from .packets import Made, udp
 
 PACKETS = 40
-WAIT = 0.3  # seconds until a packet counts as refused; a later one is found by its data
+WAIT = 0.3  # seconds without a packet until no more are expected
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root is missing: only root may open a raw socket")
