@@ -143,7 +143,8 @@ class WorkerSlot:
         if offset + bytes_ > self.segment.used:
             raise PluginError(
                 f"the plugin asks for {bytes_} bytes as {name!r}, but {self.segment.used - end} "
-                "are left in its slot: set a larger worker.state in the configuration"
+                f"are left in its slot: set state = {offset + bytes_ - _AREA} or more under "
+                "[worker] in the configuration"
             )
         self._add(free, SlotEntry(name, kind, type_, columns, offset, bytes_))
         return self.segment.address + offset
@@ -194,6 +195,15 @@ class WorkerSlot:
     def __exit__(self, *failure: object) -> None:
         self.counters = self._entries = ffi.NULL
         self.segment.__exit__(*failure)
+
+
+def fitting(text: str) -> str:
+    """`text` as the type of an entry: itself, or its first 30 bytes and its hash when it does not
+    fit."""
+    data = text.encode()
+    if len(data) < _TYPE_BYTES and text.isprintable():
+        return text
+    return f"{data[:30].decode('ascii', 'replace')}~{lib.rl_hash(data, len(data)):016x}"
 
 
 def is_name(name: str) -> bool:

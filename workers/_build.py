@@ -8,12 +8,15 @@ DECLARATIONS = [
     "workers/headers/types.h",
     "workers/loop/loop.h",
     "workers/plugins/plugins.h",
+    "workers/lookup/tables.h",
+    "workers/lookup/lookup_python.h",
 ]
 SOURCES = [
     "workers/headers/calls.c",
     "workers/loop/loop.c",
     "workers/loop/columns.c",
     "workers/plugins/plugins.c",
+    "workers/lookup/lookup.c",
 ]
 
 shm = runpy.run_path(str(Path(__file__).resolve().parent.parent / "shm" / "_build.py"))

@@ -20,6 +20,8 @@ from ringline.workers.batch import Batch, Packet
 from ringline.workers.function import packet_function
 from ringline.workers.headers.checksums import checksum, fix_checksums, update_checksum
 from ringline.workers.headers.headers import ICMP, ICMPV6, TCP, UDP, Headers, headers
+from ringline.workers.lookup.maps import Map
+from ringline.workers.lookup.prefixes import Prefixes
 from ringline.workers.options import Option
 from ringline.workers.packets import (
     CHECKSUM_BAD,
@@ -53,10 +55,12 @@ __all__ = [
     "Gauge",
     "Headers",
     "Histogram",
+    "Map",
     "Meta",
     "Option",
     "Packet",
     "PluginError",
+    "Prefixes",
     "Table",
     "Worker",
     "checksum",

@@ -23,6 +23,7 @@
  *
  * headers/headers.h finds the headers of a frame, headers/checksums.h computes, updates and fixes
  * its checksums; they are included here.
+ * lookup/lookup.h looks up addresses and keys in the prefix tables and maps that Python made.
  *
  * Compile it to a shared object with -I of ringline.workers.api.include_directory(); its
  * name in the configuration is then `./file.so:reflect_plugin`. */
@@ -30,6 +31,7 @@
 #define RINGLINE_WORKERS_PLUGIN_H
 #include "batch.h"
 #include "headers/checksums.h"
+#include "lookup/lookup.h"
 
 #include <string.h>
 

@@ -24,6 +24,7 @@ from ringline.shm import slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.errors import EnvironmentLacks, PluginError
 from ringline.workers import tables
+from ringline.workers.lookup import maps, prefixes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import DTypeLike, NDArray
-
-_TYPE_TEXT = 55  # bytes for the type of an entry: `type` of struct rl_slot_entry, less a zero
 
 
 class _Words:
@@ -252,10 +251,44 @@ class Worker:
         count = 1
         for extent in extents:
             count *= extent
-        text = _fitting(f"{kind} {extents}")
+        text = slots.fitting(f"{kind} {extents}")
         address = self._slot.lookup_or_add(name, slots.STATE, text, 1, kind.itemsize * count)
         memory = ffi.buffer(ffi.cast("char *", address), kind.itemsize * count)
         return np.frombuffer(memory, dtype=kind).reshape(extents)
+
+    def prefixes(
+        self, name: str, ipv4: int = 0, ipv6: int = 0, missing: int = -1
+    ) -> prefixes.Prefixes:
+        """The prefix table `name`, with room for `ipv4` IPv4 prefixes and `ipv6` IPv6 prefixes;
+        `missing` is the answer for an address that none of them covers.
+
+            routes = worker.prefixes("routes", ipv4=100_000, missing=DROP)
+            routes.fill([("10.0.0.0/8", 1), ("10.1.0.0/16", 2)])
+
+        It takes about 56 bytes of `state` for each IPv4 prefix and 96 for each IPv6 prefix.
+        """
+        return prefixes.make(self._slot, name, ipv4, ipv6, missing)
+
+    def map(
+        self,
+        name: str,
+        capacity: int,
+        key: int | Sequence[str] = 1,
+        value: int | Sequence[str] = 1,
+        lifetime: float | None = None,
+    ) -> maps.Map:
+        """The map `name` of up to `capacity` entries.
+
+            flows = worker.map("flows", 100_000, key=3, value=["packets", "bytes"], lifetime=60)
+
+        key: the number of 64-bit words of a key, 1 to 16, or a list of their names.
+        value: the same of a value, 0 to 16.
+        lifetime: seconds after which an unused entry is not found any more; None: no limit.
+
+        An entry takes 48 bytes of `state` if key and value have 2 words together, 96 bytes up to
+        6 words. The counter NAME_refused counts the entries that the full map refused.
+        """
+        return maps.make(self._slot, name, capacity, key, value, lifetime)
 
     def memory(self, name: str, bytes_: int) -> int:
         """The address of `bytes_` bytes of state for C; all zeros when it is new."""
@@ -283,14 +316,6 @@ class _Names(dict):  # type: ignore[type-arg]  # `Any` is not imported at run ti
         raise _Missing(
             f"there is no {self._kind} {name!r}; the {self._kind}s are: {there} ({self._whence})"
         )
-
-
-def _fitting(text: str) -> str:
-    """`text`, or its first 30 bytes and its hash when it does not fit into the entry."""
-    data = text.encode()
-    if len(data) <= _TYPE_TEXT and text.isprintable():
-        return text
-    return f"{data[:30].decode('ascii', 'replace')}~{lib.rl_hash(data, len(data)):016x}"
 
 
 class PrivateSegment:

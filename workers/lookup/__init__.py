@@ -1,0 +1,1 @@
+"""Prefix tables and maps: named state that a plugin fills in Python and looks up per packet."""
