@@ -77,6 +77,9 @@ class BatchTier(Tier):
         module = sys.modules.get(self._declared.__module__)
         if module is None or not rehearsal.is_needed(vars(module)):
             return
+        # Lets helpers take a prefix table or a map as an argument.
+        from ringline.workers.tiers import jit_lookup  # noqa: F401
+
         worker = rehearsing_worker(context, self.options)
         plugin: Any = self._declared()
         batch = rehearsal.sample_batch(context.queue, len(context.ports))

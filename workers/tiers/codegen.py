@@ -19,7 +19,9 @@ import numpy as np
 from numba import njit, typeof, types
 
 from ringline.shm.errors import PluginError
-from ringline.workers.tiers import code_cache, refusals
+from ringline.workers.lookup.maps import Map
+from ringline.workers.lookup.prefixes import Prefixes
+from ringline.workers.tiers import code_cache, jit_lookup, refusals
 from ringline.workers.worker import Counter, Gauge, Histogram
 
 ENTRY = "run_batch"
@@ -35,6 +37,7 @@ from ringline.workers.tiers.jit import (
     batch_ports, batch_state, frame_at, meta_at, packet_address, packet_length,
     set_batch_judged, set_packet_port, state_array, state_number,
 )
+from ringline.workers.tiers.jit_lookup import state_address
 
 
 # A separate function: with numba 0.68 on Python 3.12 and 3.13 a try within a loop catches
@@ -93,6 +96,7 @@ class StateShape(NamedTuple):
 
 def parts_of(spec: str, state: Any) -> tuple[list[Any], type | None]:
     """The parts of a state and its tuple class; a Counter, Gauge or Histogram becomes its array.
+    A prefix table or a map stays as it is.
 
     Raises PluginError when a part has another type.
     """
@@ -117,12 +121,12 @@ def parts_of(spec: str, state: Any) -> tuple[list[Any], type | None]:
                     f"use: {why}"
                 )
             arrays.append(part)
-        elif isinstance(part, (int, float, np.integer, np.floating)):
+        elif isinstance(part, (int, float, np.integer, np.floating, Prefixes, Map)):
             arrays.append(part)
         else:
             raise PluginError(
-                f"plugin {spec}: setup must return a NumPy array, a number, a Counter, Gauge or "
-                f"Histogram, or a tuple of these, not {type(part).__name__}"
+                f"plugin {spec}: setup must return a NumPy array, a number, a Counter, Gauge, "
+                f"Histogram, prefix table or map, or a tuple of these, not {type(part).__name__}"
             )
     return arrays, holder
 
@@ -133,6 +137,8 @@ def shape_of(parts: list[Any], holder: type | None) -> StateShape:
     for part in parts:
         if isinstance(part, np.ndarray):
             kinds.append(typeof(part))
+        elif isinstance(part, (Prefixes, Map)):
+            kinds.append(jit_lookup.type_of(part))
         else:
             whole = isinstance(part, (int, np.integer))
             kinds.append(types.int64 if whole else types.float64)
@@ -145,6 +151,8 @@ def pack(parts: list[Any]) -> np.ndarray[Any, np.dtype[np.uint64]]:
     for part in parts:
         if isinstance(part, np.ndarray):
             words += [part.ctypes.data, *part.shape]
+        elif isinstance(part, (Prefixes, Map)):
+            words.append(part.address)
         elif isinstance(part, (int, np.integer)):
             words.append(int(part) & 0xFFFF_FFFF_FFFF_FFFF)
         else:
@@ -164,6 +172,8 @@ def source(title: str, shape: StateShape | None, *, cache: bool, counted: bool) 
         parts = []
         for number, (kind, word) in enumerate(zip(shape.kinds, shape.words(), strict=True)):
             function = "state_array" if isinstance(kind, types.Array) else "state_number"
+            if isinstance(kind, (jit_lookup.PrefixesType, jit_lookup.MapType)):
+                function = "state_address"
             parts.append(f"{function}(words + {8 * word}, KIND_{number})")
         if shape.holder is None:
             made = parts[0]

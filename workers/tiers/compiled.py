@@ -192,6 +192,7 @@ class CompiledTier(Tier):
         folder = os.path.dirname(os.path.abspath(__file__))
         for ours in (
             *("codegen.py", "jit.py", "jit_packets.py", "jit_headers.py", "jit_checksums.py"),
+            *("jit_lookup.py", "../lookup/tables.h"),
             *("../batch.h", "../headers/types.h", "../../shm/types.h"),
         ):
             with open(os.path.join(folder, ours), encoding="utf-8") as file:

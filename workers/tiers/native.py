@@ -19,6 +19,8 @@ from __future__ import annotations
 from ringline.shm._shm import ffi as shm_ffi
 from ringline.shm.errors import PluginError
 from ringline.workers._workers import ffi, lib
+from ringline.workers.lookup.maps import Map
+from ringline.workers.lookup.prefixes import Prefixes
 from ringline.workers.tiers.tier import Context, Tier, sentence
 
 TYPE_CHECKING = False
@@ -57,7 +59,8 @@ def native_plugin(
 
     plugin: the address of its `struct rl_plugin`: a cffi pointer of any module, or an integer.
     setup: `setup(worker)` returns the state, `batch->state` in C: a cffi pointer, a writable
-        buffer or an address; or None for the named state that the plugin declares in C.
+        buffer, an address, a prefix table or a map; a tuple of these becomes an array of their
+        addresses (uint64_t); or None for the named state that the plugin declares in C.
         ringline keeps a reference to it while the worker runs.
     tick: `tick(worker, state)` is called about once a second.
     options: the options that the plugin accepts; their values are in `worker.options`.
@@ -75,6 +78,7 @@ class NativeTier(Tier):
         self._declared = declared
         self._plugin: Any = None
         self._state: Any = None
+        self._addresses: Any = None
 
     def prepare(self, context: Context) -> None:
         """Check that the plugin was compiled with this version of plugin.h. Raises PluginError."""
@@ -107,11 +111,15 @@ class NativeTier(Tier):
             state = worker.memory("state", self._plugin.state_bytes)
         self._state = state
         try:
-            self.state = _address(state)
+            if isinstance(state, tuple):
+                self._addresses = ffi.new("uint64_t[]", [_address(part) for part in state])
+                self.state = _address(self._addresses)
+            else:
+                self.state = _address(state)
         except TypeError:
             raise PluginError(
-                f"plugin {self.spec}: setup must return a cffi pointer, a buffer, an address or "
-                f"None, not {type(state).__name__}"
+                f"plugin {self.spec}: setup must return a cffi pointer, a buffer, an address, a "
+                f"prefix table, a map, a tuple of these or None, not {type(state).__name__}"
             ) from None
 
     @property
@@ -127,6 +135,8 @@ def _address(state: Any) -> int:
         return 0
     if isinstance(state, int):
         return state
+    if isinstance(state, (Prefixes, Map)):
+        return state.address
     if isinstance(state, shm_ffi.CData):
         return int(ffi.cast("uintptr_t", state))
     return int(ffi.cast("uintptr_t", ffi.from_buffer(state)))
