@@ -51,6 +51,7 @@ FLOORS = (
 PURE = (
     "workers/captures/",
     "workers/headers/",
+    "workers/lookup/lookup.h",
     "workers/tables.py",
     "workers/process/launch.py",
     "workers/trials/arrivals.py",

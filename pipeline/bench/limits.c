@@ -2,6 +2,7 @@
 #include "limits.h"
 
 #include "../../shm/clock.h"
+#include "../../workers/lookup/lookup.h"
 
 #include <string.h>
 
@@ -241,6 +242,34 @@ uint64_t rl_limit_update(uint8_t *memory, struct rl_reference *refs, uint32_t n,
         __asm__ volatile("" ::: "memory");
     }
     return rl_clock() - start;
+}
+
+/* The next number of the generator of workers/plugins/measured.py. */
+static uint64_t next_number(uint64_t last)
+{
+    return last * 6364136223846793005u + 1442695040888963407u;
+}
+
+uint64_t rl_limit_prefixes(uint64_t table, uint64_t n)
+{
+    const struct rl_prefixes *prefixes = (const struct rl_prefixes *)table;
+    uint64_t start = rl_clock(), number = 1, wrong = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        number = next_number(number);
+        wrong += rl_prefix_find4(prefixes, (uint32_t)(number >> 32)) == 256;
+    }
+    return wrong ? 0 : rl_clock() - start;
+}
+
+uint64_t rl_limit_map(uint64_t map, uint64_t entries, uint64_t n)
+{
+    uint64_t start = rl_clock(), number = 1, wrong = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        number = next_number(number);
+        int64_t key = (int64_t)((number >> 32) * entries >> 32);
+        wrong += rl_map_find((const struct rl_map *)map, &key, 0) < 0;
+    }
+    return wrong ? 0 : rl_clock() - start;
 }
 
 uint64_t rl_limit_descriptors(uint64_t *descriptors, struct rl_reference *refs, uint32_t n,

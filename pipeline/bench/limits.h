@@ -54,6 +54,12 @@ uint64_t rl_limit_headers(uint8_t *memory, struct rl_reference *refs, uint32_t n
  * times. Returns ticks. */
 uint64_t rl_limit_update(uint8_t *memory, struct rl_reference *refs, uint32_t n, uint64_t rounds);
 
+/* Look up `n` random addresses in the struct rl_prefixes at `table`; find `n` random ones of the
+ * keys 0 to `entries` - 1 in the struct rl_map at `map`. Each returns its ticks, or 0 when an
+ * answer is wrong. */
+uint64_t rl_limit_prefixes(uint64_t table, uint64_t n);
+uint64_t rl_limit_map(uint64_t map, uint64_t entries, uint64_t n);
+
 /* Read `n` 16-byte descriptors, rewrite each and write a reference for it, `rounds` times: a
  * receive burst must move at least this memory. Returns ticks. */
 uint64_t rl_limit_descriptors(uint64_t *descriptors, struct rl_reference *refs, uint32_t n,

@@ -24,6 +24,7 @@ from ringline.workers.process import launch
 READY_SECONDS = deadlines.BENCH_WORKER
 TIMEOUT = deadlines.BENCH_PROGRESS
 FRAME = ETHERNET_MIN  # bytes of each packet, without CRC
+STATE = 1 << 20  # bytes for the named state of a plugin
 BATCH: int = lib.RL_BATCH_MAX
 
 
@@ -32,7 +33,8 @@ class Worker:
     """A worker that is ready.
 
     `in_` and `out` are the driver's ends of its rings (`struct rl_ring_end *`), `references`
-    BATCH packets of FRAME bytes in packet memory, `counters` its struct rl_worker_counters.
+    BATCH packets of FRAME bytes in packet memory, `counters` its struct rl_worker_counters, `slot`
+    its slot.
     """
 
     rings: Any
@@ -41,20 +43,28 @@ class Worker:
     references: Any
     counters: Any
     pid: int
+    slot: WorkerSlot
 
 
 @contextlib.contextmanager
-def worker(plugin: str, *, cpu: int, idle: str, frame: bytes = bytes(FRAME)) -> Iterator[Worker]:
+def worker(
+    plugin: str,
+    *,
+    cpu: int,
+    idle: str,
+    frame: bytes = bytes(FRAME),
+    state_bytes: int = STATE,
+) -> Iterator[Worker]:
     """Start a worker that runs `plugin` on `cpu`, and wait until it is ready.
 
-    `idle` is busy or adaptive; `frame` is the content of each packet, FRAME bytes. The worker ends
-    with the context.
+    `idle` is busy or adaptive; `frame` is the content of each packet, FRAME bytes; `state_bytes`
+    are for the named state of the plugin. The worker ends with the context.
     """
     instance = f"bench-{os.getpid()}"
     with (
         PacketMemory.create(instance, BATCH, hugepages="off") as packets,
         RingPair.create(instance, 0, 1) as rings,
-        WorkerSlot.create(instance, 0, 1 << 20) as slot,
+        WorkerSlot.create(instance, 0, state_bytes) as slot,
     ):
         child = Child("worker", launch.command(), launch.environment())
         try:
@@ -67,7 +77,7 @@ def worker(plugin: str, *, cpu: int, idle: str, frame: bytes = bytes(FRAME)) -> 
                     "options": {},
                     "ports": ["bench"],
                     "folder": None,
-                    "state_bytes": 1 << 20,
+                    "state_bytes": state_bytes,
                     "debug": False,
                     "idle": idle,
                     "yield": False,
@@ -83,6 +93,7 @@ def worker(plugin: str, *, cpu: int, idle: str, frame: bytes = bytes(FRAME)) -> 
                 _references(packets, frame),
                 slot.counters,
                 child.pid,
+                slot,
             )
         finally:
             child.shut_down(deadlines.KILL)

@@ -21,9 +21,11 @@
 
 #include <stddef.h>
 
-/* The places of a search move by the compiler's conditional move, not by a branch: nobody could
- * predict it. */
-#define RL_STEP(skip) __asm__("" : "+r"(skip))
+/* A binary search makes the same number of steps for each address, so that the processor predicts
+ * its loop. With one range left a step changes nothing; it reads the memory before the range, which
+ * is a part of the table. RL_NUMBER makes the compiler compute with the result of a comparison; it
+ * would rather make a branch of it, which no processor could predict. */
+#define RL_NUMBER(result) __asm__("" : "+r"(result))
 
 static inline uint64_t rl_bucket(const struct rl_ranges *ranges, uint64_t bits)
 {
@@ -45,9 +47,9 @@ static inline int64_t rl_prefix_find4(const struct rl_prefixes *table, uint32_t 
     const uint64_t *at = (const uint64_t *)(base + ranges->ends) + index[0];
     uint64_t left = index[1] - index[0] + 1, wanted = (uint64_t)address << 32;
     for (uint32_t step = ranges->steps; step > 0; step--) {
-        uint64_t half = left >> 1, skip = at[half - (half > 0)] < wanted ? half : 0;
-        RL_STEP(skip);
-        at += skip;
+        uint64_t half = left >> 1, less = at[(ptrdiff_t)half - 1] < wanted;
+        RL_NUMBER(less);
+        at += half & -less;
         left -= half;
     }
     return ((const int64_t *)(base + bank->values))[(uint32_t)*at];
@@ -67,10 +69,10 @@ static inline int64_t rl_prefix_find6(const struct rl_prefixes *table, uint64_t 
     uint64_t left = index[1] - index[0] + 1;
     for (uint32_t step = ranges->steps; step > 0; step--) {
         uint64_t half = left >> 1;
-        const struct rl_end6 *end = at + half - (half > 0);
-        uint64_t skip = (end->high < high) | ((end->high == high) & (end->low < low)) ? half : 0;
-        RL_STEP(skip);
-        at += skip;
+        const struct rl_end6 *end = at + (ptrdiff_t)half - 1;
+        uint64_t less = (end->high < high) | ((end->high == high) & (end->low < low));
+        RL_NUMBER(less);
+        at += half & -less;
         left -= half;
     }
     uint32_t value = ((const uint32_t *)(base + ranges->values))[at - first];

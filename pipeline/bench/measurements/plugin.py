@@ -1,5 +1,5 @@
-"""`bench plugin`: `mac_swap` in each tier, and the header tools in compiled Python, in a real
-worker, with batches of 64 packets.
+"""`bench plugin`: `mac_swap` in each tier, and the header tools and lookups in compiled Python, in
+a real worker, with batches of 64 packets.
 
 The figure is the time inside the plugin as the worker counts it: the call for a batch,
 including the code of the tier around the user's function.
@@ -15,12 +15,15 @@ from typing import Any
 from ringline.pipeline.bench._bench import ffi, lib
 from ringline.pipeline.bench.figures import Figure
 from ringline.pipeline.bench.machine import Machine, quiet_runs
-from ringline.pipeline.bench.worker import BATCH, FRAME, TIMEOUT, worker
+from ringline.pipeline.bench.worker import BATCH, FRAME, TIMEOUT, Worker, worker
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks
 
 PACKETS = 8_000_000  # of one run, for the fast tiers
 PACKETS_IN_PYTHON = 400_000
+LOOKUPS = 4_000_000
+ENTRIES = 1_000_000  # of the map of `map_lookup`
+STATE = 64 << 20  # bytes for that map, or for the prefix table
 WARM = 10  # 1/WARM of the packets of a run come first and are not counted
 PACKAGE = "ringline.workers.plugins"
 # Ethernet, IPv4 and UDP, from 10.0.0.1 port 1000 to 10.0.0.2 port 53.
@@ -62,6 +65,12 @@ def measure(machine: Machine, runs: int) -> list[Figure]:
                 note=note,
             )
         )
+    for what, function, named, loop, goal in (
+        ("prefix lookup", "prefix_lookup", "table", lib.rl_limit_prefixes, 15.0),
+        ("map lookup", "map_lookup", "entries", _limit_map, None),
+    ):
+        ours, bare = _lookup(machine, runs, f"{PACKAGE}.measured:{function}", named, loop)
+        figures.append(Figure(f"plugin, {what}", "ns", ours, bare, goal))
     return figures
 
 
@@ -84,23 +93,54 @@ def _tier(
     frames = bytearray(lib.RL_BUFFER_STRIDE * BATCH)
     for start in range(lib.RL_BUFFER_HEADROOM, len(frames), lib.RL_BUFFER_STRIDE):
         frames[start : start + FRAME] = frame
-    timeout = int(TIMEOUT * second)
 
     def once() -> tuple[float, float]:
         # A new worker for each run: a spinning one would disturb `quiet_runs`.
         with worker(plugin, cpu=machine.cpus[-1], idle="busy", frame=frame) as peer:
             os.sched_setaffinity(0, {machine.cpus[0]})
-            for count in (packets // WARM, packets):
-                before = peer.counters.plugin_ticks, peer.counters.packets
-                if not lib.rl_measure_feed(
-                    peer.in_, peer.out, peer.references, BATCH, count, timeout
-                ):
-                    raise EnvironmentLacks(f"the worker with {plugin} stopped answering")
-            inside = peer.counters.plugin_ticks - before[0]
-            done = peer.counters.packets - before[1]
+            inside = _inside(peer, plugin, packets)
             rounds = PACKETS // BATCH
             bare = loop(ffi.from_buffer(frames), peer.references, BATCH, rounds)
-        return inside / done / second * 1e9, bare / (rounds * BATCH) / second * 1e9
+        return inside, bare / (rounds * BATCH) / second * 1e9
 
     ours, bare = zip(*quiet_runs(once, runs, machine, pair=True), strict=True)
     return ours, bare
+
+
+def _inside(peer: Worker, plugin: str, packets: int) -> float:
+    """Nanoseconds per packet inside the plugin."""
+    second = ticks_per_second()
+    before = 0, 0
+    for count in (packets // WARM, packets):
+        before = peer.counters.plugin_ticks, peer.counters.packets
+        if not lib.rl_measure_feed(
+            peer.in_, peer.out, peer.references, BATCH, count, int(TIMEOUT * second)
+        ):
+            raise EnvironmentLacks(f"the worker with {plugin} stopped answering")
+    inside = peer.counters.plugin_ticks - before[0]
+    return float(inside / (peer.counters.packets - before[1]) / second * 1e9)
+
+
+def _lookup(
+    machine: Machine, runs: int, plugin: str, named: str, loop: Callable[[int, int], int]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """A lookup in the state called `named`. The bare limit is a C loop of lookups in the same
+    memory, on the CPU of the worker, which sleeps meanwhile."""
+
+    def once() -> tuple[float, float]:
+        with worker(plugin, cpu=machine.cpus[-1], idle="adaptive", state_bytes=STATE) as peer:
+            os.sched_setaffinity(0, {machine.cpus[0]})
+            inside = _inside(peer, plugin, LOOKUPS)
+            [entry] = [entry for entry in peer.slot.entries() if entry.name == named]
+            os.sched_setaffinity(0, {machine.cpus[-1]})
+            ticks = loop(peer.slot.segment.address + entry.offset, LOOKUPS)
+        if not ticks:
+            raise EnvironmentLacks(f"{plugin} was measured on a table with wrong answers")
+        return inside, ticks / LOOKUPS / ticks_per_second() * 1e9
+
+    ours, bare = zip(*quiet_runs(once, runs, machine, pair=True), strict=True)
+    return ours, bare
+
+
+def _limit_map(address: int, lookups: int) -> int:
+    return int(lib.rl_limit_map(address, ENTRIES, lookups))
