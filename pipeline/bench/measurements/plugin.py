@@ -21,7 +21,7 @@ from ringline.shm.errors import EnvironmentLacks
 
 PACKETS = 8_000_000  # of one run, for the fast tiers
 PACKETS_IN_PYTHON = 400_000
-LOOKUPS = 4_000_000
+LOOKUPS = 1_000_000
 ENTRIES = 1_000_000  # of the map of `map_lookup`
 STATE = 64 << 20  # bytes for that map, or for the prefix table
 WARM = 10  # 1/WARM of the packets of a run come first and are not counted
