@@ -36,7 +36,8 @@ MAY_BE_MISSING = ("hugepages", "RINGLINE_CAPTURES", "RINGLINE_PROOF")
 # Slow tests: they run whole instances or compile programs.
 SLOW = re.compile(
     r"tests/(e2e|peers|workers/headers)/|sanitizers|stress"
-    r"|test_(cli|code_cache|compiled|completion|documents|mutants|plugins|supervisor|trial)\.py"
+    r"|test_(cli|code_cache|compiled|completion|crash|documents|examples|lookup_tiers|mutants)\.py"
+    r"|test_(plugins|supervisor|trial)\.py"
 )
 
 SESSION = "RINGLINE_TEST_SESSION"
