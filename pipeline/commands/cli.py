@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ringline.pipeline.bench.arguments import add_arguments as add_bench_arguments
+from ringline.pipeline.commands.arguments import rss as rss_arguments
 from ringline.pipeline.commands.arguments import values
 from ringline.pipeline.commands.arguments.examples import Help, epilog
 from ringline.pipeline.commands.arguments.target import add_target, arguments_of
-from ringline.pipeline.commands.arguments import rss as rss_arguments
 from ringline.pipeline.terminal import stdio
 from ringline.shm.errors import REMEDIES, EnvironmentLacks, RinglineError, reason_of
 from ringline.shm.text import printable
