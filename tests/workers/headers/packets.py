@@ -95,7 +95,9 @@ class Made:
     def covered(self, frame: bytes) -> bytes | None:
         """What the transport checksum of `frame` covers, pseudo header included; None if nobody
         can compute it."""
-        if not self.checksum_at or self.first or self.later or self.final is None:
+        if not self.checksum_at or self.first or self.later:
+            return None
+        if self.final is None and self.protocol != ICMP:
             return None
         body = frame[self.l4 : self.end]
         if self.protocol == UDP:
@@ -107,6 +109,7 @@ class Made:
             return None
         if self.protocol == ICMP:
             return body
+        assert self.final is not None
         return self.source + self.final + struct.pack("!IHH", len(body), 0, self.protocol) + body
 
 
