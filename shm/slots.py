@@ -112,8 +112,8 @@ class WorkerSlot:
         """
         if not is_name(name):
             raise PluginError(
-                f"{name!r} cannot name a {KINDS[kind]}: use a letter, then letters, digits and "
-                f"'_', at most {_NAME_BYTES - 1} characters"
+                f"{name[: 2 * _NAME_BYTES]!r} cannot name a {KINDS[kind]}: use a letter, then "
+                f"letters, digits and '_', at most {_NAME_BYTES - 1} characters"
             )
         if len(type_.encode()) >= _TYPE_BYTES:
             raise PluginError(f"the type of {name!r}, {type_}, is too long: make it simpler")

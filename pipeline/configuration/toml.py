@@ -34,6 +34,9 @@ _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 # Far above any configuration. To parse a capture that was given by mistake takes minutes.
 FILE_BYTES_MAX = 1 << 20
+# Far above any configuration, too, and far below Python's limit of recursion: tomllib takes
+# `[a.a.a. ...]` of any length.
+DEPTH_MAX = 64
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], str]:
@@ -67,11 +70,27 @@ def read_file(path: Path) -> tuple[dict[str, Any], str]:
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {reason_of(error)}") from None
     try:
-        return tomllib.loads(text), text
+        top = tomllib.loads(text)
     except ValueError as error:  # also for a number of thousands of digits
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
     except RecursionError:
         raise ConfigurationError(f"{path}: is not valid TOML: nested too deeply") from None
+    if _is_deeper(top, DEPTH_MAX):
+        raise ConfigurationError(f"{path}: tables and lists are nested too deeply")
+    return top, text
+
+
+def _is_deeper(top: object, levels: int) -> bool:
+    """Whether a value has more than `levels` levels of tables and lists."""
+    level = [top]
+    for _ in range(levels):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, list | dict)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+    return any(isinstance(value, list | dict) for value in level)
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -225,6 +225,8 @@ class WorkerMonitor(Monitor):
         elif action is WorkerAction.ABORT:
             self.signal(signal.SIGABRT)
         elif action is WorkerAction.KILL:
+            if self.state.phase is Phase.STOPPING:
+                self.context.announce(f"{self.name} did not stop in time; it is killed")
             self.signal(signal.SIGKILL)
         elif action is WorkerAction.REFUSE:
             self.context.end_now(self._reason_to_refuse())

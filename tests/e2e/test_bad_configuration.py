@@ -20,6 +20,7 @@ NO_FILE = [
     (lambda folder: pipe(folder / "pipe"), "is a pipe or a device, not a regular file; write the"),
     (lambda folder: made(folder / "open.toml", b'name = "edge\n'), "is not valid TOML"),
     (lambda folder: made(folder / "deep.toml", b"x = " + b"[" * 9999), "nested too deeply"),
+    (lambda folder: made(folder / "deep.toml", b"[" + b"a." * 3000 + b"a]"), "nested too deeply"),
     (lambda folder: made(folder / "nines.toml", b"x = " + b"9" * 9999), "is not valid TOML"),
     (lambda folder: made(folder / "twice.toml", b"a = 1\na = 2\n"), "(at line 2, column 6)"),
     (lambda folder: made(folder / "empty.toml", b""), "port: no port is configured; add a table"),

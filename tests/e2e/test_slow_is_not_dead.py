@@ -15,6 +15,8 @@ from .run_harness import RunHarness, check_counts, wait_until
 pytestmark = pytest.mark.slow
 
 SLOW = """
+import os
+import signal
 import time
 import numpy as np
 try:
@@ -34,6 +36,8 @@ class Second(Base):
     def process(self, batch):
         super().process(batch)
         if self.n == 2: time.sleep(4)
+class Stops(Base):
+    def process(self, batch): os.kill(os.getpid(), signal.SIGSTOP)
 class Ticks(Base):
     def tick(self, worker): time.sleep(4)
 """
@@ -84,6 +88,25 @@ def test_the_first_batch_may_take_long(start: Callable[..., RunHarness], tmp_pat
     run = start(begin=False)
     configured(run, tmp_path, "First")
     assert run_for_a_while(run) == [0, 0]
+
+
+def test_a_worker_that_is_killed_at_the_end_is_told_of(
+    start: Callable[..., RunHarness], tmp_path: Path
+) -> None:
+    """Within the 60 s of its first batch."""
+    run = start(begin=False)
+    configured(run, tmp_path, "Stops")
+    run.start()
+
+    def waiting() -> bool:
+        ports = run.status().get("ports")
+        return bool(ports) and ports["wan"]["in_flight"] > 64
+
+    wait_until(waiting, "packets in flight")
+    code, report = run.end()
+    assert code == 0, run.output
+    check_counts(report)
+    assert "ringline: worker 0 did not stop in time; it is killed" in run.output
 
 
 @pytest.mark.parametrize("plugin", ["Second", "Ticks"])

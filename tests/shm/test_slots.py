@@ -120,6 +120,13 @@ def test_names_that_no_metric_can_have_are_refused(slot: WorkerSlot, name: str) 
     assert slot.entries() == []
 
 
+def test_the_refusal_of_a_very_long_name_is_short(slot: WorkerSlot) -> None:
+    """A worker sends it, and a message that is too long would be refused instead."""
+    with pytest.raises(PluginError) as caught:
+        slot.lookup_or_add("x" * 1_000_000, COUNTER)
+    assert len(str(caught.value)) < 300
+
+
 def test_a_type_that_does_not_fit_is_refused(slot: WorkerSlot) -> None:
     with pytest.raises(PluginError, match="is too long"):
         slot.lookup_or_add("seen", STATE, "f8" * 30)

@@ -27,7 +27,7 @@ from ringline.workers.process import exits
 from ringline.workers.process.channel import Channel, Closed
 from ringline.workers.process.engine import DRAINED, FAULT, Engine
 from ringline.workers.tiers import loading
-from ringline.workers.tiers.tier import Context, Tier, sentence
+from ringline.workers.tiers.tier import Context, Tier, sentence, where
 from ringline.workers.worker import Worker
 
 TYPE_CHECKING = False
@@ -124,7 +124,6 @@ class Process:
         # go on in the packet loop when it returns from the plugin.
         for segment in (self._rings, self._packets):
             segment.withhold_from_forks()
-        self._failures = FailureDetector(time.monotonic())
 
     def run(self) -> int:
         """Prepare the plugin, set it up and serve the queue; returns the exit code."""
@@ -146,9 +145,11 @@ class Process:
         except PluginError as error:
             self._fail("PluginError", str(error))
             return exits.PLUGIN
-        except (Exception, SystemExit):
+        except (RinglineError, SystemExit):
             raise
         except BaseException as error:  # for instance a panic in a library, or a cancellation
+            if isinstance(error, Exception) and not where(error):
+                raise  # no line of the plugin took part
             self._fail("PluginError", f"plugin {message['plugin']}: {sentence(error)}")
             return exits.PLUGIN
         if tier.remarks:
@@ -181,6 +182,7 @@ class Process:
 
     def _serve(self, engine: Engine) -> int:
         complaints = Complaints(self._message["plugin"], engine)
+        failures = FailureDetector(time.monotonic())
         until = None
         while True:
             reason = engine.run()
@@ -199,9 +201,7 @@ class Process:
             engine.turn()
             if (complaint := complaints.due(now)) is not None:
                 self._report_error(complaint, engine)
-            if self._failures.only_failures(
-                engine.counters.packets, engine.counters.plugin_errors, now
-            ):
+            if failures.only_failures(engine.counters.packets, engine.counters.plugin_errors, now):
                 self._fail(
                     "PluginError",
                     f"plugin {self._message['plugin']} failed on every packet for "

@@ -60,7 +60,7 @@ class BatchTier(Tier):
                 ) from None
         try:
             self._plugin = self._declared()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"plugin {self.spec}: {self._declared.__name__}() failed: {sentence(error)}"
             ) from error
@@ -132,5 +132,5 @@ class BatchTier(Tier):
             return
         try:
             method(argument)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(f"plugin {self.spec}: {name} failed: {sentence(error)}") from error

@@ -151,7 +151,7 @@ class CompiledTier(Tier):
         assert self._declared.setup is not None
         try:
             state = self._declared.setup(worker)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(f"plugin {self.spec}: setup failed: {sentence(error)}") from error
         try:
             parts, holder = codegen.parts_of(self.spec, state)

@@ -105,7 +105,7 @@ class NativeTier(Tier):
         if self._declared.setup is not None:
             try:
                 state = self._declared.setup(worker)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise PluginError(f"plugin {self.spec}: setup failed: {sentence(error)}") from error
         if state is None and self._plugin.state_bytes:
             state = worker.memory("state", self._plugin.state_bytes)

@@ -154,7 +154,7 @@ def _text(error: BaseException) -> str:
     """The text of an exception. Its `__str__` may be a plugin's, too, and fail."""
     try:
         return str(error)
-    except Exception as again:
+    except BaseException as again:
         return f"its text cannot be shown: its __str__ raised {type(again).__name__}"
 
 

@@ -29,7 +29,7 @@ from ringline.workers.captures.captures import CaptureWriter
 from ringline.workers.options import resolve
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.rehearsal import SAMPLES
-from ringline.workers.tiers.tier import Context, sentence
+from ringline.workers.tiers.tier import Context, sentence, where
 from ringline.workers.trials import arrivals
 from ringline.workers.trials.arrivals import Arrived
 from ringline.workers.trials.harness import (
@@ -62,9 +62,11 @@ def main() -> NoReturn:
         _answer(results, _check(job) if job["do"] == "check" else _try(job, results))
     except RinglineError as error:
         _answer(results, {"error": describe(error)})
-    except (Exception, SystemExit):
+    except SystemExit:
         raise
     except BaseException as error:  # for instance a panic in a library, or a cancellation
+        if isinstance(error, Exception) and not where(error):
+            raise  # no line of the plugin took part
         failure = PluginError(f"plugin {job['plugin']}: {sentence(error)}")
         _answer(results, {"error": describe(failure)})
     results.close()

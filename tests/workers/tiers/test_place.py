@@ -128,3 +128,24 @@ def test_an_exception_without_a_text_has_a_sentence(plugin_file: PluginFile) -> 
     path = plugin_file(FAILS + class_)
     [result] = run_plugin(f"{path}:Judge", [bytes(60)])
     assert result.error == f"{words} ({path}, line 7)"
+
+
+EXITS = {
+    "class Judge:\n    def __init__(self):\n        raise SystemExit(7)\n": "Judge() failed",
+    "class Judge:\n    def setup(self, worker):\n        raise SystemExit(7)\n": "setup failed",
+}
+
+
+@pytest.mark.parametrize("source", EXITS)
+def test_an_exit_before_the_first_packet_has_a_sentence(
+    plugin_file: PluginFile, source: str
+) -> None:
+    path = plugin_file(source + "    def process(self, batch): ...\n")
+    with pytest.raises(PluginError) as caught:
+        run_plugin(f"{path}:Judge", [])
+    assert str(caught.value).endswith(f"{EXITS[source]}: SystemExit: 7 ({path}, line 3)")
+
+
+def test_a_text_that_cannot_be_made_in_any_way_has_a_sentence() -> None:
+    error = raised(FAILS.replace("return self.nothing", "raise KeyboardInterrupt"), "p.py")
+    assert sentence(error).startswith("Odd: its text cannot be shown: its __str__ raised Keyboard")
