@@ -43,6 +43,7 @@ ERROR: int = shm.RL_VERDICT_ERROR
 INVALID: int = lib.RL_VERDICT_INVALID
 STRIDE: int = shm.RL_BUFFER_STRIDE
 REFERENCE: int = shm_ffi.sizeof("struct rl_reference")
+TIME = 8  # bytes
 
 
 def _field(struct: str, name: str) -> tuple[int, int]:
@@ -73,6 +74,7 @@ FIELDS = {
     for name in ("port", "length", "rss_hash", "vlan_tci", "flags")
 } | {name: ("batch", *_field("struct rl_batch", name)) for name in ("queue", "ports")}
 WRITABLE = ("vlan_tci", "flags")
+times_read: list[None] = []  # grows each time that numba finds `meta.time` in code to compile
 
 
 @infer_getattr
@@ -80,7 +82,9 @@ class _MetaAttributes(AttributeTemplate):  # type: ignore[misc]
     key = MetaType
 
     def generic_resolve(self, _: Any, name: str) -> Any:
-        return types.int64 if name in FIELDS else None
+        if name == "time":
+            times_read.append(None)
+        return types.int64 if name in FIELDS or name == "time" else None
 
 
 def _member(context: Any, builder: Any, value: Any, name: str) -> Any:
@@ -104,8 +108,19 @@ def store(builder: Any, address: Any, offset: int, bits: int, value: Any) -> Non
 
 @lower_getattr_generic(MetaType)
 def _get(context: Any, builder: Any, _: Any, value: Any, name: str) -> Any:
+    if name == "time":
+        return _time(context, builder, value)
     holder, offset, bits = FIELDS[name]
     return load(builder, _member(context, builder, value, holder), offset, bits)
+
+
+def _time(context: Any, builder: Any, value: Any) -> Any:
+    """times[i] of the batch for packets[i]: a time has TIME bytes, a reference REFERENCE."""
+    batch, packet = (_member(context, builder, value, name) for name in ("batch", "packet"))
+    first = load(builder, batch, *_field("struct rl_batch", "packets"))
+    times = load(builder, batch, *_field("struct rl_batch", "times"))
+    distance = builder.udiv(builder.sub(packet, first), ir.Constant(WORD, REFERENCE // TIME))
+    return load(builder, builder.add(times, distance), 0, 64)
 
 
 @lower_setattr_generic(MetaType)
