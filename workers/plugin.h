@@ -82,13 +82,16 @@ static inline uint8_t *rl_create(struct rl_batch *batch, uint32_t length, uint32
 #define RL_PLUGIN(name, packet_function) RL_PLUGIN_WITH_STATE(name, packet_function, 0)
 /* The same for a function with a fourth argument, the time of the packet. */
 #define RL_PLUGIN_WITH_TIME(name, packet_function, bytes)                                          \
-    RL_PLUGIN_OF(name, packet_function(rl_frame(batch, meta), meta, batch, batch->times[i]),       \
-                 bytes, RL_PLUGIN_READS_TIMES)
+    RL_PLUGIN_OF(name, packet_function(rl_frame(batch, meta), meta, batch, times[i]), bytes,       \
+                 RL_PLUGIN_READS_TIMES)
 
-/* For the three macros above: `verdict` is the call for packet number i. */
+/* For the three macros above: `verdict` is the call for packet number i. `times` is a copy, since a
+ * store to a frame could change the original. */
 #define RL_PLUGIN_OF(name, verdict, bytes, flags)                                                  \
     static void name##_batch(struct rl_batch *batch)                                               \
     {                                                                                              \
+        const int64_t *times = batch->times;                                                       \
+        (void)times;                                                                               \
         for (uint32_t i = 0; i < batch->count; i++) {                                              \
             struct rl_reference *meta = batch->packets + i;                                        \
             meta->port = rl_verdict(verdict, batch->ports);                                        \
