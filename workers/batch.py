@@ -284,7 +284,7 @@ class Batch:
 
     @property
     def times(self) -> NDArray[np.int64]:
-        """When each packet came, in nanoseconds since 1970: int64, a copy.
+        """When each packet came, in nanoseconds since 1970: int64, a read-only copy.
 
         It is when the driver took the packet from the card, or the card's own time stamp; in
         `ringline try` and in a replay with the pace of the capture it is the time in the capture.
@@ -296,8 +296,8 @@ class Batch:
         """
         moments = self.moments
         np = self._numpy or self._open_columns()
-        column: NDArray[Any] = np.frombuffer(ffi.buffer(moments), np.int64)
-        return column[: self._count].copy()
+        column: NDArray[Any] = np.frombuffer(bytes(ffi.buffer(moments)), np.int64)
+        return column[: self._count]
 
     @property
     def moments(self) -> Any:

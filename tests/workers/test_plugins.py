@@ -241,7 +241,7 @@ class FlowStatsHarness:
     def run(self, frames: list[bytes]) -> None:
         for start in range(0, len(frames), BATCH):
             some = frames[start : start + BATCH]
-            self.harness.run([(frame, 0, 0, 0, 0) for frame in some])
+            self.harness.run([(frame, 0, 0, 0, 0, 0) for frame in some])
 
     def worker(self) -> Worker:
         return Worker(self.harness.slot, queue=0, ports=["a"], options=self.tier.options)

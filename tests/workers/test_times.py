@@ -63,6 +63,11 @@ def test_a_class_that_did_not_ask_for_times_gets_an_exception(name: str) -> None
     assert "write `times = True` into its class" in str(result.error)
 
 
+def test_times_cannot_be_written() -> None:
+    [result] = run_plugin(f"{FILE}:Writes", [bytes(60)])
+    assert "read-only" in str(result.error)
+
+
 def test_the_attribute_times_must_be_true_or_false() -> None:
     with pytest.raises(PluginError, match="`times` must be true or false, not int"):
         run_plugin(f"{FILE}:Wrong", [])
