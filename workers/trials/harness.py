@@ -71,8 +71,8 @@ class Ticks:
 
     def are_due(self, time: int) -> bool:
         """Whether to call tick before the frame that came at `time`. The second begins with the
-        first frame, with each tick, and with a frame that is a second or more before its begin."""
-        if self._at is None or time < self._at - 2 * TICK_NANOSECONDS:
+        first frame, with each tick, and anew with a frame that came before its begin."""
+        if self._at is None or time < self._at - TICK_NANOSECONDS:
             self._at = time + TICK_NANOSECONDS
         if time < self._at:
             return False
