@@ -10,6 +10,7 @@ DECLARATIONS = [
     "pipeline/driver/lane.h",
     "pipeline/ports/ixgbe/ixgbe.h",
     "pipeline/ports/sim82599/sim82599.h",
+    "pipeline/ports/sim82599/stamps.h",
 ]
 SOURCES = [
     str(path.relative_to(HERE.parent))

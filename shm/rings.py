@@ -26,7 +26,8 @@ class RingFault(RinglineError):
 class RingPair:
     """The segment `.rings.<queue>.<generation>`: `in_`, driver to worker; `out`, worker to driver.
 
-    Both are `struct rl_ring *`. A context manager, as its segment is.
+    Both are `struct rl_ring *`; `times` is `struct rl_times *`, the times of the packets on `in_`.
+    A context manager, as its segment is.
     """
 
     def __init__(self, segment: Segment) -> None:
@@ -34,6 +35,7 @@ class RingPair:
         rings = segment.at("struct rl_rings_segment *")
         self.in_: Any = ffi.addressof(rings, "in")
         self.out: Any = ffi.addressof(rings, "out")
+        self.times: Any = ffi.addressof(rings, "times")
 
     @classmethod
     def create(cls, instance: str, queue: int, generation: int) -> RingPair:
@@ -56,15 +58,15 @@ class RingPair:
         return cls(Segment.attach_known(fd, kind=lib.RL_SEGMENT_RINGS, used=size))
 
     def close(self) -> None:
-        """Unmap; `in_` and `out` must not be used any more."""
-        self.in_ = self.out = ffi.NULL
+        """Unmap; `in_`, `out` and `times` must not be used any more."""
+        self.in_ = self.out = self.times = ffi.NULL
         self.segment.close()
 
     def __enter__(self) -> RingPair:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        self.in_ = self.out = ffi.NULL
+        self.in_ = self.out = self.times = ffi.NULL
         self.segment.__exit__(*failure)
 
 

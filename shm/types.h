@@ -93,11 +93,25 @@ struct rl_ring {
     uint8_t guard_line[64];
 };
 
+/* When the packets on `in` came, beside the ring since a reference is full (times.h). All times are
+ * nanoseconds since 1970. The worker writes `unwanted`, the driver all other fields. */
+struct rl_times {
+    uint32_t unwanted; /* not 0: the plugin reads no times, and the driver may leave out `of` */
+    uint8_t unwanted_line[60];
+    uint32_t stamped; /* 1: a port has its own times (struct rl_port), for example of a capture */
+    uint32_t padding;
+    int64_t last;   /* if `stamped`: the last time of such a port */
+    int64_t offset; /* the clock of the driver is CLOCK_MONOTONIC plus this */
+    uint8_t clock_line[40];
+    int64_t of[1024]; /* of[i]: the time of the packet in in.entries[i]; undefined for a blank */
+};
+
 /* The segment `.rings.<queue>.<generation>`. */
 struct rl_rings_segment {
     uint8_t header[4096];
     struct rl_ring in;  /* driver -> worker */
     struct rl_ring out; /* worker -> driver */
+    struct rl_times times;
 };
 
 /* One end of a ring, in private memory: own index, cached index of the peer. */

@@ -139,9 +139,10 @@ def block_with(language: str, words: str) -> str:
 
 
 def test_the_plugins_run_and_the_test_passes(tmp_path: Path) -> None:
-    """The compiled one and the class by `ringline try` on a capture, the test by pytest."""
+    """The compiled ones and the class by `ringline try` on a capture, the test by pytest."""
     (tmp_path / "bounce.py").write_text(block_with("python", "def bounce("))
     (tmp_path / "guard.py").write_text(block_with("python", "class Guard"))
+    (tmp_path / "limit.py").write_text(block_with("python", "def limit("))
     (tmp_path / "test_bounce.py").write_text(block_with("python", "def test_bounce"))
     (tmp_path / "hop.py").write_text(block_with("python", "def hop("))
     capture = str(ROOT / "tests" / "data" / "mixed.pcap")
@@ -149,6 +150,7 @@ def test_the_plugins_run_and_the_test_passes(tmp_path: Path) -> None:
         ["ringline", "try", "./bounce.py:bounce", capture, "-w", "out.pcap"],
         ["ringline", "try", "./guard.py:Guard", capture],
         ["ringline", "try", "./hop.py:hop", capture],
+        ["ringline", "try", "./limit.py:limit", capture],
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_bounce.py"],
     ):
         done = subprocess.run(

@@ -35,6 +35,7 @@ PROMISES = [
         "the packet path in C: rings, ledger, the lane, one port's bursts, the worker's loop",
         [
             "shm/ring.h",
+            "shm/times.h",
             "shm/wait.h",
             "shm/ledger.h",
             "shm/clock.h",

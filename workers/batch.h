@@ -4,7 +4,7 @@
 #define RINGLINE_WORKERS_BATCH_H
 #include "../shm/types.h"
 
-#define RL_PLUGIN_ABI 1
+#define RL_PLUGIN_ABI 2
 
 /* The plugin's verdict is neither a port of this instance nor a drop. The worker
  * loop counts it and replaces it by RL_VERDICT_ERROR. */
@@ -22,6 +22,9 @@ struct rl_batch {
     uint32_t queue;  /* this worker's number */
     uint32_t judged; /* set it to `count` last: else every packet is an error */
     void *state;     /* the state that setup returned, or the plugin's named state */
+    /* times[i]: when packets[i] came, in nanoseconds since 1970; for a created packet there is
+     * none. NULL unless the plugin declares that it reads times. */
+    const int64_t *times;
 };
 
 /* Called once per batch: that costs 1.4 ns per packet, a call per packet through a
@@ -36,5 +39,7 @@ struct rl_plugin {
     uint32_t batch_bytes; /* sizeof(struct rl_batch) when it was compiled */
     uint64_t state_bytes; /* of named state: zeros at first, kept through a crash */
     rl_batch_function function;
+    uint64_t flags; /* RL_PLUGIN_READS_TIMES or 0 */
 };
+#define RL_PLUGIN_READS_TIMES 1
 #endif

@@ -124,6 +124,11 @@ class Packet:
         self._reference.vlan_tci = vlan_tci
 
     @property
+    def time(self) -> int:
+        """When the packet came, in nanoseconds since 1970; see `Batch.times`."""
+        return int(self._batch.moments[self._index])
+
+    @property
     def _reference(self) -> Any:
         return self._batch.loop.packets[self._index]
 
@@ -276,6 +281,33 @@ class Batch:
     def vlan_tcis(self) -> NDArray[np.int64]:
         """The stripped VLAN tag of each packet, valid where `flags & VLAN`: int64, a copy."""
         return self._column("vlan_tci")
+
+    @property
+    def times(self) -> NDArray[np.int64]:
+        """When each packet came, in nanoseconds since 1970: int64, a read-only copy.
+
+        It is when the driver took the packet from the card, or the card's own time stamp; in
+        `ringline try` and in a replay with the pace of the capture it is the time in the capture.
+        By the driver's clock, times do not run back while a worker lives: when the clock of the
+        machine is set forward, they follow within a second, and when it is set back, they do
+        not, until the next start of ringline. A created packet has no time.
+
+        Raises AttributeError unless the class of the plugin has the attribute `times = True`.
+        """
+        moments = self.moments
+        np = self._numpy or self._open_columns()
+        column: NDArray[Any] = np.frombuffer(bytes(ffi.buffer(moments)), np.int64)
+        return column[: self._count]
+
+    @property
+    def moments(self) -> Any:
+        """The times as cdata `int64_t[64]`. Raises AttributeError as `times` does."""
+        if self._batch.times == ffi.NULL:
+            raise AttributeError(
+                "the times of packets are only there for a plugin that asks for them: write "
+                "`times = True` into its class"
+            )
+        return self.loop.moments
 
     def gather(self, offset: int, dtype: DTypeLike) -> NDArray[Any]:
         """Read the field at byte `offset` of every frame: a new array, one row per packet.

@@ -50,6 +50,14 @@ class Meta:
     | vlan_tci     | 16 bits, the stripped VLAN tag; valid if flags & VLAN. Writable:  |
     |              | with the flag VLAN set, the card inserts this tag                 |
     | flags        | VLAN, HASH, L3_OK, L4_OK, CHECKSUM_BAD; writable                  |
+    | time         | when the packet came, in nanoseconds since 1970                   |
+
+    `time` is when the driver took the packet from the card, or the card's own time stamp; in
+    `ringline try` and in a replay with the pace of the capture it is the time in the capture. By
+    the driver's clock it does not run back while a worker lives: when the clock of the machine is
+    set forward, it follows within a second, and when it is set back, it does not, until the
+    next start of ringline. ringline keeps times only for a function that mentions `.time`, or
+    whose helpers do.
 
     An object of this class is for packet functions that run as plain Python. It copies the
     argument `frame` to a buffer of its own; `meta.frame` is the array over that buffer, and
@@ -66,8 +74,15 @@ class Meta:
         rss_hash: int = 0,
         vlan_tci: int = 0,
         flags: int = 0,
+        time: int = 0,
     ) -> None:
-        self._fixed = {"port": port, "ports": ports, "queue": queue, "rss_hash": rss_hash}
+        self._fixed = {
+            "port": port,
+            "ports": ports,
+            "queue": queue,
+            "rss_hash": rss_hash,
+            "time": time,
+        }
         self.vlan_tci = vlan_tci
         self.flags = flags
         self.created: list[tuple[int, Any]] = []  # (port, frame) of each `create`
@@ -81,6 +96,7 @@ class Meta:
     ports = _read_only("ports")
     queue = _read_only("queue")
     rss_hash = _read_only("rss_hash")
+    time = _read_only("time")
 
     @property
     def length(self) -> int:

@@ -25,6 +25,18 @@
  * its checksums; they are included here.
  * lookup/lookup.h looks up addresses and keys in the prefix tables and maps that Python made.
  *
+ * A function that also wants to know when the packet came has a fourth argument, and is defined
+ * with RL_PLUGIN_WITH_TIME. `time` is in nanoseconds since 1970: when the driver took the packet
+ * from the card, or the card's own time stamp; in `ringline try` the time in the capture. By the
+ * driver's clock it does not run back while the worker lives.
+ *
+ *     static inline int64_t late(uint8_t *frame, struct rl_reference *meta,
+ *                                struct rl_batch *batch, int64_t time)
+ *     {
+ *         return time < 1800000000000000000 ? meta->port : RL_VERDICT_DROP;
+ *     }
+ *     RL_PLUGIN_WITH_TIME(late_plugin, late, 0)
+ *
  * Compile it to a shared object with -I of ringline.workers.api.include_directory(); its
  * name in the configuration is then `./file.so:reflect_plugin`. */
 #ifndef RINGLINE_WORKERS_PLUGIN_H
@@ -71,17 +83,27 @@ static inline uint8_t *rl_create(struct rl_batch *batch, uint32_t length, uint32
 /* Define the plugin `name` from a `static inline` function for one packet. batch->state
  * points to `bytes` bytes of named state: zeros at first, kept through a crash. */
 #define RL_PLUGIN_WITH_STATE(name, packet_function, bytes)                                         \
+    RL_PLUGIN_OF(name, packet_function(rl_frame(batch, meta), meta, batch), bytes, 0)
+/* The same without named state. */
+#define RL_PLUGIN(name, packet_function) RL_PLUGIN_WITH_STATE(name, packet_function, 0)
+/* The same for a function with a fourth argument, the time of the packet. */
+#define RL_PLUGIN_WITH_TIME(name, packet_function, bytes)                                          \
+    RL_PLUGIN_OF(name, packet_function(rl_frame(batch, meta), meta, batch, times[i]), bytes,       \
+                 RL_PLUGIN_READS_TIMES)
+
+/* For the three macros above: `verdict` is the call for packet number i. `times` is a copy, since a
+ * store to a frame could change the original. */
+#define RL_PLUGIN_OF(name, verdict, bytes, flags)                                                  \
     static void name##_batch(struct rl_batch *batch)                                               \
     {                                                                                              \
+        const int64_t *times = batch->times;                                                       \
+        (void)times;                                                                               \
         for (uint32_t i = 0; i < batch->count; i++) {                                              \
             struct rl_reference *meta = batch->packets + i;                                        \
-            meta->port =                                                                           \
-                rl_verdict(packet_function(rl_frame(batch, meta), meta, batch), batch->ports);     \
+            meta->port = rl_verdict(verdict, batch->ports);                                        \
         }                                                                                          \
         batch->judged = batch->count;                                                              \
     }                                                                                              \
     __attribute__((visibility("default"))) struct rl_plugin name = {                               \
-        RL_PLUGIN_ABI, sizeof(struct rl_batch), bytes, name##_batch};
-/* The same without named state. */
-#define RL_PLUGIN(name, packet_function) RL_PLUGIN_WITH_STATE(name, packet_function, 0)
+        RL_PLUGIN_ABI, sizeof(struct rl_batch), bytes, name##_batch, flags};
 #endif

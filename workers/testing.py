@@ -7,12 +7,13 @@
         assert result.verdict == DROP
 
 A plugin of any tier runs as in a worker: compiled if it is a packet function, in batches
-of up to 64 packets, through the same C loop.
+of up to 64 packets, through the same C loop. Its tick is called as in `ringline try`: when a
+second has passed by the times of the frames, and at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +23,19 @@ from ringline.shm.refusals import WORDS
 from ringline.workers.packets import DROP, HASH, VLAN
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier
-from ringline.workers.trials.harness import BATCH, ERROR, Arrival, Departure, Harness, named_values
+from ringline.workers.trials.harness import (
+    BATCH,
+    ERROR,
+    Arrival,
+    Departure,
+    Harness,
+    Ticks,
+    named_values,
+)
 
 __all__ = ["DROP", "ERROR", "Frame", "PluginError", "Result", "Run", "run_plugin"]
+
+TIME_MIN, TIME_MAX = -(1 << 63), (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,7 @@ class Frame:
     port: the number of the input port.
     rss_hash, vlan_tci: None if the card reports none; a number sets the flag HASH or VLAN.
     flags: other flags, such as L3_OK and L4_OK.
+    time: when it came, in nanoseconds since 1970; None: with the frame before it, the first at 0.
     """
 
     data: bytes
@@ -42,6 +54,7 @@ class Frame:
     rss_hash: int | None = None
     vlan_tci: int | None = None
     flags: int = 0
+    time: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,11 +131,9 @@ def run_plugin(
     tier.accept(options or {})
     tier.prepare(context)
     harness = Harness(tier, context, blanks=blanks)
-    arrivals = [_arrival(frame, len(names)) for frame in frames]
     results: list[Result] = []
     created: list[Result] = []
-    for start in range(0, len(arrivals), batch):
-        some = arrivals[start : start + batch]
+    for some in _batches(_arrivals(frames, len(names)), batch, harness):
         departures, made = harness.run(some)
         complaint = harness.engine.complaint()
         for arrival, departure in zip(some, departures, strict=True):
@@ -131,9 +142,7 @@ def run_plugin(
                 error = complaint or harness.explain(arrival)
             results.append(_result(departure, error))
         created += [_result(departure, None) for departure in made]
-    harness.engine.tick()
-    if harness.engine.raised is not None:
-        raise harness.engine.raised
+    _tick(harness)
     return Run(
         results,
         created,
@@ -149,14 +158,44 @@ def _load(plugin: Any) -> Tier:
     return loading.tier_of(getattr(plugin, "__name__", type(plugin).__name__), plugin)
 
 
-def _arrival(frame: bytes | Frame, ports: int) -> Arrival:
-    it = frame if isinstance(frame, Frame) else Frame(bytes(frame))
-    if not 0 <= it.port < ports:
-        raise ValueError(f"the port of a frame must be 0 to {ports - 1}, not {it.port}")
-    flags = it.flags
-    flags |= 0 if it.rss_hash is None else HASH
-    flags |= 0 if it.vlan_tci is None else VLAN
-    return it.data, it.port, it.rss_hash or 0, it.vlan_tci or 0, flags
+def _arrivals(frames: Iterable[bytes | Frame], ports: int) -> Iterator[Arrival]:
+    now = 0
+    for frame in frames:
+        it = frame if isinstance(frame, Frame) else Frame(bytes(frame))
+        if not 0 <= it.port < ports:
+            raise ValueError(f"the port of a frame must be 0 to {ports - 1}, not {it.port}")
+        flags = it.flags
+        flags |= 0 if it.rss_hash is None else HASH
+        flags |= 0 if it.vlan_tci is None else VLAN
+        now = now if it.time is None else it.time
+        if not TIME_MIN <= now <= TIME_MAX:
+            raise ValueError(
+                f"the time of a frame must be nanoseconds that fit into 64 bits, not {now}"
+            )
+        yield it.data, it.port, it.rss_hash or 0, it.vlan_tci or 0, flags, now
+
+
+def _batches(arrivals: Iterable[Arrival], batch: int, harness: Harness) -> Iterator[list[Arrival]]:
+    """Batches of the frames; between two of them the plugin's tick is called when it is due."""
+    ticks = Ticks()
+    some: list[Arrival] = []
+    for arrival in list(arrivals):  # a wrong frame is found before the first batch
+        due = ticks.are_due(arrival[-1])
+        if some and (due or len(some) == batch):
+            yield some
+            some = []
+        if due:
+            _tick(harness)
+        some.append(arrival)
+    if some:
+        yield some
+
+
+def _tick(harness: Harness) -> None:
+    """Call the plugin's tick; raises what it raises."""
+    harness.engine.tick()
+    if harness.engine.raised is not None:
+        raise harness.engine.raised
 
 
 def _result(departure: Departure, error: str | None) -> Result:

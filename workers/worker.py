@@ -28,7 +28,7 @@ from ringline.workers.lookup import maps, prefixes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     import numpy as np
@@ -147,6 +147,7 @@ class Worker:
     ports: a dict from the name of a port to its number, which is the verdict to send there.
     options: a dict of the plugin's options, with defaults.
     rehearsal: true in a dry run before the first packet (see the module).
+    time: in `tick` the time now, see `time`.
 
     A name is a letter, then up to 46 letters, digits and `_`. Every method raises PluginError
     when the name is invalid or used for something else, the slot has no room left (`state` in the
@@ -173,7 +174,19 @@ class Worker:
             "option", "the plugin declares them in `options`", options
         )
         self.rehearsal = rehearsal
+        self.clock: Callable[[], int] = lambda: 0  # replaced by the engine
         self._tables: dict[str, Table] = {}
+
+    @property
+    def time(self) -> int:
+        """The time in a `tick`, in nanoseconds since 1970, by the clock of the packets' times.
+
+        On a live port it is the time now, and packets that the driver took before the tick can
+        come after it. In `ringline try`, in `ringline.workers.testing` and beside a port that
+        has times of its own, it is the time of the packet that came last; 0 before the first
+        packet. In `setup` it is 0.
+        """
+        return self.clock()
 
     def counter(self, name: str) -> Counter:
         """The counter `name`. It is exported as the metric `plugin_events_total`."""

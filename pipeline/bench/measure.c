@@ -2,6 +2,7 @@
 #include "measure.h"
 
 #include "../../shm/clock.h"
+#include "../../shm/times.h"
 #include "../../shm/wait.h"
 #include "../ports/memory.h"
 
@@ -168,14 +169,16 @@ uint32_t rl_measure_round_trips(struct rl_rings_segment *rings, struct rl_ring_e
     return n;
 }
 
-uint64_t rl_measure_feed(struct rl_ring_end *in, struct rl_ring_end *out,
-                         const struct rl_reference *refs, uint32_t n, uint64_t count,
-                         uint64_t timeout)
+uint64_t rl_measure_feed(struct rl_rings_segment *rings, struct rl_ring_end *in,
+                         struct rl_ring_end *out, const struct rl_reference *refs, uint32_t n,
+                         uint64_t count, uint64_t timeout)
 {
     struct rl_reference answers[BULK_MAX];
     uint64_t start = rl_clock(), since = start, back = 0;
     while (back < count) {
         if (in->own - out->own + n <= RL_RING_CAPACITY && rl_ring_room(in, n) == (int)n) {
+            if (!__atomic_load_n(&rings->times.unwanted, __ATOMIC_RELAXED))
+                rl_times_put(&rings->times, in, n, NULL, (int64_t)since);
             rl_ring_put(in, refs, n);
             if (rl_ring_is_asleep(in->ring))
                 rl_ring_wake(in->ring);

@@ -34,9 +34,9 @@ uint32_t rl_measure_round_trips(struct rl_rings_segment *rings, struct rl_ring_e
                                 uint64_t timeout);
 
 /* Keep a worker busy: push `refs` (`n` of them, at most 64) again and again until `count`
- * references have come back. Returns ticks, or 0 when none came back for `timeout` ticks or the
- * worker published an index out of range. */
-uint64_t rl_measure_feed(struct rl_ring_end *in, struct rl_ring_end *out,
-                         const struct rl_reference *refs, uint32_t n, uint64_t count,
-                         uint64_t timeout);
+ * references have come back, with the times that the lane writes. Returns ticks, or 0 when none
+ * came back for `timeout` ticks or the worker published an index out of range. */
+uint64_t rl_measure_feed(struct rl_rings_segment *rings, struct rl_ring_end *in,
+                         struct rl_ring_end *out, const struct rl_reference *refs, uint32_t n,
+                         uint64_t count, uint64_t timeout);
 #endif

@@ -5,6 +5,7 @@
 #include "lane.h"
 
 #include "../../shm/clock.h"
+#include "../../shm/times.h"
 #include "../../shm/wait.h"
 #include "lane_inline.h"
 
@@ -41,6 +42,18 @@ static void grant_blanks(struct rl_lane *lane, struct rl_lane_slot *slot, uint32
         held++;
         rl_ring_put(&slot->in, &blank, 1);
     }
+}
+
+/* Store when the next `n` packets on `in` came, for a worker whose plugin wants to know: until it
+ * says otherwise, it may. The worker writes `unwanted`, which only decides whether the lane
+ * writes at all. */
+static void note_times(const struct rl_lane *lane, struct rl_lane_slot *slot,
+                       const struct rl_port *port, uint32_t n)
+{
+    if (port->stamps)
+        slot->times->last = port->stamps[n - 1];
+    if (!__atomic_load_n(&slot->times->unwanted, __ATOMIC_RELAXED))
+        rl_times_put(slot->times, &slot->in, n, port->stamps, rl_lane_now(lane));
 }
 
 static void wake_worker(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
@@ -106,6 +119,7 @@ static uint32_t receive(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_
             slot->sampled_at = now;
         }
         pushed->pushed += n;
+        note_times(lane, slot, port, n);
         rl_ring_put(&slot->in, refs, n);
     }
     rl_intent_done(books);

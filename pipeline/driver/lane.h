@@ -14,8 +14,9 @@
 struct rl_lane_slot {
     struct rl_ring_end in;
     struct rl_ring_end out;
-    uint32_t attached; /* 0: no worker; packets that arrive are dropped as no_worker */
-    uint32_t faulty;   /* 1: the lane ignores its rings (rl_slot_fault) */
+    struct rl_times *times; /* of the packets on `in`; NULL without a worker */
+    uint32_t attached;      /* 0: no worker; packets that arrive are dropped as no_worker */
+    uint32_t faulty;        /* 1: the lane ignores its rings (rl_slot_fault) */
     uint32_t generation;
     uint32_t blanks;      /* how many blanks the worker should hold */
     uint32_t sampled;     /* the buffer whose latency is measured, or RL_NO_BUFFER */
@@ -50,6 +51,7 @@ struct rl_lane {
     uint64_t deep_after;    /* and before deep sleep */
     uint64_t wake_interval; /* ticks between two wake-ups of one worker */
     uint64_t ticks_per_64ns_shifted; /* ticks in 64 ns, times 2^16: for latency buckets */
+    int64_t clock_offset; /* ns: CLOCK_MONOTONIC plus this is the time of a packet; only grows */
     /* The fields below belong to lane.c. */
     uint64_t progress_at;  /* ticks: start of the last pass in which the lane or a model worked */
     uint64_t pass_at;      /* ticks: start of the last pass */

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.ports.port import Port
-from ringline.shm.clock import ticks, ticks_per_second
+from ringline.shm.clock import ticks, ticks_per_second, wall_offset
 from ringline.shm.packets import DeviceAddresses, PacketMemory
 from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment
@@ -21,6 +21,8 @@ SLEEP_AFTER = 200e-6  # seconds without progress before passes end in sleep
 # Seconds without progress before passes end in deep sleep. A burst at line rate may then lose its
 # first packets.
 DEEP_AFTER = 0.1
+# Nanoseconds: packet times follow a clock of the machine that was set forward by at least this.
+CLOCK_STEP = 1_000_000
 WAKE_INTERVAL = 50e-6  # seconds between two wake-ups of a worker: each costs 9 us or more
 
 
@@ -90,6 +92,7 @@ class Lane:
         lane.deep_after = int(DEEP_AFTER * second)
         lane.wake_interval = int(WAKE_INTERVAL * second)
         lane.ticks_per_64ns_shifted = max(1, int(second * 64e-9 * 65536))
+        lane.clock_offset = wall_offset()
         memory = lane.memory
         memory.base = ffi.cast("uint8_t *", packets.segment.address + packets.first_offset)
         memory.buffers = packets.buffers
@@ -146,6 +149,8 @@ class Lane:
         settled = ffi.new("struct rl_settlement *")
         fresh = ffi.NULL
         if rings is not None:
+            rings.times.offset = self._lane.clock_offset
+            rings.times.stamped = any(port.c_port.stamps != ffi.NULL for port in self.ports)
             fresh = ffi.cast("struct rl_rings_segment *", rings.segment.address)
         lib.rl_lane_renew(self._lane, queue, fresh, generation, settled)
         self._lane.slots[queue].blanks = blanks
@@ -155,6 +160,16 @@ class Lane:
         if rings is not None:
             self._rings[queue] = rings
         return Settlement(settled.returned, settled.carried, settled.lost, settled.refused)
+
+    def follow_clock(self) -> None:
+        """Let packet times follow the clock of the machine when it was set forward, by at least
+        CLOCK_STEP. When it was set back, they stay ahead of it: they never run back."""
+        offset = wall_offset()
+        if offset - self._lane.clock_offset < CLOCK_STEP:
+            return
+        self._lane.clock_offset = offset
+        for rings in self._rings.values():
+            rings.times.offset = offset
 
     def run(self, seconds: float) -> int:
         """Move packets for `seconds`, or until the supervisor increments `request` in the books.

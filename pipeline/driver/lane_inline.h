@@ -16,7 +16,18 @@
 #include "lane.h"
 #include "../ports/memory.h"
 
+#include <time.h>
+
 #define NO_OUTPUT 0xfff /* output port in the words of dropped packets, until they are free */
+
+/* The lane's clock, in nanoseconds since 1970. It never runs back: CLOCK_MONOTONIC does not, and
+ * clock_offset only grows. */
+static inline int64_t rl_lane_now(const struct rl_lane *lane)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec + lane->clock_offset;
+}
 
 /* The worker published an index out of range, or it holds too many references (HELD_MAX). The
  * lane ignores its rings until the supervisor, which reads the counter, has replaced it. */

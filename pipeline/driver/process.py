@@ -87,6 +87,7 @@ class Driver:
         now = time.monotonic()
         if now >= self._balance_at or self._drain_until is not None:
             self._lane.balance()
+            self._lane.follow_clock()
             self._balance_at = now + BALANCE_EVERY
         if now >= self._statistics_at:
             ports = self._describe_ports()  # even if not sent: a card's counters have limited width

@@ -5,8 +5,11 @@
  *    all others are freed
  *    (test_settlement_sends_the_complete_frees_the_lost_and_carries_the_rest)
  *  - the dead worker's rings are not trusted
- *    (test_references_that_a_dead_worker_changed_are_not_trusted) */
+ *    (test_references_that_a_dead_worker_changed_are_not_trusted)
+ *  - the times of carried packets do not run back, whatever the dead worker wrote
+ *    (tests/pipeline/driver/test_lane_times.py: test_carried_times_never_run_back) */
 #include "../../shm/clock.h"
+#include "../../shm/times.h"
 #include "lane_inline.h"
 
 #include <sched.h>
@@ -48,14 +51,31 @@ static uint64_t settle_returned(struct rl_lane *lane, struct rl_lane_slot *slot,
     return lane->books->slots[queue].returned - before;
 }
 
+/* The time of the packet at `at` on `in`, for the successor of the worker, which may have changed
+ * it. A time of the lane's clock is therefore not later than `now` and not before `*earliest`, the
+ * time of the packet before it. */
+static int64_t carried_time(const struct rl_lane_slot *slot, const struct rl_port *port,
+                            uint32_t at, int64_t *earliest, int64_t now)
+{
+    int64_t time = __atomic_load_n(&slot->times->of[at & (RL_RING_CAPACITY - 1)], __ATOMIC_RELAXED);
+    if (port->stamps)
+        return time;
+    if (time > now || __atomic_load_n(&slot->times->unwanted, __ATOMIC_RELAXED))
+        time = now;
+    if (time > *earliest)
+        *earliest = time;
+    return *earliest;
+}
+
 /* Moves references that the worker never popped to its successor, in order; frees them when there
  * is none. The dead worker could write into the ring: every reference is checked like a
  * returned one, and the input port comes from the ledger. */
 static void settle_unpopped(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
-                            struct rl_ring_end *fresh, uint32_t generation,
+                            struct rl_ring_end *fresh, struct rl_times *times, uint32_t generation,
                             struct rl_settlement *result)
 {
     struct rl_memory *memory = &lane->memory;
+    int64_t now = rl_lane_now(lane), earliest = INT64_MIN;
     const struct rl_ring *ring = slot->in.ring;
     uint32_t consumer = __atomic_load_n(&ring->consumer, __ATOMIC_ACQUIRE);
     if (slot->in.own - consumer > RL_RING_CAPACITY)
@@ -85,6 +105,8 @@ static void settle_unpopped(struct rl_lane *lane, struct rl_lane_slot *slot, uin
             ref.offset = (uint16_t)memory->headroom;
         } else {
             ref.flags &= (uint8_t)~RL_FLAG_BLANK;
+            int64_t time = carried_time(slot, lane->ports[input], at, &earliest, now);
+            rl_times_put(times, fresh, 1, NULL, time);
         }
         rl_ring_push(fresh, &ref, 1);
         result->carried++;
@@ -111,6 +133,7 @@ void rl_lane_renew(struct rl_lane *lane, uint32_t queue, struct rl_rings_segment
     struct rl_lane_slot *slot = &lane->slots[queue];
     struct rl_slot_counters *count = &lane->books->slots[queue];
     struct rl_ring_end in = {0}, out = {0};
+    struct rl_times *times = fresh ? &fresh->times : NULL;
     memset(result, 0, sizeof *result);
     if (fresh) {
         in = rl_ring_end_new(&fresh->in);
@@ -118,12 +141,13 @@ void rl_lane_renew(struct rl_lane *lane, uint32_t queue, struct rl_rings_segment
     }
     if (slot->attached) {
         result->returned = settle_returned(lane, slot, queue);
-        settle_unpopped(lane, slot, queue, fresh ? &in : NULL, generation, result);
+        settle_unpopped(lane, slot, queue, fresh ? &in : NULL, times, generation, result);
         result->lost = settle_lost(lane, slot, queue);
         count->carried += result->carried;
     }
     slot->in = in;
     slot->out = out;
+    slot->times = times;
     slot->attached = fresh != NULL;
     slot->faulty = 0;
     slot->generation = generation;

@@ -39,5 +39,8 @@ struct rl_port {
     uint32_t queue_pairs; /* number of RX queues, and of TX queues */
     uint32_t ready;       /* 0: stopped or link down; packets for it are dropped as tx_down */
     void *queues;         /* private to the port's driver */
+    /* NULL: the lane's clock says when a packet came. Else room for RL_BATCH_MAX times, in
+     * nanoseconds since 1970, which rx_burst fills: one for each reference. */
+    int64_t *stamps;
 };
 #endif

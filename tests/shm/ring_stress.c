@@ -10,7 +10,7 @@
  * reference follows from its number, and each is checked. Exits 0, or prints the
  * error and exits 1. */
 #define _GNU_SOURCE
-#include "shm/ring.h"
+#include "shm/times.h"
 #ifndef RL_NO_SLEEP /* ThreadSanitizer does not support fences */
 #include "shm/wait.h"
 #endif
@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 static uint64_t count;
+static struct rl_times *times; /* of threads only: the time of each reference is its number */
 
 static struct rl_reference numbered(uint64_t number)
 {
@@ -71,11 +72,17 @@ static uint64_t produce(struct rl_ring_end *end, uint64_t sent, uint32_t *seed)
     uint32_t n = batch_size(seed);
     if (n > count - sent)
         n = (uint32_t)(count - sent);
-    for (uint32_t i = 0; i < n; i++)
+    int64_t stamps[RL_BATCH_MAX];
+    for (uint32_t i = 0; i < n; i++) {
         refs[i] = numbered(sent + i);
-    int pushed = rl_ring_push(end, refs, n);
-    must(pushed);
-    return sent + (uint64_t)pushed;
+        stamps[i] = (int64_t)(sent + i);
+    }
+    int room = rl_ring_room(end, n);
+    must(room);
+    if (times)
+        rl_times_put(times, end, (uint32_t)room, stamps, 0);
+    rl_ring_put(end, refs, (uint32_t)room);
+    return sent + (uint64_t)room;
 }
 
 /* Take a batch: odd sizes by pop, even sizes by peek and a take of half of it. */
@@ -91,7 +98,16 @@ static uint64_t consume(struct rl_ring_end *end, uint64_t seen, uint32_t *seed)
         got = rl_ring_peek(end, refs, n);
         must(got);
         got = (got + 1) / 2;
+        int64_t stamps[RL_BATCH_MAX];
+        if (times)
+            rl_times_get(times, end, stamps, (uint32_t)got);
         rl_ring_take(end, (uint32_t)got);
+        for (int i = 0; times && i < got; i++)
+            if (stamps[i] != (int64_t)(seen + (uint64_t)i)) {
+                printf("reference %llu has the time of %lld\n",
+                       (unsigned long long)(seen + (uint64_t)i), (long long)stamps[i]);
+                exit(1);
+            }
     }
     for (int i = 0; i < got; i++)
         check(refs + i, seen + (uint64_t)i);
@@ -114,6 +130,7 @@ static void threads(uint32_t start)
 {
     struct rl_ring *ring = aligned_alloc(64, sizeof *ring);
     memset(ring, 0, sizeof *ring);
+    times = calloc(1, sizeof *times);
     ring->producer = ring->consumer = start;
     struct rl_ring_end in = {ring, start, start}, out = {ring, start, start};
     pthread_t thread;
@@ -126,6 +143,7 @@ static void threads(uint32_t start)
         seen = next;
     }
     pthread_join(thread, NULL);
+    free(times);
     free(ring);
 }
 

@@ -190,6 +190,45 @@ def udp(flow: int, length: int = 60) -> bytes:
     return (bytes(12) + b"\x08\x00" + header).ljust(length, b"\0")
 
 
+RATE_LIMIT = f"{MODULE}.rate_limit:rate_limit"
+SECOND = 1_000_000_000
+
+
+def _from(source: str, seconds: float) -> Frame:
+    """An IPv4 frame with this source address, which comes at this time."""
+    address = ipaddress.ip_address(source).packed
+    data = bytes(12) + b"\x08\x00" + bytes(12) + address + bytes(30)
+    return Frame(data, time=1_700_000_000 * SECOND + round(seconds * SECOND))
+
+
+def test_a_source_address_gets_its_rate_and_its_burst_and_no_more() -> None:
+    burst = [_from("10.0.0.1", 0)] * 6
+    steady = [_from("10.0.0.1", 1 + n / 20) for n in range(100)]  # 20 a second, for 5 s
+    other = [_from("10.0.0.2", 6)] * 3
+    not_ip = [Frame(bytes(60))] * 10
+    frames = [*burst, *steady, *other, *not_ip]
+    run = run_plugin(RATE_LIMIT, frames, options={"rate": 10, "burst": 4})
+    passed = [result.verdict == 0 for result in run]
+    assert passed[:6] == [True] * 4 + [False] * 2
+    # 4 in the bucket, and 10 a second for the 4.95 s until the last frame.
+    assert 52 <= sum(passed[6:106]) <= 54
+    assert passed[106:] == [True] * 13
+    assert run.named == {"over_limit": passed.count(False), "without_bucket": 0}
+
+
+def test_an_address_takes_the_bucket_of_another_only_when_it_is_full_again() -> None:
+    """17 addresses, 16 buckets."""
+    options = {"rate": 1, "burst": 1, "addresses": 16}
+    crowd = [_from(f"10.0.0.{n}", 0) for n in range(17)]
+    run = run_plugin(RATE_LIMIT, [*crowd, *crowd], options=options)
+    without = run.named["without_bucket"]
+    assert without >= 2
+    assert run.named["over_limit"] == 17 - without // 2, "a bucket that is in use was taken"
+    later = [_from(f"10.1.0.{n}", 2) for n in range(8)]
+    run = run_plugin(RATE_LIMIT, [*crowd, *later, *later], options=options)
+    assert [result.verdict for result in run][17:] == [0] * 8 + [DROP] * 8
+
+
 class FlowStatsHarness:
     """A flow_stats plugin on a worker slot that a successor can take over."""
 
@@ -202,7 +241,7 @@ class FlowStatsHarness:
     def run(self, frames: list[bytes]) -> None:
         for start in range(0, len(frames), BATCH):
             some = frames[start : start + BATCH]
-            self.harness.run([(frame, 0, 0, 0, 0) for frame in some])
+            self.harness.run([(frame, 0, 0, 0, 0, 0) for frame in some])
 
     def worker(self) -> Worker:
         return Worker(self.harness.slot, queue=0, ports=["a"], options=self.tier.options)

@@ -11,6 +11,8 @@
  *      (tests/workers/tiers/test_contract.py: test_every_tier_keeps_the_contract)
  *  W4  rl_worker_run returns to Python every `turn_ticks`, also when `in` is empty or
  *      `out` is full (test_turns_come_when_the_peer_is_silent)
+ *  W5  moments[i] is the time of packets[i], if the plugin reads times
+ *      (test_every_packet_keeps_its_time)
  *
  * Assumption: the driver is trusted. It may hang or die, but the references that it puts
  * on `in` are within packet memory; a worker checks only the indices of the ring. */
@@ -18,6 +20,7 @@
 #include "../plugin.h"
 
 #include "../../shm/clock.h"
+#include "../../shm/times.h"
 #include "../../shm/wait.h"
 
 #include <sched.h>
@@ -83,6 +86,20 @@ static void wait_for_room(struct rl_worker *worker, uint64_t now)
     }
 }
 
+/* Pop up to a batch of references, and their times if the plugin reads them. Returns their number,
+ * or RL_RING_FAULT. */
+static int pop_batch(struct rl_worker *worker)
+{
+    if (!worker->batch.times)
+        return rl_ring_pop(&worker->in, worker->packets, RL_BATCH_MAX);
+    int popped = rl_ring_peek(&worker->in, worker->packets, RL_BATCH_MAX);
+    if (popped > 0) {
+        rl_times_get(worker->times, &worker->in, worker->moments, (uint32_t)popped);
+        rl_ring_take(&worker->in, (uint32_t)popped);
+    }
+    return popped;
+}
+
 /* Move blanks from the batch to the stack `blanks`; return those that do not fit to the driver,
  * as created packets with the verdict drop. */
 static void stash_blanks(struct rl_worker *worker)
@@ -92,9 +109,10 @@ static void stash_blanks(struct rl_worker *worker)
     uint32_t packets = 0;
     for (uint32_t i = 0; i < batch->count; i++) {
         struct rl_reference *packet = batch->packets + i;
-        if (!(packet->flags & RL_FLAG_BLANK))
+        if (!(packet->flags & RL_FLAG_BLANK)) {
+            worker->moments[packets] = worker->moments[i];
             batch->packets[packets++] = *packet;
-        else if (batch->blank_count < RL_BLANKS_MAX)
+        } else if (batch->blank_count < RL_BLANKS_MAX)
             batch->blanks[batch->blank_count++] = *packet;
         else
             back[batch->created++] = *packet;
@@ -126,6 +144,8 @@ static void begin_batch(struct rl_worker *worker, uint32_t popped)
         for (uint32_t i = 0; i < batch->count; i++)
             bytes += batch->packets[i].length;
     }
+    if (batch->times && batch->count)
+        worker->last_time = worker->moments[batch->count - 1];
     worker->counters->packets += batch->count;
     worker->counters->bytes += bytes;
     worker->counters->batches += batch->count != 0;
@@ -229,7 +249,7 @@ int rl_worker_run(struct rl_worker *worker)
         int full = worker->sent < worker->total, popped = 0;
         counters->out_waits += full && worker->working;
         if (!full)
-            popped = rl_ring_pop(&worker->in, worker->packets, RL_BATCH_MAX);
+            popped = pop_batch(worker);
         if (popped < 0)
             return RL_WORKER_FAULT;
         uint64_t now = count_pass(worker, popped > 0);

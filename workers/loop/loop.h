@@ -38,16 +38,19 @@ struct rl_worker {
     uint32_t working;  /* the last pass found packets */
     uint32_t python;   /* RL_PYTHON_* */
     uint32_t padding;
-    uint64_t last;        /* clock at the last pass */
-    uint64_t plugin_from; /* clock when the plugin was called */
-    uint64_t idle_from;   /* clock at the first pass without packets */
-    uint64_t turn_at;     /* clock at the next turn; 0: rl_worker_run sets it */
-    uint64_t turn_ticks;  /* between two turns */
-    uint64_t spin_ticks;  /* polling an empty ring before the first sleep */
+    uint64_t last;          /* clock at the last pass */
+    uint64_t plugin_from;   /* clock when the plugin was called */
+    uint64_t idle_from;     /* clock at the first pass without packets */
+    uint64_t turn_at;       /* clock at the next turn; 0: rl_worker_run sets it */
+    uint64_t turn_ticks;    /* between two turns */
+    uint64_t spin_ticks;    /* polling an empty ring before the first sleep */
+    struct rl_times *times; /* of the packets on `in`; set by Python */
+    int64_t last_time;      /* of the packet that came last; 0: none, or the plugin reads none */
     struct rl_reference packets[128];
     int64_t verdicts[64]; /* of a batch in Python: 64 bits, so that they can be checked */
     struct rl_span spans[64];
     struct rl_reference blanks[1024];
+    int64_t moments[64]; /* the times of `packets`, if Python let batch.times point here */
 };
 
 /* Initialise a zeroed worker whose `counters` is set. `memory` is the address of buffer 0. */

@@ -34,3 +34,10 @@ static inline int64_t mac_swap(uint8_t *frame, struct rl_reference *meta, struct
     return meta->port;
 }
 RL_PLUGIN(rl_mac_swap, mac_swap)
+
+static inline int64_t mac_swap_timed(uint8_t *frame, struct rl_reference *meta,
+                                     struct rl_batch *batch, int64_t time)
+{
+    return time < 0 ? RL_VERDICT_DROP : mac_swap(frame, meta, batch);
+}
+RL_PLUGIN_WITH_TIME(rl_mac_swap_timed, mac_swap_timed, 0)

@@ -6,4 +6,5 @@
 extern struct rl_plugin rl_forward; /* state: uint8_t[ports], the verdict by input port */
 extern struct rl_plugin rl_drop;
 extern struct rl_plugin rl_mac_swap;
+extern struct rl_plugin rl_mac_swap_timed;
 #endif

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 
 from ringline.shm._shm import lib as shm
+from ringline.shm.clock import wall_offset
 from ringline.workers._workers import ffi, lib
 from ringline.workers.tiers.tier import sentence, trace
 
@@ -36,7 +37,7 @@ _LIKELY_TICKS_PER_SECOND = 2.5e9
 class Engine:
     """Runs `tier`, after its setup, on the rings `in_` and `out`.
 
-    counters, in_, out: cdata pointers.
+    counters, in_, out, times: cdata pointers; `times` is the struct rl_times beside `in_`.
     memory, view: the address of buffer 0, and packet memory from there on.
     busy: never sleep.
     yielding: for a worker that shares its core with the driver.
@@ -50,6 +51,7 @@ class Engine:
         counters: Any,
         in_: Any,
         out: Any,
+        times: Any,
         memory: int,
         view: memoryview,
         busy: bool = False,
@@ -65,6 +67,11 @@ class Engine:
         loop.batch.state = ffi.cast("void *", tier.state)
         loop.batch.ports = len(worker.ports)
         loop.batch.queue = worker.queue
+        loop.times = ffi.cast("struct rl_times *", times)
+        loop.times.unwanted = not tier.reads_times
+        if tier.reads_times:
+            loop.batch.times = loop.moments
+        worker.clock = self.time
         loop.busy = busy
         loop.yielding = yielding
         self._set_rate(_LIKELY_TICKS_PER_SECOND)
@@ -124,6 +131,15 @@ class Engine:
         except BaseException as error:
             self.raised, self._in_tick = error, True
             self.counters.tick_errors += 1
+
+    def time(self) -> int:
+        """The time for `tick`, in nanoseconds since 1970: the driver's clock. If a port has its own
+        times, it is the time of the packet that came last, 0 before the first."""
+        times = self.loop.times
+        if times.stamped:
+            return int(self.loop.last_time if self._tier.reads_times else times.last)
+        # The driver writes the offset when it attaches the rings, before the first packet.
+        return time.monotonic_ns() + int(times.offset or wall_offset())
 
     def stop(self) -> None:
         """Let `run` empty `in`, return the blanks and then return DRAINED."""

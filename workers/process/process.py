@@ -174,6 +174,7 @@ class Process:
             counters=self._slot.counters,
             in_=ffi.addressof(rings, "in"),
             out=ffi.addressof(rings, "out"),
+            times=ffi.addressof(rings, "times"),
             memory=self._packets.address + header,
             view=self._packets.memory[header:],
             busy=message["idle"] == "busy",

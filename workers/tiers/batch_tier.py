@@ -7,6 +7,7 @@
         def setup(self, worker): ...         # optional; takes milliseconds
         def process(self, batch): ...
         def tick(self, worker): ...          # optional; called about once a second
+        times = True                         # only if it reads packet.time or batch.times
 
 An exception in `process` drops the whole batch; it is counted and reported. So does a `process`
 that returns something: verdicts that nobody reads would be lost in silence.
@@ -35,7 +36,10 @@ METHODS = {"prepare": "options", "setup": "worker", "process": "batch", "tick": 
 LATER = 0x20 | 0x80 | 0x200
 
 # Attributes of a batch that need NumPy.
-COLUMNS = {"verdicts", "ports", "lengths", "hashes", "flags", "vlan_tcis", "gather", "scatter"}
+COLUMNS = {
+    *("verdicts", "ports", "lengths", "hashes", "flags", "vlan_tcis", "times"),
+    *("gather", "scatter"),
+}
 
 
 class BatchTier(Tier):
@@ -47,6 +51,12 @@ class BatchTier(Tier):
         super().__init__(spec, getattr(declared, "options", ()))
         self._declared = declared
         self._plugin: Any = None
+        times = getattr(declared, "times", False)
+        if not isinstance(times, bool):
+            raise PluginError(
+                f"plugin {spec}: `times` must be true or false, not {type(times).__name__}"
+            )
+        self.reads_times = times
 
     def prepare(self, context: Context) -> None:
         """Make the object and call its `prepare`. Raises PluginError."""
@@ -82,7 +92,7 @@ class BatchTier(Tier):
 
         worker = rehearsing_worker(context, self.options)
         plugin: Any = self._declared()
-        batch = rehearsal.sample_batch(context.queue, len(context.ports))
+        batch = rehearsal.sample_batch(context.queue, len(context.ports), self.reads_times)
         calls = {"prepare": self.options, "setup": worker, "process": batch, "tick": worker}
         rehearsal.rehearse(
             *(

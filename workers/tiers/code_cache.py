@@ -150,7 +150,8 @@ def store(place: str, name: str, text: str) -> str:
 
 
 def known(place: str, name: str) -> list[str] | None:
-    """The lines that `remember` stored for `name`: PLAIN or COUNTED, then the remarks. None
+    """The lines that `remember` stored for `name`: PLAIN or COUNTED, with " times" if
+    the code reads times, then the remarks. None
     when there are none."""
     path = os.path.join(place, f"{name}.remarks")
     try:

@@ -33,8 +33,8 @@ _LOOP = '''\
 from numba import cfunc, int64, njit
 
 from ringline.workers.tiers.jit import (
-    DROP, ERROR, INVALID, REFERENCE, SIGNATURE, address_of, batch_count, batch_packets,
-    batch_ports, batch_state, frame_at, meta_at, packet_address, packet_length,
+    DROP, ERROR, INVALID, REFERENCE, SIGNATURE, TIME, address_of, batch_count, batch_packets,
+    batch_ports, batch_state, batch_times, frame_at, meta_at, packet_address, packet_length,
     set_batch_judged, set_packet_port, state_array, state_number,
 )
 from ringline.workers.tiers.jit_lookup import state_address
@@ -43,10 +43,10 @@ from ringline.workers.tiers.jit_lookup import state_address
 # A separate function: with numba 0.68 on Python 3.12 and 3.13 a try within a loop catches
 # only the first exception.
 @njit(_nrt={counted}, forceinline=True)
-def judge(batch, packet, ports{parameter}):
+def judge(batch, packet, time, ports{parameter}):
     try:
         frame = frame_at(packet_address(batch, packet), packet_length(packet))
-        verdict = int64(plugin(frame, meta_at(batch, packet){parameter}))
+        verdict = int64(plugin(frame, meta_at(batch, packet, time){parameter}))
         if 0 <= verdict < ports or verdict == DROP:
             return verdict
         return INVALID
@@ -59,10 +59,12 @@ def run_batch(pointer):
     batch = address_of(pointer)
     ports = batch_ports(batch)
     packet = batch_packets(batch)
+    time = batch_times(batch)
     count = batch_count(batch)
 {state}    for _ in range(count):
-        set_packet_port(packet, judge(batch, packet, ports{parameter}))
+        set_packet_port(packet, judge(batch, packet, time, ports{parameter}))
         packet += REFERENCE
+        time += TIME
     set_batch_judged(batch, count)
 '''
 

@@ -18,7 +18,7 @@ import re
 
 from ringline.shm.errors import PluginError
 from ringline.workers.function import PacketFunction
-from ringline.workers.tiers import rehearsal
+from ringline.workers.tiers import names, rehearsal
 from ringline.workers.tiers.tier import (
     Context,
     Tier,
@@ -77,6 +77,7 @@ class CompiledTier(Tier):
         numba.config.BOUNDSCHECK = 1 if context.debug else None
         if self._declared.setup is not None:
             self._shape = self._dry_run_setup(context)
+        self.reads_times = names.mentions(self._function, "time")
         self._loop = self._compile(context)
         self.function = self._loop.address
 
@@ -217,24 +218,29 @@ class CompiledTier(Tier):
 
         known = code_cache.known(place, name)
         if known is not None:
-            loop = build.loop(counted=known[0] == codegen.COUNTED)
+            way, *more = known[0].split()
+            loop = build.loop(counted=way == codegen.COUNTED)
+            self.reads_times |= bool(more)
             self.remarks += known[1:]
             return loop
         loop, way = self._compile_new(build)
-        code_cache.remember(place, name, [way, *self.remarks])
+        times = " times" if self.reads_times else ""
+        code_cache.remember(place, name, [way + times, *self.remarks])
         return loop
 
     def _compile_new(self, build: Build) -> tuple[Any, str]:
         """The loop, and whether it is PLAIN or COUNTED."""
-        from ringline.workers.tiers import codegen
+        from ringline.workers.tiers import codegen, jit
 
-        loop = self._compile_plain(build)
-        if loop is not None:
-            return loop, codegen.PLAIN
-        self._try_alone(build.dispatcher(counted=True))
-        loop = build.compiled(counted=True)
-        self.remarks += self._remarks_on(loop)
-        return loop, codegen.COUNTED
+        before = len(jit.times_read)
+        loop, way = self._compile_plain(build), codegen.PLAIN
+        if loop is None:
+            self._try_alone(build.dispatcher(counted=True))
+            loop, way = build.compiled(counted=True), codegen.COUNTED
+            self.remarks += self._remarks_on(loop)
+        # An overload of numba's is found by its type, not by a name in the function.
+        self.reads_times |= len(jit.times_read) > before
+        return loop, way
 
     def _compile_plain(self, build: Build) -> Any:
         """The loop without reference counts, or None when they are needed."""

@@ -43,6 +43,7 @@ ERROR: int = shm.RL_VERDICT_ERROR
 INVALID: int = lib.RL_VERDICT_INVALID
 STRIDE: int = shm.RL_BUFFER_STRIDE
 REFERENCE: int = shm_ffi.sizeof("struct rl_reference")
+TIME = 8  # bytes
 
 
 def _field(struct: str, name: str) -> tuple[int, int]:
@@ -52,7 +53,7 @@ def _field(struct: str, name: str) -> tuple[int, int]:
 
 
 class MetaType(types.Type):  # type: ignore[misc]  # numba is not typed
-    """The type of `meta`: the addresses of the batch and of the packet's reference."""
+    """The type of `meta`: the addresses of the batch, of the packet's reference and of its time."""
 
     def __init__(self) -> None:
         super().__init__(name="ringline.meta")
@@ -64,7 +65,8 @@ META = MetaType()
 @register_model(MetaType)
 class _MetaModel(models.StructModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, [("batch", types.intp), ("packet", types.intp)])
+        members = ("batch", "packet", "time")
+        super().__init__(manager, kind, [(name, types.intp) for name in members])
 
 
 # The fields of `meta`: (which address of `meta`, offset in bytes, width in bits).
@@ -72,7 +74,9 @@ FIELDS = {
     name: ("packet", *_field("struct rl_reference", name))
     for name in ("port", "length", "rss_hash", "vlan_tci", "flags")
 } | {name: ("batch", *_field("struct rl_batch", name)) for name in ("queue", "ports")}
+FIELDS["time"] = ("time", 0, 64)
 WRITABLE = ("vlan_tci", "flags")
+times_read: list[None] = []  # grows each time that numba finds `meta.time` in code to compile
 
 
 @infer_getattr
@@ -80,6 +84,8 @@ class _MetaAttributes(AttributeTemplate):  # type: ignore[misc]
     key = MetaType
 
     def generic_resolve(self, _: Any, name: str) -> Any:
+        if name == "time":
+            times_read.append(None)
         return types.int64 if name in FIELDS else None
 
 
@@ -152,6 +158,7 @@ batch_packets = reader("struct rl_batch", "packets")
 batch_count = reader("struct rl_batch", "count")
 batch_ports = reader("struct rl_batch", "ports")
 batch_state = reader("struct rl_batch", "state")
+batch_times = reader("struct rl_batch", "times")
 set_batch_judged = writer("struct rl_batch", "judged")
 packet_buffer = reader("struct rl_reference", "buffer")
 packet_offset = reader("struct rl_reference", "offset")
@@ -184,15 +191,16 @@ def frame_at(_: Any, address: Any, length: Any) -> Any:
 
 
 @intrinsic
-def meta_at(_: Any, batch: Any, packet: Any) -> Any:
-    """The `meta` of the reference at address `packet` in the batch at address `batch`."""
+def meta_at(_: Any, batch: Any, packet: Any, time: Any) -> Any:
+    """The `meta` of the reference at address `packet` in the batch at address `batch`; `time` is
+    the address of its time, if there is one."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         meta = cgutils.create_struct_proxy(META)(context, builder)
-        meta.batch, meta.packet = args
+        meta.batch, meta.packet, meta.time = args
         return meta._getvalue()
 
-    return META(types.int64, types.int64), codegen
+    return META(types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic

@@ -97,6 +97,7 @@ class NativeTier(Tier):
                 f"({plugin.abi}, and this ringline has {lib.RL_PLUGIN_ABI}): compile it again"
             )
         self._plugin = plugin
+        self.reads_times = bool(plugin.flags & lib.RL_PLUGIN_READS_TIMES)
         self.function = int(ffi.cast("uintptr_t", plugin.function))
 
     def setup(self, worker: Worker) -> None:

@@ -65,8 +65,8 @@ def rehearse(*steps: Callable[[], object]) -> None:
         return  # see the module
 
 
-def sample_batch(queue: int, ports: int) -> Batch:
-    """A batch of SAMPLES, which no worker's memory is part of."""
+def sample_batch(queue: int, ports: int, times: bool = False) -> Batch:
+    """A batch of SAMPLES, which no worker's memory is part of. With `times` they have times: 0."""
     stride, headroom = shm.RL_BUFFER_STRIDE, shm.RL_BUFFER_HEADROOM
     memory = mmap.mmap(-1, len(SAMPLES) * stride, mmap.MAP_PRIVATE)
     loop = ffi.new("struct rl_worker *")
@@ -75,6 +75,8 @@ def sample_batch(queue: int, ports: int) -> Batch:
     )
     loop.batch.packets = loop.packets
     loop.batch.blanks = loop.blanks
+    if times:
+        loop.batch.times = loop.moments
     loop.batch.count, loop.batch.queue, loop.batch.ports = len(SAMPLES), queue, ports
     for number, frame in enumerate(SAMPLES):
         start = number * stride + headroom

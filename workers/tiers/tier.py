@@ -60,6 +60,7 @@ class Tier:
     tier = ""
     function = 0  # the address of an rl_batch_function; 0: use `process`
     state = 0  # the address for batch->state
+    reads_times = False  # the plugin reads when its packets came: known after `prepare`
 
     def __init__(self, spec: str, declared: Sequence[Option]) -> None:
         if not isinstance(declared, (list, tuple)) or not all(

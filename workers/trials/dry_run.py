@@ -38,6 +38,7 @@ from ringline.workers.trials.harness import (
     Arrival,
     Departure,
     Harness,
+    Ticks,
     named_values,
     table_headings,
 )
@@ -45,7 +46,6 @@ from ringline.workers.trials.stopwatch import Stopwatch
 
 COMPLAINTS_MAX = 10
 SAMPLE_BATCHES = 4  # that `check` times
-TICK_NANOSECONDS = 1_000_000_000  # between two ticks, by the times of the frames
 # The shared page: struct rl_worker_counters, then the numbers of the first and last frame of
 # the current batch, two uint64.
 PLACE_OFFSET = 1024
@@ -117,7 +117,7 @@ def _time_samples(harness: Harness, job: Mapping[str, Any]) -> list[str]:
     watch = Stopwatch(job["plugin"], job["limit"])
     for _ in range(SAMPLE_BATCHES):
         with watch.batch():
-            harness.run([(frame, 0, 0, 0, 0) for frame in SAMPLES])
+            harness.run([(frame, 0, 0, 0, 0, 0) for frame in SAMPLES])
     with watch.tick(), contextlib.suppress(Exception):
         harness.engine.tick()
     return watch.warnings()
@@ -178,17 +178,14 @@ class _Trial:
         """Run all frames. The plugin's tick is called when a second has passed by their times,
         and at the end."""
         batch: list[Arrived] = []
-        tick_at = None
+        ticks = Ticks()
         for frame in frames:
-            if tick_at is None:
-                tick_at = frame.nanoseconds + TICK_NANOSECONDS
-            is_due = frame.nanoseconds >= tick_at
+            is_due = ticks.are_due(frame.nanoseconds)
             if batch and (is_due or len(batch) == BATCH):
                 self._run(batch, writer)
                 batch = []
             if is_due:
                 self._tick()
-                tick_at = frame.nanoseconds + TICK_NANOSECONDS
             batch.append(frame)
         if batch:
             self._run(batch, writer)
@@ -251,4 +248,4 @@ class _Trial:
 
 
 def _arrival(frame: Arrived) -> Arrival:
-    return frame.data, 0, frame.rss_hash, frame.vlan_tci, frame.flags
+    return frame.data, 0, frame.rss_hash, frame.vlan_tci, frame.flags, frame.nanoseconds

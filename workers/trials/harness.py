@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 BATCH: int = lib.RL_BATCH_MAX
 ERROR: int = lib.RL_VERDICT_ERROR
 
-# (bytes, input port, RSS hash, VLAN tag, flags)
-Arrival = tuple["bytes | memoryview", int, int, int, int]
+# (bytes, input port, RSS hash, VLAN tag, flags, time in nanoseconds since 1970)
+Arrival = tuple["bytes | memoryview", int, int, int, int, int]
+
+TICK_NANOSECONDS = 1_000_000_000  # between two ticks, by the times of the frames
 
 
 class Departure:
@@ -61,6 +63,23 @@ class Departure:
         return data.ljust(ETHERNET_MIN, b"\0")
 
 
+class Ticks:
+    """When a trial calls the plugin's tick: when a second has passed by the times of the frames."""
+
+    def __init__(self) -> None:
+        self._at: int | None = None
+
+    def are_due(self, time: int) -> bool:
+        """Whether to call tick before the frame that came at `time`. The second begins with the
+        first frame, with each tick, and anew with a frame that came before its begin."""
+        if self._at is None or time < self._at - TICK_NANOSECONDS:
+            self._at = time + TICK_NANOSECONDS
+        if time < self._at:
+            return False
+        self._at = time + TICK_NANOSECONDS
+        return True
+
+
 class Harness:
     """Runs `tier`, which was prepared with `context`; the constructor runs its setup.
 
@@ -87,6 +106,8 @@ class Harness:
         self._rings = ffi.new("struct rl_rings_segment *")
         in_, out = ffi.addressof(self._rings, "in"), ffi.addressof(self._rings, "out")
         self._in, self._out = RingEnd(in_), RingEnd(out)
+        self._times = ffi.addressof(self._rings, "times")
+        self._times.stamped = 1  # the harness stamps, in place of a port
         worker = Worker(self.slot, queue=context.queue, ports=context.ports, options=tier.options)
         tier.setup(worker)
         if counters is None:
@@ -99,6 +120,7 @@ class Harness:
             counters=self.counters,
             in_=in_,
             out=out,
+            times=self._times,
             memory=int(ffi.cast("uintptr_t", ffi.from_buffer(self._memory))),
             view=self._view,
             busy=True,
@@ -108,7 +130,7 @@ class Harness:
     def run(self, arrivals: Sequence[Arrival]) -> tuple[list[Departure], list[Departure]]:
         """Run up to BATCH frames; returns the result of each, in order, and the created packets."""
         self._in.push([self._blank(number) for number in range(self._blanks)])
-        self._in.push([self._arrive(index, *arrival) for index, arrival in enumerate(arrivals)])
+        self._in.push([self._arrive(index, arrival) for index, arrival in enumerate(arrivals)])
         while (reason := self.engine.run()) != DRAINED:
             if reason == FAULT:
                 raise Bug("a ring index of the test harness is out of range")
@@ -132,7 +154,7 @@ class Harness:
 
     def explain(self, arrival: Arrival) -> str:
         """Why the verdict of `arrival` is ERROR, as far as running the plugin again can tell."""
-        data, port, rss_hash, vlan_tci, flags = arrival
+        data, port, rss_hash, vlan_tci, flags, time = arrival
         reason = self._tier.explain(
             bytes(data),
             port=port,
@@ -140,6 +162,7 @@ class Harness:
             rss_hash=rss_hash,
             vlan_tci=vlan_tci,
             flags=flags,
+            time=time,
         )
         return reason or "the answer is neither the number of a port nor DROP"
 
@@ -147,14 +170,17 @@ class Harness:
         headroom, port = lib.RL_BUFFER_HEADROOM, lib.RL_INPUT_BLANK
         return (BATCH + number, headroom, 0, 0, 0, port, lib.RL_FLAG_BLANK)
 
-    def _arrive(
-        self, buffer: int, frame: Any, port: int, rss_hash: int, vlan_tci: int, flags: int
-    ) -> Reference:
+    def _arrive(self, buffer: int, arrival: Arrival) -> Reference:
+        """Put a frame into the buffer, and its time beside the place of its reference on the ring.
+        Buffers are numbered in the order of the push."""
+        frame, port, rss_hash, vlan_tci, flags, time = arrival
         length = len(frame)
         if length > lib.RL_BUFFER_DATA:
             raise ValueError(f"a frame must have at most {lib.RL_BUFFER_DATA} bytes, not {length}")
         start = buffer * lib.RL_BUFFER_STRIDE + lib.RL_BUFFER_HEADROOM
         self._view[start : start + length] = frame
+        self._times.of[(self._in.end.own + buffer) % lib.RL_RING_CAPACITY] = time
+        self._times.last = time
         return (buffer, lib.RL_BUFFER_HEADROOM, length, rss_hash, vlan_tci, port, flags)
 
 

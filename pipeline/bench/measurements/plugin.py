@@ -1,8 +1,10 @@
 """`bench plugin`: `mac_swap` in each tier, and the header tools and lookups in compiled Python, in
 a real worker, with batches of 64 packets.
 
-The figure is the time inside the plugin as the worker counts it: the call for a batch,
-including the code of the tier around the user's function.
+The figures of a plugin are the time inside the plugin as the worker counts it: the call for a
+batch, including the code of the tier around the user's function. The figures of a worker are all
+of its work for a packet, with its rings. In the rows of a plugin that reads times, the limit is the
+same plugin without them, in turn with it.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ringline.pipeline.bench._bench import ffi, lib
@@ -31,20 +34,31 @@ UDP_FRAME = bytes.fromhex(
     "02000000000202000000000108004500002000010000401166ca0a0000010a00000203e80035000c0000"
 ).ljust(FRAME, b"\0")
 COMPILED_OF_C = 1.2  # goal of the compiled tier: at most this times the time of C
+TIME_COSTS = 0.5  # goal: nanoseconds per packet, for the time of the packet
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """Nanoseconds per packet: inside the plugin, and in the whole worker."""
+
+    plugin: float
+    worker: float
 
 
 def measure(machine: Machine, runs: int) -> list[Figure]:
     """Nanoseconds per packet in the plugin. The bare limit is the same swap in a C loop."""
     figures: list[Figure] = []
     for tier, name, packets, goal in (
-        ("C", "mac_swap:mac_swap", PACKETS, 5.0),
-        ("compiled Python", "mac_swap:mac_swap_compiled", PACKETS, None),
-        ("NumPy columns", "mac_swap:MacSwapColumns", PACKETS_IN_PYTHON, 110.0),
-        ("Python, packet by packet", "mac_swap:MacSwapPackets", PACKETS_IN_PYTHON, 400.0),
+        ("C", "mac_swap", PACKETS, 5.0),
+        ("compiled Python", "mac_swap_compiled", PACKETS, None),
+        ("NumPy columns", "MacSwapColumns", PACKETS_IN_PYTHON, 110.0),
+        ("Python, packet by packet", "MacSwapPackets", PACKETS_IN_PYTHON, 400.0),
     ):
-        ours, bare = _tier(machine, runs, f"{PACKAGE}.{name}", packets)
+        ours, bare = _tier(machine, runs, f"{PACKAGE}.mac_swap:{name}", packets)
         limit = goal if goal is not None else COMPILED_OF_C * figures[0].value
         figures.append(Figure(f"plugin, {tier}", "ns", ours, bare, limit))
+    for tier, name in (("C", "mac_swap"), ("compiled Python", "mac_swap_compiled")):
+        figures += _with_times(machine, runs, tier, name)
     name = f"{PACKAGE}.measured"
     idle, bare_idle = _tier(
         machine, runs, f"{name}:nothing", PACKETS, loop=lib.rl_limit_verdicts, frame=UDP_FRAME
@@ -89,7 +103,6 @@ def _tier(
     loop: Callable[..., Any] = lib.rl_limit_swap,
     frame: bytes = bytes(FRAME),
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    second = ticks_per_second()
     frames = bytearray(lib.RL_BUFFER_STRIDE * BATCH)
     for start in range(lib.RL_BUFFER_HEADROOM, len(frames), lib.RL_BUFFER_STRIDE):
         frames[start : start + FRAME] = frame
@@ -97,28 +110,13 @@ def _tier(
     def once() -> tuple[float, float]:
         # A new worker for each run: a spinning one would disturb `quiet_runs`.
         with worker(plugin, cpu=machine.cpus[-1], idle="busy", frame=frame) as peer:
-            os.sched_setaffinity(0, {machine.cpus[0]})
-            inside = _inside(peer, plugin, packets)
+            spent = _feed(machine, plugin, peer, packets)
             rounds = PACKETS // BATCH
             bare = loop(ffi.from_buffer(frames), peer.references, BATCH, rounds)
-        return inside, bare / (rounds * BATCH) / second * 1e9
+        return spent.plugin, bare / (rounds * BATCH) / ticks_per_second() * 1e9
 
     ours, bare = zip(*quiet_runs(once, runs, machine, pair=True), strict=True)
     return ours, bare
-
-
-def _inside(peer: Worker, plugin: str, packets: int) -> float:
-    """Nanoseconds per packet inside the plugin."""
-    second = ticks_per_second()
-    before = 0, 0
-    for count in (packets // WARM, packets):
-        before = peer.counters.plugin_ticks, peer.counters.packets
-        if not lib.rl_measure_feed(
-            peer.in_, peer.out, peer.references, BATCH, count, int(TIMEOUT * second)
-        ):
-            raise EnvironmentLacks(f"the worker with {plugin} stopped answering")
-    inside = peer.counters.plugin_ticks - before[0]
-    return float(inside / (peer.counters.packets - before[1]) / second * 1e9)
 
 
 def _lookup(
@@ -129,8 +127,7 @@ def _lookup(
 
     def once() -> tuple[float, float]:
         with worker(plugin, cpu=machine.cpus[-1], idle="adaptive", state_bytes=STATE) as peer:
-            os.sched_setaffinity(0, {machine.cpus[0]})
-            inside = _inside(peer, plugin, LOOKUPS)
+            inside = _feed(machine, plugin, peer, LOOKUPS).plugin
             [entry] = [entry for entry in peer.slot.entries() if entry.name == named]
             os.sched_setaffinity(0, {machine.cpus[-1]})
             ticks = loop(peer.slot.segment.address + entry.offset, LOOKUPS)
@@ -144,3 +141,48 @@ def _lookup(
 
 def _limit_map(address: int, lookups: int) -> int:
     return int(lib.rl_limit_map(address, ENTRIES, lookups))
+
+
+def _with_times(machine: Machine, runs: int, tier: str, name: str) -> list[Figure]:
+    """A plugin without times and with them, one after the other in each run."""
+
+    def once() -> tuple[_Spent, ...]:
+        spent = []
+        for plugin in (name, f"{name}_timed"):
+            with worker(f"{PACKAGE}.mac_swap:{plugin}", cpu=machine.cpus[-1], idle="busy") as peer:
+                spent.append(_feed(machine, plugin, peer, PACKETS))
+        return tuple(spent)
+
+    without, reading = zip(*quiet_runs(once, runs, machine, pair=True), strict=True)
+    goal = statistics.median(spent.plugin for spent in without) + TIME_COSTS
+    return [
+        Figure(
+            f"plugin, {tier}, reads times",
+            "ns",
+            tuple(spent.plugin for spent in reading),
+            tuple(spent.plugin for spent in without),
+            goal,
+        ),
+        Figure(
+            f"worker, {tier}, reads times",
+            "ns",
+            tuple(spent.worker for spent in reading),
+            tuple(spent.worker for spent in without),
+        ),
+    ]
+
+
+def _feed(machine: Machine, name: str, peer: Worker, packets: int) -> _Spent:
+    """Let `packets` pass the worker `peer`, after some that are not counted."""
+    os.sched_setaffinity(0, {machine.cpus[0]})
+    second = ticks_per_second()
+    count = peer.counters
+    for todo in (packets // WARM, packets):
+        before = count.plugin_ticks, count.busy_ticks, count.packets
+        if not lib.rl_measure_feed(
+            peer.rings, peer.in_, peer.out, peer.references, BATCH, todo, int(TIMEOUT * second)
+        ):
+            raise EnvironmentLacks(f"the worker with {name} stopped answering")
+    inside, busy = count.plugin_ticks - before[0], count.busy_ticks - before[1]
+    done = (count.packets - before[2]) * second / 1e9
+    return _Spent(inside / done, busy / done)

@@ -42,7 +42,6 @@ struct rl_ixgbe_ring {
  * its index is made of bits of a receive descriptor, see rl_ixgbe_rx_burst. */
 struct rl_ixgbe {
     struct rl_port port;
-    uint8_t line[8];
     uint64_t port_and_flags[2048];
     struct rl_ixgbe_ring rx[16];
     struct rl_ixgbe_ring tx[16];

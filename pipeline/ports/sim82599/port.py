@@ -92,6 +92,19 @@ class Sim82599Port(IxgbePort):
         self._wire: dict[str, int] = {}
         self._replaced = False  # by `replay`
         self._final_faults: list[str] = []
+        self._stamps: Any = None  # cdata struct rl_sim_stamps *, for a wire with times of its own
+
+    def use_stamps(self, descriptors: Any) -> None:
+        """Give packets the times of the frames on the wire. Call it before the lane gets workers.
+
+        `descriptors` is cdata `int64_t[16][4096]` or a pointer to its first number: the time of
+        the frame in each RX descriptor by queue, nanoseconds since 1970. The model writes it
+        before it writes the descriptor back.
+        """
+        self._stamps = ffi.new("struct rl_sim_stamps *")
+        self._stamps.descriptors = ffi.cast("const int64_t *", descriptors)
+        self.c_port.stamps = self._stamps.of_burst
+        self.c_port.rx_burst = ffi.addressof(lib, "rl_sim_rx_burst")
 
     def use_card(self, fd: int) -> None:
         """Attach the segment of a card in another process. Takes ownership of `fd`."""

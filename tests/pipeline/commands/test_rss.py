@@ -242,9 +242,9 @@ def test_a_capture_or_a_tuple_is_needed(
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["--queues", "0"], "argument --queues: must be 1 to 16, not '0'"),
-        (["--queues", "17"], "argument --queues: must be 1 to 16, not '17'"),
-        (["--queues", "two"], "argument --queues: must be 1 to 16, not 'two'"),
+        (["--queues", "0"], "argument --queues: must be an integer from 1 to 16, not '0'"),
+        (["--queues", "17"], "argument --queues: must be an integer from 1 to 16, not '17'"),
+        (["--queues", "two"], "argument --queues: must be an integer from 1 to 16, not 'two'"),
         (["--key", "12"], "argument --key: must be default, symmetric, or 80 hexadecimal digits"),
         (["--flows", "-1"], "argument --flows: must be an integer of at least 0, not '-1'"),
     ],

@@ -47,6 +47,7 @@ class LoopHarness:
             counters=self.slot.counters,
             in_=in_,
             out=out,
+            times=ffi.addressof(self.rings, "times"),
             memory=int(ffi.cast("uintptr_t", ffi.from_buffer(self._memory))),
             view=memoryview(self._memory),
             **how,
@@ -280,6 +281,39 @@ def test_more_blanks_than_the_stash_holds_go_straight_back() -> None:
         loop.settle()
     assert len(loop.take()) == CAPACITY
     assert loop.engine.loop.batch.blank_count == CAPACITY
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 100)), min_size=1, max_size=40))
+def test_every_packet_keeps_its_time(pushes: list[tuple[bool, int]]) -> None:
+    """Beside blanks, which have none, and across the end of the ring."""
+    seen: list[tuple[int, int]] = []
+
+    def watch(batch: Any) -> None:
+        seen.extend((packet.rss_hash, packet.time) for packet in batch)
+        assert [packet.time for packet in batch] == list(batch.times)
+
+    tier = PythonTier(watch)
+    tier.reads_times = True
+    loop = LoopHarness(tier, busy=True)
+    assert not loop.rings.times.unwanted
+    pushed = 0
+    for blank, n in pushes:
+        for i in range(n):
+            loop.rings.times.of[(loop.in_.end.own + i) % CAPACITY] = (
+                -1 if blank else 1000 + pushed + i
+            )
+        assert loop.put(pushed, n, BLANK if blank else 0) == n
+        pushed += 0 if blank else n
+        loop.settle()
+        loop.take()
+    assert seen == [(number, 1000 + number) for number in range(pushed)]
+    assert loop.engine.loop.last_time == (1000 + pushed - 1 if pushed else 0)
+
+
+def test_a_plugin_that_reads_no_times_says_so() -> None:
+    loop = LoopHarness(busy=True)
+    assert loop.rings.times.unwanted == 1
+    assert loop.engine.loop.batch.times == ffi.NULL
 
 
 def test_packets_that_a_failing_batch_made_are_not_sent() -> None:
