@@ -196,10 +196,11 @@ FromDriver = Opened | DriverReady | Ports | Renewed | Finished | Drained | Drive
 
 # -- worker ---------------------------------------------------------------------------------
 
-# `plugin` and `options` are those of the configuration; a plugin given as a path is relative
-# to `folder`. `ports` are the names of all ports. `state_bytes` is the size in bytes of the
-# plugin's area in the slot. `idle` is "adaptive" or "busy". `yield` is true when the worker
-# shares its CPU. With `cpu` None it may run on any CPU.
+# `plugin` and `options` are those of the configuration; a plugin or an option given as a path is
+# relative to `folder`. `places` says where an option is in the file, for messages. `ports` are the
+# names of all ports. `state_bytes` is the size in bytes of the plugin's area in the slot. `idle`
+# is "adaptive" or "busy". `yield` is true when the worker shares its CPU. With `cpu` None it may
+# run on any CPU.
 # Descriptors: .packets, .rings.<queue>.<generation>, .worker.<queue>.
 WorkerOpen = TypedDict(
     "WorkerOpen",
@@ -209,6 +210,7 @@ WorkerOpen = TypedDict(
         "generation": int,
         "plugin": str,
         "options": dict[str, Any],
+        "places": dict[str, str],
         "ports": list[str],
         "folder": str | None,
         "state_bytes": int,

@@ -64,6 +64,7 @@ def worker(plugin: str, *, cpu: int, idle: str) -> Iterator[Worker]:
                     "generation": 1,
                     "plugin": plugin,
                     "options": {},
+                    "places": {},
                     "ports": ["bench"],
                     "folder": None,
                     "state_bytes": 1 << 20,

@@ -242,6 +242,7 @@ class WorkerMonitor(Monitor):
             "generation": self.state.generation,
             "plugin": config.plugin,
             "options": config.options,
+            "places": config.option_places,
             "ports": [port.name for port in self.context.config.ports],
             "folder": self.context.config.folder,
             "state_bytes": config.state_bytes,

@@ -118,6 +118,7 @@ class WorkerHarness:
             "generation": self.generation,
             "plugin": plugin,
             "options": {},
+            "places": {},
             "ports": list(ports),
             "folder": None,
             "state_bytes": self.state_bytes,

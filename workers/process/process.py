@@ -132,7 +132,7 @@ class Process:
         gc.disable()
         try:
             tier = loading.load(message["plugin"], message["folder"])
-            tier.accept(message["options"])
+            tier.accept(message["options"], message["folder"], message["places"])
             tier.prepare(
                 Context(
                     queue=message["queue"],

@@ -71,9 +71,15 @@ class Tier:
         self.options: dict[str, Any] = {}
         self.remarks: list[str] = []
 
-    def accept(self, given: Mapping[str, Any]) -> None:
-        """Set the options. Raises PluginError that names every mistake in them."""
-        self.options, problems = resolve(self.declared, given)
+    def accept(
+        self,
+        given: Mapping[str, Any],
+        folder: str | None = None,
+        places: Mapping[str, str] | None = None,
+    ) -> None:
+        """Set the options; `folder` and `places` are those of `resolve`. Raises PluginError that
+        names every mistake in them."""
+        self.options, problems = resolve(self.declared, given, folder, places)
         if problems:
             raise PluginError(f"plugin {self.spec}: option " + "; option ".join(problems))
 

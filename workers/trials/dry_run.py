@@ -91,7 +91,9 @@ def _check(job: Mapping[str, Any]) -> dict[str, Any]:
     try:
         tier = loading.load(job["plugin"], job["folder"])
         if job["options"] is not None:
-            tier.options, problems = resolve(tier.declared, job["options"])
+            tier.options, problems = resolve(
+                tier.declared, job["options"], job["folder"], job["places"]
+            )
             if problems:
                 said = [f"plugin {tier.spec}: option {problem}" for problem in problems]
                 return {"problems": said}
@@ -125,7 +127,7 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
     """Run the plugin on the frames of a capture; the answer holds the summary."""
     context = _context(job)
     tier = loading.load(job["plugin"], job["folder"])
-    tier.accept(job["options"])
+    tier.accept(job["options"], job["folder"])
     tier.prepare(context)
     page = mmap.mmap(job["page"], PAGE)
     address = int(ffi.cast("uintptr_t", ffi.from_buffer(page)))
