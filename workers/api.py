@@ -3,7 +3,8 @@
 A plugin is compiled Python (`packet_function`), a class with `process(batch)`, or C
 (`native_plugin`, plugin.h). The contract is the same for these three tiers:
 
- - A verdict is the number of a port, from 0 to the number of ports - 1, or DROP.
+ - A verdict is the number of a port, from 0 to the number of ports - 1, DROP, or a number that
+   `worker.drop_reason(name)` returned, which drops the packet under that name.
  - An exception drops the packet; in `process` it drops the whole batch. Any other verdict
    drops the packet. Both are counted, and the worker goes on.
  - `setup(worker)` creates named counters, gauges, histograms, tables and state. They
@@ -18,6 +19,8 @@ import os
 from ringline.shm.errors import PluginError
 from ringline.workers.batch import Batch, Packet
 from ringline.workers.function import packet_function
+from ringline.workers.named.log import Log
+from ringline.workers.named.values import Counter, Counters, Gauge, Histogram, Table
 from ringline.workers.options import Option
 from ringline.workers.packets import (
     CHECKSUM_BAD,
@@ -33,7 +36,7 @@ from ringline.workers.packets import (
     set_field,
 )
 from ringline.workers.tiers.native import native_plugin
-from ringline.workers.worker import Counter, Gauge, Histogram, Table, Worker
+from ringline.workers.worker import Worker
 
 __all__ = [
     "CHECKSUM_BAD",
@@ -44,8 +47,10 @@ __all__ = [
     "VLAN",
     "Batch",
     "Counter",
+    "Counters",
     "Gauge",
     "Histogram",
+    "Log",
     "Meta",
     "Option",
     "Packet",

@@ -4,9 +4,9 @@
 #define RINGLINE_WORKERS_BATCH_H
 #include "../shm/types.h"
 
-#define RL_PLUGIN_ABI 1
+#define RL_PLUGIN_ABI 2
 
-/* The plugin's verdict is neither a port of this instance nor a drop. The worker
+/* The plugin's verdict is neither a port of this instance, a drop nor a drop reason. The worker
  * loop counts it and replaces it by RL_VERDICT_ERROR. */
 #define RL_VERDICT_INVALID 253
 
@@ -22,6 +22,9 @@ struct rl_batch {
     uint32_t queue;  /* this worker's number */
     uint32_t judged; /* set it to `count` last: else every packet is an error */
     void *state;     /* the state that setup returned, or the plugin's named state */
+    /* How many drop reasons are named: RL_VERDICT_REASON … + `reasons` - 1 drop a packet. */
+    uint32_t reasons;
+    uint32_t padding;
 };
 
 /* Called once per batch: that costs 1.4 ns per packet, a call per packet through a
@@ -36,5 +39,6 @@ struct rl_plugin {
     uint32_t batch_bytes; /* sizeof(struct rl_batch) when it was compiled */
     uint64_t state_bytes; /* of named state: zeros at first, kept through a crash */
     rl_batch_function function;
+    const char *const *reasons; /* the names of its drop reasons, then NULL; or NULL */
 };
 #endif

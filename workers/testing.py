@@ -19,6 +19,7 @@ from typing import Any
 from ringline.shm import counters as counter_blocks
 from ringline.shm.errors import PluginError
 from ringline.shm.refusals import WORDS
+from ringline.workers.named.log import Log
 from ringline.workers.packets import DROP, HASH, VLAN
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier
@@ -48,17 +49,19 @@ class Frame:
 class Result:
     """The result of the plugin for one frame.
 
-    verdict: the number of a port, DROP, or ERROR.
+    verdict: the number of a port, DROP, a number of `worker.drop_reason`, or ERROR.
     frame: the bytes of the frame after the plugin.
     vlan_tci: the VLAN tag that the card would insert, or None.
     error: why the verdict is ERROR, or why the driver would not send the frame: a sentence, or
         None.
+    reason: the name of the drop reason, if the verdict is one; else None.
     """
 
     verdict: int
     frame: bytes
     vlan_tci: int | None = None
     error: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,12 @@ class Run(Sequence[Result]):
 
     created: the packets that the plugin created, in order.
     counters: the counters of a worker (packets, bytes, forwarded, dropped, …).
-    named: the plugin's own metrics by name: a counter or gauge is a number, a histogram is
-        (sum, buckets), a table is a list of rows (label, values).
+    named: the plugin's own metrics by name: a counter or gauge is a number, a counter with a
+        label is a dict by its values, a histogram is (sum, buckets), a table is a list of rows
+        (label, values).
     remarks: sentences about possible improvements of the plugin.
+    drops: how many packets the plugin dropped for each of its drop reasons, by name.
+    log: what the plugin wrote to `worker.log`, as (level, line). There is no limit as in a run.
     """
 
     results: list[Result]
@@ -77,6 +83,8 @@ class Run(Sequence[Result]):
     counters: dict[str, int] = field(default_factory=dict)
     named: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    drops: dict[str, int] = field(default_factory=dict)
+    log: list[tuple[str, str]] = field(default_factory=list)
 
     def __getitem__(self, index: Any) -> Any:
         return self.results[index]
@@ -117,7 +125,13 @@ def run_plugin(
     tier = _load(plugin)
     tier.accept(options or {})
     tier.prepare(context)
-    harness = Harness(tier, context, blanks=blanks)
+    lines: list[tuple[str, str]] = []
+
+    def write(level: str, line: str) -> bool:
+        lines.append((level, line))
+        return True
+
+    harness = Harness(tier, context, blanks=blanks, log=Log(write, limited=False))
     arrivals = [_arrival(frame, len(names)) for frame in frames]
     results: list[Result] = []
     created: list[Result] = []
@@ -129,7 +143,7 @@ def run_plugin(
             error = None
             if departure.verdict == ERROR:
                 error = complaint or harness.explain(arrival)
-            results.append(_result(departure, error))
+            results.append(_result(departure, error, harness.reasons.get(departure.verdict)))
         created += [_result(departure, None) for departure in made]
     harness.engine.tick()
     if harness.engine.raised is not None:
@@ -140,6 +154,11 @@ def run_plugin(
         counter_blocks.read(harness.counters),
         named_values(harness.slot),
         tier.remarks,
+        {
+            name: sum(result.verdict == verdict for result in results)
+            for verdict, name in harness.reasons.items()
+        },
+        lines,
     )
 
 
@@ -159,7 +178,7 @@ def _arrival(frame: bytes | Frame, ports: int) -> Arrival:
     return it.data, it.port, it.rss_hash or 0, it.vlan_tci or 0, flags
 
 
-def _result(departure: Departure, error: str | None) -> Result:
+def _result(departure: Departure, error: str | None, reason: str | None = None) -> Result:
     if departure.refused is not None:
         error = f"a frame of {len(departure.data)} bytes: {WORDS[departure.refused]}"
-    return Result(departure.verdict, departure.data, departure.vlan_tci, error)
+    return Result(departure.verdict, departure.data, departure.vlan_tci, error, reason)

@@ -65,6 +65,7 @@ def worker(plugin: str, *, cpu: int, idle: str) -> Iterator[Worker]:
                     "plugin": plugin,
                     "options": {},
                     "places": {},
+                    "reasons": [],
                     "ports": ["bench"],
                     "folder": None,
                     "state_bytes": 1 << 20,

@@ -119,6 +119,7 @@ class WorkerHarness:
             "plugin": plugin,
             "options": {},
             "places": {},
+            "reasons": [],
             "ports": list(ports),
             "folder": None,
             "state_bytes": self.state_bytes,

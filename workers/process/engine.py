@@ -65,6 +65,7 @@ class Engine:
         loop.batch.state = ffi.cast("void *", tier.state)
         loop.batch.ports = len(worker.ports)
         loop.batch.queue = worker.queue
+        loop.batch.reasons = worker._reasons.close()
         loop.busy = busy
         loop.yielding = yielding
         self._set_rate(_LIKELY_TICKS_PER_SECOND)
@@ -93,7 +94,7 @@ class Engine:
             reason = run(loop)
             if reason != lib.RL_WORKER_BATCH:
                 return int(reason)
-            batch.begin()
+            batch._begin()
             try:
                 if (returned := process(batch)) is not None:
                     raise self._tier.refuse_answer(returned)

@@ -19,8 +19,8 @@ import numpy as np
 from numba import njit, typeof, types
 
 from ringline.shm.errors import PluginError
+from ringline.workers.named.values import Counter, Counters, Gauge, Histogram
 from ringline.workers.tiers import code_cache, refusals
-from ringline.workers.worker import Counter, Gauge, Histogram
 
 ENTRY = "run_batch"
 PLAIN, COUNTED = "plain", "counted"  # without and with reference counts
@@ -31,8 +31,8 @@ _LOOP = '''\
 from numba import cfunc, int64, njit
 
 from ringline.workers.tiers.jit import (
-    DROP, ERROR, INVALID, REFERENCE, SIGNATURE, address_of, batch_count, batch_packets,
-    batch_ports, batch_state, frame_at, meta_at, packet_address, packet_length,
+    DROP, ERROR, INVALID, REASON, REFERENCE, SIGNATURE, address_of, batch_count, batch_packets,
+    batch_ports, batch_reasons, batch_state, frame_at, meta_at, packet_address, packet_length,
     set_batch_judged, set_packet_port, state_array, state_number,
 )
 
@@ -45,6 +45,8 @@ def judge(batch, packet, ports{parameter}):
         frame = frame_at(packet_address(batch, packet), packet_length(packet))
         verdict = int64(plugin(frame, meta_at(batch, packet){parameter}))
         if 0 <= verdict < ports or verdict == DROP:
+            return verdict
+        if REASON <= verdict < REASON + batch_reasons(batch):
             return verdict
         return INVALID
     except Exception:
@@ -103,7 +105,7 @@ def parts_of(spec: str, state: Any) -> tuple[list[Any], type | None]:
         parts = list(state)
     arrays: list[Any] = []
     for part in parts:
-        if isinstance(part, (Counter, Gauge, Histogram)):
+        if isinstance(part, (Counter, Counters, Gauge, Histogram)):
             arrays.append(part.array)
         elif isinstance(part, np.ndarray):
             if not (part.flags.c_contiguous and part.flags.writeable and part.ndim):

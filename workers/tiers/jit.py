@@ -41,6 +41,7 @@ SIGNATURE = types.void(types.voidptr)
 DROP: int = shm.RL_VERDICT_DROP
 ERROR: int = shm.RL_VERDICT_ERROR
 INVALID: int = lib.RL_VERDICT_INVALID
+REASON: int = shm.RL_VERDICT_REASON
 STRIDE: int = shm.RL_BUFFER_STRIDE
 REFERENCE: int = shm_ffi.sizeof("struct rl_reference")
 
@@ -152,6 +153,7 @@ batch_packets = reader("struct rl_batch", "packets")
 batch_count = reader("struct rl_batch", "count")
 batch_ports = reader("struct rl_batch", "ports")
 batch_state = reader("struct rl_batch", "state")
+batch_reasons = reader("struct rl_batch", "reasons")
 set_batch_judged = writer("struct rl_batch", "judged")
 packet_buffer = reader("struct rl_reference", "buffer")
 packet_offset = reader("struct rl_reference", "offset")

@@ -84,7 +84,7 @@ def sample_batch(queue: int, ports: int) -> Batch:
         span.start, span.end = start, start + len(frame)
         loop.verdicts[number] = shm.RL_VERDICT_DROP
     batch = Batch(loop, memoryview(memory))
-    batch.begin()
+    batch._begin()
     return batch
 
 

@@ -54,6 +54,8 @@ class Tier:
 
     spec: its name in the configuration.
     declared: the options that it accepts; `options` are their values.
+    version: the `__version__` of its module or package, "" without one, None
+        for a plugin that comes with ringline.
     remarks: sentences for the log about possible improvements.
     """
 
@@ -70,6 +72,7 @@ class Tier:
         self.declared = tuple(declared)
         self.options: dict[str, Any] = {}
         self.remarks: list[str] = []
+        self.version: str | None = ""
 
     def accept(
         self,
