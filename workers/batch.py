@@ -76,7 +76,7 @@ class Packet:
 
     @property
     def verdict(self) -> int:
-        """The number of the port to send to, or DROP; DROP at first. Writable."""
+        """The number of the port to send to, DROP, or a drop reason; DROP at first. Writable."""
         return int(self._verdicts[self._index])
 
     @verdict.setter
@@ -125,7 +125,7 @@ class Packet:
 
     @property
     def _reference(self) -> Any:
-        return self._batch.loop.packets[self._index]
+        return self._batch._loop.packets[self._index]
 
     def resize(self, front: int, back: int) -> memoryview:
         """Add `front` bytes before the frame and `back` bytes after it; negative numbers remove.
@@ -141,10 +141,10 @@ class Packet:
         if offset < 0 or length < 0 or offset + length > shm.RL_BUFFER_STRIDE:
             raise ValueError("the frame does not fit into its buffer")
         reference.offset, reference.length = offset, length
-        span = self._batch.loop.spans[self._index]  # for the next iteration
+        span = self._batch._loop.spans[self._index]  # for the next iteration
         span.start = reference.buffer * shm.RL_BUFFER_STRIDE + offset
         span.end = span.start + length
-        self._data = self._batch.bytes_of(reference)
+        self._data = self._batch._frame_of(reference)
         return self._data
 
 
@@ -164,17 +164,17 @@ class Batch:
         "_batch",
         "_columns",
         "_count",
+        "_loop",
         "_numpy",
         "_packets",
         "_spans",
         "_verdicts",
         "_view",
-        "loop",
     )
 
     def __init__(self, loop: Any, view: memoryview) -> None:
         """`loop` is a `struct rl_worker *`, `view` is packet memory from buffer 0 on."""
-        self.loop = loop
+        self._loop = loop
         self._view = view
         self._count = 0
         self._spans = memoryview(ffi.buffer(loop.spans)).cast("B")
@@ -185,9 +185,9 @@ class Batch:
         self._columns: Any = None
         self._verdicts: Any = None
 
-    def begin(self) -> None:
+    def _begin(self) -> None:
         """Called by the engine before each batch: the loop holds new packets."""
-        self._count = self.loop.batch.count
+        self._count = self._loop.batch.count
 
     def __len__(self) -> int:
         return self._count
@@ -205,11 +205,11 @@ class Batch:
     def __getitem__(self, index: int) -> Packet:
         number = range(self._count)[index]
         packet = self._packets[number]
-        packet._data = self.bytes_of(self.loop.packets[number])
-        packet._port = self.loop.spans[number].port
+        packet._data = self._frame_of(self._loop.packets[number])
+        packet._port = self._loop.spans[number].port
         return packet
 
-    def bytes_of(self, reference: Any) -> memoryview:
+    def _frame_of(self, reference: Any) -> memoryview:
         """The bytes of the frame that a `struct rl_reference` names."""
         start = reference.buffer * shm.RL_BUFFER_STRIDE + reference.offset
         return self._view[start : start + reference.length]
@@ -225,8 +225,8 @@ class Batch:
         """
         content = _bytes_of(data, "the data of a packet")
         length = len(content)
-        if not 0 <= port < self.loop.batch.ports:
-            raise ValueError(f"the port must be 0 to {self.loop.batch.ports - 1}, not {port}")
+        if not 0 <= port < self._loop.batch.ports:
+            raise ValueError(f"the port must be 0 to {self._loop.batch.ports - 1}, not {port}")
         if not shm.RL_FRAME_MIN <= length <= shm.RL_FRAME_MAX:
             raise ValueError(
                 f"a packet must have {shm.RL_FRAME_MIN} to {shm.RL_FRAME_MAX} bytes, not {length}"
@@ -347,8 +347,8 @@ class Batch:
                 ("flags", "u1"),
             ]
         )
-        self._columns = np.frombuffer(ffi.buffer(self.loop.packets), reference)
-        verdicts = np.frombuffer(ffi.buffer(self.loop.verdicts), np.int64)
+        self._columns = np.frombuffer(ffi.buffer(self._loop.packets), reference)
+        verdicts = np.frombuffer(ffi.buffer(self._loop.verdicts), np.int64)
         self._verdicts = verdicts.view(Verdicts)
         self._numpy = np
         return np

@@ -52,7 +52,7 @@ class Option:
     Raises TypeError when `kind` is another type or the default is not an allowed value.
     """
 
-    REQUIRED = object()
+    _REQUIRED = object()
 
     __slots__ = ("choices", "default", "help", "kind", "maximum", "minimum", "name")
 
@@ -60,7 +60,7 @@ class Option:
         self,
         name: str,
         kind: type,
-        default: Any = REQUIRED,
+        default: Any = _REQUIRED,
         help: str = "",  # noqa: A002  # as argparse calls it
         *,
         choices: Sequence[Any] = (),
@@ -77,12 +77,12 @@ class Option:
         if kind not in _KINDS and not is_path(kind):
             known = ", ".join([*(known.__name__ for known in _KINDS), "pathlib.Path"])
             raise TypeError(f"option {name!r}: its type must be one of {known}, not {kind!r}")
-        if default is not Option.REQUIRED and default is not None:
-            problem = self.problem(default)
+        if default is not Option._REQUIRED and default is not None:
+            problem = self._problem(default)
             if problem:
                 raise TypeError(f"the default of option {name!r} {problem}")
 
-    def problem(self, value: Any) -> str | None:
+    def _problem(self, value: Any) -> str | None:
         """The end of a sentence that begins with the name: what is wrong with `value`; or None."""
         allowed: tuple[type, ...] = (self.kind,)
         if self.kind is float:
@@ -129,12 +129,12 @@ def resolve(
             report(name, f"is not an option of this plugin{_nearest(name, names)}")
     for option in declared:
         value = given.get(option.name, option.default)
-        if value is Option.REQUIRED:
+        if value is Option._REQUIRED:
             hint = f" ({option.help})" if option.help else ""
             problems.append(f'"{option.name}" must be given{hint}')
             continue
         if option.name in given:
-            problem = option.problem(value)
+            problem = option._problem(value)
             if problem:
                 report(option.name, problem)
                 continue
