@@ -245,7 +245,8 @@ def _plugin_counters(snapshot: Snapshot) -> list[str]:
         counted = plugins.setdefault(worker.plugin, Counter())
         for metric in worker.metrics:
             if metric.kind == "counter":
-                counted[metric.name] += metric.value
+                name = f"{metric.name} {metric.of}" if metric.label else metric.name
+                counted[name] += int(metric.value)
     lines = []
     for plugin, counted in plugins.items():
         items = [f"{name} {number:,}" for name, number in counted.items()]
