@@ -55,6 +55,7 @@ format: venv  ## format the Python and C files
 types: venv  ## check the types with mypy in strict mode
 	$(BIN)/mypy
 	$(BIN)/mypy tools
+	$(BIN)/mypy tests/types/public_surface.py
 
 .PHONY: venv
 venv: $(VENV)/.stamp  ## make the virtual environment .venv, with an editable install of ringline

@@ -29,7 +29,7 @@ Worker (workers/process/process.py):
 |                  |                          | blanks and exits                                 |
 
 Unasked, a worker sends Report: remarks once before WorkerReady, errors of the plugin at most
-once a second and at the end.
+once a second and at the end; and LogLine, when the plugin writes to its log.
 
 Card process (pipeline/ports/sim82599/process.py):
 
@@ -196,10 +196,12 @@ FromDriver = Opened | DriverReady | Ports | Renewed | Finished | Drained | Drive
 
 # -- worker ---------------------------------------------------------------------------------
 
-# `plugin` and `options` are those of the configuration; a plugin given as a path is relative
-# to `folder`. `ports` are the names of all ports. `state_bytes` is the size in bytes of the
-# plugin's area in the slot. `idle` is "adaptive" or "busy". `yield` is true when the worker
-# shares its CPU. With `cpu` None it may run on any CPU.
+# `plugin` and `options` are those of the configuration; a plugin or an option given as a path is
+# relative to `folder`. `places` says where an option is in the file, for messages.
+# `reasons` are the drop reasons that earlier lives of the worker named, by number. `ports` are the
+# names of all ports. `state_bytes` is the size in bytes of the plugin's area in the slot. `idle`
+# is "adaptive" or "busy". `yield` is true when the worker shares its CPU. With `cpu` None it may
+# run on any CPU.
 # Descriptors: .packets, .rings.<queue>.<generation>, .worker.<queue>.
 WorkerOpen = TypedDict(
     "WorkerOpen",
@@ -209,6 +211,8 @@ WorkerOpen = TypedDict(
         "generation": int,
         "plugin": str,
         "options": dict[str, Any],
+        "places": dict[str, str],
+        "reasons": list[str],
         "ports": list[str],
         "folder": str | None,
         "state_bytes": int,
@@ -227,9 +231,11 @@ class Prepared(TypedDict):
 
 
 class WorkerReady(TypedDict):
-    """The plugin is set up; the worker takes packets from now on."""
+    """The plugin is set up; the worker takes packets from now on. `version` is the plugin's, "" if
+    it has none, None if it comes with ringline."""
 
     event: Literal["ready"]
+    version: str | None
 
 
 class PluginReport(TypedDict, total=False):
@@ -248,8 +254,16 @@ class Report(TypedDict):
     plugin: PluginReport
 
 
+class LogLine(TypedDict):
+    """A line that the plugin writes into the log of the run; `level` is info, warning or error."""
+
+    event: Literal["log"]
+    level: str
+    line: str
+
+
 ToWorker = WorkerOpen | Stop
-FromWorker = Prepared | WorkerReady | Report | Failed
+FromWorker = Prepared | WorkerReady | Report | LogLine | Failed
 
 # -- card process ---------------------------------------------------------------------------
 

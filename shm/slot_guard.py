@@ -95,9 +95,9 @@ class SlotGuard:
                 gap = True
                 continue
             entry = self._slot.entry(index)
-            if gap or entry is None or entry.name in names or entry.offset < end:
+            if gap or entry is None or entry.key in names or entry.offset < end:
                 return None
-            names.add(entry.name)
+            names.add(entry.key)
             end = entry.offset + entry.bytes
             used += 1
         return used

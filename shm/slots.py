@@ -27,7 +27,17 @@ GAUGE: int = lib.RL_ENTRY_GAUGE
 HISTOGRAM: int = lib.RL_ENTRY_HISTOGRAM
 STATE: int = lib.RL_ENTRY_STATE
 TABLE: int = lib.RL_ENTRY_TABLE
-KINDS = {COUNTER: "counter", GAUGE: "gauge", HISTOGRAM: "histogram", STATE: "state", TABLE: "table"}
+REASON: int = lib.RL_ENTRY_REASON
+COUNTERS: int = lib.RL_ENTRY_COUNTERS
+KINDS = {
+    COUNTER: "counter",
+    GAUGE: "gauge",
+    HISTOGRAM: "histogram",
+    STATE: "state",
+    TABLE: "table",
+    REASON: "drop reason",
+    COUNTERS: "counter with the label",
+}
 
 _ALIGN = 64
 _AREA: int = ffi.offsetof("struct rl_slot_segment", "area")
@@ -40,9 +50,11 @@ _TYPE_BYTES = 56
 class SlotEntry:
     """Memory that the plugin named: `bytes` bytes at `offset` in the segment.
 
-    `kind` is COUNTER, GAUGE, HISTOGRAM, STATE or TABLE. A counter or a gauge is one 64-bit
-    number, a histogram has `columns` numbers, a table has rows of `columns` numbers. `type` is
-    the dtype and shape of state as text; only the worker interprets it.
+    `kind` is COUNTER, GAUGE, HISTOGRAM, STATE, TABLE, REASON or COUNTERS. A counter or a gauge is
+    one 64-bit number, a histogram has `columns` numbers, a table has rows of `columns` numbers, a
+    counter with a label `columns` numbers for each value. A drop reason has no memory; its
+    number is `columns` - 1. `type` is the dtype and shape of state as text; only the worker
+    interprets it. Of a counter with a label it is the name of the label.
     """
 
     __slots__ = ("bytes", "columns", "kind", "name", "offset", "type")
@@ -56,6 +68,11 @@ class SlotEntry:
         self.columns = columns
         self.offset = offset
         self.bytes = bytes_
+
+    @property
+    def key(self) -> tuple[str, bool]:
+        """What no other entry has: drop reasons have names of their own."""
+        return self.name, self.kind == REASON
 
     def describe(self) -> str:
         """Kind, type and size, for messages."""
@@ -90,11 +107,11 @@ class WorkerSlot:
 
     def entries(self) -> list[SlotEntry]:
         """The entries that the plugin has added, in that order, without impossible ones."""
-        found: dict[str, SlotEntry] = {}
+        found: dict[tuple[str, bool], SlotEntry] = {}
         for index in range(lib.RL_SLOT_ENTRIES):
             entry = self.entry(index)
             if entry is not None:
-                found.setdefault(entry.name, entry)
+                found.setdefault(entry.key, entry)
         return list(found.values())
 
     def values(self, entry: SlotEntry) -> list[int]:
@@ -125,7 +142,7 @@ class WorkerSlot:
             entry = self.entry(index)
             if entry is None:
                 continue
-            if entry.name == name:
+            if entry.key == (name, kind == REASON):
                 wanted = SlotEntry(name, kind, type_, columns, entry.offset, bytes_)
                 if entry.describe() != wanted.describe() or entry.columns != columns:
                     raise PluginError(

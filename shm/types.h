@@ -53,6 +53,11 @@ struct rl_reference {
 #define RL_VERDICT_DROP 255  /* the plugin said: drop */
 #define RL_VERDICT_ERROR 254 /* the plugin failed on this packet: drop, own counter */
 
+/* RL_VERDICT_REASON + i: drop, for the reason with the number i that the plugin has named. Each
+ * reason has its own counter. */
+#define RL_VERDICT_REASON 128
+#define RL_REASONS_MAX 32
+
 /* The first RL_HEADER_BYTES of every segment, padded with zeros. `magic` is the first word and is
  * written last, with a release store: the stores to the other fields may not move behind it. So
  * a reader that sees `magic` sees the other fields
@@ -127,7 +132,7 @@ struct rl_worker_counters {
     uint64_t bytes;
     uint64_t batches;
     uint64_t forwarded;      /* verdict: a port */
-    uint64_t dropped;        /* verdict: drop */
+    uint64_t dropped;        /* verdict: drop, with or without a reason */
     uint64_t plugin_errors;  /* the plugin raised; the packet is dropped */
     uint64_t verdict_errors; /* verdict out of range; the packet is dropped */
     uint64_t tick_errors;    /* the plugin's tick raised */
@@ -145,7 +150,7 @@ struct rl_slot_entry {
     char name[48];
     char type[56];    /* for state: dtype and shape as text */
     uint32_t kind;    /* RL_ENTRY_*; 0 = unused; written last, with a release store */
-    uint32_t columns; /* table: values per row; histogram: buckets */
+    uint32_t columns; /* table, counters: words per row; histogram: words */
     uint64_t offset;  /* bytes from the segment's first byte */
     uint64_t bytes;
 };
@@ -154,6 +159,8 @@ struct rl_slot_entry {
 #define RL_ENTRY_HISTOGRAM 3
 #define RL_ENTRY_STATE 4
 #define RL_ENTRY_TABLE 5
+#define RL_ENTRY_REASON 6   /* the drop reason with the number `columns` - 1; it has no bytes */
+#define RL_ENTRY_COUNTERS 7 /* counters by the value of one label, whose name is `type` */
 
 /* The segment `.worker.<queue>`. It outlives every generation of its worker. */
 struct rl_slot_segment {
@@ -182,9 +189,10 @@ struct rl_queue_counters {
     uint64_t drop_tx_down; /* the output port is stopped or its link is down */
     uint64_t drop_rx_error;
     uint64_t drop_driver_lost;
-    uint64_t tx_waits;   /* how often the TX descriptor ring was full */
-    uint64_t rx_waits;   /* how often `in` was full while the card may have had packets */
-    uint64_t rx_starved; /* how often no free buffer was left to repost */
+    uint64_t drop_named[32]; /* by the verdict RL_VERDICT_REASON + i */
+    uint64_t tx_waits;       /* how often the TX descriptor ring was full */
+    uint64_t rx_waits;       /* how often `in` was full while the card may have had packets */
+    uint64_t rx_starved;     /* how often no free buffer was left to repost */
 };
 
 /* Why references were refused, by cause; their sum is bad_reference. RL_REFUSED_* are the places

@@ -47,7 +47,7 @@ PROMISES = [
             "workers/loop/columns.c",
             "workers/plugin.h",
         ],
-        1100,
+        1200,
     ),
     Promise(
         "ixgbe in C and Python, without its table of registers (registers.py)",

@@ -3,7 +3,8 @@
 A plugin is compiled Python (`packet_function`), a class with `process(batch)`, or C
 (`native_plugin`, plugin.h). The contract is the same for these three tiers:
 
- - A verdict is the number of a port, from 0 to the number of ports - 1, or DROP.
+ - A verdict is the number of a port, from 0 to the number of ports - 1, DROP, or a number that
+   `worker.drop_reason(name)` returned, which drops the packet under that name.
  - An exception drops the packet; in `process` it drops the whole batch. Any other verdict
    drops the packet. Both are counted, and the worker goes on.
  - `setup(worker)` creates named counters, gauges, histograms, tables and state. They
@@ -22,6 +23,8 @@ from ringline.workers.headers.checksums import checksum, fix_checksums, update_c
 from ringline.workers.headers.headers import ICMP, ICMPV6, TCP, UDP, Headers, headers
 from ringline.workers.lookup.maps import Map
 from ringline.workers.lookup.prefixes import Prefixes
+from ringline.workers.named.log import Log
+from ringline.workers.named.values import Counter, Counters, Gauge, Histogram, Table
 from ringline.workers.options import Option
 from ringline.workers.packets import (
     CHECKSUM_BAD,
@@ -37,7 +40,7 @@ from ringline.workers.packets import (
     set_field,
 )
 from ringline.workers.tiers.native import native_plugin
-from ringline.workers.worker import Counter, Gauge, Histogram, Table, Worker
+from ringline.workers.worker import Worker
 
 __all__ = [
     "CHECKSUM_BAD",
@@ -52,9 +55,11 @@ __all__ = [
     "VLAN",
     "Batch",
     "Counter",
+    "Counters",
     "Gauge",
     "Headers",
     "Histogram",
+    "Log",
     "Map",
     "Meta",
     "Option",

@@ -6,7 +6,7 @@
 
 #define RL_PLUGIN_ABI 2
 
-/* The plugin's verdict is neither a port of this instance nor a drop. The worker
+/* The plugin's verdict is neither a port of this instance, a drop nor a drop reason. The worker
  * loop counts it and replaces it by RL_VERDICT_ERROR. */
 #define RL_VERDICT_INVALID 253
 
@@ -25,6 +25,9 @@ struct rl_batch {
     /* times[i]: when packets[i] came, in nanoseconds since 1970; for a created packet there is
      * none. NULL unless the plugin declares that it reads times. */
     const int64_t *times;
+    /* How many drop reasons are named: RL_VERDICT_REASON … + `reasons` - 1 drop a packet. */
+    uint32_t reasons;
+    uint32_t padding;
 };
 
 /* Called once per batch: that costs 1.4 ns per packet, a call per packet through a
@@ -40,6 +43,7 @@ struct rl_plugin {
     uint64_t state_bytes; /* of named state: zeros at first, kept through a crash */
     rl_batch_function function;
     uint64_t flags; /* RL_PLUGIN_READS_TIMES or 0 */
+    const char *const *reasons; /* the names of its drop reasons, then NULL; or NULL */
 };
 #define RL_PLUGIN_READS_TIMES 1
 #endif

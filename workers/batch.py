@@ -76,7 +76,7 @@ class Packet:
 
     @property
     def verdict(self) -> int:
-        """The number of the port to send to, or DROP; DROP at first. Writable."""
+        """The number of the port to send to, DROP, or a drop reason; DROP at first. Writable."""
         return int(self._verdicts[self._index])
 
     @verdict.setter
@@ -126,11 +126,11 @@ class Packet:
     @property
     def time(self) -> int:
         """When the packet came, in nanoseconds since 1970; see `Batch.times`."""
-        return int(self._batch.moments[self._index])
+        return int(self._batch._moments[self._index])
 
     @property
     def _reference(self) -> Any:
-        return self._batch.loop.packets[self._index]
+        return self._batch._loop.packets[self._index]
 
     def resize(self, front: int, back: int) -> memoryview:
         """Add `front` bytes before the frame and `back` bytes after it; negative numbers remove.
@@ -146,10 +146,10 @@ class Packet:
         if offset < 0 or length < 0 or offset + length > shm.RL_BUFFER_STRIDE:
             raise ValueError("the frame does not fit into its buffer")
         reference.offset, reference.length = offset, length
-        span = self._batch.loop.spans[self._index]  # for the next iteration
+        span = self._batch._loop.spans[self._index]  # for the next iteration
         span.start = reference.buffer * shm.RL_BUFFER_STRIDE + offset
         span.end = span.start + length
-        self._data = self._batch.bytes_of(reference)
+        self._data = self._batch._frame_of(reference)
         return self._data
 
 
@@ -169,17 +169,17 @@ class Batch:
         "_batch",
         "_columns",
         "_count",
+        "_loop",
         "_numpy",
         "_packets",
         "_spans",
         "_verdicts",
         "_view",
-        "loop",
     )
 
     def __init__(self, loop: Any, view: memoryview) -> None:
         """`loop` is a `struct rl_worker *`, `view` is packet memory from buffer 0 on."""
-        self.loop = loop
+        self._loop = loop
         self._view = view
         self._count = 0
         self._spans = memoryview(ffi.buffer(loop.spans)).cast("B")
@@ -190,9 +190,9 @@ class Batch:
         self._columns: Any = None
         self._verdicts: Any = None
 
-    def begin(self) -> None:
+    def _begin(self) -> None:
         """Called by the engine before each batch: the loop holds new packets."""
-        self._count = self.loop.batch.count
+        self._count = self._loop.batch.count
 
     def __len__(self) -> int:
         return self._count
@@ -210,11 +210,11 @@ class Batch:
     def __getitem__(self, index: int) -> Packet:
         number = range(self._count)[index]
         packet = self._packets[number]
-        packet._data = self.bytes_of(self.loop.packets[number])
-        packet._port = self.loop.spans[number].port
+        packet._data = self._frame_of(self._loop.packets[number])
+        packet._port = self._loop.spans[number].port
         return packet
 
-    def bytes_of(self, reference: Any) -> memoryview:
+    def _frame_of(self, reference: Any) -> memoryview:
         """The bytes of the frame that a `struct rl_reference` names."""
         start = reference.buffer * shm.RL_BUFFER_STRIDE + reference.offset
         return self._view[start : start + reference.length]
@@ -230,8 +230,8 @@ class Batch:
         """
         content = _bytes_of(data, "the data of a packet")
         length = len(content)
-        if not 0 <= port < self.loop.batch.ports:
-            raise ValueError(f"the port must be 0 to {self.loop.batch.ports - 1}, not {port}")
+        if not 0 <= port < self._loop.batch.ports:
+            raise ValueError(f"the port must be 0 to {self._loop.batch.ports - 1}, not {port}")
         if not shm.RL_FRAME_MIN <= length <= shm.RL_FRAME_MAX:
             raise ValueError(
                 f"a packet must have {shm.RL_FRAME_MIN} to {shm.RL_FRAME_MAX} bytes, not {length}"
@@ -294,20 +294,20 @@ class Batch:
 
         Raises AttributeError unless the class of the plugin has the attribute `times = True`.
         """
-        moments = self.moments
+        moments = self._moments
         np = self._numpy or self._open_columns()
         column: NDArray[Any] = np.frombuffer(bytes(ffi.buffer(moments)), np.int64)
         return column[: self._count]
 
     @property
-    def moments(self) -> Any:
+    def _moments(self) -> Any:
         """The times as cdata `int64_t[64]`. Raises AttributeError as `times` does."""
         if self._batch.times == ffi.NULL:
             raise AttributeError(
                 "the times of packets are only there for a plugin that asks for them: write "
                 "`times = True` into its class"
             )
-        return self.loop.moments
+        return self._loop.moments
 
     def gather(self, offset: int, dtype: DTypeLike) -> NDArray[Any]:
         """Read the field at byte `offset` of every frame: a new array, one row per packet.
@@ -379,8 +379,8 @@ class Batch:
                 ("flags", "u1"),
             ]
         )
-        self._columns = np.frombuffer(ffi.buffer(self.loop.packets), reference)
-        verdicts = np.frombuffer(ffi.buffer(self.loop.verdicts), np.int64)
+        self._columns = np.frombuffer(ffi.buffer(self._loop.packets), reference)
+        verdicts = np.frombuffer(ffi.buffer(self._loop.verdicts), np.int64)
         self._verdicts = verdicts.view(Verdicts)
         self._numpy = np
         return np

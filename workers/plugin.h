@@ -13,8 +13,9 @@
  * `meta->port` its input port. `batch->ports` is the number of ports, `batch->queue` the
  * worker's number, `batch->state` the plugin's state.
  *
- * The function returns the number of the port to send to, or RL_VERDICT_DROP. Any other
- * value drops the packet and is counted.
+ * The function returns the number of the port to send to, RL_VERDICT_DROP, or a drop reason: a
+ * number of `worker.drop_reason`, or rl_drop_reason(i) for the name number i, from 0, that
+ * RL_PLUGIN_WITH_REASONS lists. Any other value drops the packet and is counted as an error.
  *
  * The function may write to the frame and set meta->vlan_tci and meta->flags. It may change
  * meta->offset and meta->length while the frame stays within its buffer, which has
@@ -53,13 +54,26 @@ static inline uint8_t *rl_frame(const struct rl_batch *batch, const struct rl_re
     return batch->memory + (size_t)packet->buffer * RL_BUFFER_STRIDE + packet->offset;
 }
 
+/* Whether the verdict is one of `reasons` drop reasons. */
+static inline int rl_verdict_is_reason(int64_t verdict, uint32_t reasons)
+{
+    return verdict >= RL_VERDICT_REASON && verdict < RL_VERDICT_REASON + (int64_t)reasons;
+}
+
 /* The verdict as 8 bits of a reference. The check comes before the conversion: 256 must not
  * become port 0. */
-static inline uint8_t rl_verdict(int64_t verdict, uint32_t ports)
+static inline uint8_t rl_verdict(int64_t verdict, const struct rl_batch *batch)
 {
-    if ((verdict >= 0 && verdict < (int64_t)ports) || verdict == RL_VERDICT_DROP)
+    if ((verdict >= 0 && verdict < (int64_t)batch->ports) || verdict == RL_VERDICT_DROP ||
+        rl_verdict_is_reason(verdict, batch->reasons))
         return (uint8_t)verdict;
     return RL_VERDICT_INVALID;
+}
+
+/* The verdict that drops a packet for the reason number `index` of RL_PLUGIN_WITH_REASONS. */
+static inline int64_t rl_drop_reason(uint32_t index)
+{
+    return (int64_t)RL_VERDICT_REASON + index;
 }
 
 /* Create a packet of `length` bytes and send it to `port`. Returns its first byte; its
@@ -83,27 +97,37 @@ static inline uint8_t *rl_create(struct rl_batch *batch, uint32_t length, uint32
 /* Define the plugin `name` from a `static inline` function for one packet. batch->state
  * points to `bytes` bytes of named state: zeros at first, kept through a crash. */
 #define RL_PLUGIN_WITH_STATE(name, packet_function, bytes)                                         \
-    RL_PLUGIN_OF(name, packet_function(rl_frame(batch, meta), meta, batch), bytes, 0)
+    RL_PLUGIN_OF(name, RL_CALL(packet_function), bytes, 0, NULL)
 /* The same without named state. */
 #define RL_PLUGIN(name, packet_function) RL_PLUGIN_WITH_STATE(name, packet_function, 0)
 /* The same for a function with a fourth argument, the time of the packet. */
 #define RL_PLUGIN_WITH_TIME(name, packet_function, bytes)                                          \
-    RL_PLUGIN_OF(name, packet_function(rl_frame(batch, meta), meta, batch, times[i]), bytes,       \
-                 RL_PLUGIN_READS_TIMES)
+    RL_PLUGIN_OF(name, RL_CALL_TIMED(packet_function), bytes, RL_PLUGIN_READS_TIMES, NULL)
+/* The same with drop reasons, whose names are strings: at most RL_REASONS_MAX, each a letter and
+ * then up to 46 letters, digits and _. */
+#define RL_PLUGIN_WITH_REASONS(name, packet_function, bytes, ...)                                  \
+    static const char *const name##_reasons[] = {__VA_ARGS__, NULL};                               \
+    RL_PLUGIN_OF(name, RL_CALL(packet_function), bytes, 0, name##_reasons)
+/* The same with the time of the packet and with drop reasons. */
+#define RL_PLUGIN_WITH_TIME_AND_REASONS(name, packet_function, bytes, ...)                         \
+    static const char *const name##_reasons[] = {__VA_ARGS__, NULL};                               \
+    RL_PLUGIN_OF(name, RL_CALL_TIMED(packet_function), bytes, RL_PLUGIN_READS_TIMES, name##_reasons)
 
-/* For the three macros above: `verdict` is the call for packet number i. `times` is a copy, since a
+/* For the macros above: `verdict` is the call for packet number i. `times` is a copy, since a
  * store to a frame could change the original. */
-#define RL_PLUGIN_OF(name, verdict, bytes, flags)                                                  \
+#define RL_CALL(packet_function) packet_function(rl_frame(batch, meta), meta, batch)
+#define RL_CALL_TIMED(packet_function) packet_function(rl_frame(batch, meta), meta, batch, times[i])
+#define RL_PLUGIN_OF(name, verdict, bytes, flags, names)                                           \
     static void name##_batch(struct rl_batch *batch)                                               \
     {                                                                                              \
         const int64_t *times = batch->times;                                                       \
         (void)times;                                                                               \
         for (uint32_t i = 0; i < batch->count; i++) {                                              \
             struct rl_reference *meta = batch->packets + i;                                        \
-            meta->port = rl_verdict(verdict, batch->ports);                                        \
+            meta->port = rl_verdict(verdict, batch);                                               \
         }                                                                                          \
         batch->judged = batch->count;                                                              \
     }                                                                                              \
     __attribute__((visibility("default"))) struct rl_plugin name = {                               \
-        RL_PLUGIN_ABI, sizeof(struct rl_batch), bytes, name##_batch, flags};
+        RL_PLUGIN_ABI, sizeof(struct rl_batch), bytes, name##_batch, flags, names};
 #endif

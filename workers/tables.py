@@ -5,6 +5,10 @@ sequence number, odd while the table is being written, word 1 the number of rows
 Every other row is a label of LABEL_BYTES (UTF-8, padded with zeros) and one word per
 value. The type of the slot's entry holds the names: of the label, then of the values.
 
+A counter with a label is one word for each value of the label, then the values, VALUE_BYTES each.
+
+A gauge is a float of 64 bits.
+
 A histogram is one word for the sum of all values, then one word per bucket. Bucket b
 counts the values below 2^b that no earlier bucket counts; the last bucket counts the rest.
 
@@ -13,6 +17,8 @@ plugin can write anything there.
 """
 
 from __future__ import annotations
+
+import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,9 +30,17 @@ if TYPE_CHECKING:
 TABLE_WORDS = 4096  # of one table: 272 rows of one value, 255 of two
 SLOT_WORDS = 4 * TABLE_WORDS  # of everything that the plugin of one worker named, except state
 
+# The tables of one worker make no more series than this: with the shortest names, a row has 27
+# values (tests/pipeline/telemetry/test_metrics.py: test_the_series_of_tables_are_bounded).
+SERIES_MAX = 11_000
+
 LABEL_BYTES = 112  # enough for two IPv6 addresses with ports
 LABEL_WORDS = LABEL_BYTES // 8
 HEADING_ROWS = 1
+
+VALUES_MAX = 64  # of a counter with a label
+VALUE_BYTES = 48  # of one of them
+COUNTERS_WORDS = 1 + VALUE_BYTES // 8  # for one of them
 
 
 def columns_of(names: Sequence[str]) -> int:
@@ -64,6 +78,41 @@ def read_table(
         label = data.rstrip(b"\0").decode("utf-8", "replace")
         rows.append((label, list(row[LABEL_WORDS:])))
     return rows
+
+
+def is_value(value: object) -> bool:
+    """Whether `value` can be a value of the label of a counter."""
+    return (
+        isinstance(value, str)
+        and value.isprintable()
+        and 1 <= len(value.encode("utf-8", "replace")) <= VALUE_BYTES
+    )
+
+
+def pack_value(value: str) -> bytes:
+    """The VALUE_BYTES bytes of a value of a label."""
+    return value.encode("utf-8", "replace").ljust(VALUE_BYTES, b"\0")
+
+
+def read_counters(words: Sequence[int]) -> list[tuple[str, int]]:
+    """(value of the label, count) of a counter with a label; without values that a worker has
+    not written yet. Of two values that are equal the first is there."""
+    number = len(words) // COUNTERS_WORDS
+    each = COUNTERS_WORDS - 1
+    found: dict[str, int] = {}
+    for index in range(number):
+        start = number + each * index
+        data = b"".join(word.to_bytes(8, "little") for word in words[start : start + each])
+        value = data.rstrip(b"\0").decode("utf-8", "replace")
+        if value:
+            found.setdefault(value, words[index])
+    return list(found.items())
+
+
+def read_gauge(word: int) -> float:
+    """The value of a gauge: an integer if it is a whole number that a float holds exactly."""
+    value: float = struct.unpack("<d", word.to_bytes(8, "little"))[0]
+    return int(value) if value.is_integer() and abs(value) <= 1 << 53 else value
 
 
 def read_histogram(words: Sequence[int]) -> tuple[int, list[int]]:

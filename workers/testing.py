@@ -20,6 +20,7 @@ from typing import Any
 from ringline.shm import counters as counter_blocks
 from ringline.shm.errors import PluginError
 from ringline.shm.refusals import WORDS
+from ringline.workers.named.log import Log
 from ringline.workers.packets import DROP, HASH, VLAN
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier
@@ -61,17 +62,19 @@ class Frame:
 class Result:
     """The result of the plugin for one frame.
 
-    verdict: the number of a port, DROP, or ERROR.
+    verdict: the number of a port, DROP, a number of `worker.drop_reason`, or ERROR.
     frame: the bytes of the frame after the plugin.
     vlan_tci: the VLAN tag that the card would insert, or None.
     error: why the verdict is ERROR, or why the driver would not send the frame: a sentence, or
         None.
+    reason: the name of the drop reason, if the verdict is one; else None.
     """
 
     verdict: int
     frame: bytes
     vlan_tci: int | None = None
     error: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,12 @@ class Run(Sequence[Result]):
 
     created: the packets that the plugin created, in order.
     counters: the counters of a worker (packets, bytes, forwarded, dropped, …).
-    named: the plugin's own metrics by name: a counter or gauge is a number, a histogram is
-        (sum, buckets), a table is a list of rows (label, values).
+    named: the plugin's own metrics by name: a counter or gauge is a number, a counter with a
+        label is a dict by its values, a histogram is (sum, buckets), a table is a list of rows
+        (label, values).
     remarks: sentences about possible improvements of the plugin.
+    drops: how many packets the plugin dropped for each of its drop reasons, by name.
+    log: what the plugin wrote to `worker.log`, as (level, line). There is no limit as in a run.
     """
 
     results: list[Result]
@@ -90,6 +96,8 @@ class Run(Sequence[Result]):
     counters: dict[str, int] = field(default_factory=dict)
     named: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    drops: dict[str, int] = field(default_factory=dict)
+    log: list[tuple[str, str]] = field(default_factory=list)
 
     def __getitem__(self, index: Any) -> Any:
         return self.results[index]
@@ -130,7 +138,13 @@ def run_plugin(
     tier = _load(plugin)
     tier.accept(options or {})
     tier.prepare(context)
-    harness = Harness(tier, context, blanks=blanks)
+    lines: list[tuple[str, str]] = []
+
+    def write(level: str, line: str) -> bool:
+        lines.append((level, line))
+        return True
+
+    harness = Harness(tier, context, blanks=blanks, log=Log(write, limited=False))
     results: list[Result] = []
     created: list[Result] = []
     for some in _batches(_arrivals(frames, len(names)), batch, harness):
@@ -140,7 +154,7 @@ def run_plugin(
             error = None
             if departure.verdict == ERROR:
                 error = complaint or harness.explain(arrival)
-            results.append(_result(departure, error))
+            results.append(_result(departure, error, harness.reasons.get(departure.verdict)))
         created += [_result(departure, None) for departure in made]
     _tick(harness)
     return Run(
@@ -149,6 +163,11 @@ def run_plugin(
         counter_blocks.read(harness.counters),
         named_values(harness.slot),
         tier.remarks,
+        {
+            name: sum(result.verdict == verdict for result in results)
+            for verdict, name in harness.reasons.items()
+        },
+        lines,
     )
 
 
@@ -198,7 +217,7 @@ def _tick(harness: Harness) -> None:
         raise harness.engine.raised
 
 
-def _result(departure: Departure, error: str | None) -> Result:
+def _result(departure: Departure, error: str | None, reason: str | None = None) -> Result:
     if departure.refused is not None:
         error = f"a frame of {len(departure.data)} bytes: {WORDS[departure.refused]}"
-    return Result(departure.verdict, departure.data, departure.vlan_tci, error)
+    return Result(departure.verdict, departure.data, departure.vlan_tci, error, reason)

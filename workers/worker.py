@@ -18,121 +18,22 @@ outside the Worker.
 from __future__ import annotations
 
 import mmap
-from itertools import islice
 
 from ringline.shm import slots
-from ringline.shm._shm import ffi, lib
+from ringline.shm._shm import ffi
 from ringline.shm.errors import EnvironmentLacks, PluginError
 from ringline.workers import tables
 from ringline.workers.lookup import maps, prefixes
+from ringline.workers.named.log import Log
+from ringline.workers.named.reasons import DropReasons
+from ringline.workers.named.values import Counter, Counters, Gauge, Histogram, Missing, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, overload
 
-    import numpy as np
     from numpy.typing import DTypeLike, NDArray
-
-
-class _Words:
-    """Unsigned 64-bit numbers in the slot."""
-
-    def __init__(self, address: int, count: int) -> None:
-        self._count = count
-        self._words: Any = ffi.cast("uint64_t *", address)
-
-    @property
-    def array(self) -> NDArray[np.uint64]:
-        """The numbers as a writable uint64 array over the slot's memory, for compiled functions."""
-        import numpy as np
-
-        return np.frombuffer(ffi.buffer(self._words, 8 * self._count), dtype=np.uint64)
-
-
-class Counter(_Words):
-    """A number >= 0 that never decreases."""
-
-    def add(self, n: int = 1) -> None:
-        """Add `n`. Raises ValueError when `n` is negative."""
-        if n < 0:
-            raise ValueError(f"a counter only grows: the number to add must be at least 0, not {n}")
-        self._words[0] += n
-
-    @property
-    def value(self) -> int:
-        """The count since the start of the run, over all processes of this worker."""
-        return int(self._words[0])
-
-
-class Gauge(_Words):
-    """A number >= 0 that can increase and decrease."""
-
-    def set(self, value: int) -> None:
-        """Set the gauge to `value` >= 0. Raises ValueError when it is negative."""
-        if value < 0:
-            raise ValueError(f"the value of a gauge must be at least 0, not {value}")
-        self._words[0] = value
-
-    @property
-    def value(self) -> int:
-        """The value set last; 0 at first."""
-        return int(self._words[0])
-
-
-class Histogram(_Words):
-    """Counts of values in buckets by powers of two: bucket b counts values below 2^b that no
-    earlier bucket counts, the last bucket all others."""
-
-    def observe(self, value: int) -> None:
-        """Count one value. Raises ValueError when `value` is negative."""
-        value = int(value)  # a NumPy integer has no bit_length
-        if value < 0:
-            raise ValueError(f"a value of a histogram must be at least 0, not {value}")
-        self._words[1 + min(value.bit_length(), self._count - 2)] += 1
-        self._words[0] += value
-
-
-class Table:
-    """A table of up to `rows` rows; a row is a label and numbers >= 0."""
-
-    def __init__(self, address: int, columns: int, rows: int) -> None:
-        self._address = address
-        self._columns = columns
-        self._rows = rows
-        self._words: Any = ffi.cast("uint64_t *", address)
-
-    def write(self, rows: Iterable[tuple[str, Sequence[int]]]) -> None:
-        """Replace all rows by `rows`, tuples (label, values); rows beyond the size of the table
-        are ignored.
-
-        Raises ValueError when a row has not as many values as the table has columns, or a value
-        is not an integer, 0 to 2^64 - 1; then the table keeps its rows.
-        """
-        # All rows are made before the first is written: an error must not leave half a table.
-        made = [self._row(label, values) for label, values in islice(rows, self._rows)]
-        sequence = self._words[0] | 1
-        lib.rl_publish64(self._address, sequence)
-        data = b"".join(made)
-        ffi.memmove(self._words + tables.HEADING_ROWS * self._columns, data, len(data))
-        self._words[1] = len(made)
-        lib.rl_publish64(self._address, sequence + 1)
-
-    def _row(self, label: str, values: Sequence[int]) -> bytes:
-        if len(values) != self._columns - tables.LABEL_WORDS:
-            raise ValueError(
-                f"a row of this table must have {self._columns - tables.LABEL_WORDS} values, "
-                f"not {len(values)}"
-            )
-        if not isinstance(label, str):
-            raise TypeError(f"a label of a table must be a string, not {type(label).__name__}")
-        numbers = [int(value) for value in values]
-        for number, value in zip(numbers, values, strict=True):
-            if not 0 <= number < 1 << 64 or number != value:
-                raise ValueError(
-                    f"a value of a table must be an integer, 0 to 2^64 - 1, not {value!r}"
-                )
-        return tables.pack_label(label) + b"".join(n.to_bytes(8, "little") for n in numbers)
 
 
 class Worker:
@@ -148,6 +49,7 @@ class Worker:
     options: a dict of the plugin's options, with defaults.
     rehearsal: true in a dry run before the first packet (see the module).
     time: in `tick` the time now, see `time`.
+    log: `worker.log.warning("text")` writes a line into the log of the run.
 
     A name is a letter, then up to 46 letters, digits and `_`. Every method raises PluginError
     when the name is invalid or used for something else, the slot has no room left (`state` in the
@@ -162,8 +64,13 @@ class Worker:
         ports: Sequence[str],
         options: Mapping[str, Any],
         rehearsal: bool = False,
+        log: Log | None = None,
+        reasons: Sequence[str] = (),
     ) -> None:
+        """`reasons` are the drop reasons that earlier lives of this worker named."""
         self._slot = slot
+        self._reasons = DropReasons(slot, reasons)
+        self.log = log or Log()
         self.queue = queue
         self.ports: dict[str, int] = _Names(
             "port",
@@ -176,6 +83,7 @@ class Worker:
         self.rehearsal = rehearsal
         self.clock: Callable[[], int] = lambda: 0  # replaced by the engine
         self._tables: dict[str, Table] = {}
+        self._counters: dict[str, Counters] = {}
 
     @property
     def time(self) -> int:
@@ -188,13 +96,83 @@ class Worker:
         """
         return self.clock()
 
-    def counter(self, name: str) -> Counter:
-        """The counter `name`. It is exported as the metric `plugin_events_total`."""
-        return Counter(self._slot.lookup_or_add(name, slots.COUNTER), 1)
+    def drop_reason(self, name: str) -> int:
+        """The verdict that drops a packet and counts it under `name`. Call it in `setup`.
+
+            self.acl = worker.drop_reason("acl")   # and in process: packet.verdict = self.acl
+
+        The verdict is an integer, 128 to 159, and is used like DROP: a compiled function and a
+        function in C return it. The packet is counted in the metric `port_dropped_packets_total`
+        with the label reason="acl". A worker has at most 32 reasons. A reason may have the name of
+        a counter, but not of one of ringline's own drop reasons, such as `missed`.
+        """
+        return self._reasons.verdict(name)
+
+    if TYPE_CHECKING:
+
+        @overload
+        def counter(self, name: str) -> Counter: ...
+        @overload
+        def counter(self, name: str, *, label: str, values: Sequence[str]) -> Counters: ...
+        def counter(
+            self, name: str, *, label: str | None = None, values: Sequence[str] = ()
+        ) -> Counter | Counters: ...
+
+    else:
+
+        def counter(self, name, *, label=None, values=()):
+            """The counter `name`. It is exported as the metric `plugin_events_total`.
+
+                refused = worker.counter("refused")
+                seen = worker.counter("seen", label="protocol", values=("tcp", "udp", "other"))
+                seen["tcp"].add()
+
+            With a label it is one counter for each of 1 to 64 `values`, strings of at most 48
+            bytes of UTF-8. `seen.array` has them in this order, for compiled functions.
+            """
+            if label is None and not values:
+                return Counter(self._slot.lookup_or_add(name, slots.COUNTER), 1)
+            return self._labelled(name, label, values)
+
+    def _labelled(self, name: str, label: str | None, values: Sequence[str]) -> Counters:
+        """The counter `name` with a label."""
+        there = self._counters.get(name)
+        if there is not None and there.values == tuple(values):
+            return there
+        if label is None or not slots.is_name(label):
+            raise PluginError(
+                f"counter {name!r}: the name of its label must be an identifier, not {label!r}"
+            )
+        if isinstance(values, str) or not 1 <= len(values) <= tables.VALUES_MAX:
+            raise PluginError(
+                f"counter {name!r}: the values of its label must be a list of 1 to "
+                f"{tables.VALUES_MAX} strings"
+            )
+        for value in values:
+            if not tables.is_value(value):
+                raise PluginError(
+                    f"counter {name!r}: a value of its label must be a string of 1 to "
+                    f"{tables.VALUE_BYTES} printable bytes of UTF-8, not {value!r}"
+                )
+        if len(set(values)) < len(values) or there is not None:
+            why = "has a value twice" if there is None else "already has other values"
+            raise PluginError(f"counter {name!r} {why}: {', '.join(values)}")
+        words = tables.COUNTERS_WORDS
+        address = self._slot.lookup_or_add(
+            name, slots.COUNTERS, label, words, 8 * words * len(values)
+        )
+        # Also when the entry is not new: an earlier life may have ended before this.
+        ffi.memmove(
+            ffi.cast("char *", address + 8 * len(values)),
+            b"".join(map(tables.pack_value, values)),
+            tables.VALUE_BYTES * len(values),
+        )
+        made = self._counters[name] = Counters(address, values)
+        return made
 
     def gauge(self, name: str) -> Gauge:
         """The gauge `name`. It is exported as the metric `plugin_value`."""
-        return Gauge(self._slot.lookup_or_add(name, slots.GAUGE), 1)
+        return Gauge(self._slot.lookup_or_add(name, slots.GAUGE))
 
     def histogram(self, name: str, buckets: int = 32) -> Histogram:
         """The histogram `name` with 2 to 64 `buckets`; bucket b counts values below 2^b. It is
@@ -308,13 +286,6 @@ class Worker:
         return self._slot.lookup_or_add(name, slots.STATE, "", 1, bytes_)
 
 
-class _Missing(KeyError):
-    """A KeyError whose text is a sentence: KeyError itself would print it in quotes."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
 class _Names(dict):  # type: ignore[type-arg]  # `Any` is not imported at run time
     """A dict by name. The error of a name that is not there says which names there are, and
     `whence` they come."""
@@ -326,7 +297,7 @@ class _Names(dict):  # type: ignore[type-arg]  # `Any` is not imported at run ti
 
     def __missing__(self, name: object) -> Any:
         there = ", ".join(self) or "none"
-        raise _Missing(
+        raise Missing(
             f"there is no {self._kind} {name!r}; the {self._kind}s are: {there} ({self._whence})"
         )
 

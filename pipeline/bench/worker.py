@@ -75,6 +75,8 @@ def worker(
                     "generation": 1,
                     "plugin": plugin,
                     "options": {},
+                    "places": {},
+                    "reasons": [],
                     "ports": ["bench"],
                     "folder": None,
                     "state_bytes": state_bytes,

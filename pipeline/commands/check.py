@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,8 @@ from ringline.pipeline.ports.create import create_port
 from ringline.pipeline.ports.pci import PciDevice, sysfs_root
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks
 from ringline.workers.trials import checking
+
+PLACE = re.compile(r" in line \d+\)$")  # a mistake in an option ends with its own place
 
 
 def check(what: str, given: Arguments = NO_ARGUMENTS) -> str:
@@ -91,13 +94,14 @@ def plugin_problems(found: schema.Examined, warnings: list[str]) -> list[str]:
         where = f" ({place} in line {found.lines[place]})" if place else ""
         slow: list[str] = []
         problems += [
-            f"worker {queue}: {problem}{where}"
+            f"worker {queue}: {problem}{'' if PLACE.search(problem) else where}"
             for problem in checking.check(
                 worker.plugin,
                 None if any(bad.startswith(wrong) for bad in found.paths) else options,
                 ports,
                 queue=queue,
                 folder=config.folder,
+                places=worker.option_places,
                 state_bytes=worker.state_bytes,
                 debug=worker.debug,
                 limit=worker.silence,

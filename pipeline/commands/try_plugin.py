@@ -167,7 +167,7 @@ def _lines(
         checks = ", bounds checks included" if asked.checked and done.tier == "compiled" else ""
         yield f"  time in the plugin: {each:.1f} ns a packet{checks}"
     written = f", written to {asked.out}" if asked.out else ""
-    yield f"  forwarded {done.forwarded:,}{written}, dropped {count['dropped']:,}"
+    yield f"  forwarded {done.forwarded:,}{written}, dropped {count['dropped']:,}{_reasons(done)}"
     if count["created"]:
         yield f"  created {done.created:,}"
     if len(done.per_port) > 1:
@@ -189,10 +189,19 @@ def _lines(
         yield f"  remark: {remark}"
 
 
+def _reasons(done: trial.Summary) -> str:
+    """How many of the dropped packets have which of the plugin's drop reasons, in brackets."""
+    told = [f"{name} {number:,}" for name, number in done.drops.items() if number]
+    return f" ({', '.join(told)})" if told else ""
+
+
 def _named(name: str, value: Any, headings: Sequence[str] | None) -> list[str]:
     """A counter or histogram as one line; a table as its headings and its first rows."""
     if headings is not None:
         return [f"  {name}:", *_table(headings, value or [])]
+    if isinstance(value, dict):
+        counted = [f"{of} {number:,}" for of, number in value.items()]
+        return [f"  {name}: {', '.join(counted)}"]
     if not isinstance(value, list | tuple):
         return [f"  {name}: {value:,}"]
     return [f"  {name}: sum {value[0]:,}; {_buckets(value[1])}"]

@@ -107,6 +107,7 @@ class WorkerConfig:
 
     plugin: str = "ringline.workers.plugins.forward:forward"
     options: dict[str, Any] = field(default_factory=dict)
+    option_places: dict[str, str] = field(default_factory=dict, compare=False)  # for messages
     cpu: int | None = None
     state_bytes: int = 4 << 20  # for the named state, counters and tables of the plugin
     blanks: int = 0  # blank buffers for a plugin that creates packets

@@ -27,7 +27,7 @@ from ringline.pipeline.configuration.forms import (
 from ringline.pipeline.configuration.levels import PORT, SPECIMEN, advice
 from ringline.pipeline.configuration.lines import lines_of, with_line
 from ringline.pipeline.configuration.machine_checks import problems_here
-from ringline.pipeline.configuration.toml import Table, read_file, shown
+from ringline.pipeline.configuration.toml import Table, joined, read_file, shown
 from ringline.shm.errors import ConfigurationError
 from ringline.workers.captures.headers import ETHERNET_MIN
 
@@ -79,9 +79,24 @@ def examine(path: str | os.PathLike[str]) -> Examined:
     if not problems:
         problems += too_few_buffers(found)
     lines = lines_of(text)
+    found = dataclasses.replace(found, workers=_with_places(found.workers, lines))
     told = [f"{file}: {with_line(problem, lines)}" for problem in problems]
     paths = [problem.partition(": ")[0] for problem in problems]
     return Examined(values, found, told, paths, lines, file)
+
+
+def _with_places(
+    workers: tuple[c.WorkerConfig, ...], lines: dict[str, int]
+) -> tuple[c.WorkerConfig, ...]:
+    """The workers with the place of each option in the file: `worker.options.rules in line 9`."""
+    placed = []
+    for queue, worker in enumerate(workers):
+        own = joined(joined("worker", str(queue)), "options")
+        table = own if own in lines else "worker.options"
+        paths = {name: joined(table, name) for name in worker.options}
+        places = {n: f"{path} in line {lines[path]}" for n, path in paths.items() if path in lines}
+        placed.append(dataclasses.replace(worker, option_places=places))
+    return tuple(placed)
 
 
 def too_few_buffers(found: c.Config) -> list[str]:

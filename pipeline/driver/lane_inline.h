@@ -50,6 +50,25 @@ static inline void rl_sample_done(struct rl_lane *lane, struct rl_lane_slot *slo
     slot->sampled = RL_NO_BUFFER;
 }
 
+/* Whether the verdict drops a packet for a reason that the plugin has named. The names are not
+ * the lane's business: a number without a name is counted like any other. */
+static inline int rl_names_reason(uint8_t verdict)
+{
+    return (uint8_t)(verdict - RL_VERDICT_REASON) < RL_REASONS_MAX;
+}
+
+/* The counters of packets with this verdict, which is no port. */
+static inline struct rl_outcome rl_outcome_of(uint8_t verdict)
+{
+    struct rl_outcome outcome = RL_OUTCOME(drop_plugin, blanks_returned);
+    if (verdict == RL_VERDICT_ERROR)
+        outcome.packet = offsetof(struct rl_queue_counters, drop_plugin_error);
+    else if (verdict != RL_VERDICT_DROP)
+        outcome.packet = offsetof(struct rl_queue_counters, drop_named) +
+                         (verdict - RL_VERDICT_REASON) * (uint32_t)sizeof(uint64_t);
+    return outcome;
+}
+
 /* Refuses one reference, and counts why. If its buffer is the worker's, the packet is dropped;
  * otherwise the buffer stays where it is. `cold` keeps this code out of the packet path. */
 static inline __attribute__((cold)) void rl_refuse(struct rl_lane *lane, struct rl_lane_slot *slot,
@@ -96,7 +115,8 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
         int forward = verdict < lane->port_count;
         uint32_t output = forward ? verdict : NO_OUTPUT;
         uint32_t run = 0;
-        if (forward || verdict == RL_VERDICT_DROP || verdict == RL_VERDICT_ERROR) {
+        if (forward || verdict == RL_VERDICT_DROP || verdict == RL_VERDICT_ERROR ||
+            rl_names_reason(verdict)) {
             while (taken + run < n) {
                 const struct rl_reference *ref = &refs[taken + run];
                 if (ref->port != verdict || ref->buffer >= memory->buffers)
@@ -116,12 +136,7 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
             continue;
         }
         if (!forward) {
-            if (verdict == RL_VERDICT_DROP)
-                rl_release(memory, buffers, run, RL_OUTCOME(drop_plugin, blanks_returned),
-                           &count->returned);
-            else
-                rl_release(memory, buffers, run, RL_OUTCOME(drop_plugin_error, blanks_returned),
-                           &count->returned);
+            rl_release(memory, buffers, run, rl_outcome_of(verdict), &count->returned);
         } else if (!lane->ports[verdict]->ready) {
             rl_release(memory, buffers, run, RL_OUTCOME(drop_tx_down, blanks_lost),
                        &count->returned);

@@ -39,7 +39,9 @@ from ringline.pipeline.supervisor.worker_states import (
     WorkerEvent,
     WorkerState,
 )
+from ringline.pipeline.telemetry import observe
 from ringline.pipeline.telemetry.observe import WorkerSource
+from ringline.pipeline.telemetry.plugin_log import PluginLog
 from ringline.pipeline.telemetry.untrusted import plain, words
 from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks, PluginError, RinglineError, reason_of
@@ -105,6 +107,7 @@ class WorkerMonitor(Monitor):
         self._death = Death()
         self._was_ready = False  # the present process, or the last one
         self._error_announced_at = 0.0
+        self._log = PluginLog(self.name, source.plugin, context.announce)
         self._ring_faults = 0  # the driver's count when it took the current rings
         self._settling = False  # the driver has not taken the current rings yet
 
@@ -164,6 +167,7 @@ class WorkerMonitor(Monitor):
             self.step(WorkerEvent.PREPARED)
         elif event == "ready":
             self._was_ready = True
+            self._source.note_version(message.get("version"))
             self._guard.note()
             self._heartbeat = Heartbeat(checked_at=time.monotonic())
             self._served = self._count_served()
@@ -176,10 +180,13 @@ class WorkerMonitor(Monitor):
             self.step(WorkerEvent.FAILED)
         elif event == "report":
             self._note_report(message.get("plugin"))
+        elif event == "log":
+            self._log.note(message, time.monotonic())
 
     def on_exit(self, reason: str) -> None:
         """Note the exit and ask the table."""
         self._death.reason = reason
+        self._log.end()
         self._mend_slot()
         self.step(WorkerEvent.EXITED)
 
@@ -244,6 +251,8 @@ class WorkerMonitor(Monitor):
             "generation": self.state.generation,
             "plugin": config.plugin,
             "options": config.options,
+            "places": config.option_places,
+            "reasons": observe.note_reasons(self._source),
             "ports": [port.name for port in self.context.config.ports],
             "folder": self.context.config.folder,
             "state_bytes": config.state_bytes,

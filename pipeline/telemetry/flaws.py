@@ -1,4 +1,4 @@
-"""What went wrong in a run that has ended, from its last Snapshot.
+"""What is wrong with a run, from a Snapshot: now (`health`), or after its end (`flaws`).
 
 "All well" has one meaning for the summary, the report and `--strict`: there is no flaw. A packet
 that the plugin drops by its verdict is no flaw.
@@ -11,13 +11,25 @@ from collections import Counter
 from ringline.pipeline.telemetry.snapshot import Snapshot
 
 ALL_WELL = "all well"
+STARTING, RUNNING = ("starting", "opening", "beginning"), "running"  # (supervisor/run_states.py)
 GIVEN_UP = "given up"  # the state of a worker (supervisor/worker_states.py)
-BY_VERDICT = "plugin"  # the drop reason for the plugin's own verdict
 
 
 def given_up(snapshot: Snapshot) -> list[int]:
     """The queues that were given up."""
     return [worker.queue for worker in snapshot.workers if worker.state == GIVEN_UP]
+
+
+def health(snapshot: Snapshot) -> str | None:
+    """Why not all queues are served now, as a few words; None if they are."""
+    if snapshot.state in STARTING:
+        return "starting"
+    if snapshot.state != RUNNING:
+        return f"stopping ({snapshot.state})"
+    if queues := given_up(snapshot):
+        return f"given up: queue {', '.join(map(str, queues))}"
+    waiting = [f"{worker.queue} ({worker.state})" for worker in snapshot.workers if not worker.up]
+    return f"not served: queue {', '.join(waiting)}" if waiting else None
 
 
 def flaws(snapshot: Snapshot) -> list[str]:
@@ -31,7 +43,7 @@ def flaws(snapshot: Snapshot) -> list[str]:
     for worker in snapshot.workers:
         errors.update(worker.errors)
     found += [_count(number, f"{kind} error") for kind, number in errors.items() if number]
-    if lost := sum(number for reason, number in snapshot.drops.items() if reason != BY_VERDICT):
+    if lost := snapshot.lost:
         found.append(f"{_count(lost, 'packet')} lost")
     if faults := sum(len(port.faults) for port in snapshot.ports):
         found.append(_count(faults, "fault"))

@@ -1,4 +1,7 @@
-"""The HTTP endpoint that Prometheus scrapes.
+"""The HTTP endpoint that Prometheus scrapes, and that load balancers and service managers ask.
+
+`/metrics` has the metrics. `/healthz` has the status 200 and "ok" while all queues are served, else
+503 and the reason.
 
 `listen` runs before anything is started, so that an address in use is refused early.
 prometheus_client takes 40 ms to import, and is imported by the first scrape.
@@ -12,12 +15,16 @@ import traceback
 from collections.abc import Callable
 
 from ringline.pipeline.configuration.config import MetricsConfig
+from ringline.pipeline.telemetry.flaws import health
 from ringline.pipeline.telemetry.server import REQUEST_BYTES, Server
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm.errors import EnvironmentLacks, reason_of
 from ringline.shm.version import version
 
-_INDEX = "ringline {version}: instance {name}\nMetrics for Prometheus are at /metrics\n"
+_INDEX = (
+    "ringline {version}: instance {name}\n"
+    "Metrics for Prometheus are at /metrics; /healthz tells whether all queues are served\n"
+)
 _REMEDIES = {
     errno.EADDRNOTAVAIL: "; name an address of this machine, or 0.0.0.0 for all of them",
     errno.EACCES: "; only root may use ports below 1024",
@@ -29,6 +36,7 @@ _REASONS = {
     405: "Method Not Allowed",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
+    503: "Service Unavailable",
 }
 
 
@@ -104,6 +112,9 @@ class MetricsServer(Server):
         try:
             if path == "/metrics":
                 return self._metrics(accept)
+            if path == "/healthz":
+                wrong = health(self._take())
+                return _answer(200, "ok\n") if wrong is None else _answer(503, f"{wrong}\n")
             if path == "/":
                 return _answer(200, _INDEX.format(version=version(), name=self._take().name))
         except Exception as error:
@@ -112,7 +123,7 @@ class MetricsServer(Server):
                 self.on_failure(error)
             trace = traceback.format_exc(limit=-1).strip()
             return _answer(500, f"this is a bug in ringline: {trace}\n")
-        return _answer(404, "there is only /metrics here\n")
+        return _answer(404, "there are only /metrics and /healthz here\n")
 
     def _metrics(self, accept: str) -> bytes:
         from prometheus_client import CollectorRegistry

@@ -9,33 +9,36 @@ checks the directory of a slot, and the words copied from one slot are bounded. 
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from ringline.pipeline.configuration.config import RING_CAPACITY, Config
+from ringline.pipeline.telemetry.plugin_values import PluginValues
 from ringline.pipeline.telemetry.snapshot import (
+    BY_VERDICT,
     Holder,
     LaneSnapshot,
-    PluginHistogram,
-    PluginMetric,
-    PluginTable,
     PortSnapshot,
+    ProcessSnapshot,
     Snapshot,
     WorkerSnapshot,
 )
 from ringline.shm import counters, slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.clock import ticks, ticks_per_second
+from ringline.shm.drop_reasons import BUILT_IN
 from ringline.shm.messages import PortReport
 from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment
-from ringline.shm.slots import SlotEntry, WorkerSlot
+from ringline.shm.slots import WorkerSlot
+from ringline.shm.text import printable
+from ringline.shm.usage import usage_of
 from ringline.shm.version import version
-from ringline.workers import tables
 
-# A cap on what a snapshot copies, in words of 8 bytes, as are those of workers/tables.py.
-HISTOGRAM_WORDS = 1 + 64  # of one histogram: its sum and the most buckets there are
+VERSION_MAX = 50  # characters of the version of a plugin
 # The driver writes the balance four times a second, in less than a microsecond, but the
 # kernel may preempt it while it writes.
 BALANCE_TRIES = 10
@@ -54,6 +57,8 @@ class PortSource:
     statistics: dict[str, int] = field(default_factory=dict)
     wire: dict[str, int] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
+    descriptors: tuple[int, int] = (0, 0)  # on the RX and on the TX ring of each queue
+    queue_pairs: int = 0
 
     def update(self, port: PortReport) -> None:
         """Take over what the driver reports of the port."""
@@ -76,6 +81,13 @@ class WorkerSource:
     pid: int | None = None
     generation: int = 0
     restarts: int = 0
+    version: str = ""  # of the plugin, as the worker told it
+    reasons: dict[int, str] = field(default_factory=dict)  # names of drop reasons (note_reasons)
+
+    def note_version(self, told: object) -> None:
+        """Take over the plugin's version as the worker told it; None: it comes with ringline."""
+        told = version() if told is None else told
+        self.version = printable(told[:VERSION_MAX]) if isinstance(told, str) else ""
 
 
 @dataclass
@@ -102,7 +114,15 @@ class Sources:
         return cls(
             name=config.name,
             lane=lane,
-            ports=[PortSource(port.name, port.device) for port in config.ports],
+            ports=[
+                PortSource(
+                    port.name,
+                    port.device,
+                    descriptors=(port.rx_descriptors, port.tx_descriptors),
+                    queue_pairs=port.queues,
+                )
+                for port in config.ports
+            ],
             workers=[
                 WorkerSource(queue, config.worker(queue).plugin, slot)
                 for queue, slot in enumerate(worker_slots)
@@ -114,6 +134,9 @@ def take(sources: Sources) -> Snapshot:
     """A snapshot of the instance now."""
     clock = _Clock()
     books = sources.lane.at("struct rl_lane_segment *")
+    queues = _read_queues(sources, books)
+    for worker in sources.workers:  # after the counters: what is counted has a name by then
+        note_reasons(worker)
     balance = sources.balance = _balance(books, sources.balance)
     return Snapshot(
         name=sources.name,
@@ -126,7 +149,7 @@ def take(sources: Sources) -> Snapshot:
         driver_pid=sources.driver_pid,
         metrics_url=sources.metrics_url,
         ports=tuple(
-            _port(index, source, len(sources.workers), books)
+            _port(source, queues[index], sources.workers)
             for index, source in enumerate(sources.ports)
         ),
         workers=tuple(_worker(source, books, clock) for source in sources.workers),
@@ -136,7 +159,18 @@ def take(sources: Sources) -> Snapshot:
             port.name: balance["in_flight"][index] for index, port in enumerate(sources.ports)
         },
         balance=_equations(sources, balance),
+        processes=tuple(_processes(sources)),
     )
+
+
+def _processes(sources: Sources) -> Iterator[ProcessSnapshot]:
+    """What each process uses; a process that has just ended is left out."""
+    pids = [("supervisor", "", os.getpid()), ("driver", "", sources.driver_pid)]
+    pids += [("worker", str(worker.queue), worker.pid) for worker in sources.workers]
+    for name, worker, pid in pids:
+        used = None if pid is None else usage_of(pid)
+        if used is not None:
+            yield ProcessSnapshot(name, worker, *used)
 
 
 class _Clock:
@@ -161,18 +195,64 @@ class _Clock:
         }
 
 
-def _port(index: int, source: PortSource, queues: int, books: Any) -> PortSnapshot:
-    first = index * lib.RL_QUEUES_MAX
+def note_reasons(worker: WorkerSource) -> list[str]:
+    """Take over the drop reasons that the plugin has named; the names by number, "" without one.
+
+    The first name of a number stays for the whole run, since packets were counted by it. A worker
+    can write any entry: impossible numbers and names are left out.
+    """
+    for entry in worker.slot.entries():
+        number, taken = entry.columns - 1, worker.reasons
+        if entry.kind != slots.REASON or number in taken or not 0 <= number < lib.RL_REASONS_MAX:
+            continue
+        if entry.name not in BUILT_IN and entry.name not in taken.values():
+            taken[number] = entry.name
+    return [worker.reasons.get(number, "") for number in range(max(worker.reasons, default=-1) + 1)]
+
+
+def _read_queues(sources: Sources, books: Any) -> list[list[dict[str, Any]]]:
+    """The counters of every queue, by port."""
+    workers = range(len(sources.workers))
+    return [
+        [counters.read(books.queues[port * lib.RL_QUEUES_MAX + queue]) for queue in workers]
+        for port in range(len(sources.ports))
+    ]
+
+
+def _name_drops(queue: dict[str, Any], reasons: dict[int, str]) -> dict[str, int]:
+    """The counters of a queue with a counter `drop_<name>` for each named drop reason.
+
+    A number without a name counts as a drop by verdict: the loop of a worker lets none pass, so
+    the worker is hostile, but the packets are dropped and the books must agree.
+    """
+    named = queue.pop("drop_named")
+    for number, count in enumerate(named):
+        if number in reasons:
+            queue[f"drop_{reasons[number]}"] = count
+        else:
+            queue[f"drop_{BY_VERDICT}"] += count
+    return queue
+
+
+def _port(
+    source: PortSource, queues: list[dict[str, Any]], workers: list[WorkerSource]
+) -> PortSnapshot:
     return PortSnapshot(
         name=source.name,
         device=source.device,
-        queues=tuple(counters.read(books.queues[first + queue]) for queue in range(queues)),
+        queues=tuple(
+            _name_drops(queue, worker.reasons)
+            for queue, worker in zip(queues, workers, strict=True)
+        ),
         mac=source.mac,
         link_up=source.link_up,
         link_mbps=source.link_mbps,
         card=dict(source.statistics),
         wire=dict(source.wire),
         faults=source.faults,
+        descriptors=source.descriptors,
+        queue_pairs=source.queue_pairs,
+        reasons=tuple(dict.fromkeys(name for of in workers for name in of.reasons.values())),
     )
 
 
@@ -183,10 +263,11 @@ def _worker(source: WorkerSource, books: Any, clock: _Clock) -> WorkerSnapshot:
     latency = slot.pop("latency")
     refusals = slot.pop("refusals")
     rings = source.rings
-    named = _PluginValues(source.slot)
+    named = PluginValues(source.slot)
     return WorkerSnapshot(
         queue=source.queue,
         plugin=source.plugin,
+        version=source.version,
         state=source.state,
         up=source.up,
         pid=source.pid,
@@ -202,61 +283,13 @@ def _worker(source: WorkerSource, books: Any, clock: _Clock) -> WorkerSnapshot:
         metrics=tuple(named.metrics),
         histograms=tuple(named.histograms),
         tables=tuple(named.tables),
+        reasons=tuple(source.reasons.values()),
     )
 
 
 def _occupancy(ring: Any) -> int:
     waiting: int = (ring.producer - ring.consumer) & 0xFFFFFFFF
     return min(waiting, RING_CAPACITY)
-
-
-class _PluginValues:
-    """The metrics, histograms and tables that a plugin named in its slot.
-
-    Each entry is read once; an entry that is not valid is left out.
-    """
-
-    def __init__(self, slot: WorkerSlot) -> None:
-        self.metrics: list[PluginMetric] = []
-        self.histograms: list[PluginHistogram] = []
-        self.tables: list[PluginTable] = []
-        left = tables.SLOT_WORDS
-        for entry in slot.entries():
-            if entry.kind == slots.STATE or entry.bytes < 8:
-                continue
-            words = _words(slot, entry, min(left, tables.TABLE_WORDS))
-            left -= len(words)
-            if entry.kind == slots.HISTOGRAM:
-                self._histogram(entry, words)
-            elif entry.kind == slots.TABLE:
-                self._table(entry, words)
-            else:
-                self.metrics.append(PluginMetric(entry.name, slots.KINDS[entry.kind], words[0]))
-
-    def _histogram(self, entry: SlotEntry, words: list[int]) -> None:
-        total, buckets = tables.read_histogram(words[:HISTOGRAM_WORDS])
-        if len(buckets) > 1:
-            self.histograms.append(PluginHistogram(entry.name, total, tuple(buckets)))
-
-    def _table(self, entry: SlotEntry, words: list[int]) -> None:
-        rows = tables.read_table(entry.type, entry.columns, words)
-        label, *columns = entry.type.split() or [""]
-        # A table that the worker is writing now is left out of this snapshot.
-        if rows and len(set(columns)) == len(columns):
-            named = tuple((name, tuple(values)) for name, values in rows)
-            self.tables.append(PluginTable(entry.name, label, tuple(columns), named))
-
-
-def _words(slot: WorkerSlot, entry: SlotEntry, most: int) -> list[int]:
-    """At most `most` words from the start of an entry; of a table only whole rows."""
-    if entry.kind != slots.TABLE:
-        most = max(most, HISTOGRAM_WORDS)
-    words = min(entry.bytes // 8, most)
-    if entry.kind == slots.TABLE:
-        words -= words % entry.columns
-    return slot.values(
-        SlotEntry(entry.name, entry.kind, entry.type, entry.columns, entry.offset, words * 8)
-    )
 
 
 def _lane(books: Any, clock: _Clock) -> LaneSnapshot:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import select
@@ -191,7 +192,9 @@ def _worker(worker: WorkerSnapshot) -> dict[str, Any]:
             name: latency_quantile(worker.latency, quantile)
             for name, quantile in (("median", 0.5), ("p99", 0.99))
         },
-        "metrics": {metric.name: metric.value for metric in worker.metrics},
+        "metrics": _metrics(worker),
+        "drop_reasons": list(worker.reasons),
+        "version": worker.version,
         "histograms": {
             histogram.name: {"sum": histogram.total, "buckets": list(histogram.buckets)}
             for histogram in worker.histograms
@@ -204,6 +207,19 @@ def _worker(worker: WorkerSnapshot) -> dict[str, Any]:
             for table in worker.tables
         },
     }
+
+
+def _metrics(worker: WorkerSnapshot) -> dict[str, Any]:
+    """The counters and gauges by name; of a counter with a label, the counts by its values."""
+    values: dict[str, Any] = {}
+    for metric in worker.metrics:
+        if metric.label:
+            values.setdefault(metric.name, {})[metric.of] = metric.value
+        else:
+            # JSON has neither "not a number" nor infinity.
+            finite = math.isfinite(metric.value)
+            values[metric.name] = metric.value if finite else str(metric.value)
+    return values
 
 
 def latency_quantile(buckets: tuple[int, ...], quantile: float) -> float | None:

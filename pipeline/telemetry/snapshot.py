@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 
 # Drop reason -> statistic of the card, for packets that the card itself dropped.
 # Packets dropped for want of a descriptor (NO_DESCRIPTOR) are counted per queue.
-CARD_DROPS = {
+CARD_DROPS = {  # the names are also in shm/drop_reasons.py
     "missed": "rx_missed",
     "oversize": "rx_oversize",
     "runt": "rx_undersize",
     "crc": "rx_crc_errors",
 }
 NO_DESCRIPTOR = "no_descriptor"
+BY_VERDICT = "plugin"  # the reason of packets that the plugin dropped without a name of its own
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,13 @@ class PortSnapshot:
     card: dict[str, int] = field(default_factory=dict)  # Port.statistics
     wire: dict[str, int] = field(default_factory=dict)  # Port.wire_statistics
     faults: tuple[str, ...] = ()  # of a simulated card: driver mistakes, a failed recording
+    reasons: tuple[str, ...] = ()  # drop reasons that plugins named; each has a counter drop_<name>
+    descriptors: tuple[int, int] = (0, 0)  # on the RX and on the TX ring of each queue
+    queue_pairs: int = 0  # of this port; the instance may have more workers
 
     def total(self, counter: str) -> int:
-        """The sum of one counter over all queues."""
-        return sum(queue[counter] for queue in self.queues)
+        """The sum of one counter over all queues; one without it counts nothing."""
+        return sum(queue.get(counter, 0) for queue in self.queues)
 
     @property
     def card_drops(self) -> dict[str, int]:
@@ -60,18 +64,27 @@ class PortSnapshot:
         """Packets that were received and then dropped, by reason."""
         return {
             name.removeprefix("drop_"): self.total(name)
-            for name in (self.queues[0] if self.queues else ())
+            for name in dict.fromkeys(name for queue in self.queues for name in queue)
             if name.startswith("drop_")
         }
+
+    def dropped_by(self, reason: str) -> str:
+        """Who dropped the packets of a reason: `plugin` by its verdict, `ringline` or `card`."""
+        if reason == BY_VERDICT or reason in self.reasons:
+            return "plugin"
+        return "card" if reason == NO_DESCRIPTOR or reason in CARD_DROPS else "ringline"
 
 
 @dataclass(frozen=True)
 class PluginMetric:
-    """A counter or gauge of a plugin."""
+    """A counter or gauge of a plugin. A counter with a label is one for each value of it; `of` is
+    the value."""
 
     name: str
     kind: str  # counter | gauge
-    value: int
+    value: float
+    label: str = ""
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,8 @@ class WorkerSnapshot:
     histograms: tuple[PluginHistogram, ...] = ()
     tables: tuple[PluginTable, ...] = ()
     refusals: dict[str, int] = field(default_factory=dict)  # struct rl_refusals: bad references
+    reasons: tuple[str, ...] = ()  # drop reasons that the plugin named
+    version: str = ""  # of the plugin; empty if it has none
 
     @property
     def errors(self) -> dict[str, int]:
@@ -158,6 +173,16 @@ class Holder:
 
 
 @dataclass(frozen=True)
+class ProcessSnapshot:
+    """What a process uses: `process` is supervisor, driver, or worker (`worker`)."""
+
+    process: str
+    worker: str
+    cpu_seconds: float  # user and system
+    memory_bytes: int  # in RAM, with what it shares with others
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The state of an instance at one moment.
 
@@ -180,6 +205,7 @@ class Snapshot:
     buffers: tuple[Holder, ...]
     in_flight: dict[str, int]  # packets by the port that received them
     balance: dict[str, int]  # residual by equation of the books; 0 when it holds
+    processes: tuple[ProcessSnapshot, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -199,6 +225,16 @@ class Snapshot:
             total.update(port.card_drops)
             total.update(port.drops)
         return dict(total)
+
+    @property
+    def lost(self) -> int:
+        """Packets of all ports that were lost otherwise than by a verdict of the plugin."""
+        return sum(
+            number
+            for port in self.ports
+            for reason, number in (port.card_drops | port.drops).items()
+            if port.dropped_by(reason) != "plugin"
+        )
 
     def holders(self) -> dict[str, int]:
         """Buffers by holder; keys are `free`, `card_rx.wan`, `worker.0` and so on."""

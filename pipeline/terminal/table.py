@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ringline.pipeline.telemetry.flaws import ALL_WELL, BY_VERDICT, GIVEN_UP, flaws
+from ringline.pipeline.telemetry.flaws import ALL_WELL, GIVEN_UP, flaws
 from ringline.pipeline.telemetry.report import latency_quantile
 from ringline.pipeline.telemetry.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
 from ringline.shm.errors import RinglineError
@@ -245,7 +245,8 @@ def _plugin_counters(snapshot: Snapshot) -> list[str]:
         counted = plugins.setdefault(worker.plugin, Counter())
         for metric in worker.metrics:
             if metric.kind == "counter":
-                counted[metric.name] += metric.value
+                name = f"{metric.name} {metric.of}" if metric.label else metric.name
+                counted[name] += int(metric.value)
     lines = []
     for plugin, counted in plugins.items():
         items = [f"{name} {number:,}" for name, number in counted.items()]
@@ -369,7 +370,7 @@ def _drops(rates: Rates) -> Iterator[str]:
     several = len(rates.now.ports) > 1
     for own, (index, port) in itertools.product((False, True), enumerate(rates.now.ports)):
         for reason, lost in (port.card_drops | port.drops).items():
-            if lost and (reason == BY_VERDICT) == own:
+            if lost and (port.dropped_by(reason) == "plugin") == own:
                 rate = rates.drops(port, index, reason)
                 where = f"{port.name} " if several else ""
                 per_second = f" ({rate:,.0f}/s)" if rate else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,10 @@ from typing import Any
 
 import pytest
 
-CONFIG = Path(__file__).parents[2] / "deploy" / "prometheus.yml"
+DEPLOY = Path(__file__).parents[2] / "deploy"
+CONFIG = DEPLOY / "prometheus.yml"
+ALERTS = DEPLOY / "ringline-alerts.yml"
+CASES = Path(__file__).parent / "alerts_test.yml"
 TARGET = "127.0.0.1:9464"
 TIMEOUT = 60.0  # seconds
 
@@ -82,6 +86,7 @@ def run(tmp_path: Path, instance: Callable[[], str]) -> Iterator[str]:
 def prometheus(tmp_path: Path, run: str) -> Iterator[str]:
     """A Prometheus with the shipped configuration that scrapes `run`; yields its address."""
     config = tmp_path / "prometheus.yml"
+    shutil.copy(ALERTS, tmp_path)
     text = CONFIG.read_text()
     assert text.count(TARGET) == 1
     # Scrape twice a second, so that the test need not wait five seconds.
@@ -127,6 +132,29 @@ def test_promtool_accepts_the_configuration() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_each_alert_fires_when_it_should(tmp_path: Path) -> None:
+    cases = tmp_path / "cases.yml"
+    cases.write_text(CASES.read_text().replace("RULES", str(ALERTS)))
+    names = re.findall(r"alert: (\w+)", ALERTS.read_text())
+    assert set(re.findall(r"alertname: (\w+)", CASES.read_text())) == set(names)
+    for command in (["check", "rules", str(ALERTS)], ["test", "rules", str(cases)]):
+        result = subprocess.run(
+            [tool("promtool"), *command],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_the_alerts_use_metrics_that_a_run_has(run: str) -> None:
+    used = set(re.findall(r"\bringline_\w+", ALERTS.read_text()))
+    there = set(re.findall(r"^(ringline_\w+)\{?", fetch(f"http://{run}/metrics"), re.MULTILINE))
+    assert used - there == set()
+
+
 @pytest.mark.slow
 def test_promtool_accepts_the_metrics(run: str) -> None:
     result = subprocess.run(
@@ -151,6 +179,6 @@ def test_a_prometheus_scrapes_a_run_and_answers(prometheus: str) -> None:
     wait_until(lambda: query(prometheus, rate), "rate of packets")
     received = query(prometheus, "ringline_port_received_packets_total")
     assert {point["metric"]["port"] for point in received} == {"wan"}
-    assert sorted(point["metric"]["queue"] for point in received) == ["0", "1"]
+    assert sorted(point["metric"]["worker"] for point in received) == ["0", "1"]
     workers = query(prometheus, "ringline_worker_up == 1")
     assert sorted(point["metric"]["worker"] for point in workers) == ["0", "1"]

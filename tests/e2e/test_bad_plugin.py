@@ -315,8 +315,9 @@ def test_options_are_checked(operator: Operator) -> None:
     path = configured(operator, "forward", "options = { mapp = 3 }")
     operator.write(path.read_text().replace("./plugins.py:forward", "forward"))
     told = 'plugin forward: option "mapp" is not an option of this plugin; did you mean "map"?'
-    assert operator.refused(2, "run", path) == told
-    assert operator.refused(2, "check", path) == f"{path}: worker 0: {told}"
+    where = " (worker.options.mapp in line 9)"
+    assert operator.refused(2, "run", path) == told + where
+    assert operator.refused(2, "check", path) == f"{path}: worker 0: {told}{where}"
     assert operator.refused(2, "try", "forward", MIXED, "-o", "mapp=3") == told
 
 

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from select import select
 
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+
 from ringline.pipeline.configuration.config import Config, MetricsConfig, PortConfig, WorkerConfig
 from ringline.pipeline.supervisor.instance import Instance
+from ringline.pipeline.telemetry.metrics import RinglineCollector
 from ringline.pipeline.telemetry.observe import Sources, take
 from ringline.pipeline.telemetry.server import Server
 from ringline.pipeline.telemetry.snapshot import Snapshot
@@ -42,7 +46,10 @@ class Idle:
             for queue in range(len(self.sources.workers)):
                 block = self.books.queues[port * 16 + queue]
                 for name in counters.field_names("struct rl_queue_counters"):
-                    setattr(block, name, value * scale)
+                    if name == "drop_named":
+                        block.drop_named[0], block.drop_named[3] = value * scale, 7 * scale
+                    else:
+                        setattr(block, name, value * scale)
                     value += 1
                 source.statistics[f"rx_queue{queue}_dropped"] = value * scale
             for statistic in ("rx_missed", "rx_oversize", "rx_undersize", "rx_crc_errors"):
@@ -58,6 +65,13 @@ class Idle:
                 if name != "heartbeat":
                     setattr(slot.counters, name, value * scale)
                     value += 1
+
+
+def exposition(idle: Idle) -> str:
+    """All metrics as Prometheus reads them."""
+    registry = CollectorRegistry()
+    registry.register(RinglineCollector(idle.take))
+    return generate_latest(registry).decode()
 
 
 @contextmanager

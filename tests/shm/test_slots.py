@@ -189,7 +189,7 @@ def test_a_gap_in_the_directory_does_not_make_entries_overlap(slot: WorkerSlot) 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("kind", 6),
+        ("kind", 8),
         ("kind", 2**32 - 1),
         ("offset", 0),
         ("offset", AREA - 8),

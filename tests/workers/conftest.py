@@ -118,6 +118,8 @@ class WorkerHarness:
             "generation": self.generation,
             "plugin": plugin,
             "options": {},
+            "places": {},
+            "reasons": [],
             "ports": list(ports),
             "folder": None,
             "state_bytes": self.state_bytes,

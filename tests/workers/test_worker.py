@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,13 +133,59 @@ def test_a_write_that_fails_leaves_the_last_good_table(value: object) -> None:
     assert named_values(slot)["top"] == [("a", [1]), ("b", [2**64 - 1])]
 
 
-def test_a_gauge_is_not_negative() -> None:
+@pytest.mark.parametrize("value", [3, -1, 0.5, 1e300, np.float32(0.25), np.int64(-7)])
+def test_a_gauge_is_any_number(value: float) -> None:
     slot = private_slot(BYTES)  # the memory of the gauge
     gauge = successor(slot).gauge("g")
-    gauge.set(3)
-    with pytest.raises(ValueError, match="must be at least 0, not -1"):
-        gauge.set(-1)
-    assert gauge.value == 3
+    assert gauge.value == 0
+    gauge.set(value)
+    assert gauge.value == value
+    assert named_values(slot)["g"] == value
+    assert isinstance(named_values(slot)["g"], int) == (value in (3, -1, -7))
+    assert gauge.array.dtype == np.float64
+    gauge.array[0] += 1
+    assert gauge.value == value + 1
+
+
+def test_a_gauge_can_be_infinite_or_no_number_but_no_text() -> None:
+    slot = private_slot(BYTES)
+    gauge = successor(slot).gauge("g")
+    for value in (math.inf, -math.inf, math.nan):
+        gauge.set(value)
+        assert str(named_values(slot)["g"]) == str(value)
+    with pytest.raises(TypeError, match="must be real number, not str"):
+        gauge.set("3")  # type: ignore[arg-type]
+
+
+def test_a_counter_with_a_label_is_one_for_each_value() -> None:
+    slot = private_slot(BYTES)
+    for number in (1, 2):
+        worker = successor(slot)
+        seen = worker.counter("seen", label="proto", values=("tcp", "udp", "ü x"))
+        seen["udp"].add(number)
+        seen.array[2] += 10
+        assert worker.counter("seen", label="proto", values=("tcp", "udp", "ü x")) is seen
+    assert named_values(slot)["seen"] == {"tcp": 0, "udp": 3, "ü x": 20}
+    assert (seen.values, list(seen), len(seen)) == (("tcp", "udp", "ü x"), list(seen.values), 3)
+    assert seen.array.dtype == np.uint64
+    assert seen["udp"].value == 3
+    with pytest.raises(KeyError, match="has no value 'icmp'; its values are 'tcp', 'udp'"):
+        seen["icmp"]
+
+
+def test_the_values_of_a_label_survive_a_wild_write() -> None:
+    slot = private_slot(BYTES)
+    seen = successor(slot).counter("seen", label="proto", values=("tcp", "udp"))
+    seen._words[2] = 0x2020  # in the middle of the values
+    assert named_values(slot)["seen"] != {"tcp": 0, "udp": 0}
+    successor(slot).counter("seen", label="proto", values=("tcp", "udp"))
+    assert named_values(slot)["seen"] == {"tcp": 0, "udp": 0}
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=60))
+def test_reading_counters_ends_whatever_is_in_them(words: list[int]) -> None:
+    found = tables.read_counters(words)
+    assert len({value for value, _ in found}) == len(found) <= len(words) // 7
 
 
 @pytest.mark.parametrize(("values", "most"), [(1, 272), (2, 255), (3, 239)])
@@ -175,6 +222,26 @@ def test_reading_a_table_ends_whatever_is_in_it(type_: str, columns: int, words:
     ("ask", "words"),
     [
         (lambda worker: worker.counter("a-b"), "cannot name a counter"),
+        (
+            lambda worker: worker.counter("c", label="a b", values=["x"]),
+            "label must be an iden",
+        ),
+        (lambda worker: worker.counter("c", values=["x"]), "its label must be an identifier"),
+        (lambda worker: worker.counter("c", label="a"), "a list of 1 to 64 strings"),
+        (lambda worker: worker.counter("c", label="a", values="tcp"), "a list of 1 to 64 strings"),
+        (lambda worker: worker.counter("c", label="a", values=["x"] * 65), "a list of 1 to 64"),
+        (lambda worker: worker.counter("c", label="a", values=["x", "x"]), "has a value twice"),
+        (lambda worker: worker.counter("c", label="a", values=["x", 3]), "1 to 48 printable bytes"),
+        (lambda worker: worker.counter("c", label="a", values=["a\n"]), "1 to 48 printable bytes"),
+        (lambda worker: worker.counter("c", label="a", values=["ü" * 25]), "1 to 48 printable"),
+        (
+            lambda worker: [worker.counter("c", label="a", values=[v]) for v in ("x", "y")],
+            "already has other values",
+        ),
+        (
+            lambda worker: (worker.counter("c"), worker.counter("c", label="a", values=["x"])),
+            "needs another name",
+        ),
         (lambda worker: worker.state("s", object), "cannot hold Python objects"),
         (lambda worker: worker.state("s", "u1", BYTES + 1), "left in its slot"),
         (lambda worker: worker.histogram("h", 1), "must have 2 to 64 buckets"),
@@ -212,6 +279,7 @@ def test_kinds_of_entries_are_those_of_the_slot() -> None:
     worker = successor(slot)
     worker.counter("a"), worker.gauge("b"), worker.histogram("c")
     worker.table("d", "l", ["v"], 1), worker.state("e", "u1")
+    worker.drop_reason("f"), worker.counter("g", label="h", values=["i"])
     kinds = [(entry.name, slots.KINDS[entry.kind]) for entry in slot.entries()]
     assert kinds == [
         ("a", "counter"),
@@ -219,4 +287,6 @@ def test_kinds_of_entries_are_those_of_the_slot() -> None:
         ("c", "histogram"),
         ("d", "table"),
         ("e", "state"),
+        ("f", "drop reason"),
+        ("g", "counter with the label"),
     ]

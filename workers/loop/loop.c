@@ -156,7 +156,7 @@ static void finish_batch(struct rl_worker *worker)
 {
     struct rl_batch *batch = &worker->batch;
     struct rl_worker_counters *counters = worker->counters;
-    uint32_t forwarded = 0, dropped = 0, errors = 0, created = 0;
+    uint32_t forwarded = 0, dropped = 0, errors = 0, created = 0, named = 0;
     for (uint32_t i = 0; i < batch->count && batch->judged != batch->count; i++)
         batch->packets[i].port = RL_VERDICT_ERROR;
     for (uint32_t i = 0; i < batch->count; i++) {
@@ -165,20 +165,24 @@ static void finish_batch(struct rl_worker *worker)
         dropped += verdict == RL_VERDICT_DROP;
         errors += verdict == RL_VERDICT_ERROR;
     }
-    uint32_t invalid = batch->count - forwarded - dropped - errors;
+    /* Neither a port nor a drop: most often none. Drop reasons are told from errors below, so they
+     * cost nothing when there are none. */
+    uint32_t others = batch->count - forwarded - dropped - errors;
     worker->total = batch->count + batch->created;
     worker->sent = 0;
-    /* Usually this loop passes over created packets only. Their verdicts are not in `invalid`. */
-    for (uint32_t i = invalid ? 0 : batch->count; i < worker->total; i++) {
+    /* Usually this loop passes over created packets only. Their verdicts are not in `others`. */
+    for (uint32_t i = others ? 0 : batch->count; i < worker->total; i++) {
         uint8_t *verdict = &batch->packets[i].port;
-        if (*verdict >= batch->ports && *verdict != RL_VERDICT_DROP)
+        int reason = rl_verdict_is_reason(*verdict, batch->reasons);
+        if (*verdict >= batch->ports && *verdict != RL_VERDICT_DROP && !reason)
             *verdict = RL_VERDICT_ERROR;
         created += i >= batch->count && *verdict < batch->ports;
+        named += i < batch->count && reason;
     }
     counters->forwarded += forwarded;
-    counters->dropped += dropped;
+    counters->dropped += dropped + named;
     counters->plugin_errors += errors;
-    counters->verdict_errors += invalid;
+    counters->verdict_errors += others - named;
     counters->created += created;
 }
 
@@ -203,8 +207,7 @@ static void finish_python(struct rl_worker *worker)
     if (now > worker->plugin_from)
         worker->counters->plugin_ticks += now - worker->plugin_from;
     for (uint32_t i = 0; i < batch->count; i++)
-        batch->packets[i].port =
-            failed ? RL_VERDICT_ERROR : rl_verdict(worker->verdicts[i], batch->ports);
+        batch->packets[i].port = failed ? RL_VERDICT_ERROR : rl_verdict(worker->verdicts[i], batch);
     for (uint32_t i = batch->count; i < batch->count + batch->created && failed; i++)
         batch->packets[i].port = RL_VERDICT_DROP;
     batch->judged = batch->count;

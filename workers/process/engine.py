@@ -72,6 +72,7 @@ class Engine:
         if tier.reads_times:
             loop.batch.times = loop.moments
         worker.clock = self.time
+        loop.batch.reasons = worker._reasons.close()
         loop.busy = busy
         loop.yielding = yielding
         self._set_rate(_LIKELY_TICKS_PER_SECOND)
@@ -100,7 +101,7 @@ class Engine:
             reason = run(loop)
             if reason != lib.RL_WORKER_BATCH:
                 return int(reason)
-            batch.begin()
+            batch._begin()
             try:
                 if (returned := process(batch)) is not None:
                     raise self._tier.refuse_answer(returned)

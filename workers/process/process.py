@@ -23,6 +23,7 @@ from ringline.shm._shm import ffi, lib
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.shm.segments import Segment
 from ringline.shm.text import printable
+from ringline.workers.named.log import Log
 from ringline.workers.process import exits
 from ringline.workers.process.channel import Channel, Closed
 from ringline.workers.process.engine import DRAINED, FAULT, Engine
@@ -124,6 +125,7 @@ class Process:
         # go on in the packet loop when it returns from the plugin.
         for segment in (self._rings, self._packets):
             segment.withhold_from_forks()
+        self._log = Log(self._write_log)
 
     def run(self) -> int:
         """Prepare the plugin, set it up and serve the queue; returns the exit code."""
@@ -131,7 +133,7 @@ class Process:
         gc.disable()
         try:
             tier = loading.load(message["plugin"], message["folder"])
-            tier.accept(message["options"])
+            tier.accept(message["options"], message["folder"], message["places"])
             tier.prepare(
                 Context(
                     queue=message["queue"],
@@ -142,6 +144,7 @@ class Process:
             )
             self._send({"event": "prepared"})
             engine = self._set_up(tier)
+            version = tier.version
         except PluginError as error:
             self._fail("PluginError", str(error))
             return exits.PLUGIN
@@ -157,13 +160,18 @@ class Process:
         # The objects made so far live until the end: garbage collection skips them, numba's too.
         gc.freeze()
         gc.enable()
-        self._send({"event": "ready"})
+        self._send({"event": "ready", "version": version})
         return self._serve(engine)
 
     def _set_up(self, tier: Tier) -> Engine:
         message = self._message
         worker = Worker(
-            self._slot, queue=message["queue"], ports=message["ports"], options=tier.options
+            self._slot,
+            queue=message["queue"],
+            ports=message["ports"],
+            options=tier.options,
+            log=self._log,
+            reasons=message["reasons"],
         )
         tier.setup(worker)
         rings = self._rings.at("struct rl_rings_segment *")
@@ -200,6 +208,7 @@ class Process:
             if until is not None and now > until:
                 break
             engine.turn()
+            self._log._flush()
             if (complaint := complaints.due(now)) is not None:
                 self._report_error(complaint, engine)
             if failures.only_failures(engine.counters.packets, engine.counters.plugin_errors, now):
@@ -210,6 +219,7 @@ class Process:
                 )
                 return exits.ERRORS
         self._last_tick(engine)
+        self._log._tell_left_out()
         return exits.STOPPED
 
     def _last_tick(self, engine: Engine) -> None:
@@ -217,6 +227,9 @@ class Process:
         engine.tick()
         if (complaint := engine.complaint()) is not None:
             self._report_error(f"plugin {self._message['plugin']}: {complaint}", engine)
+
+    def _write_log(self, level: str, line: str) -> bool:
+        return self._channel.try_send({"event": "log", "level": level, "line": line})
 
     def _report_error(self, complaint: str, engine: Engine) -> None:
         if engine.trace:

@@ -21,8 +21,8 @@ from numba import njit, typeof, types
 from ringline.shm.errors import PluginError
 from ringline.workers.lookup.maps import Map
 from ringline.workers.lookup.prefixes import Prefixes
+from ringline.workers.named.values import Counter, Counters, Gauge, Histogram
 from ringline.workers.tiers import code_cache, jit_lookup, refusals
-from ringline.workers.worker import Counter, Gauge, Histogram
 
 ENTRY = "run_batch"
 PLAIN, COUNTED = "plain", "counted"  # without and with reference counts
@@ -33,8 +33,9 @@ _LOOP = '''\
 from numba import cfunc, int64, njit
 
 from ringline.workers.tiers.jit import (
-    DROP, ERROR, INVALID, REFERENCE, SIGNATURE, TIME, address_of, batch_count, batch_packets,
-    batch_ports, batch_state, batch_times, frame_at, meta_at, packet_address, packet_length,
+    DROP, ERROR, INVALID, REASON, REFERENCE, SIGNATURE, TIME, address_of, batch_count,
+    batch_packets, batch_ports, batch_reasons, batch_state, batch_times, frame_at, meta_at,
+    packet_address, packet_length,
     set_batch_judged, set_packet_port, state_array, state_number,
 )
 from ringline.workers.tiers.jit_lookup import state_address
@@ -48,6 +49,8 @@ def judge(batch, packet, time, ports{parameter}):
         frame = frame_at(packet_address(batch, packet), packet_length(packet))
         verdict = int64(plugin(frame, meta_at(batch, packet, time){parameter}))
         if 0 <= verdict < ports or verdict == DROP:
+            return verdict
+        if REASON <= verdict < REASON + batch_reasons(batch):
             return verdict
         return INVALID
     except Exception:
@@ -109,7 +112,7 @@ def parts_of(spec: str, state: Any) -> tuple[list[Any], type | None]:
         parts = list(state)
     arrays: list[Any] = []
     for part in parts:
-        if isinstance(part, (Counter, Gauge, Histogram)):
+        if isinstance(part, (Counter, Counters, Gauge, Histogram)):
             arrays.append(part.array)
         elif isinstance(part, np.ndarray):
             if not (part.flags.c_contiguous and part.flags.writeable and part.ndim):

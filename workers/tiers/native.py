@@ -102,6 +102,7 @@ class NativeTier(Tier):
 
     def setup(self, worker: Worker) -> None:
         """Run the plugin's setup and keep a reference to its state. Raises PluginError."""
+        self._name_reasons(worker)
         state = None
         if self._declared.setup is not None:
             try:
@@ -122,6 +123,23 @@ class NativeTier(Tier):
                 f"plugin {self.spec}: setup must return a cffi pointer, a buffer, an address, a "
                 f"prefix table, a map, a tuple of these or None, not {type(state).__name__}"
             ) from None
+
+    def _name_reasons(self, worker: Worker) -> None:
+        """Name the drop reasons that the plugin declares in C: rl_drop_reason(i) is the i-th."""
+        names = self._plugin.reasons
+        for index in range(lib.RL_REASONS_MAX + 1):
+            if not names or not names[index]:
+                return
+            name = ffi.string(names[index]).decode("utf-8", "replace")
+            try:
+                verdict = worker.drop_reason(name)
+            except PluginError as error:
+                raise PluginError(f"plugin {self.spec}: {error}") from None
+            if verdict != lib.RL_VERDICT_REASON + index:
+                raise PluginError(
+                    f"plugin {self.spec}: RL_PLUGIN_WITH_REASONS names {name!r} twice, or in "
+                    "another order than before"
+                )
 
     @property
     def ticks(self) -> Callable[[Worker], None] | None:

@@ -86,7 +86,7 @@ def sample_batch(queue: int, ports: int, times: bool = False) -> Batch:
         span.start, span.end = start, start + len(frame)
         loop.verdicts[number] = shm.RL_VERDICT_DROP
     batch = Batch(loop, memoryview(memory))
-    batch.begin()
+    batch._begin()
     return batch
 
 

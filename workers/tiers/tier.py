@@ -54,6 +54,8 @@ class Tier:
 
     spec: its name in the configuration.
     declared: the options that it accepts; `options` are their values.
+    version: the `__version__` of its module or package, "" without one, None
+        for a plugin that comes with ringline.
     remarks: sentences for the log about possible improvements.
     """
 
@@ -71,10 +73,17 @@ class Tier:
         self.declared = tuple(declared)
         self.options: dict[str, Any] = {}
         self.remarks: list[str] = []
+        self.version: str | None = ""
 
-    def accept(self, given: Mapping[str, Any]) -> None:
-        """Set the options. Raises PluginError that names every mistake in them."""
-        self.options, problems = resolve(self.declared, given)
+    def accept(
+        self,
+        given: Mapping[str, Any],
+        folder: str | None = None,
+        places: Mapping[str, str] | None = None,
+    ) -> None:
+        """Set the options; `folder` and `places` are those of `resolve`. Raises PluginError that
+        names every mistake in them."""
+        self.options, problems = resolve(self.declared, given, folder, places)
         if problems:
             raise PluginError(f"plugin {self.spec}: option " + "; option ".join(problems))
 

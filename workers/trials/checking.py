@@ -30,6 +30,7 @@ def check(
     *,
     queue: int = 0,
     folder: str | None = None,
+    places: Mapping[str, str] | None = None,
     state_bytes: int = 4 << 20,
     debug: bool = False,
     only_import: bool = False,
@@ -42,8 +43,9 @@ def check(
 
     In a child process this imports the plugin, checks its options, prepares it (which fills
     the cache of compiled plugins) and runs its setup, some batches of sample packets and a tick,
-    with memory that is then discarded. A file name in `plugin` is relative to `folder`;
-    `seconds` is the timeout. `only_import` ends after the options, which are not checked when
+    with memory that is then discarded. A file name in `plugin` or in an option is relative to
+    `folder`; `places` are those of the options in the configuration file, for messages; `seconds`
+    is the timeout. `only_import` ends after the options, which are not checked when
     they are None.
     """
     job = {
@@ -53,6 +55,7 @@ def check(
         "ports": list(ports),
         "queue": queue,
         "folder": folder,
+        "places": dict(places or {}),
         "state_bytes": state_bytes,
         "debug": debug,
         "limit": limit,

@@ -26,6 +26,7 @@ from ringline.shm.control import describe
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.shm.refusals import WORDS
 from ringline.workers.captures.captures import CaptureWriter
+from ringline.workers.named.log import Log
 from ringline.workers.options import resolve
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.rehearsal import SAMPLES
@@ -88,26 +89,41 @@ def _context(job: Mapping[str, Any]) -> Context:
     )
 
 
+def _log(spec: str) -> Log:
+    """The plugin's log: on standard error, with the limit of a run."""
+
+    def write(level: str, line: str) -> bool:
+        print(f"plugin {spec}: {level}: {line}", file=sys.stderr, flush=True)
+        return True
+
+    return Log(write)
+
+
 def _check(job: Mapping[str, Any]) -> dict[str, Any]:
     """Load, prepare and set up the plugin; the answer holds the problems as sentences."""
     try:
         tier = loading.load(job["plugin"], job["folder"])
         if job["options"] is not None:
-            tier.options, problems = resolve(tier.declared, job["options"])
+            tier.options, problems = resolve(
+                tier.declared, job["options"], job["folder"], job["places"]
+            )
             if problems:
                 said = [f"plugin {tier.spec}: option {problem}" for problem in problems]
                 return {"problems": said}
         if job["only_import"]:
             return {"problems": []}
         tier.prepare(_context(job))
-        harness = Harness(tier, _context(job))
+        log = _log(tier.spec)
+        harness = Harness(tier, _context(job), log=log)
     except PluginError as error:
         return {"problems": [str(error)]}
+    warnings = _time_samples(harness, job)
+    log._tell_left_out()
     return {
         "problems": [],
         "remarks": tier.remarks,
         "tier": tier.tier,
-        "warnings": _time_samples(harness, job),
+        "warnings": warnings,
     }
 
 
@@ -127,11 +143,12 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
     """Run the plugin on the frames of a capture; the answer holds the summary."""
     context = _context(job)
     tier = loading.load(job["plugin"], job["folder"])
-    tier.accept(job["options"])
+    tier.accept(job["options"], job["folder"])
     tier.prepare(context)
     page = mmap.mmap(job["page"], PAGE)
     address = int(ffi.cast("uintptr_t", ffi.from_buffer(page)))
-    harness = Harness(tier, context, blanks=job["blanks"], counters=address)
+    log = _log(tier.spec)
+    harness = Harness(tier, context, blanks=job["blanks"], counters=address, log=log)
     _answer(results, {"ready": True})
     watch = Stopwatch(job["plugin"], job["limit"])
     trial = _Trial(harness, context, ffi.cast("uint64_t *", address + PLACE_OFFSET), watch)
@@ -141,6 +158,7 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
         else:
             with CaptureWriter(job["out"], job["out_descriptor"]) as writer:
                 trial.run(arrivals.read(pipe), writer)
+    log._tell_left_out()
     return {
         "summary": {
             "per_port": dict(zip(context.ports, trial.per_port, strict=True)),
@@ -155,6 +173,7 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
             "headings": table_headings(harness.slot),
             "remarks": tier.remarks + watch.warnings(),
             "tier": tier.tier,
+            "drops": {name: trial.dropped[number] for number, name in harness.reasons.items()},
         }
     }
 
@@ -169,6 +188,7 @@ class _Trial:
         self.per_port = [0] * len(context.ports)
         self.created = 0
         self.refused: Counter[str] = Counter()  # packets that no card can send, by cause
+        self.dropped: Counter[int] = Counter()  # by the verdict of a drop reason
         # (number of the first frame, or 0 if it concerns none; error)
         self.complaints: list[tuple[int, str]] = []
         self.trace: list[str] = []  # the traceback of the first error that has one
@@ -215,6 +235,8 @@ class _Trial:
                 if len(self.complaints) < COMPLAINTS_MAX:
                     what = complaint or self._harness.explain(_arrival(frame))
                     self._complain(frame.number, what)
+            elif departure.verdict in self._harness.reasons:
+                self.dropped[departure.verdict] += 1
             else:
                 self._send(departure, frame, writer)
         for departure in created:

@@ -15,6 +15,7 @@ from ringline.shm.refusals import cause_of
 from ringline.shm.rings import RingEnd
 from ringline.workers import tables
 from ringline.workers.captures.headers import ETHERNET_MIN
+from ringline.workers.named.log import Log
 from ringline.workers.process.engine import DRAINED, FAULT, Engine
 from ringline.workers.worker import Worker, private_slot
 
@@ -38,7 +39,7 @@ TICK_NANOSECONDS = 1_000_000_000  # between two ticks, by the times of the frame
 class Departure:
     """A packet that the plugin returned.
 
-    verdict: the number of a port, DROP or ERROR.
+    verdict: the number of a port, DROP, a drop reason or ERROR.
     data: the bytes of the frame.
     vlan_tci: the VLAN tag that the card would insert, or None.
     refused: why the driver would not give the frame to the port, a name of shm/refusals.py; None
@@ -85,6 +86,8 @@ class Harness:
 
     blanks: how many packets the plugin can create per batch, at most BATCH.
     counters: the address of a struct rl_worker_counters to use; None: the slot's own.
+    log: where the plugin's log goes; None: nowhere.
+    reasons: the name of each verdict that drops a packet for a reason of the plugin.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Harness:
         *,
         blanks: int = 0,
         counters: int | None = None,
+        log: Log | None = None,
     ) -> None:
         self.slot = private_slot(context.state_bytes)
         self._tier = tier
@@ -108,8 +112,11 @@ class Harness:
         self._in, self._out = RingEnd(in_), RingEnd(out)
         self._times = ffi.addressof(self._rings, "times")
         self._times.stamped = 1  # the harness stamps, in place of a port
-        worker = Worker(self.slot, queue=context.queue, ports=context.ports, options=tier.options)
+        worker = Worker(
+            self.slot, queue=context.queue, ports=context.ports, options=tier.options, log=log
+        )
         tier.setup(worker)
+        self.reasons = worker._reasons.names()
         if counters is None:
             self.counters: Any = self.slot.counters
         else:
@@ -187,18 +194,23 @@ class Harness:
 def named_values(slot: slots.WorkerSlot) -> dict[str, Any]:
     """The counters, gauges, histograms and tables that a plugin named in `slot`; no state.
 
-    By name: a counter or gauge is a number, a histogram is (sum, buckets), a table is a
-    list of rows (label, values), or None while it is being written.
+    By name: a counter or gauge is a number, a counter with a label is a dict by its values, a
+    histogram is (sum, buckets), a table is a list of rows (label, values), or None while it is
+    being written.
     """
     values: dict[str, Any] = {}
     for entry in slot.entries():
-        if entry.kind == slots.STATE:
+        if entry.kind in (slots.STATE, slots.REASON):
             continue
         words = slot.values(entry)
         if entry.kind == slots.TABLE:
             values[entry.name] = tables.read_table(entry.type, entry.columns, words)
         elif entry.kind == slots.HISTOGRAM:
             values[entry.name] = tables.read_histogram(words)
+        elif entry.kind == slots.COUNTERS:
+            values[entry.name] = dict(tables.read_counters(words))
+        elif entry.kind == slots.GAUGE:
+            values[entry.name] = tables.read_gauge(words[0])
         else:
             values[entry.name] = words[0]
     return values

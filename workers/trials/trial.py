@@ -46,6 +46,7 @@ class Summary:
     named: the plugin's own metrics by name (see `named_values`).
     headings: those of its tables by name: of the labels, then one per value.
     remarks: sentences about possible improvements.
+    drops: how many packets the plugin dropped for each of its drop reasons, by name.
     """
 
     tier: str
@@ -60,6 +61,7 @@ class Summary:
     named: dict[str, Any]
     headings: dict[str, list[str]]
     remarks: list[str]
+    drops: dict[str, int]
 
     @property
     def forwarded(self) -> int:

@@ -5,8 +5,12 @@ Nothing that a worker writes or a client sends can break it.
 
 from __future__ import annotations
 
+import math
+import os
+import re
 import shutil
 import socket
+import string
 import subprocess
 import urllib.error
 import urllib.request
@@ -15,8 +19,6 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
@@ -24,14 +26,17 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from ringline.pipeline.configuration.config import MetricsConfig
-from ringline.pipeline.telemetry import metrics, metrics_http
+from ringline.pipeline.supervisor.worker_states import Phase
+from ringline.pipeline.telemetry import metrics, metrics_http, metrics_workers
 from ringline.pipeline.telemetry.metrics_http import MetricsServer
 from ringline.pipeline.telemetry.report import lay_out
 from ringline.shm import counters
 from ringline.shm._shm import ffi
 from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.version import version
+from ringline.workers import tables
 
-from ..idle_instance import Idle, idle_instance, served
+from ..idle_instance import Idle, exposition, idle_instance, served
 
 Parse = Callable[[str], Iterable[Metric]]
 PARSE: Parse = text_string_to_metric_families
@@ -63,12 +68,6 @@ def fetch(url: str, **fields: str) -> tuple[int, str, str]:
         return error.code, error.headers["Content-Type"], error.read().decode()
 
 
-def exposition(idle: Idle) -> str:
-    registry = CollectorRegistry()
-    registry.register(metrics.RinglineCollector(idle.take))
-    return generate_latest(registry).decode()
-
-
 def families(text: str) -> dict[str, Metric]:
     """Parse an exposition; no family and no sample may be there twice."""
     found: dict[str, Metric] = {}
@@ -93,7 +92,12 @@ def fill(idle: Idle) -> None:
     """Create one metric of each kind that a plugin can have."""
     worker = idle.plugin(1)
     worker.counter("seen").add(7)
+    worker.counter("by_protocol", label="protocol", values=("tcp", 'ü "x"')).array[:] = (4, 5)
     worker.gauge("level").set(3)
+    worker.gauge("share").set(-0.25)
+    worker.gauge("hopeless").set(math.nan)
+    worker.gauge("endless").set(-math.inf)
+    worker.drop_reason("acl")
     histogram = worker.histogram("sizes", 8)
     for value in (0, 1, 5, 5, 1 << 40):
         histogram.observe(value)
@@ -116,7 +120,7 @@ def test_prometheus_parsers_accept_the_endpoint(idle: Idle, url: str) -> None:
 
 def test_the_speed_of_a_link_is_in_bytes_per_second(idle: Idle) -> None:
     idle.sources.ports[0].link_up, idle.sources.ports[0].link_mbps = True, 10_000
-    speed = families(exposition(idle))["ringline_link_speed_bytes"]
+    speed = families(exposition(idle))["ringline_link_speed_bytes_per_second"]
     assert [sample.value for sample in speed.samples] == [1.25e9, 0.0], "10 Gbit/s, and no link"
 
 
@@ -168,8 +172,8 @@ def test_sums_equal_those_of_the_report(idle: Idle) -> None:
 def test_every_counter_of_the_packet_path_is_exported_and_described() -> None:
     for struct, names in (
         ("struct rl_queue_counters", metrics.QUEUE),
-        ("struct rl_worker_counters", metrics.WORKER),
-        ("struct rl_slot_counters", metrics.SLOT),
+        ("struct rl_worker_counters", metrics_workers.WORKER),
+        ("struct rl_slot_counters", metrics_workers.SLOT),
         ("struct rl_lane_counters", metrics.LANE),
     ):
         fields = {
@@ -209,6 +213,22 @@ def test_metrics_of_plugins_are_exported_with_their_names(idle: Idle) -> None:
     mine = {"plugin": plugin, "worker": "1"}
     assert total(found["ringline_plugin_events"], name="seen", **mine) == 7
     assert total(found["ringline_plugin_value"], name="level", **mine) == 3
+    assert total(found["ringline_plugin_value"], name="share", **mine) == -0.25
+    assert total(found["ringline_plugin_value"], name="endless", **mine) == -math.inf
+    assert math.isnan(total(found["ringline_plugin_value"], name="hopeless", **mine))
+    events = found["ringline_plugin_events"]
+    assert total(events, name="by_protocol", label="protocol", value="tcp", **mine) == 4
+    assert total(events, name="by_protocol", label="protocol", value='ü "x"', **mine) == 5
+    assert total(events, name="seen", label="", value="", **mine) == 7
+    told = lay_out(idle.take())["workers"][1]["metrics"]
+    assert told == {
+        "seen": 7,
+        "by_protocol": {"tcp": 4, 'ü "x"': 5},
+        "level": 3,
+        "share": -0.25,
+        "hopeless": "nan",
+        "endless": "-inf",
+    }
     top = found["ringline_plugin_table"]
     assert total(top, name="top", row="10.0.0.1 > 10.0.0.2", column="bytes", **mine) == 120
     buckets = {
@@ -239,7 +259,7 @@ def test_hostile_slots_cannot_break_the_endpoint(hostile: Idle, data: st.DataObj
                 st.binary(max_size=55), st.sampled_from([b"flow n", b"a b b", b"x x", b"log2"])
             )
         )
-        written.kind = data.draw(st.one_of(st.integers(0, 7), st.just(5)))
+        written.kind = data.draw(st.one_of(st.integers(0, 9), st.just(5), st.just(7)))
         written.columns = data.draw(
             st.one_of(st.integers(0, 70), st.sampled_from([9, 1 << 31, (1 << 32) - 1]))
         )
@@ -270,10 +290,104 @@ def hostile(instance: Callable[[], str]) -> Iterator[Idle]:
         yield made
 
 
+def test_a_state_of_a_worker_is_one_of_all_states(idle: Idle) -> None:
+    assert set(metrics_workers.STATES) == {phase.value.replace(" ", "_") for phase in Phase}
+    for phase in Phase:
+        idle.sources.workers[1].state = phase.value
+        state = families(exposition(idle))["ringline_worker_state"]
+        mine = {s.labels["state"]: s.value for s in state.samples if s.labels["worker"] == "1"}
+        assert {name for name, value in mine.items() if value} == {phase.value.replace(" ", "_")}
+        assert len(mine) == len(Phase)
+
+
+def test_a_worker_has_its_plugin_and_version(idle: Idle) -> None:
+    idle.sources.workers[0].note_version(None)
+    idle.sources.workers[1].note_version('1.2\n"' + "x" * 100)
+    (family,) = (f for f in PARSE(exposition(idle)) if f.name == "ringline_worker_info")
+    versions = {sample.labels["worker"]: sample.labels["version"] for sample in family.samples}
+    assert versions == {"0": version(), "1": '1.2\\n"' + "x" * 45}
+    assert {sample.labels["plugin"] for sample in family.samples} == {idle.take().workers[0].plugin}
+    idle.sources.workers[1].note_version(["no", "text"])
+    assert idle.take().workers[1].version == ""
+
+
+def test_what_the_processes_use_is_exported(idle: Idle) -> None:
+    idle.sources.driver_pid = idle.sources.workers[1].pid = os.getpid()
+    found = families(exposition(idle))
+    memory = found["ringline_process_resident_memory_bytes"].samples
+    assert {(s.labels["process"], s.labels["worker"]) for s in memory if s.value > 1 << 20} == {
+        ("supervisor", ""),
+        ("driver", ""),
+        ("worker", "1"),
+    }
+    assert total(found["ringline_process_cpu_seconds"], process="driver") > 0
+    assert total(found["ringline_start_time_seconds"]) == pytest.approx(idle.sources.started)
+
+
+def test_the_capacity_of_every_ring_is_exported(idle: Idle) -> None:
+    idle.sources.ports[1].queue_pairs = 1
+    found = families(exposition(idle))
+    assert total(found["ringline_ring_capacity_references"], worker="1", ring="out") == 1024
+    descriptors = found["ringline_port_descriptors"]
+    assert total(descriptors, port="wan", worker="1", direction="rx") == 512
+    assert total(descriptors, port="lan") == 1024, "one queue with RX and TX"
+
+
+def test_one_label_has_the_number_of_queue_and_worker(idle: Idle) -> None:
+    idle.count()
+    fill(idle)
+    labels = {
+        name
+        for family in families(exposition(idle)).values()
+        for sample in family.samples
+        for name in sample.labels
+    }
+    assert "worker" in labels
+    assert "queue" not in labels
+
+
+def test_names_follow_the_rules_of_prometheus(idle: Idle) -> None:
+    """A base unit at the end, no unit of another scale, and `_total` for counters alone."""
+    idle.count()
+    fill(idle)
+    for family in PARSE(exposition(idle)):
+        assert re.fullmatch(r"ringline_[a-z][a-z0-9]*(_[a-z0-9]+)*", family.name), family.name
+        assert not re.search(r"_(ms|us|milliseconds|kb|bits|mbps|ticks)(_|$)", family.name)
+        assert family.documentation.endswith(".")
+        if family.type == "counter":
+            assert all(sample.name.endswith("_total") for sample in family.samples)
+        else:
+            assert not family.name.endswith("_total")
+
+
+def test_the_series_of_tables_are_bounded(idle: Idle) -> None:
+    """The most that `setup` allows, and what a hostile worker can claim."""
+    names = list(string.ascii_letters + "_")[: (55 - 1) // 2]
+    worker, columns = idle.plugin(0), tables.columns_of(["l", *names])
+    for number in range(5):
+        left = tables.SLOT_WORDS - number * tables.TABLE_WORDS
+        rows = tables.rows_max(columns, min(left, tables.TABLE_WORDS))
+        if rows > 0:
+            made = worker.table(f"t{number}", "l", names, rows)
+            made.write([(str(row), range(len(names))) for row in range(rows)])
+    samples = families(exposition(idle))["ringline_plugin_table"].samples
+    assert 10_000 < len(samples) <= tables.SERIES_MAX
+
+
 def test_two_rows_with_one_label_are_one_sample(idle: Idle) -> None:
     idle.plugin(0).table("top", "flow", ["n"], 4).write([("a\n", [1]), ("a\\n", [2])])
     found = families(exposition(idle))
     assert total(found["ringline_plugin_table"], row="a\\n") == 1
+
+
+def test_two_values_of_a_label_that_look_the_same_are_one_sample(idle: Idle) -> None:
+    """Only a worker that writes over its slot can make them."""
+    seen = idle.plugin(0).counter("seen", label="what", values=("a_", "a\\n"))
+    seen.array[:] = (1, 2)
+    at = idle.instance.slots[0].segment.memory
+    at[bytes(at).index(b"a_\0\0") + 1] = ord("\n")
+    found = families(exposition(idle))
+    assert total(found["ringline_plugin_events"], value="a\\n") == 1
 
 
 def test_two_columns_of_one_name_are_no_table(idle: Idle) -> None:

@@ -138,7 +138,7 @@ def test_all_is_well_only_when_it_was(idle: Idle) -> None:
 def test_the_summary_of_a_bad_day_lists_everything_in_80_columns(idle: Idle) -> None:
     block = idle.books.queues[0]
     for name in counters.field_names("struct rl_queue_counters"):
-        if name.startswith("drop_"):
+        if name.startswith("drop_") and name != "drop_named":
             setattr(block, name, 10**9)
     block.rx_packets = 10**11
     idle.sources.ports[0].statistics = {

@@ -349,8 +349,8 @@ with PacketMemory.create("t{os.getpid()}-orphan", 4, hugepages="off") as packets
             fds = [s.share() for s in (packets.segment, rings.segment, slot.segment)]
             control.send({{"do": "open", "queue": 0, "generation": 1, "ports": ["a"],
                            "state_bytes": 4096, "plugin": {path + ":x"!r}, "options": {{}},
-                           "folder": None, "debug": False, "idle": "adaptive",
-                           "yield": True, "cpu": None}}, fds)
+                           "places": {{}}, "reasons": [], "folder": None, "debug": False,
+                           "idle": "adaptive", "yield": True, "cpu": None}}, fds)
             sys.stdin.readline()
 os._exit(0)
 """

@@ -34,7 +34,7 @@ from ringline.shm.clock import ticks
 from ringline.shm.control import Closed, Control
 from ringline.shm.errors import PluginError
 from ringline.shm.rings import RingPair
-from ringline.shm.slots import COUNTER, GAUGE, STATE, WorkerSlot
+from ringline.shm.slots import COUNTER, STATE, WorkerSlot
 
 
 def serve(control: Control) -> int:
@@ -56,7 +56,7 @@ def serve(control: Control) -> int:
     try:
         lives = slot.lookup_or_add("lives", COUNTER)
         state = slot.lookup_or_add("state", STATE, "uint64", 1, 8)
-        remembered = slot.lookup_or_add("remembered", GAUGE)
+        remembered = slot.lookup_or_add("remembered", COUNTER)
     except PluginError as error:
         return fail(control, str(error))
     put(slot, lives, word(slot, lives) + 1)

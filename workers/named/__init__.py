@@ -1,0 +1,1 @@
+"""What a plugin names, and what it says: values, drop reasons, lines of the log."""
