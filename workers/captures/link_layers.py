@@ -132,7 +132,7 @@ def _netfilter_log(data: memoryview, byte_order: str) -> Begin | None:
             return None
         if kind & 0x7FFF == _NFULA_PAYLOAD:
             return Begin(at + 4, ethertype, source)
-        if kind & 0x7FFF == _NFULA_HWADDR and data[at + 4 : at + 6] == b"\0\6":
+        if kind & 0x7FFF == _NFULA_HWADDR and bytes(data[at + 4 : at + 6]) == b"\0\6":
             source = bytes(data[at + 8 : at + 14])
         at += length + 3 & ~3
     return None
@@ -176,7 +176,7 @@ def ethernet_header(link_type: int, data: memoryview, byte_order: str) -> tuple[
 def _destination(ethertype: int, packet: memoryview) -> bytes:
     """The MAC address for the destination of an IP packet."""
     if ethertype == IPV4 and len(packet) >= 20:
-        if packet[16:20] == b"\xff\xff\xff\xff":
+        if bytes(packet[16:20]) == b"\xff\xff\xff\xff":
             return BROADCAST
         if packet[16] >> 4 == 0xE:
             return b"\x01\x00\x5e" + bytes([packet[17] & 0x7F]) + bytes(packet[18:20])

@@ -28,7 +28,8 @@ from ringline.pipeline.ports.ixgbe.port import IxgbePort
 from ringline.pipeline.ports.registers import RegisterAccess
 from ringline.pipeline.ports.sim82599 import model
 from ringline.pipeline.ports.sim82599.mailbox import Mailbox
-from ringline.pipeline.ports.sim82599.wire import CARD_MAC, FrameTable, frame_table
+from ringline.pipeline.ports.sim82599.replay import frame_table
+from ringline.pipeline.ports.sim82599.wire import CARD_MAC, FrameTable
 from ringline.shm.errors import Bug, ConfigurationError
 from ringline.shm.segments import Segment
 from ringline.workers.captures import headers
