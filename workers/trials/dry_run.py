@@ -132,7 +132,9 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
     harness = Harness(tier, context, blanks=job["blanks"], counters=address)
     _answer(results, {"ready": True})
     watch = Stopwatch(job["plugin"], job["limit"])
-    trial = _Trial(harness, context, ffi.cast("uint64_t *", address + PLACE_OFFSET), watch)
+    place = ffi.cast("uint64_t *", address + PLACE_OFFSET)
+    names = {index: context.ports[index] for index in job["captures"]}
+    trial = _Trial(harness, context, place, watch, names)
     with open(job["arrivals"], "rb", buffering=1 << 16) as pipe:
         if job["out"] is None:
             trial.run(arrivals.read(pipe), None)
@@ -158,10 +160,19 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
 
 
 class _Trial:
-    """Runs frames through a harness; `place` points to the frame numbers in the shared page."""
+    """Runs frames through a harness; `place` points to two places in the shared page, and `names`
+    are those of the ports that have a capture, by index."""
 
-    def __init__(self, harness: Harness, context: Context, place: Any, watch: Stopwatch) -> None:
+    def __init__(
+        self,
+        harness: Harness,
+        context: Context,
+        place: Any,
+        watch: Stopwatch,
+        names: Mapping[int, str],
+    ) -> None:
         self._harness = harness
+        self._names = names
         self._watch = watch
         self._place = place
         self.per_port = [0] * len(context.ports)
@@ -174,11 +185,11 @@ class _Trial:
 
     def run(self, frames: Iterable[Arrived], writer: CaptureWriter | None) -> None:
         """Run all frames. The plugin's tick is called when a second has passed by their times,
-        and at the end."""
+        and at the end. When their clock steps back, the second begins anew."""
         batch: list[Arrived] = []
         tick_at = None
         for frame in frames:
-            if tick_at is None:
+            if tick_at is None or frame.nanoseconds < tick_at - TICK_NANOSECONDS:
                 tick_at = frame.nanoseconds + TICK_NANOSECONDS
             is_due = frame.nanoseconds >= tick_at
             if batch and (is_due or len(batch) == BATCH):
@@ -207,15 +218,15 @@ class _Trial:
         return complaint
 
     def _run(self, batch: list[Arrived], writer: CaptureWriter | None) -> None:
-        self._place[0], self._place[1] = batch[0].number, batch[-1].number
-        with self._watch.batch(f" on the frames {batch[0].number} to {batch[-1].number}"):
+        self._place[0], self._place[1] = first, last = batch[0].place, batch[-1].place
+        with self._watch.batch(f" on the {arrivals.span(first, last, self._names)}"):
             departures, created = self._harness.run([_arrival(frame) for frame in batch])
         complaint = self._complaint()
         for frame, departure in zip(batch, departures, strict=True):
             if departure.verdict == ERROR:
                 if len(self.complaints) < COMPLAINTS_MAX:
                     what = complaint or self._harness.explain(_arrival(frame))
-                    self._complain(frame.number, what)
+                    self._complain(frame.number, self._of(frame) + what, what)
             else:
                 self._send(departure, frame, writer)
         for departure in created:
@@ -229,7 +240,7 @@ class _Trial:
             self.refused[departure.refused] += 1
             self._complain(
                 frame.number,
-                f"a frame of {len(departure.data)} bytes cannot be sent: "
+                f"{self._of(frame)}a frame of {len(departure.data)} bytes cannot be sent: "
                 f"{WORDS[departure.refused]}",
                 departure.refused,
             )
@@ -238,6 +249,10 @@ class _Trial:
         if writer is not None:
             writer.write(departure.on_wire(), frame.nanoseconds)
         return True
+
+    def _of(self, frame: Arrived) -> str:
+        """The begin of a sentence about `frame`, when there are several captures."""
+        return f"received by port {self._names[frame.port]}: " if len(self._names) > 1 else ""
 
     def _complain(self, number: int, what: str, kind: str = "") -> None:
         """Store the error of a frame, each error once, up to COMPLAINTS_MAX. `kind` names errors
@@ -249,4 +264,4 @@ class _Trial:
 
 
 def _arrival(frame: Arrived) -> Arrival:
-    return frame.data, 0, frame.rss_hash, frame.vlan_tci, frame.flags
+    return frame.data, frame.port, frame.rss_hash, frame.vlan_tci, frame.flags
