@@ -127,7 +127,7 @@ def remarks_here(config: Config) -> list[str]:
     for port in config.ports:
         if port.wire is not None and port.wire.replay is not None:
             with contextlib.suppress(CaptureError, OSError):  # the run tells it
-                remarks += _look_into(port.wire).remarks()
+                remarks += _look_into(port.wire).remarks(clock=port.wire.pace == "captured")
     return remarks
 
 

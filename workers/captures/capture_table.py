@@ -99,8 +99,9 @@ class Tally:
         self.left_out: Counter[int] = Counter()
         self.cut_at: str | None = None
 
-    def remarks(self) -> list[str]:
-        """A sentence about each kind of packets that were not used as they are."""
+    def remarks(self, *, clock: bool = True) -> list[str]:
+        """A sentence about each kind of packets that were not used as they are. Without `clock`,
+        the order of their times does not matter."""
         remarks = []
         if self.cut_at is not None:
             remarks.append(
@@ -127,7 +128,7 @@ class Tally:
                 f"{self.path}: {self.misdated} of {self.used} frames have a time stamp centuries "
                 f"away from now; each gets the time of the frame before it"
             )
-        if self.backward:
+        if self.backward and clock:
             remarks.append(
                 f"{self.path}: the clock of the capture steps back: {self.backward} of {self.used} "
                 f"frames have a time stamp before that of the frame before them"
@@ -139,9 +140,9 @@ class Tally:
             )
         return remarks
 
-    def remark(self) -> str | None:
+    def remark(self, *, clock: bool = True) -> str | None:
         """All remarks as one sentence, or None when there are none."""
-        return "; ".join(self.remarks()) or None
+        return "; ".join(self.remarks(clock=clock)) or None
 
     def check_length(self, at: int, captured: int) -> None:
         """Raise CaptureError when no packet has `captured` bytes."""

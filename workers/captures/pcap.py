@@ -89,12 +89,14 @@ class PcapReader:
         link_type = self.link_type
         header = struct.Struct(order + "IIII").unpack_from
         data = source.data
+        view = memoryview(data)
         size = len(data)
         at = FILE_HEADER_BYTES
         while True:
             body = at + PACKET_HEADER_BYTES
             if body > size:
                 data = source.need(at, PACKET_HEADER_BYTES)
+                view = memoryview(data)
                 at, body, size = 0, PACKET_HEADER_BYTES, len(data)
                 if size == 0:
                     return
@@ -111,14 +113,14 @@ class PcapReader:
                 self._check_joined(data, at)
             if end > size:
                 data = source.need(at, PACKET_HEADER_BYTES + captured)
+                view = memoryview(data)
                 at, body, size = 0, PACKET_HEADER_BYTES, len(data)
                 end = body + captured
                 if end > size:
                     what = f"ends after {size - body} of its {captured} bytes"
                     raise tally.ends_inside_packet(source.base, what)
             time = seconds * 1_000_000_000 + fraction * unit
-            view = memoryview(data)[body:end]
-            yield Packet(source.base + at, time, original, link_type, fcs, order, view)
+            yield Packet(source.base + at, time, original, link_type, fcs, order, view[body:end])
             at = end
 
     def _check_joined(self, data: bytes, at: int) -> None:

@@ -27,7 +27,7 @@ from ringline.pipeline.ports.sim82599.wire import (
 )
 from ringline.workers.captures.captures import CaptureError, CaptureReader, Frame, Tally
 
-KEEP_BYTES = 64 << 20  # a longer capture is not kept in memory
+KEEP_BYTES = 256 << 20  # of frames; a longer capture is not kept in memory
 CHUNK = 256  # frames; to read them takes some tenths of a millisecond
 STEP_BACK = 1_000_000_000  # nanoseconds
 _ALONE = 1_000_000_000  # nanoseconds between repetitions of a capture with a single time
@@ -91,7 +91,7 @@ def _kept(wire: WireConfig) -> FrameTable | None:
         raise _empty(wire)
     timing = Timing(stamps, due, wire.speed, pace.period) if pace.wanted else None
     order = array("I", range(len(frames)))
-    remark = reader.tally.remark()
+    remark = reader.tally.remark(clock=pace.wanted)
     return table_of(frames, order, len(order) * wire.repeat, remark, timing)
 
 
