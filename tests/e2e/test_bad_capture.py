@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 DATA = Path(__file__).parents[1] / "data"
 MIXED = (DATA / "mixed.pcap").read_bytes()
 SECTIONS = (DATA / "sections.pcapng").read_bytes()
+GZIP = gzip.compress(MIXED)
 LINK_TYPE = slice(20, 24)  # bytes of the pcap header
 FIRST_LENGTH = slice(32, 36)  # bytes with the captured length of the first packet
 
@@ -47,14 +48,26 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut pcapng": (content(SECTIONS[:3000]), "the block at byte 2852, after 13 good packets, ends"),
     "of another link type": (
         content(with_bytes(LINK_TYPE, 113)),
-        "has link type 113 (Linux cooked capture v1), and only Ethernet (1) can be replayed",
+        "has link type 113 (Linux cooked capture v1), and only Ethernet (1) can be replayed to a "
+        "network card; capture on an Ethernet interface, or use ringline try, which makes up",
     ),
     "damaged": (content(with_bytes(FIRST_LENGTH, 0x7FFFFFFF)), "claims to hold 2147483647 bytes"),
     "a text": (
         content(b"root:x:0:0:root:/root:/bin/bash\n" * 9),
         "is not a capture: it does not begin",
     ),
-    "compressed": (content(gzip.compress(MIXED)), "is compressed with gzip; decompress it first"),
+    "compressed and cut": (
+        content(gzip.compress(MIXED)[:5000]),
+        "its gzip data ends too early, after 5000 bytes, after ",
+    ),
+    "compressed with something behind": (
+        content(gzip.compress(MIXED) + b"and so on"),
+        f"something that is not gzip follows its compressed data, at byte {len(GZIP)}; remove it",
+    ),
+    "compressed in a way that nobody reads": (
+        content(b"\x1f\x9d\x90" + bytes(60)),
+        "is compressed with compress, which ringline does not read; decompress it first: unco",
+    ),
     "a folder": (Path.mkdir, "is a directory; name a capture file in it"),
     "a pipe": (os.mkfifo, "is not a regular file; a capture must be one"),
 }

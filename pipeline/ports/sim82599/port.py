@@ -93,6 +93,7 @@ class Sim82599Port(IxgbePort):
         self._wire: dict[str, int] = {}
         self._replaced = False  # by `replay`
         self._final_faults: list[str] = []
+        self._bad_input: str | None = None
 
     def use_card(self, fd: int) -> None:
         """Attach the segment of a card in another process. Takes ownership of `fd`."""
@@ -132,6 +133,7 @@ class Sim82599Port(IxgbePort):
         self.stop(self.limits.abandon)
         if self._sim_card is not None:
             self._wire, self._final_faults = self.wire_statistics(), self.faults()
+            self._bad_input = self.bad_input()
             self._model = self._sim_card = self.step = None
         super().close()
         if self._segment is not None:
@@ -174,6 +176,9 @@ class Sim82599Port(IxgbePort):
     def trouble(self) -> str | None:
         """Why the card could not be stopped, or recording stopped early."""
         return super().trouble() or self._recording_ended()
+
+    def bad_input(self) -> str | None:
+        return self._bad_input if self._model is None else self._model.bad_input
 
     def _recording_ended(self) -> str | None:
         if self._sim_card is None:
