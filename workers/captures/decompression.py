@@ -36,7 +36,7 @@ class Decompressor(Protocol):
     @property
     def needs_input(self) -> bool: ...
     @property
-    def unused_data(self) -> bytes: ...
+    def unused_data(self) -> bytes | None: ...
     def decompress(self, data: bytes, max_length: int = ...) -> bytes: ...
 
 
@@ -110,8 +110,6 @@ FORMATS = (
 )
 MAGIC_BYTES = 6  # of the longest magic
 
-_ERRORS = (OSError, EOFError, RuntimeError, ValueError, zlib.error, lzma.LZMAError)
-
 
 def format_of(begin: bytes) -> Format | None:
     """The compression of a file with these first bytes, MAGIC_BYTES if it has as many."""
@@ -170,12 +168,14 @@ class _Reader:
                 data = b""
                 if out:
                     yield out
-            data = self._next_part(part.unused_data)
+            data = self._next_part(part.unused_data or b"")  # lz4 says None
 
     def _out_of(self, part: Decompressor, data: bytes) -> bytes:
         try:
             return part.decompress(data, PIECE_BYTES)
-        except _ERRORS as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # each format has exceptions of its own
             path, name = self._tally.path, self._format.name
             if "memory" in str(error).lower():
                 raise CaptureError(

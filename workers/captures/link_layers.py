@@ -65,13 +65,13 @@ def _loopback(family: int) -> Begin | None:
     return None if ethertype is None else Begin(4, ethertype)
 
 
-def _bsd_loopback(data: memoryview, byte_order: str) -> Begin | None:
+def _bsd_loopback(data: memoryview, _: str) -> Begin | None:
     """LINKTYPE_NULL: the family has the byte order of the capturing machine, which need not be
     that of the file."""
     if len(data) < 4:
         return None
-    (family,) = struct.unpack_from(byte_order + "I", data)
-    return _loopback(family if family < 1 << 16 else int.from_bytes(data[:4][::-1], "little"))
+    families = [int.from_bytes(data[:4], order) for order in ("little", "big")]
+    return _loopback(min(families))  # all families are small numbers
 
 
 def _openbsd_loopback(data: memoryview, _: str) -> Begin | None:
