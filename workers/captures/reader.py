@@ -69,6 +69,9 @@ class CaptureReader:
         self._source = ByteSource(tally, descriptor)
         try:
             self._packets = self._reader().packets()
+        except CutShort as error:  # before the first packet: there is nothing to use
+            self.close()
+            raise CaptureError(str(error)) from error
         except BaseException:
             self.close()
             raise
@@ -107,7 +110,7 @@ class CaptureReader:
             yield from self._frames()
         except CutShort as error:
             if not tally.to_cut:
-                raise
+                raise CaptureError(str(error)) from error
             tally.cut_at = error.cut
         if tally.left_out and not tally.used:
             raise self._refused(sorted(tally.left_out))
