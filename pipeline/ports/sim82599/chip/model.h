@@ -206,15 +206,16 @@ struct rl_sim {
     void *context;
     double pace;
     uint64_t period;
-    uint64_t shift;    /* ns: repetitions so far, times `period` */
-    uint64_t left;     /* frames still to arrive; ~0: no end */
-    bool open;         /* frames arrive by the clock */
-    double rate_ns;    /* frames per nanosecond */
-    uint64_t began;    /* ns; start of the open-loop wire; 0: not started */
-    uint64_t arrived;  /* frames since then */
-    uint32_t passed;   /* frames for stalled queues in the present step */
-    uint64_t stuck_at; /* ns; since then the closed-loop wire waits for a disabled queue */
-    uint32_t *held;    /* the packet buffer: frames without a descriptor, in order */
+    uint64_t shift;       /* ns: repetitions so far, times `period` */
+    uint64_t stamp_shift; /* the same, for the frame that is being delivered */
+    uint64_t left;        /* frames still to arrive; ~0: no end */
+    bool open;            /* frames arrive by the clock */
+    double rate_ns;       /* frames per nanosecond */
+    uint64_t began;       /* ns; start of the open-loop wire; 0: not started */
+    uint64_t arrived;     /* frames since then */
+    uint32_t passed;      /* frames for stalled queues in the present step */
+    uint64_t stuck_at;    /* ns; since then the closed-loop wire waits for a disabled queue */
+    uint32_t *held;       /* the packet buffer: frames without a descriptor, in order */
     uint32_t held_first;
     uint32_t held_count;
     uint32_t held_capacity;

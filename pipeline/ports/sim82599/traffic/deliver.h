@@ -54,7 +54,7 @@ static inline void rl_sim_stamp(struct rl_sim *sim, struct rl_sim_rx_queue *queu
                                 const struct rl_sim_frame *frame)
 {
     if (RL_SIM_UNLIKELY(queue->stamps != NULL && queue->head < RL_SIM_STAMPED_DESCRIPTORS))
-        queue->stamps[queue->head] = sim->stamps[frame - sim->frames] + (int64_t)sim->shift;
+        queue->stamps[queue->head] = sim->stamps[frame - sim->frames] + (int64_t)sim->stamp_shift;
 }
 
 /* Deliver to a queue that has a descriptor. `window` is a copy of the window of the

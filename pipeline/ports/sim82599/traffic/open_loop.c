@@ -91,6 +91,7 @@ uint32_t rl_sim_receive_open(struct rl_sim *sim)
     for (uint32_t i = 0; i < frames; i++) {
         uint32_t index = sim->order[sim->at];
         struct rl_sim_frame *frame = &sim->frames[index];
+        sim->stamp_shift = sim->shift;
         rl_sim_advance_wire(sim, 1);
         if (RL_SIM_UNLIKELY(!rl_sim_deliverable(sim, frame, sim->epoch))) {
             rl_sim_reject(sim, frame);

@@ -128,6 +128,7 @@ static uint32_t receive_closed(struct rl_sim *sim)
         uint32_t run = sim->order_length - sim->at;
         run = run < budget - moved ? run : budget - moved;
         run = run < sim->left ? run : (uint32_t)sim->left;
+        sim->stamp_shift = sim->shift;
         uint32_t done = run_closed(sim, sim->order + sim->at, run);
         rl_sim_advance_wire(sim, done);
         moved += done;
