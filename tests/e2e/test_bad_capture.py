@@ -112,6 +112,36 @@ def test_a_long_capture_that_is_damaged_ends_the_run(operator: Operator) -> None
     assert len(ended.sentences) == 2, ended.errors  # the start, and the reason for the end
 
 
+@pytest.mark.parametrize("process", ["false", "true"])
+@pytest.mark.parametrize("cut", ["refuse", "play"])
+def test_a_capture_that_is_not_kept_and_cut_ends_the_run_in_order(
+    operator: Operator, process: str, cut: str
+) -> None:
+    """300 MB of holes and zeros, read while they are sent: frames of 262,144 bytes, which the card
+    drops, and 194 that it forwards."""
+    with open(operator.folder / "in.pcap", "wb") as file:
+        file.write(MIXED)
+        for _ in range(1200):
+            file.write(bytes(8) + 2 * (1 << 18).to_bytes(4, "little"))
+            file.seek(1 << 18, os.SEEK_CUR)
+        file.write(bytes(9))
+    path = replaying(operator, f'replay = "in.pcap", cut = "{cut}"', f"process = {process}\n")
+    ended = operator.run("run", path, "--report", "report.json")
+    report = json.loads((operator.folder / "report.json").read_text())
+    port = report["ports"]["wan"]
+    assert not any(report["balance"].values()), report["balance"]
+    assert port["received"]["packets"] == port["forwarded"] == 194
+    if cut == "play":
+        assert ended.code == 0
+        assert port["card_drops"]["oversize"] == 1200
+    else:
+        assert ended.code == 2
+        assert port["card_drops"]["oversize"] == 1200
+        assert ended.last.startswith(f"{operator.folder}/in.pcap: packet 1395, at byte 3")
+        assert "ends after 9 bytes of its header; the 1394 before it are good" in ended.last
+        assert report["exit"] == {"code": 2, "reason": ended.last}
+
+
 def test_a_capture_that_may_not_be_read_is_refused(open_operator: Operator) -> None:
     capture = open_operator.folder / "in.pcap"
     capture.write_bytes(MIXED)

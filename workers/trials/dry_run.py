@@ -46,8 +46,8 @@ from ringline.workers.trials.stopwatch import Stopwatch
 COMPLAINTS_MAX = 10
 SAMPLE_BATCHES = 4  # that `check` times
 TICK_NANOSECONDS = 1_000_000_000  # between two ticks, by the times of the frames
-# The shared page: struct rl_worker_counters, then the numbers of the first and last frame of
-# the current batch, two uint64.
+# The shared page: struct rl_worker_counters, then three uint64: the places of the first and last
+# frame of the current batch (arrivals.py), and 1 while the plugin has a batch or a tick.
 PLACE_OFFSET = 1024
 PAGE = 4096
 
@@ -160,8 +160,8 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
 
 
 class _Trial:
-    """Runs frames through a harness; `place` points to two places in the shared page, and `names`
-    are those of the ports that have a capture, by index."""
+    """Runs frames through a harness; `place` points to three numbers in the shared page, and
+    `names` are those of the ports that have a capture, by index."""
 
     def __init__(
         self,
@@ -205,8 +205,10 @@ class _Trial:
 
     def _tick(self) -> None:
         """Call the plugin's tick."""
+        self._place[2] = 1
         with self._watch.tick():
             self._harness.engine.tick()
+        self._place[2] = 0
         complaint = self._complaint()
         if complaint is not None:
             self._complain(0, complaint)
@@ -219,8 +221,10 @@ class _Trial:
 
     def _run(self, batch: list[Arrived], writer: CaptureWriter | None) -> None:
         self._place[0], self._place[1] = first, last = batch[0].place, batch[-1].place
+        self._place[2] = 1
         with self._watch.batch(f" on the {arrivals.span(first, last, self._names)}"):
             departures, created = self._harness.run([_arrival(frame) for frame in batch])
+        self._place[2] = 0
         complaint = self._complaint()
         for frame, departure in zip(batch, departures, strict=True):
             if departure.verdict == ERROR:

@@ -233,7 +233,7 @@ class _Monitor:
                 )  # before the read; another process may have its output, too
                 readable = selector.select(_LOOK_SECONDS)
                 packets = self._packets()
-                if packets != done:
+                if packets != done or (self._is_ready and not self._is_busy()):
                     since, done = time.monotonic(), packets
                 if self._progress is not None and self._is_ready:
                     self._progress(self._source.share, 1.0)
@@ -262,6 +262,11 @@ class _Monitor:
     def _packets(self) -> int:
         kind = dict(ffi.typeof("struct rl_worker_counters").fields)["packets"]
         return int.from_bytes(self._page[kind.offset : kind.offset + 8], "little")
+
+    def _is_busy(self) -> bool:
+        """Whether the plugin has a batch or a tick. Otherwise the child waits for frames, which may
+        come slowly through a pipe."""
+        return self._page[PLACE_OFFSET + 16] != 0
 
     def _place(self) -> str:
         """The end of a sentence: which frames the child was working on."""

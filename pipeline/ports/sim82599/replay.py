@@ -1,7 +1,7 @@
 """The frames of a capture on a simulated wire, in their order and on request at their times.
 
 A short capture is kept in memory, where the device model repeats it by itself. A long one is read
-while it is sent, CHUNK frames at a time, and once more for each repetition, so that memory does
+while it is sent, at most CHUNK frames at a time, and once more for each repetition, so that memory does
 not grow with the file.
 
 With the pace "captured" a frame is due as long after the first one as in the capture. All times
@@ -29,6 +29,7 @@ from ringline.workers.captures.captures import CaptureError, CaptureReader, Fram
 
 KEEP_BYTES = 256 << 20  # of frames; a longer capture is not kept in memory
 CHUNK = 256  # frames; to read them takes some tenths of a millisecond
+CHUNK_BYTES = 1 << 18  # more than a chunk of ordinary frames has
 STEP_BACK = 1_000_000_000  # nanoseconds
 _ALONE = 1_000_000_000  # nanoseconds between repetitions of a capture with a single time
 _FURTHEST = 1 << 62  # nanoseconds, 146 years: times are sums of two numbers of 64 bits
@@ -155,11 +156,13 @@ class _Stream:
         damaged."""
         frames: list[bytes | memoryview] = []
         stamps, due = array("q"), array("Q")
+        size = 0
         for frame, stamp, at in self._timed:
             frames.append(frame.data)
+            size += len(frame.data)
             stamps.append(min(stamp, (1 << 63) - 1))
             due.append(at)
-            if len(frames) == CHUNK:
+            if len(frames) == CHUNK or size >= CHUNK_BYTES:
                 break
         if not frames:
             return None

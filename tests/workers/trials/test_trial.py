@@ -218,6 +218,21 @@ def test_a_failure_of_the_source_is_raised(plugin_file: PluginFile) -> None:
         trial.run(odd(plugin_file), Broken())
 
 
+class Slow(Broken):
+    """Frames that come slowly, as from a pipe that another program writes."""
+
+    def __iter__(self) -> Iterator[Arrived]:
+        for number in range(1, 200, 64):
+            for more in range(64):
+                yield Arrived(number + more, 0, 0, 0, 0, 0, bytes(60))
+            time.sleep(0.8)
+
+
+def test_a_plugin_is_not_blamed_for_a_slow_source() -> None:
+    summary = trial.run(f"{MODULE}.forward:forward", Slow(), silence=0.3)
+    assert summary.counters["packets"] == 256
+
+
 def test_a_correct_plugin_has_no_problems() -> None:
     for name in ("forward:forward", "mac_swap:mac_swap_compiled", "mac_swap:MacSwapColumns"):
         assert checking.check(f"{MODULE}.{name}", {}, ["a", "b"]) == []

@@ -204,6 +204,7 @@ struct rl_sim {
     uint32_t at;           /* next index of `order`; with `more` it stays at the end */
     void (*more)(void *context);
     void *context;
+    bool asked; /* for more frames, in the present step */
     double pace;
     uint64_t period;
     uint64_t shift;       /* ns: repetitions so far, times `period` */
@@ -261,7 +262,7 @@ uint32_t rl_sim_transmit(struct rl_sim *sim);
 /* wire.c, record.c */
 uint64_t rl_sim_now(void);
 void rl_sim_source_free(struct rl_sim *sim);
-bool rl_sim_at_end(struct rl_sim *sim);    /* no frame is at hand, and none comes next */
+bool rl_sim_at_end(struct rl_sim *sim);    /* no frame is at hand now */
 void rl_sim_held_drop(struct rl_sim *sim); /* drop the frames in the packet buffer */
 void rl_sim_record_frame(struct rl_sim *sim, const struct rl_sim_segment *segments, uint32_t count,
                          uint32_t length, int32_t tag);

@@ -156,13 +156,17 @@ int32_t rl_sim_continue(struct rl_sim *sim, const struct rl_sim_source *source)
     return take_frames(sim, source);
 }
 
-/* Frames in the packet buffer are those at hand: others come only after they left it. */
+/* Frames in the packet buffer are those at hand: others come only after they left it. They come at
+ * most once in a step, which must not take long. */
 bool rl_sim_at_end(struct rl_sim *sim)
 {
     if (RL_SIM_LIKELY(sim->at < sim->order_length))
         return false;
     if (sim->more == NULL || sim->left == 0 || sim->held_count != 0)
         return true;
+    if (sim->asked)
+        return true;
+    sim->asked = true;
     sim->more(sim->context);
     if (sim->at < sim->order_length)
         return false;
