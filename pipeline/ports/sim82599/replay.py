@@ -1,8 +1,8 @@
 """The frames of a capture on a simulated wire, in their order and on request at their times.
 
 A short capture is kept in memory, where the device model repeats it by itself. A long one is read
-while it is sent, at most CHUNK frames at a time, and once more for each repetition, so that memory does
-not grow with the file.
+while it is sent, at most CHUNK frames at a time, and once more for each repetition, so that memory
+does not grow with the file.
 
 With the pace "captured" a frame is due as long after the first one as in the capture. All times
 count from the begin of the wire, so no delay adds up. A frame whose time is before that of the
