@@ -36,7 +36,6 @@ wire = { flows = { count = 9, sizes = "imix", ip = "mixed" }, rate_mpps = 1, rec
 device = "sim:82599"
 promiscuous = false
 mac = "02:00:00:00:00:01"
-wire = { replay = "in.pcap", repeat = 3, pace = "captured", speed = 2, cut = "play" }
 [worker]
 plugin = "flow_stats"
 options = { entries = 1000, nested = { list = [1, 2.5, "three", true] } }
@@ -57,7 +56,6 @@ listen = "[::1]:0"
 
 
 DATA = Path(__file__).parents[2] / "data"
-REPLAY = f'replay = "{DATA / "mixed.pcap"}"'
 BEYOND = "0x" + "F" * 5000  # more digits than Python converts to text
 
 
@@ -83,7 +81,6 @@ def port(lines: str = "") -> str:
 
 def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "in.pcap").write_bytes((DATA / "mixed.pcap").read_bytes())
     (tmp_path / "edge.toml").write_text(WHOLE)
     found = schema.load(tmp_path / "edge.toml")
     assert found.name == "edge"
@@ -95,10 +92,7 @@ def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
     assert wan.wire.flows is not None
     assert wan.wire.flows.sizes == ((60, 7), (590, 4), (1514, 1))  # without CRC
     assert wan.wire.record == str(tmp_path / "out" / "x.pcap")
-    assert (lan.mac, lan.promiscuous) == ("02:00:00:00:00:01", False)
-    assert lan.wire == c.WireConfig(
-        str(tmp_path / "in.pcap"), repeat=3, pace="captured", speed=2.0, cut="play"
-    )
+    assert (lan.mac, lan.promiscuous, lan.wire) == ("02:00:00:00:00:01", False, None)
     assert found.queues == 2
     assert found.worker(0).options["nested"] == {"list": [1, 2.5, "three", True]}
     assert found.worker(0).state_bytes == 16 << 20
@@ -116,7 +110,6 @@ def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
 
 def test_children_get_the_same_configuration(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "in.pcap").write_bytes((DATA / "mixed.pcap").read_bytes())
     (tmp_path / "edge.toml").write_text(WHOLE)
     for found in (schema.load(tmp_path / "edge.toml"), builtin.builtin()):
         assert c.Config.from_json(json.loads(json.dumps(found.to_json()))) == found
@@ -234,25 +227,6 @@ def test_every_mistake_is_reported_at_once(problems_of: Any) -> None:
         (port('rss_key = "abc"'), "port.wan.rss_key", "80 hexadecimal digits"),
         (port("promiscuous = 1"), "port.wan.promiscuous", "must be true or false"),
         (port("wire = { repeat = 2 }"), "port.wan.wire.repeat", "no effect without replay;"),
-        (port('wire = { pace = "captured" }'), "port.wan.wire.pace", "no effect without replay;"),
-        (port('wire = { cut = "play" }'), "port.wan.wire.cut", "no effect without replay;"),
-        (port(f"wire = {{ {REPLAY}, pace = 1 }}"), "port.wan.wire.pace", "one of rate, captured"),
-        (port(f'wire = {{ {REPLAY}, cut = "off" }}'), "port.wan.wire.cut", "refuse, play"),
-        (
-            port(f"wire = {{ {REPLAY}, speed = 2 }}"),
-            "port.wan.wire.speed",
-            'no effect without pace = "captured"',
-        ),
-        (
-            port(f'wire = {{ {REPLAY}, pace = "captured", speed = 0 }}'),
-            "port.wan.wire.speed",
-            "a number from 0.001 to 1e+06",
-        ),
-        (
-            port(f'wire = {{ {REPLAY}, pace = "captured", rate_mpps = 1 }}'),
-            "port.wan.wire.rate_mpps",
-            'no effect with pace = "captured"',
-        ),
         (
             port("wire = { rate_mpps = 2 }"),
             "port.wan.wire.rate_mpps",
