@@ -41,7 +41,11 @@ def test_a_paced_replay_is_read(edge: Path) -> None:
     [
         ('pace = "captured"', "pace", "has no effect without replay; add replay or remove pace"),
         ('cut = "play"', "cut", "has no effect without replay; add replay or remove cut"),
-        ('replay = "in.pcap", pace = 1', "pace", "must be one of rate, captured, not 1"),
+        (
+            'replay = "in.pcap", pace = 1',
+            "pace",
+            "must be one of rate, captured, not an integer (1)",
+        ),
         ('replay = "in.pcap", pace = "capture"', "pace", 'must be one of rate, captured, not "cap'),
         ('replay = "in.pcap", cut = "off"', "cut", 'must be one of refuse, play, not "off"'),
         ('replay = "in.pcap", speed = 2', "speed", 'has no effect without pace = "captured"; add'),
@@ -68,7 +72,7 @@ def test_a_mistake_has_its_place_and_its_remedy(edge: Path, wire: str, key: str,
 def test_a_cut_and_a_clock_are_told_before_the_run(edge: Path) -> None:
     (edge.parent / "in.pcap").write_bytes(MIXED[:5000])
     write(edge, 'replay = "in.pcap"')
-    with pytest.raises(ConfigurationError, match='copy it again, or .* cut = "play"'):
+    with pytest.raises(ConfigurationError, match=r'copy it again, or .* cut = "play"'):
         schema.load(edge)
     write(edge, 'replay = "in.pcap", cut = "play"')
     [remark] = remarks_here(schema.load(edge))
