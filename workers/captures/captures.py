@@ -14,9 +14,10 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from ringline.shm.errors import EnvironmentLacks, reason_of
-from ringline.workers.captures import pcap
+from ringline.workers.captures import pcap, pcapng
 from ringline.workers.captures.byte_source import descriptor_named
 from ringline.workers.captures.capture_table import Capture, CaptureError, Frames, Tally
+from ringline.workers.captures.decompression import format_of
 from ringline.workers.captures.packet import Frame
 from ringline.workers.captures.reader import CaptureReader, read_capture
 
@@ -36,6 +37,13 @@ __all__ = [
 Bytes = bytes | bytearray | memoryview
 
 _WRITE_BYTES = 1 << 16  # are collected before they are written
+
+
+def is_capture(begin: bytes) -> bool:
+    """Whether a file with these first bytes is a capture, complete or not, or is compressed like
+    one; give at least 6 bytes, if it has as many."""
+    known = begin[:4] in pcap.MAGICS or begin[:4] == pcapng.MAGIC
+    return known or format_of(begin) is not None
 
 
 def is_our_capture(begin: bytes) -> bool:
