@@ -23,3 +23,5 @@ builder = shm["builder"]
 ffibuilder = builder(
     "ringline.pipeline._pipeline", DECLARATIONS, SOURCES, includes=shm["ffibuilder"]
 )
+# Python functions that C calls (pipeline/ports/sim82599/model.py).
+ffibuilder.cdef('extern "Python" void rl_sim_more(void *context);')

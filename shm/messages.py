@@ -125,6 +125,7 @@ class PortReport(TypedDict):
     wire: dict[str, int]  # counters of a simulated wire; empty for a real card
     faults: list[str]  # requests to a simulated card that a real one would refuse
     trouble: str | None  # a problem that ends the run; only the operator can solve it
+    bad_input: str | None  # the same: a capture that cannot be replayed to its end
 
 
 class SettlementReport(TypedDict):
@@ -300,11 +301,12 @@ class BusMasterSet(TypedDict):
 
 
 class CardStopped(TypedDict):
-    """The last counters of the wire, and why the recording ended early, if it did."""
+    """The last counters of the wire, and why the recording or the replay ended early, if it did."""
 
     event: Literal["stopped"]
     wire: dict[str, int]
     trouble: str | None
+    bad_input: str | None
 
 
 ToCard = CardOpen | SetBusMaster | Stop

@@ -173,7 +173,7 @@ def parser() -> argparse.ArgumentParser:
     cleanup.add_argument("config", metavar="CONFIG", help="TOML file of the instance")
 
     attempt = command(
-        "try", _try, "run a plugin on a capture file, without cards or a driver process"
+        "try", _try, "run a plugin on capture files, without cards or a driver process"
     )
     attempt.add_argument(
         "plugin",
@@ -181,7 +181,10 @@ def parser() -> argparse.ArgumentParser:
         help="package.module:object, ./file.py:object, ./file.so:symbol, or an entry point",
     )
     attempt.add_argument(
-        "capture", metavar="CAPTURE", help="pcap or pcapng file; - is standard input"
+        "captures",
+        nargs="+",
+        metavar="CAPTURE",
+        help="pcap or pcapng file, compressed or not; - is standard input; several as PORT=CAPTURE",
     )
     attempt.add_argument(
         "-w",
@@ -201,9 +204,14 @@ def parser() -> argparse.ArgumentParser:
     attempt.add_argument(
         "--ports",
         type=values.names,
-        default=["port"],
         metavar="NAME,...",
-        help="names of the ports; all frames arrive at the first one (default: port)",
+        help="names of the ports; a single capture arrives at the first one (default: the ports "
+        "of the captures, or port)",
+    )
+    attempt.add_argument(
+        "--cut",
+        action="store_true",
+        help="use a capture that is cut short up to the cut, instead of refusing it",
     )
     attempt.add_argument(
         "--rss-key",
@@ -320,7 +328,7 @@ def _try(given: argparse.Namespace) -> int:
     return attempt(
         Attempt(
             given.plugin,
-            given.capture,
+            given.captures,
             given.out,
             given.options,
             given.ports,
@@ -329,6 +337,7 @@ def _try(given: argparse.Namespace) -> int:
             blanks=given.blanks,
             state_bytes=given.state,
             checked=not given.unchecked,
+            to_cut=given.cut,
         )
     )
 

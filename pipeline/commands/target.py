@@ -84,6 +84,6 @@ def _is_capture(path: str) -> bool:
         if not os.path.isfile(path):
             return False
         with open(path, "rb") as file:
-            return is_capture(file.read(4))
+            return is_capture(file.read(6))
     except (OSError, ValueError):
         return False

@@ -1,4 +1,4 @@
-"""`ringline try`: run a plugin on a capture file and print a summary.
+"""`ringline try`: run a plugin on capture files and print a summary.
 
 The frames reach the plugin as in a run: the device model and the driver's receive burst of a
 simulated card deliver them (`CaptureCard`), the worker's loop runs the plugin, and the driver's
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,81 +20,88 @@ from typing import Any
 from ringline.pipeline.configuration.config import PortConfig, WorkerConfig
 from ringline.pipeline.configuration.machine_checks import same, why_kept
 from ringline.pipeline.configuration.toml import Table
-from ringline.pipeline.ports.sim82599.capture_card import CaptureCard
+from ringline.pipeline.ports.sim82599.capture_card import CaptureCard, CaptureCards
 from ringline.pipeline.terminal import stdio
 from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import PluginError, UsageError, reason_of
 from ringline.shm.refusals import WORDS
 from ringline.shm.text import printable
-from ringline.workers.captures.captures import descriptor_named, read_capture
+from ringline.workers.captures.captures import CaptureReader, Tally, descriptor_named
 from ringline.workers.trials import trial
 
 BLANKS = 64  # blank buffers for packets that the plugin creates, per batch
 TABLE_ROWS = 10  # of each table in the summary
+_PAIR = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)=(.+)", re.DOTALL)  # PORT=CAPTURE
 
 
 @dataclass(frozen=True)
 class Attempt:
     """What `ringline try` was asked for.
 
+    captures: a capture, whose frames arrive at the first port; or several, each as PORT=CAPTURE.
     out: a capture file for the packets that the plugin sends; None: none.
     options: the options of the plugin as (key, value).
-    ports: the names of the ports; all frames arrive at the first one.
-    rss_key, vlan_strip: settings of this port.
+    ports: the names of the ports; None: those of `captures`, or one with the name "port".
+    rss_key, vlan_strip: settings of the ports that have a capture.
+    to_cut: a capture that is cut short is used up to the cut.
     blanks, state_bytes: settings of the worker.
     checked: an index out of range raises IndexError in compiled plugins.
     """
 
     plugin: str
-    capture: str
+    captures: Sequence[str]
     out: str | None = None
     options: Sequence[tuple[str, Any]] = ()
-    ports: Sequence[str] = ("port",)
+    ports: Sequence[str] | None = None
     rss_key: str = PortConfig.rss_key
     vlan_strip: bool = PortConfig.vlan_strip
     blanks: int = BLANKS
     state_bytes: int = WorkerConfig.state_bytes
     checked: bool = True
+    to_cut: bool = False
 
 
 def attempt(asked: Attempt) -> int:
-    """Run a plugin on a capture and print the summary; the exit code.
+    """Run a plugin on captures and print the summary; the exit code.
 
     The exit code is 2 when the plugin failed on a packet. Raises RinglineError when the plugin
-    cannot run.
+    cannot run, or a capture cannot be read to its end.
     """
     options = _checked(asked.options)
-    out_descriptor = None if asked.out is None else _output(asked.out, asked.capture)
+    ports, captures = captures_of(asked.captures, asked.ports)
+    out_descriptor = None if asked.out is None else _output(asked.out, captures.values())
     if asked.out == "-":
         asked = replace(asked, out="standard output")
     to_stdout = out_descriptor is not None and os.path.sameopenfile(out_descriptor, 1)
-    try:
-        descriptor = descriptor_named(asked.capture, 0)
-        name = "standard input" if asked.capture == "-" else asked.capture
-        capture = read_capture(name, descriptor=descriptor)
-        port = PortConfig(
-            asked.ports[0], "sim:82599", rss_key=asked.rss_key, vlan_strip=asked.vlan_strip
-        )
+    with contextlib.ExitStack() as opened:
+        if out_descriptor is not None:
+            opened.callback(os.close, out_descriptor)
+        cards = [
+            CaptureCard(
+                opened.enter_context(_open(asked, path)),
+                PortConfig(name, "sim:82599", rss_key=asked.rss_key, vlan_strip=asked.vlan_strip),
+                ports.index(name),
+            )
+            for name, path in captures.items()
+        ]
+        names = [os.path.basename(card.reader.tally.path) for card in cards]
         sys.path.append(os.getcwd())
-        with contextlib.closing(Progress(printable(os.path.basename(name)))) as progress:
+        with contextlib.closing(Progress(printable(" ".join(names)))) as progress:
             done = trial.run(
                 asked.plugin,
-                CaptureCard(capture, port),
+                cards[0] if len(cards) == 1 else CaptureCards(cards),
                 asked.out,
                 options,
-                asked.ports,
+                ports,
                 out_descriptor=out_descriptor,
                 blanks=asked.blanks,
                 state_bytes=asked.state_bytes,
                 debug=asked.checked,
                 progress=progress.show,
             )
-    finally:
-        if out_descriptor is not None:
-            os.close(out_descriptor)
-    remarks = [*capture.remarks(), *_remarks(asked, done)]
+    told = [remark for card in cards for remark in card.reader.tally.remarks()]
     print(
-        summary(asked, name, done, remarks),
+        summary(asked, ports, cards, done, [*told, *_remarks(asked, done)]),
         file=sys.stderr if to_stdout else sys.stdout,
         flush=True,
     )
@@ -105,12 +113,51 @@ def attempt(asked: Attempt) -> int:
     return PluginError.exit_code if done.complaints else 0
 
 
-def _output(out: str, capture: str) -> int | None:
+def captures_of(
+    given: Sequence[str], ports: Sequence[str] | None
+) -> tuple[list[str], dict[str, str]]:
+    """The names of all ports, and the capture of each port that has one. Raises UsageError.
+
+    A single argument is a path, unless it begins with the name of a port and there is no such file.
+    """
+    pairs = [_PAIR.fullmatch(text) for text in given]
+    if len(given) == 1 and (pairs[0] is None or os.path.exists(given[0])):
+        names = list(ports or ["port"])
+        return names, {names[0]: given[0]}
+    captures: dict[str, str] = {}
+    for text, pair in zip(given, pairs, strict=True):
+        if pair is None:
+            raise UsageError(
+                f"{text} has no port: with several captures name the port of each, as in "
+                f"wan=a.pcap lan=b.pcap"
+            )
+        name, path = pair.groups()
+        if ports is not None and name not in ports:
+            raise UsageError(f"{text}: --ports names no port {name}; add it there")
+        if name in captures:
+            raise UsageError(
+                f"port {name} has two captures; merge them first: "
+                f"mergecap -w NEW {captures[name]} {path}"
+            )
+        captures[name] = path
+    inputs = [descriptor_named(path, 0) for path in captures.values()]
+    if inputs.count(0) > 1:
+        raise UsageError("only one capture can come from standard input")
+    return list(ports or captures), captures
+
+
+def _open(asked: Attempt, path: str) -> CaptureReader:
+    name = "standard input" if path == "-" else path
+    tally = Tally(name, to_cut=asked.to_cut)
+    return CaptureReader(tally, descriptor=descriptor_named(path, 0), any_link=True)
+
+
+def _output(out: str, captures: Iterable[str]) -> int | None:
     """A copy of the descriptor that `out` names, None when it is a path. Raises UsageError when
     it must not be written to."""
     number = descriptor_named(out, 1)
     if number is None:
-        if same(Path(out), Path(capture)):
+        if any(same(Path(out), Path(capture)) for capture in captures):
             raise UsageError(f"{out} is the capture that is read; write to another file")
         if why := why_kept(Path(out)):
             raise UsageError(f"{out} {why}")
@@ -149,19 +196,33 @@ def _failures(done: trial.Summary) -> int:
     return sum(done.counters[f"{what}_errors"] for what in ("plugin", "verdict", "tick"))
 
 
-def summary(asked: Attempt, capture: str, done: trial.Summary, remarks: Sequence[str]) -> str:
+def summary(
+    asked: Attempt,
+    ports: Sequence[str],
+    cards: Sequence[CaptureCard],
+    done: trial.Summary,
+    remarks: Sequence[str],
+) -> str:
     """The summary of a trial, in several lines, without characters that a terminal obeys."""
-    return "\n".join(printable(line) for line in _lines(asked, capture, done, remarks))
+    return "\n".join(printable(line) for line in _lines(asked, ports, cards, done, remarks))
 
 
 def _lines(
-    asked: Attempt, capture: str, done: trial.Summary, remarks: Sequence[str]
+    asked: Attempt,
+    ports: Sequence[str],
+    cards: Sequence[CaptureCard],
+    done: trial.Summary,
+    remarks: Sequence[str],
 ) -> Iterator[str]:
     count = done.counters
+    paths = [card.reader.tally.path for card in cards]
     yield (
-        f"{asked.plugin} ({done.tier}) on {capture}: {count['packets']:,} packets, "
+        f"{asked.plugin} ({done.tier}) on {' and '.join(paths)}: {count['packets']:,} packets, "
         f"{count['bytes']:,} bytes"
     )
+    if len(cards) > 1:
+        received = ", ".join(f"{ports[card.port]} {card.received:,}" for card in cards)
+        yield f"  received by port: {received}"
     each = done.nanoseconds_per_packet
     if each is not None:
         checks = ", bounds checks included" if asked.checked and done.tier == "compiled" else ""

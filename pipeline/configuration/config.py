@@ -55,8 +55,10 @@ class WireConfig:
 
     At most one of `replay` (a capture file) and `flows` is set; with neither, no traffic
     arrives. `repeat` is how often the capture is replayed; 0 means without end. `rate_mpps`
-    0 is closed loop: a packet arrives as soon as the card can take it. `record` is the
-    capture file for the packets that the card sends.
+    0 is closed loop: a packet arrives as soon as the card can take it. With the `pace`
+    "captured", the packets arrive at the times of the capture instead, `speed` times as fast.
+    `cut` says what becomes of a capture that is cut short. `record` is the capture file for the
+    packets that the card sends.
     """
 
     replay: str | None = None
@@ -64,6 +66,9 @@ class WireConfig:
     repeat: int = 1
     rate_mpps: float = 0.0
     record: str | None = None
+    pace: str = "rate"  # rate | captured
+    speed: float = 1.0
+    cut: str = "refuse"  # refuse | play
 
     @property
     def has_source(self) -> bool:

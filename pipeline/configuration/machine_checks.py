@@ -14,21 +14,28 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ringline.pipeline.configuration.affinity import usable_cpus
-from ringline.pipeline.configuration.config import BUFFER_STRIDE, PORTS_MAX, Config, PortConfig
+from ringline.pipeline.configuration.config import (
+    BUFFER_STRIDE,
+    PORTS_MAX,
+    Config,
+    PortConfig,
+    WireConfig,
+)
 from ringline.shm._shm import ffi
 from ringline.shm.errors import reason_of
 from ringline.shm.owners import SHARED_MEMORY
 from ringline.workers.captures.captures import (
     FILE_HEADER_BYTES,
     CaptureError,
+    CaptureReader,
+    Tally,
     is_our_capture,
-    read_capture,
 )
 
 MARGIN_BYTES = 1 << 18  # per queue: headers, descriptor rings, counters
 RINGS_BYTES: int = ffi.sizeof("struct rl_rings_segment")
-# A capture up to this size is read completely before a run starts, which takes about
-# 4 ms per MiB. Mistakes in a longer one are found by the wire that replays it.
+# A capture is read up to this size before a run starts, which takes about 4 ms per MiB. Mistakes
+# after that are found by the wire that replays it.
 READ_AT_ONCE = 64 << 20
 
 
@@ -75,7 +82,7 @@ def _wire(port: PortConfig, config: Config) -> Iterable[str]:
     if port.wire is None:
         return
     if port.wire.replay is not None:
-        yield from _capture(f"port.{port.name}.wire.replay", Path(port.wire.replay))
+        yield from _capture(f"port.{port.name}.wire.replay", port.wire)
     if port.wire.record is not None:
         record = Path(port.wire.record)
         path = f"port.{port.name}.wire.record"
@@ -103,43 +110,45 @@ def same(one: Path, other: Path) -> bool:
         return os.path.realpath(one) == os.path.realpath(other)
 
 
-def _capture(path: str, file: Path) -> Iterable[str]:
+def _capture(path: str, wire: WireConfig) -> Iterable[str]:
     try:
-        if not file.is_file() or file.stat().st_size <= READ_AT_ONCE:
-            if not _look_into(file)[0]:
-                yield f"{path}: {file}: holds no packet, so there is nothing to replay"
-        elif not os.access(file, os.R_OK):
-            yield f"{path}: {file}: cannot be read: permission denied"
+        if not _look_into(wire).packets:
+            yield f"{path}: {wire.replay}: holds no packet, so there is nothing to replay"
     except CaptureError as error:
         yield f"{path}: {error}"
     except OSError as error:
-        yield f"{path}: {file}: cannot be read: {reason_of(error)}"
+        yield f"{path}: {wire.replay}: cannot be read: {reason_of(error)}"
 
 
 def remarks_here(config: Config) -> list[str]:
-    """Sentences about packets that a replay does not send as they are in the file, of captures
-    up to READ_AT_ONCE."""
+    """Sentences about packets that a replay does not send as they are in the file, as far as a
+    capture is read before the run."""
     remarks: list[str] = []
     for port in config.ports:
         if port.wire is not None and port.wire.replay is not None:
             with contextlib.suppress(CaptureError, OSError):  # the run tells it
-                file = Path(port.wire.replay)
-                if file.stat().st_size <= READ_AT_ONCE:
-                    remarks += _look_into(file)[1]
+                remarks += _look_into(port.wire).remarks(clock=port.wire.pace == "captured")
     return remarks
 
 
-def _look_into(file: Path) -> tuple[int, list[str]]:
-    """The number of frames of a capture, and its remarks. A file that has not changed since the
-    last look is not read again."""
+def _look_into(wire: WireConfig) -> Tally:
+    """What is known of the capture of a wire. A file that has not changed since the last look is
+    not read again."""
+    assert wire.replay is not None
+    file = Path(wire.replay)
     status = file.stat() if file.exists() else None
-    return _read(file, status and (status.st_ino, status.st_size, status.st_mtime_ns))
+    identity = status and (status.st_ino, status.st_size, status.st_mtime_ns)
+    return _read(wire.replay, identity, wire.cut == "play")
 
 
 @functools.lru_cache(maxsize=PORTS_MAX)
-def _read(file: Path, identity: tuple[int, int, int] | None) -> tuple[int, list[str]]:
-    capture = read_capture(file)
-    return len(capture), capture.remarks()
+def _read(file: str, identity: tuple[int, int, int] | None, to_cut: bool) -> Tally:
+    tally = Tally(file, to_cut=to_cut)
+    with CaptureReader(tally) as reader:
+        for _ in reader:
+            if reader.bytes_read > READ_AT_ONCE:
+                break
+    return tally
 
 
 def unwritable(path: str, file: Path) -> Iterable[str]:

@@ -241,6 +241,14 @@ def _wire(table: Table, folder: Path) -> c.WireConfig:
         table.problem(
             "rate_mpps", "has no effect without replay or flows; add one or remove rate_mpps"
         )
+    for key in ("pace", "cut"):
+        if key in table and "replay" not in table:
+            table.problem(key, f"has no effect without replay; add replay or remove {key}")
+    pace = table.choice("pace", "rate", ("rate", "captured"))
+    if "speed" in table and pace != "captured":
+        table.problem("speed", 'has no effect without pace = "captured"; add it or remove speed')
+    if "rate_mpps" in table and pace == "captured":
+        table.problem("rate_mpps", 'has no effect with pace = "captured"; remove one of them')
     flows = table.table("flows")
     wire = c.WireConfig(
         replay=_path(table, "replay", folder),
@@ -248,6 +256,9 @@ def _wire(table: Table, folder: Path) -> c.WireConfig:
         repeat=table.integer("repeat", 1, 0, 1 << 32),
         rate_mpps=table.number("rate_mpps", 0.0, 0.0, 1000.0),
         record=_path(table, "record", folder),
+        pace=pace,
+        speed=table.number("speed", 1.0, 0.001, 1e6),
+        cut=table.choice("cut", "refuse", ("refuse", "play")),
     )
     table.done()
     return wire

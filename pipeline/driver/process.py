@@ -231,6 +231,7 @@ class Driver:
                     "wire": port.wire_statistics(),
                     "faults": port.faults(),
                     "trouble": port.trouble(),
+                    "bad_input": port.bad_input(),
                 }
             )
         return described

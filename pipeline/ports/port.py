@@ -112,6 +112,11 @@ class Port(ABC):
         None when there is none. Here: the first error of a stop."""
         return next(iter(self._stop_errors), None)
 
+    def bad_input(self) -> str | None:
+        """Why a simulated wire could not replay its capture to the end; None when it could, and for
+        a real card."""
+        return None
+
     def faults(self) -> list[str]:
         """Errors of `stop`, and requests to a simulated card that the chip would refuse, as
         sentences."""

@@ -16,6 +16,7 @@ from ringline.shm.control import Message, revive
 from ringline.shm.errors import EnvironmentLacks, GaveUp
 from ringline.shm.messages import CardOpen, FromCard
 from ringline.shm.segments import Segment
+from ringline.workers.captures.captures import CaptureError
 
 
 class CardMonitor(Monitor):
@@ -73,6 +74,8 @@ class CardMonitor(Monitor):
             if received["trouble"]:
                 problem = f"port {self._source.name}: {received['trouble']}"
                 self.context.drain_and_end(EnvironmentLacks(problem))
+            if received["bad_input"]:
+                self.context.drain_and_end(CaptureError(received["bad_input"]))
         elif received["event"] == "bus_master":
             pass  # the supervisor does not wait for it
         else:

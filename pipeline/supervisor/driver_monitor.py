@@ -24,6 +24,7 @@ from ringline.shm.messages import (
     ToDriver,
 )
 from ringline.shm.rings import RingPair
+from ringline.workers.captures.captures import CaptureError
 
 DRIVER_HEARTBEAT_TIMEOUT = deadlines.DRIVER_SILENCE
 SETTLE_TIMEOUT = deadlines.SETTLE
@@ -159,3 +160,5 @@ class DriverMonitor(Monitor):
             if port["trouble"]:
                 problem = f"port {source.name}: {port['trouble']}"
                 self.context.drain_and_end(EnvironmentLacks(problem))
+            if port["bad_input"]:
+                self.context.drain_and_end(CaptureError(port["bad_input"]))

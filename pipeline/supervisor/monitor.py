@@ -32,7 +32,7 @@ from ringline.pipeline.supervisor.event_loop import Loop
 from ringline.pipeline.supervisor.instance import Instance
 from ringline.shm import errors
 from ringline.shm.control import Closed, Garbled, Message
-from ringline.shm.errors import EnvironmentLacks, RinglineError
+from ringline.shm.errors import RinglineError
 from ringline.shm.family import MARK, Family
 from ringline.shm.framing import MESSAGE_MAX
 from ringline.shm.messages import ToChild
@@ -60,7 +60,7 @@ class RunContext:
     places: Mapping[str, Place]  # by name of the child
     announce: Callable[[str], None]  # tell the operator a sentence
     end_now: Callable[[RinglineError], None]  # end the run for this reason, without a drain
-    drain_and_end: Callable[[EnvironmentLacks], None]  # end the run for this reason, in order
+    drain_and_end: Callable[[RinglineError], None]  # end the run for this reason, in order
     family: Family = field(default_factory=Family)
     remarked: set[str] = field(default_factory=set)  # remarks of workers that were announced
 

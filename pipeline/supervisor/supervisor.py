@@ -54,7 +54,7 @@ from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.pipeline.telemetry.observe import Sources
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.shm import signals
-from ringline.shm.errors import EnvironmentLacks, GaveUp, Interrupted, RinglineError
+from ringline.shm.errors import GaveUp, Interrupted, RinglineError
 from ringline.shm.family import Family
 from ringline.shm.ledger import settle_driver
 
@@ -352,7 +352,7 @@ class Supervisor:
         self._blame(error)
         self._events.append(RunEvent.FAILED)
 
-    def _drain_and_end(self, error: EnvironmentLacks) -> None:
+    def _drain_and_end(self, error: RinglineError) -> None:
         # A second STOP would shorten an end that has begun.
         begun = (Stage.OPENING, Stage.BEGINNING, Stage.RUNNING)
         if self._error is None and self._run.stage in begun:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 DATA = Path(__file__).parents[1] / "data"
 MIXED = (DATA / "mixed.pcap").read_bytes()
 SECTIONS = (DATA / "sections.pcapng").read_bytes()
+GZIP = gzip.compress(MIXED)
 LINK_TYPE = slice(20, 24)  # bytes of the pcap header
 FIRST_LENGTH = slice(32, 36)  # bytes with the captured length of the first packet
 
@@ -47,14 +48,26 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut pcapng": (content(SECTIONS[:3000]), "the block at byte 2852, after 13 good packets, ends"),
     "of another link type": (
         content(with_bytes(LINK_TYPE, 113)),
-        "has link type 113 (Linux cooked capture v1), and only Ethernet (1) can be replayed",
+        "has link type 113 (Linux cooked capture v1), and only Ethernet (1) can be replayed to a "
+        "network card; capture on an Ethernet interface, or use ringline try, which makes up",
     ),
     "damaged": (content(with_bytes(FIRST_LENGTH, 0x7FFFFFFF)), "claims to hold 2147483647 bytes"),
     "a text": (
         content(b"root:x:0:0:root:/root:/bin/bash\n" * 9),
         "is not a capture: it does not begin",
     ),
-    "compressed": (content(gzip.compress(MIXED)), "is compressed with gzip; decompress it first"),
+    "compressed and cut": (
+        content(GZIP[: len(GZIP) // 2]),
+        f"its gzip data ends too early, after {len(GZIP) // 2} bytes, after ",
+    ),
+    "compressed with something behind": (
+        content(GZIP + b"and so on"),
+        f"something that is not gzip follows its compressed data, at byte {len(GZIP)}; remove it",
+    ),
+    "compressed in a way that nobody reads": (
+        content(b"\x1f\x9d\x90" + bytes(60)),
+        "is compressed with compress, which ringline does not read; decompress it first: unco",
+    ),
     "a folder": (Path.mkdir, "is a directory; name a capture file in it"),
     "a pipe": (os.mkfifo, "is not a regular file; a capture must be one"),
 }
@@ -97,6 +110,36 @@ def test_a_long_capture_that_is_damaged_ends_the_run(operator: Operator) -> None
     assert ended.last.startswith(f"{operator.folder}/in.pcap: packet ")
     assert "The file is damaged or was not written to its end: copy it again" in ended.last
     assert len(ended.sentences) == 2, ended.errors  # the start, and the reason for the end
+
+
+@pytest.mark.parametrize("process", ["false", "true"])
+@pytest.mark.parametrize("cut", ["refuse", "play"])
+def test_a_capture_that_is_not_kept_and_cut_ends_the_run_in_order(
+    operator: Operator, process: str, cut: str
+) -> None:
+    """300 MB of holes and zeros, read while they are sent: frames of 262,144 bytes, which the card
+    drops, and 194 that it forwards."""
+    with open(operator.folder / "in.pcap", "wb") as file:
+        file.write(MIXED)
+        for _ in range(1200):
+            file.write(bytes(8) + 2 * (1 << 18).to_bytes(4, "little"))
+            file.seek(1 << 18, os.SEEK_CUR)
+        file.write(bytes(9))
+    path = replaying(operator, f'replay = "in.pcap", cut = "{cut}"', f"process = {process}\n")
+    ended = operator.run("run", path, "--report", "report.json")
+    report = json.loads((operator.folder / "report.json").read_text())
+    port = report["ports"]["wan"]
+    assert not any(report["balance"].values()), report["balance"]
+    assert port["received"]["packets"] == port["forwarded"] == 194
+    if cut == "play":
+        assert ended.code == 0
+        assert port["card_drops"]["oversize"] == 1200
+    else:
+        assert ended.code == 2
+        assert port["card_drops"]["oversize"] == 1200
+        assert ended.last.startswith(f"{operator.folder}/in.pcap: packet 1395, at byte 3")
+        assert "ends after 9 bytes of its header; the 1394 before it are good" in ended.last
+        assert report["exit"] == {"code": 2, "reason": ended.last}
 
 
 def test_a_capture_that_may_not_be_read_is_refused(open_operator: Operator) -> None:

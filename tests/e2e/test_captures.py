@@ -7,6 +7,7 @@ with equal RSS input. The counts of the report, the device model and the recordi
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -199,6 +200,35 @@ def test_repeats_are_all_carried(run: Run) -> None:
     capture = DATA / "mixed.pcap"
     result = run(f'replay = "{capture}", repeat = 50', 2)
     expected = replayed(capture) * 50
+    check_frames(result.recorded, expected)
+    check_books(result, expected)
+
+
+@pytest.mark.parametrize("queues", [1, 2])
+def test_a_paced_replay_carries_every_frame(run: Run, queues: int) -> None:
+    """So slowly that a busy machine keeps up: the capture's 194 frames take 0.2 ms."""
+    result = run(
+        f'replay = "{DATA / "mixed.pcap"}", pace = "captured", speed = 0.001, repeat = 3', queues
+    )
+    expected = replayed(DATA / "mixed.pcap") * 3
+    check_frames(result.recorded, expected)
+    check_books(result, expected)
+
+
+def test_a_compressed_capture_is_replayed_like_the_plain_one(run: Run, tmp_path: Path) -> None:
+    packed = tmp_path / "in.bin"
+    packed.write_bytes(gzip.compress((DATA / "mixed.pcap").read_bytes()))
+    result = run(f'replay = "{packed}"', 2)
+    expected = replayed(DATA / "mixed.pcap")
+    check_frames(result.recorded, expected)
+    check_books(result, expected)
+
+
+def test_a_capture_that_is_cut_short_is_played_on_request(run: Run, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.pcap"
+    cut.write_bytes((DATA / "mixed.pcap").read_bytes()[:5000])
+    result = run(f'replay = "{cut}", cut = "play", repeat = 2', 1)
+    expected = replayed(DATA / "mixed.pcap")[:15] * 2
     check_frames(result.recorded, expected)
     check_books(result, expected)
 

@@ -1,12 +1,8 @@
-"""A capture in memory; the readers of pcap and pcapng fill it.
+"""What is known of a capture: a tally of its packets, and, for a short one, a table of its frames.
 
-One bytes object holds the file. Five arrays hold the number, the offset, the captured length,
-the original length and the time of each frame: 28 bytes per frame. A frame is a memoryview of
-the bytes object, made on access; nothing is copied.
-
-A reader keeps what is good. Packets of another link layer are left out; a wrong length on the
-wire or an impossible time is mended. `remarks` says how many there were. Only damage, after
-which no packet can be found, is an error.
+A reader keeps what is good. Packets that cannot be Ethernet frames are left out; a wrong length
+on the wire or an impossible time is mended. `Tally.remarks` says how many there were. Only damage,
+after which no packet can be found, is an error.
 """
 
 from __future__ import annotations
@@ -28,6 +24,7 @@ FRAME_BYTES_MAX = 262_144
 _LINK_TYPES = {
     0: "BSD loopback",
     9: "PPP",
+    12: "raw IP",
     101: "raw IP",
     105: "IEEE 802.11",
     108: "OpenBSD loopback",
@@ -53,9 +50,155 @@ class CaptureError(RinglineError):
     exit_code = 2
 
 
+class CutShort(CaptureError):
+    """A capture that ends inside a packet, a block or its compressed data.
+
+    cut: what ends where, as a part of a sentence.
+    """
+
+    def __init__(self, message: str, cut: str = "") -> None:
+        super().__init__(message)
+        self.cut = cut
+
+
 def link_type_name(link_type: int) -> str:
     """`link_type` as a number with its name, for messages."""
     return f"{link_type} ({_LINK_TYPES.get(link_type, 'not a common one')})"
+
+
+class Tally:
+    """The packets of a capture, counted while it is read; and the errors that name their places.
+
+    Attributes:
+        path: the file, for messages.
+        of: words behind a byte offset, for a compressed file: the offset is after decompression.
+        to_cut: a file that is cut short is played up to the cut.
+        packets: how many packets were read, those that were left out included.
+        used: how many of them are frames for the plugin or the wire.
+        cut: number of frames that are longer on the wire than in the file.
+        overlong: number of frames with more bytes in the file than on the wire. They have the
+            bytes that were on the wire.
+        misdated: number of frames with a time outside of int64. They have the time before it.
+        backward: number of frames with a time before that of the frame before them.
+        made_up: number of frames with a made-up Ethernet header, by link type.
+        left_out: number of packets that are not, and cannot become, Ethernet frames, by link type.
+        cut_at: where the file is cut short, as a part of a sentence; None if it is not, or not yet.
+    """
+
+    def __init__(self, path: str, *, to_cut: bool = False) -> None:
+        self.path = path
+        self.of = ""
+        self.to_cut = to_cut
+        self.packets = 0
+        self.used = 0
+        self.cut = 0
+        self.overlong = 0
+        self.misdated = 0
+        self.backward = 0
+        self.made_up: Counter[int] = Counter()
+        self.left_out: Counter[int] = Counter()
+        self.cut_at: str | None = None
+
+    def remarks(self, *, clock: bool = True) -> list[str]:
+        """A sentence about each kind of packets that were not used as they are. Without `clock`,
+        the order of their times does not matter."""
+        remarks = []
+        if self.cut_at is not None:
+            remarks.append(
+                f"{self.path}: {self.cut_at}; the file is cut short, and {_good(self.packets)} used"
+            )
+        if self.made_up:
+            remarks.append(
+                f"{self.path}: {self.made_up.total()} of {self.packets} packets have no Ethernet "
+                f"header, so ringline made one up: {_kinds(self.made_up)}"
+            )
+        if self.cut:
+            remarks.append(
+                f"{self.path}: {self.cut} of {self.used} frames were cut when they were "
+                f"captured and are used as they are in the file; capture again with tcpdump -s 0 "
+                f"for whole frames"
+            )
+        if self.overlong:
+            remarks.append(
+                f"{self.path}: {self.overlong} of {self.used} frames have more bytes in the file "
+                f"than they had on the wire; the bytes after that are left out"
+            )
+        if self.misdated:
+            remarks.append(
+                f"{self.path}: {self.misdated} of {self.used} frames have a time stamp centuries "
+                f"away from now; each gets the time of the frame before it"
+            )
+        if self.backward and clock:
+            remarks.append(
+                f"{self.path}: the clock of the capture steps back: {self.backward} of {self.used} "
+                f"frames have a time stamp before that of the frame before them"
+            )
+        if self.left_out:
+            remarks.append(
+                f"{self.path}: {self.left_out.total()} of {self.packets} packets are not Ethernet "
+                f"frames and are left out: {_kinds(self.left_out)}"
+            )
+        return remarks
+
+    def remark(self, *, clock: bool = True) -> str | None:
+        """All remarks as one sentence, or None when there are none."""
+        return "; ".join(self.remarks(clock=clock)) or None
+
+    def check_length(self, at: int, captured: int) -> None:
+        """Raise CaptureError when no packet has `captured` bytes."""
+        if captured > FRAME_BYTES_MAX:
+            raise self.damaged(at, f"claims to hold {captured} bytes; no Ethernet frame does")
+
+    def damaged(self, at: int, what: str) -> CaptureError:
+        """The error for the packet after the last good one; it begins at byte `at` of the file."""
+        place = f"packet {self.packets + 1}, at byte {at}{self.of}, {what}"
+        return CaptureError(
+            f"{self.path}: {place}; {_good(self.packets)} good. {self.way_out(cut=False)}"
+        )
+
+    def ends_inside_packet(self, at: int, what: str) -> CutShort:
+        """The error when the file ends inside the packet that begins at byte `at`."""
+        place = f"packet {self.packets + 1}, at byte {at}{self.of}, {what}"
+        return CutShort(
+            f"{self.path}: {place}; {_good(self.packets)} good. {self.way_out(cut=True)}", place
+        )
+
+    def broken_block(self, at: int, what: str) -> CaptureError:
+        """The error for a block of pcapng that begins at byte `at` of the file."""
+        return CaptureError(f"{self._block(at, what, self.path + ': ')}. {self.way_out(cut=False)}")
+
+    def ends_inside_block(self, at: int, what: str) -> CutShort:
+        """The error when the file ends inside the block that begins at byte `at`."""
+        return CutShort(
+            f"{self._block(at, what, self.path + ': ')}. {self.way_out(cut=True)}",
+            self._block(at, what, ""),
+        )
+
+    def _block(self, at: int, what: str, before: str) -> str:
+        return f"{before}the block at byte {at}{self.of}, after {self.packets} good packets, {what}"
+
+    def way_out(self, *, cut: bool) -> str:
+        """What to do with a damaged file, as a sentence without its full stop. `cut`: nothing is
+        wrong with it but its end."""
+        remedy = ""
+        if self.packets:
+            remedy = f", or keep what is good with tcpdump -r {self.path} -w NEW"
+        if self.packets and cut:
+            remedy = ', or use what is good with --cut (in the table of a wire: cut = "play")'
+        return f"The file is damaged or was not written to its end: copy it again{remedy}"
+
+
+def _good(packets: int) -> str:
+    """How many packets came before, as the beginning of a sentence."""
+    if packets == 1:
+        return "the one before it is"
+    return f"the {packets} before it are" if packets else "no packet before it is"
+
+
+def _kinds(numbers: Counter[int]) -> str:
+    return ", ".join(
+        f"{number} of link type {link_type_name(kind)}" for kind, number in sorted(numbers.items())
+    )
 
 
 class Frames(Sequence[memoryview]):
@@ -63,8 +206,8 @@ class Frames(Sequence[memoryview]):
 
     __slots__ = ("_lengths", "_offsets", "_view")
 
-    def __init__(self, data: bytes, offsets: array[int], lengths: array[int]) -> None:
-        self._view = memoryview(data)
+    def __init__(self, data: bytearray, offsets: array[int], lengths: array[int]) -> None:
+        self._view = memoryview(data).toreadonly()
         self._offsets = offsets
         self._lengths = lengths
 
@@ -87,47 +230,26 @@ class Frames(Sequence[memoryview]):
             yield view[start : start + length]
 
 
-class Capture:
-    """A capture file in memory.
+class Capture(Tally):
+    """A whole capture in memory: the bytes of its frames, and 28 bytes more for each.
 
-    Attributes:
-        path: the file, for messages.
-        data: its bytes.
+    Attributes, besides those of Tally:
+        data: the bytes of all frames, one behind the other.
         offsets: offset of each frame in `data`, in bytes; array('Q').
         lengths: bytes of each frame in `data`, without a frame check sequence; array('I').
         original_lengths: bytes of each frame on the wire, at least `lengths`; array('I').
         times: nanoseconds since 1970 of each frame, 0 if the file has none; array('q').
         numbers: number of each frame in the file, from 1, as other programs show it; array('I').
-        overlong: number of frames with more bytes in the file than on the wire. They have the
-            bytes that were on the wire.
-        misdated: number of frames with a time outside of int64. They have the time before it.
-        left_out: number of packets that are not Ethernet frames, by link type.
     """
 
-    __slots__ = (
-        "data",
-        "left_out",
-        "lengths",
-        "misdated",
-        "numbers",
-        "offsets",
-        "original_lengths",
-        "overlong",
-        "path",
-        "times",
-    )
-
-    def __init__(self, path: str, data: bytes) -> None:
-        self.path = path
-        self.data = data
+    def __init__(self, path: str, *, to_cut: bool = False) -> None:
+        super().__init__(path, to_cut=to_cut)
+        self.data = bytearray()
         self.offsets = array("Q")
         self.lengths = array("I")
         self.original_lengths = array("I")
         self.times = array("q")
         self.numbers = array("I")
-        self.overlong = 0
-        self.misdated = 0
-        self.left_out: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -136,99 +258,3 @@ class Capture:
     def frames(self) -> Frames:
         """The frames in the order of the file."""
         return Frames(self.data, self.offsets, self.lengths)
-
-    @property
-    def cut(self) -> int:
-        """How many frames are truncated: longer on the wire than in the file."""
-        return sum(map(int.__lt__, self.lengths, self.original_lengths))
-
-    def remarks(self) -> list[str]:
-        """A sentence about each kind of packets that were not used as they are."""
-        remarks = []
-        if self.cut:
-            remarks.append(
-                f"{self.path}: {self.cut} of {len(self)} frames were cut when they were captured "
-                f"and are used as they are in the file; capture again with tcpdump -s 0 for whole "
-                f"frames"
-            )
-        if self.overlong:
-            remarks.append(
-                f"{self.path}: {self.overlong} of {len(self)} frames have more bytes in the file "
-                f"than they had on the wire; the bytes after that are left out"
-            )
-        if self.misdated:
-            remarks.append(
-                f"{self.path}: {self.misdated} of {len(self)} frames have a time stamp centuries "
-                f"away from now; each gets the time of the frame before it"
-            )
-        if self.left_out:
-            kinds = ", ".join(
-                f"{number} of link type {link_type_name(kind)}"
-                for kind, number in sorted(self.left_out.items())
-            )
-            remarks.append(
-                f"{self.path}: {self.left_out.total()} of {self.packets} packets are not Ethernet "
-                f"frames and are left out: {kinds}"
-            )
-        return remarks
-
-    def remark(self) -> str | None:
-        """All remarks as one sentence, or None when there are none."""
-        return "; ".join(self.remarks()) or None
-
-    @property
-    def packets(self) -> int:
-        """How many packets were read, those that were left out included."""
-        return len(self) + self.left_out.total()
-
-    def add(
-        self, at: int, offset: int, captured: int, original: int, nanoseconds: int, fcs: int
-    ) -> None:
-        """Add a frame; for the readers.
-
-        at: where its header or block begins in the file, for messages.
-        offset, captured: where its bytes are in the file, and their number.
-        original: its bytes on the wire. The last `fcs` of them are a frame check sequence,
-            which is left out, since a card removes it.
-        nanoseconds: its time, since 1970.
-
-        Raises CaptureError when a length is impossible.
-        """
-        self.check_length(at, captured)
-        self.overlong += captured > original
-        original -= fcs
-        if original < 0:
-            raise self.damaged(at, f"is shorter than its frame check sequence of {fcs} bytes")
-        if not -(1 << 63) <= nanoseconds < 1 << 63:
-            self.misdated += 1
-            nanoseconds = self.times[-1] if self.times else 0
-        self.offsets.append(offset)
-        self.lengths.append(min(captured, original))
-        self.original_lengths.append(original)
-        self.times.append(nanoseconds)
-        self.numbers.append(self.packets)
-
-    def leave_out(self, at: int, captured: int, link_type: int) -> None:
-        """Count a packet that is not an Ethernet frame; for the readers."""
-        self.check_length(at, captured)
-        self.left_out[link_type] += 1
-
-    def check_length(self, at: int, captured: int) -> None:
-        """Raise CaptureError when no packet has `captured` bytes."""
-        if captured > FRAME_BYTES_MAX:
-            raise self.damaged(at, f"claims to hold {captured} bytes; no Ethernet frame does")
-
-    def damaged(self, at: int, what: str) -> CaptureError:
-        """The error for the packet after the last good one; it begins at byte `at` of the file."""
-        good = self.packets
-        before = "no packet before it is" if not good else f"the {good} before it are"
-        before = "the one before it is" if good == 1 else before
-        return CaptureError(
-            f"{self.path}: packet {good + 1}, at byte {at}, {what}; {before} good. {self.way_out()}"
-        )
-
-    def way_out(self) -> str:
-        """What to do with a damaged file, as a sentence without its full stop."""
-        return "The file is damaged or was not written to its end: copy it again" + (
-            f", or keep what is good with tcpdump -r {self.path} -w NEW" if self.packets else ""
-        )

@@ -8,14 +8,16 @@ draft-ietf-opsawg-pcap, and sf-pcap.c of libpcap for the versions before 2.4.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
+from ringline.workers.captures.byte_source import ByteSource
 from ringline.workers.captures.capture_table import (
     FRAME_BYTES_MAX,
     LINK_TYPE_ETHERNET,
-    Capture,
     CaptureError,
-    link_type_name,
+    Tally,
 )
+from ringline.workers.captures.packet import Packet
 
 FILE_HEADER_BYTES = 24
 PACKET_HEADER_BYTES = 16
@@ -51,48 +53,83 @@ _FCS_PRESENT = (
 )  # bits 31:28 hold the length of the frame check sequence, in units of 16 bits
 
 
-def read_pcap(capture: Capture) -> None:
-    """Fill `capture` from its data, which begins with one of MAGICS.
+class PcapReader:
+    """The packets of a pcap file, whose first bytes in the window of `source` are one of MAGICS.
 
-    Raises CaptureError for another version or link type, an incomplete file or packet, and
-    impossible lengths.
+    link_type: of all packets.
+
+    Raises CaptureError for another version or an incomplete header; `packets` raises it for
+    impossible lengths, and CutShort when the file ends inside a packet.
     """
-    data = capture.data
-    if len(data) < FILE_HEADER_BYTES:
-        raise CaptureError(
-            f"{capture.path}: ends after {len(data)} of the {FILE_HEADER_BYTES} bytes that every "
-            f"pcap file begins with; copy it again"
-        )
-    order, unit = MAGICS[data[:4]]
-    major, minor, _, _, _, link = struct.unpack_from(order + "HHIIII", data, 4)
-    if (major, minor) not in _VERSIONS:
-        raise CaptureError(
-            f"{capture.path}: is pcap version {major}.{minor}, and only 2.0 to 2.4 are supported; "
-            f"convert it with editcap -F pcap {capture.path} NEW"
-        )
-    if link & _LINK_TYPE_MASK != LINK_TYPE_ETHERNET:
-        raise CaptureError(
-            f"{capture.path}: has link type {link_type_name(link & _LINK_TYPE_MASK)}, and only "
-            f"Ethernet (1) can be replayed to a network card; capture on an Ethernet interface"
-        )
-    swapped = _VERSIONS[major, minor]
-    fcs = 2 * (link >> 28) if link & _FCS_PRESENT else 0
-    header = struct.Struct(order + "IIII").unpack_from
-    size = len(data)
-    at = FILE_HEADER_BYTES
-    while at < size:
-        body = at + PACKET_HEADER_BYTES
-        if body > size:
-            raise capture.damaged(at, f"ends after {size - at} bytes of its header")
-        seconds, fraction, captured, original = header(data, at)
-        if swapped or (swapped is None and captured > original):
-            captured, original = original, captured
-        # An impossible length is reported by `add`: that tells more than a missing end.
-        if captured <= FRAME_BYTES_MAX and body + captured > size:
-            raise capture.damaged(at, f"ends after {size - body} of its {captured} bytes")
-        time = seconds * 1_000_000_000 + fraction * unit
-        capture.add(at, body, captured, original, time, fcs)
-        at = body + captured
+
+    def __init__(self, source: ByteSource, tally: Tally) -> None:
+        data = source.need(0, FILE_HEADER_BYTES)
+        if len(data) < FILE_HEADER_BYTES:
+            raise CaptureError(
+                f"{tally.path}: ends after {len(data)} of the {FILE_HEADER_BYTES} bytes that every "
+                f"pcap file begins with; copy it again"
+            )
+        self._source = source
+        self._tally = tally
+        self._order, self._unit = MAGICS[data[:4]]
+        major, minor, _, _, _, link = struct.unpack_from(self._order + "HHIIII", data, 4)
+        if (major, minor) not in _VERSIONS:
+            raise CaptureError(
+                f"{tally.path}: is pcap version {major}.{minor}, and only 2.0 to 2.4 are "
+                f"supported; convert it with editcap -F pcap {tally.path} NEW"
+            )
+        self._swapped = _VERSIONS[major, minor]
+        self._fcs = 2 * (link >> 28) if link & _FCS_PRESENT else 0
+        self.link_type = link & _LINK_TYPE_MASK
+
+    def packets(self) -> Iterator[Packet]:
+        """All packets in the order of the file."""
+        source, tally = self._source, self._tally
+        order, unit, swapped, fcs = self._order, self._unit, self._swapped, self._fcs
+        link_type = self.link_type
+        header = struct.Struct(order + "IIII").unpack_from
+        data = source.data
+        view = memoryview(data)
+        size = len(data)
+        at = FILE_HEADER_BYTES
+        while True:
+            body = at + PACKET_HEADER_BYTES
+            if body > size:
+                data = source.need(at, PACKET_HEADER_BYTES)
+                view = memoryview(data)
+                at, body, size = 0, PACKET_HEADER_BYTES, len(data)
+                if size == 0:
+                    return
+                if size < body:
+                    what = f"ends after {size} bytes of its header"
+                    raise tally.ends_inside_packet(source.base, what)
+            seconds, fraction, captured, original = header(data, at)
+            if swapped or (swapped is None and captured > original):
+                captured, original = original, captured
+            end = body + captured
+            if captured > FRAME_BYTES_MAX:  # tells more than a missing end
+                tally.check_length(source.base + at, captured)
+            if captured == 0 and data[at : at + 4] in MAGICS:
+                self._check_joined(data, at)
+            if end > size:
+                data = source.need(at, PACKET_HEADER_BYTES + captured)
+                view = memoryview(data)
+                at, body, size = 0, PACKET_HEADER_BYTES, len(data)
+                end = body + captured
+                if end > size:
+                    what = f"ends after {size - body} of its {captured} bytes"
+                    raise tally.ends_inside_packet(source.base, what)
+            time = seconds * 1_000_000_000 + fraction * unit
+            yield Packet(source.base + at, time, original, link_type, fcs, order, view[body:end])
+            at = end
+
+    def _check_joined(self, data: bytes, at: int) -> None:
+        """Raise CaptureError when the packet at `at` is the header of another file."""
+        if struct.unpack_from(MAGICS[data[at : at + 4]][0] + "HH", data, at + 4) in _VERSIONS:
+            raise self._tally.damaged(
+                self._source.base + at,
+                "is the header of another pcap file: files must be joined with mergecap",
+            )
 
 
 def file_header() -> bytes:

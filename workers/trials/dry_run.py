@@ -47,8 +47,8 @@ from ringline.workers.trials.stopwatch import Stopwatch
 
 COMPLAINTS_MAX = 10
 SAMPLE_BATCHES = 4  # that `check` times
-# The shared page: struct rl_worker_counters, then the numbers of the first and last frame of
-# the current batch, two uint64.
+# The shared page: struct rl_worker_counters, then three uint64: the places of the first and last
+# frame of the current batch (arrivals.py), and 1 while the plugin has a batch or a tick.
 PLACE_OFFSET = 1024
 PAGE = 4096
 
@@ -151,7 +151,9 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
     harness = Harness(tier, context, blanks=job["blanks"], counters=address, log=log)
     _answer(results, {"ready": True})
     watch = Stopwatch(job["plugin"], job["limit"])
-    trial = _Trial(harness, context, ffi.cast("uint64_t *", address + PLACE_OFFSET), watch)
+    place = ffi.cast("uint64_t *", address + PLACE_OFFSET)
+    names = {index: context.ports[index] for index in job["captures"]}
+    trial = _Trial(harness, context, place, watch, names)
     with open(job["arrivals"], "rb", buffering=1 << 16) as pipe:
         if job["out"] is None:
             trial.run(arrivals.read(pipe), None)
@@ -179,10 +181,19 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
 
 
 class _Trial:
-    """Runs frames through a harness; `place` points to the frame numbers in the shared page."""
+    """Runs frames through a harness; `place` points to three numbers in the shared page, and
+    `names` are those of the ports that have a capture, by index."""
 
-    def __init__(self, harness: Harness, context: Context, place: Any, watch: Stopwatch) -> None:
+    def __init__(
+        self,
+        harness: Harness,
+        context: Context,
+        place: Any,
+        watch: Stopwatch,
+        names: Mapping[int, str],
+    ) -> None:
         self._harness = harness
+        self._names = names
         self._watch = watch
         self._place = place
         self.per_port = [0] * len(context.ports)
@@ -196,7 +207,7 @@ class _Trial:
 
     def run(self, frames: Iterable[Arrived], writer: CaptureWriter | None) -> None:
         """Run all frames. The plugin's tick is called when a second has passed by their times,
-        and at the end."""
+        and at the end. When their clock steps back, the second begins anew."""
         batch: list[Arrived] = []
         ticks = Ticks()
         for frame in frames:
@@ -213,8 +224,10 @@ class _Trial:
 
     def _tick(self) -> None:
         """Call the plugin's tick."""
+        self._place[2] = 1
         with self._watch.tick():
             self._harness.engine.tick()
+        self._place[2] = 0
         complaint = self._complaint()
         if complaint is not None:
             self._complain(0, complaint)
@@ -226,15 +239,17 @@ class _Trial:
         return complaint
 
     def _run(self, batch: list[Arrived], writer: CaptureWriter | None) -> None:
-        self._place[0], self._place[1] = batch[0].number, batch[-1].number
-        with self._watch.batch(f" on the frames {batch[0].number} to {batch[-1].number}"):
+        self._place[0], self._place[1] = first, last = batch[0].place, batch[-1].place
+        self._place[2] = 1
+        with self._watch.batch(f" on the {arrivals.span(first, last, self._names)}"):
             departures, created = self._harness.run([_arrival(frame) for frame in batch])
+        self._place[2] = 0
         complaint = self._complaint()
         for frame, departure in zip(batch, departures, strict=True):
             if departure.verdict == ERROR:
                 if len(self.complaints) < COMPLAINTS_MAX:
                     what = complaint or self._harness.explain(_arrival(frame))
-                    self._complain(frame.number, what)
+                    self._complain(frame.number, self._of(frame) + what, what)
             elif departure.verdict in self._harness.reasons:
                 self.dropped[departure.verdict] += 1
             else:
@@ -250,7 +265,7 @@ class _Trial:
             self.refused[departure.refused] += 1
             self._complain(
                 frame.number,
-                f"a frame of {len(departure.data)} bytes cannot be sent: "
+                f"{self._of(frame)}a frame of {len(departure.data)} bytes cannot be sent: "
                 f"{WORDS[departure.refused]}",
                 departure.refused,
             )
@@ -259,6 +274,10 @@ class _Trial:
         if writer is not None:
             writer.write(departure.on_wire(), frame.nanoseconds)
         return True
+
+    def _of(self, frame: Arrived) -> str:
+        """The begin of a sentence about `frame`, when there are several captures."""
+        return f"received by port {self._names[frame.port]}: " if len(self._names) > 1 else ""
 
     def _complain(self, number: int, what: str, kind: str = "") -> None:
         """Store the error of a frame, each error once, up to COMPLAINTS_MAX. `kind` names errors
@@ -270,4 +289,11 @@ class _Trial:
 
 
 def _arrival(frame: Arrived) -> Arrival:
-    return frame.data, 0, frame.rss_hash, frame.vlan_tci, frame.flags, frame.nanoseconds
+    return (
+        frame.data,
+        frame.port,
+        frame.rss_hash,
+        frame.vlan_tci,
+        frame.flags,
+        frame.nanoseconds,
+    )

@@ -24,6 +24,7 @@ from ringline.workers.trials.dry_run import PAGE, PLACE_OFFSET
 
 SILENCE_SECONDS = 10.0  # timeout of a batch
 _LOOK_SECONDS = 0.1  # between two looks at the child
+_FEEDER_SECONDS = 1.0  # for the feeder to notice that the child failed; it may wait for a pipe
 
 _ERRORS = (CaptureError, PluginError, errors.EnvironmentLacks)
 
@@ -87,11 +88,11 @@ def run(
     blanks: int = 0,
     state_bytes: int = 4 << 20,
     debug: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[float, float], None] | None = None,
     silence: float = SILENCE_SECONDS,
     limit: float = checking.SILENCE_SECONDS,
 ) -> Summary:
-    """Run `plugin` on the frames of `source`; the first port receives them.
+    """Run `plugin` on the frames of `source`.
 
     out: a capture file for the packets that the plugin sends, with the times of the frames.
     out_descriptor: an open file to write to instead; `out` is for messages then.
@@ -99,12 +100,14 @@ def run(
     blanks: how many packets the plugin can create per batch.
     state_bytes: for the plugin's named state and counters.
     debug: in compiled plugins, an index out of range raises IndexError.
-    progress: `progress(done, all)` is called about ten times a second.
+    progress: `progress(share, 1.0)` is called about ten times a second with the share of the
+        captures that was read, from 0 to 1.
     silence: the timeout of a batch in seconds.
     limit: a remark tells of a batch or tick that takes more seconds.
 
     Raises PluginError when the plugin cannot start, crashes or does not return in time,
-    CaptureError when a file cannot be written, EnvironmentLacks on a full disk.
+    CaptureError when a capture is damaged or a file cannot be written, EnvironmentLacks on a full
+    disk.
     """
     page_fd = os.memfd_create("ringline-trial", os.MFD_CLOEXEC)
     try:
@@ -117,6 +120,7 @@ def run(
                 "out_descriptor": out_descriptor,
                 "options": dict(options or {}),
                 "ports": list(ports),
+                "captures": list(source.paths),
                 "queue": 0,
                 "folder": folder,
                 "blanks": blanks,
@@ -162,9 +166,10 @@ class _Feeder:
         except Exception as error:
             self._error = error
 
-    def join(self) -> None:
-        """Wait for the end of the thread, after the reader has ended. Raises what it raised."""
-        self._thread.join()
+    def join(self, seconds: float | None = None) -> None:
+        """Wait for the end of the thread, after the reader has ended, at most `seconds`. Raises
+        what it raised."""
+        self._thread.join(seconds)
         if self._error is not None:
             raise self._error
 
@@ -177,7 +182,7 @@ class _Monitor:
         job: dict[str, Any],
         source: Source,
         page: mmap.mmap,
-        progress: Callable[[int, int], None] | None,
+        progress: Callable[[float, float], None] | None,
         silence: float,
     ) -> None:
         self._job = job
@@ -199,13 +204,14 @@ class _Monitor:
         except BaseException:
             feeder.abandon()
             raise
+        answer = None
         try:
             feeder.start()
             checking.tell(child, self._job | {"arrivals": feeder.outlet})
             answer = self._await(child)
         finally:
             checking.end(child)
-        feeder.join()
+            feeder.join(None if answer and "summary" in answer else _FEEDER_SECONDS)
         if answer is None:
             raise PluginError(
                 f"plugin {self._job['plugin']} {checking.how_it_ended(child.returncode)}"
@@ -229,10 +235,10 @@ class _Monitor:
                 )  # before the read; another process may have its output, too
                 readable = selector.select(_LOOK_SECONDS)
                 packets = self._packets()
-                if packets != done:
+                if packets != done or (self._is_ready and not self._is_busy()):
                     since, done = time.monotonic(), packets
                 if self._progress is not None and self._is_ready:
-                    self._progress(packets, len(self._source))
+                    self._progress(self._source.share, 1.0)
                 if readable:
                     data = os.read(child.stdout.fileno(), 65536)
                     if not data:
@@ -259,6 +265,11 @@ class _Monitor:
         kind = dict(ffi.typeof("struct rl_worker_counters").fields)["packets"]
         return int.from_bytes(self._page[kind.offset : kind.offset + 8], "little")
 
+    def _is_busy(self) -> bool:
+        """Whether the plugin has a batch or a tick. Otherwise the child waits for frames, which may
+        come slowly through a pipe."""
+        return self._page[PLACE_OFFSET + 16] != 0
+
     def _place(self) -> str:
         """The end of a sentence: which frames the child was working on."""
         place = memoryview(self._page)[PLACE_OFFSET : PLACE_OFFSET + 16].cast("Q")
@@ -266,4 +277,6 @@ class _Monitor:
         place.release()
         if not first:
             return " while it was made ready"
-        return f" on one of the frames {first} to {last} of {self._source.path}"
+        paths = self._source.paths
+        of = f" of {next(iter(paths.values()))}" if len(paths) == 1 else ""
+        return f" on one of the {arrivals.span(first, last, paths)}{of}"

@@ -1,4 +1,4 @@
-"""What a simulated card and its driver make of the frames of a capture, for `ringline try` and
+"""What simulated cards and their driver make of the frames of captures, for `ringline try` and
 `ringline rss`.
 
 The frames go the way of a run: through the wire, the device model and the receive burst of the
@@ -8,9 +8,11 @@ by the same code. All memory is private, and no other process takes part.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import mmap
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +24,7 @@ from ringline.pipeline.ports.sim82599.port import Sim82599Port
 from ringline.pipeline.ports.sim82599.wire import table_of
 from ringline.shm.errors import Bug
 from ringline.shm.packets import DESCRIPTORS_BASE, PACKETS_BASE, DescriptorMemory, DeviceAddresses
-from ringline.workers.captures.captures import Capture
+from ringline.workers.captures.captures import CaptureError, CaptureReader, Frame
 from ringline.workers.trials.arrivals import Arrived
 
 CHUNK: int = lib.RL_BATCH_MAX
@@ -33,36 +35,82 @@ STEPS_MAX = 1000  # of the model for one chunk; more means that it does not come
 
 
 class CaptureCard:
-    """The frames of `capture` as the card of the port `config` delivers them, with one queue.
+    """The frames of a capture as the card of the port `config` delivers them, with one queue.
 
-    Iterate over it once. `path` is the capture's; `too_long` counts the frames that the card has
-    dropped so far: it has jumbo frames off.
+    Iterate over it once. `port` is the index of the port; `too_long` counts the frames that the
+    card has dropped so far: it has jumbo frames off.
     """
 
-    def __init__(self, capture: Capture, config: PortConfig) -> None:
-        self.path = capture.path
+    def __init__(self, reader: CaptureReader, config: PortConfig, port: int = 0) -> None:
         self.too_long = 0
-        self._capture = capture
+        self.received = 0
+        self.port = port
+        self.reader = reader
         self._config = config
 
-    def __len__(self) -> int:
-        return len(self._capture)
+    @property
+    def paths(self) -> Mapping[int, str]:
+        """See `Source`."""
+        return {self.port: self.reader.tally.path}
+
+    @property
+    def share(self) -> float:
+        """See `Source`."""
+        return self.reader.share
 
     def __iter__(self) -> Iterator[Arrived]:
-        capture = self._capture
+        frames = iter(self.reader)
+        damage: CaptureError | None = None
         with _Receiver(replace(self._config, queues=1)) as receiver:
-            for first in range(0, len(capture), CHUNK):
-                frames = capture.frames[first : first + CHUNK]
-                received = receiver.receive(frames)
-                each: list[Received | None] = [*received]
-                if len(received) < len(frames):  # which ones the card dropped, it does not say
-                    each = [next(iter(receiver.receive([frame])), None) for frame in frames]
-                for index, fields in enumerate(each, first):
-                    if fields is None:
-                        self.too_long += 1
-                    else:
-                        number, nanoseconds = capture.numbers[index], capture.times[index]
-                        yield Arrived(number, nanoseconds, *fields[1:])
+            while damage is None:
+                chunk: list[Frame] = []
+                try:
+                    chunk.extend(itertools.islice(frames, CHUNK))
+                except CaptureError as error:  # it comes after the frames before the damage
+                    damage = error
+                if not chunk:
+                    break
+                yield from self._deliver(receiver, chunk)
+        if damage is not None:
+            raise damage
+
+    def _deliver(self, receiver: _Receiver, chunk: Sequence[Frame]) -> Iterator[Arrived]:
+        received = receiver.receive([frame.data for frame in chunk])
+        each: list[Received | None] = [*received]
+        if len(received) < len(chunk):  # which ones the card dropped, it does not say
+            each = [next(iter(receiver.receive([frame.data])), None) for frame in chunk]
+        for frame, fields in zip(chunk, each, strict=True):
+            if fields is None:
+                self.too_long += 1
+            else:
+                self.received += 1
+                yield Arrived(frame.number, frame.nanoseconds, self.port, *fields[1:])
+
+
+class CaptureCards:
+    """The frames of several captures, each at a card of its own, in the order of their times. Of
+    equal times, the frame of the first card comes first. Iterate over it once."""
+
+    def __init__(self, cards: Sequence[CaptureCard]) -> None:
+        self._cards = cards
+
+    @property
+    def too_long(self) -> int:
+        """See `Source`."""
+        return sum(card.too_long for card in self._cards)
+
+    @property
+    def paths(self) -> Mapping[int, str]:
+        """See `Source`."""
+        return {card.port: card.reader.tally.path for card in self._cards}
+
+    @property
+    def share(self) -> float:
+        """See `Source`."""
+        return sum(card.share for card in self._cards) / len(self._cards)
+
+    def __iter__(self) -> Iterator[Arrived]:
+        return heapq.merge(*self._cards, key=lambda arrived: arrived.nanoseconds)
 
 
 class Received(NamedTuple):
@@ -78,7 +126,7 @@ class Received(NamedTuple):
     data: bytes
 
 
-def deliver(frames: Sequence[memoryview], config: PortConfig) -> Iterator[list[Received]]:
+def deliver(frames: Sequence[bytes | memoryview], config: PortConfig) -> Iterator[list[Received]]:
     """What the card of the port `config` delivers of `frames`: one list for each CHUNK of them.
     Frames that are too long are missing. Within a list, the frames of one queue are in order."""
     with _Receiver(config) as receiver:
@@ -121,7 +169,7 @@ class _Receiver:
     def __exit__(self, *failure: object) -> None:
         self._port.close()
 
-    def receive(self, frames: Sequence[memoryview]) -> list[Received]:
+    def receive(self, frames: Sequence[bytes | memoryview]) -> list[Received]:
         """What arrives of `frames`, at most CHUNK of them, in order."""
         self._port.replay(table_of(frames, array("I", range(len(frames))), len(frames)))
         received: list[Received] = []

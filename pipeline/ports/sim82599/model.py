@@ -8,6 +8,7 @@ recorded to a pcap file.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ringline.pipeline._pipeline import ffi, lib
@@ -35,6 +36,28 @@ class Frames(Protocol):
     def order(self) -> array[int]: ...
     @property
     def total(self) -> int: ...
+
+
+class Arrivals(Protocol):
+    """When they arrive; see `Timing` for the fields."""
+
+    @property
+    def stamps(self) -> array[int]: ...
+    @property
+    def due(self) -> array[int]: ...
+    @property
+    def pace(self) -> float: ...
+    @property
+    def period(self) -> int: ...
+
+
+class TimedFrames(Frames, Protocol):
+    """Frames that may have times, and may be followed by others; see `FrameTable`."""
+
+    @property
+    def timing(self) -> Arrivals | None: ...
+    @property
+    def more(self) -> Callable[[], TimedFrames | None] | None: ...
 
 
 class Sim82599:
@@ -65,6 +88,9 @@ class Sim82599:
         self.card = lib.rl_sim_card(self._sim)
         self._record_path = ""
         self._record_fd = -1
+        self._more: Callable[[], TimedFrames | None] | None = None
+        self._handle: Any = None  # of this object, for C
+        self.bad_input: str | None = None  # why no more frames arrive, as a sentence
 
     # -- card -----------------------------------------------------------------------------
 
@@ -116,22 +142,37 @@ class Sim82599:
 
     # -- wire -----------------------------------------------------------------------------
 
-    def load(self, table: Frames, rate_mpps: float = 0.0) -> None:
+    def load(self, table: Frames | TimedFrames, rate_mpps: float = 0.0) -> None:
         """Let the frames of `table` arrive, from the first on. The frames are copied.
 
         `rate_mpps` is the rate in millions of packets per second; 0 is closed loop: the wire waits
-        for room. Raises `MemoryError`, and `Bug` for an inconsistent table.
+        for room. The times of `table`, if it has them, come before a rate. When frames that
+        follow cannot be read, the wire ends, and `bad_input` says why.
+
+        Raises `MemoryError`, and `Bug` for an inconsistent table.
         """
-        source = ffi.new("struct rl_sim_source *")
-        data = ffi.from_buffer("uint8_t[]", table.data)
-        offsets = ffi.from_buffer("uint64_t[]", table.offsets)
-        lengths = ffi.from_buffer("uint32_t[]", table.lengths)
-        order = ffi.from_buffer("uint32_t[]", table.order)
-        source.data, source.data_bytes = data, len(table.data)
-        source.offsets, source.lengths, source.frames = offsets, lengths, len(table.lengths)
-        source.order, source.order_length = order, len(table.order)
+        source, kept = _source(table)
         source.total, source.rate = table.total, rate_mpps * 1e6
-        error = lib.rl_sim_source(self._open(), source)
+        self._more = getattr(table, "more", None)
+        if self._more is not None:
+            self._handle = ffi.new_handle(self)
+            source.more, source.context = lib.rl_sim_more, self._handle
+        self._check_source(lib.rl_sim_source(self._open(), source))
+        del kept
+
+    def continue_wire(self) -> None:
+        """Give the model the frames that follow, if there are any; for the model itself."""
+        try:
+            table = None if self._more is None else self._more()
+            if table is not None:
+                source, kept = _source(table)
+                self._check_source(lib.rl_sim_continue(self._open(), source))
+                del kept
+        except CaptureError as error:
+            self.bad_input = str(error)
+
+    @staticmethod
+    def _check_source(error: int) -> None:
         if error == -1:
             raise MemoryError
         if error:
@@ -191,6 +232,7 @@ class Sim82599:
         sim, self._sim = self._sim, ffi.NULL
         if sim == ffi.NULL:
             return
+        self._more = self._handle = None
         lib.rl_sim_free(sim)
         self.card = ffi.NULL
         if self._record_fd >= 0:
@@ -212,6 +254,34 @@ class Sim82599:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@ffi.def_extern()
+def rl_sim_more(context: Any) -> None:
+    """The frames at hand have been sent (struct rl_sim_source)."""
+    sim: Sim82599 = ffi.from_handle(context)
+    sim.continue_wire()
+
+
+def _source(table: Frames | TimedFrames) -> tuple[Any, list[Any]]:
+    """A cdata `struct rl_sim_source *` for `table`, and what must live as long."""
+    source = ffi.new("struct rl_sim_source *")
+    data = ffi.from_buffer("uint8_t[]", table.data)
+    offsets = ffi.from_buffer("uint64_t[]", table.offsets)
+    lengths = ffi.from_buffer("uint32_t[]", table.lengths)
+    order = ffi.from_buffer("uint32_t[]", table.order)
+    source.data, source.data_bytes = data, len(table.data)
+    source.offsets, source.lengths, source.frames = offsets, lengths, len(table.lengths)
+    source.order, source.order_length = order, len(table.order)
+    kept = [data, offsets, lengths, order]
+    timing: Arrivals | None = getattr(table, "timing", None)
+    if timing is not None:
+        stamps = ffi.from_buffer("int64_t[]", timing.stamps)
+        due = ffi.from_buffer("uint64_t[]", timing.due)
+        source.stamps, source.due = stamps, due
+        source.pace, source.period = timing.pace, timing.period
+        kept += [stamps, due]
+    return source, kept
 
 
 # The functions below also read cards whose model runs in another process.

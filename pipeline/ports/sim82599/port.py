@@ -28,7 +28,8 @@ from ringline.pipeline.ports.ixgbe.port import IxgbePort
 from ringline.pipeline.ports.registers import RegisterAccess
 from ringline.pipeline.ports.sim82599 import model
 from ringline.pipeline.ports.sim82599.mailbox import Mailbox
-from ringline.pipeline.ports.sim82599.wire import CARD_MAC, FrameTable, frame_table
+from ringline.pipeline.ports.sim82599.replay import frame_table
+from ringline.pipeline.ports.sim82599.wire import CARD_MAC, FrameTable
 from ringline.shm.errors import Bug, ConfigurationError
 from ringline.shm.segments import Segment
 from ringline.workers.captures import headers
@@ -92,6 +93,7 @@ class Sim82599Port(IxgbePort):
         self._wire: dict[str, int] = {}
         self._replaced = False  # by `replay`
         self._final_faults: list[str] = []
+        self._bad_input: str | None = None
         self._stamps: Any = None  # cdata struct rl_sim_stamps *, for a wire with times of its own
 
     def use_stamps(self, descriptors: Any) -> None:
@@ -129,12 +131,20 @@ class Sim82599Port(IxgbePort):
             if self._segment is None:
                 raise Bug(f"port {self.name}: use_card was not called before open")
             self._sim_card = card_in(self._segment)
+            self._use_times_of_the_wire()
             return Mailbox(self._sim_card, self.name)
         sim = connect(self._config, self.index)
         for bus, address, bytes_ in self._windows:
             sim.map_window(bus, address, bytes_)
         self._model, self._sim_card, self.step = sim, sim.card, sim.step_function
+        self._use_times_of_the_wire()
         return sim
+
+    def _use_times_of_the_wire(self) -> None:
+        """Packets of a replay with the pace of its capture have the times of the capture."""
+        wire = self._config.wire
+        if wire is not None and wire.pace == "captured":
+            self.use_stamps(self._sim_card.stamps)
 
     def _set_bus_mastering(self, on: bool) -> None:
         if isinstance(self._access, model.Sim82599 | Mailbox):
@@ -144,6 +154,7 @@ class Sim82599Port(IxgbePort):
         self.stop(self.limits.abandon)
         if self._sim_card is not None:
             self._wire, self._final_faults = self.wire_statistics(), self.faults()
+            self._bad_input = self.bad_input()
             self._model = self._sim_card = self.step = None
         super().close()
         if self._segment is not None:
@@ -186,6 +197,9 @@ class Sim82599Port(IxgbePort):
     def trouble(self) -> str | None:
         """Why the card could not be stopped, or recording stopped early."""
         return super().trouble() or self._recording_ended()
+
+    def bad_input(self) -> str | None:
+        return self._bad_input if self._model is None else self._model.bad_input
 
     def _recording_ended(self) -> str | None:
         if self._sim_card is None:

@@ -82,12 +82,13 @@ class Card:
 
     def _end(self) -> CardStopped:
         if self._model is None:
-            return {"event": "stopped", "wire": {}, "trouble": None}
+            return {"event": "stopped", "wire": {}, "trouble": None, "bad_input": None}
         self._model.flush()
         return {
             "event": "stopped",
             "wire": self._model.wire(),
             "trouble": self._model.record_error,
+            "bad_input": self._model.bad_input,
         }
 
 

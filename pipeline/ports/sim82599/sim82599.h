@@ -47,6 +47,8 @@
 
 #define RL_SIM_BAR_BYTES 0x20000
 #define RL_SIM_FAULTS 64
+#define RL_SIM_STAMPED_QUEUES 16
+#define RL_SIM_STAMPED_DESCRIPTORS 4096
 
 /* Kinds of fault. */
 #define RL_SIM_FAULT_DMA 0          /* an address outside every window */
@@ -127,6 +129,11 @@ struct rl_sim_card {
     uint64_t fault_line[3];
     struct rl_sim_fault faults[64];
     uint32_t tails[32768];
+    /* 1: the frames that arrive have time stamps of their own, in nanoseconds since 1970. The
+     * stamp of a received frame is in `stamps` at the queue and the descriptor of its begin. The
+     * model writes it before it writes the descriptor back. Queues from 16 on have none. */
+    uint64_t stamped;
+    int64_t stamps[16][4096];
 };
 
 struct rl_sim_config {
@@ -138,7 +145,10 @@ struct rl_sim_config {
 
 /* Frames that arrive: `order` holds indices of frames and is repeated until `total`
  * frames have arrived (0: without end). Frame i is `lengths[i]` bytes without CRC at
- * `data + offsets[i]`. The model copies everything. */
+ * `data + offsets[i]`. The model copies everything.
+ *
+ * Frame order[i] has the time stamp stamps[i] and, with a pace, arrives due[i] / pace nanoseconds
+ * after the wire has begun. In the n-th repetition both are n * period nanoseconds later. */
 struct rl_sim_source {
     const uint8_t *data;
     uint64_t data_bytes;
@@ -148,7 +158,16 @@ struct rl_sim_source {
     uint32_t order_length;
     const uint32_t *order;
     uint64_t total;
-    double rate; /* frames per second; 0: closed loop, the wire waits for room */
+    double rate;           /* frames per second; 0: closed loop, the wire waits for room */
+    const int64_t *stamps; /* nanoseconds since 1970; NULL: none */
+    const uint64_t *due;   /* nanoseconds, never decreasing; NULL: no pace */
+    double pace;           /* above 0 if there is `due`: how many times faster */
+    uint64_t period;       /* nanoseconds */
+    /* NULL, or gives the frames that come after these: then these are sent once, and `total` 0
+     * means that they may be followed by others without end. It is called in a step, with
+     * `context`, and calls rl_sim_continue when there are more. */
+    void (*more)(void *context);
+    void *context;
 };
 
 struct rl_sim;
@@ -174,6 +193,11 @@ volatile uint32_t *rl_sim_tail(struct rl_sim *sim, uint32_t reg);
 /* Returns 0, -1 when out of memory, -2 when the source is inconsistent. */
 int32_t rl_sim_source(struct rl_sim *sim, const struct rl_sim_source *source);
 
+/* For `more`: the frames that come next. Only frames, `order`, `stamps` and `due` are used; `due`
+ * still counts from the begin of the wire. Returns 0, -1 when out of memory, -2 when the source is
+ * inconsistent. */
+int32_t rl_sim_continue(struct rl_sim *sim, const struct rl_sim_source *source);
+
 /* Record transmitted frames to `fd` as pcap (nanoseconds, Ethernet). The caller keeps
  * ownership of `fd`. Returns 0, or -1 when out of memory. */
 int32_t rl_sim_record(struct rl_sim *sim, int32_t fd);
@@ -182,9 +206,9 @@ int32_t rl_sim_record(struct rl_sim *sim, int32_t fd);
 int32_t rl_sim_record_flush(struct rl_sim *sim);
 
 /* Let the card work for a while. A closed-loop wire delivers at most 64 frames times
- * the number of receive queues, an open-loop wire the frames that are due, at most
- * 4096 and those held before; each transmit queue takes at most 128 descriptors. `sim`
- * is a struct rl_sim. Returns the number of frames and descriptors moved. */
+ * the number of receive queues, an open-loop wire (with a rate or a pace) the frames that are due,
+ * at most 4096 and those held before; each transmit queue takes at most 128 descriptors. `sim` is a
+ * struct rl_sim. Returns the number of frames and descriptors moved. */
 uint32_t rl_sim_step(void *sim);
 
 /* Add the counts of recent steps to the statistics of the card and of the wire. Called

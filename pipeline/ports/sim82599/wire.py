@@ -3,9 +3,9 @@
 The device model sends frame `order[i % len(order)]` for i = 0, 1, ..., until `total` frames are
 sent. Each frame begins on a cache line, so that sending one is one copy.
 
-A replay sends the frames of a capture in their order. Frames below 60 bytes are padded with
-zeros, as by a sending card. Frames above the maximum are sent too: the receiving card drops and
-counts them.
+A replay sends the frames of a capture in their order (replay.py). Frames below 60 bytes are padded
+with zeros, as by a sending card. Frames above the maximum are sent too: the receiving card drops
+and counts them.
 
 Flows are generated: distinct pairs of addresses and ports from the ranges that are reserved for
 benchmarks (RFC 2544: 198.18.0.0/15; RFC 5180: 2001:2::/48). They are random, so that
@@ -18,12 +18,11 @@ from __future__ import annotations
 import random
 import struct
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from ringline.pipeline.configuration.config import FlowsConfig, WireConfig
+from ringline.pipeline.configuration.config import FlowsConfig
 from ringline.workers.captures import headers
-from ringline.workers.captures.captures import CaptureError, read_capture
 
 LINE_BYTES = 64  # bytes of a cache line
 
@@ -34,6 +33,23 @@ SENDER_MAC = bytes.fromhex("020000000002")
 _SEED = 82599
 # Approximate maximum length of `order`; it repeats after that. The proportions stay the same.
 _ORDER_MAX = 1 << 18
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When the frames of a table arrive, and their time stamps; by index of `order`.
+
+    Attributes:
+        stamps: nanoseconds since 1970, array('q').
+        due: nanoseconds from the begin of the wire, never decreasing, array('Q').
+        pace: how many times faster they arrive.
+        period: nanoseconds from one repetition to the next.
+    """
+
+    stamps: array[int]
+    due: array[int]
+    pace: float
+    period: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,9 @@ class FrameTable:
         oversize: number of frames in the table that a card with jumbo frames off drops: over 1514
             bytes, 1518 with a VLAN tag.
         remark: a sentence about the source for the user, or None.
+        timing: when the frames arrive; None: by the rate of the wire.
+        more: gives the frames that come after these, and None at the end. Without it, these are
+            all.
     """
 
     data: bytes
@@ -60,6 +79,8 @@ class FrameTable:
     padded: int
     oversize: int
     remark: str | None = None
+    timing: Timing | None = None
+    more: Callable[[], FrameTable | None] | None = None
 
     def frame(self, index: int) -> memoryview:
         """Frame `index` of the table, without copying it."""
@@ -76,30 +97,6 @@ class FrameTable:
         while not limit or number < limit:
             yield self.frame(self.order[number % len(self.order)])
             number += 1
-
-
-def frame_table(wire: WireConfig, destination: bytes = CARD_MAC) -> FrameTable | None:
-    """The frames of `wire`; None when no traffic arrives. Flows go to the MAC `destination`.
-
-    Raises CaptureError when the capture cannot be replayed.
-    """
-    if wire.flows is not None:
-        return from_flows(wire.flows, destination)
-    if wire.replay is not None:
-        return from_replay(wire.replay, wire.repeat)
-    return None
-
-
-def from_replay(path: str, repeat: int = 1) -> FrameTable:
-    """The frames of the capture file `path`, sent `repeat` times; 0: without end.
-
-    Raises CaptureError when the file cannot be read or has no packets.
-    """
-    capture = read_capture(path)
-    if not len(capture):
-        raise CaptureError(f"{path}: holds no packet, so there is nothing to replay")
-    order = array("I", range(len(capture)))
-    return table_of(capture.frames, order, len(order) * repeat, capture.remark())
 
 
 def from_flows(flows: FlowsConfig, destination: bytes, source: bytes = SENDER_MAC) -> FrameTable:
@@ -125,7 +122,12 @@ def from_flows(flows: FlowsConfig, destination: bytes, source: bytes = SENDER_MA
 
 
 def table_of(
-    frames: Iterable[bytes | memoryview], order: array[int], total: int, remark: str | None = None
+    frames: Iterable[bytes | memoryview],
+    order: array[int],
+    total: int,
+    remark: str | None = None,
+    timing: Timing | None = None,
+    more: Callable[[], FrameTable | None] | None = None,
 ) -> FrameTable:
     """The table of `frames`, in which `total` are sent in `order`; short frames are padded."""
     pieces: list[bytes | memoryview] = []
@@ -145,7 +147,9 @@ def table_of(
         offsets.append(at)
         lengths.append(length)
         at += room
-    return FrameTable(b"".join(pieces), offsets, lengths, order, total, padded, oversize, remark)
+    return FrameTable(
+        b"".join(pieces), offsets, lengths, order, total, padded, oversize, remark, timing, more
+    )
 
 
 _PAYLOAD = bytes(range(32, 127)) * 200

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ringline.pipeline.configuration.config import FlowsConfig, WireConfig
-from ringline.pipeline.ports.sim82599.wire import frame_table
+from ringline.pipeline.ports.sim82599.replay import frame_table
 from ringline.shm.errors import Bug, ConfigurationError, HardwareError
 from ringline.workers.captures.captures import CaptureError, read_capture
 

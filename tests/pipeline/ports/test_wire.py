@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 
 from ringline.pipeline.configuration.config import FlowsConfig, WireConfig
+from ringline.pipeline.ports.sim82599.replay import frame_table, from_replay
 from ringline.pipeline.ports.sim82599.wire import (
     LINE_BYTES,
     FrameTable,
-    frame_table,
     from_flows,
-    from_replay,
 )
 from ringline.workers.captures import headers
 from ringline.workers.captures.captures import CaptureError, read_capture, write_capture
@@ -47,7 +46,7 @@ def test_a_replay_is_the_capture_padded_to_60(path: Path) -> None:
 
 
 def test_frames_begin_at_cache_lines_with_zeros_between() -> None:
-    made = from_replay(str(DATA / "mixed.pcap"))
+    made = from_replay(WireConfig(replay=str(DATA / "mixed.pcap")))
     assert not any(offset % LINE_BYTES for offset in made.offsets)
     end = 0
     for offset, length in zip(made.offsets, made.lengths, strict=True):
@@ -56,7 +55,7 @@ def test_frames_begin_at_cache_lines_with_zeros_between() -> None:
 
 
 def test_oversize_frames_stay_and_are_counted() -> None:
-    made = from_replay(str(DATA / "oversize.pcap"))
+    made = from_replay(WireConfig(replay=str(DATA / "oversize.pcap")))
     assert len(made.lengths) == 7
     assert made.oversize == 5  # of 7: one untagged frame of 1514 and one tagged of 1518 bytes fit
     assert max(made.lengths) == 8042
@@ -79,16 +78,16 @@ def test_nothing_arrives_without_a_source() -> None:
 
 def test_a_capture_that_cannot_be_replayed_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CaptureError, match="there is no such capture"):
-        from_replay(str(tmp_path / "none.pcap"))
+        from_replay(WireConfig(replay=str(tmp_path / "none.pcap")))
     write_capture(tmp_path / "none.pcap", [])
     with pytest.raises(CaptureError, match=r"none\.pcap: holds no packet"):
-        from_replay(str(tmp_path / "none.pcap"))
+        from_replay(WireConfig(replay=str(tmp_path / "none.pcap")))
 
 
 def test_cut_frames_are_replayed_with_a_remark(tmp_path: Path) -> None:
     path = tmp_path / "cut.pcapng"
     path.write_bytes(make.section() + make.interface() + make.enhanced(b"x" * 96, 0, original=500))
-    made = from_replay(str(path))
+    made = from_replay(WireConfig(replay=str(path)))
     assert list(made.lengths) == [96]
     assert made.remark is not None
     assert "1 of 1 frames were cut" in made.remark

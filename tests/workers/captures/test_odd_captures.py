@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import resource
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import pytest
 from ringline.shm.errors import EnvironmentLacks
 from ringline.workers.captures.captures import (
     CaptureError,
+    CaptureReader,
     CaptureWriter,
+    Tally,
     descriptor_named,
     read_capture,
 )
@@ -121,10 +124,10 @@ def test_a_damaged_packet_is_counted_with_those_that_were_left_out(
         path = saved(good + bad)
         with pytest.raises(CaptureError, match=r"2 good packets|packet 3, at byte") as caught:
             read_capture(path)
-        # The way out is the same for both formats and for every kind of damage.
-        assert str(caught.value).endswith(
-            f"copy it again, or keep what is good with tcpdump -r {path} -w NEW"
-        )
+        way_out = 'use what is good with --cut (in the table of a wire: cut = "play")'
+        if "names interface 9" in str(caught.value):  # it is damaged, and not cut
+            way_out = f"keep what is good with tcpdump -r {path} -w NEW"
+        assert str(caught.value).endswith(f"copy it again, or {way_out}")
 
 
 def test_damage_before_the_first_packet_has_nothing_to_keep(
@@ -183,3 +186,93 @@ def test_a_full_disk_keeps_as_many_whole_frames_as_fit(
             writer.write(bytes([number & 255]) * size)
     kept = read_capture(path)
     assert [frame[0] for frame in kept.frames] == [number & 255 for number in range(fit)]
+
+
+def told_of(path: Path, *, to_cut: bool = True) -> tuple[list[bytes], Tally]:
+    tally = Tally(str(path), to_cut=to_cut)
+    with CaptureReader(tally) as reader:
+        return [bytes(frame.data) for frame in reader], tally
+
+
+@pytest.mark.parametrize("left_of_it", [1, 15, 16, 40, 79])
+@pytest.mark.parametrize("good", [1, 3])
+def test_a_file_is_used_up_to_its_cut(
+    saved: Callable[[bytes], Path], left_of_it: int, good: int
+) -> None:
+    """For pcap and pcapng alike, wherever the cut is."""
+    head = make.section() + make.interface()
+    pcapng = head + make.enhanced(FRAME, 0) * good + make.enhanced(FRAME, 0)[:left_of_it]
+    pcap = make.pcap([(0, FRAME)] * good) + make.pcap([(0, FRAME)])[24:][:left_of_it]
+    used = "the one before it is used" if good == 1 else f"the {good} before it are used"
+    for content in (pcap, pcapng):
+        path = saved(content)
+        frames, tally = told_of(path)
+        assert frames == [FRAME] * good
+        [remark] = tally.remarks()
+        assert remark.startswith(f"{path}: ")
+        assert "ends after" in remark
+        assert remark.endswith(f"; the file is cut short, and {used}")
+        with pytest.raises(CaptureError, match=r"use what is good with --cut \(in the table"):
+            told_of(path, to_cut=False)
+
+
+def test_a_cut_is_no_excuse_for_damage(saved: Callable[[bytes], Path]) -> None:
+    damaged = make.section() + make.interface() + make.enhanced(FRAME, 0, number=9)
+    with pytest.raises(CaptureError, match="names interface 9"):
+        told_of(saved(damaged))
+    with pytest.raises(CaptureError, match="ends after 10 of the 24 bytes"):
+        told_of(saved(make.pcap([])[:10]))
+
+
+def test_two_files_that_were_joined_are_named(saved: Callable[[bytes], Path]) -> None:
+    one, other = make.pcap([(0, FRAME)] * 3), make.pcap([(0, FRAME)], nanoseconds=True)
+    with pytest.raises(CaptureError) as raised:
+        told_of(saved(one + other))
+    assert f"packet 4, at byte {len(one)}, is the header of another pcap file: files must be " in (
+        str(raised.value)
+    )
+
+
+@pytest.mark.parametrize("format_", ["pcap", "pcapng"])
+def test_a_clock_that_steps_back_is_counted(saved: Callable[[bytes], Path], format_: str) -> None:
+    times = [5_000, 7_000, 6_000, 6_500, 9_000, 8_000]
+    content = make.pcap([(time, FRAME) for time in times], nanoseconds=True)
+    if format_ == "pcapng":
+        content = make.section() + make.interface(options=make.option(9, b"\x09"))
+        content += b"".join(make.enhanced(FRAME, time) for time in times)
+        content += make.simple(FRAME, len(FRAME))  # it has no time, and steps nowhere
+    frames, tally = told_of(saved(content))
+    assert len(frames) == len(times) + (format_ == "pcapng")
+    assert tally.backward == 2
+    [remark] = tally.remarks()
+    assert f"the clock of the capture steps back: 2 of {len(frames)} frames have a time" in remark
+    assert tally.remarks(clock=False) == []
+
+
+def test_a_long_block_of_another_kind_is_skipped(saved: Callable[[bytes], Path]) -> None:
+    long = make.block(0x0BAD, bytes(20 << 20))
+    head = make.section() + make.interface()
+    frames, _ = told_of(saved(head + make.enhanced(FRAME, 0) + long + make.enhanced(FRAME, 0)))
+    assert frames == [FRAME, FRAME]
+    frames, tally = told_of(saved(head + make.enhanced(FRAME, 0) + long[:-9]))
+    assert frames == [FRAME]
+    assert f"ends after {len(long) - 9} of its {len(long)} bytes" in tally.remarks()[0]
+    packet = make.block(6, bytes(20 << 20))
+    with pytest.raises(CaptureError, match="which is too much for a packet"):
+        told_of(saved(head + packet))
+
+
+def test_a_pipe_that_gives_byte_by_byte_is_read() -> None:
+    content = make.pcap([(0, FRAME)] * 3)
+    reader, writer = os.pipe()
+    thread = threading.Thread(target=lambda: [os.write(writer, bytes([b])) for b in content])
+    thread.start()
+    frames = []
+    with CaptureReader(Tally("input"), descriptor=reader) as capture:
+        for frame in capture:
+            frames.append(bytes(frame.data))
+            if len(frames) == 3:
+                thread.join()
+                os.close(writer)
+    assert frames == [FRAME] * 3
+    os.close(reader)

@@ -8,7 +8,7 @@ import pytest
 
 from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.sim82599.capture_card import CaptureCard
-from ringline.workers.captures.captures import read_capture
+from ringline.workers.captures.captures import CaptureReader, Tally
 from ringline.workers.trials import checking, trial
 
 DATA = Path(__file__).parents[2] / "data"
@@ -57,8 +57,9 @@ def test_check_warns_of_what_takes_too_long(folder: Path, name: str) -> None:
 
 
 def test_try_tells_which_frames_took_too_long(folder: Path) -> None:
-    card = CaptureCard(read_capture(str(DATA / "mixed.pcap")), PortConfig("port", "sim:82599"))
-    done = trial.run("./slow.py:Once", card, folder=str(folder), limit=0.2)
+    with CaptureReader(Tally(str(DATA / "mixed.pcap"))) as reader:
+        card = CaptureCard(reader, PortConfig("port", "sim:82599"))
+        done = trial.run("./slow.py:Once", card, folder=str(folder), limit=0.2)
     (remark,) = done.remarks
     assert " s on the frames 129 to 192; " in remark
     assert remark.endswith(END)

@@ -92,7 +92,8 @@ struct rl_sim_tally {
 
 struct rl_sim_rx_queue {
     volatile uint32_t *tail_register;
-    uint64_t *ring; /* NULL: not in any window */
+    uint64_t *ring;  /* NULL: not in any window */
+    int64_t *stamps; /* by descriptor; NULL: frames have none */
     uint32_t size;
     uint32_t head;
     uint32_t tail;        /* read at the start of the step */
@@ -197,17 +198,25 @@ struct rl_sim {
     struct rl_sim_layers *layers;
     uint8_t *bytes;
     uint32_t *order;
-    uint32_t frame_count;
+    int64_t *stamps;       /* by frame; NULL: none */
+    uint64_t *due;         /* by index of `order`; NULL: no pace */
     uint32_t order_length; /* 0: no traffic arrives */
-    uint32_t at;           /* next index of `order` */
-    uint64_t left;         /* frames still to arrive; ~0: no end */
-    double rate;
-    double rate_ns;    /* frames per nanosecond */
-    uint64_t began;    /* ns; start of the open-loop wire; 0: not started */
-    uint64_t arrived;  /* frames since then */
-    uint32_t passed;   /* frames for stalled queues in the present step */
-    uint64_t stuck_at; /* ns; since then the closed-loop wire waits for a disabled queue */
-    uint32_t *held;    /* the packet buffer: frames without a descriptor, in order */
+    uint32_t at;           /* next index of `order`; with `more` it stays at the end */
+    void (*more)(void *context);
+    void *context;
+    bool asked; /* for more frames, in the present step */
+    double pace;
+    uint64_t period;
+    uint64_t shift;       /* ns: repetitions so far, times `period` */
+    uint64_t stamp_shift; /* the same, for the frame that is being delivered */
+    uint64_t left;        /* frames still to arrive; ~0: no end */
+    bool open;            /* frames arrive by the clock */
+    double rate_ns;       /* frames per nanosecond */
+    uint64_t began;       /* ns; start of the open-loop wire; 0: not started */
+    uint64_t arrived;     /* frames since then */
+    uint32_t passed;      /* frames for stalled queues in the present step */
+    uint64_t stuck_at;    /* ns; since then the closed-loop wire waits for a disabled queue */
+    uint32_t *held;       /* the packet buffer: frames without a descriptor, in order */
     uint32_t held_first;
     uint32_t held_count;
     uint32_t held_capacity;
@@ -253,6 +262,7 @@ uint32_t rl_sim_transmit(struct rl_sim *sim);
 /* wire.c, record.c */
 uint64_t rl_sim_now(void);
 void rl_sim_source_free(struct rl_sim *sim);
+bool rl_sim_at_end(struct rl_sim *sim);    /* no frame is at hand now */
 void rl_sim_held_drop(struct rl_sim *sim); /* drop the frames in the packet buffer */
 void rl_sim_record_frame(struct rl_sim *sim, const struct rl_sim_segment *segments, uint32_t count,
                          uint32_t length, int32_t tag);

@@ -56,6 +56,7 @@ enum rl_sim_outcome rl_sim_deliver_slowly(struct rl_sim *sim, struct rl_sim_rx_q
     }
     if (pieces > room)
         return RL_SIM_NO_ROOM;
+    rl_sim_stamp(sim, queue, frame);
     for (uint32_t done = 0; done < length;) {
         uint64_t *descriptor = queue->ring + 2 * (uint64_t)queue->head;
         uint64_t address = __atomic_load_n(&descriptor[0], __ATOMIC_RELAXED);

@@ -50,6 +50,13 @@ static inline void rl_sim_write_back(uint64_t *descriptor, uint64_t lower, uint6
     __atomic_store_n(&descriptor[1], upper, __ATOMIC_RELEASE);
 }
 
+static inline void rl_sim_stamp(struct rl_sim *sim, struct rl_sim_rx_queue *queue,
+                                const struct rl_sim_frame *frame)
+{
+    if (RL_SIM_UNLIKELY(queue->stamps != NULL && queue->head < RL_SIM_STAMPED_DESCRIPTORS))
+        queue->stamps[queue->head] = sim->stamps[frame - sim->frames] + (int64_t)sim->stamp_shift;
+}
+
 /* Deliver to a queue that has a descriptor. `window` is a copy of the window of the
  * last buffer: through a pointer into the model the compiler would read it again after
  * every store to packet memory. */
@@ -70,6 +77,7 @@ static inline enum rl_sim_outcome rl_sim_deliver(struct rl_sim *sim, struct rl_s
         return outcome;
     }
     rl_sim_copy(window->host + offset, frame->bytes, length);
+    rl_sim_stamp(sim, queue, frame);
     rl_sim_write_back(descriptor, frame->lower, frame->upper);
     queue->head = ++head == queue->size ? 0 : head;
     queue->count += RL_SIM_ONE_FRAME + length;
@@ -86,8 +94,10 @@ static inline bool rl_sim_deliverable(struct rl_sim *sim, struct rl_sim_frame *f
 static inline void rl_sim_advance_wire(struct rl_sim *sim, uint32_t frames)
 {
     sim->at += frames;
-    if (sim->at == sim->order_length)
+    if (sim->at == sim->order_length && sim->more == NULL) {
         sim->at = 0;
+        sim->shift += sim->period;
+    }
     if (sim->left != UINT64_MAX)
         sim->left -= frames;
 }

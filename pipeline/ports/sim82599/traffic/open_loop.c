@@ -45,16 +45,40 @@ static void hold(struct rl_sim *sim, uint32_t index, const struct rl_sim_frame *
     sim->tally.bytes += rl_sim_length(frame);
 }
 
-/* The number of frames that have arrived since the last call. */
+/* The number of frames that are due by their pace, at most `limit`. Every time counts from the
+ * begin of the wire, so that no delay adds up. */
+static uint32_t due_by_pace(const struct rl_sim *sim, uint64_t now, uint64_t limit)
+{
+    double reached = (double)(now - sim->began) * sim->pace;
+    uint64_t shift = sim->shift;
+    uint32_t at = sim->at;
+    uint32_t frames = 0;
+    while (frames < limit && (double)(sim->due[at] + shift) <= reached) {
+        frames++;
+        if (++at == sim->order_length) {
+            at = 0;
+            shift += sim->period;
+        }
+    }
+    return frames;
+}
+
+/* The number of frames that have arrived since the last call, as far as they are at hand. */
 static uint32_t due(struct rl_sim *sim)
 {
     uint64_t now = rl_sim_now();
     if (sim->began == 0)
         sim->began = now;
+    if (sim->left == 0 || rl_sim_at_end(sim))
+        return 0;
+    uint64_t limit = sim->more != NULL ? sim->order_length - sim->at : RL_SIM_OPEN_MAX;
+    limit = limit < RL_SIM_OPEN_MAX ? limit : RL_SIM_OPEN_MAX;
+    limit = limit < sim->left ? limit : sim->left;
+    if (sim->due != NULL)
+        return due_by_pace(sim, now, limit);
     uint64_t all = (uint64_t)((double)(now - sim->began) * sim->rate_ns);
     uint64_t frames = all - sim->arrived;
-    frames = frames < RL_SIM_OPEN_MAX ? frames : RL_SIM_OPEN_MAX;
-    frames = frames < sim->left ? frames : sim->left;
+    frames = frames < limit ? frames : limit;
     sim->arrived += frames;
     return (uint32_t)frames;
 }
@@ -67,6 +91,7 @@ uint32_t rl_sim_receive_open(struct rl_sim *sim)
     for (uint32_t i = 0; i < frames; i++) {
         uint32_t index = sim->order[sim->at];
         struct rl_sim_frame *frame = &sim->frames[index];
+        sim->stamp_shift = sim->shift;
         rl_sim_advance_wire(sim, 1);
         if (RL_SIM_UNLIKELY(!rl_sim_deliverable(sim, frame, sim->epoch))) {
             rl_sim_reject(sim, frame);

@@ -124,10 +124,11 @@ static uint32_t receive_closed(struct rl_sim *sim)
     uint32_t budget = RL_SIM_BATCH * sim->rx_count;
     uint32_t moved = 0;
     sim->passed = 0;
-    while (moved < budget && sim->left != 0) {
+    while (moved < budget && sim->left != 0 && !rl_sim_at_end(sim)) {
         uint32_t run = sim->order_length - sim->at;
         run = run < budget - moved ? run : budget - moved;
         run = run < sim->left ? run : (uint32_t)sim->left;
+        sim->stamp_shift = sim->shift;
         uint32_t done = run_closed(sim, sim->order + sim->at, run);
         rl_sim_advance_wire(sim, done);
         moved += done;
@@ -144,10 +145,11 @@ uint32_t rl_sim_receive(struct rl_sim *sim)
 {
     if (sim->order_length == 0)
         return 0;
+    sim->asked = false;
     if (!sim->receiving)
-        return sim->rate > 0 ? rl_sim_drop_all(sim) : 0;
+        return sim->open ? rl_sim_drop_all(sim) : 0;
     if (sim->receive_unchecked && sim->rx_count != 0)
         rl_sim_check_receive(sim);
     look_at_tails(sim);
-    return sim->rate > 0 ? rl_sim_receive_open(sim) : receive_closed(sim);
+    return sim->open ? rl_sim_receive_open(sim) : receive_closed(sim);
 }

@@ -32,6 +32,7 @@ PORT = {
     "wire": {},
     "faults": [],
     "trouble": None,
+    "bad_input": None,
 }
 SETTLED = {"returned": 1, "carried": 2, "lost": 3, "refused": 4}
 
