@@ -42,7 +42,7 @@ struct rl_plugin {
     uint32_t batch_bytes; /* sizeof(struct rl_batch) when it was compiled */
     uint64_t state_bytes; /* of named state: zeros at first, kept through a crash */
     rl_batch_function function;
-    uint64_t flags; /* RL_PLUGIN_READS_TIMES or 0 */
+    uint64_t flags;             /* RL_PLUGIN_READS_TIMES or 0 */
     const char *const *reasons; /* the names of its drop reasons, then NULL; or NULL */
 };
 #define RL_PLUGIN_READS_TIMES 1

@@ -81,7 +81,7 @@ class Worker:
             "option", "the plugin declares them in `options`", options
         )
         self.rehearsal = rehearsal
-        self.clock: Callable[[], int] = lambda: 0  # replaced by the engine
+        self._clock: Callable[[], int] = lambda: 0  # replaced by the engine
         self._tables: dict[str, Table] = {}
         self._counters: dict[str, Counters] = {}
 
@@ -94,7 +94,7 @@ class Worker:
         has times of its own, it is the time of the packet that came last; 0 before the first
         packet. In `setup` it is 0.
         """
-        return self.clock()
+        return self._clock()
 
     def drop_reason(self, name: str) -> int:
         """The verdict that drops a packet and counts it under `name`. Call it in `setup`.

@@ -17,14 +17,21 @@ from ringline.workers.api import (
     Counter,
     Counters,
     Gauge,
+    Headers,
     Histogram,
     Log,
+    Map,
     Meta,
     Option,
     Packet,
+    Prefixes,
     Table,
     Worker,
+    checksum,
+    fix_checksums,
+    headers,
     include_directory,
+    update_checksum,
 )
 from ringline.workers.testing import Frame, Result, Run, run_plugin
 
@@ -58,6 +65,30 @@ def of_values(counter: Counter, counters: Counters, gauge: Gauge, histogram: His
     assert_type(gauge.value, float)
     assert_type(gauge.array, NDArray[np.float64])
     histogram.observe(5)
+
+
+def of_lookups(worker: Worker) -> None:
+    assert_type(worker.time, int)
+    table = worker.prefixes("rules", ipv4=10, ipv6=10)
+    assert_type(table, Prefixes)
+    table.fill([("10.0.0.0/8", 1)])
+    table.load(["10.0.0.0/8,permit"], {"permit": 1}, header=False)
+    assert_type(table.find4(0x0A000001), int)
+    assert_type(table.find6(1 << 61, 1), int)
+    flows = worker.map("flows", 10, key=2, value=1, lifetime=60)
+    assert_type(flows, Map)
+    assert_type(flows.insert((1, 2), 3, 4), int)
+    assert_type(flows.find((1, 2)), int)
+    assert_type(flows.expire(5), int)
+
+
+def of_headers(frame: memoryview) -> None:
+    found = headers(frame)
+    assert_type(found, Headers)
+    assert_type(found.src, int)
+    assert_type(checksum(frame, 14, 34), int)
+    update_checksum(frame, 24, 1, 2)
+    assert_type(fix_checksums(frame), int)
 
 
 def of_packets(batch: Batch, packet: Packet, meta: Meta) -> None:

@@ -14,7 +14,7 @@ from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.sim82599.capture_card import CaptureCard
 from ringline.shm.errors import PluginError
 from ringline.workers.api import DROP, Meta
-from ringline.workers.captures.captures import read_capture, write_capture
+from ringline.workers.captures.captures import CaptureReader, Tally, write_capture
 from ringline.workers.testing import Frame, run_plugin
 from ringline.workers.tiers import loading, names
 from ringline.workers.tiers.tier import Context
@@ -112,8 +112,9 @@ def test_a_time_that_does_not_fit_is_refused(wrong: int) -> None:
 def test_a_trial_has_the_times_of_the_capture(tmp_path: Path) -> None:
     times = [NOW + i * SECOND // 3 for i in range(20)]
     write_capture(tmp_path / "in.pcap", [bytes(60)] * 20, times)
-    card = CaptureCard(read_capture(tmp_path / "in.pcap"), PortConfig("port", "sim:82599"))
-    summary = trial.run(f"{FILE}:Ticks", card)
+    with CaptureReader(Tally(str(tmp_path / "in.pcap"))) as reader:
+        card = CaptureCard(reader, PortConfig("port", "sim:82599"))
+        summary = trial.run(f"{FILE}:Ticks", card)
     assert summary.complaints == []
     ticks = [values for _, values in summary.named["ticks"]]
     assert ticks == [[times[i]] * 2 for i in (2, 5, 8, 11, 14, 17, 19)]

@@ -71,7 +71,7 @@ class Engine:
         loop.times.unwanted = not tier.reads_times
         if tier.reads_times:
             loop.batch.times = loop.moments
-        worker.clock = self.time
+        worker._clock = self.time
         loop.batch.reasons = worker._reasons.close()
         loop.busy = busy
         loop.yielding = yielding

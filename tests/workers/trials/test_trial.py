@@ -321,7 +321,7 @@ def test_processes_of_a_plugin_are_not_waited_for_and_not_left(
 def test_state_that_does_not_fit_the_slot_is_reported_before_the_start() -> None:
     spec = f"{MODULE}.flow_stats:flow_stats"
     [problem] = checking.check(spec, {"slots": 1 << 17}, ["a"], state_bytes=1 << 20)
-    assert "set a larger worker.state" in problem
+    assert "set state = 8388608 or more under [worker]" in problem
 
 
 def test_a_tick_that_fails_is_an_error_of_the_trial(capture: str, plugin_file: PluginFile) -> None:
