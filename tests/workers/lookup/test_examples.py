@@ -105,7 +105,7 @@ def test_the_access_list_runs_on_a_capture(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"denied\W+2\b", done.stdout), done.stdout
+    assert "(denied 2)" in done.stdout, done.stdout
     out = (tmp_path / "out.pcap").read_bytes()
     assert all((frame in out) == sent for frame, sent in zip(frames, (0, 1, 1, 0), strict=True))
 
