@@ -171,7 +171,8 @@ class Harness:
             flags=flags,
             time=time,
         )
-        return reason or "the answer is neither the number of a port nor DROP"
+        ports = f"0 to {self._ports - 1}" if self._ports > 1 else "0 only"
+        return reason or f"the answer is neither the number of a port nor DROP (ports: {ports})"
 
     def _blank(self, number: int) -> Reference:
         headroom, port = lib.RL_BUFFER_HEADROOM, lib.RL_INPUT_BLANK
