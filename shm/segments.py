@@ -19,6 +19,8 @@ Guarantees (tests in tests/shm/test_segments.py):
    (test_a_header_that_is_overwritten_changes_nothing)
  - a process that is forked after `withhold_from_forks` does not have the mapping
    (test_a_withheld_segment_is_not_mapped_in_a_forked_process)
+ - after `hide_descriptors` this process has no descriptor that could cut the file
+   (test_a_hidden_descriptor_cannot_cut_the_file)
  - after close nothing is open or mapped (test_nothing_is_left_open), unless a view still exists
    (test_a_view_that_outlives_its_segment_stays_readable)
 
@@ -27,6 +29,7 @@ Assumption: /dev/shm and hugetlbfs mounts are local file systems, where flock wo
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -236,6 +239,22 @@ class Segment:
         """Leave this mapping out of every process that this one forks from now on: an access
         there ends it with SIGSEGV (madvise(2), MADV_DONTFORK)."""
         self._map.madvise(mmap.MADV_DONTFORK)
+
+    def hide_descriptors(self) -> None:
+        """Put /dev/null in place of every descriptor of this file that this process has. The
+        mapping stays, and `share` is over.
+
+        If the plugin truncates each descriptor that it finds, the file keeps its length: without
+        that, the next access of every process that maps it would end in SIGBUS.
+        """
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            for name in os.listdir("/proc/self/fd"):
+                with contextlib.suppress(OSError):  # that of the folder itself is closed by now
+                    if os.path.samestat(os.fstat(int(name)), self._status):
+                        os.dup2(null, int(name), inheritable=False)
+        finally:
+            os.close(null)
 
     def unlink(self) -> None:
         """Remove the name, unless it belongs to another file by now. Mappings stay valid."""

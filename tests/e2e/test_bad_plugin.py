@@ -147,6 +147,15 @@ class LeavesThread(Base):
     def setup(self, worker):
         threading.Thread(target=time.sleep, args=(1000,)).start()
 
+class Truncates(Base):
+    def process(self, batch):
+        for number in os.listdir("/proc/self/fd"):
+            try:
+                os.ftruncate(int(number), 0)
+            except OSError:
+                pass
+        super().process(batch)
+
 class SpoilsHeaders(Base):
     def setup(self, worker):
         self.lives = worker.counter("lives")
@@ -370,6 +379,15 @@ def test_a_worker_that_dies_again_and_again_is_given_up(
     assert set(result.drops) <= {"worker_lost", "no_worker"}
     assert result.drops["worker_lost"] <= 2 * 64
     assert result.report["exit"]["code"] == 4
+
+
+@pytest.mark.parametrize("plugin", ["Truncates"])
+def test_a_plugin_that_truncates_its_descriptors_cuts_no_memory(
+    ran: Callable[[str], Result], plugin: str
+) -> None:
+    result = ran(plugin)
+    assert result.ended.code == 0, result.ended.errors
+    assert sorted(bytes(frame) for frame in result.recorded.frames) == sorted(FRAMES)
 
 
 @pytest.mark.parametrize("plugin", ["Prints"])

@@ -347,6 +347,27 @@ with create("lane.withheld") as withheld, create("lane.given") as given:
     subprocess.run([sys.executable, "-c", program, instance()], check=True, timeout=60)
 
 
+def test_a_hidden_descriptor_cannot_cut_the_file(instance: Callable[[], str]) -> None:
+    """In a process of its own, because it truncates everything that it has open."""
+    program = """
+import os, sys
+from ringline.shm._shm import lib
+from ringline.shm.segments import Segment
+
+with Segment.create(sys.argv[1], "lane.0", 10_000, kind=lib.RL_SEGMENT_LANE) as segment:
+    segment.hide_descriptors()
+    for number in range(3, 100):
+        try:
+            os.ftruncate(number, 0)
+        except OSError:
+            pass
+    assert os.stat(segment.path).st_size == segment.size
+    segment.memory[9999] = 1
+assert not os.path.exists(segment.path)
+"""
+    subprocess.run([sys.executable, "-c", program, instance()], check=True, timeout=60)
+
+
 def test_devices_are_noted_and_forgotten_one_by_one(instance: Callable[[], str]) -> None:
     with create(instance()) as segment:
         segment.note_pci(ONE)

@@ -125,6 +125,8 @@ class Process:
         # go on in the packet loop when it returns from the plugin.
         for segment in (self._rings, self._packets):
             segment.withhold_from_forks()
+        for segment in (self._rings, self._packets, self._slot.segment):
+            segment.hide_descriptors()
         self._log = Log(self._write_log)
 
     def run(self) -> int:
