@@ -23,7 +23,6 @@ from ringline.shm import slots
 from ringline.shm._shm import ffi
 from ringline.shm.errors import EnvironmentLacks, PluginError
 from ringline.workers import tables
-from ringline.workers.lookup import maps, prefixes
 from ringline.workers.named.log import Log
 from ringline.workers.named.reasons import DropReasons
 from ringline.workers.named.values import Counter, Counters, Gauge, Histogram, Missing, Table
@@ -34,6 +33,9 @@ if TYPE_CHECKING:
     from typing import Any, overload
 
     from numpy.typing import DTypeLike, NDArray
+
+    from ringline.workers.lookup.maps import Map
+    from ringline.workers.lookup.prefixes import Prefixes
 
 
 class Worker:
@@ -247,9 +249,7 @@ class Worker:
         memory = ffi.buffer(ffi.cast("char *", address), kind.itemsize * count)
         return np.frombuffer(memory, dtype=kind).reshape(extents)
 
-    def prefixes(
-        self, name: str, ipv4: int = 0, ipv6: int = 0, missing: int = -1
-    ) -> prefixes.Prefixes:
+    def prefixes(self, name: str, ipv4: int = 0, ipv6: int = 0, missing: int = -1) -> Prefixes:
         """The prefix table `name`, with room for `ipv4` IPv4 prefixes and `ipv6` IPv6 prefixes;
         `missing` is the answer for an address that none of them covers.
 
@@ -258,6 +258,10 @@ class Worker:
 
         It takes about 54 bytes of `state` for each IPv4 prefix and 102 for each IPv6 prefix.
         """
+        from ringline.workers.lookup import (
+            prefixes,
+        )  # most plugins need no table, and it takes 5 ms
+
         return prefixes.make(self._slot, name, ipv4, ipv6, missing)
 
     def map(
@@ -267,7 +271,7 @@ class Worker:
         key: int | Sequence[str] = 1,
         value: int | Sequence[str] = 1,
         lifetime: float | None = None,
-    ) -> maps.Map:
+    ) -> Map:
         """The map `name` of up to `capacity` entries.
 
             flows = worker.map("flows", 100_000, key=3, value=["packets", "bytes"], lifetime=60)
@@ -279,6 +283,8 @@ class Worker:
         An entry takes 48 bytes of `state` if key and value have 2 words together, 96 bytes up to
         6 words. The counter NAME_refused counts the entries that the full map refused.
         """
+        from ringline.workers.lookup import maps
+
         return maps.make(self._slot, name, capacity, key, value, lifetime)
 
     def memory(self, name: str, bytes_: int) -> int:

@@ -138,6 +138,8 @@ def counters_of(url: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float
         if family.type in ("counter", "histogram")
         for sample in family.samples
         if not sample.name.endswith("_created")
+        # The CPU time of a process begins anew with the next process.
+        and sample.name != "ringline_process_cpu_seconds_total"
     }
 
 

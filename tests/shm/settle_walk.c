@@ -122,8 +122,8 @@ int main(int argc, char **argv)
     lane.queues = QUEUES;
     lane.port_count = PORTS;
     for (uint32_t p = 0; p < PORTS; p++) {
-        ports[p] =
-            (struct rl_port){rx_burst, tx_burst, reclaim, &lane.memory, p, QUEUES, 1, queues[p]};
+        ports[p] = (struct rl_port){rx_burst, tx_burst, reclaim,   &lane.memory, p,
+                                    QUEUES,   1,        queues[p], NULL};
         lane.ports[p] = &ports[p];
     }
     struct rl_settlement settlement;

@@ -247,7 +247,7 @@ def test_a_pair_is_two_empty_rings_in_one_segment(instance: Callable[[], str]) -
 
 def test_rings_are_not_attached_to_anything_smaller(instance: Callable[[], str]) -> None:
     with Segment.create(instance(), "lane.0", 20_000, kind=lib.RL_SEGMENT_LANE) as segment:
-        with pytest.raises(EnvironmentLacks, match="has 20480 bytes, but 37376 are needed"):
+        with pytest.raises(EnvironmentLacks, match="has 20480 bytes, but 45696 are needed"):
             RingPair.attach(segment.share())
         with open("/dev/zero", "rb") as zero, pytest.raises(EnvironmentLacks):
             RingPair.attach(os.dup(zero.fileno()))

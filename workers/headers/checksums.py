@@ -11,9 +11,11 @@ Guarantees (tests in tests/workers/headers/test_checksums.py):
 
 from __future__ import annotations
 
-from typing import Any
-
 from ringline.workers._workers import ffi, lib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _MASK = (1 << 64) - 1
 

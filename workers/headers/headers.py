@@ -11,7 +11,7 @@ Guarantees (tests in tests/workers/headers/test_headers.py):
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import namedtuple
 
 from ringline.workers._workers import ffi, lib
 
@@ -26,6 +26,23 @@ _FIELDS = 16
 _FIELDS_TYPE = ffi.typeof(f"int64_t[{_FIELDS}]")
 
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NamedTuple
+else:
+    NamedTuple = object
+
+
+def _named_tuple(fields: type[Headers]) -> type[Headers]:
+    """The class as typing.NamedTuple makes it; the import of `typing` would take 4 ms."""
+    make: Any = namedtuple  # mypy knows it only with literals
+    made: Any = make(fields.__name__, fields.__annotations__)
+    made.__doc__, made.__module__ = fields.__doc__, fields.__module__
+    found: type[Headers] = made
+    return found
+
+
+@_named_tuple
 class Headers(NamedTuple):
     """What `headers` found in a frame. Offsets count from the first byte of the frame.
 

@@ -40,6 +40,9 @@ device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00
 # rate_mpps = 0.0                 # 10^6 packets a second; 0: as fast as the card has room
 #? replay = "capture.pcap"        # these packets arrive, instead of flows
 #? repeat = 1                     # how often to replay; 0: without end
+#? pace = "rate"                  # or "captured": the gaps of the capture, without rate_mpps
+#? speed = 1.0                    # only with pace = "captured": 2.0 plays it in half the time
+#? cut = "refuse"                 # "play": use a capture that is cut short up to the cut
 #? record = "out.pcap"            # write the packets that the card sends to this file
 
 [port.wan.wire.flows]             # synthetic packets

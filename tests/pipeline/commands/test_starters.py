@@ -67,11 +67,16 @@ def keys(values: dict[str, Any], path: str = "") -> set[str]:
 def test_every_key_is_shown_and_every_example_is_accepted() -> None:
     text = TEXT.replace("NAME", "edge")
     whole = re.sub(r"^#\??? (\w+ = )", r"\1", text, flags=re.MULTILINE)
-    with_replay = re.sub(r"\[port.wan.wire.flows\].*?\n\n", "", whole, flags=re.DOTALL)
-    meaning(with_replay)
-    with_flows = re.sub(r"^(replay|repeat) = .*\n", "", whole, flags=re.MULTILINE)
-    meaning(with_flows)
-    shown = keys(tomllib.loads(with_replay)) | keys(tomllib.loads(with_flows))
+    paced = re.sub(r"\[port.wan.wire.flows\].*?\n\n", "", whole, flags=re.DOTALL)
+    with_rate = re.sub(r"^speed = .*\n", "", paced, flags=re.MULTILINE)
+    with_pace = paced.replace('pace = "rate"', 'pace = "captured"')
+    with_pace = re.sub(r"^rate_mpps = .*\n", "", with_pace, flags=re.MULTILINE)
+    of_replay = r"^(replay|repeat|pace|speed|cut) = .*\n"
+    with_flows = re.sub(of_replay, "", whole, flags=re.MULTILINE)
+    shown: set[str] = set()
+    for text in (with_rate, with_pace, with_flows):
+        meaning(text)
+        shown |= keys(tomllib.loads(text))
     known = {
         f"{table}.{key}".lstrip(".").replace("port.NAME", "port.wan")
         for table, names in schema._levels().items()
