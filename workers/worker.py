@@ -25,7 +25,7 @@ from ringline.shm.errors import EnvironmentLacks, PluginError
 from ringline.workers import tables
 from ringline.workers.named.log import Log
 from ringline.workers.named.reasons import DropReasons
-from ringline.workers.named.values import Counter, Counters, Gauge, Histogram, Missing, Table
+from ringline.workers.named.values import Counter, Counters, Gauge, Histogram, Table, _Missing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ class _Names(dict):  # type: ignore[type-arg]  # `Any` is not imported at run ti
 
     def __missing__(self, name: object) -> Any:
         there = ", ".join(self) or "none"
-        raise Missing(
+        raise _Missing(
             f"there is no {self._kind} {name!r}; the {self._kind}s are: {there} ({self._whence})"
         )
 

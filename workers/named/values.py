@@ -50,7 +50,7 @@ class Counter(_Words):
         return int(self._words[0])
 
 
-class Missing(KeyError):
+class _Missing(KeyError):
     """A KeyError whose text is a sentence: KeyError itself would print it in quotes."""
 
     def __str__(self) -> str:
@@ -81,7 +81,7 @@ class Counters(_Words):
         number = self._numbers.get(value)
         if number is None:
             there = ", ".join(map(repr, self._numbers))
-            raise Missing(f"this counter has no value {value!r}; its values are {there}")
+            raise _Missing(f"this counter has no value {value!r}; its values are {there}")
         return Counter(self._address + 8 * number, 1)
 
     def __len__(self) -> int:

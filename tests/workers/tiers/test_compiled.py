@@ -141,7 +141,9 @@ def test_debug_applies_to_one_plugin_only(plugin_file: PluginFile) -> None:
 def test_a_function_that_allocates_gets_a_remark(plugin_file: PluginFile) -> None:
     lists = plugin_file(HEAD + "    x = [1, 2]\n    x.append(frame[0])\n    return len(x)\n")
     assert "allocates" in run_plugin(f"{lists}:judge", [bytes(60)]).remarks[0]
-    path = plugin_file(HEAD + "    start = frame[:6].copy()\n    return start[0] * 0\n", "copy.py")
+    path = plugin_file(
+        HEAD + "    start = frame[:6].copy()\n    return start[0] * 0\n", "copies.py"
+    )
     for _ in range(2):  # compiled, then from the cache
         [remark] = run_plugin(f"{path}:judge", [bytes(60)]).remarks
         assert "allocates" in remark
