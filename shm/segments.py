@@ -29,7 +29,6 @@ Assumption: /dev/shm and hugetlbfs mounts are local file systems, where flock wo
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import mmap
 import os
@@ -250,9 +249,12 @@ class Segment:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             for name in os.listdir("/proc/self/fd"):
-                with contextlib.suppress(OSError):  # that of the folder itself is closed by now
-                    if os.path.samestat(os.fstat(int(name)), self._status):
-                        os.dup2(null, int(name), inheritable=False)
+                try:
+                    status = os.fstat(int(name))
+                except OSError:  # that of the folder itself: it is closed by now
+                    continue
+                if os.path.samestat(status, self._status):
+                    os.dup2(null, int(name), inheritable=False)
         finally:
             os.close(null)
 
