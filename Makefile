@@ -27,7 +27,7 @@ run: $(MODULES)  ## run ringline with a simulated card and synthetic traffic; Ct
 	@$(BIN)/ringline run $(ARGS)
 
 .PHONY: test
-test: tools-for-tests $(MODULES)  ## run all tests: about 8 minutes (ARGS="-k ring -x")
+test: tools-for-tests $(MODULES)  ## run all tests: about 20 minutes (ARGS="-k ring -x")
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check

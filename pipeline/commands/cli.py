@@ -192,15 +192,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="OUT",
         help="write the forwarded packets to this pcap file; - is standard output",
     )
-    attempt.add_argument(
-        "-o",
-        dest="options",
-        action="append",
-        default=[],
-        type=values.option,
-        metavar="KEY=VALUE",
-        help="an option of the plugin; VALUE is TOML, otherwise a string",
-    )
+    values.add_options(attempt)
     attempt.add_argument(
         "--ports",
         type=values.names,

@@ -36,15 +36,7 @@ def add_target(parser: ArgumentParser, number: str | None = None, default: str =
     group.add_argument(
         "--record", metavar="OUT", help="write the packets that the card sends to this pcap file"
     )
-    group.add_argument(
-        "-o",
-        dest="options",
-        action="append",
-        default=[],
-        type=values.option,
-        metavar="KEY=VALUE",
-        help="an option of the plugin; VALUE is TOML, otherwise a string",
-    )
+    values.add_options(group)
     group.add_argument(
         "--queues",
         type=values.queues,

@@ -8,7 +8,26 @@ from __future__ import annotations
 import re
 import tomllib
 from argparse import ArgumentTypeError
-from typing import Any
+from typing import Any, Protocol
+
+
+class _Takes(Protocol):
+    """A parser, or a group of its arguments."""
+
+    def add_argument(self, *names: str, **more: Any) -> Any: ...
+
+
+def add_options(to: _Takes) -> None:
+    """The argument -o, which sets options of the plugin."""
+    to.add_argument(
+        "-o",
+        dest="options",
+        action="append",
+        default=[],
+        type=option,
+        metavar="KEY=VALUE",
+        help="an option of the plugin; VALUE is TOML, otherwise a string",
+    )
 
 
 def seconds(text: str) -> float:
