@@ -258,9 +258,8 @@ class Worker:
 
         It takes about 54 bytes of `state` for each IPv4 prefix and 102 for each IPv6 prefix.
         """
-        from ringline.workers.lookup import (
-            prefixes,
-        )  # most plugins need no table, and it takes 5 ms
+        # Here, because most plugins need no table and the import takes 5 ms.
+        from ringline.workers.lookup import prefixes
 
         return prefixes.make(self._slot, name, ipv4, ipv6, missing)
 
