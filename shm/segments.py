@@ -75,7 +75,11 @@ class Segment:
     def __init__(
         self, fd: int, path: str, size: int, *, kind: int, used: int, generation: int, owner: bool
     ) -> None:
-        self._map = mmap.mmap(fd, size)
+        # The creator has allocated all pages. Mapping them now keeps page faults out of the packet
+        # path, and prefetches too: a prefetch of a page that this process has not mapped yet
+        # maps nothing, and costs 68 ns each time (AMD EPYC, family 23).
+        populate = 0 if owner else mmap.MAP_POPULATE
+        self._map = mmap.mmap(fd, size, mmap.MAP_SHARED | populate)
         with ffi.from_buffer(self._map) as start:
             self.address = int(ffi.cast("uintptr_t", start))
         self.fd = fd

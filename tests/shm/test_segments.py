@@ -63,6 +63,22 @@ def test_a_segment_has_the_properties_that_were_asked_for(instance: Callable[[],
     assert live_owner(name) is None
 
 
+def resident(address: int) -> int:
+    """The bytes of the mapping at `address` that this process has mapped by now."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    next(line for line in lines if line.startswith(f"{address:x}-"))
+    return 1024 * int(next(line for line in lines if line.startswith("Rss:")).split()[1])
+
+
+def test_attaching_maps_every_page(instance: Callable[[], str]) -> None:
+    with (
+        create(instance(), size=1 << 20) as owner,
+        Segment.attach(owner.share(), kind=LANE) as guest,
+        Segment.attach_known(owner.share(), kind=LANE, used=1 << 20) as known,
+    ):
+        assert resident(guest.address) == resident(known.address) == owner.size
+
+
 def test_an_attached_segment_shares_its_memory(instance: Callable[[], str]) -> None:
     with create(instance()) as segment:
         other = Segment.attach(segment.share(), kind=LANE)
