@@ -24,6 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # machine, set CFLAGS: `CFLAGS=-march=native pip install …`.
 OPTIONS = ["-std=gnu11", "-O3", "-g0", "-fvisibility=hidden", "-fno-semantic-interposition"]
 
+# RINGLINE_NO_HINTS=1 leaves out the hints to the caches (shm/cache.h), to measure what they bring.
+HINTS = ["-DRL_NO_HINTS"] if os.environ.get("RINGLINE_NO_HINTS") == "1" else []
+
 # RINGLINE_WERROR=1 makes warnings errors. It is off by default: a newer compiler must not break
 # a user's installation. The exceptions are for code that cffi generates.
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
@@ -65,7 +68,7 @@ def builder(
         sources=sources,
         include_dirs=["."],
         depends=[str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("[spw]*/**/*.h"))],
-        extra_compile_args=[*OPTIONS, *WARNINGS, *strict],
+        extra_compile_args=[*OPTIONS, *HINTS, *WARNINGS, *strict],
     )
     return ffi
 

@@ -32,9 +32,7 @@
  */
 #ifndef RINGLINE_SHM_RING_H
 #define RINGLINE_SHM_RING_H
-#include "types.h"
-
-#include <string.h>
+#include "cache.h"
 
 #define RL_RING_FAULT (-1)
 
@@ -71,12 +69,9 @@ static inline void rl_ring_put(struct rl_ring_end *end, const struct rl_referenc
     struct rl_reference *entries = end->ring->entries;
     uint32_t at = end->own & (RL_RING_CAPACITY - 1);
     uint32_t first = RL_RING_CAPACITY - at;
-    if (n <= first) {
-        memcpy(entries + at, from, n * sizeof *from);
-    } else {
-        memcpy(entries + at, from, first * sizeof *from);
-        memcpy(entries, from + first, (n - first) * sizeof *from);
-    }
+    first = first < n ? first : n;
+    rl_copy(entries + at, from, first * sizeof *from);
+    rl_copy(entries, from + first, (n - first) * sizeof *from);
     end->own += n;
     __atomic_store_n(&end->ring->producer, end->own, RL_RING_RELEASE);
 }
@@ -88,6 +83,24 @@ static inline int rl_ring_push(struct rl_ring_end *end, const struct rl_referenc
     if (room > 0)
         rl_ring_put(end, from, (uint32_t)room);
     return room;
+}
+
+/* For the producer: the last `n` pushed entries are the consumer's business now. */
+static inline void rl_ring_demote(const struct rl_ring_end *end, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += RL_CACHE_LINE / sizeof(struct rl_reference))
+        rl_cache_demote(&end->ring->entries[(end->own - n + i) & (RL_RING_CAPACITY - 1)]);
+}
+
+/* For the consumer: fetch the entries of the next `n` references that are ready. A hint: nothing is
+ * taken, and an index out of range does no harm. */
+static inline void rl_ring_fetch(const struct rl_ring_end *end, uint32_t n)
+{
+    const struct rl_reference *entries = end->ring->entries;
+    uint32_t ready = __atomic_load_n(&end->ring->producer, __ATOMIC_RELAXED) - end->own;
+    n = ready < n ? ready : n;
+    for (uint32_t i = 0; i < n; i += RL_CACHE_LINE / sizeof *entries)
+        rl_cache_fetch(entries + ((end->own + i) & (RL_RING_CAPACITY - 1)));
 }
 
 /* Copy at most `n` references and leave them on the ring; rl_ring_take removes them. Returns
@@ -107,12 +120,9 @@ static inline int rl_ring_peek(struct rl_ring_end *end, struct rl_reference *to,
     }
     uint32_t at = end->own & (RL_RING_CAPACITY - 1);
     uint32_t first = RL_RING_CAPACITY - at;
-    if (n <= first) {
-        memcpy(to, entries + at, n * sizeof *to);
-    } else {
-        memcpy(to, entries + at, first * sizeof *to);
-        memcpy(to + first, entries, (n - first) * sizeof *to);
-    }
+    first = first < n ? first : n;
+    rl_copy(to, entries + at, first * sizeof *to);
+    rl_copy(to + first, entries, (n - first) * sizeof *to);
     /* The peer may write its entries at any time, also between a check and a use. The caller
      * must check and use the same copy: this stops the compiler from reading an entry again. */
     __asm__ volatile("" ::"r"(to) : "memory");

@@ -26,7 +26,7 @@ static inline void rl_times_get(const struct rl_times *times, const struct rl_ri
 {
     uint32_t at = end->own & (RL_RING_CAPACITY - 1);
     uint32_t first = RL_RING_CAPACITY - at < n ? RL_RING_CAPACITY - at : n;
-    memcpy(to, times->of + at, first * sizeof *to);
-    memcpy(to + first, times->of, (n - first) * sizeof *to);
+    rl_copy(to, times->of + at, first * sizeof *to);
+    rl_copy(to + first, times->of, (n - first) * sizeof *to);
 }
 #endif

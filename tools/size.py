@@ -34,6 +34,7 @@ PROMISES = [
     Promise(
         "the packet path in C: rings, ledger, the lane, one port's bursts, the worker's loop",
         [
+            "shm/cache.h",
             "shm/ring.h",
             "shm/times.h",
             "shm/wait.h",

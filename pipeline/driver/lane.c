@@ -147,6 +147,9 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
     }
     lane->pass_at = now;
     lane->modelled_for = 0;
+    for (uint32_t queue = 0; queue < lane->queues; queue++)
+        if (lane->slots[queue].attached)
+            rl_ring_fetch(&lane->slots[queue].out, 2 * RL_BATCH_MAX);
     uint32_t modelled = 0;
     if (lane->step_count) {
         for (uint32_t i = 0; i < lane->step_count; i++)

@@ -230,6 +230,15 @@ static uint32_t return_blanks(struct rl_worker *worker)
     return n;
 }
 
+/* The last `pushed` packets of those sent are on `out`: the core of the driver and the card need
+ * the lines of their frames and references next. */
+static void release_lines(const struct rl_worker *worker, uint32_t pushed)
+{
+    for (uint32_t i = worker->sent - pushed; i < worker->sent; i++)
+        rl_cache_demote(rl_frame(&worker->batch, worker->packets + i));
+    rl_ring_demote(&worker->out, pushed);
+}
+
 int rl_worker_run(struct rl_worker *worker)
 {
     struct rl_worker_counters *counters = worker->counters;
@@ -248,6 +257,7 @@ int rl_worker_run(struct rl_worker *worker)
             if (pushed < 0)
                 return RL_WORKER_FAULT;
             worker->sent += (uint32_t)pushed;
+            release_lines(worker, (uint32_t)pushed);
         }
         int full = worker->sent < worker->total, popped = 0;
         counters->out_waits += full && worker->working;
