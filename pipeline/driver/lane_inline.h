@@ -38,8 +38,8 @@ static inline void rl_slot_fault(struct rl_lane *lane, struct rl_lane_slot *slot
 }
 
 /* The sampled packet came back: adds its latency to the histogram. */
-static inline void rl_sample_done(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
-                                  uint64_t now)
+static inline __attribute__((cold)) void
+rl_sample_done(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue, uint64_t now)
 {
     struct rl_slot_counters *count = &lane->books->slots[queue];
     uint64_t ticks = now - slot->sampled_at;
@@ -89,6 +89,40 @@ static inline __attribute__((cold)) void rl_refuse(struct rl_lane *lane, struct 
     ((uint64_t *)&count->refusals)[cause]++;
 }
 
+/* A run: the first references with the same verdict whose buffers the worker holds and, if they go
+ * to a port, whose frames fit. Puts their buffers into `buffers`, and gives each its next word at
+ * once, so a second return in the same batch is refused. Returns their number.
+ *
+ * Everything that the loop compares with is a local: with loads and a counter on the stack it took
+ * 2 ns per packet more. */
+static inline uint32_t rl_accept_run(struct rl_lane *lane, struct rl_lane_slot *slot,
+                                     uint32_t queue, const struct rl_reference *refs, uint32_t n,
+                                     uint32_t *buffers, uint64_t now)
+{
+    const struct rl_memory *memory = &lane->memory;
+    uint32_t *ledger = memory->ledger;
+    uint32_t holder = rl_ledger_worker(slot->generation, queue, 0);
+    uint32_t count = memory->buffers, sampled = slot->sampled;
+    uint8_t verdict = refs->port;
+    /* Only frames that are sent must fit. */
+    uint32_t stride = verdict < lane->port_count ? memory->stride : 0;
+    uint32_t next = rl_ledger_card_tx(0, stride ? verdict : NO_OUTPUT);
+    uint32_t *to = buffers;
+    for (const struct rl_reference *ref = refs, *end = refs + n; ref < end; ref++) {
+        uint32_t buffer = ref->buffer;
+        if (ref->port != verdict || buffer >= count)
+            break;
+        uint32_t word = ledger[buffer];
+        if ((word & ~0xffu) != holder || (stride && !rl_frame_fits(ref, stride)))
+            break;
+        ledger[buffer] = next | (word & 0xffff);
+        *to++ = buffer;
+        if (__builtin_expect(buffer == sampled, 0))
+            rl_sample_done(lane, slot, queue, now);
+    }
+    return (uint32_t)(to - buffers);
+}
+
 /* Worker to card. Copies references and takes them off `out` only after their packets are on a TX
  * ring or freed. So a full TX ring stops the worker and loses nothing. Returns how many
  * references were taken. */
@@ -109,28 +143,12 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
     uint32_t n = (uint32_t)ready;
     uint32_t taken = 0;
     while (taken < n) {
-        /* A run: consecutive good references with the same verdict. The ledger word changes
-         * as soon as one is accepted, so a second return in the same batch is refused. */
         uint8_t verdict = refs[taken].port;
         int forward = verdict < lane->port_count;
-        uint32_t output = forward ? verdict : NO_OUTPUT;
         uint32_t run = 0;
         if (forward || verdict == RL_VERDICT_DROP || verdict == RL_VERDICT_ERROR ||
-            rl_names_reason(verdict)) {
-            while (taken + run < n) {
-                const struct rl_reference *ref = &refs[taken + run];
-                if (ref->port != verdict || ref->buffer >= memory->buffers)
-                    break;
-                uint32_t word = ledger[ref->buffer];
-                if (!rl_ledger_is_worker(word, slot->generation, queue) ||
-                    (forward && !rl_frame_fits(ref, memory->stride)))
-                    break;
-                ledger[ref->buffer] = rl_ledger_card_tx(word, output);
-                buffers[run++] = ref->buffer;
-                if (ref->buffer == slot->sampled)
-                    rl_sample_done(lane, slot, queue, now);
-            }
-        }
+            rl_names_reason(verdict))
+            run = rl_accept_run(lane, slot, queue, &refs[taken], n - taken, buffers, now);
         if (run == 0) {
             rl_refuse(lane, slot, queue, &refs[taken++]);
             continue;

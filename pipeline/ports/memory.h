@@ -67,10 +67,15 @@ struct rl_outcome {
     ((struct rl_outcome){offsetof(struct rl_queue_counters, packet),                               \
                          offsetof(struct rl_slot_counters, blank)})
 
-/* How many of the `n` buffers, from the first on, have the input port and queue of the first.
- * Four at a time: this saves 0.06 ns per packet. */
-static inline uint32_t rl_run_of_origin(const uint32_t *ledger, const uint32_t *buffers, uint32_t n)
+/* How many of the `n` buffers, from the first on, have the input port and queue of the first. These
+ * are put on the intent's list, and where the free list will grow. Four at a time: this saves 0.06
+ * ns per packet, and one pass for all of it 0.7 ns. */
+static inline uint32_t rl_list_run_of_origin(struct rl_memory *memory, const uint32_t *buffers,
+                                             uint32_t n)
 {
+    const uint32_t *ledger = memory->ledger;
+    uint32_t *list = memory->books->intent.buffers;
+    uint32_t *free = memory->free + memory->free_count;
     uint32_t run = 0, origin = ledger[buffers[0]];
     for (; run + 4 <= n; run += 4) {
         const uint32_t *next = buffers + run;
@@ -78,9 +83,11 @@ static inline uint32_t rl_run_of_origin(const uint32_t *ledger, const uint32_t *
              (ledger[next[3]] ^ origin)) &
             0xffff)
             break;
+        memcpy(list + run, next, 4 * sizeof *next);
+        memcpy(free + run, next, 4 * sizeof *next);
     }
-    while (run < n && ((ledger[buffers[run]] ^ origin) & 0xffff) == 0)
-        run++;
+    for (; run < n && ((ledger[buffers[run]] ^ origin) & 0xffff) == 0; run++)
+        list[run] = free[run] = buffers[run];
     return run;
 }
 
@@ -94,8 +101,7 @@ static inline void rl_release(struct rl_memory *memory, const uint32_t *buffers,
     uint32_t *ledger = memory->ledger;
     while (n > 0) {
         uint32_t origin = ledger[buffers[0]] & 0xffff;
-        uint32_t run = rl_run_of_origin(ledger, buffers, n < RL_BATCH_MAX ? n : RL_BATCH_MAX);
-        memcpy(books->intent.buffers, buffers, run * sizeof *buffers);
+        uint32_t run = rl_list_run_of_origin(memory, buffers, n < RL_BATCH_MAX ? n : RL_BATCH_MAX);
         uint64_t *counter;
         uint32_t queue = rl_ledger_queue(origin);
         if (rl_ledger_input(origin) == RL_INPUT_BLANK)
@@ -105,8 +111,6 @@ static inline void rl_release(struct rl_memory *memory, const uint32_t *buffers,
             counter = (uint64_t *)((uint8_t *)rl_counters(memory, rl_ledger_input(origin), queue) +
                                    outcome.packet);
         rl_intend(books, RL_INTENT_ASSIGN, run, RL_LEDGER_FREE, counter, also);
-        /* Not rl_buffer_free for each: one update of the count saves 0.3 ns per packet. */
-        memcpy(memory->free + memory->free_count, buffers, run * sizeof *buffers);
         for (uint32_t i = 0; i < run; i++)
             ledger[buffers[i]] = RL_LEDGER_FREE;
         memory->free_count += run;
