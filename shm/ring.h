@@ -32,7 +32,9 @@
  */
 #ifndef RINGLINE_SHM_RING_H
 #define RINGLINE_SHM_RING_H
-#include "cache.h"
+#include "types.h"
+
+#include <string.h>
 
 #define RL_RING_FAULT (-1)
 
@@ -46,6 +48,21 @@ static inline struct rl_ring_end rl_ring_end_new(struct rl_ring *ring)
     return (struct rl_ring_end){ring, 0, 0};
 }
 
+/* Copy `bytes`, a multiple of 8: references, or their times. Of a memcpy with a variable length gcc
+ * makes `rep movs` on x86-64, which takes as long to begin as it takes to copy 30 references. */
+static inline void rl_copy(void *to, const void *from, size_t bytes)
+{
+    uint8_t *target = to;
+    const uint8_t *source = from;
+    for (; bytes >= 64; bytes -= 64, target += 64, source += 64) {
+        memcpy(target, source, 64);
+        __asm__("" : "+r"(source)); /* or the compiler makes one memcpy of the loop */
+    }
+    for (; bytes > 0; bytes -= 8, target += 8, source += 8) {
+        memcpy(target, source, 8);
+        __asm__("" : "+r"(source));
+    }
+}
 /* For the producer: how many references, at most `want`, fit now, or RL_RING_FAULT. Loads
  * `consumer` only when the cached value shows too little room: a load of a line that the peer
  * writes is a cache miss. */
@@ -83,24 +100,6 @@ static inline int rl_ring_push(struct rl_ring_end *end, const struct rl_referenc
     if (room > 0)
         rl_ring_put(end, from, (uint32_t)room);
     return room;
-}
-
-/* For the producer: the last `n` pushed entries are the consumer's business now. */
-static inline void rl_ring_demote(const struct rl_ring_end *end, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i += RL_CACHE_LINE / sizeof(struct rl_reference))
-        rl_cache_demote(&end->ring->entries[(end->own - n + i) & (RL_RING_CAPACITY - 1)]);
-}
-
-/* For the consumer: fetch the entries of the next `n` references that are ready. A hint: nothing is
- * taken, and an index out of range does no harm. */
-static inline void rl_ring_fetch(const struct rl_ring_end *end, uint32_t n)
-{
-    const struct rl_reference *entries = end->ring->entries;
-    uint32_t ready = __atomic_load_n(&end->ring->producer, __ATOMIC_RELAXED) - end->own;
-    n = ready < n ? ready : n;
-    for (uint32_t i = 0; i < n; i += RL_CACHE_LINE / sizeof *entries)
-        rl_cache_fetch(entries + ((end->own + i) & (RL_RING_CAPACITY - 1)));
 }
 
 /* Copy at most `n` references and leave them on the ring; rl_ring_take removes them. Returns

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "lane.h"
 
+#include "../../shm/cache.h"
 #include "../../shm/clock.h"
 #include "../../shm/times.h"
 #include "../../shm/wait.h"

@@ -38,8 +38,8 @@ static inline void rl_slot_fault(struct rl_lane *lane, struct rl_lane_slot *slot
 }
 
 /* The sampled packet came back: adds its latency to the histogram. */
-static inline __attribute__((cold)) void
-rl_sample_done(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue, uint64_t now)
+static inline void rl_sample_done(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
+                                  uint64_t now)
 {
     struct rl_slot_counters *count = &lane->books->slots[queue];
     uint64_t ticks = now - slot->sampled_at;

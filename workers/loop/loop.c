@@ -19,6 +19,7 @@
 #include "loop.h"
 #include "../plugin.h"
 
+#include "../../shm/cache.h"
 #include "../../shm/clock.h"
 #include "../../shm/times.h"
 #include "../../shm/wait.h"
