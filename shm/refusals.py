@@ -23,7 +23,7 @@ WORDS = {
     "too_short": f"the frame is shorter than {lib.RL_FRAME_MIN} bytes, the least that a card sends",
     "outside_buffer": "the frame reaches beyond the end of its buffer",
     "not_held": "the worker returned a buffer that it does not hold",
-    "no_port": "the verdict is neither a port nor DROP",
+    "no_port": "the verdict is neither a port, DROP nor a drop reason",
 }
 
 

@@ -56,15 +56,16 @@ def packet_function(
     flags (see `Meta`). The function returns the number of the port to send to, or DROP.
 
     setup: `setup(worker)` returns the state, and the function takes it as third argument:
-        `function(frame, meta, state)`. State is a NumPy array, a number, a Counter, Gauge
-        or Histogram, or a tuple of these; a NamedTuple gives the parts names. In the
-        function a Counter, Gauge or Histogram is a uint64 array: `state.seen[0] += 1`.
+        `function(frame, meta, state)`. State is a NumPy array, a number, a Counter, Gauge,
+        Histogram, Prefixes or Map, or a tuple of these; a NamedTuple gives the parts names. In
+        the function a Counter or Histogram is a uint64 array, `state.seen[0] += 1`, and a Gauge
+        a float64 array.
     tick: `tick(worker, state)` is called about once a second, as plain Python, with the
         state that setup returned.
     options: the options that the plugin accepts; their values are in `worker.options`.
 
-    An exception, or a verdict that is neither a port nor DROP, drops the packet and is
-    counted. With `debug = true` an index out of range raises IndexError; without it the
+    An exception, or a verdict that is neither a port, DROP nor a drop reason, drops the packet
+    and is counted. With `debug = true` an index out of range raises IndexError; without it the
     index is not checked, so compare it with `meta.length` first.
     """
     if function is None:

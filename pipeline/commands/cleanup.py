@@ -6,6 +6,7 @@ stop still writes into memory that nobody else can use.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ringline.pipeline.configuration.forms import check_name
@@ -16,18 +17,22 @@ from ringline.shm.errors import ConfigurationError
 from ringline.shm.segments import remove_stale
 
 
-def cleanup(path: str) -> str:
-    """Clean up after the instance that the configuration at `path` names; says what was done.
+def cleanup(what: str) -> str:
+    """Clean up after the instance `what`; says what was done. `what` is its name, or the path of
+    its configuration: a path ends with .toml, has a `/`, or is an existing file.
 
     Only the key `name` of the file is read: other mistakes in it do not matter here. Raises
     ConfigurationError for a wrong file or name, EnvironmentLacks when the instance runs or one of
     its cards cannot be stopped: then its memory stays.
     """
-    values, _ = read_file(Path(path))
-    name = values.get("name", "ringline")
-    if not isinstance(name, str) or check_name(name):
-        wrong = check_name(name) if isinstance(name, str) else "must be a string"
-        raise ConfigurationError(f"{path}: name: {wrong}")
+    if what.endswith(".toml") or "/" in what or os.path.isfile(what):
+        name = _name_in(what)
+        where = f"{what}: "
+    elif wrong := check_name(what):
+        raise ConfigurationError(f"there is no such file, and the name of an instance {wrong}")
+    else:
+        name = what
+        where = ""
     done: list[str] = []
 
     def stop(address: str) -> None:
@@ -39,4 +44,14 @@ def cleanup(path: str) -> str:
         files = "1 file" if len(removed) == 1 else f"{len(removed)} files"
         done.append(f"{files} in shared memory removed")
     done += [f"{path} removed" for path in status_socket.remove_dead(name)]
-    return f"{path}: instance {name}: {'; '.join(done) or 'nothing was left'}"
+    return f"{where}instance {name}: {'; '.join(done) or 'nothing was left'}"
+
+
+def _name_in(path: str) -> str:
+    """The name of the instance that the configuration at `path` describes."""
+    values, _ = read_file(Path(path))
+    name = values.get("name", "ringline")
+    if not isinstance(name, str) or check_name(name):
+        wrong = check_name(name) if isinstance(name, str) else "must be a string"
+        raise ConfigurationError(f"{path}: name: {wrong}")
+    return name

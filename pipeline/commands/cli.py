@@ -170,7 +170,12 @@ def parser() -> argparse.ArgumentParser:
         _cleanup,
         "stop the cards and remove the shared memory that a killed instance left",
     )
-    cleanup.add_argument("config", metavar="CONFIG", help="TOML file of the instance")
+    cleanup.add_argument(
+        "what",
+        metavar="CONFIG|INSTANCE",
+        help="TOML file of the instance, or its name; a run without a file is called ringline, or "
+        "as --name said",
+    )
 
     attempt = command(
         "try", _try, "run a plugin on capture files, without cards or a driver process"
@@ -310,7 +315,7 @@ def _top(given: argparse.Namespace) -> int:
 def _cleanup(given: argparse.Namespace) -> int:
     from ringline.pipeline.commands.cleanup import cleanup
 
-    print(cleanup(given.config))
+    print(cleanup(given.what))
     return 0
 
 

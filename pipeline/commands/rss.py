@@ -23,7 +23,7 @@ from ringline.pipeline.ports.sim82599.capture_card import Received, deliver
 from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import UsageError
 from ringline.shm.text import printable
-from ringline.workers.captures.captures import Capture, descriptor_named, read_capture
+from ringline.workers.captures.captures import CaptureReader, Tally, descriptor_named
 
 WIDTH = 80  # columns of the output
 
@@ -86,7 +86,7 @@ class Spread:
 def rss(given: Namespace) -> str:
     """The text or JSON for the arguments of arguments/rss.py.
 
-    Raises UsageError, and what `read_capture` raises.
+    Raises UsageError, and what CaptureReader raises.
     """
     capture, tuples, flows, as_json = given.capture, given.tuples, given.flows, given.json
     if (capture is None) == (not tuples):
@@ -96,26 +96,28 @@ def rss(given: Namespace) -> str:
         return _of_tuples([parse(text) for text in tuples], port, as_json)
     descriptor = descriptor_named(capture, 0)
     name = "standard input" if capture == "-" else capture
-    read = read_capture(name, descriptor=descriptor)
-    spread = spread_of(read, port)
+    read = Tally(name, to_cut=given.cut)
+    with CaptureReader(read, descriptor=descriptor) as reader:
+        spread = spread_of(reader, port)
     if as_json:
-        return json.dumps(_capture_json(name, spread, port, flows), indent=2)
+        found = {**_capture_json(name, spread, port, flows), "remarks": read.remarks()}
+        return json.dumps(found, indent=2)
     lines = [*_capture_lines(name, spread, port, flows), *read.remarks()]
     return "\n".join(printable(line) for line in lines)
 
 
-def spread_of(capture: Capture, port: PortConfig) -> Spread:
-    """How the card of `port` spreads the frames of `capture`."""
+def spread_of(reader: CaptureReader, port: PortConfig) -> Spread:
+    """How the card of `port` spreads the frames of a capture."""
     spread = Spread([Count() for _ in range(port.queues)])
+    label = printable(os.path.basename(reader.tally.path))
     done = 0
-    label = printable(os.path.basename(capture.path))
     with contextlib.closing(Progress(label)) as progress:
-        for some in deliver(capture.frames, port):
+        for some in deliver((frame.data for frame in reader), port):
             for received in some:
                 spread.add(received)
             done += len(some)
-            progress.show(done, len(capture))
-    spread.left_out = len(capture) - done
+            progress.show(reader.share, 1.0)
+    spread.left_out = reader.tally.used - done
     return spread
 
 

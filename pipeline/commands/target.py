@@ -22,11 +22,6 @@ from ringline.workers.captures.captures import is_capture
 
 GROUP = "ringline.plugins"  # as in workers/tiers/loading.py, which runs user code
 
-# The key of a configuration that an argument sets -> where it is in a file.
-KEYS_IN_A_FILE = {
-    key: key.replace(f"port.{builtin.PORT}", "port.NAME") for key in builtin.ARGUMENTS
-}
-
 
 def examined(what: str | None, given: builtin.Arguments) -> schema.Examined:
     """The configuration that `what` and the arguments `given` make, with its mistakes.
@@ -39,9 +34,9 @@ def examined(what: str | None, given: builtin.Arguments) -> schema.Examined:
         return builtin.examine(replace(given, plugin=what))
     if keys := given.given():
         arguments = ", ".join(builtin.ARGUMENTS[key] for key in keys)
-        instead = ", ".join(KEYS_IN_A_FILE[key] for key in keys)
         raise UsageError(
-            f"{arguments} cannot be given with a configuration file: write {instead} in {what}"
+            f"{arguments} cannot be given with a configuration file: write {', '.join(keys)} in "
+            f"{what}"
         )
     return schema.examine(what)
 

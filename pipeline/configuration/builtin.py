@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,39 +19,57 @@ from ringline.pipeline.configuration.machine_checks import (
 )
 from ringline.workers.captures.captures import descriptor_named
 
-PORT = "wan"
-# The key of a configuration that an argument sets -> the argument, as messages name it.
+PORT = "wan"  # the name of a port when the arguments name none
+# The key of a configuration that an argument sets -> the argument, as messages name it. NAME stands
+# for the name of a port.
 ARGUMENTS = {
     "name": "--name",
     "worker.options": "-o",
-    f"port.{PORT}.queues": "--queues",
-    f"port.{PORT}.wire.replay": "--replay",
-    f"port.{PORT}.wire.record": "--record",
+    "port.NAME.queues": "--queues",
+    "port.NAME.wire.replay": "--replay",
+    "port.NAME.wire.record": "--record",
+    "port.NAME": "--ports",
+    "port.NAME.wire.cut": "--cut",
 }
+_OF_A_PORT = re.compile(r'port\.(?:"(?:[^"\\]|\\.)*"|[A-Za-z0-9_-]+)\.')
+_PAIR = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)=(.+)", re.DOTALL)  # PORT=CAPTURE
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What the command line says in place of a configuration file; None: not given.
+    """What the command line says in place of a configuration file; None or (): not given.
 
     plugin: the name of the plugin, as in a configuration; it has a valid form.
     options: the options of the plugin as (key, value).
-    replay: the capture whose packets arrive; None: synthetic flows, without end.
-    record: the capture file for the packets that the card sends.
+    replay: the captures whose packets arrive, each as PORT=CAPTURE; a single one may be without
+        its port. Without any, synthetic flows arrive at every port, without end.
+    record: the capture files for the packets that the cards send, in the same form.
     queues: the number of workers; None: one for each CPU but the driver's.
     name: of the instance.
+    ports: the names of the ports; None: those in `replay` and `record`, or PORT.
+    to_cut: a capture that is cut short is played up to the cut.
     """
 
     plugin: str | None = None
     options: Sequence[tuple[str, Any]] = ()
-    replay: str | None = None
-    record: str | None = None
+    replay: Sequence[str] = ()
+    record: Sequence[str] = ()
     queues: int | None = None
     name: str | None = None
+    ports: Sequence[str] | None = None
+    to_cut: bool = False
 
     def given(self) -> list[str]:
         """The keys of ARGUMENTS whose argument is given."""
-        values = (self.name, self.options or None, self.queues, self.replay, self.record)
+        values = (
+            self.name,
+            self.options or None,
+            self.queues,
+            self.replay or None,
+            self.record or None,
+            self.ports,
+            self.to_cut or None,
+        )
         return [key for key, value in zip(ARGUMENTS, values, strict=True) if value is not None]
 
 
@@ -65,23 +84,25 @@ def builtin() -> c.Config:
 def examine(given: Arguments) -> schema.Examined:
     """The configuration that the arguments make, and their mistakes.
 
-    A simulated card at full load, and one queue for each CPU but the driver's: at least one, at
+    A simulated card for each port, and one queue for each CPU but the driver's: at least one, at
     most QUEUES_MAX, and no more than /dev/shm has room for. Relative paths are relative to the
     current folder.
     """
     problems: list[str] = []
+    wires = _wires(given, problems)
     queues = queues_without_limit() if given.queues is None else given.queues
-    values = _values(given, queues)
+    values = _values(given, wires, queues)
     if len(dict(given.options)) != len(given.options):
         problems.append("an option is given twice with -o")
     config = _config(values, problems)
     room = free_shared_memory()
     while given.queues is None and queues > 1 and shared_memory(config) > room:
         queues -= 1
-        config = _config(_values(given, queues), [])
-    problems += _streams(given) or problems_here(config)
+        config = _config(_values(given, wires, queues), [])
+    problems += _streams(wires) or problems_here(config)
     paths = [problem.partition(": ")[0] for problem in problems]
-    return schema.Examined(values, config, list(map(_in_words, problems)), paths, {})
+    told = list(dict.fromkeys(map(_in_words, problems)))  # all ports have the same queues
+    return schema.Examined(values, config, told, paths, {})
 
 
 def queues_without_limit() -> int:
@@ -89,13 +110,75 @@ def queues_without_limit() -> int:
     return min(max(len(usable_cpus()) - 1, 1), c.QUEUES_MAX)
 
 
-def _values(given: Arguments, queues: int) -> dict[str, Any]:
+def _wires(given: Arguments, problems: list[str]) -> dict[str, dict[str, Any]]:
+    """The wire of each port, by its name, as a configuration file would say it."""
+    replay = _by_port("--replay", given.replay, given.ports, problems)
+    record = _by_port("--record", given.record, given.ports, problems)
+    first = given.ports[0] if given.ports else PORT
+    if None in replay:
+        replay = {first: replay[None]}
+    named = [name for name in (*replay, *record) if name is not None]
+    names = list(given.ports or dict.fromkeys(named)) or [first]
+    if None in record and len(names) > 1:
+        each = " or ".join(f"--record {name}={record[None]}" for name in names)
+        problems.append(f"--record: {record[None]} has no port, and there are several: {each}")
+        record = {}
+    elif None in record:
+        record = {names[0]: record[None]}
+    wires: dict[str, dict[str, Any]] = {}
+    for name in names:
+        wire = wires[name] = {}
+        if not given.replay:
+            wire["flows"] = {}
+        if name in replay:
+            wire["replay"] = replay[name]
+            if given.to_cut:
+                wire["cut"] = "play"
+        if name in record:
+            wire["record"] = record[name]
+    if given.to_cut and not given.replay:
+        problems.append("--cut: has no effect without --replay; add it or remove --cut")
+    return wires
+
+
+def _by_port(
+    what: str, given: Sequence[str], ports: Sequence[str] | None, problems: list[str]
+) -> dict[str | None, str]:
+    """The file of each port in the values of the argument `what`; the port of a single path is
+    None. A single value is a path, unless it begins with the name of a port and there is no such
+    file."""
+    found: dict[str | None, str] = {}
+    for text in given:
+        pair = _PAIR.fullmatch(text)
+        if len(given) == 1 and (pair is None or os.path.exists(text)):
+            return {None: text}
+        if pair is None:
+            problems.append(
+                f"{what}: {text} has no port; with several files name the port of each, as in "
+                f"{what} wan=a.pcap {what} lan=b.pcap"
+            )
+            continue
+        name, path = pair.groups()
+        if ports is not None and name not in ports:
+            problems.append(f"{what}: {text}: --ports names no port {name}; add it there")
+        elif name in found:
+            merge = f"merge them first: mergecap -w NEW {found[name]} {path}"
+            remedy = merge if what == "--replay" else "name one"
+            problems.append(
+                f"{what}: port {name} has two files, {found[name]} and {path}: {remedy}"
+            )
+        else:
+            found[name] = path
+    return found
+
+
+def _values(given: Arguments, wires: dict[str, dict[str, Any]], queues: int) -> dict[str, Any]:
     """The arguments as a configuration file would say them."""
-    wire: dict[str, Any] = {"flows": {}} if given.replay is None else {"replay": given.replay}
-    if given.record is not None:
-        wire["record"] = given.record
     values: dict[str, Any] = {
-        "port": {PORT: {"device": "sim:82599", "queues": queues, "wire": wire}},
+        "port": {
+            name: {"device": "sim:82599", "queues": queues, "wire": wire}
+            for name, wire in wires.items()
+        },
         "worker": {"options": dict(given.options)},
     }
     if given.plugin is not None:
@@ -110,24 +193,27 @@ def _config(values: dict[str, Any], problems: list[str]) -> c.Config:
     return dataclasses.replace(config, metrics=c.MetricsConfig(elsewhere_if_taken=True))
 
 
-def _streams(given: Arguments) -> list[str]:
+def _streams(wires: dict[str, dict[str, Any]]) -> list[str]:
     """Problems of captures that are no files: other processes read and write them."""
     problems = []
-    for what, path, standard, instead in (
-        ("replay", given.replay, 0, "name a file; `ringline try PLUGIN -` reads a pipe"),
-        ("record", given.record, 1, "name a file; `ringline try -w -` writes to a pipe"),
-    ):
-        if path is not None and descriptor_named(path, standard) is not None:
-            problems.append(
-                f"port.{PORT}.wire.{what}: {path} is a stream of this command, which the card "
-                f"cannot use: {instead}"
-            )
+    for name, wire in wires.items():
+        for what, standard, instead in (
+            ("replay", 0, "name a file; `ringline try PLUGIN -` reads a pipe"),
+            ("record", 1, "name a file; `ringline try -w -` writes to a pipe"),
+        ):
+            path = wire.get(what)
+            if path is not None and descriptor_named(path, standard) is not None:
+                problems.append(
+                    f"port.{name}.wire.{what}: {path} is a stream of this command, which the card "
+                    f"cannot use: {instead}"
+                )
     return problems
 
 
 def _in_words(problem: str) -> str:
     """The problem with the argument in place of the key."""
+    general = _OF_A_PORT.sub("port.NAME.", problem, count=1)
     for key, argument in ARGUMENTS.items():
-        if problem.startswith((f"{key}:", f"{key}.")):
-            return argument + problem.removeprefix(key)
+        if general.startswith((f"{key}:", f"{key}.")) and key != "port.NAME":
+            return argument + general.removeprefix(key)
     return problem

@@ -14,6 +14,7 @@ SPECIMEN: dict[str, Any] = {
     "metrics": {},
 }
 PORT = "port.NAME"
+MEANT = {"instance": "name"}  # a word that users write -> the key
 
 
 def advice(levels: Mapping[str, Sequence[str]], path: str, key: str, value: Any) -> str:
@@ -21,6 +22,7 @@ def advice(levels: Mapping[str, Sequence[str]], path: str, key: str, value: Any)
     or "". `levels` has the keys of each table of SPECIMEN, by its path."""
     if not path and isinstance(value, dict) and value and set(value) <= set(levels[PORT]):
         return f"; write [port.{key}] for a port"
+    key = MEANT.get(key, key)
     words = path.split(".")
     port = f"port.{words[1]}" if words[0] == "port" and len(words) > 1 else PORT
     places = []

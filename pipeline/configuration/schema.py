@@ -136,7 +136,7 @@ def _levels() -> dict[str, list[str]]:
 def _read(top: Table, folder: Path, problems: list[str]) -> c.Config:
     name = top.string("name", "ringline", check=check_name)
     memory = _memory(top.table("memory"), problems)
-    ports = _ports(top.table("port"), folder, problems)
+    ports = _ports(top.table("port", "[port.NAME] for each port"), folder, problems)
     queues = max((port.queues for port in ports), default=0)
     workers, restart = _workers(top.table("worker"), queues, problems)
     driver = _driver(top.table("driver"))

@@ -177,12 +177,17 @@ class Table:
         self._known.append(key)
         return self.values.get(key)
 
-    def _typed(self, key: str, kinds: tuple[type, ...], wanted: str) -> Any:
+    def _typed(
+        self, key: str, kinds: tuple[type, ...], wanted: str, instead_of_a_list: str = ""
+    ) -> Any:
         value = self.raw(key)
         if value is None:
             return None
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            self.problem(key, f"must be {wanted}, not {kind_of(value)} ({shown(value)})")
+            kind, text = kind_of(value), shown(value)
+            remedy = instead_of_a_list if isinstance(value, list) else ""
+            found = kind if text == kind else f"{kind} ({text})"
+            self.problem(key, f"must be {wanted}, not {found}{remedy}")
             return None
         return value
 
@@ -284,9 +289,11 @@ class Table:
                 return ()
         return tuple(values)
 
-    def table(self, key: str) -> Table | None:
-        """The table `key`, or None when the key is absent or not a table."""
-        value: Mapping[str, Any] | None = self._typed(key, (dict,), "a table")
+    def table(self, key: str, head: str | None = None) -> Table | None:
+        """The table `key`, or None when the key is absent or not a table. `head` is how a file
+        writes it, as in [port.NAME]."""
+        head = head or f"[{self.at(key)}]"
+        value: Mapping[str, Any] | None = self._typed(key, (dict,), "a table", f"; write {head}")
         if value is None:
             return None
         return Table(

@@ -350,7 +350,7 @@ def test_a_verdict_out_of_range_is_an_error(ran: Callable[[str], Result], plugin
     assert result.drops == {"plugin_error": len(FRAMES)}
     assert len(result.recorded) == 0
     assert result.report["workers"][0]["errors"]["verdict"] == len(FRAMES)
-    assert " a verdict that is neither a port nor DROP" in result.ended.errors
+    assert " a verdict that is neither a port, DROP nor a drop reason" in result.ended.errors
 
 
 @pytest.mark.parametrize("plugin", ["RaisesAtThird"])

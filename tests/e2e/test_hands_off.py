@@ -365,6 +365,20 @@ def test_a_configured_card_that_the_killed_run_had_not_taken_is_left_alone(
     assert card.space == before
 
 
+def test_a_run_without_a_file_is_cleaned_up_by_its_name(operator: Operator, card: Card) -> None:
+    left_by_a_killed_run(operator.name)
+    (operator.folder / operator.name).mkdir()  # a folder is no configuration
+    for done in ("1 file in shared memory removed", "nothing was left"):
+        said = operator.run("cleanup", operator.name, environment=ENVIRONMENT).out
+        assert said == f"instance {operator.name}: {done}\n"
+    (operator.folder / "edge").write_text(f'name = "{operator.name}"')
+    assert operator.run("cleanup", "edge").out.startswith(f"edge: instance {operator.name}: ")
+    assert operator.refused(2, "cleanup", "Edge") == (
+        "there is no such file, and the name of an instance must be 1 to 32 characters from a-z, "
+        '0-9 and -, not "Edge"'
+    )
+
+
 def test_a_clean_up_waits_for_the_driver_that_is_about_to_end(
     operator: Operator, card: Card
 ) -> None:

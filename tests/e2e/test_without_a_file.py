@@ -47,6 +47,19 @@ def test_a_plugin_runs_on_a_capture_and_its_output_is_recorded(operator: Operato
     assert not (operator.folder / "out.pcap").exists()
 
 
+def test_each_port_has_its_capture_and_its_recording(operator: Operator) -> None:
+    whole = MIXED.read_bytes()
+    (operator.folder / "cut.pcap").write_bytes(whole[:-10])
+    frames = len(read_capture(MIXED).frames)
+    words = ["--replay", f"wan={MIXED}", "--replay", "lan=cut.pcap", "--name", operator.name]
+    assert "or use what is good with --cut" in operator.refused(2, "run", "forward", *words)
+    words += ["--cut", "--record", "wan=wan.pcap", "--record", "lan=lan.pcap"]
+    ended = operator.run("run", "forward", *words)
+    assert ended.code == 0, ended.errors
+    sent = [len(read_capture(operator.folder / f"{name}.pcap").frames) for name in ("wan", "lan")]
+    assert sent == [frames - 1, frames]
+
+
 def test_synthetic_flows_arrive_without_a_capture(operator: Operator) -> None:
     ended = operator.run("run", "drop", "--queues", "1", "--for", "0.5", "--name", operator.name)
     assert ended.code == 0, ended.errors

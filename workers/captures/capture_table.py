@@ -104,9 +104,10 @@ class Tally:
         the order of their times does not matter."""
         remarks = []
         if self.cut_at is not None:
-            remarks.append(
-                f"{self.path}: {self.cut_at}; the file is cut short, and {_good(self.packets)} used"
-            )
+            before = _good(self.packets)
+            if self.left_out:
+                before = f"{self.used} of the {self.packets} before it are"
+            remarks.append(f"{self.path}: {self.cut_at}; the file is cut short, and {before} used")
         if self.made_up:
             remarks.append(
                 f"{self.path}: {self.made_up.total()} of {self.packets} packets have no Ethernet "

@@ -92,7 +92,9 @@ class Complaints:
             )
         elif complaint is None and no_port:
             what = "no port"
-            complaint = f"gave {_packets(no_port)} a verdict that is neither a port nor DROP"
+            complaint = (
+                f"gave {_packets(no_port)} a verdict that is neither a port, DROP nor a drop reason"
+            )
         if what is None or complaint is None:
             return None
         self._raised += raised

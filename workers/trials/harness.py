@@ -172,7 +172,9 @@ class Harness:
             time=time,
         )
         ports = f"0 to {self._ports - 1}" if self._ports > 1 else "0 only"
-        return reason or f"the answer is neither the number of a port nor DROP (ports: {ports})"
+        return reason or (
+            f"the answer is neither the number of a port (ports: {ports}), DROP nor a drop reason"
+        )
 
     def _blank(self, number: int) -> Reference:
         headroom, port = lib.RL_BUFFER_HEADROOM, lib.RL_INPUT_BLANK

@@ -22,6 +22,10 @@ EXAMPLES = {
             "ringline run ./guard.py:guard --replay in.pcap --record out.pcap",
             "runs a plugin on a capture, and writes what it sends",
         ),
+        (
+            "ringline run ./nat.py:nat --replay wan=a.pcap --replay lan=b.pcap",
+            "gives each of two ports a capture",
+        ),
         ("ringline run forward --queues 4 --for 10", "runs four workers for 10 seconds"),
         ("ringline run edge.toml --report report.json", "runs a configuration"),
     ),
@@ -39,7 +43,10 @@ EXAMPLES = {
         ("ringline status edge --json", "prints everything about edge, for a program"),
     ),
     "top": (("ringline top edge", "shows the live table of edge; Ctrl-C ends it"),),
-    "cleanup": (("ringline cleanup edge.toml", "frees what a killed run of edge.toml left"),),
+    "cleanup": (
+        ("ringline cleanup edge.toml", "frees what a killed run of edge.toml left"),
+        ("ringline cleanup ringline", "frees what a killed run without a file left"),
+    ),
     "try": (
         ("ringline try ./guard.py:guard in.pcap", "runs a plugin on every packet of a capture"),
         (

@@ -41,6 +41,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="how many of the heaviest flows to show (default: 10)",
     )
+    parser.add_argument(
+        "--cut",
+        action="store_true",
+        help="use a capture that is cut short up to the cut, instead of refusing it",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 

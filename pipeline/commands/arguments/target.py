@@ -25,16 +25,36 @@ def add_target(parser: ArgumentParser, number: str | None = None, default: str =
         "./file.so:symbol, or the name of an installed one" + (f"; {default}" if default else ""),
     )
     group = parser.add_argument_group(
-        "without a configuration file", "One simulated card, called wan, receives packets."
+        "without a configuration file",
+        "Simulated cards receive packets: one called wan, or one for each port that is named.",
     )
     group.add_argument(
         "--replay",
+        action="append",
+        default=[],
         metavar="CAPTURE",
-        help="the packets that arrive: a pcap or pcapng file; default: synthetic flows, without "
-        "end and as fast as the card has room",
+        help="the packets that arrive: a pcap or pcapng file; for several ports give it once for "
+        "each, as PORT=CAPTURE; default: synthetic flows, without end and as fast as the card has "
+        "room",
     )
     group.add_argument(
-        "--record", metavar="OUT", help="write the packets that the card sends to this pcap file"
+        "--record",
+        action="append",
+        default=[],
+        metavar="OUT",
+        help="write the packets that the card sends to this pcap file; of several ports: PORT=OUT",
+    )
+    group.add_argument(
+        "--ports",
+        type=values.names,
+        metavar="NAME,...",
+        help="names of the ports; a single capture arrives at the first one (default: those of "
+        "--replay and --record, or wan)",
+    )
+    group.add_argument(
+        "--cut",
+        action="store_true",
+        help="use a capture that is cut short up to the cut, instead of refusing it",
     )
     values.add_options(group)
     group.add_argument(
@@ -57,4 +77,6 @@ def arguments_of(given: Namespace) -> Arguments:
         record=given.record,
         queues=given.queues,
         name=given.name,
+        ports=given.ports,
+        to_cut=given.cut,
     )

@@ -12,7 +12,7 @@ import heapq
 import itertools
 import mmap
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,12 +126,13 @@ class Received(NamedTuple):
     data: bytes
 
 
-def deliver(frames: Sequence[bytes | memoryview], config: PortConfig) -> Iterator[list[Received]]:
+def deliver(frames: Iterable[bytes | memoryview], config: PortConfig) -> Iterator[list[Received]]:
     """What the card of the port `config` delivers of `frames`: one list for each CHUNK of them.
     Frames that are too long are missing. Within a list, the frames of one queue are in order."""
+    rest = iter(frames)
     with _Receiver(config) as receiver:
-        for first in range(0, len(frames), CHUNK):
-            yield receiver.receive(frames[first : first + CHUNK])
+        while chunk := list(itertools.islice(rest, CHUNK)):
+            yield receiver.receive(chunk)
 
 
 class _Receiver:

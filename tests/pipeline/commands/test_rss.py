@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,33 @@ def test_an_empty_capture_is_not_an_error(
     path = capture(tmp_path / "a.pcap", [])
     assert "0 packets, 0 bytes" in printed(capsys, path)
     assert sum(each["packets"] for each in as_json(capsys, path)["queues"]) == 0
+
+
+def test_a_capture_that_is_cut_short_is_used_up_to_the_cut(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut.pcap"
+    cut.write_bytes(MIXED.read_bytes()[:-10])
+    assert cli.main(["rss", str(cut)]) == 2
+    assert "or use what is good with --cut" in capsys.readouterr().err
+    assert "193 packets" in printed(capsys, str(cut), "--cut")
+    (remark,) = as_json(capsys, str(cut), "--cut")["remarks"]
+    assert remark.endswith("the file is cut short, and the 193 before it are used")
+
+
+def test_memory_does_not_grow_with_the_capture(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    frames = conversation(UDP, ("10.0.0.1", 1), ("10.0.0.2", 2))
+    path = capture(tmp_path / "a.pcap", [frame.ljust(1500, b"x") for frame in frames] * 5_000)
+    assert Path(path).stat().st_size > 14 << 20
+    printed(capsys, str(MIXED))  # imports what it needs
+    tracemalloc.start()
+    try:
+        assert "10,000 packets" in printed(capsys, path)
+        assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

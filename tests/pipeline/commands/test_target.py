@@ -70,7 +70,9 @@ def test_the_installed_plugins_are_those_that_a_worker_finds() -> None:
     assert "forward" in target.plugins()
 
 
-EVERY = Arguments("forward", [("map", {"wan": "wan"})], str(MIXED), "out.pcap", 3, "edge")
+EVERY = Arguments(
+    "forward", [("map", {"wan": "wan"})], [str(MIXED)], ["out.pcap"], 3, "edge", ["wan"], True
+)
 
 
 def test_the_arguments_make_a_configuration(folder: Path) -> None:
@@ -82,6 +84,7 @@ def test_the_arguments_make_a_configuration(folder: Path) -> None:
     assert (port.device, port.queues) == ("sim:82599", 3)
     assert (port.wire.flows, port.wire.replay) == (None, str(MIXED))
     assert port.wire.record == str(folder / "out.pcap")
+    assert port.wire.cut == "play"
     assert [worker.plugin for worker in found.config.workers] == ["drop"] * 3
     assert found.config.workers[0].options == {"map": {"wan": "wan"}}
     assert found.config.name == "edge"
@@ -104,15 +107,21 @@ def test_the_queues_that_are_given_are_not_reduced(monkeypatch: pytest.MonkeyPat
         ({"queues": 0}, "--queues: must be an integer from 1 to 16, not 0"),
         ({"queues": 17}, "--queues: must be an integer from 1 to 16, not 17"),
         ({"name": "A b"}, '--name: must be 1 to 32 characters from a-z, 0-9 and -, not "A b"'),
-        ({"replay": "none.pcap"}, "--replay: FOLDER/none.pcap: there is no such capture file"),
-        ({"replay": "folder"}, "--replay: FOLDER/folder: is a directory; name a capture file in"),
-        ({"replay": "-"}, "--replay: - is a stream of this command, which the card cannot use: na"),
-        ({"replay": ""}, "--replay: must be the path of a capture file"),
-        ({"record": "-"}, "--record: - is a stream of this command, which the card cannot use: na"),
-        ({"record": "/dev/fd/3"}, "--record: /dev/fd/3 is a stream of this command"),
-        ({"record": "folder"}, "--record: FOLDER/folder is a folder; name a file in it"),
-        ({"record": "none/x"}, "--record: there is no folder FOLDER/none"),
-        ({"record": "notes"}, "--record: FOLDER/notes exists and is not a capture that ringline"),
+        ({"replay": ["none.pcap"]}, "--replay: FOLDER/none.pcap: there is no such capture file"),
+        ({"replay": ["folder"]}, "--replay: FOLDER/folder: is a directory; name a capture file in"),
+        (
+            {"replay": ["-"]},
+            "--replay: - is a stream of this command, which the card cannot use: na",
+        ),
+        ({"replay": [""]}, "--replay: must be the path of a capture file"),
+        (
+            {"record": ["-"]},
+            "--record: - is a stream of this command, which the card cannot use: na",
+        ),
+        ({"record": ["/dev/fd/3"]}, "--record: /dev/fd/3 is a stream of this command"),
+        ({"record": ["folder"]}, "--record: FOLDER/folder is a folder; name a file in it"),
+        ({"record": ["none/x"]}, "--record: there is no folder FOLDER/none"),
+        ({"record": ["notes"]}, "--record: FOLDER/notes exists and is not a capture that ringline"),
         ({"options": [("a", 1), ("a", 2)]}, "an option is given twice with -o"),
         ({"options": [("a", float("nan"))]}, "-o.a: must be a finite number, not nan"),
     ],
@@ -126,9 +135,84 @@ def test_a_wrong_argument_is_told_in_one_sentence(
     assert problem.startswith(told.replace("FOLDER", str(folder)))
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"replay": ["wan=a.pcap", "lan=b.pcap"]}, {"wan": "a.pcap", "lan": "b.pcap"}),
+        ({"replay": ["lan=a.pcap"]}, {"lan": "a.pcap"}),
+        ({"replay": ["a.pcap"], "record": ["lan=o"]}, {"wan": "a.pcap", "lan": None}),
+        ({"replay": ["a.pcap"], "ports": ["in", "out"]}, {"in": "a.pcap", "out": None}),
+        ({"replay": ["x=y.pcap"]}, {"wan": "x=y.pcap"}),
+        ({"replay": ["./x=y.pcap"]}, {"wan": "x=y.pcap"}),
+    ],
+)
+def test_each_port_that_is_named_has_its_capture(
+    given: dict[str, Any], wanted: dict[str, str | None], folder: Path
+) -> None:
+    for name in ("a.pcap", "b.pcap", "x=y.pcap"):
+        write_capture(folder / name, [bytes(60)])
+    found = target.examined("forward", Arguments(**given))
+    assert found.problems == []
+    replayed = {port.name: port.wire and port.wire.replay for port in found.config.ports}
+    paths = {name: path and str(folder / path) for name, path in wanted.items()}
+    assert replayed == paths
+    assert list(replayed) == list(paths)
+
+
+def test_flows_arrive_at_every_port_and_each_port_has_its_recording(folder: Path) -> None:
+    given = Arguments(ports=["wan", "lan"], record=["lan=b", "wan=a"], queues=2)
+    ports = target.examined("forward", given).config.ports
+    assert [(port.name, port.queues) for port in ports] == [("wan", 2), ("lan", 2)]
+    wires = [port.wire for port in ports if port.wire is not None]
+    assert [wire.record for wire in wires] == [str(folder / "a"), str(folder / "b")]
+    assert all(wire.flows is not None for wire in wires)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (
+            {"replay": ["wan=in.pcap", "in.pcap"]},
+            "--replay: in.pcap has no port; with several files name the port of each, as in "
+            "--replay wan=a.pcap --replay lan=b.pcap",
+        ),
+        (
+            {"replay": ["wan=in.pcap", "wan=b"]},
+            "--replay: port wan has two files, in.pcap and b: merge them first: "
+            "mergecap -w NEW in.pcap b",
+        ),
+        (
+            {"record": ["wan=a", "wan=b"]},
+            "--record: port wan has two files, a and b: name one",
+        ),
+        (
+            {"replay": ["wan=in.pcap"], "ports": ["lan"]},
+            "--replay: wan=in.pcap: --ports names no port wan; add it there",
+        ),
+        (
+            {"ports": ["wan", "lan"], "record": ["o"]},
+            "--record: o has no port, and there are several: --record wan=o or --record lan=o",
+        ),
+        (
+            {"replay": ["lan=in.pcap"], "record": ["wan=in.pcap"]},
+            "--record: FOLDER/in.pcap is the capture that is replayed; record to another file",
+        ),
+        ({"ports": ["a", "b"], "queues": 17}, "--queues: must be an integer from 1 to 16, not 17"),
+        ({"to_cut": True}, "--cut: has no effect without --replay; add it or remove --cut"),
+        ({"ports": ["a b"]}, 'port."a b": the name of a port must be 1 to 32 letters, digits, '),
+    ],
+)
+def test_a_mistake_about_ports_is_told_in_one_sentence(
+    wrong: dict[str, Any], told: str, folder: Path
+) -> None:
+    write_capture(folder / "in.pcap", [bytes(60)])
+    (problem,) = target.examined("forward", Arguments(**wrong)).problems
+    assert problem.startswith(told.replace("FOLDER", str(folder)))
+
+
 def test_a_record_on_the_replayed_file_is_refused(folder: Path) -> None:
     write_capture(folder / "in.pcap", [bytes(60)])
-    found = target.examined("forward", Arguments(replay="in.pcap", record="./in.pcap"))
+    found = target.examined("forward", Arguments(replay=["in.pcap"], record=["./in.pcap"]))
     assert found.problems == [
         f"--record: {folder}/in.pcap is the capture that is replayed; record to another file"
     ]
@@ -138,17 +222,20 @@ def test_a_configuration_file_leaves_no_room_for_these_arguments(folder: Path) -
     with pytest.raises(UsageError) as caught:
         target.examined("edge.toml", EVERY)
     assert str(caught.value) == (
-        "--name, -o, --queues, --replay, --record cannot be given with a configuration file: write "
-        "name, worker.options, port.NAME.queues, port.NAME.wire.replay, port.NAME.wire.record in "
-        "edge.toml"
+        "--name, -o, --queues, --replay, --record, --ports, --cut cannot be given with a "
+        "configuration file: write name, worker.options, port.NAME.queues, port.NAME.wire.replay, "
+        "port.NAME.wire.record, port.NAME, port.NAME.wire.cut in edge.toml"
     )
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
 def test_the_command_line_has_every_argument(command: str) -> None:
     words = ["forward", "--replay", "a", "--record", "b", "-o", "c=1", "-o", "d=x"]
-    given = cli.parser().parse_args([command, *words, "--queues", "2", "--name", "edge"])
+    words += ["--queues", "2", "--name", "edge", "--ports", "wan,lan", "--cut"]
+    given = cli.parser().parse_args([command, *words])
     assert given.what == "forward"
-    assert arguments_of(given) == Arguments(None, [("c", 1), ("d", "x")], "a", "b", 2, "edge")
+    assert arguments_of(given) == Arguments(
+        None, [("c", 1), ("d", "x")], ["a"], ["b"], 2, "edge", ["wan", "lan"], True
+    )
     assert arguments_of(given).given() == list(builtin.ARGUMENTS)
     assert arguments_of(cli.parser().parse_args([command, "x"])).given() == []

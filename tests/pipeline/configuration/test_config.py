@@ -212,6 +212,8 @@ def test_every_mistake_is_reported_at_once(problems_of: Any) -> None:
     [
         ("", "port", "no port is configured"),
         ("port = 3", "port", "must be a table, not an integer (3)"),
+        ("[[port]]", "port", "must be a table, not a list; write [port.NAME] for each port"),
+        ("[[port.wan]]", "port.wan", "must be a table, not a list; write [port.wan]"),
         ("[port.wan]\nqueues = 1", "port.wan.device", "is missing"),
         (port('queues = "two"'), "port.wan.queues", 'from 1 to 16, not a string ("two")'),
         (port("queues = true"), "port.wan.queues", "not true or false (true)"),

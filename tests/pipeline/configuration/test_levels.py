@@ -43,6 +43,8 @@ def told(path: str, key: str, value: Any = 1) -> str:
         ("", "listen", "off", "write it as metrics.listen"),
         ("", "cpu", 1, "write it as worker.N.cpu or as driver.cpu"),
         ("", "wan", {"device": "sim:82599"}, "write [port.wan] for a port"),
+        ("", "instance", "edge", "write it as name above the first [table]"),
+        ("port.wan", "instance", "edge", "write it as name above the first [table]"),
         ("port.wan", "name", "edge", "write it as name above the first [table]"),
         ("port.wan", "replay", "a.pcap", "write it as port.wan.wire.replay"),
         ("port.wan", "flows", {}, "write it as port.wan.wire.flows"),

@@ -25,5 +25,8 @@ def test_each_cause_is_told_once(instance: Callable[[], str]) -> None:
         idle.books.slots[0].refusals.too_long = 1
         first, second = log.news()
         assert first.startswith("worker 0: ")
-        assert "1 packet refused, no_port: the verdict is neither a port nor DROP" in second
+        assert (
+            "1 packet refused, no_port: the verdict is neither a port, DROP nor a drop reason"
+            in second
+        )
         assert idle.take().workers[1].refusals["too_long"] == 9

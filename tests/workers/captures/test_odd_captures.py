@@ -216,6 +216,13 @@ def test_a_file_is_used_up_to_its_cut(
             told_of(path, to_cut=False)
 
 
+def test_what_is_left_out_before_a_cut_is_not_used(saved: Callable[[bytes], Path]) -> None:
+    good = make.enhanced(FRAME, 0, number=1) + make.enhanced(FRAME, 0) * 2
+    frames, tally = told_of(saved(LINKS + good + make.enhanced(FRAME, 0)[:-8]))
+    assert frames == [FRAME] * 2
+    assert "the file is cut short, and 2 of the 3 before it are used" in tally.remarks()[0]
+
+
 def test_a_cut_is_no_excuse_for_damage(saved: Callable[[bytes], Path]) -> None:
     damaged = make.section() + make.interface() + make.enhanced(FRAME, 0, number=9)
     with pytest.raises(CaptureError, match="names interface 9"):

@@ -54,7 +54,9 @@ def test_every_tier_keeps_the_contract(run: RunTier, tier: str) -> None:
     assert results.counters["plugin_errors"] == 0
     for result in results[1:-1]:
         assert result.error is not None
-        assert "neither the number of a port nor DROP" in result.error
+        assert (
+            "neither the number of a port (ports: 0 to 1), DROP nor a drop reason" in result.error
+        )
 
 
 def test_a_function_that_ends_early_leaves_no_verdicts(compile_c: Callable[[Path], str]) -> None:

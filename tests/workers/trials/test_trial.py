@@ -104,7 +104,10 @@ def test_every_different_error_is_reported_once_with_its_frame(
     summary = run(f"{path}:picky", capture)
     assert [number for number, _ in summary.complaints] == [8, 10]
     assert "ValueError: seven" in summary.complaints[0][1]
-    assert "neither the number of a port nor DROP" in summary.complaints[1][1]
+    assert (
+        "neither the number of a port (ports: 0 only), DROP nor a drop reason"
+        in summary.complaints[1][1]
+    )
     assert summary.counters["plugin_errors"] == 1
     assert summary.counters["verdict_errors"] == 1
 
