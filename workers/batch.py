@@ -12,11 +12,12 @@ mac_swap takes about 110 ns per packet with columns and 450 ns with a loop over 
 
 from __future__ import annotations
 
-from operator import attrgetter
-from struct import Struct
-
 from ringline.shm._shm import lib as shm
 from ringline.workers._workers import ffi, lib
+
+lib.rl_define_frame()
+
+from ringline.workers._workers import Frame  # noqa: E402  # there since the line above
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import ArrayLike, DTypeLike, NDArray
-
-_SPAN = Struct("<qqq")
-
 
 def _bytes_of(data: bytes | bytearray | memoryview, what: str) -> bytes:
     """All bytes of an object that consists of bytes, such as an array; `bytes` would also make
@@ -39,65 +37,46 @@ def _bytes_of(data: bytes | bytearray | memoryview, what: str) -> bytes:
         raise TypeError(f"{what} must be bytes or an array of bytes, not {kind}") from None
 
 
-class Packet:
+class Packet(Frame):
     """One packet of a batch. Valid until `process` returns.
 
     data: a writable memoryview over the bytes of the frame. Assigning bytes to it writes them
         into the frame, which gets their length.
+    length: bytes of the frame; it cannot be assigned.
     port: the number of its input port; it cannot be assigned.
+    verdict: the number of the port to send to, DROP, or a drop reason; DROP at first. Writable.
     """
 
-    __slots__ = ("_batch", "_data", "_index", "_port", "_verdicts")
+    # These four are in C (loop/packet.c). It calls the methods below when one is assigned, since
+    # an assignment without any effect would hide a mistake.
+    __slots__ = ("_batch", "_index")
 
-    _data: memoryview
-    _port: int
-
-    def __init__(self, batch: Batch, index: int, verdicts: memoryview) -> None:
-        self._batch = batch
-        self._index = index
-        self._verdicts = verdicts
+    _batch: Batch
+    _index: int
 
     def _write(self, data: bytes | bytearray | memoryview) -> None:
         content = _bytes_of(data, "packet.data")  # a copy: `data` may be a part of the frame
-        if len(content) != len(self._data):
-            self.resize(0, len(content) - len(self._data))
-        self._data[:] = content
+        if len(content) != self.length:
+            self.resize(0, len(content) - self.length)
+        self.data[:] = content
 
-    def _refuse(self, port: int) -> None:
+    def _refuse_length(self, length: int) -> None:
+        raise AttributeError("packet.length cannot be assigned: use packet.resize(front, back)")
+
+    def _refuse_port(self, port: int) -> None:
         raise AttributeError(
             "packet.port cannot be assigned: it is the input port; write the number of the output "
             "port to packet.verdict"
         )
 
-    # Properties, since an assignment without any effect would hide a mistake. Their getters are
-    # in C: in Python they would take twice the time.
-    data = property(attrgetter("_data"), _write)
-    port = property(attrgetter("_port"), _refuse)
-
-    @property
-    def verdict(self) -> int:
-        """The number of the port to send to, DROP, or a drop reason; DROP at first. Writable."""
-        return int(self._verdicts[self._index])
-
-    @verdict.setter
-    def verdict(self, verdict: int) -> None:
-        try:
-            self._verdicts[self._index] = verdict
-        except TypeError:
-            kind = type(verdict).__name__
-            message = f"a verdict must be the number of a port or DROP, not {kind}"
-            if isinstance(verdict, str):
-                message += f": worker.ports[{verdict!r}] is the number of a port"
-            raise TypeError(message) from None
-
-    @property
-    def length(self) -> int:
-        """Bytes of the frame."""
-        return len(self._data)
-
-    @length.setter
-    def length(self, length: int) -> None:
-        raise AttributeError("packet.length cannot be assigned: use packet.resize(front, back)")
+    def _refuse_verdict(self, verdict: Any) -> None:
+        message = "a verdict must be the number of a port or DROP, not "
+        if isinstance(verdict, int):
+            raise ValueError(f"{message}{verdict}")
+        message += type(verdict).__name__
+        if isinstance(verdict, str):
+            message += f": worker.ports[{verdict!r}] is the number of a port"
+        raise TypeError(message)
 
     @property
     def rss_hash(self) -> int:
@@ -149,8 +128,8 @@ class Packet:
         span = self._batch._loop.spans[self._index]  # for the next iteration
         span.start = reference.buffer * shm.RL_BUFFER_STRIDE + offset
         span.end = span.start + length
-        self._data = self._batch._frame_of(reference)
-        return self._data
+        self._batch._loop.look += 1
+        return self.data
 
 
 class Batch:
@@ -172,20 +151,18 @@ class Batch:
         "_loop",
         "_numpy",
         "_packets",
-        "_spans",
         "_verdicts",
-        "_view",
     )
 
     def __init__(self, loop: Any, view: memoryview) -> None:
         """`loop` is a `struct rl_worker *`, `view` is packet memory from buffer 0 on."""
         self._loop = loop
-        self._view = view
         self._count = 0
-        self._spans = memoryview(ffi.buffer(loop.spans)).cast("B")
         self._batch = ffi.addressof(loop, "batch")
-        verdicts = memoryview(ffi.buffer(loop.verdicts)).cast("B").cast("q")
-        self._packets = [Packet(self, index, verdicts) for index in range(shm.RL_BATCH_MAX)]
+        address = int(ffi.cast("uintptr_t", loop))
+        self._packets = [Packet(address, view, index) for index in range(shm.RL_BATCH_MAX)]
+        for index, packet in enumerate(self._packets):
+            packet._batch, packet._index = self, index
         self._numpy: Any = None
         self._columns: Any = None
         self._verdicts: Any = None
@@ -198,26 +175,12 @@ class Batch:
         return self._count
 
     def __iter__(self) -> Iterator[Packet]:
-        view = self._view
-        packets = self._packets[: self._count]
-        spans = _SPAN.iter_unpack(self._spans[: _SPAN.size * self._count])
-        # A generator would take 40 ns more per packet.
-        for packet, (start, end, port) in zip(packets, spans, strict=True):
-            packet._data = view[start:end]
-            packet._port = port
-        return iter(packets)
+        self._loop.look += 1
+        return iter(self._packets[: self._count])
 
     def __getitem__(self, index: int) -> Packet:
-        number = range(self._count)[index]
-        packet = self._packets[number]
-        packet._data = self._frame_of(self._loop.packets[number])
-        packet._port = self._loop.spans[number].port
-        return packet
-
-    def _frame_of(self, reference: Any) -> memoryview:
-        """The bytes of the frame that a `struct rl_reference` names."""
-        start = reference.buffer * shm.RL_BUFFER_STRIDE + reference.offset
-        return self._view[start : start + reference.length]
+        self._loop.look += 1
+        return self._packets[range(self._count)[index]]
 
     def create(self, data: bytes | bytearray | memoryview, port: int) -> bool:
         """Create a packet with the bytes `data` and send it to `port`, after those of the batch.
