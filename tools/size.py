@@ -4,7 +4,7 @@ The two parts:
  - the packet path in C: every file with code that runs per packet between a card and a plugin.
    Not counted: headers with declarations only (types.h, lane.h, ...), and code that runs between
    two passes, which settles a dead worker (settle.c) or computes the balances (balance.h,
-   balance.c);
+   balance.c), and what plugins call (packet.c, headers/, lookup/);
  - the driver of the Intel 82599 in C and Python, without its table of registers.
 
 Blank lines and lines with only a comment do not count. A Python docstring is a comment.

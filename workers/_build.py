@@ -15,6 +15,7 @@ SOURCES = [
     "workers/headers/calls.c",
     "workers/loop/loop.c",
     "workers/loop/columns.c",
+    "workers/loop/packet.c",
     "workers/plugins/plugins.c",
     "workers/lookup/lookup.c",
 ]

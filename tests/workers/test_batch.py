@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import mmap
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +13,8 @@ import numpy as np
 import pytest
 
 from ringline.shm._shm import lib
+from ringline.workers import batch as batches
+from ringline.workers._workers import ffi
 from ringline.workers.api import HASH, VLAN, Batch
 from ringline.workers.testing import DROP, ERROR, Frame, PluginError, Run, run_plugin
 
@@ -129,6 +134,36 @@ def test_nothing_beyond_a_frame_is_read_or_written() -> None:
         assert result.frame[: min(62, 60 + n)] == FRAMES[n][:62]
         assert result.frame[62 : 60 + n] == b"\xee" * min(max(n - 2, 0), 4) + FRAMES[n][66:]
         assert b"\xee" not in result.frame[60 + n :]
+
+
+def test_each_loop_over_a_batch_gives_new_memoryviews() -> None:
+    def judge(batch: Batch) -> None:
+        for packet in batch:
+            with packet.data as data:
+                assert data is packet.data
+        for packet in batch:
+            assert packet.data[0] == packet.port
+        batch[2].data.release()
+        assert batch[2].data[0] == 2
+
+    checked(judge, [Frame(bytes([n]) * 60, port=n) for n in range(3)], ports=3)
+
+
+def test_packets_and_their_memoryviews_are_freed_with_the_batch() -> None:
+    memory = mmap.mmap(-1, 64 * STRIDE)
+    view = memoryview(memory)
+    before = sys.getrefcount(view)
+    loop = ffi.new("struct rl_worker *")
+    loop.batch.count = 2
+    batch = batches.Batch(loop, view)
+    batch._begin()
+    kept = [packet.data for packet in batch]
+    assert sys.getrefcount(view) > before
+    del batch, kept
+    gc.collect()
+    assert sys.getrefcount(view) == before
+    view.release()
+    memory.close()  # fails while there is a memoryview
 
 
 @pytest.mark.parametrize(
@@ -346,6 +381,8 @@ def test_data_of_another_length_changes_the_length_of_the_frame() -> None:
         (lambda batch: list(batch.ports), "process returned list"),
         (lambda batch: batch.ports, "batch.verdicts[:]"),
         (lambda batch: True, "process returned bool"),
+        (lambda batch: delattr(batch[0], "data"), "of a packet cannot be deleted"),
+        (lambda batch: delattr(batch[0], "verdict"), "of a packet cannot be deleted"),
     ],
 )
 def test_what_would_have_no_effect_is_an_error(assign: Any, words: str) -> None:
@@ -379,6 +416,9 @@ def test_verdicts_can_be_assigned_as_a_whole() -> None:
         ("lan", "not str: worker.ports['lan'] is the number of a port"),
         (None, "not NoneType"),
         (0.5, "not float"),
+        (1 << 63, "not 9223372036854775808"),
+        (-(1 << 63) - 1, "not -9223372036854775809"),
+        ((1, 2), "not tuple"),
     ],
 )
 @pytest.mark.parametrize("columns", [False, True])
@@ -392,3 +432,18 @@ def test_a_verdict_that_is_no_number_has_a_sentence(verdict: Any, told: str, col
     [result] = run_plugin(Wrong, [bytes(60)])
     assert result.error is not None
     assert f"a verdict must be the number of a port or DROP, {told}" in result.error
+
+
+def test_a_verdict_can_be_any_kind_of_integer() -> None:
+    class Failing:
+        def __index__(self) -> int:
+            raise LookupError("no verdict today")
+
+    def judge(batch: Batch) -> None:
+        for packet, verdict in zip(batch, (True, np.int64(1), np.uint8(1)), strict=True):
+            packet.verdict = verdict
+            assert packet.verdict == 1
+
+    assert [result.verdict for result in checked(judge, FRAMES[:3], ports=2)] == [1, 1, 1]
+    [result] = process(lambda batch: setattr(batch[0], "verdict", Failing()), FRAMES[:1])
+    assert "LookupError: no verdict today" in (result.error or "")

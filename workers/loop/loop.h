@@ -46,6 +46,7 @@ struct rl_worker {
     uint64_t spin_ticks;    /* polling an empty ring before the first sleep */
     struct rl_times *times; /* of the packets on `in`; set by Python */
     int64_t last_time;      /* of the packet that came last; 0: none, or the plugin reads none */
+    uint64_t look;          /* Python adds 1 for each loop over a batch: for new memoryviews */
     struct rl_reference packets[128];
     int64_t verdicts[64]; /* of a batch in Python: 64 bits, so that they can be checked */
     struct rl_span spans[64];
@@ -62,9 +63,12 @@ int rl_worker_run(struct rl_worker *worker);
 
 /* Columns over a batch: `bytes` bytes at `offset` of every frame, one row per
  * packet. Bytes beyond a frame's end read as zero and are not written. */
-void rl_batch_gather(const struct rl_batch *batch, uint32_t offset, uint32_t bytes, uint8_t *rows);
+void rl_batch_gather(const struct rl_batch *batch, uint32_t offset, uint32_t bytes, void *rows);
 void rl_batch_scatter(const struct rl_batch *batch, uint32_t offset, uint32_t bytes,
-                      const uint8_t *rows);
+                      const void *rows);
+
+/* Put the Python type Frame (packet.c) into this module; returns 0 when there is no memory. */
+int rl_define_frame(void);
 
 /* rl_create of plugin.h as a function, for Python. */
 uint8_t *rl_batch_create(struct rl_batch *batch, uint32_t length, uint32_t port);

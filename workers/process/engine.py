@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ringline.workers.worker import Worker
 
 TURN: int = lib.RL_WORKER_TURN
+BATCH: int = lib.RL_WORKER_BATCH
 DRAINED: int = lib.RL_WORKER_DRAINED
 FAULT: int = lib.RL_WORKER_FAULT
 
@@ -99,7 +100,7 @@ class Engine:
         process = self._tier.process
         while True:
             reason = run(loop)
-            if reason != lib.RL_WORKER_BATCH:
+            if reason != BATCH:
                 return int(reason)
             batch._begin()
             try:
