@@ -141,10 +141,7 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
     struct rl_lane_counters *count = &lane->books->lane;
     if (lane->pass_at) {
         uint64_t own = now - lane->pass_at - lane->modelled_for;
-        if (lane->moved)
-            count->busy_ticks += own;
-        else
-            count->idle_ticks += own;
+        *(lane->moved ? &count->busy_ticks : &count->idle_ticks) += own;
     }
     lane->pass_at = now;
     lane->modelled_for = 0;

@@ -99,13 +99,12 @@ static inline uint32_t rl_accept_run(struct rl_lane *lane, struct rl_lane_slot *
                                      uint32_t queue, const struct rl_reference *refs, uint32_t n,
                                      uint32_t *buffers, uint64_t now)
 {
-    const struct rl_memory *memory = &lane->memory;
-    uint32_t *ledger = memory->ledger;
+    uint32_t *ledger = lane->memory.ledger;
     uint32_t holder = rl_ledger_worker(slot->generation, queue, 0);
-    uint32_t count = memory->buffers, sampled = slot->sampled;
+    uint32_t count = lane->memory.buffers, sampled = slot->sampled;
     uint8_t verdict = refs->port;
     /* Only frames that are sent must fit. */
-    uint32_t stride = verdict < lane->port_count ? memory->stride : 0;
+    uint32_t stride = verdict < lane->port_count ? lane->memory.stride : 0;
     uint32_t next = rl_ledger_card_tx(0, stride ? verdict : NO_OUTPUT);
     uint32_t *to = buffers;
     for (const struct rl_reference *ref = refs, *end = refs + n; ref < end; ref++) {
@@ -146,8 +145,7 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
         uint8_t verdict = refs[taken].port;
         int forward = verdict < lane->port_count;
         uint32_t run = 0;
-        if (forward || verdict == RL_VERDICT_DROP || verdict == RL_VERDICT_ERROR ||
-            rl_names_reason(verdict))
+        if (forward || verdict >= RL_VERDICT_ERROR || rl_names_reason(verdict))
             run = rl_accept_run(lane, slot, queue, &refs[taken], n - taken, buffers, now);
         if (run == 0) {
             rl_refuse(lane, slot, queue, &refs[taken++]);

@@ -3,52 +3,46 @@
 #include "loop.h"
 #include "../plugin.h"
 
-static inline void gather(const struct rl_batch *batch, uint32_t offset, uint32_t bytes,
-                          uint8_t *rows)
+/* With a constant width, as of the usual fields, memcpy is one or two moves. */
+static inline void move(void *to, const void *from, uint32_t bytes)
+{
+    if (bytes == 6)
+        memcpy(to, from, 6);
+    else if (bytes == 4)
+        memcpy(to, from, 4);
+    else if (bytes == 2)
+        memcpy(to, from, 2);
+    else
+        memcpy(to, from, bytes);
+}
+
+/* Copy a field of every packet to its row, or with `back` from its row. What lies behind the end of
+ * a packet is 0 in its row, and is not written. */
+static inline void copy(const struct rl_batch *batch, uint32_t offset, uint32_t bytes,
+                        uint8_t *rows, int back)
 {
     for (uint32_t i = 0; i < batch->count; i++, rows += bytes) {
         const struct rl_reference *packet = batch->packets + i;
-        const uint8_t *from = rl_frame(batch, packet) + offset;
-        if ((uint64_t)offset + bytes <= packet->length) {
-            memcpy(rows, from, bytes);
+        uint8_t *field = rl_frame(batch, packet) + offset;
+        uint32_t there = packet->length > offset ? packet->length - offset : 0;
+        if (there >= bytes) {
+            move(back ? field : rows, back ? rows : field, bytes);
         } else {
-            uint32_t there = packet->length > offset ? packet->length - offset : 0;
-            memcpy(rows, from, there);
-            memset(rows + there, 0, bytes - there);
+            memcpy(back ? field : rows, back ? rows : field, there);
+            memset(rows + there, 0, back ? 0 : bytes - there);
         }
     }
 }
 
-static inline void scatter(const struct rl_batch *batch, uint32_t offset, uint32_t bytes,
-                           const uint8_t *rows)
-{
-    for (uint32_t i = 0; i < batch->count; i++, rows += bytes) {
-        const struct rl_reference *packet = batch->packets + i;
-        uint8_t *to = rl_frame(batch, packet) + offset;
-        if ((uint64_t)offset + bytes <= packet->length)
-            memcpy(to, rows, bytes);
-        else if (packet->length > offset)
-            memcpy(to, rows, packet->length - offset);
-    }
-}
-
-/* Call `copy` with a constant width for the usual fields: memcpy is then one or two moves. */
-#define WITH_WIDTH(copy)                                                                           \
-    (bytes == 1   ? copy(batch, offset, 1, rows)                                                   \
-     : bytes == 2 ? copy(batch, offset, 2, rows)                                                   \
-     : bytes == 4 ? copy(batch, offset, 4, rows)                                                   \
-     : bytes == 6 ? copy(batch, offset, 6, rows)                                                   \
-                  : copy(batch, offset, bytes, rows))
-
 void rl_batch_gather(const struct rl_batch *batch, uint32_t offset, uint32_t bytes, void *rows)
 {
-    WITH_WIDTH(gather);
+    copy(batch, offset, bytes, rows, 0);
 }
 
 void rl_batch_scatter(const struct rl_batch *batch, uint32_t offset, uint32_t bytes,
                       const void *rows)
 {
-    WITH_WIDTH(scatter);
+    copy(batch, offset, bytes, (uint8_t *)rows, 1);
 }
 
 uint8_t *rl_batch_create(struct rl_batch *batch, uint32_t length, uint32_t port)

@@ -260,10 +260,9 @@ int rl_worker_run(struct rl_worker *worker)
             worker->sent += (uint32_t)pushed;
             release_lines(worker, (uint32_t)pushed);
         }
-        int full = worker->sent < worker->total, popped = 0;
+        int full = worker->sent < worker->total;
         counters->out_waits += full && worker->working;
-        if (!full)
-            popped = pop_batch(worker);
+        int popped = full ? 0 : pop_batch(worker);
         if (popped < 0)
             return RL_WORKER_FAULT;
         uint64_t now = count_pass(worker, popped > 0);
