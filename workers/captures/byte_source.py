@@ -94,6 +94,9 @@ class ByteSource:
         while True:
             try:
                 piece = os.read(self._fd, PIECE_BYTES)
+            except BlockingIOError:  # whoever gave the pipe reads it in that way
+                wait_for(self._fd, writing=False)
+                continue
             except OSError as error:
                 raise CaptureError(
                     f"{self._tally.path}: cannot be read: {reason_of(error)}"
@@ -130,8 +133,19 @@ class ByteSource:
         self._fd = -1
 
 
+def wait_for(descriptor: int, *, writing: bool) -> None:
+    """Wait until a descriptor that never blocks can be read or written, or has failed."""
+    import select
+
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLOUT if writing else select.POLLIN)
+    waiting.poll()
+
+
 def _opened(path: str) -> int:
     """Open a file for reading. It must be a regular file: to open a FIFO would block."""
+    if not path:
+        raise CaptureError("the name of the capture is empty; write the path of a file")
     try:
         found = os.stat(path)
         if stat.S_ISDIR(found.st_mode):

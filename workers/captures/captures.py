@@ -15,7 +15,7 @@ from types import TracebackType
 
 from ringline.shm.errors import EnvironmentLacks, reason_of
 from ringline.workers.captures import pcap, pcapng
-from ringline.workers.captures.byte_source import descriptor_named
+from ringline.workers.captures.byte_source import descriptor_named, wait_for
 from ringline.workers.captures.capture_table import Capture, CaptureError, Frames, Tally
 from ringline.workers.captures.decompression import format_of
 from ringline.workers.captures.packet import Frame
@@ -101,7 +101,10 @@ class CaptureWriter:
         try:
             with memoryview(self._buffer) as left:
                 while done < len(left):
-                    done += os.write(self._fd, left[done:])
+                    try:
+                        done += os.write(self._fd, left[done:])
+                    except BlockingIOError:  # whoever gave the pipe writes it in that way
+                        wait_for(self._fd, writing=True)
         except OSError as error:
             self._failed = self._stop(error, done)
             raise self._failed from error
