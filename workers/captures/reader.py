@@ -50,7 +50,7 @@ _MAGIC_BYTES = max(map(len, _NOT_CAPTURES))
 
 
 class CaptureReader:
-    """The frames of the pcap or pcapng file at `tally.path`; its first bytes tell the format and
+    """The frames of the pcap or pcapng file at `tally.file`; its first bytes tell the format and
     the compression. Iterate over it once, and close it.
 
     tally: counts the packets; read its remarks at the end.

@@ -20,8 +20,8 @@ INCLUDE = Path(launch.__file__).parents[1]  # the folder of plugin.h
 # With the names that GNU C adds, and those that every compiler for Linux defines as macros.
 WORDS_OF_C = """
     asm auto break case char const continue default do double else enum extern float for goto if
-    inline int linux long main register restrict return short signed sizeof static struct switch typedef
-    typeof union unix unsigned void volatile while
+    inline int linux long main register restrict return short signed sizeof static struct switch
+    typedef typeof union unix unsigned void volatile while
 """
 # What <string.h>, which plugin.h includes, declares; its types end with `_t`.
 OF_STRING_H = """

@@ -102,6 +102,16 @@ def test_the_summary_goes_to_standard_error_when_the_capture_goes_to_standard_ou
             "ringline try forward wan=- lan=/dev/stdin < in.pcap",
             "only one capture can come from standard input",
         ),
+        ("ringline try forward $'a\\nb'", "a\\nb: there is no such capture file"),
+        ("ringline try forward $'/dev\\n'", "/dev\\n: there is no such capture file"),
+        (
+            "echo x > $'a\\nb'; ringline try forward $'a\\nb'",
+            "a\\nb: is not a capture: it does not begin like pcap or pcapng",
+        ),
+        (
+            "ringline try forward in.pcap -w $'none\\n/b'",
+            "none\\n/b: cannot be written: No such file or directory",
+        ),
         ("ringline try forward ''", "the name of the capture is empty; write the path of a file"),
         ("ringline try forward in.pcap -w ''", "-w needs the path of a file, not an empty one"),
     ],
