@@ -129,7 +129,7 @@ class WorkerSlot:
         """
         if not is_name(name):
             raise PluginError(
-                f"{name[: 2 * _NAME_BYTES]!r} cannot name a {KINDS[kind]}: use a letter, then "
+                f"{name!r:.100} cannot name a {KINDS[kind]}: use a letter, then "
                 f"letters, digits and '_', at most {_NAME_BYTES - 1} characters"
             )
         if len(type_.encode()) >= _TYPE_BYTES:
@@ -223,6 +223,8 @@ def fitting(text: str) -> str:
     return f"{data[:30].decode('ascii', 'replace')}~{lib.rl_hash(data, len(data)):016x}"
 
 
-def is_name(name: str) -> bool:
+def is_name(name: object) -> bool:
     """Whether a plugin may use this name: it is the value of a metric label."""
+    if not isinstance(name, str):
+        return False
     return name.isascii() and name.isidentifier() and len(name) < _NAME_BYTES

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import stat
 
+from ringline.shm.text import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -141,7 +143,7 @@ def resolve(
         if value is not None and is_path(option.kind):
             path = os.path.join(folder or os.getcwd(), os.path.expanduser(value))
             if why := _unreadable(path):
-                report(option.name, f"names {path}, which {why}")
+                report(option.name, f"names {printable(path)}, which {why}")
                 continue
             value = option.kind(path)
         values[option.name] = float(value) if option.kind is float and value is not None else value

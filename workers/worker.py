@@ -134,18 +134,19 @@ class Worker:
             """
             if label is None and not values:
                 return Counter(self._slot.lookup_or_add(name, slots.COUNTER), 1)
-            return self._labelled(name, label, values)
+            many = hasattr(values, "__iter__") and not isinstance(values, str)
+            return self._labelled(name, label, tuple(values) if many else ())
 
-    def _labelled(self, name: str, label: str | None, values: Sequence[str]) -> Counters:
+    def _labelled(self, name: str, label: str | None, values: tuple[str, ...]) -> Counters:
         """The counter `name` with a label."""
         there = self._counters.get(name)
-        if there is not None and there.values == tuple(values):
+        if there is not None and there.values == values:
             return there
         if label is None or not slots.is_name(label):
             raise PluginError(
                 f"counter {name!r}: the name of its label must be an identifier, not {label!r}"
             )
-        if isinstance(values, str) or not 1 <= len(values) <= tables.VALUES_MAX:
+        if not 1 <= len(values) <= tables.VALUES_MAX:
             raise PluginError(
                 f"counter {name!r}: the values of its label must be a list of 1 to "
                 f"{tables.VALUES_MAX} strings"
@@ -156,9 +157,12 @@ class Worker:
                     f"counter {name!r}: a value of its label must be a string of 1 to "
                     f"{tables.VALUE_BYTES} printable bytes of UTF-8, not {value!r}"
                 )
-        if len(set(values)) < len(values) or there is not None:
-            why = "has a value twice" if there is None else "already has other values"
-            raise PluginError(f"counter {name!r} {why}: {', '.join(values)}")
+        if len(set(values)) < len(values):
+            raise PluginError(f"counter {name!r} has a value twice: {', '.join(values)}")
+        if there is not None:
+            raise PluginError(
+                f"counter {name!r} already has other values: {', '.join(there.values)}"
+            )
         words = tables.COUNTERS_WORDS
         address = self._slot.lookup_or_add(
             name, slots.COUNTERS, label, words, 8 * words * len(values)

@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fcntl import F_GETFL, fcntl
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +142,13 @@ def captures_of(
                 f"mergecap -w NEW {captures[name]} {path}"
             )
         captures[name] = path
-    inputs = [descriptor_named(path, 0) for path in captures.values()]
-    if inputs.count(0) > 1:
-        raise UsageError("only one capture can come from standard input")
+    inputs: set[int] = set()
+    for path in captures.values():
+        number = descriptor_named(path, 0)
+        if number in inputs:
+            source = path if number else "standard input"
+            raise UsageError(f"only one capture can come from {source}")
+        inputs |= set() if number is None else {number}
     return list(ports or captures), captures
 
 
@@ -156,18 +162,36 @@ def _output(out: str, captures: Iterable[str]) -> int | None:
     """A copy of the descriptor that `out` names, None when it is a path. Raises UsageError when
     it must not be written to."""
     number = descriptor_named(out, 1)
+    if not out:
+        raise UsageError("-w needs the path of a file, not an empty one")
     if number is None:
         if any(same(Path(out), Path(capture)) for capture in captures):
             raise UsageError(f"{out} is the capture that is read; write to another file")
         if why := why_kept(Path(out)):
             raise UsageError(f"{out} {why}")
         return None
+    if number in stdio.closed:
+        raise UsageError(f"{out} cannot be written: it is closed")
     if os.isatty(number):
         raise UsageError(f"{out} is a terminal, which cannot show a capture; write to a file")
     try:
+        if fcntl(number, F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise UsageError(f"{out} cannot be written: it is open for reading only")
+        if any(_is_open_at(number, capture) for capture in captures):
+            raise UsageError(f"{out} is the capture that is read; write to another file")
         return os.dup(number)
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {reason_of(error)}") from None
+
+
+def _is_open_at(number: int, capture: str) -> bool:
+    """Whether the descriptor `number` is the regular file that `capture` names."""
+    try:
+        read = descriptor_named(capture, 0)
+        found = os.stat(capture if read is None else read)
+    except (OSError, ValueError):  # to read it will tell why
+        return False
+    return stat.S_ISREG(found.st_mode) and os.path.samestat(found, os.fstat(number))
 
 
 def _remarks(asked: Attempt, done: trial.Summary) -> list[str]:

@@ -14,6 +14,8 @@ from typing import TextIO
 
 from ringline.shm.text import printable
 
+closed: set[int] = set()  # the standard streams that were closed when the command began
+
 
 def ensure() -> None:
     """Open the null device for each standard stream that is closed.
@@ -27,6 +29,7 @@ def ensure() -> None:
         except OSError:
             os.open(os.devnull, flags)  # gets the lowest free number, which is this one
             os.set_inheritable(number, True)
+            closed.add(number)
     for stream in (sys.stdout, sys.stderr):
         # The name of a file may contain characters that the encoding of the terminal lacks.
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":

@@ -94,11 +94,12 @@ def test_a_reason_may_have_the_name_of_a_counter() -> None:
         *((name, "is one of ringline's own: choose another") for name in drop_reasons.BUILT_IN),
         ("a-b", "cannot name a drop reason: use a letter, then letters, digits and '_'"),
         ("", "cannot name a drop reason"),
+        (7, "7 cannot name a drop reason"),
         ("x" * 48, "at most 47 characters"),
         ('a"} 1\n', "cannot name a drop reason"),
     ],
 )
-def test_an_impossible_name_is_refused(name: str, words: str) -> None:
+def test_an_impossible_name_is_refused(name: Any, words: str) -> None:
     with pytest.raises(PluginError, match=words):
         worker_on(private_slot(1 << 16)).drop_reason(name)
 

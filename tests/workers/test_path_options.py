@@ -73,6 +73,7 @@ def test_a_default_is_a_path_like_any_other(folder: Path) -> None:
         ("rules.csv/x", "names {folder}/rules.csv/x, which cannot be read: Not a directory"),
         ("fifo", "names {folder}/fifo, which is not a regular file"),
         ("x" * 300, "which cannot be read: File name too long"),
+        ("a\nb", "names {folder}/a\\nb, which does not exist"),
     ],
 )
 def test_a_wrong_path_is_one_sentence_with_its_place(folder: Path, given: Any, words: str) -> None:

@@ -222,6 +222,11 @@ def test_reading_a_table_ends_whatever_is_in_it(type_: str, columns: int, words:
     ("ask", "words"),
     [
         (lambda worker: worker.counter("a-b"), "cannot name a counter"),
+        (lambda worker: worker.counter(7), "^7 cannot name a counter"),
+        (lambda worker: worker.gauge(b"a"), "^b'a' cannot name a gauge"),
+        (lambda worker: worker.table("t", 7, ["x"], 3), "needs a label"),
+        (lambda worker: worker.counter("c", label=7, values=["x"]), "label must be an iden"),
+        (lambda worker: worker.counter("c", label="a", values=7), "a list of 1 to 64 strings"),
         (
             lambda worker: worker.counter("c", label="a b", values=["x"]),
             "label must be an iden",
@@ -236,7 +241,7 @@ def test_reading_a_table_ends_whatever_is_in_it(type_: str, columns: int, words:
         (lambda worker: worker.counter("c", label="a", values=["ü" * 25]), "1 to 48 printable"),
         (
             lambda worker: [worker.counter("c", label="a", values=[v]) for v in ("x", "y")],
-            "already has other values",
+            "counter 'c' already has other values: x$",
         ),
         (
             lambda worker: (worker.counter("c"), worker.counter("c", label="a", values=["x"])),
@@ -256,6 +261,12 @@ def test_reading_a_table_ends_whatever_is_in_it(type_: str, columns: int, words:
 def test_impossible_requests_are_reported(ask: Any, words: str) -> None:
     with pytest.raises(PluginError, match=words):
         ask(successor(private_slot(BYTES)))
+
+
+def test_the_values_of_a_label_can_come_from_a_generator() -> None:
+    worker = successor(private_slot(BYTES))
+    seen: Any = worker.counter("seen", label="n", values=(str(n) for n in range(3)))  # type: ignore[arg-type]
+    assert seen.values == ("0", "1", "2")
 
 
 def test_a_counter_never_decreases() -> None:

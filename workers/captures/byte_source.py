@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 
 from ringline.shm.errors import reason_of
+from ringline.shm.text import printable
 from ringline.workers.captures import decompression
 from ringline.workers.captures.capture_table import CaptureError, Tally
 from ringline.workers.captures.decompression import PIECE_BYTES
@@ -35,7 +36,7 @@ def descriptor_named(path: str, standard: int) -> int | None:
 
 
 class ByteSource:
-    """The content of the file at `tally.path`, decompressed, as a window that moves forward.
+    """The content of the file at `tally.file`, decompressed, as a window that moves forward.
 
     descriptor: an open file to read instead, which may be a pipe; it stays open.
 
@@ -49,7 +50,7 @@ class ByteSource:
     def __init__(self, tally: Tally, descriptor: int | None = None) -> None:
         self._tally = tally
         self._given = descriptor is not None
-        self._fd = _opened(tally.path) if descriptor is None else descriptor
+        self._fd = _opened(tally.file) if descriptor is None else descriptor
         self._taken = 0  # bytes of the file
         self.size = 0  # of the file in bytes; 0: unknown, as for a pipe
         self.data = b""
@@ -94,6 +95,9 @@ class ByteSource:
         while True:
             try:
                 piece = os.read(self._fd, PIECE_BYTES)
+            except BlockingIOError:  # whoever gave the pipe reads it in that way
+                wait_for(self._fd, writing=False)
+                continue
             except OSError as error:
                 raise CaptureError(
                     f"{self._tally.path}: cannot be read: {reason_of(error)}"
@@ -130,23 +134,35 @@ class ByteSource:
         self._fd = -1
 
 
+def wait_for(descriptor: int, *, writing: bool) -> None:
+    """Wait until a descriptor that never blocks can be read or written, or has failed."""
+    import select
+
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLOUT if writing else select.POLLIN)
+    waiting.poll()
+
+
 def _opened(path: str) -> int:
     """Open a file for reading. It must be a regular file: to open a FIFO would block."""
+    if not path:
+        raise CaptureError("the name of the capture is empty; write the path of a file")
+    shown = printable(path)
     try:
         found = os.stat(path)
         if stat.S_ISDIR(found.st_mode):
-            raise CaptureError(f"{path}: is a directory; name a capture file in it")
+            raise CaptureError(f"{shown}: is a directory; name a capture file in it")
         if not stat.S_ISREG(found.st_mode):
-            raise CaptureError(f"{path}: is not a regular file; a capture must be one")
+            raise CaptureError(f"{shown}: is not a regular file; a capture must be one")
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except ValueError as error:  # a zero byte in the name
         raise CaptureError(f"{path!r}: is not a file name") from error
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise CaptureError(
-                f"{path}: there is no such capture file (looked from {_folder()})"
+                f"{shown}: there is no such capture file (looked from {_folder()})"
             ) from error
-        raise CaptureError(f"{path}: cannot be read: {reason_of(error)}") from error
+        raise CaptureError(f"{shown}: cannot be read: {reason_of(error)}") from error
 
 
 def _folder() -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 from ringline.shm.errors import RinglineError
+from ringline.shm.text import printable
 
 LINK_TYPE_ETHERNET = 1
 
@@ -70,7 +71,8 @@ class Tally:
     """The packets of a capture, counted while it is read; and the errors that name their places.
 
     Attributes:
-        path: the file, for messages.
+        file: the file.
+        path: the same for messages: what a terminal would obey is escaped.
         of: words behind a byte offset, for a compressed file: the offset is after decompression.
         to_cut: a file that is cut short is played up to the cut.
         packets: how many packets were read, those that were left out included.
@@ -86,7 +88,8 @@ class Tally:
     """
 
     def __init__(self, path: str, *, to_cut: bool = False) -> None:
-        self.path = path
+        self.file = path
+        self.path = printable(path)
         self.of = ""
         self.to_cut = to_cut
         self.packets = 0

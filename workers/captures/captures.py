@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from ringline.shm.errors import EnvironmentLacks, reason_of
+from ringline.shm.text import printable
 from ringline.workers.captures import pcap, pcapng
-from ringline.workers.captures.byte_source import descriptor_named
+from ringline.workers.captures.byte_source import descriptor_named, wait_for
 from ringline.workers.captures.capture_table import Capture, CaptureError, Frames, Tally
 from ringline.workers.captures.decompression import format_of
 from ringline.workers.captures.packet import Frame
@@ -66,7 +67,8 @@ class CaptureWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], descriptor: int | None = None) -> None:
-        self.path = os.fspath(path)
+        file = os.fspath(path)
+        self.path = printable(file)  # for messages
         self.frames = 0  # given to `write`; after an error, those that are in the file
         self._ends: list[int] = []  # of the header and of each frame in the buffer
         self._buffer = bytearray()
@@ -74,7 +76,7 @@ class CaptureWriter:
         if descriptor is None:
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-                descriptor = os.open(self.path, flags, 0o666)
+                descriptor = os.open(file, flags, 0o666)
             except (OSError, ValueError) as error:
                 reason = reason_of(error) if isinstance(error, OSError) else str(error)
                 raise CaptureError(f"{self.path}: cannot be written: {reason}") from error
@@ -101,7 +103,10 @@ class CaptureWriter:
         try:
             with memoryview(self._buffer) as left:
                 while done < len(left):
-                    done += os.write(self._fd, left[done:])
+                    try:
+                        done += os.write(self._fd, left[done:])
+                    except BlockingIOError:  # whoever gave the pipe writes it in that way
+                        wait_for(self._fd, writing=True)
         except OSError as error:
             self._failed = self._stop(error, done)
             raise self._failed from error

@@ -31,12 +31,14 @@ class Begin(NamedTuple):
     ethertype: its protocol. Below 0x0600: it is an IEEE 802.3 frame, whose length stands there.
     source: the MAC address of its sender, if it is known.
     destination: the MAC address that it was sent to; None: as the IP address says.
+    end: where the network packet ends, at most; None: with the data.
     """
 
     skip: int
     ethertype: int
     source: bytes = SENDER
     destination: bytes | None = None
+    end: int | None = None
 
 
 Finder = Callable[[memoryview, str], Begin | None]
@@ -120,7 +122,8 @@ _NETFILTER_FAMILIES = {2: IPV4, 10: IPV6}  # NFPROTO_IPV4, NFPROTO_IPV6
 
 def _netfilter_log(data: memoryview, byte_order: str) -> Begin | None:
     """LINKTYPE_NFLOG: family, version, number of the group, then attributes, each with its length
-    and type in the byte order of the file. One of them is the packet."""
+    and type in the byte order of the file. One of them is the packet. An attribute is padded to a
+    multiple of 4 bytes, which its length does not count."""
     ethertype = _NETFILTER_FAMILIES.get(data[0]) if len(data) >= 4 else None
     if ethertype is None or data[1] != 0:
         return None
@@ -131,7 +134,7 @@ def _netfilter_log(data: memoryview, byte_order: str) -> Begin | None:
         if length < 4:
             return None
         if kind & 0x7FFF == _NFULA_PAYLOAD:
-            return Begin(at + 4, ethertype, source)
+            return Begin(at + 4, ethertype, source, end=at + length)
         if kind & 0x7FFF == _NFULA_HWADDR and bytes(data[at + 4 : at + 6]) == b"\0\6":
             source = bytes(data[at + 8 : at + 14])
         at += length + 3 & ~3
@@ -156,9 +159,13 @@ def can_become_ethernet(link_type: int) -> bool:
     return link_type in _FINDERS
 
 
-def ethernet_header(link_type: int, data: memoryview, byte_order: str) -> tuple[bytes, int] | None:
-    """A header of 14 bytes for a packet, and how many bytes of `data` it replaces.
+def ethernet_frame(
+    link_type: int, data: memoryview, original: int, byte_order: str
+) -> tuple[bytes, int] | None:
+    """A packet with a header of 14 bytes in place of what it has, and the length that it had on
+    the wire with this header.
 
+    original: the length of the packet in the capture on the wire, in bytes; at least `data` has.
     byte_order: of the file, "<" or ">".
 
     None when the packet is not one that Ethernet can carry, or is too short to tell.
@@ -167,10 +174,12 @@ def ethernet_header(link_type: int, data: memoryview, byte_order: str) -> tuple[
     begin = None if finder is None else finder(data, byte_order)
     if begin is None or len(begin.source) != 6:
         return None
-    packet = data[begin.skip :]
+    packet = data[begin.skip : begin.end]
+    end = original if begin.end is None else min(begin.end, original)
     destination = begin.destination or _destination(begin.ethertype, packet)
     ethertype = begin.ethertype if begin.ethertype >= _TYPE_MIN else min(len(packet), _TYPE_MIN - 1)
-    return destination + begin.source + ethertype.to_bytes(2, "big"), begin.skip
+    header = destination + begin.source + ethertype.to_bytes(2, "big")
+    return header + packet, len(header) + end - begin.skip
 
 
 def _destination(ethertype: int, packet: memoryview) -> bytes:

@@ -20,7 +20,7 @@ from ringline.workers.captures.capture_table import (
     Tally,
     link_type_name,
 )
-from ringline.workers.captures.link_layers import can_become_ethernet, ethernet_header
+from ringline.workers.captures.link_layers import can_become_ethernet, ethernet_frame
 from ringline.workers.captures.packet import Frame, Packet
 
 # First bytes of files that users often name instead of a capture -> the problem and what to do.
@@ -50,7 +50,7 @@ _MAGIC_BYTES = max(map(len, _NOT_CAPTURES))
 
 
 class CaptureReader:
-    """The frames of the pcap or pcapng file at `tally.path`; its first bytes tell the format and
+    """The frames of the pcap or pcapng file at `tally.file`; its first bytes tell the format and
     the compression. Iterate over it once, and close it.
 
     tally: counts the packets; read its remarks at the end.
@@ -153,11 +153,7 @@ class CaptureReader:
         if not self._any_link:
             return None
         data = packet.data[:original]
-        made = ethernet_header(packet.link_type, data, packet.byte_order)
-        if made is None:
-            return None
-        header, skip = made
-        return header + data[skip:], original + len(header) - skip
+        return ethernet_frame(packet.link_type, data, original, packet.byte_order)
 
     @property
     def share(self) -> float:

@@ -287,8 +287,12 @@ void rl_map_open(struct rl_map *map, uint64_t capacity, uint32_t key_words, uint
     int same = map->ready == RL_MAP_READY && map->places == places && map->capacity == capacity &&
                map->key_words == key_words && map->value_words == value_words &&
                map->stride == stride && map->used <= places;
-    if (!same && map->ready) /* a wild write hit it */
-        memset(map, 0, rl_map_bytes(capacity, key_words, value_words));
+    if (!same && map->ready) { /* a wild write hit it */
+        /* The header last: a process that dies here leaves a map that is cleared again. */
+        memset(map + 1, 0, rl_map_bytes(capacity, key_words, value_words) - sizeof *map);
+        RL_MAP_ORDER();
+        memset(map, 0, sizeof *map);
+    }
     map->lifetime = lifetime;
     map->refused = refused;
     if (same) {

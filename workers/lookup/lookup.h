@@ -116,9 +116,11 @@ static inline uint64_t rl_map_next(const struct rl_map *map, uint64_t place)
     return place + 1 < map->places ? place + 1 : 0;
 }
 
+/* The difference without a sign is right for all times; with a sign it would overflow. */
 static inline int rl_map_is_old(const struct rl_map *map, const int64_t *entry, int64_t now)
 {
-    return map->lifetime && now && entry[1] && now - entry[1] > map->lifetime;
+    return map->lifetime && now && entry[1] && now > entry[1] &&
+           (uint64_t)now - (uint64_t)entry[1] > (uint64_t)map->lifetime;
 }
 
 /* The place of the entry with this key, of any age; -1 without one, and then `free` is the empty

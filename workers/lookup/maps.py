@@ -208,7 +208,7 @@ def check_lifetime(name: str, lifetime: float | None) -> int:
         raise PluginError(f"the lifetime of map {name!r} must be a number, not {lifetime!r}")
     if not 1e-9 <= lifetime <= 1e9:
         raise PluginError(
-            f"the lifetime of map {name!r} must be 1e-9 to 1e9 seconds, not {lifetime:g}"
+            f"the lifetime of map {name!r} must be 1e-9 to 1e9 seconds, not {lifetime!r:.40}"
         )
     return int(lifetime * 1e9)
 

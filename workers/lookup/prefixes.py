@@ -90,8 +90,7 @@ class Prefixes:
         prefix comes twice with different values, or they are more than the table has room for.
         100,000 prefixes take 0.5 to 1 s. In `tick` that must be less than the setting `silence`.
         """
-        numbered = enumerate(prefixes, 1)
-        self._replace(((f"prefix {number}", *pair) for number, pair in numbered), "")
+        self._replace(_pairs(prefixes), "")
 
     def load(
         self,
@@ -115,9 +114,21 @@ class Prefixes:
         Raises PluginError, and leaves the table as it was; the message names each wrong line with
         its number, up to 20 lines. See `fill`.
         """
+        if isinstance(lines, (str, bytes)) or hasattr(lines, "__fspath__"):
+            raise PluginError(
+                f"prefix table {self.name!r} stays as it was: load takes an open file or lines, "
+                f"not {lines!r}: write open(…)"
+            )
         source = getattr(lines, "name", "")
-        named = isinstance(source, str) and source
-        self._replace(_lines(lines, values, header), f"{printable(source)}: " if named else "")
+        where = f"{printable(source)}: " if isinstance(source, str) and source else ""
+        try:
+            self._replace(_lines(lines, values, header), where)
+        except UnicodeDecodeError as error:
+            raise PluginError(
+                f"{where}prefix table {self.name!r} stays as it was: the file is not text in "
+                f"{error.encoding}, because of the byte 0x{error.object[error.start]:02x}; save "
+                f"it as UTF-8"
+            ) from None
 
     def _replace(self, rows: Iterable[tuple[str, str, Any]], source: str) -> None:
         found: dict[Prefix, tuple[int, str]] = {}
@@ -198,6 +209,8 @@ def make(slot: WorkerSlot, name: str, ipv4: int, ipv6: int, missing: int) -> Pre
 
 def parse(text: str) -> Prefix:
     """A prefix from text. Raises ValueError with a sentence."""
+    if not isinstance(text, str):
+        raise ValueError(f"a prefix must be text, such as '10.0.0.0/8', not {text!r}")
     address, slash, digits = text.partition("/")
     family, bits = (AF_INET6, IPV6) if ":" in address else (AF_INET, IPV4)
     try:
@@ -231,11 +244,27 @@ def _value(value: Any) -> int:
     return number
 
 
+def _pairs(pairs: Iterable[tuple[str, int]]) -> Iterable[tuple[str, str, Any]]:
+    """(place, prefix, value) of each pair; the value is a ValueError when it is no pair."""
+    for number, pair in enumerate(pairs, 1):
+        text: str
+        value: Any
+        try:
+            text, value = pair
+        except (TypeError, ValueError):
+            text, value = "", ValueError(f"must be a pair (prefix, value), not {pair!r}")
+        yield f"prefix {number}", text, value
+
+
 def _lines(
     lines: Iterable[str], values: Mapping[str, int] | Callable[[str], int], header: bool
 ) -> Iterable[tuple[str, str, Any]]:
     """(place, prefix, value) of each line; the value is a ValueError when its text is wrong."""
     for number, line in enumerate(lines, 1):
+        if not isinstance(line, str):
+            wrong = ValueError("is not text: open the file without the mode b")
+            yield f"line {number}", "", wrong
+            continue
         text = line.partition("#")[0].strip()
         if text and not (header and number == 1):
             prefix, *rest = text.split("," if "," in text else None, 1)
@@ -248,7 +277,7 @@ def _read(text: str, values: Mapping[str, int] | Callable[[str], int]) -> Any:
     try:
         return values(text) if callable(values) else values[text]
     except KeyError:
-        known = "" if callable(values) else f" must be {' or '.join(values)},"
+        known = "" if callable(values) or not values else f" must be {' or '.join(values)},"
         return ValueError(f"the value{known} not {_short(text)!r}" if known else _unread(text))
     except ValueError:
         return ValueError(_unread(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from ringline.pipeline.commands.starters.new import write_new
@@ -85,9 +86,11 @@ def init(path: str) -> str:
     """
     if not path.endswith(".toml"):
         raise UsageError(f"the name of a configuration must end with .toml, not {path!r}")
+    if not path.isprintable():
+        raise UsageError(f"the name of a configuration must be printable, not {path!r}")
     name = Path(path).stem
     if check_name(name):
         name = "ringline"
     write_new({path: TEXT.replace("NAME", name)})
-    shown = path if os.path.dirname(path) else f"./{path}"
+    shown = shlex.quote(path if os.path.dirname(path) else f"./{path}")
     return f"wrote {path}; next:\n  ringline check {shown}\n  ringline run {shown}"

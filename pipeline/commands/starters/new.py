@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import keyword
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -15,11 +17,21 @@ from ringline.workers.process import launch
 
 NEEDS = {"compiled": ("numba", "numpy"), "batch": ("numpy",), "c": ()}
 INCLUDE = Path(launch.__file__).parents[1]  # the folder of plugin.h
+# With the names that GNU C adds, and those that every compiler for Linux defines as macros.
 WORDS_OF_C = """
-    auto break case char const continue default do double else enum extern float for goto if inline
-    int long main register restrict return short signed sizeof static struct switch typedef union
-    unsigned void volatile while
+    asm auto break case char const continue default do double else enum extern float for goto if
+    inline int linux long main register restrict return short signed sizeof static struct switch
+    typedef typeof union unix unsigned void volatile while
 """
+# What <string.h>, which plugin.h includes, declares; its types end with `_t`.
+OF_STRING_H = """
+    bcmp bcopy bzero explicit_bzero ffs ffsl ffsll index memccpy memchr memcmp memcpy memmove memset
+    rindex stpcpy stpncpy strcasecmp strcasecmp_l strcat strchr strcmp strcoll strcoll_l strcpy
+    strcspn strdup strerror strerror_l strerror_r strlen strncasecmp strncasecmp_l strncat strncmp
+    strncpy strndup strnlen strpbrk strrchr strsep strsignal strspn strstr strtok strtok_r strxfrm
+    strxfrm_l
+"""
+OF_THE_TEXT = ("field", "np")  # names that the text of a plugin in Python uses
 
 
 def new(name: str, tier: str) -> str:
@@ -51,9 +63,17 @@ def _check_name(name: str, tier: str) -> None:
     wrong = None
     if not re.fullmatch("[a-z][a-z0-9_]{0,39}", name):
         wrong = "must be a letter a-z, then up to 39 of a-z, 0-9 and _"
-    elif keyword.iskeyword(name) or (tier == "c" and name in WORDS_OF_C.split()):
-        wrong = f"must not be a word of {'C' if tier == 'c' else 'Python'}"
-    elif tier != "c" and find_spec(name) is not None:
+    elif tier == "c" and name in WORDS_OF_C.split():
+        wrong = "must not be a word of C"
+    elif tier == "c" and (name in OF_STRING_H.split() or name.endswith("_t")):
+        wrong = f"must not be {name}, which may be declared by the headers of C already"
+    elif tier == "c":
+        pass
+    elif keyword.iskeyword(name) or keyword.iskeyword(name.capitalize()) or hasattr(builtins, name):
+        wrong = "must not be a word of Python"
+    elif name in OF_THE_TEXT:
+        wrong = f"must not be {name}, which is the name of something in it"
+    elif find_spec(name) is not None:
         wrong = f"must not be {name}, which is a module already: the file would hide it"
     if wrong:
         near = re.sub("[^a-z0-9_]", "_", name.lower()).strip("_0123456789")[:40]
@@ -67,7 +87,7 @@ def write_new(files: Mapping[str, str]) -> None:
     Raises UsageError when one exists, EnvironmentLacks when one cannot be written.
     """
     for path in files:
-        if Path(path).is_symlink() or Path(path).exists():
+        if os.path.lexists(path):
             raise UsageError(f"{path} exists and is not overwritten: choose another name")
     for path, text in files.items():
         try:

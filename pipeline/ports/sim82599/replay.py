@@ -78,7 +78,7 @@ def _kept(wire: WireConfig) -> FrameTable | None:
     stamps, due = array("q"), array("Q")
     size = 0
     with CaptureReader(_tally(wire)) as reader:
-        if reader.share < 1 and os.path.getsize(reader.tally.path) > KEEP_BYTES:
+        if reader.share < 1 and os.path.getsize(reader.tally.file) > KEEP_BYTES:
             return None
         for frame in reader:
             size += len(frame.data) + LINE_BYTES

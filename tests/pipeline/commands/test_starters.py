@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,13 @@ def test_missing_packages_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a" * 41, "c", "must be a letter a-z, then up to 39"),
         ("class", "batch", "must not be a word of Python"),
         ("double", "c", "must not be a word of C"),
+        ("linux", "c", "must not be a word of C"),
+        ("memcpy", "c", "must not be memcpy, which may be declared by the headers of C already"),
+        ("uint8_t", "c", "must not be uint8_t, which may be declared by the headers of C already"),
+        ("none", "batch", "must not be a word of Python"),
+        ("range", "compiled", "must not be a word of Python"),
+        ("np", "compiled", "must not be np, which is the name of something in it"),
+        ("field", "compiled", "must not be field, which is the name of something in it"),
         ("random", "batch", "must not be random, which is a module already: the file would hide"),
         ("numba", "compiled", "must not be numba, which is a module already"),
     ],
@@ -168,3 +176,29 @@ def test_nothing_is_overwritten(there: str, folder: Path) -> None:
 def test_a_file_that_cannot_be_written_is_told() -> None:
     with pytest.raises(EnvironmentLacks, match=r"^none/edge.toml cannot be written: No such file"):
         init("none/edge.toml")
+    with pytest.raises(EnvironmentLacks, match=r"x\.toml cannot be written: File name too long"):
+        init("x" * 300 + ".toml")
+
+
+def test_the_commands_that_init_tells_are_whole_words(folder: Path) -> None:
+    assert init("my edge.toml").endswith("\n  ringline run './my edge.toml'")
+    with pytest.raises(UsageError, match=r"must be printable, not 'a\\nb.toml'"):
+        init("a\nb.toml")
+
+
+def test_names_that_the_headers_of_a_plugin_in_c_declare_are_refused() -> None:
+    source = '#include "plugin.h"\n'
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    done = subprocess.run(
+        [compiler, "-E", "-P", f"-I{new_module.INCLUDE}", "-"],
+        check=True,
+        capture_output=True,
+        text=True,
+        input=source,
+        timeout=60,
+    )
+    declared = set(re.findall(r"^extern [^(]*?\b([a-z]\w*) \(", done.stdout, re.MULTILINE))
+    assert {"memcpy", "strlen"} <= declared
+    for name in declared:
+        with pytest.raises(UsageError, match=f"must not be {name}"):
+            new_module._check_name(name, "c")

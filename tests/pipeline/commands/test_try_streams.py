@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,39 @@ def test_the_summary_goes_to_standard_error_when_the_capture_goes_to_standard_ou
         ("ringline try forward /dev/fd/9", "/dev/fd/9: cannot be read: Bad file descriptor"),
         ("ringline try forward - < /etc/passwd", "standard input: is not a capture"),
         ("ringline try forward - < /dev/null", "standard input: is empty"),
+        ("ringline try forward in.pcap -w - >&-", "- cannot be written: it is closed"),
+        (
+            "ringline try forward in.pcap -w /dev/fd/3 3< in.pcap",
+            "/dev/fd/3 cannot be written: it is open for reading only",
+        ),
+        (
+            "ringline try forward in.pcap -w - >> in.pcap",
+            "- is the capture that is read; write to another file",
+        ),
+        (
+            "ringline try forward - -w /dev/fd/3 < in.pcap 3<> in.pcap",
+            "/dev/fd/3 is the capture that is read; write to another file",
+        ),
+        (
+            "ringline try forward wan=/dev/fd/3 lan=/dev/fd/3 3< in.pcap",
+            "only one capture can come from /dev/fd/3",
+        ),
+        (
+            "ringline try forward wan=- lan=/dev/stdin < in.pcap",
+            "only one capture can come from standard input",
+        ),
+        ("ringline try forward $'a\\nb'", "a\\nb: there is no such capture file"),
+        ("ringline try forward $'/dev\\n'", "/dev\\n: there is no such capture file"),
+        (
+            "echo x > $'a\\nb'; ringline try forward $'a\\nb'",
+            "a\\nb: is not a capture: it does not begin like pcap or pcapng",
+        ),
+        (
+            "ringline try forward in.pcap -w $'none\\n/b'",
+            "none\\n/b: cannot be written: No such file or directory",
+        ),
+        ("ringline try forward ''", "the name of the capture is empty; write the path of a file"),
+        ("ringline try forward in.pcap -w ''", "-w needs the path of a file, not an empty one"),
     ],
 )
 def test_descriptors_that_do_not_serve_are_named(
@@ -88,6 +123,7 @@ def test_descriptors_that_do_not_serve_are_named(
     assert done.returncode == 2
     assert done.stderr.startswith(f"ringline: {told}")
     assert done.stderr.count("\n") == 1
+    assert frames_in(capture) == FRAMES
 
 
 def test_a_reader_that_goes_away_is_named(capture: Path, tmp_path: Path) -> None:
@@ -96,6 +132,39 @@ def test_a_reader_that_goes_away_is_named(capture: Path, tmp_path: Path) -> None
     assert "standard output: recording stopped after 0 frames: Broken pipe; the program" in (
         done.stderr
     )
+
+
+def test_pipes_that_never_block_are_waited_for(tmp_path: Path) -> None:
+    frames = [bytes([n]) * 1000 for n in range(1, 200)]  # more than a pipe holds
+    write_capture(tmp_path / "in.pcap", frames)
+    content = (tmp_path / "in.pcap").read_bytes()
+    (in_read, in_write), (out_read, out_write) = os.pipe(), os.pipe()
+    os.set_blocking(in_read, False)
+    os.set_blocking(out_write, False)
+    with subprocess.Popen(
+        ["ringline", "try", "forward", "-", "-w", "-"],
+        stdin=in_read,
+        stdout=out_write,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.close(in_read)
+        os.close(out_write)
+        time.sleep(1)  # it finds an empty pipe meanwhile; without this the test shows less
+        feeder = threading.Thread(target=feed, args=(in_write, content))
+        feeder.start()
+        time.sleep(1)  # it finds a full pipe meanwhile
+        with os.fdopen(out_read, "rb") as out:
+            (tmp_path / "out.pcap").write_bytes(out.read())
+        told = process.communicate(timeout=TIMEOUT)[1]
+        feeder.join()
+    assert process.returncode == 0, told
+    assert frames_in(tmp_path / "out.pcap") == frames
+
+
+def feed(descriptor: int, content: bytes) -> None:
+    with os.fdopen(descriptor, "wb") as pipe:
+        pipe.write(content)
 
 
 def test_a_terminal_gets_no_capture(capture: Path) -> None:

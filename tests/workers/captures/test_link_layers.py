@@ -277,6 +277,24 @@ def test_a_link_type_that_nobody_can_use_is_refused(saved: Callable[[bytes], Pat
     )
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_a_netfilter_packet_ends_with_its_attribute(
+    saved: Callable[[bytes], Path], order: Order
+) -> None:
+    """The kernel pads it to a multiple of 4 bytes, and another attribute may follow."""
+    packet = V4[:41]
+    start = struct.pack("!BBH", 2, 0, 5)
+    payload = struct.pack(order + "HH", 4 + len(packet), 9) + packet
+    more = struct.pack(order + "HHI", 8, 3, 7)
+    wrapped = [start + payload + rest for rest in (b"", bytes(3), bytes(3) + more)]
+    wrapped.append(start + struct.pack(order + "HH", 0xFFFF, 9) + packet)
+    tally = Tally(str(saved(pcap(239, wrapped, order))))
+    with CaptureReader(tally, any_link=True) as reader:
+        found = list(reader)
+    assert {bytes(frame.data) for frame in found} == {RECEIVER + SENDER + b"\x08\x00" + packet}
+    assert [frame.original for frame in found] == [14 + len(packet)] * 4
+
+
 def test_lengths_are_those_of_the_frame(saved: Callable[[bytes], Path]) -> None:
     content = make.section() + make.interface(link=113)
     content += make.enhanced(cooked_v1(V4)[:60], 0, original=len(cooked_v1(V4)))

@@ -2,6 +2,7 @@
  *
  *     crash steps SEED    after each instruction of a change, the shared memory is what a process
  *                         that dies there leaves: check it
+ *     crash opens SEED    after each instruction of rl_map_open, which repairs or clears a map
  *     crash kills SEED    kill processes at random moments, and check
  *     crash fill SEED     after each instruction of rl_prefixes_fill, check the table */
 #include "lookup/lookup_python.h"
@@ -182,6 +183,63 @@ static void steps(void)
     printf("%ld instructions\n", all);
 }
 
+static void open_again(void)
+{
+    open_map(map, CAPACITY);
+}
+
+/* A map that is not opened yet has no entry, which could never be found again. */
+static void look_at_cleared(void)
+{
+    for (uint64_t place = 0; place < copy->places && !map->ready; place++)
+        if (((int64_t *)(map + 1))[place * copy->stride])
+            fail("a cleared map has an entry, place", (int64_t)place);
+}
+
+static long wanted; /* instructions until the death whose leavings are kept in `copy` */
+
+static void keep_one(void)
+{
+    if (wanted-- == 0)
+        memcpy(copy, map, size);
+}
+
+/* Processes that die while they repair a map, and while they clear one that a wild write hit. */
+static void opens(void)
+{
+    long all = 0, repairs = 0, rounds = 0;
+    for (; repairs < 30; rounds++) {
+        memset(map, 0, size);
+        open_map(map, CAPACITY);
+        for (int n = 0; n < KEYS; n++)
+            if (draw(4))
+                insert(n, 1 + (int64_t)draw(50), 950);
+        for (int n = 0; n < KEYS; n++)
+            before[n] = version_of(map, n);
+        what = 1;
+        key_of_change = (int64_t)draw(KEYS);
+        if (!before[key_of_change])
+            continue;
+        wanted = 30 + (long)draw(200);
+        memcpy(copy, map, size);
+        step(one_change, keep_one);
+        for (int n = 0; n < KEYS; n++)
+            after[n] = version_of(map, n);
+        memcpy(map, copy, size);
+        if (!map->changing)
+            continue;
+        all += step(open_again, look_at_map);
+        repairs++;
+        if (map->changing)
+            fail("the map was not repaired, round", rounds);
+        map->stride = 5;
+        all += step(open_again, look_at_cleared);
+        if (!map->ready || map->used)
+            fail("the map was not cleared, round", rounds);
+    }
+    printf("%ld instructions\n", all);
+}
+
 /* A key keeps the parity of its version: odd ones are always in the map, even ones come and go. */
 static void storm(void)
 {
@@ -279,6 +337,8 @@ int main(int count, char **arguments)
     open_map(map, capacity);
     if (arguments[1][0] == 's')
         steps();
+    else if (arguments[1][0] == 'o')
+        opens();
     else if (arguments[1][0] == 'k')
         kills();
     else

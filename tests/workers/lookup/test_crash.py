@@ -45,6 +45,11 @@ def test_a_map_is_whole_after_each_instruction(crash: RunCrash) -> None:
     assert int(crash("steps").split()[0]) > 10_000
 
 
+def test_a_map_is_whole_after_each_instruction_of_a_repair(crash: RunCrash) -> None:
+    """And a map that a wild write hit is cleared as a whole, or cleared again."""
+    assert int(crash("opens").split()[0]) > 1_000
+
+
 def test_a_map_survives_kills_at_random_moments(crash: RunCrash) -> None:
     assert int(crash("kills").split()[0]) > 0
 

@@ -119,6 +119,18 @@ def test_entries_age() -> None:
     assert sorted(key for (key,), _, _ in ours.items()) == [1, 3]
 
 
+def test_entries_age_at_both_ends_of_time() -> None:
+    first, last = -(1 << 63), (1 << 63) - 1
+    ours = new(lifetime=2)
+    ours.insert(1, 10, first)
+    ours.insert(2, 20, last)
+    assert [ours.find(key, last) for key in (1, 2)] == [-1, ours.find(2)]
+    assert [ours.find(key, first) >= 0 for key in (1, 2)] == [True, True]
+    assert ours.expire(first) == 0
+    assert ours.expire(last) == 1
+    assert [key for (key,), _, _ in ours.items()] == [2]
+
+
 def test_an_old_entry_gets_the_new_value() -> None:
     ours = new(lifetime=1)
     place = ours.insert(1, 10, SECOND)
@@ -215,6 +227,7 @@ def test_a_word_must_be_an_integer() -> None:
         ({"value": 1.5}, "must be a number of words or a list of different names"),
         ({"lifetime": 0}, "the lifetime of map 'flows' must be 1e-9 to 1e9 seconds, not 0"),
         ({"lifetime": float("nan")}, "the lifetime of map 'flows' must be 1e-9 to 1e9 seconds"),
+        ({"lifetime": 10**400}, "must be 1e-9 to 1e9 seconds, not 1000"),
         ({"lifetime": "60"}, "the lifetime of map 'flows' must be a number, not '60'"),
         ({"capacity": 10**6}, r"left in its slot: set state = \d+ or more under \[worker\]"),
     ],

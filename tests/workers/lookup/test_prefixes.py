@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import random
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -220,6 +221,58 @@ def test_of_very_many_wrong_lines_the_first_are_named() -> None:
 def test_a_value_that_no_word_stands_for_is_refused() -> None:
     with pytest.raises(PluginError, match="line 1: the value must be permit or deny, not 'allow'"):
         table().load(["10.0.0.0/8,allow"], {"permit": 1, "deny": 0})
+
+
+NO_PAIRS = [
+    ("10.0.0.0/8",),
+    ("10.0.0.0/8", 1, 2),
+    "11.0.0.0/8",
+    7,
+    (None, 1),
+    (b"12.0.0.0/8", 1),
+    ("13.0.0.0/9", "1"),
+]
+
+
+def test_what_is_no_pair_is_named_like_a_wrong_prefix() -> None:
+    with pytest.raises(PluginError) as caught:
+        table().fill(cast("Any", NO_PAIRS))
+    assert str(caught.value) == "prefix table 'rules' stays as it was: " + "; ".join(
+        [
+            "prefix 1: must be a pair (prefix, value), not ('10.0.0.0/8',)",
+            "prefix 2: must be a pair (prefix, value), not ('10.0.0.0/8', 1, 2)",
+            "prefix 3: must be a pair (prefix, value), not '11.0.0.0/8'",
+            "prefix 4: must be a pair (prefix, value), not 7",
+            "prefix 5: a prefix must be text, such as '10.0.0.0/8', not None",
+            "prefix 6: a prefix must be text, such as '10.0.0.0/8', not b'12.0.0.0/8'",
+            "prefix 7: the value must be an integer, not '1'",
+        ]
+    )
+
+
+def test_a_file_that_is_not_text_is_refused_with_its_name(tmp_path: Any) -> None:
+    path = tmp_path / "rules.csv"
+    path.write_bytes(b"10.0.0.0/8,1\n\xff\xfe,2\n")
+    ours = table()
+    with pytest.raises(PluginError) as caught, path.open(encoding="utf-8") as file:
+        ours.load(file)
+    assert str(caught.value) == (
+        f"{path}: prefix table 'rules' stays as it was: the file is not text in utf-8, because of "
+        f"the byte 0xff; save it as UTF-8"
+    )
+    with pytest.raises(PluginError, match="line 1: is not text: open the file without the mode b"):
+        ours.load(cast("Any", [b"10.0.0.0/8,1"]))
+
+
+@pytest.mark.parametrize("path", ["rules.csv", b"rules.csv", Path("rules.csv")])
+def test_a_path_in_place_of_a_file_is_refused(path: Any) -> None:
+    with pytest.raises(PluginError, match=r"load takes an open file or lines, not .*rules\.csv"):
+        table().load(path)
+
+
+def test_a_value_without_a_word_to_choose_from_is_refused() -> None:
+    with pytest.raises(PluginError, match="line 1: the value 'x' cannot be read"):
+        table().load(["10.0.0.0/8,x"], {})
 
 
 @pytest.mark.parametrize("value", [0.5, True, "1", None])
