@@ -40,6 +40,7 @@ KINDS = {
 }
 
 _ALIGN = 64
+_ROOM = 1 << 16
 _AREA: int = ffi.offsetof("struct rl_slot_segment", "area")
 _ENTRY: int = ffi.sizeof("struct rl_slot_entry")
 _KIND: int = ffi.offsetof("struct rl_slot_entry", "kind")
@@ -158,10 +159,12 @@ class WorkerSlot:
                 "use fewer, or put several values into one table"
             )
         if offset + bytes_ > self.segment.used:
+            # With room for counters that the plugin names after it: the next start asks no more.
+            enough = ((offset + bytes_ - _AREA) // _ROOM + 2) * _ROOM
             raise PluginError(
                 f"the plugin asks for {bytes_} bytes as {name!r}, but {self.segment.used - end} "
-                f"are left in its slot: set state = {offset + bytes_ - _AREA} or more under "
-                "[worker] in the configuration"
+                f"are left in its slot: set state = {enough} or more under [worker] in the "
+                "configuration (`ringline try`: --state)"
             )
         self._add(free, SlotEntry(name, kind, type_, columns, offset, bytes_))
         return self.segment.address + offset

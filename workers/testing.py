@@ -23,7 +23,7 @@ from ringline.shm.refusals import WORDS
 from ringline.workers.named.log import Log
 from ringline.workers.packets import DROP, HASH, VLAN
 from ringline.workers.tiers import loading
-from ringline.workers.tiers.tier import Context, Tier
+from ringline.workers.tiers.tier import STATE_BYTES, Context, Tier
 from ringline.workers.trials.harness import (
     BATCH,
     ERROR,
@@ -114,6 +114,7 @@ def run_plugin(
     ports: int | Sequence[str] = 1,
     queue: int = 0,
     blanks: int = 0,
+    state: int = STATE_BYTES,
     batch: int = BATCH,
     debug: bool = True,
 ) -> Run:
@@ -124,6 +125,8 @@ def run_plugin(
     ports: the names of the ports, or their number.
     queue: the number of the worker.
     blanks: how many packets the plugin can create per batch, at most 64.
+    state: bytes for the plugin's named state and counters. A run has 4 MiB (4 << 20), unless its
+        configuration says otherwise.
     batch: how many frames the plugin gets at a time, 1 to 64.
     debug: in compiled plugins, an index out of range raises IndexError.
 
@@ -134,7 +137,7 @@ def run_plugin(
     if not 1 <= batch <= BATCH:
         raise ValueError(f"a batch must have 1 to {BATCH} frames, not {batch}")
     names = [f"port{n}" for n in range(ports)] if isinstance(ports, int) else list(ports)
-    context = Context(queue=queue, ports=names, debug=debug)
+    context = Context(queue=queue, ports=names, debug=debug, state_bytes=state)
     tier = _load(plugin)
     tier.accept(options or {})
     tier.prepare(context)

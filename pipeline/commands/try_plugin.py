@@ -19,6 +19,7 @@ from fcntl import F_GETFL, fcntl
 from pathlib import Path
 from typing import Any
 
+from ringline.pipeline.configuration import forms
 from ringline.pipeline.configuration.config import PortConfig, WorkerConfig
 from ringline.pipeline.configuration.machine_checks import same, why_kept
 from ringline.pipeline.configuration.toml import Table
@@ -207,12 +208,10 @@ def _remarks(asked: Attempt, done: trial.Summary) -> list[str]:
 
 def _checked(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """The options as a table. Raises UsageError as a configuration file would."""
-    problems: list[str] = []
+    problems = forms.given_twice(given)
     options = Table({"-o": dict(given)}, "", problems).json_table("-o")
     if problems:
         raise UsageError("\n".join(problems))
-    if len(options) != len(given):
-        raise UsageError("an option is given twice with -o")
     return options
 
 

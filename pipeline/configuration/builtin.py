@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ringline.pipeline.configuration import config as c
-from ringline.pipeline.configuration import schema
+from ringline.pipeline.configuration import forms, schema
 from ringline.pipeline.configuration.affinity import usable_cpus
 from ringline.pipeline.configuration.machine_checks import (
     free_shared_memory,
@@ -92,8 +92,7 @@ def examine(given: Arguments) -> schema.Examined:
     wires = _wires(given, problems)
     queues = queues_without_limit() if given.queues is None else given.queues
     values = _values(given, wires, queues)
-    if len(dict(given.options)) != len(given.options):
-        problems.append("an option is given twice with -o")
+    problems += forms.given_twice(given.options)
     config = _config(values, problems)
     room = free_shared_memory()
     while given.queues is None and queues > 1 and shared_memory(config) > room:

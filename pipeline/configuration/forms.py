@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from ringline.pipeline.configuration.toml import shown
 
@@ -56,6 +58,16 @@ def check_plugin(text: str) -> str | None:
         "must be package.module:object, ./file.py:object, ./file.so:symbol or the name of an "
         f"entry point, not {shown(text)}"
     )
+
+
+def given_twice(options: Sequence[tuple[str, Any]]) -> list[str]:
+    """What is wrong with options of a plugin that are arguments: those that are given twice."""
+    names = [name for name, _ in options]
+    return [
+        f"option {shown(name)} is given twice with -o"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
 
 
 def parse_listen(text: str) -> tuple[str, int] | None:

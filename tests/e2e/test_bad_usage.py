@@ -19,7 +19,7 @@ USAGE = {
     "check": "the following arguments are required: CONFIG",
     "try forward": "the following arguments are required: CAPTURE",
     "try forward none.pcap -o map": "-o: must be KEY=VALUE, not 'map'",
-    "try forward none.pcap -o a=1 -o a=2": "an option is given twice with -o",
+    "try forward none.pcap -o a=1 -o a=2": 'option "a" is given twice with -o',
     "try forward none.pcap -o a=2026-01-01": "-o.a: must not be a date or time",
     "try forward none.pcap -o a=nan": "-o.a: must be a finite number, not nan",
     f"try forward none.pcap -o a=0x{'F' * 5000}": "-o.a: must be an integer of at most 64 bits",

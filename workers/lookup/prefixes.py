@@ -109,7 +109,8 @@ class Prefixes:
 
         values: what the text of a value means: a dict, or a function that returns an integer and
             raises ValueError for a wrong text.
-        header: the first line has the names of the columns and is left out.
+        header: the first line has the names of the columns and is left out. It is wrong when it
+            begins with a prefix, because that prefix would be lost.
 
         Raises PluginError, and leaves the table as it was; the message names each wrong line with
         its number, up to 20 lines. See `fill`.
@@ -266,9 +267,23 @@ def _lines(
             yield f"line {number}", "", wrong
             continue
         text = line.partition("#")[0].strip()
-        if text and not (header and number == 1):
-            prefix, *rest = text.split("," if "," in text else None, 1)
-            yield f"line {number}", prefix.rstrip(), _read(rest[0].strip() if rest else "", values)
+        if not text:
+            continue
+        prefix, *rest = text.split("," if "," in text else None, 1)
+        prefix = prefix.rstrip()
+        if not (header and number == 1):
+            yield f"line {number}", prefix, _read(rest[0].strip() if rest else "", values)
+        elif _is_prefix(prefix):
+            lost = f"{_short(prefix)!r} is a prefix, and not the name of a column: write the names "
+            yield "line 1", prefix, ValueError(f"{lost}above it, or call load without header=True")
+
+
+def _is_prefix(text: str) -> bool:
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _read(text: str, values: Mapping[str, int] | Callable[[str], int]) -> Any:

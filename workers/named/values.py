@@ -24,6 +24,7 @@ class _Words:
     """Unsigned 64-bit numbers in the slot."""
 
     def __init__(self, address: int, count: int) -> None:
+        self._address = address
         self._count = count
         self._words: Any = ffi.cast("uint64_t *", address)
 
@@ -69,7 +70,6 @@ class Counters(_Words):
 
     def __init__(self, address: int, values: Sequence[str]) -> None:
         super().__init__(address, len(values))
-        self._address = address
         self._numbers = {value: number for number, value in enumerate(values)}
 
     @property
@@ -95,6 +95,7 @@ class Gauge:
     """A number that can increase and decrease."""
 
     def __init__(self, address: int) -> None:
+        self._address = address
         self._number: Any = ffi.cast("double *", address)
 
     @property
@@ -121,7 +122,11 @@ class Gauge:
 
 class Histogram(_Words):
     """Counts of values in buckets by powers of two: bucket b counts values below 2^b that no
-    earlier bucket counts, the last bucket all others."""
+    earlier bucket counts, the last bucket all others.
+
+    In compiled code, `state.sizes[0]` is the sum of the values, and `state.sizes[1 + b]` is
+    bucket b: add to both.
+    """
 
     def observe(self, value: int) -> None:
         """Count one value. Raises ValueError when `value` is negative."""
@@ -130,6 +135,11 @@ class Histogram(_Words):
             raise ValueError(f"a value of a histogram must be at least 0, not {value}")
         self._words[1 + min(value.bit_length(), self._count - 2)] += 1
         self._words[0] += value
+
+
+def address_of(value: Counter | Counters | Gauge | Histogram) -> int:
+    """Where the numbers of `value` begin, for a plugin in C."""
+    return value._address
 
 
 class Table:

@@ -21,6 +21,7 @@ from ringline.shm.errors import PluginError
 from ringline.workers._workers import ffi, lib
 from ringline.workers.lookup.maps import Map
 from ringline.workers.lookup.prefixes import Prefixes
+from ringline.workers.named.values import Counter, Counters, Gauge, Histogram, address_of
 from ringline.workers.tiers.tier import Context, Tier, sentence
 
 TYPE_CHECKING = False
@@ -58,10 +59,16 @@ def native_plugin(
     """Declare a plugin in C, for the configuration to name.
 
     plugin: the address of its `struct rl_plugin`: a cffi pointer of any module, or an integer.
+        Of a shared object without Python, ctypes finds it:
+
+            library = ctypes.CDLL(str(Path(__file__).parent / "fast.so"))
+            fast = native_plugin(ctypes.addressof(ctypes.c_char.in_dll(library, "fast")), …)
+
     setup: `setup(worker)` returns the state, `batch->state` in C: a cffi pointer, a writable
-        buffer, an address, a prefix table or a map; a tuple of these becomes an array of their
-        addresses (uint64_t); or None for the named state that the plugin declares in C.
-        ringline keeps a reference to it while the worker runs.
+        buffer such as a NumPy array, an address, a prefix table, a map, a counter or a gauge; a
+        tuple of these becomes an array of their addresses (uint64_t); or None for the named state
+        that the plugin declares in C. ringline keeps a reference to it while the worker runs.
+        In C a counter is a uint64_t, with a label one for each value; a gauge is a double.
     tick: `tick(worker, state)` is called about once a second.
     options: the options that the plugin accepts; their values are in `worker.options`.
     """
@@ -121,7 +128,8 @@ class NativeTier(Tier):
         except TypeError:
             raise PluginError(
                 f"plugin {self.spec}: setup must return a cffi pointer, a buffer, an address, a "
-                f"prefix table, a map, a tuple of these or None, not {type(state).__name__}"
+                "prefix table, a map, a counter, a gauge, a tuple of these or None, not "
+                f"{_wrong(state)}"
             ) from None
 
     def _name_reasons(self, worker: Worker) -> None:
@@ -156,9 +164,22 @@ def _address(state: Any) -> int:
         return state
     if isinstance(state, (Prefixes, Map)):
         return state.address
+    if isinstance(state, (Counter, Counters, Gauge, Histogram)):
+        return address_of(state)
     if isinstance(state, shm_ffi.CData):
         return int(ffi.cast("uintptr_t", state))
     return int(ffi.cast("uintptr_t", ffi.from_buffer(state)))
+
+
+def _wrong(state: Any) -> str:
+    """What has no address: the type of the state, or of the first such part of a tuple."""
+    if isinstance(state, tuple):
+        for number, part in enumerate(state):
+            try:
+                _address(part)
+            except TypeError:
+                return f"{type(part).__name__}, which is part {number} of the tuple"
+    return type(state).__name__
 
 
 def open_shared_object(path: str, symbol: str) -> NativePlugin:

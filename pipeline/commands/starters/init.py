@@ -46,7 +46,7 @@ device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00
 #? cut = "refuse"                 # "play": use a capture that is cut short up to the cut
 #? record = "out.pcap"            # write the packets that the card sends to this file
 
-[port.wan.wire.flows]             # synthetic packets
+[port.wan.wire.flows]             # synthetic packets; remove this line for a replay
 # count = 256                     # flows
 # sizes = 64                      # bytes of a frame with CRC: a number, a list, or "imix"
 # ip = "ipv4"                     # ipv4 | ipv6 | mixed

@@ -122,7 +122,7 @@ def test_the_queues_that_are_given_are_not_reduced(monkeypatch: pytest.MonkeyPat
         ({"record": ["folder"]}, "--record: FOLDER/folder is a folder; name a file in it"),
         ({"record": ["none/x"]}, "--record: there is no folder FOLDER/none"),
         ({"record": ["notes"]}, "--record: FOLDER/notes exists and is not a capture that ringline"),
-        ({"options": [("a", 1), ("a", 2)]}, "an option is given twice with -o"),
+        ({"options": [("a", 1), ("a", 2)]}, 'option "a" is given twice with -o'),
         ({"options": [("a", float("nan"))]}, "-o.a: must be a finite number, not nan"),
     ],
 )

@@ -7,6 +7,7 @@ import shutil
 import socket
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,33 @@ def test_behind_the_nat_no_checksum_is_wrong(tmp_path: Path) -> None:
     damaged[-1] ^= 1
     capture(tmp_path / "damaged.pcap", [run[1].frame, bytes(damaged)])
     assert len(wrong_checksums(tmp_path / "damaged.pcap")) > 0
+
+
+GUARD = """
+#include "plugin.h"
+
+struct guard {
+    struct rl_prefixes *rules;
+    uint64_t *seen;
+};
+
+static inline int64_t guard(uint8_t *frame, struct rl_reference *meta, struct rl_batch *batch)
+{
+    struct guard *guard = batch->state;
+    ++*guard->seen;
+    uint32_t source = (uint32_t)rl_headers(frame, meta->length).src;
+    return rl_prefix_find4(guard->rules, source) == 1 ? meta->port : RL_VERDICT_DROP;
+}
+RL_PLUGIN(guard_plugin, guard)
+"""
+
+
+def test_the_setup_of_a_plugin_in_c(tmp_path: Path, compile_c: Callable[[Path], str]) -> None:
+    (tmp_path / "guard.c").write_text(GUARD)
+    shutil.copy(compile_c(tmp_path / "guard.c"), tmp_path / "guard.so")
+    (tmp_path / "guard.py").write_text(example("native_plugin"))
+    sources = ("10.1.2.3", "192.0.2.1")
+    frames = [packet(source, 5, SERVER, 80, TCP) for source in sources]
+    run = run_plugin(f"{tmp_path}/guard.py:guard", frames)
+    assert [result.verdict for result in run] == [0, DROP]
+    assert run.named["seen"] == 2

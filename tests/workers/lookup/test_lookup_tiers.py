@@ -148,7 +148,7 @@ def test_a_state_in_c_must_be_what_has_an_address(
 ) -> None:
     plugin = native(module, compile_c)
     plugin.setup = lambda worker: (1, 0.5)
-    with pytest.raises(PluginError, match="a prefix table, a map, a tuple of these or None"):
+    with pytest.raises(PluginError, match="a map, a counter, a gauge, a tuple of these or None"):
         run_plugin(plugin, [bytes(60)])
 
 

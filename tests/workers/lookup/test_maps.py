@@ -235,3 +235,12 @@ def test_a_word_must_be_an_integer() -> None:
 def test_impossible_maps_are_refused(how: dict[str, Any], words: str) -> None:
     with pytest.raises(PluginError, match=words):
         new(**how)
+
+
+def test_the_state_that_is_named_is_enough_for_what_comes_after_a_map() -> None:
+    with pytest.raises(PluginError) as caught:
+        successor(private_slot(4096)).map("flows", 1000)
+    enough = int(str(caught.value).partition("state = ")[2].split()[0])
+    worker = successor(private_slot(enough))
+    assert worker.map("flows", 1000).refused == 0  # it names a counter, too
+    worker.counter("seen", label="kind", values=[str(number) for number in range(64)])

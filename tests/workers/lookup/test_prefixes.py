@@ -160,6 +160,15 @@ def test_a_file_is_read_by_lines(tmp_path: Any) -> None:
     assert ours.find6(0x20010DB8 << 32, 1) == 1
 
 
+@pytest.mark.parametrize("first", ["10.0.0.0/8,deny", "2001:db8::/32 what", "192.0.2.1"])
+def test_a_prefix_in_the_place_of_the_header_is_not_lost(first: str) -> None:
+    ours = table()
+    told = "line 1: .* is a prefix, and not the name of a column: write the names above it"
+    with pytest.raises(PluginError, match=told):
+        ours.load([first, "0.0.0.0/0,permit"], {"permit": 1, "deny": 0}, header=True)
+    assert len(ours) == 0
+
+
 def test_a_value_is_an_integer_unless_the_plugin_says_otherwise() -> None:
     ours = table()
     ours.load(["10.0.0.0/8 12"])
@@ -320,13 +329,14 @@ def test_the_state_that_is_named_is_enough() -> None:
     with pytest.raises(PluginError) as caught:
         worker = successor(private_slot(4096))
         worker.counter("seen")
-        worker.prefixes("rules", ipv4=1000)
+        worker.prefixes("rules", ipv4=10_000)
     needed = int(str(caught.value).partition("state = ")[2].split()[0])
-    for size, fits in ((needed, True), (needed - 1, False)):
+    room = 1 << 17  # at most, for what the plugin names after it
+    for size, fits in ((needed, True), (needed - room, False)):
         worker = successor(private_slot(size))
         worker.counter("seen")
         if fits:
-            worker.prefixes("rules", ipv4=1000).fill([("10.0.0.0/8", 1)])
+            worker.prefixes("rules", ipv4=10_000).fill([("10.0.0.0/8", 1)])
         else:
             with pytest.raises(PluginError, match="left in its slot"):
-                worker.prefixes("rules", ipv4=1000)
+                worker.prefixes("rules", ipv4=10_000)
