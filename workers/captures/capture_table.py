@@ -189,7 +189,7 @@ class Tally:
             remedy = f", or keep what is good with tcpdump -r {self.path} -w NEW"
         if self.packets and cut:
             remedy = (
-                ", or use what is good with `ringline try --cut` (in the table of a wire of a "
+                ", or use what is good with --cut (in the table of a wire of a "
                 'configuration: cut = "play")'
             )
         return f"The file is damaged or was not written to its end: copy it again{remedy}"

@@ -7,7 +7,9 @@ import keyword
 import os
 import re
 import shlex
+import sys
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -73,7 +75,7 @@ def _check_name(name: str, tier: str) -> None:
         wrong = "must not be a word of Python"
     elif name in OF_THE_TEXT:
         wrong = f"must not be {name}, which is the name of something in it"
-    elif find_spec(name) is not None:
+    elif name in sys.stdlib_module_names or PathFinder.find_spec(name) is not None:
         wrong = f"must not be {name}, which is a module already: the file would hide it"
     if wrong:
         near = re.sub("[^a-z0-9_]", "_", name.lower()).strip("_0123456789")[:40]

@@ -117,7 +117,7 @@ def test_a_capture_is_used_up_to_its_cut_on_request(tried: Try, tmp_path: Path) 
         refused = tried("forward", "cut.pcap")
         assert refused.returncode == 2
         assert refused.stderr.count("\n") == 1
-        assert "copy it again, or use what is good with `ringline try --cut`" in refused.stderr
+        assert "copy it again, or use what is good with --cut" in refused.stderr
         used = tried("forward", "cut.pcap", "--cut")
         assert used.returncode == 0, used.stderr
         [remark] = [line for line in used.stdout.splitlines() if line.startswith("  remark: ")]
