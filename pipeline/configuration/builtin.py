@@ -30,6 +30,7 @@ ARGUMENTS = {
     "port.NAME.wire.record": "--record",
     "port.NAME": "--ports",
     "port.NAME.wire.cut": "--cut",
+    "worker.state": "--state",
 }
 _OF_A_PORT = re.compile(r'port\.(?:"(?:[^"\\]|\\.)*"|[A-Za-z0-9_-]+)\.')
 _PAIR = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)=(.+)", re.DOTALL)  # PORT=CAPTURE
@@ -48,6 +49,7 @@ class Arguments:
     name: of the instance.
     ports: the names of the ports; None: those in `replay` and `record`, or PORT.
     to_cut: a capture that is cut short is played up to the cut.
+    state: bytes for the named state and counters of the plugin, or such as "4 MiB".
     """
 
     plugin: str | None = None
@@ -58,6 +60,7 @@ class Arguments:
     name: str | None = None
     ports: Sequence[str] | None = None
     to_cut: bool = False
+    state: int | str | None = None
 
     def given(self) -> list[str]:
         """The keys of ARGUMENTS whose argument is given."""
@@ -69,6 +72,7 @@ class Arguments:
             self.record or None,
             self.ports,
             self.to_cut or None,
+            self.state,
         )
         return [key for key, value in zip(ARGUMENTS, values, strict=True) if value is not None]
 
@@ -182,6 +186,8 @@ def _values(given: Arguments, wires: dict[str, dict[str, Any]], queues: int) -> 
     }
     if given.plugin is not None:
         values["worker"]["plugin"] = given.plugin
+    if given.state is not None:
+        values["worker"]["state"] = given.state
     if given.name is not None:
         values["name"] = given.name
     return values

@@ -64,6 +64,12 @@ def add_target(parser: ArgumentParser, number: str | None = None, default: str =
         help="pairs of an RX and a TX queue, one worker each: 1 to 16; default: one for each CPU "
         "but the driver's",
     )
+    group.add_argument(
+        "--state",
+        type=lambda text: int(text) if text.isdecimal() else text,
+        metavar="BYTES",
+        help="memory for the plugin's named state and counters (default: 4194304), or '4 MiB'",
+    )
     group.add_argument("--name", help="name of the instance; default: ringline")
 
 
@@ -79,4 +85,5 @@ def arguments_of(given: Namespace) -> Arguments:
         name=given.name,
         ports=given.ports,
         to_cut=given.cut,
+        state=given.state,
     )

@@ -71,7 +71,15 @@ def test_the_installed_plugins_are_those_that_a_worker_finds() -> None:
 
 
 EVERY = Arguments(
-    "forward", [("map", {"wan": "wan"})], [str(MIXED)], ["out.pcap"], 3, "edge", ["wan"], True
+    "forward",
+    [("map", {"wan": "wan"})],
+    [str(MIXED)],
+    ["out.pcap"],
+    3,
+    "edge",
+    ["wan"],
+    True,
+    "1 MiB",
 )
 
 
@@ -106,6 +114,7 @@ def test_the_queues_that_are_given_are_not_reduced(monkeypatch: pytest.MonkeyPat
     [
         ({"queues": 0}, "--queues: must be an integer from 1 to 16, not 0"),
         ({"queues": 17}, "--queues: must be an integer from 1 to 16, not 17"),
+        ({"state": 9}, "--state: must be a number of bytes from 65536 to 68719476736, such as"),
         ({"name": "A b"}, '--name: must be 1 to 32 characters from a-z, 0-9 and -, not "A b"'),
         ({"replay": ["none.pcap"]}, "--replay: FOLDER/none.pcap: there is no such capture file"),
         ({"replay": ["folder"]}, "--replay: FOLDER/folder: is a directory; name a capture file in"),
@@ -222,20 +231,21 @@ def test_a_configuration_file_leaves_no_room_for_these_arguments(folder: Path) -
     with pytest.raises(UsageError) as caught:
         target.examined("edge.toml", EVERY)
     assert str(caught.value) == (
-        "--name, -o, --queues, --replay, --record, --ports, --cut cannot be given with a "
+        "--name, -o, --queues, --replay, --record, --ports, --cut, --state cannot be given with a "
         "configuration file: write name, worker.options, port.NAME.queues, port.NAME.wire.replay, "
-        "port.NAME.wire.record, port.NAME, port.NAME.wire.cut in edge.toml"
+        "port.NAME.wire.record, port.NAME, port.NAME.wire.cut, worker.state "
+        "in edge.toml"
     )
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
 def test_the_command_line_has_every_argument(command: str) -> None:
     words = ["forward", "--replay", "a", "--record", "b", "-o", "c=1", "-o", "d=x"]
-    words += ["--queues", "2", "--name", "edge", "--ports", "wan,lan", "--cut"]
+    words += ["--queues", "2", "--name", "edge", "--ports", "wan,lan", "--cut", "--state", "70000"]
     given = cli.parser().parse_args([command, *words])
     assert given.what == "forward"
     assert arguments_of(given) == Arguments(
-        None, [("c", 1), ("d", "x")], ["a"], ["b"], 2, "edge", ["wan", "lan"], True
+        None, [("c", 1), ("d", "x")], ["a"], ["b"], 2, "edge", ["wan", "lan"], True, 70000
     )
     assert arguments_of(given).given() == list(builtin.ARGUMENTS)
     assert arguments_of(cli.parser().parse_args([command, "x"])).given() == []
