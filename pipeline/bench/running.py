@@ -2,10 +2,13 @@
 
 Guarantees (tests in tests/pipeline/bench/test_running.py):
  - a run ends when its benchmark is killed (test_a_run_ends_with_its_benchmark)
+ - a run ends in order where Ctrl-C is ignored, as in a background job, and leaves nothing
+   (test_a_run_in_a_background_job_ends_in_order)
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,11 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ringline.pipeline.bench.machine import USABLE
+from ringline.pipeline.bench.sampling.counters import Counters, Layout, layout_of
+from ringline.pipeline.bench.sampling.disturbance import Watch
+from ringline.pipeline.bench.sampling.windows import SECONDS, Windows, sample
 from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.telemetry.status_client import ask
@@ -27,15 +34,21 @@ from ringline.shm.family import END_WITH
 START_SECONDS = deadlines.BENCH_START
 STOP_SECONDS = deadlines.BENCH_STOP
 POLL_SECONDS = 0.005
+WARM_SECONDS = 0.5
+OURS = (sys.executable, "-P", "-m", "ringline.pipeline.commands.cli")
+# What the command lines of the processes of a run have in them.
+DRIVER = "pipeline.driver.process"
+WORKER = "process.process"
 
 
 class Running:
-    """A run of the configuration `text`; leaving the context ends it as Ctrl-C does.
+    """A run of the configuration `text`; leaving the context ends it with SIGTERM.
 
-    `started` is time.monotonic() at the start; `report` is filled by `end`.
+    `command` starts ringline, this version without it. `started` is time.monotonic() at the start;
+    `report` is filled by `end`.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, command: Sequence[str] = OURS) -> None:
         self.name = f"bench-{os.getpid()}"
         self.report: dict[str, Any] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="ringline-bench-")
@@ -44,11 +57,10 @@ class Running:
         config.write_text(f'name = "{self.name}"\n{text}\n[metrics]\nlisten = "off"\n')
         self._errors = (self.folder / "errors").open("w+")
         self._report = self.folder / "report.json"
-        command = [sys.executable, "-P", "-m", "ringline.pipeline.commands.cli", "run", str(config)]
         os.sched_setaffinity(0, USABLE)  # the run inherits it
         self.started = time.monotonic()
         self._process = subprocess.Popen(
-            [*command, "--report", str(self._report)],
+            [*command, "run", str(config), "--report", str(self._report)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
@@ -90,8 +102,71 @@ class Running:
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         return found + [int(pid) for pid in children.read_text().split()]
 
+    def pids(self, part: str) -> list[int]:
+        """The processes of the run with `part`, DRIVER or WORKER, in their command lines."""
+        found = []
+        for pid in self.processes()[1:]:
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+                if any(word.endswith(part) for word in line.split("\0")):
+                    found.append(pid)
+        return found
+
+    def windows(
+        self,
+        cpus: Sequence[int],
+        seconds: float = SECONDS,
+        *,
+        ports: int = 1,
+        queues: int = 1,
+        layout: Layout | None = None,
+    ) -> Windows:
+        """Wait for the first packet and a little longer, then measure for `seconds` in windows.
+
+        The counters are those of `Counters.read`. `cpus` are those that the run uses: if they are
+        fewer than its processes, these lose them to each other, which is no disturbance.
+        `layout` is that of another version. Raises EnvironmentLacks when the run ends early.
+        """
+        with self.counters(ports=ports, queues=queues, layout=layout) as counters:
+            deadline = self.started + START_SECONDS
+            while counters.read()["sent"] == 0:
+                self._check(deadline, "no packet was sent")
+            time.sleep(WARM_SECONDS)
+            workers = self.pids(WORKER)
+            measured = {f"worker {number}": pid for number, pid in enumerate(workers)}
+            measured["driver"] = self.pids(DRIVER)[0]
+            watch = Watch(
+                cpus,
+                measured,
+                helpers=[self._process.pid],
+                shared=len(set(cpus)) < len(measured),
+            )
+            found = sample(counters.read, seconds, watch)
+            self._check(deadline + seconds, "nothing was measured")
+            return found
+
+    def counters(
+        self, *, ports: int = 1, queues: int = 1, layout: Layout | None = None
+    ) -> Counters:
+        """The counters of the run, as soon as it has all its memory."""
+        found = layout or layout_of()
+        deadline = self.started + START_SECONDS
+        while True:
+            try:
+                return Counters(self.name, found, ports=ports, queues=queues)
+            except EnvironmentLacks:
+                self._check(deadline, "the run made no memory")
+
+    def _check(self, deadline: float, missing: str) -> None:
+        """Wait a moment. Raises EnvironmentLacks when the run has ended, or at the deadline."""
+        if self._process.poll() is not None:
+            raise EnvironmentLacks(f"the measured run ended early: {self._last_error()}")
+        if time.monotonic() > deadline:
+            raise EnvironmentLacks(f"{missing} within {START_SECONDS:g} s")
+        time.sleep(POLL_SECONDS)
+
     def end(self) -> dict[str, Any]:
-        """End the run with SIGINT; its report. Raises EnvironmentLacks when it failed."""
+        """End the run with SIGTERM; its report. Raises EnvironmentLacks when it failed."""
         self._stop()
         if self._process.returncode != 0 or not self._report.exists():
             raise EnvironmentLacks(f"the measured run failed at its end: {self._last_error()}")
@@ -100,7 +175,7 @@ class Running:
 
     def _stop(self) -> None:
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(signal.SIGTERM)
             try:
                 self._process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:

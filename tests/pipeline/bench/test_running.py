@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from ringline.pipeline.bench.running import DRIVER, WORKER, Running
+from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.segments import segments_of
+
+TRAFFIC = """
+memory.hugepages = "off"
+[port.wan]
+device = "sim:82599"
+wire = { flows = { count = 4 } }
+"""
 
 # Prints the process ids of a run as soon as it answers, and waits.
 BENCHMARK = """
@@ -23,7 +35,8 @@ wire = { flows = { count = 4 }, rate_mpps = 0.001 }
 with Running(text) as run:
     run.snapshot()
     print(run._folder.name, *run.processes(), flush=True)
-    time.sleep(600)
+    time.sleep(float(sys.argv[1]))
+    print(run.end()["exit"]["code"])
 """
 
 
@@ -35,7 +48,7 @@ def lives(pid: str) -> bool:
 
 
 def test_a_run_ends_with_its_benchmark() -> None:
-    command = [sys.executable, "-c", BENCHMARK]
+    command = [sys.executable, "-c", BENCHMARK, "600"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as bench:
         try:
             assert bench.stdout is not None
@@ -52,3 +65,32 @@ def test_a_run_ends_with_its_benchmark() -> None:
     for file in Path(folder).iterdir():  # the killed benchmark could not remove it
         file.unlink()
     os.rmdir(folder)
+
+
+def test_a_run_in_a_background_job_ends_in_order() -> None:
+    """The shell starts a background job with SIGINT ignored, and its children inherit that."""
+    command = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", BENCHMARK]
+    with subprocess.Popen([*command, "0"], stdout=subprocess.PIPE, text=True) as bench:
+        told, _ = bench.communicate(timeout=120)
+    first, code = told.splitlines()
+    folder, *pids = first.split()
+    assert code == "0", "the exit code of the run: a run that had to be killed has no report"
+    assert not any(map(lives, pids))
+    assert not os.path.exists(folder)
+    assert segments_of(f"bench-{bench.pid}") == []
+
+
+def test_the_counters_of_a_run_are_read_in_windows() -> None:
+    with Running(TRAFFIC) as run:
+        cpus = sorted(os.sched_getaffinity(0))
+        found = run.windows(cpus, 0.4)
+        assert len(run.pids(DRIVER)) == len(run.pids(WORKER)) == 1
+        report = run.end()
+    assert 0 < sum(found.growth["sent"]) <= report["ports"]["wan"]["transmitted"]["packets"]
+    assert sum(found.growth["driver"]) <= sum(found.seconds)
+
+
+def test_a_run_that_ends_at_once_is_told_with_its_reason() -> None:
+    ended = re.compile("the measured run ended early: .*walking")
+    with pytest.raises(EnvironmentLacks, match=ended), Running("walking = 1") as run:
+        run.windows([0], 0.1)
