@@ -6,8 +6,9 @@ A module of its own, so that the driver process loads nothing of the benchmark.
 import runpy
 from pathlib import Path
 
-DECLARATIONS = ["pipeline/bench/limits.h", "pipeline/bench/measure.h"]
-SOURCES = ["pipeline/bench/limits.c", "pipeline/bench/measure.c"]
+LOOPS = "pipeline/bench/loops"
+DECLARATIONS = [f"{LOOPS}/{name}.h" for name in ("limits", "bare", "measure", "card")]
+SOURCES = [f"{LOOPS}/{name}.c" for name in ("limits", "bare", "measure", "card")]
 
 pipeline = runpy.run_path(str(Path(__file__).resolve().parent.parent / "_build.py"))
 ffibuilder = pipeline["builder"](

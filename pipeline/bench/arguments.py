@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError
 
-MEASUREMENTS = ("handoff", "driver", "tx", "pipeline", "plugin", "latency")
-RUNS = 5
+MEASUREMENTS = ("handoff", "driver", "tx", "lane", "pipeline", "plugin", "latency")
+RUNS = 3
+SECONDS = 2.5
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -30,9 +31,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--seconds",
         type=_number,
-        default=10.0,
+        default=SECONDS,
         metavar="S",
-        help="seconds of each run of `pipeline` (default 10)",
+        help=f"seconds of each run of `pipeline` (default {SECONDS:g})",
     )
     parser.add_argument(
         "--cpus", metavar="A,B", help="the two CPUs to measure on (default: the last two usable)"

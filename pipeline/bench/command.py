@@ -7,21 +7,20 @@ import json
 import os
 import signal
 import sys
-import textwrap
 from argparse import Namespace
 from collections.abc import Callable
 
 from ringline.pipeline.bench import machine
 from ringline.pipeline.bench.arguments import MEASUREMENTS
-from ringline.pipeline.bench.figures import WIDTH, Figure, table
-from ringline.pipeline.bench.measurements import handoff, latency, pipeline, plugin, ports
+from ringline.pipeline.bench.figures import Figure, paragraphs, table
+from ringline.pipeline.bench.measurements import handoff, lane, latency, pipeline, plugin, ports
 from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
 from ringline.shm.owners import SHARED_MEMORY
 from ringline.shm.segments import remove_stale
 
 # Each side runs a busy loop: on one CPU the two never run at the same time.
-NEEDS_TWO_CPUS = ("handoff", "plugin", "latency")
+NEEDS_TWO_CPUS = ("handoff", "lane", "plugin", "latency")
 
 
 def measure(arguments: Namespace) -> int:
@@ -34,10 +33,12 @@ def measure(arguments: Namespace) -> int:
         "handoff": handoff.measure,
         "driver": ports.measure_driver,
         "tx": ports.measure_tx,
+        "lane": lane.measure,
         "pipeline": lambda host, runs: pipeline.measure(host, runs, arguments.seconds),
         "plugin": plugin.measure,
         "latency": latency.measure,
     }
+    _check_numbers(arguments)
     chosen = _chosen(arguments)
     # SIGTERM, from `timeout` or a service manager, runs the same cleanup as Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -52,18 +53,10 @@ def measure(arguments: Namespace) -> int:
             progress.show(done, len(chosen))
             figures += measurements[name](host, arguments.runs)
     if arguments.json:
-        result = {
-            "machine": {
-                "cpus": host.cpus,
-                "arithmetic_ns": host.arithmetic,
-                "round_trip_ns": host.round_trip,
-                "strays": host.strays,
-            },
-            "figures": [figure.to_json() for figure in figures],
-        }
-        print(json.dumps(result, indent=2))
+        told = [figure.to_json() for figure in figures]
+        print(json.dumps({"machine": host.to_json(), "figures": told}, indent=2))
     else:
-        print(textwrap.fill(host.describe(), WIDTH, subsequent_indent="  "))
+        print("\n".join(paragraphs([host.describe()])))
         print(table(figures))
     return 0
 
@@ -83,11 +76,14 @@ def _chosen(arguments: Namespace) -> list[str]:
         raise UsageError(
             f"bench: unknown measurement {unknown[0]!r}; choose from {', '.join(MEASUREMENTS)}"
         )
+    return [name for name in MEASUREMENTS if name in arguments.what or not arguments.what]
+
+
+def _check_numbers(arguments: Namespace) -> None:
     if arguments.runs < 1:
         raise UsageError(f"bench: --runs must be at least 1, not {arguments.runs}")
     if not arguments.seconds > 0:
         raise UsageError(f"bench: --seconds must be above 0, not {arguments.seconds:g}")
-    return [name for name in MEASUREMENTS if name in arguments.what or not arguments.what]
 
 
 def _parse_cpus(text: str | None) -> list[int] | None:

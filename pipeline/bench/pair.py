@@ -1,7 +1,8 @@
 """Run two loops in two processes over shared memory, each on its own CPU.
 
 The other process is a new Python, not a fork, and gets the memory as a file
-descriptor. Each side gives up after TIMEOUT seconds without progress of the other.
+descriptor. Each side gives up after TIMEOUT seconds without progress of the other. A thread of
+this process observes the memory.
 """
 
 from __future__ import annotations
@@ -9,53 +10,118 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import struct
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ringline.pipeline.bench._bench import ffi, lib
+from ringline.pipeline.bench.sampling.disturbance import Watch
+from ringline.pipeline.bench.sampling.windows import SECONDS, Windows, sample
 from ringline.pipeline.configuration import deadlines
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks
 
 TIMEOUT = deadlines.BENCH_PROGRESS
+MARGIN = 0.2  # seconds that a pair runs longer than it is observed
 
 Loops = dict[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two loops that move references for some time: their name, bytes of memory, and where the
+    observer finds how many were moved, a number of 32 bits."""
+
+    name: str
+    size: int
+    moved: int
+
+
+_BARE = ffi.sizeof("struct rl_bare_ring")
+_FRAMES = lib.RL_RING_CAPACITY * lib.RL_BUFFER_STRIDE
+# `producer` is the first field of a ring. The bare pipeline has a second one, back to this side.
+BARE_RING = Pair("bare ring", _BARE, ffi.offsetof("struct rl_bare_ring", "producer"))
+OUR_RING = Pair(
+    "our ring", ffi.sizeof("struct rl_ring"), ffi.offsetof("struct rl_ring", "producer")
+)
+BARE_PIPELINE = Pair("bare pipeline", 2 * _BARE + _FRAMES, _BARE)
 
 
 def _loops(memory: Any, given: dict[str, int]) -> Loops:
     """By name: the loop of this side and the loop of the other side."""
     timeout = int(TIMEOUT * ticks_per_second())
     bare = ffi.cast("struct rl_bare_ring *", memory)
-    back = ffi.cast("struct rl_bare_ring *", memory + ffi.sizeof("struct rl_bare_ring"))
-    frames = memory + 2 * ffi.sizeof("struct rl_bare_ring")
+    back = ffi.cast("struct rl_bare_ring *", memory + _BARE)
+    frames = memory + 2 * _BARE
     ours = ffi.cast("struct rl_ring *", memory)
     line = ffi.cast("uint32_t *", memory)
-    count, bulk = given.get("count", 0), given.get("bulk", 0)
-    rounds, buffers = given.get("rounds", 0), given.get("buffers", 0)
+    bulk, ticks, rounds = (given.get(name, 0) for name in ("bulk", "ticks", "rounds"))
     return {
         "ping": (
             lambda: lib.rl_limit_ping(line, 0, rounds, timeout),
             lambda: lib.rl_limit_ping(line, 1, rounds, timeout),
         ),
-        "bare ring": (
-            lambda: lib.rl_limit_consume(bare, count, bulk, timeout),
-            lambda: lib.rl_limit_produce(bare, count, bulk, timeout),
+        BARE_RING.name: (
+            lambda: lib.rl_bare_consume(bare, bulk, ticks, timeout),
+            lambda: lib.rl_bare_produce(bare, bulk, ticks, timeout),
         ),
-        "our ring": (
-            lambda: lib.rl_measure_consume(ours, count, bulk, timeout),
-            lambda: lib.rl_measure_produce(ours, count, bulk, timeout),
+        OUR_RING.name: (
+            lambda: lib.rl_measure_consume(ours, bulk, ticks, timeout),
+            lambda: lib.rl_measure_produce(ours, bulk, ticks, timeout),
         ),
-        "bare pipeline": (
-            lambda: lib.rl_limit_here(bare, back, count, buffers, timeout),
-            lambda: lib.rl_limit_there(bare, back, frames, count, timeout),
+        BARE_PIPELINE.name: (
+            lambda: lib.rl_bare_here(bare, back, frames, ticks, timeout),
+            lambda: lib.rl_bare_there(bare, back, frames, ticks, timeout),
         ),
     }
 
 
-def run_pair(cpus: tuple[int, ...], name: str, given: dict[str, int], size: int) -> tuple[int, int]:
-    """Run the pair `name` over `size` bytes; the ticks of this and of the other side.
+def measure_pair(
+    cpus: tuple[int, ...], pair: Pair, bulk: int = 32, seconds: float = SECONDS
+) -> Windows:
+    """Run a pair for `seconds`; the counter `moved` is the references that it moved.
 
+    Raises EnvironmentLacks when a side made no progress: its CPU is busy.
+    """
+    found: list[Windows] = []
+
+    def observe(memory: mmap.mmap, other: int) -> None:
+        watch = Watch(cpus, {"one side": os.getpid(), "other side": other})
+        found.append(sample(_Moved(memory, pair.moved).read, seconds, watch))
+
+    ticks = int((seconds + MARGIN) * ticks_per_second())
+    run_pair(cpus, pair.name, {"bulk": bulk, "ticks": ticks}, pair.size, observe)
+    return found[0]
+
+
+class _Moved:
+    """A counter of 32 bits in shared memory, which may overflow once between two readings."""
+
+    def __init__(self, memory: mmap.mmap, at: int) -> None:
+        self._memory, self._at = memory, at
+        self._last = self._whole = 0
+
+    def read(self) -> dict[str, int]:
+        (now,) = struct.unpack_from("<I", self._memory, self._at)
+        self._whole += (now - self._last) & 0xFFFFFFFF
+        self._last = now
+        return {"moved": self._whole}
+
+
+def run_pair(
+    cpus: tuple[int, ...],
+    name: str,
+    given: dict[str, int],
+    size: int,
+    observe: Callable[[mmap.mmap, int], None] | None = None,
+) -> tuple[int, int]:
+    """Run the pair `name` over `size` bytes; what this side and the other side returned.
+
+    `observe` runs meanwhile in a thread: it gets the memory and the process id of the other side.
     Raises EnvironmentLacks when a side made no progress: its CPU is busy.
     """
     fd = os.memfd_create("ringline-bench")
@@ -71,13 +137,20 @@ def run_pair(cpus: tuple[int, ...], name: str, given: dict[str, int], size: int)
             ) as there:
                 assert there.stdin is not None
                 assert there.stdout is not None
+                observer = threading.Thread(
+                    target=observe or (lambda memory, other: None), args=(memory, there.pid)
+                )
                 try:
                     there.stdout.readline()  # the other side is ready
                     os.sched_setaffinity(0, {cpus[0]})
                     ours, _ = _loops(ffi.cast("uint8_t *", start), given)[name]
                     there.stdin.write(b"go\n")
                     there.stdin.close()
-                    ticks = ours()
+                    observer.start()
+                    try:
+                        ticks = ours()
+                    finally:
+                        observer.join()
                     their_ticks = int(there.stdout.readline() or 0)
                 finally:
                     there.kill()

@@ -36,9 +36,9 @@ STOP_SECONDS = deadlines.BENCH_STOP
 POLL_SECONDS = 0.005
 WARM_SECONDS = 0.5
 OURS = (sys.executable, "-P", "-m", "ringline.pipeline.commands.cli")
-# What the command lines of the processes of a run have in them.
-DRIVER = "pipeline.driver.process"
-WORKER = "process.process"
+# A word in the command line of a process of a run: today's, and that of older versions.
+DRIVER = frozenset({"ringline.pipeline.driver.process", "ringline.pipeline.driver"})
+WORKER = frozenset({"process.process", "process"})
 
 
 class Running:
@@ -86,64 +86,49 @@ class Running:
                     raise
             time.sleep(POLL_SECONDS)
 
-    def first_packet(self) -> float:
-        """Wait for the first sent packet; the seconds from the start to it."""
-        deadline = self.started + START_SECONDS
-        while time.monotonic() < deadline:
-            snapshot = self.snapshot()
-            if any(port.total("tx_packets") for port in snapshot.ports):
-                return time.monotonic() - self.started
-            time.sleep(POLL_SECONDS)
-        raise EnvironmentLacks(f"no packet was sent within {START_SECONDS:g} s")
-
     def processes(self) -> list[int]:
         """The process ids of the supervisor and its children."""
         found = [self._process.pid]
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         return found + [int(pid) for pid in children.read_text().split()]
 
-    def pids(self, part: str) -> list[int]:
-        """The processes of the run with `part`, DRIVER or WORKER, in their command lines."""
+    def pids(self, words: frozenset[str]) -> list[int]:
+        """The processes of the run that have one of `words`, DRIVER or WORKER, as an argument."""
         found = []
         for pid in self.processes()[1:]:
             with contextlib.suppress(OSError):
                 line = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-                if any(word.endswith(part) for word in line.split("\0")):
+                if words.intersection(line.split("\0")):
                     found.append(pid)
         return found
 
-    def windows(
-        self,
-        cpus: Sequence[int],
-        seconds: float = SECONDS,
-        *,
-        ports: int = 1,
-        queues: int = 1,
-        layout: Layout | None = None,
-    ) -> Windows:
+    def first_packet(self, counters: Counters) -> float:
+        """Wait for the first sent packet; the seconds from the start to it."""
+        deadline = self.started + START_SECONDS
+        while counters.read()["sent"] == 0:
+            self._check(deadline, "no packet was sent")
+        return time.monotonic() - self.started
+
+    def windows(self, counters: Counters, cpus: Sequence[int], seconds: float = SECONDS) -> Windows:
         """Wait for the first packet and a little longer, then measure for `seconds` in windows.
 
         The counters are those of `Counters.read`. `cpus` are those that the run uses: if they are
         fewer than its processes, these lose them to each other, which is no disturbance.
-        `layout` is that of another version. Raises EnvironmentLacks when the run ends early.
+        Raises EnvironmentLacks when the run ends early.
         """
-        with self.counters(ports=ports, queues=queues, layout=layout) as counters:
-            deadline = self.started + START_SECONDS
-            while counters.read()["sent"] == 0:
-                self._check(deadline, "no packet was sent")
-            time.sleep(WARM_SECONDS)
-            workers = self.pids(WORKER)
-            measured = {f"worker {number}": pid for number, pid in enumerate(workers)}
-            measured["driver"] = self.pids(DRIVER)[0]
-            watch = Watch(
-                cpus,
-                measured,
-                helpers=[self._process.pid],
-                shared=len(set(cpus)) < len(measured),
-            )
-            found = sample(counters.read, seconds, watch)
-            self._check(deadline + seconds, "nothing was measured")
-            return found
+        self.first_packet(counters)
+        time.sleep(WARM_SECONDS)
+        measured = {f"worker {number}": pid for number, pid in enumerate(self.pids(WORKER))}
+        measured.update(zip(("driver",), self.pids(DRIVER), strict=False))
+        watch = Watch(
+            cpus,
+            measured,
+            helpers=[self._process.pid],
+            shared=len(set(cpus)) < len(measured),
+        )
+        found = sample(counters.read, seconds, watch)
+        self._check(time.monotonic() + 1, "")
+        return found
 
     def counters(
         self, *, ports: int = 1, queues: int = 1, layout: Layout | None = None

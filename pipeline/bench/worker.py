@@ -26,6 +26,7 @@ TIMEOUT = deadlines.BENCH_PROGRESS
 FRAME = ETHERNET_MIN  # bytes of each packet, without CRC
 STATE = 1 << 20  # bytes for the named state of a plugin
 BATCH: int = lib.RL_BATCH_MAX
+AREA: int = ffi.offsetof("struct rl_slot_segment", "area")
 
 
 @dataclass
@@ -65,40 +66,49 @@ def worker(
         PacketMemory.create(instance, BATCH, hugepages="off") as packets,
         RingPair.create(instance, 0, 1) as rings,
         WorkerSlot.create(instance, 0, state_bytes) as slot,
+        started(plugin, packets, rings, slot, cpu=cpu, idle=idle) as pid,
     ):
-        child = Child("worker", launch.command(), launch.environment())
-        try:
-            with grant(packets.segment, rings.segment, slot.segment) as descriptors:
-                message: WorkerOpen = {
-                    "do": "open",
-                    "queue": 0,
-                    "generation": 1,
-                    "plugin": plugin,
-                    "options": {},
-                    "places": {},
-                    "reasons": [],
-                    "ports": ["bench"],
-                    "folder": None,
-                    "state_bytes": state_bytes,
-                    "debug": False,
-                    "idle": idle,
-                    "yield": False,
-                    "cpu": cpu,
-                }
-                child.send(message, descriptors)
-            _await_ready(child)
-            segment = ffi.cast("struct rl_rings_segment *", rings.segment.address)
-            yield Worker(
-                segment,
-                ffi.new("struct rl_ring_end *", {"ring": ffi.addressof(segment, "in")}),
-                ffi.new("struct rl_ring_end *", {"ring": ffi.addressof(segment, "out")}),
-                _references(packets, frame),
-                slot.counters,
-                child.pid,
-                slot,
-            )
-        finally:
-            child.shut_down(deadlines.KILL)
+        segment = ffi.cast("struct rl_rings_segment *", rings.segment.address)
+        yield Worker(
+            segment,
+            ffi.new("struct rl_ring_end *", {"ring": ffi.addressof(segment, "in")}),
+            ffi.new("struct rl_ring_end *", {"ring": ffi.addressof(segment, "out")}),
+            _references(packets, frame),
+            slot.counters,
+            pid,
+            slot,
+        )
+
+
+@contextlib.contextmanager
+def started(
+    plugin: str, packets: PacketMemory, rings: RingPair, slot: WorkerSlot, *, cpu: int, idle: str
+) -> Iterator[int]:
+    """Start a worker of queue 0 over this memory, and wait until it is ready; its process id."""
+    child = Child("worker", launch.command(), launch.environment())
+    try:
+        with grant(packets.segment, rings.segment, slot.segment) as descriptors:
+            message: WorkerOpen = {
+                "do": "open",
+                "queue": 0,
+                "generation": 1,
+                "plugin": plugin,
+                "options": {},
+                "places": {},
+                "reasons": [],
+                "ports": ["bench"],
+                "folder": None,
+                "state_bytes": slot.segment.used - AREA,
+                "debug": False,
+                "idle": idle,
+                "yield": False,
+                "cpu": cpu,
+            }
+            child.send(message, descriptors)
+        _await_ready(child)
+        yield child.pid
+    finally:
+        child.shut_down(deadlines.KILL)
 
 
 def _await_ready(child: Child) -> None:

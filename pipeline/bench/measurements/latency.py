@@ -11,7 +11,7 @@ import statistics
 
 from ringline.pipeline.bench._bench import ffi, lib
 from ringline.pipeline.bench.figures import Figure
-from ringline.pipeline.bench.machine import Machine, quiet_runs
+from ringline.pipeline.bench.machine import Machine, Runs, quiet_runs
 from ringline.pipeline.bench.worker import TIMEOUT, worker
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks
@@ -28,17 +28,31 @@ def measure(machine: Machine, runs: int) -> list[Figure]:
     spinning = _trips(machine, runs, "busy", *SPINNING)
     asleep = _trips(machine, runs, "adaptive", *ASLEEP)
     return [
-        Figure("latency, busy-polling", "us", spinning, bare, goal=0.3),
-        Figure("latency, worker asleep", "us", asleep, bare, goal=100.0),
+        Figure(
+            "latency, busy-polling",
+            "us",
+            tuple(spinning),
+            bare,
+            goal=0.3,
+            goal_on=machine.goal_on,
+            disturbed=spinning.disturbed,
+        ),
+        Figure(
+            "latency, worker asleep",
+            "us",
+            tuple(asleep),
+            goal=100.0,
+            disturbed=asleep.disturbed,
+        ),
     ]
 
 
-def _trips(machine: Machine, runs: int, idle: str, count: int, gap: float) -> tuple[float, ...]:
+def _trips(machine: Machine, runs: int, idle: str, count: int, gap: float) -> Runs[float]:
     second = ticks_per_second()
     trips = ffi.new("uint64_t[]", count)
 
     def once() -> float:
-        # A new worker for each run: a spinning one would disturb `quiet_runs`.
+        # A new worker for each run: a spinning one would disturb the round trips of `quiet_runs`.
         with worker(PLUGIN, cpu=machine.cpus[-1], idle=idle) as peer:
             os.sched_setaffinity(0, {machine.cpus[0]})
             answered = lib.rl_measure_round_trips(
@@ -57,4 +71,4 @@ def _trips(machine: Machine, runs: int, idle: str, count: int, gap: float) -> tu
         microseconds: float = statistics.median(trips) / second * 1e6
         return microseconds
 
-    return tuple(quiet_runs(once, runs, machine, pair=True))
+    return quiet_runs(once, runs, machine, pair=True)

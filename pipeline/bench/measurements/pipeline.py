@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ringline.pipeline.bench._bench import ffi, lib
-from ringline.pipeline.bench.figures import Figure
+from ringline.pipeline.bench.figures import Figure, in_windows
 from ringline.pipeline.bench.machine import Machine, quiet_runs
-from ringline.pipeline.bench.pair import run_pair
-from ringline.pipeline.bench.running import Running, cpu_seconds, resident
-from ringline.pipeline.telemetry.snapshot import Snapshot
-from ringline.shm.clock import ticks_per_second
+from ringline.pipeline.bench.pair import BARE_PIPELINE, measure_pair
+from ringline.pipeline.bench.running import (
+    DRIVER,
+    OURS,
+    WORKER,
+    Running,
+    cpu_seconds,
+    resident,
+)
+from ringline.pipeline.bench.sampling.counters import Layout
+from ringline.pipeline.bench.sampling.windows import SECONDS, Windows
 from ringline.shm.errors import BooksError
 from ringline.workers.captures.captures import read_capture
 
-SECONDS = 10.0  # length of one run
-WARM_SECONDS = 1.0
-IDLE_SECONDS = 5.0
-BARE_COUNT = 32 * 600_000
-BARE_BUFFERS = 2048
-SILENT_PACKETS = 12
+WARM_SECONDS = 0.5
+IDLE_SECONDS = 4.0
+OF_LIMIT = 0.7
+SILENT_PACKETS = 10
 SILENCE = 0.5  # seconds between two packets: the driver is in deep sleep after 0.1
 
 FLOWS = "flows = { count = 256, sizes = 64 }"
@@ -42,56 +47,79 @@ NATIVE = "ringline.workers.plugins.mac_swap:mac_swap"
 
 @dataclass(frozen=True)
 class Throughput:
-    """One run.
+    """One run: `start` is seconds to the first packet, memory is in MB."""
 
-    `mpps` is 10^6 packets sent per second; `driver`, `worker` and `model` (the simulated card)
-    are ns per packet; `start` is seconds to the first packet; memory is in MB.
-    """
-
-    mpps: float
-    driver: float
-    worker: float
-    model: float
+    windows: Windows
     start: float
     driver_memory: float
     worker_memory: float
+
+    @property
+    def disturbed(self) -> str:
+        return self.windows.disturbed
+
+    @property
+    def mpps(self) -> tuple[float, ...]:
+        """10^6 packets sent per second, in each window."""
+        return tuple(rate / 1e6 for rate in self.windows.rate("sent"))
+
+    def nanoseconds(self, part: str) -> tuple[float, ...]:
+        """Of `driver`, `model` (the simulated card) or `worker` for each packet."""
+        unit = "worker_packets" if part == "worker" else "sent"
+        return tuple(value * 1e9 for value in self.windows.per(part, unit))
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A run, and the bare pipeline after it."""
+
+    run: Throughput
+    bare: Windows
+
+    @property
+    def disturbed(self) -> str:
+        return self.run.disturbed or self.bare.disturbed
 
 
 def measure(machine: Machine, runs: int, seconds: float = SECONDS) -> list[Figure]:
     """Throughput on two cores and on one, start time, memory, and the cost of an idle run."""
     figures: list[Figure] = []
     one, *other = machine.cpus
+    whole: list[Throughput] = []
     if other:
         results = quiet_runs(
-            lambda: (_throughput(one, other[0], seconds), _bare(machine)), runs, machine, pair=True
-        )
-        two = [result for result, _ in results]
-        figures += [
-            Figure(
-                "pipeline, two cores, compiled mac_swap",
-                "Mpps",
-                tuple(run.mpps for run in two),
-                tuple(bare for _, bare in results),
-                goal=50.0,
-                more=True,
+            lambda: _Pair(
+                throughput(one, other[0], seconds),
+                measure_pair(machine.cpus, BARE_PIPELINE, seconds=seconds),
             ),
-            Figure("  driver's share", "ns", tuple(run.driver for run in two), goal=9.0),
-            Figure("  worker, busy", "ns", tuple(run.worker for run in two), goal=6.0),
-            Figure("  simulated card", "ns", tuple(run.model for run in two)),
-        ]
-    alone = quiet_runs(lambda: _throughput(one, one, seconds), runs, machine)
+            runs,
+            machine,
+            pair=True,
+        )
+        whole = [result.run for result in results]
+        bare = [[rate / 1e6 for rate in result.bare.rate("moved")] for result in results]
+        figures += _two_cores(machine, whole, bare, results.disturbed)
+    alone = quiet_runs(lambda: throughput(one, one, seconds), runs, machine)
     figures.append(
-        Figure(
+        in_windows(
             "pipeline, one core",
             "Mpps",
-            tuple(run.mpps for run in alone),
-            goal=20.0,
+            [run.mpps for run in alone],
             more=True,
+            goal=20.0,
+            goal_on=machine.goal_on,
+            disturbed=alone.disturbed,
         )
     )
-    whole = two if other else alone
+    whole = whole or list(alone)
     figures += [
-        Figure("first packet after start", "s", tuple(run.start for run in whole), goal=1.5),
+        Figure(
+            "first packet after start",
+            "s",
+            tuple(run.start for run in whole),
+            goal=1.5,
+            disturbed=results.disturbed if other else alone.disturbed,
+        ),
         Figure("memory, driver", "MB", tuple(run.driver_memory for run in whole), goal=40),
         Figure(
             "memory, worker with numba", "MB", tuple(run.worker_memory for run in whole), goal=160
@@ -100,46 +128,70 @@ def measure(machine: Machine, runs: int, seconds: float = SECONDS) -> list[Figur
     return figures + _idle(machine)
 
 
-def _bare(machine: Machine) -> float:
-    """Mpps of a bare pipeline: two bare rings and a MAC swap between them."""
-    size = 2 * ffi.sizeof("struct rl_bare_ring") + BARE_BUFFERS * lib.RL_BUFFER_STRIDE
-    given = {"count": BARE_COUNT, "buffers": BARE_BUFFERS}
-    ticks, _ = run_pair(machine.cpus, "bare pipeline", given, size)
-    return BARE_COUNT / (ticks / ticks_per_second()) / 1e6
+def _two_cores(
+    machine: Machine, whole: list[Throughput], bare: list[list[float]], disturbed: str
+) -> list[Figure]:
+    """Throughput beside the bare pipeline, and where its time goes."""
+    figures = [
+        in_windows(
+            "pipeline, two cores, compiled mac_swap",
+            "Mpps",
+            [run.mpps for run in whole],
+            bare,
+            more=True,
+            goal=50.0,
+            goal_on=machine.goal_on,
+            goal_of_limit=OF_LIMIT,
+            disturbed=disturbed,
+        )
+    ]
+    for what, part, goal in (
+        ("  driver's share", "driver", 9.0),
+        ("  worker, busy", "worker", 6.0),
+        ("  simulated card", "model", None),
+    ):
+        figures.append(
+            in_windows(
+                what,
+                "ns",
+                [run.nanoseconds(part) for run in whole],
+                goal=goal,
+                goal_on=machine.goal_on if goal else "",
+                disturbed=disturbed,
+            )
+        )
+    return figures
 
 
-def _throughput(driver: int, worker: int, seconds: float) -> Throughput:
+def throughput(
+    driver: int,
+    worker: int,
+    seconds: float,
+    *,
+    command: Sequence[str] = OURS,
+    layout: Layout | None = None,
+) -> Throughput:
+    """Measure one run with these CPUs for its driver and its worker. `command` and `layout` are
+    those of another version of ringline.
+
+    Raises BooksError when it lost packets.
+    """
     idle = "busy" if driver != worker else "adaptive"
-    with Running(configuration(FLOWS, COMPILED, driver, worker, idle=idle)) as run:
-        start = run.first_packet()
-        time.sleep(WARM_SECONDS)
-        before = run.snapshot()
-        time.sleep(seconds)
-        after = run.snapshot()
-        assert after.driver_pid is not None
-        assert after.workers[0].pid is not None
-        memory = resident(after.driver_pid), resident(after.workers[0].pid)
+    text = configuration(FLOWS, COMPILED, driver, worker, idle=idle)
+    with Running(text, command) as run, run.counters(layout=layout) as counters:
+        start = run.first_packet(counters)
+        windows = run.windows(counters, (driver, worker), seconds)
+        memory = [resident(pid) for part in (DRIVER, WORKER) for pid in run.pids(part)]
         report = run.end()
-    lost = {reason: count for reason, count in after.drops.items() if count}
+    lost = {
+        reason: count
+        for port in report["ports"].values()
+        for reason, count in port["drops"].items()
+        if count
+    }
     if lost or any(report["balance"].values()):
         raise BooksError(f"a closed loop lost packets: {lost}, balance {report['balance']}")
-    sent = _sent(after) - _sent(before)
-    each = 1e9 / max(sent, 1)
-    lane = after.lane.counters, before.lane.counters
-    busy = after.workers[0].counters["busy_seconds"] - before.workers[0].counters["busy_seconds"]
-    return Throughput(
-        mpps=sent / (after.clock - before.clock) / 1e6,
-        driver=(lane[0]["busy_seconds"] - lane[1]["busy_seconds"]) * each,
-        worker=busy * each,
-        model=(lane[0]["model_seconds"] - lane[1]["model_seconds"]) * each,
-        start=start,
-        driver_memory=memory[0],
-        worker_memory=memory[1],
-    )
-
-
-def _sent(snapshot: Snapshot) -> int:
-    return sum(port.total("tx_packets") for port in snapshot.ports)
+    return Throughput(windows, start, *memory)
 
 
 def _idle(machine: Machine) -> list[Figure]:
@@ -149,9 +201,8 @@ def _idle(machine: Machine) -> list[Figure]:
     each was sent, relative to the earliest.
     """
     with Running(_silent(machine, "")) as run:
-        snapshot = run.snapshot()
-        worker = snapshot.workers[0].pid
-        assert worker is not None
+        run.snapshot()
+        [worker] = run.pids(WORKER)
         time.sleep(WARM_SECONDS)
         before = {pid: cpu_seconds(pid) for pid in run.processes()}
         at = time.monotonic()

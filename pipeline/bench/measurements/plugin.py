@@ -9,25 +9,29 @@ same plugin without them, in turn with it.
 
 from __future__ import annotations
 
+import functools
 import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ringline.pipeline.bench._bench import ffi, lib
-from ringline.pipeline.bench.figures import Figure
-from ringline.pipeline.bench.machine import Machine, quiet_runs
+from ringline.pipeline.bench.figures import Figure, in_windows
+from ringline.pipeline.bench.machine import Machine, Runs, quiet_runs
+from ringline.pipeline.bench.sampling.disturbance import Watch
+from ringline.pipeline.bench.sampling.windows import again, best_fifth, sample
 from ringline.pipeline.bench.worker import BATCH, FRAME, TIMEOUT, Worker, worker
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks
 
-PACKETS = 8_000_000  # of one run, for the fast tiers
-PACKETS_IN_PYTHON = 400_000
-LOOKUPS = 1_000_000
+PACKETS = 200_000  # of one call, which takes milliseconds, for the fast tiers
+PACKETS_IN_PYTHON = 10_000
+LOOKUPS = 50_000
+SECONDS = 0.8  # of one run: ten windows
 ENTRIES = 1_000_000  # of the map of `map_lookup`
 STATE = 64 << 20  # bytes for that map, or for the prefix table
-WARM = 10  # 1/WARM of the packets of a run come first and are not counted
+WARM_SECONDS = 0.2
 PACKAGE = "ringline.workers.plugins"
 # Ethernet, IPv4 and UDP, from 10.0.0.1 port 1000 to 10.0.0.2 port 53.
 UDP_FRAME = bytes.fromhex(
@@ -38,11 +42,14 @@ TIME_COSTS = 0.5  # goal: nanoseconds per packet, for the time of the packet
 
 
 @dataclass(frozen=True)
-class _Spent:
-    """Nanoseconds per packet: inside the plugin, and in the whole worker."""
+class _Run:
+    """Nanoseconds per packet in each window: inside the plugin, in the whole worker, and in the
+    bare loop."""
 
-    plugin: float
-    worker: float
+    plugin: tuple[float, ...]
+    worker: tuple[float, ...]
+    bare: tuple[float, ...]
+    disturbed: str
 
 
 def measure(machine: Machine, runs: int) -> list[Figure]:
@@ -54,44 +61,70 @@ def measure(machine: Machine, runs: int) -> list[Figure]:
         ("NumPy columns", "MacSwapColumns", PACKETS_IN_PYTHON, 110.0),
         ("Python, packet by packet", "MacSwapPackets", PACKETS_IN_PYTHON, 400.0),
     ):
-        ours, bare = _tier(machine, runs, f"{PACKAGE}.mac_swap:{name}", packets)
-        limit = goal if goal is not None else COMPILED_OF_C * figures[0].value
-        figures.append(Figure(f"plugin, {tier}", "ns", ours, bare, limit))
+        found = _tier(machine, runs, f"{PACKAGE}.mac_swap:{name}", packets)
+        if goal is None:  # a share of the time of C, on any machine
+            of_c = COMPILED_OF_C * figures[0].value
+            figures.append(_figure(f"plugin, {tier}", found, goal=of_c))
+        else:
+            on = machine.goal_on
+            figures.append(_figure(f"plugin, {tier}", found, goal=goal, goal_on=on))
     for tier, name in (("C", "mac_swap"), ("compiled Python", "mac_swap_compiled")):
         figures += _with_times(machine, runs, tier, name)
     name = f"{PACKAGE}.measured"
-    idle, bare_idle = _tier(
+    idle = _tier(
         machine, runs, f"{name}:nothing", PACKETS, loop=lib.rl_limit_verdicts, frame=UDP_FRAME
     )
     for what, function, loop, goal in (
         ("header view", "header_view", lib.rl_limit_headers, 2.0),
         ("checksum update", "checksum_update", lib.rl_limit_update, 3.0),
     ):
-        ours, bare = _tier(machine, runs, f"{name}:{function}", PACKETS, loop=loop, frame=UDP_FRAME)
-        note = "what it adds to a function that does nothing else"
+        found = _tier(machine, runs, f"{name}:{function}", PACKETS, loop=loop, frame=UDP_FRAME)
         figures.append(
-            Figure(
+            _figure(
                 f"plugin, {what}",
-                "ns",
-                _above(ours, idle),
-                _above(bare, bare_idle),
-                goal,
-                note=note,
+                _above(found, idle),
+                goal=goal,
+                goal_on=machine.goal_on,
+                note="what it adds to a function that does nothing else",
             )
         )
     for what, function, named, loop, goal in (
         ("prefix lookup", "prefix_lookup", "table", lib.rl_limit_prefixes, 15.0),
         ("map lookup", "map_lookup", "entries", _limit_map, None),
     ):
-        ours, bare = _lookup(machine, runs, f"{PACKAGE}.measured:{function}", named, loop)
-        figures.append(Figure(f"plugin, {what}", "ns", ours, bare, goal))
+        found = _lookup(machine, runs, f"{PACKAGE}.measured:{function}", named, loop)
+        on = machine.goal_on if goal else ""
+        figures.append(_figure(f"plugin, {what}", found, goal=goal, goal_on=on))
     return figures
 
 
-def _above(runs: Sequence[float], base: Sequence[float]) -> tuple[float, ...]:
-    """What each of `runs` takes more than the median of `base`."""
-    middle = statistics.median(base)
-    return tuple(run - middle for run in runs)
+def _figure(what: str, found: Runs[_Run], **given: Any) -> Figure:
+    return in_windows(
+        what,
+        "ns",
+        [run.plugin for run in found],
+        [run.bare for run in found],
+        disturbed=found.disturbed,
+        **given,
+    )
+
+
+def _above(runs: Runs[_Run], base: Runs[_Run]) -> Runs[_Run]:
+    """What each window of `runs` takes more than the best of `base`."""
+    plugin = statistics.median(best_fifth(run.plugin, more=False) for run in base)
+    bare = statistics.median(best_fifth(run.bare, more=False) for run in base)
+    return Runs(
+        (
+            _Run(
+                tuple(value - plugin for value in run.plugin),
+                run.worker,
+                tuple(value - bare for value in run.bare),
+                run.disturbed,
+            )
+            for run in runs
+        ),
+        runs.disturbed or base.disturbed,
+    )
 
 
 def _tier(
@@ -102,41 +135,46 @@ def _tier(
     *,
     loop: Callable[..., Any] = lib.rl_limit_swap,
     frame: bytes = bytes(FRAME),
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+) -> Runs[_Run]:
     frames = bytearray(lib.RL_BUFFER_STRIDE * BATCH)
     for start in range(lib.RL_BUFFER_HEADROOM, len(frames), lib.RL_BUFFER_STRIDE):
         frames[start : start + FRAME] = frame
+    with worker(plugin, cpu=machine.cpus[-1], idle="busy", frame=frame) as peer:
+        rounds = PACKETS // BATCH
 
-    def once() -> tuple[float, float]:
-        # A new worker for each run: a spinning one would disturb `quiet_runs`.
-        with worker(plugin, cpu=machine.cpus[-1], idle="busy", frame=frame) as peer:
-            spent = _feed(machine, plugin, peer, packets)
-            rounds = PACKETS // BATCH
-            bare = loop(ffi.from_buffer(frames), peer.references, BATCH, rounds)
-        return spent.plugin, bare / (rounds * BATCH) / ticks_per_second() * 1e9
+        def bare() -> int:
+            return int(loop(ffi.from_buffer(frames), peer.references, BATCH, rounds))
 
-    ours, bare = zip(*quiet_runs(once, runs, machine, pair=True), strict=True)
-    return ours, bare
+        _warm(machine, plugin, peer, packets)
+        # The worker spins between the runs: a cache line would find its CPU busy.
+        return quiet_runs(
+            lambda: _run(machine, plugin, peer, packets, bare, rounds * BATCH), runs, machine
+        )
 
 
 def _lookup(
     machine: Machine, runs: int, plugin: str, named: str, loop: Callable[[int, int], int]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+) -> Runs[_Run]:
     """A lookup in the state called `named`. The bare limit is a C loop of lookups in the same
     memory, on the CPU of the worker, which sleeps meanwhile."""
+    with worker(plugin, cpu=machine.cpus[-1], idle="adaptive", state_bytes=STATE) as peer:
+        _warm(machine, plugin, peer, LOOKUPS)
+        [entry] = [entry for entry in peer.slot.entries() if entry.name == named]
 
-    def once() -> tuple[float, float]:
-        with worker(plugin, cpu=machine.cpus[-1], idle="adaptive", state_bytes=STATE) as peer:
-            inside = _feed(machine, plugin, peer, LOOKUPS).plugin
-            [entry] = [entry for entry in peer.slot.entries() if entry.name == named]
+        def bare() -> int:
             os.sched_setaffinity(0, {machine.cpus[-1]})
             ticks = loop(peer.slot.segment.address + entry.offset, LOOKUPS)
-        if not ticks:
-            raise EnvironmentLacks(f"{plugin} was measured on a table with wrong answers")
-        return inside, ticks / LOOKUPS / ticks_per_second() * 1e9
+            if not ticks:
+                raise EnvironmentLacks(f"{plugin} was measured on a table with wrong answers")
+            return ticks
 
-    ours, bare = zip(*quiet_runs(once, runs, machine, pair=True), strict=True)
-    return ours, bare
+        def once() -> _Run:
+            try:
+                return _run(machine, plugin, peer, LOOKUPS, bare, LOOKUPS)
+            finally:
+                os.sched_setaffinity(0, {machine.cpus[0]})
+
+        return quiet_runs(once, runs, machine)
 
 
 def _limit_map(address: int, lookups: int) -> int:
@@ -145,44 +183,85 @@ def _limit_map(address: int, lookups: int) -> int:
 
 def _with_times(machine: Machine, runs: int, tier: str, name: str) -> list[Figure]:
     """A plugin without times and with them, one after the other in each run."""
-
-    def once() -> tuple[_Spent, ...]:
-        spent = []
-        for plugin in (name, f"{name}_timed"):
-            with worker(f"{PACKAGE}.mac_swap:{plugin}", cpu=machine.cpus[-1], idle="busy") as peer:
-                spent.append(_feed(machine, plugin, peer, PACKETS))
-        return tuple(spent)
-
-    without, reading = zip(*quiet_runs(once, runs, machine, pair=True), strict=True)
-    goal = statistics.median(spent.plugin for spent in without) + TIME_COSTS
+    found = []
+    for plugin in (name, f"{name}_timed"):
+        with worker(f"{PACKAGE}.mac_swap:{plugin}", cpu=machine.cpus[-1], idle="busy") as peer:
+            _warm(machine, plugin, peer, PACKETS)
+            found.append(
+                quiet_runs(
+                    functools.partial(_run, machine, plugin, peer, PACKETS),
+                    runs,
+                    machine,
+                )
+            )
+    without, reading = found
+    disturbed = reading.disturbed or without.disturbed
+    base = statistics.median(best_fifth(run.plugin, more=False) for run in without)
     return [
-        Figure(
+        in_windows(
             f"plugin, {tier}, reads times",
             "ns",
-            tuple(spent.plugin for spent in reading),
-            tuple(spent.plugin for spent in without),
-            goal,
+            [run.plugin for run in reading],
+            [run.plugin for run in without],
+            goal=base + TIME_COSTS,
+            compares=True,
+            disturbed=disturbed,
         ),
-        Figure(
+        in_windows(
             f"worker, {tier}, reads times",
             "ns",
-            tuple(spent.worker for spent in reading),
-            tuple(spent.worker for spent in without),
+            [run.worker for run in reading],
+            [run.worker for run in without],
+            compares=True,
+            disturbed=disturbed,
         ),
     ]
 
 
-def _feed(machine: Machine, name: str, peer: Worker, packets: int) -> _Spent:
-    """Let `packets` pass the worker `peer`, after some that are not counted."""
+def _run(
+    machine: Machine,
+    name: str,
+    peer: Worker,
+    packets: int,
+    bare: Callable[[], int] | None = None,
+    bare_packets: int = 0,
+) -> _Run:
+    """Feed the worker `peer` with `packets` again and again; then `bare`, which returns the ticks
+    for `bare_packets`."""
     os.sched_setaffinity(0, {machine.cpus[0]})
-    second = ticks_per_second()
+    second = ticks_per_second() / 1e9
     count = peer.counters
-    for todo in (packets // WARM, packets):
-        before = count.plugin_ticks, count.busy_ticks, count.packets
-        if not lib.rl_measure_feed(
-            peer.rings, peer.in_, peer.out, peer.references, BATCH, todo, int(TIMEOUT * second)
-        ):
-            raise EnvironmentLacks(f"the worker with {name} stopped answering")
-    inside, busy = count.plugin_ticks - before[0], count.busy_ticks - before[1]
-    done = (count.packets - before[2]) * second / 1e9
-    return _Spent(inside / done, busy / done)
+
+    def read() -> dict[str, float]:
+        return {
+            "plugin": count.plugin_ticks / second,
+            "worker": count.busy_ticks / second,
+            "packets": count.packets,
+        }
+
+    watch = Watch(machine.cpus, {"feeding loop": os.getpid(), "worker": peer.pid})
+    ours = sample(read, SECONDS, watch, wait=again(lambda: _feed(name, peer, packets)))
+    limit: tuple[float, ...] = ()
+    if bare is not None:
+        whole = {"spent": 0.0, "packets": 0}
+
+        def once() -> None:
+            whole["spent"] += bare() / second
+            whole["packets"] += bare_packets
+
+        limit = sample(lambda: dict(whole), SECONDS / 2, wait=again(once)).per("spent", "packets")
+    return _Run(ours.per("plugin", "packets"), ours.per("worker", "packets"), limit, ours.disturbed)
+
+
+def _warm(machine: Machine, name: str, peer: Worker, packets: int) -> None:
+    os.sched_setaffinity(0, {machine.cpus[0]})
+    again(lambda: _feed(name, peer, packets))(WARM_SECONDS)
+
+
+def _feed(name: str, peer: Worker, packets: int) -> None:
+    """Let `packets` pass the worker `peer`."""
+    timeout = int(TIMEOUT * ticks_per_second())
+    if not lib.rl_measure_feed(
+        peer.rings, peer.in_, peer.out, peer.references, BATCH, packets, timeout
+    ):
+        raise EnvironmentLacks(f"the worker with {name} stopped answering")

@@ -12,6 +12,7 @@ Guarantees (tests in tests/pipeline/bench/test_counters.py):
 
 from __future__ import annotations
 
+import functools
 import json
 import mmap
 import os
@@ -68,6 +69,7 @@ class Layout:
     second: float
 
 
+@functools.cache
 def layout_of(python: str = sys.executable) -> Layout:
     """The layout of the version of ringline that `python`, an interpreter, imports.
 

@@ -47,6 +47,11 @@ class Windows:
         grown = self.growth[counter]
         return tuple(value / each for value, each in zip(grown, self.seconds, strict=True))
 
+    def nanoseconds(self, counter: str) -> tuple[float, ...]:
+        """Nanoseconds for each 1 by which `counter` grew, in each window where it grew."""
+        pairs = zip(self.seconds, self.growth[counter], strict=True)
+        return tuple(each / count * 1e9 for each, count in pairs if count > 0)
+
     def per(self, counter: str, unit: str) -> tuple[float, ...]:
         """Growth of `counter` for each 1 of `unit`, in each window where `unit` grew: for seconds
         and packets, the seconds per packet."""
@@ -54,11 +59,20 @@ class Windows:
         return tuple(value / count for value, count in pairs if count > 0)
 
 
-def sample(read: Read, seconds: float = SECONDS, watch: Watch | None = None) -> Windows:
+def sample(
+    read: Read,
+    seconds: float = SECONDS,
+    watch: Watch | None = None,
+    *,
+    wait: Callable[[float], object] | None = None,
+) -> Windows:
     """Call `read` every WINDOW seconds, for `seconds`.
 
     `watch` says which processors and processes must not be disturbed meanwhile; it starts here.
+    `wait`, called with the seconds to the next reading, may do the measured work itself; without
+    it this process sleeps.
     """
+    wait = wait or time.sleep
     if watch is not None:
         watch.start()
     at, values = _reading(read)
@@ -67,7 +81,7 @@ def sample(read: Read, seconds: float = SECONDS, watch: Watch | None = None) -> 
     growth: dict[str, list[float]] = {name: [] for name in values}
     while at < end or not lengths:
         # From the last reading, not from the beginning: a late one must not make a short window.
-        time.sleep(max(0.0, at + WINDOW - time.perf_counter()))
+        wait(max(0.0, at + WINDOW - time.perf_counter()))
         now, new = _reading(read)
         lengths.append(now - at)
         for name, grown in growth.items():
@@ -78,6 +92,19 @@ def sample(read: Read, seconds: float = SECONDS, watch: Watch | None = None) -> 
         {name: tuple(grown) for name, grown in growth.items()},
         "" if watch is None else watch.end(),
     )
+
+
+def again(once: Callable[[], object]) -> Callable[[float], None]:
+    """For `wait` of `sample`: a function that calls `once`, which takes milliseconds, until the
+    given seconds have passed, at least once."""
+
+    def until(seconds: float) -> None:
+        end = time.perf_counter() + seconds
+        once()
+        while time.perf_counter() < end:
+            once()
+
+    return until
 
 
 def _reading(read: Read) -> tuple[float, Mapping[str, float]]:

@@ -81,9 +81,9 @@ def test_a_run_in_a_background_job_ends_in_order() -> None:
 
 
 def test_the_counters_of_a_run_are_read_in_windows() -> None:
-    with Running(TRAFFIC) as run:
-        cpus = sorted(os.sched_getaffinity(0))
-        found = run.windows(cpus, 0.4)
+    with Running(TRAFFIC) as run, run.counters() as counters:
+        assert run.first_packet(counters) > 0
+        found = run.windows(counters, sorted(os.sched_getaffinity(0)), 0.4)
         assert len(run.pids(DRIVER)) == len(run.pids(WORKER)) == 1
         report = run.end()
     assert 0 < sum(found.growth["sent"]) <= report["ports"]["wan"]["transmitted"]["packets"]
@@ -93,4 +93,4 @@ def test_the_counters_of_a_run_are_read_in_windows() -> None:
 def test_a_run_that_ends_at_once_is_told_with_its_reason() -> None:
     ended = re.compile("the measured run ended early: .*walking")
     with pytest.raises(EnvironmentLacks, match=ended), Running("walking = 1") as run:
-        run.windows([0], 0.1)
+        run.counters()

@@ -1,12 +1,11 @@
 /* The bare loops of limits.h. */
 #include "limits.h"
 
-#include "../../shm/clock.h"
-#include "../../workers/lookup/lookup.h"
+#include "../../../shm/clock.h"
+#include "../../../workers/lookup/lookup.h"
+#include "swap.h"
 
 #include <string.h>
-
-#define BULK_MAX 64
 
 uint64_t rl_limit_arithmetic(uint64_t rounds)
 {
@@ -35,137 +34,13 @@ uint64_t rl_limit_ping(uint32_t *line, uint32_t side, uint32_t rounds, uint64_t 
     return rl_clock() - start;
 }
 
-static void copy(struct rl_reference *to, const struct rl_reference *from, uint32_t n)
-{
-    memcpy(to, from, n * sizeof *to);
-}
-
-/* The capacity and every index are multiples of `bulk`, so no copy crosses the ring's end. */
-uint64_t rl_limit_produce(struct rl_bare_ring *ring, uint64_t count, uint32_t bulk,
-                          uint64_t timeout)
-{
-    struct rl_reference batch[BULK_MAX] = {{0}};
-    uint32_t own = 0, peer = 0;
-    uint64_t start = rl_clock(), since = start;
-    for (uint64_t done = 0; done < count; done += bulk) {
-        while (own + bulk - peer > RL_RING_CAPACITY) {
-            peer = __atomic_load_n(&ring->consumer, __ATOMIC_ACQUIRE);
-            if (own + bulk - peer > RL_RING_CAPACITY && rl_clock() - since > timeout)
-                return 0;
-        }
-        batch[0].buffer = own;
-        copy(ring->entries + (own & (RL_RING_CAPACITY - 1)), batch, bulk);
-        own += bulk;
-        __atomic_store_n(&ring->producer, own, __ATOMIC_RELEASE);
-        if ((own & 0xffff) == 0)
-            since = rl_clock();
-    }
-    return rl_clock() - start;
-}
-
-uint64_t rl_limit_consume(struct rl_bare_ring *ring, uint64_t count, uint32_t bulk,
-                          uint64_t timeout)
-{
-    struct rl_reference batch[BULK_MAX];
-    uint32_t own = 0, peer = 0;
-    uint64_t start = rl_clock(), since = start;
-    for (uint64_t done = 0; done < count; done += bulk) {
-        while (peer - own < bulk) {
-            peer = __atomic_load_n(&ring->producer, __ATOMIC_ACQUIRE);
-            if (peer - own < bulk && rl_clock() - since > timeout)
-                return 0;
-        }
-        copy(batch, ring->entries + (own & (RL_RING_CAPACITY - 1)), bulk);
-        __asm__ volatile("" ::"r"(batch) : "memory");
-        own += bulk;
-        __atomic_store_n(&ring->consumer, own, __ATOMIC_RELEASE);
-        if ((own & 0xffff) == 0)
-            since = rl_clock();
-    }
-    return rl_clock() - start;
-}
-
-static void swap(uint8_t *frame)
-{
-    uint64_t to = 0, from = 0;
-    memcpy(&to, frame, 6);
-    memcpy(&from, frame + 6, 6);
-    memcpy(frame, &from, 6);
-    memcpy(frame + 6, &to, 6);
-}
-
-uint64_t rl_limit_here(struct rl_bare_ring *in, struct rl_bare_ring *out, uint64_t count,
-                       uint32_t buffers, uint64_t timeout)
-{
-    const uint32_t bulk = 32;
-    struct rl_reference batch[BULK_MAX] = {{0}};
-    uint32_t in_own = 0, in_peer = 0, out_own = 0, out_peer = 0, buffer = 0;
-    uint64_t start = rl_clock(), since = start, done = 0;
-    while (done < count) {
-        if (in_own + bulk - in_peer > RL_RING_CAPACITY)
-            in_peer = __atomic_load_n(&in->consumer, __ATOMIC_ACQUIRE);
-        /* At most RL_RING_CAPACITY references are under way, so `there` need not check `out`. */
-        if (in_own + bulk - in_peer <= RL_RING_CAPACITY &&
-            in_own + bulk - out_own <= RL_RING_CAPACITY) {
-            for (uint32_t i = 0; i < bulk; i++) {
-                batch[i].buffer = buffer;
-                buffer = buffer + 1 < buffers ? buffer + 1 : 0;
-            }
-            copy(in->entries + (in_own & (RL_RING_CAPACITY - 1)), batch, bulk);
-            in_own += bulk;
-            __atomic_store_n(&in->producer, in_own, __ATOMIC_RELEASE);
-        }
-        if (out_peer - out_own < bulk)
-            out_peer = __atomic_load_n(&out->producer, __ATOMIC_ACQUIRE);
-        if (out_peer - out_own >= bulk) {
-            copy(batch, out->entries + (out_own & (RL_RING_CAPACITY - 1)), bulk);
-            __asm__ volatile("" ::"r"(batch) : "memory");
-            out_own += bulk;
-            __atomic_store_n(&out->consumer, out_own, __ATOMIC_RELEASE);
-            done += bulk;
-            if ((out_own & 0xffff) == 0)
-                since = rl_clock();
-        } else if (rl_clock() - since > timeout) {
-            return 0;
-        }
-    }
-    return rl_clock() - start;
-}
-
-uint64_t rl_limit_there(struct rl_bare_ring *in, struct rl_bare_ring *out, uint8_t *memory,
-                        uint64_t count, uint64_t timeout)
-{
-    const uint32_t bulk = 32;
-    struct rl_reference batch[BULK_MAX];
-    uint32_t own = 0, peer = 0;
-    uint64_t start = rl_clock(), since = start;
-    for (uint64_t done = 0; done < count; done += bulk) {
-        while (peer - own < bulk) {
-            peer = __atomic_load_n(&in->producer, __ATOMIC_ACQUIRE);
-            if (peer - own < bulk && rl_clock() - since > timeout)
-                return 0;
-        }
-        uint32_t at = own & (RL_RING_CAPACITY - 1);
-        copy(batch, in->entries + at, bulk);
-        own += bulk;
-        __atomic_store_n(&in->consumer, own, __ATOMIC_RELEASE);
-        for (uint32_t i = 0; i < bulk; i++)
-            swap(memory + (uint64_t)batch[i].buffer * RL_BUFFER_STRIDE + RL_BUFFER_HEADROOM);
-        copy(out->entries + at, batch, bulk);
-        __atomic_store_n(&out->producer, own, __ATOMIC_RELEASE);
-        if ((own & 0xffff) == 0)
-            since = rl_clock();
-    }
-    return rl_clock() - start;
-}
-
 uint64_t rl_limit_swap(uint8_t *memory, const struct rl_reference *refs, uint32_t n,
                        uint64_t rounds)
 {
     uint64_t start = rl_clock();
     for (uint64_t round = 0; round < rounds; round++)
         for (uint32_t i = 0; i < n; i++)
-            swap(memory + (uint64_t)refs[i].buffer * RL_BUFFER_STRIDE + refs[i].offset);
+            rl_swap(memory + (uint64_t)refs[i].buffer * RL_BUFFER_STRIDE + refs[i].offset);
     return rl_clock() - start;
 }
 

@@ -3,16 +3,7 @@
  * read this file. */
 #ifndef RINGLINE_BENCH_LIMITS_H
 #define RINGLINE_BENCH_LIMITS_H
-#include "../../shm/types.h"
-
-/* A ring without a check of the peer's index. */
-struct rl_bare_ring {
-    uint32_t producer;
-    uint8_t producer_line[60];
-    uint32_t consumer;
-    uint8_t consumer_line[60];
-    struct rl_reference entries[1024];
-};
+#include "../../../shm/types.h"
 
 /* Ticks for `rounds` dependent multiply-adds. */
 uint64_t rl_limit_arithmetic(uint64_t rounds);
@@ -20,22 +11,6 @@ uint64_t rl_limit_arithmetic(uint64_t rounds);
 /* One side of an exchange: two cores write one cache line in turns, `rounds` times each; `side` 0
  * begins. Returns ticks, or 0 when the other side did not answer for `timeout` ticks. */
 uint64_t rl_limit_ping(uint32_t *line, uint32_t side, uint32_t rounds, uint64_t timeout);
-
-/* Move `count` references through a bare ring, `bulk` at a time. Each returns its ticks, or 0 when
- * the other side made no progress for `timeout` ticks. */
-uint64_t rl_limit_produce(struct rl_bare_ring *ring, uint64_t count, uint32_t bulk,
-                          uint64_t timeout);
-uint64_t rl_limit_consume(struct rl_bare_ring *ring, uint64_t count, uint32_t bulk,
-                          uint64_t timeout);
-
-/* A bare pipeline in two processes: `there` takes references from `in`, swaps the MAC addresses of
- * their frames in `memory` and puts them on `out`; `here` keeps the rings full. Each ends after
- * `count` references and returns its ticks, or 0 when the other side made no progress for
- * `timeout` ticks. */
-uint64_t rl_limit_here(struct rl_bare_ring *in, struct rl_bare_ring *out, uint64_t count,
-                       uint32_t buffers, uint64_t timeout);
-uint64_t rl_limit_there(struct rl_bare_ring *in, struct rl_bare_ring *out, uint8_t *memory,
-                        uint64_t count, uint64_t timeout);
 
 /* Swap the MAC addresses of `n` frames, `rounds` times. Returns ticks. */
 uint64_t rl_limit_swap(uint8_t *memory, const struct rl_reference *refs, uint32_t n,

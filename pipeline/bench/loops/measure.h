@@ -2,12 +2,12 @@
  * declarations: C and cffi read this file. */
 #ifndef RINGLINE_BENCH_MEASURE_H
 #define RINGLINE_BENCH_MEASURE_H
-#include "../driver/lane.h"
+#include "../../driver/lane.h"
 
-/* Move `count` references through a ring of ring.h, `bulk` at a time. They compare with
- * rl_limit_produce and rl_limit_consume, which use a bare ring, and return the same. */
-uint64_t rl_measure_produce(struct rl_ring *ring, uint64_t count, uint32_t bulk, uint64_t timeout);
-uint64_t rl_measure_consume(struct rl_ring *ring, uint64_t count, uint32_t bulk, uint64_t timeout);
+/* Move references through a ring of ring.h for `ticks`, `bulk` at a time, at most 64. They compare
+ * with rl_bare_produce and rl_bare_consume, which use a bare ring, and return the same. */
+uint64_t rl_measure_produce(struct rl_ring *ring, uint32_t bulk, uint64_t ticks, uint64_t timeout);
+uint64_t rl_measure_consume(struct rl_ring *ring, uint32_t bulk, uint64_t ticks, uint64_t timeout);
 
 /* The result of a measurement: packets, and ticks without those inside the device model. */
 struct rl_measured {

@@ -1,51 +1,47 @@
 /* The loops of measure.h. */
 #include "measure.h"
 
-#include "../../shm/clock.h"
-#include "../../shm/times.h"
-#include "../../shm/wait.h"
-#include "../ports/memory.h"
+#include "../../../shm/times.h"
+#include "../../../shm/wait.h"
+#include "../../ports/memory.h"
+#include "ending.h"
 
 #define BULK_MAX 64
 #define FRAME_BYTES 60
 #define ROUND_MAX 4096
 
-uint64_t rl_measure_produce(struct rl_ring *ring, uint64_t count, uint32_t bulk, uint64_t timeout)
+uint64_t rl_measure_produce(struct rl_ring *ring, uint32_t bulk, uint64_t ticks, uint64_t timeout)
 {
     struct rl_ring_end end = rl_ring_end_new(ring);
     struct rl_reference batch[BULK_MAX] = {{0}};
-    uint64_t start = rl_clock(), since = start;
-    for (uint64_t done = 0; done < count;) {
+    uint64_t done = 0;
+    int pushed;
+    struct rl_ending ending = rl_begin(ticks, timeout);
+    do {
         batch[0].buffer = end.own;
-        int pushed = rl_ring_push(&end, batch, bulk);
+        pushed = rl_ring_push(&end, batch, bulk);
         if (pushed < 0)
             return 0;
         done += (uint64_t)pushed;
-        if (pushed && (end.own & 0xffff) == 0)
-            since = rl_clock();
-        else if (!pushed && rl_clock() - since > timeout)
-            return 0;
-    }
-    return rl_clock() - start;
+    } while (rl_goes_on(&ending, (uint32_t)pushed));
+    return rl_ended(&ending, done);
 }
 
-uint64_t rl_measure_consume(struct rl_ring *ring, uint64_t count, uint32_t bulk, uint64_t timeout)
+uint64_t rl_measure_consume(struct rl_ring *ring, uint32_t bulk, uint64_t ticks, uint64_t timeout)
 {
     struct rl_ring_end end = rl_ring_end_new(ring);
     struct rl_reference batch[BULK_MAX];
-    uint64_t start = rl_clock(), since = start;
-    for (uint64_t done = 0; done < count;) {
-        int popped = rl_ring_pop(&end, batch, bulk);
+    uint64_t done = 0;
+    int popped;
+    struct rl_ending ending = rl_begin(ticks, timeout);
+    do {
+        popped = rl_ring_pop(&end, batch, bulk);
         if (popped < 0)
             return 0;
         __asm__ volatile("" ::"r"(batch) : "memory");
         done += (uint64_t)popped;
-        if (popped && (end.own & 0xffff) == 0)
-            since = rl_clock();
-        else if (!popped && rl_clock() - since > timeout)
-            return 0;
-    }
-    return rl_clock() - start;
+    } while (rl_goes_on(&ending, (uint32_t)popped));
+    return rl_ended(&ending, done);
 }
 
 /* Step the model until it has nothing to do. */

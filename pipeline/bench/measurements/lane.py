@@ -1,0 +1,144 @@
+"""`bench lane`: the lane and a real worker process without a device model.
+
+A stand-in for a card fills the descriptor rings before each pass of the lane. Its time does not
+count, so the figures are what a real card would leave of the driver's and of the worker's cores.
+There is no PCI here: a real card also reads and writes the memory of both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ringline.pipeline.bench._bench import ffi, lib
+from ringline.pipeline.bench.figures import Figure, in_windows
+from ringline.pipeline.bench.machine import Machine, quiet_runs
+from ringline.pipeline.bench.sampling.disturbance import Watch
+from ringline.pipeline.bench.sampling.windows import Windows, sample
+from ringline.pipeline.bench.worker import STATE, started
+from ringline.pipeline.configuration.config import PortConfig
+from ringline.pipeline.driver.lane import Idle, Lane
+from ringline.pipeline.ports.create import create_port
+from ringline.pipeline.supervisor.instance import create_lane
+from ringline.shm.clock import ticks_per_second
+from ringline.shm.errors import BooksError, EnvironmentLacks
+from ringline.shm.packets import DescriptorMemory, PacketMemory
+from ringline.shm.rings import RingPair
+from ringline.shm.slots import WorkerSlot
+
+PLUGIN = "ringline.workers.plugins.mac_swap:mac_swap_compiled"
+BUFFERS = 8192
+WARM_SECONDS = 0.3
+DRAIN_SECONDS = 0.01
+DRAIN_TRIES = 200
+DRIVER_GOAL, WORKER_GOAL = 9.5, 8.5  # ns per packet
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """A lane with one port and one worker. `books` is its `struct rl_lane_segment *`, `counters`
+    the `struct rl_worker_counters *` of the worker, `pid` the worker's process."""
+
+    lane: Lane
+    books: Any
+    counters: Any
+    pid: int
+
+    def read(self) -> dict[str, float]:
+        """`sent` packets and `driver` seconds of the lane, without the stand-in; `taken` packets
+        and `worker` seconds of the worker."""
+        second = ticks_per_second()
+        return {
+            "sent": self.books.queues[0].tx_packets,
+            "driver": self.books.lane.busy_ticks / second,
+            "taken": self.counters.packets,
+            "worker": self.counters.busy_ticks / second,
+        }
+
+    def drain(self) -> int:
+        """Receive no more, and run until nothing is in flight; the packets that still are."""
+        self.lane.receiving = False
+        for _ in range(DRAIN_TRIES):
+            self.lane.run(DRAIN_SECONDS)
+            if self.lane.in_flight == 0:
+                break
+        return self.lane.in_flight
+
+
+@contextlib.contextmanager
+def prefilled(worker_cpu: int, plugin: str = PLUGIN) -> Iterator[Prefilled]:
+    """A lane in this process over a simulated 82599 that was started, whose model the stand-in
+    replaces, and a worker process on `worker_cpu`."""
+    instance = f"bench-{os.getpid()}"
+    with (
+        PacketMemory.create(instance, BUFFERS, hugepages="off") as packets,
+        DescriptorMemory.create(instance, 1 << 20, hugepages="off") as descriptors,
+        create_lane(instance, BUFFERS) as segment,
+        RingPair.create(instance, 0, 1) as rings,
+        WorkerSlot.create(instance, 0, STATE) as slot,
+    ):
+        idle = Idle(adaptive=False)
+        lane = Lane(segment, packets, packets.device_addresses("offset"), 1, idle)
+        port = create_port(PortConfig(name="bench", device="sim:82599"), 0)
+        try:
+            port.open(lane.memory, descriptors, descriptors.device_addresses("offset"))
+            port.start()
+            card = ffi.cast("struct rl_ixgbe *", port.c_port.queues)
+            stand_in = ffi.new("struct rl_stand_in *", {"card": card})
+            port.step = (
+                int(ffi.cast("uintptr_t", ffi.addressof(lib, "rl_stand_in_step"))),
+                int(ffi.cast("uintptr_t", stand_in)),
+            )
+            lane.add_port(port)
+            with started(plugin, packets, rings, slot, cpu=worker_cpu, idle="busy") as pid:
+                lane.renew(0, RingPair.attach(rings.segment.share()), 1)
+                lane.receiving = True
+                books = segment.at("struct rl_lane_segment *")
+                yield Prefilled(lane, books, slot.counters, pid)
+        finally:
+            lane.close()
+            port.close()
+
+
+def measure(machine: Machine, runs: int) -> list[Figure]:
+    """Nanoseconds per packet of the driver and of the worker, and what follows for a core."""
+    results = quiet_runs(lambda: _once(machine), runs, machine, pair=True)
+    driver = [[value * 1e9 for value in run.per("driver", "sent")] for run in results]
+    worker = [[value * 1e9 for value in run.per("worker", "taken")] for run in results]
+    figures = []
+    for what, spent, goal in (("driver", driver, DRIVER_GOAL), ("worker", worker, WORKER_GOAL)):
+        figures += [
+            in_windows(
+                f"lane without model, {what}",
+                "ns",
+                spent,
+                goal=goal,
+                goal_on=machine.goal_on,
+                disturbed=results.disturbed,
+            ),
+            in_windows(
+                f"  of a {what} core",
+                "Mpps",
+                [[1e3 / value for value in run] for run in spent],
+                more=True,
+                derived=True,
+                disturbed=results.disturbed,
+            ),
+        ]
+    return figures
+
+
+def _once(machine: Machine) -> Windows:
+    with prefilled(machine.cpus[-1]) as peer:
+        os.sched_setaffinity(0, {machine.cpus[0]})
+        peer.lane.run(WARM_SECONDS)
+        if peer.read()["sent"] == 0:
+            raise EnvironmentLacks("the worker of `lane` returned no packet: its CPU is busy")
+        watch = Watch(machine.cpus, {"driver": os.getpid(), "worker": peer.pid})
+        windows = sample(peer.read, watch=watch, wait=peer.lane.run)
+        if lost := peer.drain():
+            raise BooksError(f"{lost} packets of `bench lane` are still in flight")
+    return windows
