@@ -14,13 +14,14 @@ MODULES := $(foreach folder,$(COMPILED),$(folder)/_$(notdir $(folder)).abi3.so)
 C_FILES = $(shell find $(PACKAGES) tests deploy -name types -prune -o -name '*.[ch]' -print)
 HEADERS := $(shell find $(PACKAGES) -name '*.h')
 ARGS ?=
+REV ?=
 
 # Tests find the command `ringline` here, and the tools that tools/debian-packages unpacked.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help
 help:  ## list the targets (the default)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(MODULES)  ## run ringline with a simulated card and synthetic traffic; Ctrl-C ends it (ARGS="edge.toml --for 10")
@@ -112,6 +113,11 @@ proof: tools-for-tests $(MODULES)  ## run all tests with full counts: about 40 m
 bench: $(MODULES)  ## measure speed, and the machine's limits beside it (ARGS="handoff --json")
 	@$(BIN)/ringline bench $(ARGS)
 
+.PHONY: bench-compare
+bench-compare: $(MODULES)  ## measure this checkout in turn with another revision (REV=v0.1 ARGS="--runs 5")
+	@[ -n "$(REV)" ] || { echo "make bench-compare: say which revision, as in REV=v0.1" >&2; exit 2; }
+	@old=$$(tools/build-revision "$(REV)") && $(BIN)/ringline bench compare "$$old" $(ARGS)
+
 .PHONY: dist
 dist: venv  ## build the source archive and the wheel into dist/
 	rm -rf dist
@@ -119,5 +125,5 @@ dist: venv  ## build the source archive and the wheel into dist/
 
 .PHONY: clean
 clean:  ## remove everything that was built, and the virtual environment
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* $(MODULES)
+	rm -rf $(VENV) .bench-cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* $(MODULES)
 	find $(PACKAGES) tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

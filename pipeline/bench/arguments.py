@@ -10,6 +10,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 MEASUREMENTS = ("handoff", "driver", "tx", "lane", "pipeline", "plugin", "latency")
 RUNS = 3
 SECONDS = 2.5
+COMPARE = "compare"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -18,7 +19,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "what",
         nargs="*",
         metavar="WHAT",
-        help=f"what to measure: {', '.join(MEASUREMENTS)}; default: all",
+        help=f"what to measure: {', '.join(MEASUREMENTS)}; default: all. "
+        f"Or `{COMPARE} OLD_VENV`: alternate with another installed version, in the virtual "
+        "environment OLD_VENV, and print the ratios",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
@@ -33,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=_number,
         default=SECONDS,
         metavar="S",
-        help=f"seconds of each run of `pipeline` (default {SECONDS:g})",
+        help=f"seconds of each run of `pipeline` and `compare` (default {SECONDS:g})",
     )
     parser.add_argument(
         "--cpus", metavar="A,B", help="the two CPUs to measure on (default: the last two usable)"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from typing import Any
 
-from ringline.pipeline.bench import machine
-from ringline.pipeline.bench.arguments import MEASUREMENTS
+from ringline.pipeline.bench import compare, machine
+from ringline.pipeline.bench.arguments import COMPARE, MEASUREMENTS
 from ringline.pipeline.bench.figures import Figure, paragraphs, table
 from ringline.pipeline.bench.measurements import handoff, lane, latency, pipeline, plugin, ports
 from ringline.pipeline.terminal.progress import Progress
@@ -39,13 +41,16 @@ def measure(arguments: Namespace) -> int:
         "latency": latency.measure,
     }
     _check_numbers(arguments)
-    chosen = _chosen(arguments)
+    old = _other_version(arguments.what)
+    chosen = [] if old else _chosen(arguments)
     # SIGTERM, from `timeout` or a service manager, runs the same cleanup as Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     _remove_stale()
     cpus = machine.choose_cpus(_parse_cpus(arguments.cpus))
     _require_cpus(cpus, chosen)
     host = machine.measure_machine(cpus)
+    if old:
+        return _compare(host, old, arguments)
     figures: list[Figure] = []
     with contextlib.closing(Progress("bench")) as progress:
         for done, name in enumerate(chosen):
@@ -59,6 +64,40 @@ def measure(arguments: Namespace) -> int:
         print("\n".join(paragraphs([host.describe()])))
         print(table(figures))
     return 0
+
+
+def _compare(host: machine.Machine, old: compare.Version, arguments: Namespace) -> int:
+    """Compare this version with `old` and print the ratios; the exit code."""
+    versions = {"old": old, "new": compare.this_version()}
+    with contextlib.closing(Progress("bench compare")) as progress:
+        done = itertools.count()
+
+        def told(what: str) -> None:
+            progress.label = f"bench compare ({what})"
+            progress.show(next(done), 4 * arguments.runs)
+
+        ratios = compare.compare(host, versions, arguments.runs, arguments.seconds, told)
+    if arguments.json:
+        result: dict[str, Any] = {"machine": host.to_json()}
+        for which, version in versions.items():
+            result[which] = {"version": version.name, "command": list(version.command)}
+        print(json.dumps(result | {"ratios": [each.to_json() for each in ratios]}, indent=2))
+    else:
+        print("\n".join(paragraphs([host.describe()])))
+        print(compare.describe(versions["old"], versions["new"], ratios))
+    return 0
+
+
+def _other_version(what: list[str]) -> compare.Version | None:
+    """The version in OLD_VENV of `bench compare OLD_VENV`; None for other measurements."""
+    if COMPARE not in what:
+        return None
+    if what[0] != COMPARE or len(what) != 2:
+        raise UsageError(
+            f"bench: {COMPARE} needs one folder and nothing else, as in "
+            f"`ringline bench {COMPARE} ../old/.venv`"
+        )
+    return compare.version_in(what[1])
 
 
 def _remove_stale() -> None:

@@ -26,6 +26,8 @@ USAGE = {
     f"try forward none.pcap -o a={'9' * 5000}": "none.pcap: there is no such capture file",
     f"try forward none.pcap -o a={'[' * 5000}": "none.pcap: there is no such capture file",
     "bench walking": "unknown measurement 'walking'; choose from handoff, driver, tx",
+    "bench compare": "compare needs one folder and nothing else, as in `ringline bench compare",
+    "bench compare /": "/ must be a virtual environment in which ringline is installed, but there",
     "bench --runs 0": "--runs must be at least 1, not 0",
     "bench --seconds nan": "--seconds must be above 0, not nan",
     "bench --cpus 0,0": "--cpus must be two CPUs, as in 0,1, not '0,0'",

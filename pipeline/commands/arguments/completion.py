@@ -13,14 +13,14 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ringline.pipeline.bench.arguments import MEASUREMENTS
+from ringline.pipeline.bench.arguments import COMPARE, MEASUREMENTS
 
 SHELLS = ("bash", "zsh", "fish")
 # Words of a metavar -> what they stand for.
 FILES = re.compile(r"\b(FILE|CONFIG|CAPTURE|OUT)\b")
 PLUGINS = re.compile(r"\bPLUGIN\b")
 INSTANCES = re.compile(r"\bINSTANCE\b")
-WORDS = {"WHAT": MEASUREMENTS}  # by metavar
+WORDS = {"WHAT": (*MEASUREMENTS, COMPARE)}  # by metavar
 
 # The names of running instances: those of the sockets in `folders` of telemetry/status_socket.py.
 SOCKETS = "/run/ringline/*.sock {}/ringline/*.sock /tmp/ringline-{}/*.sock"

@@ -62,6 +62,7 @@ EXAMPLES = {
     "bench": (
         ("ringline bench", "measures everything; takes some minutes"),
         ("ringline bench handoff plugin --runs 9", "measures two things, nine times each"),
+        ("ringline bench compare ../old/.venv", "alternates with the version installed there"),
     ),
     "completion": (
         ('eval "$(ringline completion bash)"', "for bash and zsh, in ~/.bashrc or ~/.zshrc"),
@@ -81,8 +82,10 @@ UNITS = {
     "top": TABLE_UNITS,
     "bench": """
 ns, us, ms, s: times, less is better. Mpps: 10^6 packets a second, more is better. MB: 10^6 bytes.
-bare limit: the same work in a bare loop, without ringline. of limit: the share of it that was
-reached; 1.00 is all.
+best fifth: the mean of the best fifth of the windows of 80 ms; spread: how far the highest and the
+lowest tenth of them are apart. bare limit: the same work in a bare loop, without ringline; of
+limit: the share of it that was reached; 1.00 is all. A goal such as 0.90x is such a share.
+disturbed: something disturbed the runs, so a missed goal says little.
 """,
     "try": """
 Sizes and --state are bytes. Lengths of frames are without CRC. Times in the plugin are nanoseconds

@@ -30,6 +30,7 @@ COMPLETED = [
     ("ringline new guard --tier b", ["batch"]),
     ("ringline completion ", ["bash", "fish", "zsh"]),
     ("ringline bench hand", ["handoff"]),
+    ("ringline bench com", ["compare"]),
     ("ringline status ed", ["edge-7"]),
     ("ringline run --name ", []),
     ("ringline nothing x", []),
