@@ -59,15 +59,17 @@ def _loops(memory: Any, given: dict[str, int]) -> Loops:
     frames = memory + 2 * _BARE
     ours = ffi.cast("struct rl_ring *", memory)
     line = ffi.cast("uint32_t *", memory)
-    bulk, ticks, rounds = (given.get(name, 0) for name in ("bulk", "ticks", "rounds"))
+    bulk, fewest, ticks, rounds = (
+        given.get(name, 0) for name in ("bulk", "fewest", "ticks", "rounds")
+    )
     return {
         "ping": (
             lambda: lib.rl_limit_ping(line, 0, rounds, timeout),
             lambda: lib.rl_limit_ping(line, 1, rounds, timeout),
         ),
         BARE_RING.name: (
-            lambda: lib.rl_bare_consume(bare, bulk, ticks, timeout),
-            lambda: lib.rl_bare_produce(bare, bulk, ticks, timeout),
+            lambda: lib.rl_bare_consume(bare, bulk, fewest, ticks, timeout),
+            lambda: lib.rl_bare_produce(bare, bulk, fewest, ticks, timeout),
         ),
         OUR_RING.name: (
             lambda: lib.rl_measure_consume(ours, bulk, ticks, timeout),
@@ -81,9 +83,16 @@ def _loops(memory: Any, given: dict[str, int]) -> Loops:
 
 
 def measure_pair(
-    cpus: tuple[int, ...], pair: Pair, bulk: int = 32, seconds: float = SECONDS
+    cpus: tuple[int, ...],
+    pair: Pair,
+    *,
+    seconds: float = SECONDS,
+    bulk: int = 32,
+    fewest: int = 1,
 ) -> Windows:
     """Run a pair for `seconds`; the counter `moved` is the references that it moved.
+
+    `bulk` and `fewest` are those of rl_bare_produce (bare.h); our ring always moves what there is.
 
     Raises EnvironmentLacks when a side made no progress: its CPU is busy.
     """
@@ -94,7 +103,8 @@ def measure_pair(
         found.append(sample(_Moved(memory, pair.moved).read, seconds, watch))
 
     ticks = int((seconds + MARGIN) * ticks_per_second())
-    run_pair(cpus, pair.name, {"bulk": bulk, "ticks": ticks}, pair.size, observe)
+    given = {"bulk": bulk, "fewest": fewest, "ticks": ticks}
+    run_pair(cpus, pair.name, given, pair.size, observe)
     return found[0]
 
 

@@ -14,6 +14,12 @@ static inline uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+/* `n`, or 0 if it is below `fewest`. */
+static inline uint32_t at_least(uint32_t fewest, uint32_t n)
+{
+    return n < fewest ? 0 : n;
+}
+
 static inline vector *entry(struct rl_bare_ring *ring, uint32_t at)
 {
     return (vector *)&ring->entries[at & MASK];
@@ -30,7 +36,8 @@ static inline void demote(const void *line)
 #endif
 }
 
-uint64_t rl_bare_produce(struct rl_bare_ring *ring, uint32_t bulk, uint64_t ticks, uint64_t timeout)
+uint64_t rl_bare_produce(struct rl_bare_ring *ring, uint32_t bulk, uint32_t fewest, uint64_t ticks,
+                         uint64_t timeout)
 {
     vector batch[BULK_MAX] = {{0}};
     uint32_t own = 0, peer = 0, n;
@@ -39,7 +46,7 @@ uint64_t rl_bare_produce(struct rl_bare_ring *ring, uint32_t bulk, uint64_t tick
     do {
         if (own + bulk - peer > RL_RING_CAPACITY)
             peer = __atomic_load_n(&ring->consumer, __ATOMIC_ACQUIRE);
-        n = least(bulk, RL_RING_CAPACITY - (own - peer));
+        n = at_least(fewest, least(bulk, RL_RING_CAPACITY - (own - peer)));
         batch[0][0] = own;
         __asm__ volatile("" ::"r"(batch) : "memory");
         if (own % RL_RING_CAPACITY + n <= RL_RING_CAPACITY)
@@ -57,7 +64,8 @@ uint64_t rl_bare_produce(struct rl_bare_ring *ring, uint32_t bulk, uint64_t tick
     return rl_ended(&ending, done);
 }
 
-uint64_t rl_bare_consume(struct rl_bare_ring *ring, uint32_t bulk, uint64_t ticks, uint64_t timeout)
+uint64_t rl_bare_consume(struct rl_bare_ring *ring, uint32_t bulk, uint32_t fewest, uint64_t ticks,
+                         uint64_t timeout)
 {
     vector batch[BULK_MAX];
     uint32_t own = 0, peer = 0, n;
@@ -66,7 +74,7 @@ uint64_t rl_bare_consume(struct rl_bare_ring *ring, uint32_t bulk, uint64_t tick
     do {
         if (peer - own < bulk)
             peer = __atomic_load_n(&ring->producer, __ATOMIC_ACQUIRE);
-        n = least(bulk, peer - own);
+        n = at_least(fewest, least(bulk, peer - own));
         if (own % RL_RING_CAPACITY + n <= RL_RING_CAPACITY)
             for (uint32_t i = 0; i < n; i++)
                 batch[i] = entry(ring, own)[i];

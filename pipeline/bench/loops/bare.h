@@ -17,11 +17,12 @@ struct rl_bare_ring {
 };
 
 /* Move references through a bare ring for `ticks`: from an array of `bulk` of them, at most 64, to
- * the ring, and from the ring to an array. As many as there are move at once, also a single one.
- * Each returns how many it moved, or 0 when the other side made no progress for `timeout` ticks. */
-uint64_t rl_bare_produce(struct rl_bare_ring *ring, uint32_t bulk, uint64_t ticks,
+ * the ring, and from the ring to an array. As many as there are move at once, but no fewer than
+ * `fewest`: which of 1 and `bulk` is faster depends on the machine. Each returns how many it moved,
+ * or 0 when the other side made no progress for `timeout` ticks. */
+uint64_t rl_bare_produce(struct rl_bare_ring *ring, uint32_t bulk, uint32_t fewest, uint64_t ticks,
                          uint64_t timeout);
-uint64_t rl_bare_consume(struct rl_bare_ring *ring, uint32_t bulk, uint64_t ticks,
+uint64_t rl_bare_consume(struct rl_bare_ring *ring, uint32_t bulk, uint32_t fewest, uint64_t ticks,
                          uint64_t timeout);
 
 /* A bare pipeline in two processes, for `ticks`. `here` writes a frame of 64 bytes into a buffer of

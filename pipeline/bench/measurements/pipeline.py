@@ -24,7 +24,7 @@ from ringline.workers.captures.captures import read_capture
 
 WARM_SECONDS = 0.5
 IDLE_SECONDS = 4.0
-OF_LIMIT = 0.7
+OF_LIMIT = 0.2  # measured on an AMD EPYC of family 23: 0.2 to 0.25
 SILENT_PACKETS = 10
 SILENCE = 0.5  # seconds between two packets: the driver is in deep sleep after 0.1
 

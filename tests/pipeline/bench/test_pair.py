@@ -40,12 +40,13 @@ def test_a_pair_moves_references(which: Pair) -> None:
     assert sum(found.growth["moved"]) > 1000
 
 
-@pytest.mark.parametrize("bulk", [1, 7, 64])
-def test_every_reference_arrives(bulk: int) -> None:
+@pytest.mark.parametrize(("bulk", "fewest"), [(1, 1), (7, 1), (64, 1), (7, 7), (64, 64)])
+def test_every_reference_arrives(bulk: int, fewest: int) -> None:
     """The consumer has at most what the producer has, and what is on the ring is missing."""
     ticks = int(0.1 * ticks_per_second())
     for which in (BARE_RING, OUR_RING):
-        taken, given = run_pair(CPUS, which.name, {"bulk": bulk, "ticks": ticks}, which.size)
+        sizes = {"bulk": bulk, "fewest": fewest, "ticks": ticks}
+        taken, given = run_pair(CPUS, which.name, sizes, which.size)
         assert 0 < taken <= given <= taken + lib.RL_RING_CAPACITY
 
 
@@ -77,8 +78,8 @@ def test_a_counter_of_32_bits_may_overflow() -> None:
 def test_a_side_without_its_peer_gives_up() -> None:
     ring = ffi.new("struct rl_bare_ring *")
     second = int(ticks_per_second())
-    assert lib.rl_bare_consume(ring, 32, second, second // 100) == 0
-    assert lib.rl_bare_produce(ring, 32, second, second // 100) == 0
+    assert lib.rl_bare_consume(ring, 32, 1, second, second // 100) == 0
+    assert lib.rl_bare_produce(ring, 32, 1, second, second // 100) == 0
     ours = ffi.new("struct rl_ring *")
     assert lib.rl_measure_consume(ours, 32, second, second // 100) == 0
 
