@@ -32,7 +32,7 @@ from ringline.shm.slots import WorkerSlot
 PLUGIN = "ringline.workers.plugins.mac_swap:mac_swap_compiled"
 BUFFERS = 8192
 WARM_SECONDS = 0.3
-DRAIN_SECONDS = 0.01
+PIECE = 0.01  # seconds of a drain between two looks at what is in flight
 DRAIN_TRIES = 200
 DRIVER_GOAL, WORKER_GOAL = 9.5, 8.5  # ns per packet
 
@@ -62,7 +62,7 @@ class Prefilled:
         """Receive no more, and run until nothing is in flight; the packets that still are."""
         self.lane.receiving = False
         for _ in range(DRAIN_TRIES):
-            self.lane.run(DRAIN_SECONDS)
+            self.lane.run(PIECE)
             if self.lane.in_flight == 0:
                 break
         return self.lane.in_flight

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -94,3 +95,17 @@ def test_a_run_that_ends_at_once_is_told_with_its_reason() -> None:
     ended = re.compile("the measured run ended early: .*walking")
     with pytest.raises(EnvironmentLacks, match=ended), Running("walking = 1") as run:
         run.counters()
+
+
+def test_a_benchmark_that_is_terminated_leaves_nothing() -> None:
+    command = ["-P", "-m", "ringline.pipeline.commands.cli", "bench", "pipeline", "--runs", "1"]
+    background = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, *command]
+    with subprocess.Popen(background, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as bench:
+        name = f"bench-{bench.pid}"
+        until = time.monotonic() + 60
+        while len(segments_of(name)) < 4 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert len(segments_of(name)) >= 4, "a run has begun"
+        bench.terminate()
+        assert bench.wait(60) == 128 + signal.SIGTERM
+    assert segments_of(name) == []
