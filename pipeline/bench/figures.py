@@ -13,6 +13,7 @@ from ringline.shm.errors import EnvironmentLacks
 
 WIDTH = 80  # characters of a line
 GAP = 2  # spaces between two columns
+SPREAD_MAX = 9.99  # a larger one only says that the machine was busy
 NAME_MIN = 12  # characters of a name before it is wrapped
 
 
@@ -179,13 +180,11 @@ def table(figures: Sequence[Figure]) -> str:
         if goal := figure.absolute():
             absolute.setdefault(figure.goal_on, []).append(goal)
     below = [f"{', '.join(names)}: {note}" for note, names in told.items()]
-    disturbed = [
-        f"{figure.what.strip()} ({figure.disturbed.partition(';')[0]})"
-        for figure in figures
-        if figure.disturbed
-    ]
-    if disturbed:
-        below.append(f"disturbed: {'; '.join(disturbed)}")
+    disturbed: dict[str, list[str]] = {}  # by the first reason; JSON has all of them
+    for figure in figures:
+        if figure.disturbed:
+            disturbed.setdefault(figure.disturbed.partition(";")[0], []).append(figure.what.strip())
+    below += [f"disturbed, {reason}: {'; '.join(names)}" for reason, names in disturbed.items()]
     below += [f"goals on {machine}: {'; '.join(goals)}" for machine, goals in absolute.items()]
     return "\n".join([*aligned(rows, left=4), *paragraphs(below)])
 
@@ -227,7 +226,7 @@ def _row(figure: Figure) -> tuple[str, ...]:
         figure.what,
         number(figure.value),
         number(figure.median),
-        f"{figure.spread:.0%}",
+        f"{figure.spread:.0%}" if figure.spread < SPREAD_MAX else f">{SPREAD_MAX:.0%}",
         figure.unit,
         number(figure.limit),
         "-" if share is None else f"{share:.2f}",

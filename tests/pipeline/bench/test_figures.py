@@ -95,12 +95,17 @@ def test_the_table_has_a_row_per_figure_and_then_the_notes() -> None:
     assert c == "c 2.00 2.00 0% ns 1.00 0.50 >= 0.40x yes"
     assert notes == [
         "hop: two runs",
-        "disturbed: b (the hypervisor took 9%)",
+        "disturbed, the hypervisor took 9%: b",
         "goals on X: c <= 3.00 ns",
     ]
     first, second, *_ = text.splitlines()
     for word in ("bare", "of"):
         assert second[: first.index(word) + len(word)].endswith("limit")
+
+
+def test_a_spread_without_meaning_is_short() -> None:
+    text = table([Figure("hop", "ns", (2.0,), windows=(1.0, 2.0, 900.0))])
+    assert "  >999%  " in text
 
 
 def test_the_table_fits_into_80_columns() -> None:
