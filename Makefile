@@ -113,10 +113,11 @@ proof: tools-for-tests $(MODULES)  ## run all tests with full counts: about 40 m
 bench: $(MODULES)  ## measure speed, and the machine's limits beside it (ARGS="handoff --json")
 	@$(BIN)/ringline bench $(ARGS)
 
-.PHONY: bench-compare revision-given
+.PHONY: bench-compare
 bench-compare: revision-given $(MODULES)  ## measure this checkout in turn with another revision (REV=v0.1 ARGS="--runs 5")
 	@old=$$(tools/build-revision "$(REV)") && $(BIN)/ringline bench compare "$$old" $(ARGS)
 
+.PHONY: revision-given
 revision-given:
 	@[ -n "$(REV)" ] || { echo "make bench-compare: say which revision, as in REV=v0.1" >&2; exit 2; }
 
