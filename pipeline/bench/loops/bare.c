@@ -1,6 +1,7 @@
 /* The bare loops of bare.h. A reference moves as one register of 16 bytes. */
 #include "bare.h"
 
+#include "../../../shm/ring.h"
 #include "ending.h"
 #include "swap.h"
 
@@ -49,12 +50,9 @@ uint64_t rl_bare_produce(struct rl_bare_ring *ring, uint32_t bulk, uint32_t fewe
         n = at_least(fewest, least(bulk, RL_RING_CAPACITY - (own - peer)));
         batch[0][0] = own;
         __asm__ volatile("" ::"r"(batch) : "memory");
-        if (own % RL_RING_CAPACITY + n <= RL_RING_CAPACITY)
-            for (uint32_t i = 0; i < n; i++)
-                entry(ring, own)[i] = batch[i];
-        else
-            for (uint32_t i = 0; i < n; i++)
-                *entry(ring, own + i) = batch[i];
+        uint32_t first = least(n, RL_RING_CAPACITY - (own & MASK));
+        rl_copy(entry(ring, own), batch, first * sizeof *batch);
+        rl_copy(entry(ring, 0), batch + first, (n - first) * sizeof *batch);
         if (n) {
             own += n;
             done += n;
@@ -75,12 +73,9 @@ uint64_t rl_bare_consume(struct rl_bare_ring *ring, uint32_t bulk, uint32_t fewe
         if (peer - own < bulk)
             peer = __atomic_load_n(&ring->producer, __ATOMIC_ACQUIRE);
         n = at_least(fewest, least(bulk, peer - own));
-        if (own % RL_RING_CAPACITY + n <= RL_RING_CAPACITY)
-            for (uint32_t i = 0; i < n; i++)
-                batch[i] = entry(ring, own)[i];
-        else
-            for (uint32_t i = 0; i < n; i++)
-                batch[i] = *entry(ring, own + i);
+        uint32_t first = least(n, RL_RING_CAPACITY - (own & MASK));
+        rl_copy(batch, entry(ring, own), first * sizeof *batch);
+        rl_copy(batch + first, entry(ring, 0), (n - first) * sizeof *batch);
         __asm__ volatile("" ::"r"(batch) : "memory");
         if (n) {
             own += n;

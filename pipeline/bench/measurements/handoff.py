@@ -16,7 +16,7 @@ OF_LIMIT = 0.9
 
 @dataclass(frozen=True)
 class _Run:
-    """Our ring, and the bare ring with its two ways to move references."""
+    """Our ring, and the bare ring with its ways to move references."""
 
     ours: Windows
     bare: tuple[Windows, ...]
@@ -41,7 +41,7 @@ def measure(machine: Machine, runs: int) -> list[Figure]:
         ours = measure_pair(cpus, OUR_RING, seconds=SECONDS, bulk=BULK)
         bare = [
             measure_pair(cpus, BARE_RING, seconds=SECONDS, bulk=BULK, fewest=fewest)
-            for fewest in (1, BULK)
+            for fewest in (1, BULK // 2, BULK)
         ]
         return _Run(ours, tuple(bare))
 

@@ -63,9 +63,9 @@ def test_more_than_the_bare_limit_is_a_bug_and_says_so() -> None:
     def notes(value: float, **given: Any) -> str:
         return " ".join(Figure("rate", "Mpps", (value,), (50.0,), more=True, **given).notes())
 
-    assert "this is a bug of the benchmark" in notes(50.5)
+    assert "this is a bug of the benchmark" in notes(53.0)
     assert "bug" not in notes(50.0)
-    assert "bug" not in notes(50.1), "two decimals show 1.00"
+    assert "bug" not in notes(52.0), "two measurements of one loop may differ by so much"
     assert "bug" not in notes(60.0, disturbed="steal")
     assert "bug" not in notes(60.0, compares=True), "another measurement is no limit"
 
