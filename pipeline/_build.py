@@ -9,6 +9,7 @@ DECLARATIONS = [
     "pipeline/ports/port.h",
     "pipeline/driver/lane.h",
     "pipeline/ports/ixgbe/ixgbe.h",
+    "pipeline/ports/xdp/xdp.h",
     "pipeline/ports/sim82599/sim82599.h",
     "pipeline/ports/sim82599/stamps.h",
 ]

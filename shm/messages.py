@@ -7,7 +7,9 @@ Driver (pipeline/driver/process.py):
 
 | supervisor sends | when                     | driver does, then sends                          |
 |------------------|--------------------------|--------------------------------------------------|
-| DriverOpen       | it has started           | finds and maps the cards -> Opened               |
+| Sockets          | it has started, once per | keeps them for DriverOpen                        |
+|                  | port that has sockets    |                                                  |
+| DriverOpen       | after that               | finds and maps the cards -> Opened               |
 | Begin            | every worker is ready    | starts the cards -> DriverReady                  |
 | Renew            | rings are made, or a     | settles the queue, takes the new rings           |
 |                  | queue is given up        | -> Renewed                                       |
@@ -75,6 +77,17 @@ class Stop(TypedDict):
 
 
 # -- driver ---------------------------------------------------------------------------------
+
+
+class Sockets(TypedDict):
+    """The sockets of the port with the number `port`, which the supervisor has opened.
+
+    Descriptors: one for each queue, in order.
+    """
+
+    do: Literal["sockets"]
+    port: int
+
 
 # `config` is Config.to_json(). `yield` is true when the driver shares its CPU with a worker;
 # as a Python keyword it needs this form of declaration.
@@ -192,7 +205,7 @@ class DriverStopped(TypedDict):
     report: StopReport
 
 
-ToDriver = DriverOpen | Begin | Renew | Drain | Stop
+ToDriver = Sockets | DriverOpen | Begin | Renew | Drain | Stop
 FromDriver = Opened | DriverReady | Ports | Renewed | Finished | Drained | DriverStopped | Failed
 
 # -- worker ---------------------------------------------------------------------------------

@@ -55,10 +55,11 @@ class PacketMemory(DmaMemory):
         """The addresses of the buffers for a device.
 
         `mode` "offset": `base` plus the offset in the segment. "physical": physical
-        addresses; buffers that straddle two pages are `unusable`.
+        addresses; buffers that straddle two pages are `unusable`. "pieces": as "offset", with
+        the same unusable buffers.
         Raises EnvironmentLacks when the kernel hides physical addresses.
         """
-        shift, pages = self._addresses(mode, base)
+        shift, pages = self._addresses("offset" if mode == "pieces" else mode, base)
         straddling = [] if mode == "offset" else self._straddlers()
         return DeviceAddresses(shift, pages, straddling)
 
@@ -98,7 +99,7 @@ class DescriptorMemory(DmaMemory):
     def device_addresses(self, mode: str, base: int = DESCRIPTORS_BASE) -> DeviceAddresses:
         """The addresses for a device, as in PacketMemory. After "physical" no allocation
         straddles two pages."""
-        shift, pages = self._addresses(mode, base)
+        shift, pages = self._addresses("offset" if mode == "pieces" else mode, base)
         self._whole_pages = mode == "physical"
         return DeviceAddresses(shift, pages, [])
 

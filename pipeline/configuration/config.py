@@ -23,6 +23,7 @@ FRAME_MAX: int = lib.RL_FRAME_MAX  # bytes without CRC
 BUFFER_STRIDE: int = lib.RL_BUFFER_STRIDE  # bytes
 BLANKS_MAX = RING_CAPACITY // 2  # more blanks would leave too little of `in` for packets
 CRC_BYTES = 4
+PAGE = 4096  # bytes of an ordinary page
 BUFFERS_PER_HUGEPAGE = (2 << 20) // BUFFER_STRIDE  # whole ones: one more straddles the page's end
 
 
@@ -77,11 +78,42 @@ class WireConfig:
 
 
 @dataclass(frozen=True)
+class Match:
+    """Which frames an interface gives to ringline: those that agree with all that is set.
+
+    `port` is the source or target port of TCP or UDP, and `prefix` contains the source or the
+    target address.
+    """
+
+    ethertype: int | None = None
+    protocol: int | None = None  # of IPv4 or IPv6
+    port: int | None = None
+    prefix: str | None = None  # as in 192.0.2.0/24 or 2001:db8::/32
+
+
+@dataclass(frozen=True)
+class XdpConfig:
+    """How a port uses an interface of the kernel through AF_XDP.
+
+    `take` has the frames for ringline; all others stay with the kernel. Empty: it takes all.
+    `busy_poll_us` 0 is no busy polling. `channels` "set" gives the interface as many channels as
+    the port has queues, until the end of the run.
+    """
+
+    mode: str = "copy"  # copy | zero-copy | auto
+    attach: str = "auto"  # auto | native | generic
+    take: tuple[Match, ...] = ()
+    hash: str = "none"  # none | software
+    busy_poll_us: int = 0
+    channels: str = "check"  # check | set
+
+
+@dataclass(frozen=True)
 class PortConfig:
     """One network interface."""
 
     name: str
-    device: str  # sim:82599 | pci:0000:03:00.0
+    device: str  # sim:82599 | pci:0000:03:00.0 | xdp:eth0
     queues: int = 1
     dma: str = "auto"  # auto | offset | physical
     rx_descriptors: int = 512  # per queue
@@ -92,6 +124,7 @@ class PortConfig:
     rss_key: str = "default"  # default | symmetric | 80 hexadecimal digits
     wire: WireConfig | None = None  # simulated cards only
     process: bool = False  # a simulated card in a process of its own
+    xdp: XdpConfig | None = None  # AF_XDP only
 
     @property
     def simulated(self) -> bool:
@@ -99,8 +132,16 @@ class PortConfig:
         return self.device.startswith("sim:")
 
     @property
+    def kernel_interface(self) -> bool:
+        """Whether it is an interface that keeps its kernel driver."""
+        return self.xdp is not None
+
+    @property
     def dma_mode(self) -> str:
-        """How the card addresses memory: offset or physical; `auto` is resolved."""
+        """How the card addresses memory: offset, physical or, for an interface of the kernel
+        that copies nothing, pieces; `auto` is resolved."""
+        if self.xdp is not None:
+            return "offset" if self.xdp.mode == "copy" else "pieces"
         if self.dma != "auto":
             return self.dma
         return "offset" if self.simulated else "physical"
@@ -168,6 +209,12 @@ class Config:
         """The number of workers: the queues of the port that has most."""
         return max((port.queues for port in self.ports), default=0)
 
+    @property
+    def dma_mode(self) -> str:
+        """How cards address packet memory: that of the ports which demands most (schema.py)."""
+        modes = {port.dma_mode for port in self.ports}
+        return next((mode for mode in ("physical", "pieces") if mode in modes), "offset")
+
     def worker(self, queue: int) -> WorkerConfig:
         """The configuration of the worker that serves `queue`."""
         return self.workers[queue]
@@ -194,9 +241,14 @@ class Config:
         blanks = sum(worker.blanks for worker in self.workers)
         if blanks:
             needed.append(("blanks", blanks))
-        if any(port.dma_mode == "physical" for port in self.ports):
-            total = sum(number for _, number in needed)
+        total = sum(number for _, number in needed)
+        if self.dma_mode == "physical" or (
+            self.dma_mode == "pieces" and self.memory.hugepages == "require"
+        ):
             needed.append(("buffers across a page's end", total // BUFFERS_PER_HUGEPAGE + 1))
+        elif self.dma_mode == "pieces":  # the pages may be ordinary ones
+            across = total * BUFFER_STRIDE // (PAGE - BUFFER_STRIDE) + 2
+            needed.append(("buffers across a page's end", across))
         return needed
 
     def to_json(self) -> dict[str, Any]:

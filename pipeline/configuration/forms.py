@@ -12,7 +12,8 @@ from typing import Any
 
 from ringline.pipeline.configuration.toml import shown
 
-DEVICES = ("sim:82599", "pci:0000:03:00.0")
+DEVICES = ("sim:82599", "pci:0000:03:00.0", "xdp:eth0")
+INTERFACE_NAME_MAX = 15  # bytes (IFNAMSIZ of linux/if.h, less one)
 PCI_ADDRESS = r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
 
 
@@ -29,7 +30,23 @@ def check_device(text: str) -> str | None:
         return None
     if text.startswith("pci:"):
         return f"{shown(text)} is not a PCI address; write it as in {DEVICES[1]} (lspci -D)"
-    return f"unknown device {shown(text)}; known: {DEVICES[0]}, or a card as in {DEVICES[1]}"
+    if text.startswith("xdp:"):
+        return check_interface(text.removeprefix("xdp:"))
+    return (
+        f"unknown device {shown(text)}; known: {DEVICES[0]}, a card as in {DEVICES[1]}, or a "
+        f"network interface as in {DEVICES[2]}"
+    )
+
+
+def check_interface(name: str) -> str | None:
+    """What is wrong with the name of a network interface (dev_valid_name in net/core/dev.c)."""
+    right = re.fullmatch(r"[^/:\s\0]+", name) and name not in (".", "..")
+    if right and len(name.encode()) <= INTERFACE_NAME_MAX:
+        return None
+    return (
+        f"{shown(name)} is not the name of a network interface: 1 to {INTERFACE_NAME_MAX} bytes "
+        "without blanks, slashes and colons (ip link shows all)"
+    )
 
 
 def check_mac(text: str) -> str | None:

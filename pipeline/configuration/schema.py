@@ -24,6 +24,7 @@ from ringline.pipeline.configuration.forms import (
     check_rss_key,
     parse_listen,
 )
+from ringline.pipeline.configuration.interface_keys import read_xdp
 from ringline.pipeline.configuration.levels import PORT, SPECIMEN, advice
 from ringline.pipeline.configuration.lines import lines_of, with_line
 from ringline.pipeline.configuration.machine_checks import problems_here
@@ -183,8 +184,9 @@ def _ports(top: Table | None, folder: Path, problems: list[str]) -> tuple[c.Port
         other = next((p for p in ports[:at] if p.device == port.device and not p.simulated), None)
         if other:
             top.problem(port.name, f"uses the card of port {other.name} ({port.device})")
-    if len({port.dma_mode for port in ports}) > 1:
-        modes = ", ".join(f"{port.name}: {port.dma_mode}" for port in ports)
+    cards = [port for port in ports if not port.kernel_interface]  # others fit to every mode
+    if len({port.dma_mode for port in cards}) > 1:
+        modes = ", ".join(f"{port.name}: {port.dma_mode}" for port in cards)
         problems.append(
             f"port: all ports share packet memory and need one dma mode ({modes}); "
             "set dma, or run them as two instances"
@@ -227,6 +229,7 @@ def _port(name: str, table: Table, folder: Path) -> c.PortConfig:
         rss_key=table.string("rss_key", "default", check=check_rss_key),
         wire=_wire(wire, folder) if wire is not None else None,
         process=process,
+        xdp=read_xdp(table, device),
     )
     table.done()
     return port

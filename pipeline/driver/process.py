@@ -50,6 +50,7 @@ class Driver:
         self._ports: list[Port] = []
         self._lane: Lane | None = None
         self._segments: list[Segment] = []
+        self._sockets: dict[int, list[int]] = {}  # by port, until it is opened
         self._config = Config()
         self._begun = False  # the cards receive
         self._finished = False  # Finished is sent
@@ -106,7 +107,9 @@ class Driver:
         self._supervisor.send(message)
 
     def _on_message(self, message: ToDriver, descriptors: list[int]) -> None:
-        if message["do"] == "open":
+        if message["do"] == "sockets":
+            self._sockets[message["port"]] = descriptors
+        elif message["do"] == "open":
             self._open(Config.from_json(message["config"]), message["yield"], descriptors)
         elif message["do"] == "begin":
             self._begin()
@@ -130,7 +133,7 @@ class Driver:
         books = Segment.attach(descriptors[2], kind=lib.RL_SEGMENT_LANE)
         packets = PacketMemory.attach(descriptors[1], Ledger(books).buffers)
         self._segments += [descriptor_memory.segment, packets.segment, books]
-        mode = config.ports[0].dma_mode  # the same for all ports (schema.py)
+        mode = config.dma_mode
         addresses = packets.device_addresses(mode)
         idle = Idle(
             adaptive=config.driver.idle == "adaptive",
@@ -149,6 +152,11 @@ class Driver:
 
                 assert isinstance(port, Sim82599Port)
                 port.use_card(cards.pop(0))
+            if port_config.kernel_interface:
+                from ringline.pipeline.ports.xdp.port import XdpPort
+
+                assert isinstance(port, XdpPort)
+                port.use_sockets(self._sockets.pop(index))
             port.open(lane.memory, descriptor_memory, descriptor_memory.device_addresses(mode))
             lane.add_port(port)
         self._lane = lane

@@ -9,7 +9,9 @@ from ringline.shm.errors import ConfigurationError, EnvironmentLacks
 
 if TYPE_CHECKING:
     from ringline.pipeline.configuration.config import PortConfig
+    from ringline.pipeline.ports.attachment import Attachment
     from ringline.pipeline.ports.port import Port
+    from ringline.shm.packets import PacketMemory
 
 # Vendor and device IDs that the ixgbe driver supports: 82599 with an SFI interface.
 IXGBE = {(0x8086, 0x10FB), (0x8086, 0x154D), (0x8086, 0x1557)}
@@ -31,6 +33,10 @@ def create_port(config: PortConfig, index: int, sysfs: Path | None = None) -> Po
         from ringline.pipeline.ports.sim82599.port import Sim82599Port
 
         return Sim82599Port(config, index, root)
+    if kind == "xdp" and config.xdp is not None:
+        from ringline.pipeline.ports.xdp.port import XdpPort
+
+        return XdpPort(config, index)
     if kind == "pci" and address:
         vendor, device = pci.PciDevice(address, root).identity
         if (vendor, device) in IXGBE:
@@ -43,6 +49,18 @@ def create_port(config: PortConfig, index: int, sysfs: Path | None = None) -> Po
             + ", ".join(f"{v:04x}:{d:04x}" for v, d in sorted(IXGBE))
         )
     raise ConfigurationError(
-        f"port.{config.name}.device: {config.device!r} is not a device; write sim:82599, or a "
-        "card's PCI address as in pci:0000:03:00.0"
+        f"port.{config.name}.device: {config.device!r} is not a device; write sim:82599, a "
+        "card's PCI address as in pci:0000:03:00.0, or a network interface as in xdp:eth0"
     )
+
+
+def attach_port(config: PortConfig, packets: PacketMemory) -> Attachment | None:
+    """What the supervisor opens for the port, so that the driver needs no right; None for a card.
+
+    Raises `EnvironmentLacks`, and then nothing is open.
+    """
+    if config.xdp is None:
+        return None
+    from ringline.pipeline.ports.xdp.sockets import XdpAttachment
+
+    return XdpAttachment(config, packets)

@@ -21,6 +21,7 @@ from ringline.shm.messages import (
     PortReport,
     Renew,
     SettlementReport,
+    Sockets,
     ToDriver,
 )
 from ringline.shm.rings import RingPair
@@ -66,6 +67,12 @@ class DriverMonitor(Monitor):
         instance, place = self.context.instance, self.context.places["driver"]
         config = self.context.config
         config = replace(config, driver=replace(config.driver, cpu=place.cpu))
+        for index, attachment in instance.attachments.items():
+            self._sources.ports[index].attached = attachment.description
+            for remark in attachment.remarks:
+                self.context.announce(remark)
+            sockets: Sockets = {"do": "sockets", "port": index}
+            self.send(sockets, attachment.descriptors)
         message: DriverOpen = {"do": "open", "config": config.to_json(), "yield": place.shared}
         segments = [instance.descriptors.segment, instance.packets.segment, instance.lane]
         with grant(*segments, *instance.cards.values()) as descriptors:
@@ -87,9 +94,24 @@ class DriverMonitor(Monitor):
                 self.send_now(message, descriptors)
 
     def send_now(self, message: ToDriver, descriptors: Sequence[int] = ()) -> None:
-        """Send a message and interrupt the lane, so that the driver reads it at once."""
+        """Send a message and interrupt the lane, so that the driver reads it at once. Before a
+        drain, interfaces of the kernel are given back: no more frames arrive from them."""
+        if message["do"] == "drain":
+            self._give_back()
         self.send(message, descriptors)
         self.context.instance.request_control_turn()
+
+    def _take(self) -> None:
+        """Direct the frames of interfaces of the kernel to the driver, which is ready for them."""
+        for attachment in self.context.instance.attachments.values():
+            try:
+                attachment.take()
+            except EnvironmentLacks as error:
+                self.context.end_now(error)
+
+    def _give_back(self) -> None:
+        for attachment in self.context.instance.attachments.values():
+            attachment.give_back()
 
     def excuse(self, seconds: float) -> None:
         """Extend the time for answers by a pause of the machine."""
@@ -125,6 +147,7 @@ class DriverMonitor(Monitor):
             self.ready = self.served = True
             self._heartbeat = Heartbeat(checked_at=time.monotonic())
             self._update_ports(received["ports"])
+            self._take()
         elif received["event"] == "ports":
             self._update_ports(received["ports"])
         elif received["event"] == "renewed":
@@ -146,6 +169,7 @@ class DriverMonitor(Monitor):
 
     def on_exit(self, reason: str) -> None:
         """Note the exit and pass it on."""
+        self._give_back()
         self.exit_reason = reason
         self._sources.driver_pid = None
         self.ready = False

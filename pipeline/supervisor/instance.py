@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ringline.pipeline.configuration.config import Config, PortConfig
+from ringline.pipeline.ports.attachment import Attachment
+from ringline.pipeline.ports.create import attach_port
 from ringline.shm._shm import ffi, lib
 from ringline.shm.packets import DescriptorMemory, PacketMemory
 from ringline.shm.rings import RingPair
@@ -26,8 +28,8 @@ class Instance:
     """The segments of an instance that this process runs. A context manager: on leaving,
     all segments are unlinked and closed.
 
-    `packets`, `descriptors`, `lane`, `slots` and `cards` exist from start to end. A queue has
-    the rings of its current generation, and older ones until the driver has settled them.
+    `packets`, `descriptors`, `lane`, `slots`, `cards` and `attachments` exist from start to end. A
+    queue has the rings of its current generation, and older ones until the driver has settled them.
     """
 
     def __init__(self, config: Config, stop_dma: Callable[[str], object]) -> None:
@@ -62,6 +64,14 @@ class Instance:
                 for index, port in enumerate(config.ports)
                 if port.simulated and port.process
             }
+            # By port index: what ports on interfaces of the kernel need of the supervisor. Last,
+            # so that it is closed before packet memory.
+            self.attachments: dict[int, Attachment] = {}
+            for index, port in enumerate(config.ports):
+                attachment = attach_port(port, self.packets)
+                if attachment is not None:
+                    stack.callback(attachment.close)
+                    self.attachments[index] = attachment
             self._stack = stack.pop_all()
 
     def new_rings(self, queue: int, generation: int) -> RingPair:

@@ -59,6 +59,7 @@ class PortSource:
     faults: tuple[str, ...] = ()
     descriptors: tuple[int, int] = (0, 0)  # on the RX and on the TX ring of each queue
     queue_pairs: int = 0
+    attached: str = ""  # how, for an interface of the kernel; the supervisor knows it
 
     def update(self, port: PortReport) -> None:
         """Take over what the driver reports of the port."""
@@ -252,6 +253,7 @@ def _port(
         faults=source.faults,
         descriptors=source.descriptors,
         queue_pairs=source.queue_pairs,
+        attached=source.attached,
         reasons=tuple(dict.fromkeys(name for of in workers for name in of.reasons.values())),
     )
 

@@ -157,6 +157,7 @@ def _iso(seconds: float) -> str:
 def _port(port: PortSnapshot, snapshot: Snapshot) -> dict[str, Any]:
     return {
         "device": port.device,
+        "attached": port.attached,
         "mac": port.mac,
         "link": {"up": port.link_up, "mbps": port.link_mbps},
         "received": {"packets": port.total("rx_packets"), "bytes": port.total("rx_bytes")},

@@ -42,6 +42,7 @@ class PortSnapshot:
     reasons: tuple[str, ...] = ()  # drop reasons that plugins named; each has a counter drop_<name>
     descriptors: tuple[int, int] = (0, 0)  # on the RX and on the TX ring of each queue
     queue_pairs: int = 0  # of this port; the instance may have more workers
+    attached: str = ""  # how, as in "native XDP, copy", for an interface of the kernel
 
     def total(self, counter: str) -> int:
         """The sum of one counter over all queues; one without it counts nothing."""

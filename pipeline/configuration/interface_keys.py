@@ -1,0 +1,126 @@
+"""The keys of a port on a network interface of the kernel: `xdp:NAME`."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from ringline.pipeline.configuration.config import Match, XdpConfig
+from ringline.pipeline.configuration.toml import Table, shown
+
+ETHERTYPES = {"ipv4": 0x0800, "arp": 0x0806, "ipv6": 0x86DD}
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "icmpv6": 58, "sctp": 132}
+WITH_PORTS = (PROTOCOLS["tcp"], PROTOCOLS["udp"])
+MATCHES_MAX = 64
+BUSY_POLL_MAX = 1000  # microseconds
+
+KEYS = ("mode", "attach", "take", "hash", "busy_poll_us", "channels")
+# Keys of other ports, and why an interface of the kernel has none of them.
+_OF_CARDS = {
+    "dma": "the kernel reaches packet memory by itself; remove dma",
+    "mac": "set the address of the interface: ip link set dev NAME address MAC",
+    "vlan_strip": "frames keep their VLAN tag here; remove vlan_strip",
+}
+
+
+def read_xdp(table: Table, device: str) -> XdpConfig | None:
+    """The keys of AF_XDP in the table of a port; None for a port of another kind, where each of
+    these keys is a mistake."""
+    mine = device.startswith("xdp:")
+    read = XdpConfig(
+        mode=table.choice("mode", "copy", ("copy", "zero-copy", "auto")),
+        attach=table.choice("attach", "auto", ("auto", "native", "generic")),
+        take=_take(table),
+        hash=table.choice("hash", "none", ("none", "software")),
+        busy_poll_us=table.integer("busy_poll_us", 0, 0, BUSY_POLL_MAX),
+        channels=table.choice("channels", "check", ("check", "set")),
+    )
+    if not mine:
+        for key in KEYS:
+            if key in table:
+                table.problem(key, "only a network interface as in xdp:eth0 has this key")
+        return None
+    for key, why in _OF_CARDS.items():
+        if key in table:
+            table.problem(key, why)
+    if "rss_key" in table and read.hash != "software":
+        table.problem(
+            "rss_key", 'has no effect without hash = "software"; add it or remove rss_key'
+        )
+    return read
+
+
+def _take(table: Table) -> tuple[Match, ...]:
+    value = table.raw("take")
+    if value is None or value == "all":
+        return ()
+    wanted = 'must be "all" or a list of tables such as { protocol = "udp", port = 4789 }'
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        table.problem("take", f"{wanted}, not {shown(value)}")
+        return ()
+    if not value or len(value) > MATCHES_MAX:
+        table.problem("take", f"must have 1 to {MATCHES_MAX} tables, not {len(value)}")
+        return ()
+    return tuple(
+        _match(Table(each, f"{table.at('take')}[{at}]", table.problems))
+        for at, each in enumerate(value)
+    )
+
+
+def _match(table: Table) -> Match:
+    match = Match(
+        ethertype=_number(table, "ethertype", ETHERTYPES, 0x0600, 0xFFFF),
+        protocol=_number(table, "protocol", PROTOCOLS, 0, 255),
+        port=table.optional_integer("port", 1, 65535),
+        prefix=table.optional_string("prefix", check=_check_prefix),
+    )
+    table.done()
+    if not table.values:
+        table.problems.append(
+            f"{table.path}: says nothing; name an ethertype, protocol, port or prefix, or write "
+            'take = "all"'
+        )
+    impossible = _impossible(match)
+    if impossible:
+        table.problems.append(f"{table.path}: no frame agrees: {impossible}")
+    return match
+
+
+def _number(table: Table, key: str, names: dict[str, int], low: int, high: int) -> int | None:
+    value: Any = table.raw(key)
+    if value is None:
+        return None
+    if isinstance(value, str) and value in names:
+        return names[value]
+    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+        return value
+    table.problem(
+        key, f"must be {', '.join(names)} or an integer from {low} to {high}, not {shown(value)}"
+    )
+    return None
+
+
+def _check_prefix(text: str) -> str | None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        return f"must be a prefix as in 192.0.2.0/24 or 2001:db8::/32, not {shown(text)} ({error})"
+    return None
+
+
+def _impossible(match: Match) -> str:
+    """Why no frame can agree with a match, or ""."""
+    version = 0 if match.prefix is None else ipaddress.ip_network(match.prefix).version
+    of_ip = (ETHERTYPES["ipv4"], ETHERTYPES["ipv6"])
+    if match.port is not None and match.protocol not in (None, *WITH_PORTS):
+        return "only TCP and UDP have ports"
+    if match.ethertype is not None:
+        if match.ethertype not in of_ip and (match.protocol, match.port, version) != (
+            None,
+            None,
+            0,
+        ):
+            return "only IPv4 and IPv6 have protocols, ports and addresses"
+        if version and match.ethertype != of_ip[version == 6]:
+            return f"the prefix is of IPv{version}, and the ethertype is not"
+    return ""

@@ -1,0 +1,171 @@
+"""A network interface of the kernel: find it by its name, describe it, check it for a port.
+
+Every port that uses such an interface resolves its name here, so that the same interface has
+the same description and the same mistakes have the same sentences.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringline.pipeline.configuration.config import FRAME_MAX
+from ringline.pipeline.ports.interfaces import ethtool, netlink
+from ringline.shm.errors import EnvironmentLacks
+
+ETHERNET_BYTES = 14
+TAG_BYTES = 4
+MTU_MAX = FRAME_MAX - ETHERNET_BYTES - TAG_BYTES  # bytes: a tagged frame fits into a buffer
+NETWORK_NAMESPACES = Path("/run/netns")
+
+_UP, _LOOPBACK, _RUNNING = 0x1, 0x8, 0x40  # IFF_*
+_VIRTUAL = ("veth", "tun", "bridge", "dummy", "macvlan", "ipvlan")
+_XDP_MODES = {1: "native", 2: "generic", 3: "offloaded", 4: "several"}
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What the kernel says of an interface now.
+
+    `kind` is that of a virtual interface, such as veth, else "". `driver` is the kernel driver,
+    "" if unknown. `above` is the kind of the interface that this one belongs to (bond, bridge),
+    else "". `program` is the number of an XDP program that is attached, else 0, and
+    `program_mode` is native, generic or offloaded. `queues` are its RX queues.
+    """
+
+    name: str
+    number: int
+    up: bool
+    running: bool
+    loopback: bool
+    mac: str
+    mtu: int
+    kind: str
+    driver: str
+    above: str
+    queues: int
+    channels: ethtool.Channels | None
+    program: int
+    program_mode: str
+
+    @property
+    def virtual(self) -> bool:
+        """Whether packets of this machine reach it without a wire."""
+        return self.kind in _VIRTUAL or self.driver in _VIRTUAL
+
+
+def find(name: str) -> Interface | None:
+    """The interface `name` of this network namespace, or None."""
+    found = netlink.link(name=name)
+    if found is None:
+        return None
+    number, flags, attributes = found
+    channels = ethtool.channels(name)
+    xdp = netlink.attributes(attributes.get(netlink.XDP, b""))
+    mode = xdp.get(netlink.XDP_ATTACHED, b"\0")[0]
+    queues = channels.receiving if channels else 0
+    return Interface(
+        name=name,
+        number=number,
+        up=bool(flags & _UP),
+        running=bool(flags & _RUNNING),
+        loopback=bool(flags & _LOOPBACK),
+        mac=attributes.get(netlink.ADDRESS, b"").hex(":"),
+        mtu=_number(attributes.get(netlink.MTU)),
+        kind=_kind(attributes),
+        driver=ethtool.driver(name),
+        above=_kind_of(_number(attributes.get(netlink.MASTER))),
+        queues=queues or _number(attributes.get(netlink.RX_QUEUES)) or 1,
+        channels=channels,
+        program=_number(xdp.get(netlink.XDP_PROGRAM)) or (1 if mode else 0),
+        program_mode=_XDP_MODES.get(mode, ""),
+    )
+
+
+def state(number: int) -> tuple[bool, bool]:
+    """Whether the interface with this number is there, and whether it can send and receive."""
+    found = netlink.link(number=number)
+    if found is None:
+        return False, False
+    return True, found[1] & (_UP | _RUNNING) == _UP | _RUNNING
+
+
+def resolve(port: str, name: str) -> Interface:
+    """The interface `name` for the port `port`, checked for what every port on it needs.
+
+    Raises EnvironmentLacks: there is no such interface, or no port can use it.
+    """
+    where = f"port.{port}.device"
+    found = find(name)
+    if found is None:
+        raise EnvironmentLacks(f"{where}: there is no network interface {name} here{_elsewhere()}")
+    if found.loopback:
+        raise EnvironmentLacks(
+            f"{where}: {name} is the loopback interface, which has no Ethernet frames of its own; "
+            "use a veth pair"
+        )
+    if len(found.mac) != len("00:00:00:00:00:00"):
+        raise EnvironmentLacks(
+            f"{where}: {name} carries no Ethernet frames (it has no MAC address of 6 bytes)"
+        )
+    if found.mtu > MTU_MAX:
+        raise EnvironmentLacks(
+            f"{where}: {name} has an MTU of {found.mtu} bytes, and a packet buffer is for frames "
+            f"of at most {MTU_MAX}; run: ip link set dev {name} mtu {MTU_MAX}"
+        )
+    if found.above in ("bond", "bridge", "team"):
+        raise EnvironmentLacks(
+            f"{where}: {name} belongs to a {found.above}, which would get no more frames from it; "
+            f"take it out (ip link set dev {name} nomaster), or name an interface that stands alone"
+        )
+    if found.kind == "vlan":
+        raise EnvironmentLacks(
+            f"{where}: {name} is a VLAN of another interface; name that interface, whose frames "
+            "have the tag"
+        )
+    return found
+
+
+def _elsewhere() -> str:
+    """A hint for an interface that may be in another network namespace."""
+    try:
+        names = sorted(path.name for path in NETWORK_NAMESPACES.iterdir())
+    except OSError:
+        names = []
+    if not names:
+        return " (ip link shows all)"
+    return (
+        f" (ip link shows all); if it is in another network namespace ({', '.join(names[:4])}"
+        f"{', ...' if len(names) > 4 else ''}), run ringline there: ip netns exec NAME ringline"
+    )
+
+
+def _number(data: bytes | None) -> int:
+    return 0 if data is None or len(data) < 4 else int(struct.unpack_from("=I", data)[0])
+
+
+def _kind(attributes: netlink.Attributes) -> str:
+    info = netlink.attributes(attributes.get(netlink.INFO, b""))
+    return info.get(netlink.INFO_KIND, b"").split(b"\0")[0].decode("ascii", "replace")
+
+
+def _kind_of(number: int) -> str:
+    found = netlink.link(number=number) if number else None
+    return "" if found is None else _kind(found[2])
+
+
+def promiscuous(found: Interface) -> socket.socket:
+    """A socket that keeps the interface promiscuous until it is closed (packet(7)).
+
+    Raises OSError when that is not permitted.
+    """
+    member = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+    try:
+        # SOL_PACKET 263, PACKET_ADD_MEMBERSHIP 1, PACKET_MR_PROMISC 1: struct packet_mreq.
+        member.setsockopt(263, 1, struct.pack("=iHH8s", found.number, 1, 0, b""))
+    except OSError:
+        member.close()
+        raise
+    return member

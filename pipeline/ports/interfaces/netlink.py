@@ -1,0 +1,77 @@
+"""Ask the kernel for a network interface, with rtnetlink(7). Needs no privilege.
+
+The answer is about the network namespace of this process.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+
+# linux/netlink.h, linux/rtnetlink.h, linux/if_link.h
+_REQUEST = 1  # NLM_F_REQUEST
+_DUMP = 0x300  # NLM_F_DUMP
+_ERROR, _DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE
+_NEWLINK, _GETLINK = 16, 18
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
+_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
+_ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
+_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+ADDRESS, NAME, MTU, LINK, MASTER, OPERSTATE, INFO = 1, 3, 4, 5, 10, 16, 18
+STATS64, TX_QUEUES, RX_QUEUES, CARRIER, XDP = 23, 31, 32, 33, 43
+INFO_KIND = 1
+XDP_ATTACHED, XDP_PROGRAM = 2, 4
+
+Attributes = dict[int, bytes]
+Link = tuple[int, int, Attributes]  # number of the interface, its flags, its attributes
+
+
+def attributes(data: bytes) -> Attributes:
+    """The attributes in `data`, by type."""
+    found = {}
+    at = 0
+    while at + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if length < _ATTRIBUTE.size:
+            break
+        found[kind & _TYPE_MASK] = data[at + _ATTRIBUTE.size : at + length]
+        at += (length + 3) & ~3
+    return found
+
+
+def link(*, number: int = 0, name: str = "") -> Link | None:
+    """The interface with this number or, if that is 0, this name; None when there is none."""
+    wanted = b""
+    if not number:
+        text = name.encode() + b"\0"
+        wanted = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(text), NAME) + text
+    return next(_ask(_REQUEST, number, wanted), None)
+
+
+def links() -> list[Link]:
+    """All interfaces of this network namespace."""
+    return list(_ask(_REQUEST | _DUMP, 0, b""))
+
+
+def _ask(flags: int, number: int, wanted: bytes) -> Iterator[Link]:
+    wanted += b"\0" * (-len(wanted) % 4)
+    body = _LINK.pack(0, 0, number, 0, 0) + wanted
+    request = _HEADER.pack(_HEADER.size + len(body), _GETLINK, flags, 1, 0) + body
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as asked:
+        asked.settimeout(2.0)
+        asked.send(request)
+        while True:
+            answer = asked.recv(1 << 18)
+            at = 0
+            while at + _HEADER.size <= len(answer):
+                length, kind, *_ = _HEADER.unpack_from(answer, at)
+                if kind in (_ERROR, _DONE):
+                    return
+                if kind == _NEWLINK:
+                    begin = at + _HEADER.size
+                    _, _, index, state, _ = _LINK.unpack_from(answer, begin)
+                    yield index, state, attributes(answer[begin + _LINK.size : at + length])
+                at += (length + 3) & ~3
+            if not flags & _DUMP:
+                return

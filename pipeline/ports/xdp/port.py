@@ -1,0 +1,160 @@
+"""The driver's part of an AF_XDP port: the rings of sockets that the supervisor has opened.
+
+It needs no right at all. A port starts once: what the kernel was given on the fill ring cannot be
+taken back from it.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Any
+
+from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.ports.interfaces import ethtool, interface
+from ringline.pipeline.ports.port import Link, Port
+from ringline.pipeline.ports.rss import rss_key
+from ringline.pipeline.ports.xdp.rings import SOL_XDP, STATISTICS, SocketRings, socket_of
+from ringline.shm.errors import Bug, ConfigurationError, EnvironmentLacks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ringline.pipeline.configuration.config import PortConfig
+    from ringline.shm.packets import DescriptorMemory, DeviceAddresses
+
+HASH_WORDS = 36 * 256
+PAUSE = 0.001  # seconds between two looks at the completion rings of a port that stops
+
+# Fields of struct xdp_statistics (linux/if_xdp.h).
+_COUNTS = (
+    "rx_dropped",
+    "rx_invalid",
+    "tx_invalid",
+    "rx_ring_full",
+    "rx_fill_empty",
+    "tx_empty",
+)
+
+
+class XdpPort(Port):
+    """One interface of the kernel; see `Port`. The device string is xdp:NAME.
+
+    Call `use_sockets` before `open`.
+    """
+
+    def __init__(self, config: PortConfig, index: int) -> None:
+        assert config.xdp is not None
+        self.name, self.index, self.mac = config.name, index, ""
+        self.queue_pairs = config.queues
+        self._config = config
+        self._interface = config.device.partition(":")[2]
+        self._number = 0
+        self._sockets: list[socket.socket] = []
+        self._rings: list[SocketRings] = []
+        self._started = self._running = False
+        self._c = ffi.new("struct rl_xdp *")
+        self._c.busy_polling = config.xdp.busy_poll_us > 0
+        self._c.hashing = config.xdp.hash == "software"
+        self._tables = ffi.new("uint32_t[]", HASH_WORDS if self._c.hashing else 1)
+        if self._c.hashing:
+            lib.rl_xdp_hash_tables(rss_key(config.rss_key), self._tables)
+        self._c.toeplitz = self._tables
+        self.c_port = ffi.addressof(self._c, "port")
+        self.c_port.queues = self._c
+        self.c_port.index = index
+        self.c_port.queue_pairs = config.queues
+        for burst in ("rx_burst", "tx_burst", "reclaim"):
+            setattr(self.c_port, burst, ffi.addressof(lib, f"rl_xdp_{burst}"))
+
+    def use_sockets(self, descriptors: Sequence[int]) -> None:
+        """Take over the descriptors of the sockets of all queues, in order."""
+        self._sockets = [socket_of(fd) for fd in descriptors]
+        if len(self._sockets) != self.queue_pairs:
+            raise Bug(f"port {self.name} has {self.queue_pairs} queues, not {len(descriptors)}")
+
+    # -- life cycle ------------------------------------------------------------------------
+
+    def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
+        found = interface.find(self._interface)
+        if found is None:
+            raise EnvironmentLacks(f"port.{self.name}.device: {self._interface} was removed")
+        self._number, self.mac = found.number, found.mac
+        self.c_port.memory = memory
+        self._held = ffi.new("uint32_t[]", memory.buffers)
+        self._c.held = self._held
+        config = self._config
+        for queue, each in enumerate(self._sockets):
+            self._rings.append(
+                SocketRings(
+                    each.fileno(),
+                    ffi.addressof(self._c.queues, queue),
+                    config.rx_descriptors,
+                    config.tx_descriptors,
+                )
+            )
+
+    def start(self) -> None:
+        if self._started:
+            raise Bug(f"port {self.name} cannot start again: its sockets hold buffers")
+        queues, count = self.queue_pairs, self._config.rx_descriptors
+        if not lib.rl_xdp_post(self._c, count):
+            raise ConfigurationError(
+                f"memory.buffers: port {self.name} needs {queues} x {count} = {queues * count} "
+                f"for its RX descriptors, and {self.c_port.memory.free_count} are free"
+            )
+        self._started = self._running = True
+        self.link()
+
+    def stop_receiving(self) -> None:
+        """The supervisor has stopped it already: the program leaves all frames to the kernel."""
+
+    def stop(self, seconds: float | None = None) -> None:
+        if not self._running:
+            return
+        self._running = False
+        self.c_port.ready = 0
+        deadline = time.monotonic() + (self.limits.sent if seconds is None else seconds)
+        while self.posted()[1] > 0 and self.link().up and time.monotonic() < deadline:
+            for queue in range(self.queue_pairs):
+                lib.rl_xdp_reclaim(self.c_port, queue)
+            time.sleep(PAUSE)
+        lib.rl_xdp_return_all(self._c)
+
+    def close(self) -> None:
+        if self._rings:
+            self.stop(self.limits.abandon)
+        for mapped in self._rings:
+            mapped.close()
+        for each in self._sockets:
+            each.close()
+        self._rings, self._sockets = [], []
+
+    # -- state and counters ------------------------------------------------------------------
+
+    def link(self) -> Link:
+        _, up = interface.state(self._number)
+        self.c_port.ready = up and self._running
+        return Link(up, ethtool.speed(self._interface) if up else 0)
+
+    def statistics(self) -> dict[str, int]:
+        totals = dict.fromkeys(_COUNTS, 0)
+        for queue, each in enumerate(self._sockets):
+            data = each.getsockopt(SOL_XDP, STATISTICS, 8 * len(_COUNTS))
+            counts = dict(zip(_COUNTS, struct.unpack(f"={len(_COUNTS)}Q", data), strict=True))
+            for name in _COUNTS:
+                totals[name] += counts[name]
+            totals[f"rx_queue{queue}_dropped"] = counts["rx_dropped"] + counts["rx_ring_full"]
+        return totals
+
+    def posted(self) -> tuple[int, int]:
+        return self._scan(ffi.NULL)
+
+    def scan(self, seen: Any) -> None:
+        self._scan(seen)
+
+    def _scan(self, seen: Any) -> tuple[int, int]:
+        receiving, sending = ffi.new("uint32_t *"), ffi.new("uint32_t *")
+        lib.rl_xdp_scan(self._c, receiving, sending, seen)
+        return receiving[0], sending[0]

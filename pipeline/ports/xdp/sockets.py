@@ -1,0 +1,335 @@
+"""The supervisor's part of an AF_XDP port: sockets, packet memory registered, and the program.
+
+It needs CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF. What it opens needs no right to be used, so the
+driver has none. The program is attached as a bpf_link: it vanishes with this process, also after
+SIGKILL. Until `take`, and after `give_back`, the program leaves every frame to the kernel.
+
+Guarantees (tests in tests/e2e/test_xdp_life.py):
+ - after the end of a run, however it ends, no program is attached
+   (test_after_sigkill_of_the_supervisor_the_kernel_has_its_interface_back,
+   test_the_death_of_the_driver_ends_the_run_and_gives_the_interface_back)
+ - a driver without any capability receives and sends (test_the_driver_needs_no_privilege)
+ - an error leaves nothing attached (test_bad_input_gets_one_sentence_and_leaves_nothing)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING
+
+from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.configuration import deadlines
+from ringline.pipeline.ports.attachment import Attachment
+from ringline.pipeline.ports.interfaces import ethtool, interface
+from ringline.pipeline.ports.xdp import bpf, rights, rings
+from ringline.pipeline.ports.xdp.program import assemble
+from ringline.shm.errors import EnvironmentLacks
+
+if TYPE_CHECKING:
+    from ringline.pipeline.configuration.config import PortConfig, XdpConfig
+    from ringline.shm.packets import PacketMemory
+
+_SHARED_UMEM, _COPY, _ZERO_COPY, _NEED_WAKEUP = 1, 2, 4, 8  # sxdp_flags
+_UNALIGNED = 1  # XDP_UMEM_UNALIGNED_CHUNK_FLAG
+_BUSY_POLL, _PREFER_BUSY_POLL, _BUSY_POLL_BUDGET = 46, 69, 70  # SO_* of asm-generic/socket.h
+_BUDGET = 64  # frames that one system call receives
+_MODES = {"native": bpf.NATIVE, "generic": bpf.GENERIC}
+# A frame for nobody: its EtherType is one for local experiments (IEEE 802, 88B5).
+_PROBE_TYPE = b"\x88\xb5"
+_PROBE_BYTES = 60
+_HEADROOM = 256  # XDP_PACKET_HEADROOM
+
+
+class XdpAttachment(Attachment):
+    """The sockets of one port, one for each queue, and its program."""
+
+    def __init__(self, config: PortConfig, packets: PacketMemory) -> None:
+        """Open everything. Raises EnvironmentLacks; then nothing stays open or attached."""
+        assert config.xdp is not None
+        self._config, self._xdp, self._packets = config, config.xdp, packets
+        self.remarks = []
+        self.descriptors = []
+        self._taken = False
+        with contextlib.ExitStack() as stack:
+            self._closing = stack
+            self._open()
+            self._closing = stack.pop_all()
+
+    def _open(self) -> None:
+        config, xdp = self._config, self._xdp
+        name = config.device.partition(":")[2]
+        found = self._found = interface.resolve(config.name, name)
+        self._where = f"port.{config.name}.device: {name}"
+        if found.program:
+            raise EnvironmentLacks(
+                f"{self._where} has an XDP program already (number {found.program}, "
+                f"{found.program_mode}); end the program that attached it, or run: "
+                f"ip link set dev {name} xdp off"
+            )
+        lacking = rights.missing(self._packets.segment.size)
+        if lacking:
+            raise EnvironmentLacks(
+                f"{self._where} cannot be opened: this process lacks {' and '.join(lacking)}"
+            )
+        self._check_queues()
+        try:
+            self._map = self._kept(bpf.create_socket_map(config.queues))
+            self._program = self._kept(bpf.load_program(assemble(self._map, xdp.take)))
+        except OSError as error:
+            raise self._failed("the XDP program could not be loaded", error) from None
+        attached = self._attach()
+        copying = self._open_sockets()
+        if config.promiscuous:
+            try:
+                self._closing.enter_context(interface.promiscuous(found))
+            except OSError as error:
+                raise self._failed("it could not be made promiscuous", error) from None
+        self.description = f"{attached} XDP, {copying}"
+        kernel = f", driver {found.driver}" if found.driver else ""
+        self.remarks.insert(
+            0, f"port {config.name}: {name}{kernel}: {self.description}, queues {config.queues}"
+        )
+        if found.virtual and ethtool.computes_checksums(name):
+            self.remarks.append(
+                f"port {config.name}: {name} is virtual, and hosts behind it may leave checksums "
+                "of TCP and UDP to it, which then never come to be: ping works and TCP does not. "
+                "On their interfaces run: ethtool -K NAME tx off"
+            )
+
+    # -- parts ------------------------------------------------------------------------------
+
+    def _kept(self, fd: int) -> int:
+        """`fd` is closed at the end, in the opposite order of opening."""
+        self._closing.callback(os.close, fd)
+        return fd
+
+    def _failed(self, what: str, error: OSError) -> EnvironmentLacks:
+        return EnvironmentLacks(f"{self._where}: {what}: {error.strerror}")
+
+    def _check_queues(self) -> None:
+        """The port has as many queues as the interface has channels: frames of another queue
+        would go to the kernel."""
+        found, wanted = self._found, self._config.queues
+        if found.queues == wanted:
+            return
+        kind = "combined" if found.channels and found.channels.most_combined else "rx"
+        command = f"ethtool -L {found.name} {kind} {wanted}" + (
+            f" tx {wanted}" if kind == "rx" else ""
+        )
+        path = f"port.{self._config.name}.queues"
+        if self._xdp.channels != "set":
+            raise EnvironmentLacks(
+                f"{path}: {found.name} receives on {found.queues} queues, and {wanted} are "
+                f'configured; set queues = {found.queues}, or channels = "set", or run: {command}'
+            )
+        before = found.channels
+        if before is None:
+            raise EnvironmentLacks(
+                f"{path}: the driver of {found.name} cannot change its {found.queues} queues; "
+                f"set queues = {found.queues}"
+            )
+        most = before.most_combined if kind == "combined" else min(before.most_rx, before.most_tx)
+        if wanted > most:
+            raise EnvironmentLacks(f"{path}: {found.name} has at most {most} queues, not {wanted}")
+        new = (
+            ethtool.Channels(0, 0, 0, 0, 0, wanted, before.other)
+            if kind == "combined"
+            else ethtool.Channels(0, 0, 0, wanted, wanted, 0, before.other)
+        )
+        try:
+            ethtool.set_channels(found.name, new)
+        except OSError as error:
+            raise self._failed(f"{wanted} queues could not be set", error) from None
+        self._closing.callback(self._restore, before)
+
+    def _restore(self, channels: ethtool.Channels) -> None:
+        with contextlib.suppress(OSError):  # the interface is gone, or has another name
+            ethtool.set_channels(self._found.name, channels)
+
+    def _attach(self) -> str:
+        """Attach the program: native, else generic. Returns which."""
+        wanted = self._xdp.attach
+        tried = []
+        for mode in ("native", "generic") if wanted == "auto" else (wanted,):
+            try:
+                link = bpf.attach(self._program, self._found.number, _MODES[mode])
+            except OSError as error:
+                tried.append(f"{mode} XDP: {error.strerror}")
+                continue
+            self._link = self._kept(link)
+            if tried:
+                self.remarks.append(
+                    f"port {self._config.name}: {self._found.name} uses generic XDP, which is "
+                    f"slower ({tried[0]})"
+                )
+            return mode
+        raise EnvironmentLacks(f"{self._where}: no program can be attached ({'; '.join(tried)})")
+
+    def _open_sockets(self) -> str:
+        """Open a socket for each queue in the mode that was asked for. Returns the mode."""
+        mode = self._xdp.mode
+        if mode != "copy":
+            try:
+                with contextlib.ExitStack() as attempt:
+                    self._bind_all(attempt, _ZERO_COPY)
+                    self._probe()
+                    self._closing.push(attempt.pop_all())
+                return "zero-copy"
+            except (OSError, TimeoutError) as error:
+                why = error.strerror or str(error)
+                if mode == "zero-copy":
+                    raise EnvironmentLacks(
+                        f"{self._where} does not work without copies: {why}; set "
+                        'mode = "copy" or "auto"'
+                    ) from None
+                self.remarks.append(
+                    f"port {self._config.name}: {self._found.name} is used in copy mode, because "
+                    f"zero-copy does not work: {why}"
+                )
+        with contextlib.ExitStack() as attempt:
+            try:
+                self._bind_all(attempt, _COPY)
+            except OSError as error:
+                raise self._failed("no AF_XDP socket can be opened", error) from None
+            self._closing.push(attempt.pop_all())
+        return "copy"
+
+    def _bind_all(self, stack: contextlib.ExitStack, flags: int) -> None:
+        config = self._config
+        self.descriptors = []
+        for queue in range(config.queues):
+            each = stack.enter_context(_new_socket(self._xdp))
+            if queue == 0:
+                self._register(each)
+            for option, entries in (
+                (rings.FILL_RING, config.rx_descriptors),
+                (rings.COMPLETION_RING, config.tx_descriptors),
+                (rings.RX_RING, config.rx_descriptors),
+                (rings.TX_RING, config.tx_descriptors),
+            ):
+                each.setsockopt(rings.SOL_XDP, option, struct.pack("=I", entries))
+            shared = self.descriptors[0] if queue else 0
+            result = lib.rl_xdp_bind(
+                each.fileno(),
+                self._found.number,
+                queue,
+                _SHARED_UMEM if queue else flags | _NEED_WAKEUP,
+                shared,
+            )
+            if result < 0:
+                raise OSError(-result, _why_not_bound(-result, queue))
+            self.descriptors.append(each.fileno())
+
+    def _register(self, first: socket.socket) -> None:
+        """Register packet memory, from buffer 0 on, as the memory of all sockets of the port."""
+        packets = self._packets
+        begin = packets.segment.address + packets.first_offset
+        size = packets.segment.size - packets.first_offset
+        registration = struct.pack("=QQIIII", begin, size, packets.stride, 0, _UNALIGNED, 0)
+        try:
+            first.setsockopt(rings.SOL_XDP, rings.UMEM_REG, registration)
+        except OSError as error:
+            number = error.errno or 0
+            why = {
+                errno.EINVAL: "this kernel has no unaligned chunks (Linux 5.4 has them)",
+                errno.ENOBUFS: f"the limit of locked memory (ulimit -l) is below {size >> 10} KiB",
+            }.get(number, os.strerror(number))
+            raise OSError(number, f"packet memory could not be registered: {why}") from None
+
+    def _probe(self) -> None:
+        """Send a frame on each queue. Raises TimeoutError when the kernel does not report it as
+        sent: some drivers accept zero-copy and never send."""
+        queue = ffi.new("struct rl_xdp_queue *")
+        own = bytes.fromhex(self._found.mac.replace(":", ""))
+        frame = (own + own + _PROBE_TYPE).ljust(_PROBE_BYTES, b"\0")
+        begin = self._packets.first_offset + _HEADROOM
+        self._packets.segment.memory[begin : begin + len(frame)] = frame
+        for number, fd in enumerate(self.descriptors):
+            config = self._config
+            mapped = rings.SocketRings(fd, queue, config.rx_descriptors, config.tx_descriptors)
+            try:
+                if not send_probe(queue, len(frame)):
+                    raise TimeoutError(
+                        f"a frame on queue {number} was not sent within {deadlines.PROBE:g} s"
+                    )
+            finally:
+                mapped.close()
+
+    # -- life -------------------------------------------------------------------------------
+
+    def take(self) -> None:
+        for queue, fd in enumerate(self.descriptors):
+            try:
+                bpf.set_socket(self._map, queue, fd)
+            except OSError as error:
+                raise self._failed("its sockets could not be connected", error) from None
+        self._taken = True
+
+    def give_back(self) -> None:
+        if self._taken:
+            self._taken = False
+            for queue in range(len(self.descriptors)):
+                with contextlib.suppress(OSError):
+                    bpf.remove_socket(self._map, queue)
+
+    def close(self) -> None:
+        self.give_back()
+        self._closing.close()
+
+
+def send_probe(queue: object, length: int, seconds: float = deadlines.PROBE) -> bool:
+    """Send the frame of `length` bytes in buffer 0 on a socket, `queue` (cdata
+    `struct rl_xdp_queue *`). Returns whether the kernel reports within `seconds` that it is sent.
+    """
+    tx, completion = queue.tx, queue.completion  # type: ignore[attr-defined]
+    descriptors = ffi.cast("struct rl_xdp_descriptor *", tx.entries)
+    entry = descriptors[tx.own & tx.mask]
+    entry.address, entry.length, entry.options = _HEADROOM << 48, length, 0
+    tx.own += 1
+    tx.producer[0] = tx.own
+    deadline = time.monotonic() + seconds
+    while completion.producer[0] == completion.own:
+        lib.rl_xdp_wake_tx(queue.fd)  # type: ignore[attr-defined]
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    completion.own += 1
+    completion.consumer[0] = completion.own
+    return True
+
+
+def _new_socket(config: XdpConfig) -> socket.socket:
+    """A socket of AF_XDP, with busy polling if configured. Raises OSError."""
+    try:
+        made = socket.socket(rings.AF_XDP, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+    except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT:
+            raise OSError(
+                error.errno, "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS is not set)"
+            ) from None
+        raise
+    if config.busy_poll_us:
+        try:
+            made.setsockopt(socket.SOL_SOCKET, _PREFER_BUSY_POLL, 1)
+            made.setsockopt(socket.SOL_SOCKET, _BUSY_POLL, config.busy_poll_us)
+            made.setsockopt(socket.SOL_SOCKET, _BUSY_POLL_BUDGET, _BUDGET)
+        except OSError as error:
+            made.close()
+            raise OSError(
+                error.errno,
+                f"busy polling cannot be switched on (Linux 5.11 has it): {error.strerror}",
+            ) from None
+    return made
+
+
+def _why_not_bound(number: int, queue: int) -> str:
+    return {
+        errno.EBUSY: f"another socket is bound to queue {queue}",
+        errno.EINVAL: f"there is no queue {queue}, or packet memory does not fit it",
+        errno.EOPNOTSUPP: "its driver has no zero-copy mode for packet memory of ringline",
+    }.get(number, os.strerror(number))

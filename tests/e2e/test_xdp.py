@@ -1,0 +1,258 @@
+"""Ports on network interfaces of the kernel: hosts in namespaces talk through ringline.
+
+The kernel, ping, iperf3 and tcpdump are the judges. Every run ends with balanced books.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .operator_harness import Operator
+from .veth_harness import (
+    TIMEOUT,
+    Veths,
+    entered,
+    is_numbered,
+    needs,
+    number_of,
+    numbered,
+    port,
+    receive,
+    wait_until,
+)
+
+HEAD = 'name = "NAME"\nmetrics.listen = "off"\nmemory.hugepages = "off"\n'
+FRAMES = 1_000_000 if os.environ.get("RINGLINE_PROOF") == "1" else 20_000
+
+
+@pytest.fixture
+def veths(request: pytest.FixtureRequest) -> Iterator[Veths]:
+    needs("ping", "iperf3", "ethtool")
+    with contextlib.closing(Veths(getattr(request, "param", 1))) as made:
+        yield made
+
+
+class Forwarding:
+    """A run of ringline between the two hosts, and its report."""
+
+    def __init__(self, operator: Operator, veths: Veths, text: str) -> None:
+        self._operator, self._veths = operator, veths
+        self._config = operator.write(HEAD + text)
+        self._path = operator.folder / "report.json"
+        self.report: dict[str, Any] = {}
+        self.errors = ""
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[subprocess.Popen[str]]:
+        """Run until the end of the block; check exit code and books."""
+        within = Veths.within(self._veths.middle)
+        with self._operator.started(
+            "run", self._config, "--report", self._path, within=within
+        ) as process:
+            wait_until(lambda: self.status().get("state") == "running", "the run")
+            yield process
+            process.terminate()
+            _, self.errors = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 0, self.errors
+        self.report = json.loads(self._path.read_text())
+        assert not any(self.report["balance"].values()), self.report["balance"]
+
+    def status(self) -> dict[str, Any]:
+        done = subprocess.run(
+            ["ringline", "status", self._operator.name, "--json"],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
+        return found
+
+
+@pytest.fixture
+def forwarding(operator: Operator, veths: Veths) -> Callable[[str], Forwarding]:
+    return lambda text: Forwarding(operator, veths, text)
+
+
+def both(**keys: Any) -> str:
+    return port("a", **keys) + "\n" + port("b", **keys) + "\n"
+
+
+@pytest.mark.parametrize("attach", ["native", "generic"])
+@pytest.mark.parametrize("veths", [1, 2], indirect=True)
+def test_ping_and_iperf3_work_through_ringline(
+    veths: Veths, forwarding: Callable[[str], Forwarding], attach: str, request: Any
+) -> None:
+    veths.without_offload()
+    queues = request.node.callspec.params["veths"]
+    run = forwarding(both(attach=attach, queues=queues, rx_descriptors=2048))
+    with run.running():
+        assert " 0% packet loss" in veths.host("a", "ping", "-c", "5", "-i", "0.2", "10.77.0.2")
+        assert " 0% packet loss" in veths.host("a", "ping", "-c", "5", "-i", "0.2", "fd77::2")
+        for more in ([], ["-R", "-P", "4"], ["-u", "-b", "5M", "-l", "1200"]):
+            server = veths.start("b", "iperf3", "-s", "-1")
+            wait_until(lambda: "5201" in veths.host("b", "ss", "-ltn"), "the server")
+            said = veths.host("a", "iperf3", "-c", "10.77.0.2", "-t", "2", "--json", *more)
+            end = json.loads(said)["end"]
+            assert (end.get("sum_received") or end["sum"])["bytes"] > 100_000
+            server.communicate(timeout=TIMEOUT)
+        status = run.status()
+    assert status["ports"]["a"]["attached"] == f"{attach} XDP, copy"
+    assert all(run.report["ports"][side]["received"]["packets"] > 1000 for side in "ab")
+    assert not veths.attached("a")
+
+
+def test_a_file_arrives_unchanged(
+    veths: Veths, forwarding: Callable[[str], Forwarding], tmp_path: Path
+) -> None:
+    veths.without_offload()
+    content = os.urandom(1 << 20) * (100 if FRAMES > 100_000 else 8)
+    with forwarding(both(rx_descriptors=2048)).running():
+        with entered(veths.hosts["b"]):
+            server = socket.create_server(("10.77.0.2", 7777))
+        server.settimeout(TIMEOUT)
+        with entered(veths.hosts["a"]):
+            sender = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        path = tmp_path / "content"
+        path.write_bytes(content)
+        sender.settimeout(TIMEOUT)
+        sender.connect(("10.77.0.2", 7777))
+        receiver, _ = server.accept()
+        digest = hashlib.sha256()
+        child = subprocess.Popen(["cat", str(path)], stdout=sender.fileno())
+        sender.close()
+        while piece := receiver.recv(1 << 16):
+            digest.update(piece)
+        child.wait(TIMEOUT)
+        receiver.close()
+        server.close()
+    assert digest.digest() == hashlib.sha256(content).digest()
+
+
+@pytest.mark.parametrize("veths", [1, 2], indirect=True)
+def test_numbered_frames_arrive_once_and_in_order(
+    veths: Veths, forwarding: Callable[[str], Forwarding], request: Any
+) -> None:
+    """And the counters of the kernel are those of ringline."""
+    queues = request.node.callspec.params["veths"]
+    source, target = veths.wire("a"), veths.wire("b")
+    run = forwarding(both(queues=queues, rx_descriptors=4096))
+    before = veths.counters("a"), veths.counters("b")
+    with run.running():
+        arrived: list[bytes] = []
+        for begin in range(0, FRAMES, 500):
+            for frame in numbered(range(begin, begin + 500)):
+                source.send(frame)
+            arrived += receive(target, is_numbered, 500)
+        after = veths.counters("a"), veths.counters("b")
+        status = run.status()
+    numbers = [number_of(frame)[1] for frame in arrived]
+    lost = run.report["ports"]["a"]["card_drops"]["no_descriptor"]
+    assert len(numbers) + lost == FRAMES
+    assert numbers == sorted(set(numbers))
+    assert arrived[0] == next(numbered([numbers[0]]))
+    assert status["ports"]["a"]["link"]["up"]
+    took = run.report["ports"]["a"]
+    sent = run.report["ports"]["b"]["transmitted"]["packets"]
+    assert FRAMES - lost <= took["received"]["packets"]
+    assert after[0]["rx"]["packets"] - before[0]["rx"]["packets"] >= FRAMES
+    assert after[1]["tx"]["packets"] - before[1]["tx"]["packets"] == pytest.approx(sent, abs=20)
+
+
+def test_a_tag_stays_in_the_frame_and_is_inserted(
+    veths: Veths, forwarding: Callable[[str], Forwarding], operator: Operator
+) -> None:
+    """A frame keeps its tag; a plugin that asks for a tag gets it."""
+    operator.write(
+        """
+from ringline.workers.api import VLAN
+
+class Tag:
+    def process(self, batch):
+        for packet in batch:
+            packet.verdict = 1 - packet.port
+""",
+        "tag.py",
+    )
+    source, target = veths.wire("a"), veths.wire("b")
+    frame = next(numbered([7], length=100))
+    tagged = frame[:12] + bytes.fromhex("8100 0123") + frame[12:]
+    with forwarding(both()).running():
+        source.send(tagged)
+        (got,) = receive(target, is_numbered, 1)
+    # The kernel takes the tag out of a frame that it gives to a packet socket.
+    assert got == frame or got == tagged
+
+
+def test_other_frames_stay_with_the_kernel(
+    veths: Veths, forwarding: Callable[[str], Forwarding]
+) -> None:
+    """`take` has UDP port 5000; ping to the interface itself is answered by the kernel."""
+    for side, host in veths.hosts.items():
+        number = {"a": 1, "b": 2}[side]
+        veths.host(side, "ip", "addr", "add", f"10.78.{number}.1/24", "dev", "eth0")
+        with entered(veths.middle):
+            subprocess.run(
+                ["ip", "addr", "add", f"10.78.{number}.254/24", "dev", f"v{side}"], check=True
+            )
+        assert host
+    source, target = veths.wire("a"), veths.wire("b")
+    take = 'take = [{ protocol = "udp", port = 5000 }]\n'
+    text = port("a") + "\n" + take + port("b") + "\n" + take
+    run = forwarding(text)
+    with run.running():
+        said = veths.host("a", "ping", "-c", "3", "-i", "0.2", "10.78.1.254")
+        assert " 0% packet loss" in said
+        for frame in [*numbered([1], flow=1), *numbered([2], flow=0)]:
+            source.send(frame)
+        arrived = receive(target, is_numbered, 2)
+    assert [number_of(frame) for frame in arrived] == [(0, 2)]
+    assert run.report["ports"]["a"]["received"]["packets"] == 1
+
+
+def test_overload_has_a_reason_for_every_missing_frame(
+    veths: Veths, forwarding: Callable[[str], Forwarding], operator: Operator
+) -> None:
+    operator.write(
+        """
+import time
+
+class Slow:
+    def process(self, batch):
+        time.sleep(0.02)
+        for packet in batch:
+            packet.verdict = 255
+""",
+        "slow.py",
+    )
+    source = veths.wire("a")
+    run = forwarding(port("a", rx_descriptors=64) + '\n[worker]\nplugin = "./slow.py:Slow"\n')
+    with run.running():
+        for frame in numbered(range(20_000)):
+            source.send(frame)
+    found = run.report["ports"]["a"]
+    missing = 20_000 - found["received"]["packets"]
+    assert missing > 0
+    assert found["card_drops"]["no_descriptor"] == pytest.approx(missing, abs=20)
+
+
+@pytest.mark.parametrize("options", [{"busy_poll_us": 20}, {"hash": "software"}])
+def test_an_option_changes_no_traffic(
+    veths: Veths, forwarding: Callable[[str], Forwarding], options: dict[str, Any]
+) -> None:
+    source, target = veths.wire("a"), veths.wire("b")
+    with forwarding(both(**options)).running():
+        for frame in numbered(range(100)):
+            source.send(frame)
+        arrived = receive(target, is_numbered, 100)
+    assert [number_of(frame)[1] for frame in arrived] == list(range(100))

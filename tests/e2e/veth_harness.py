@@ -1,0 +1,222 @@
+"""Two network namespaces with a host each, and a third one between them for ringline.
+
+    host "a" -- eth0 ~~ va -- the middle -- vb ~~ eth0 -- host "b"
+
+`~~` is a veth pair. Nothing here touches the network of the machine. A namespace ends with all
+its interfaces; those of a test run that was killed are removed by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PREFIX = "ringline-t"
+FOLDER = Path("/run/netns")
+CLONE_NEWNET = 0x40000000
+TIMEOUT = 60.0  # seconds
+SIDES = {"a": 1, "b": 2}
+ETH_P_ALL = 3
+
+_numbers = itertools.count(1)
+
+
+def needs(*tools: str) -> None:
+    """Skip the test when the machine cannot make namespaces or lacks a tool."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to make network namespaces")
+    for tool in ("ip", *tools):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is missing")
+    try:
+        socket.socket(44, socket.SOCK_RAW, 0).close()
+    except OSError:
+        pytest.skip("needs a kernel with AF_XDP")
+
+
+def ip(*arguments: str) -> str:
+    return run("ip", *arguments)
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return done.stdout
+
+
+def remove_abandoned() -> None:
+    """Remove the namespaces of test runs that were killed."""
+    for path in FOLDER.glob(f"{PREFIX}*"):
+        owner = path.name.removeprefix(PREFIX).split("-")[0]
+        if not Path("/proc", owner).exists():
+            subprocess.run(["ip", "netns", "del", path.name], check=False, timeout=TIMEOUT)
+
+
+@contextlib.contextmanager
+def entered(namespace: str) -> Iterator[None]:
+    """This thread is in the namespace. Sockets that are made here stay in it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/self/ns/net") as before, open(FOLDER / namespace) as target:
+        assert libc.setns(target.fileno(), CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        try:
+            yield
+        finally:
+            assert libc.setns(before.fileno(), CLONE_NEWNET) == 0
+
+
+class Veths:
+    """The two hosts and the middle. `queues` are the queues of each interface."""
+
+    def __init__(self, queues: int = 1) -> None:
+        begin = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
+        self.middle = f"{begin}-m"
+        self.hosts = {side: f"{begin}-{side}" for side in SIDES}
+        self.processes: list[subprocess.Popen[str]] = []
+        self._sockets: list[socket.socket] = []
+        try:
+            self._make(queues)
+        except BaseException:
+            self.close()
+            raise
+
+    def _make(self, queues: int) -> None:
+        for namespace in (self.middle, *self.hosts.values()):
+            ip("netns", "add", namespace)
+            ip("-n", namespace, "link", "set", "lo", "up")
+        both = ["numrxqueues", str(queues), "numtxqueues", str(queues)]
+        for side, number in SIDES.items():
+            host = self.hosts[side]
+            near = ["link", "add", f"v{side}", *both, "type", "veth"]
+            ip("-n", self.middle, *near, "peer", "name", "eth0", "netns", host, *both)
+            # The middle itself says nothing on its interfaces.
+            with entered(self.middle):
+                Path(f"/proc/sys/net/ipv6/conf/v{side}/disable_ipv6").write_text("1")
+            ip("-n", self.middle, "link", "set", f"v{side}", "up")
+            ip("-n", host, "link", "set", "eth0", "up")
+            ip("-n", host, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
+            ip("-n", host, "addr", "add", f"fd77::{number}/64", "dev", "eth0", "nodad")
+
+    @staticmethod
+    def within(namespace: str) -> list[str]:
+        return ["ip", "netns", "exec", namespace]
+
+    def host(self, side: str, *command: str) -> str:
+        """Run a command on a host and return its output."""
+        return run(*self.within(self.hosts[side]), *command)
+
+    def start(self, side: str, *command: str) -> subprocess.Popen[str]:
+        """Start a program on a host; it is ended with the namespaces."""
+        process = subprocess.Popen(
+            [*self.within(self.hosts[side]), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def without_offload(self) -> None:
+        """Let both hosts compute checksums themselves: over a veth they else leave them out."""
+        for side in SIDES:
+            self.host(side, "ethtool", "-K", "eth0", "tx", "off")
+
+    def wire(self, side: str) -> socket.socket:
+        """A socket that sends and receives frames at the interface of a host."""
+        with entered(self.hosts[side]):
+            made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        made.setsockopt(socket.SOL_SOCKET, 33, 1 << 27)  # SO_RCVBUFFORCE
+        made.bind(("eth0", ETH_P_ALL))
+        made.settimeout(TIMEOUT)
+        self._sockets.append(made)
+        return made
+
+    def attached(self, side: str) -> bool:
+        """Whether an XDP program is attached to the interface in the middle."""
+        shown = json.loads(ip("-n", self.middle, "-j", "link", "show", f"v{side}"))
+        return "xdp" in shown[0]
+
+    def counters(self, side: str) -> dict[str, Any]:
+        """`ip -s link` of the interface in the middle: rx and tx."""
+        shown = json.loads(ip("-n", self.middle, "-j", "-s", "link", "show", f"v{side}"))
+        found: dict[str, Any] = shown[0]["stats64"]
+        return found
+
+    def close(self) -> None:
+        for made in self._sockets:
+            made.close()
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+        for namespace in (*self.hosts.values(), self.middle):
+            if (FOLDER / namespace).exists():
+                ip("netns", "del", namespace)
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = TIMEOUT) -> Any:
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, f"{what} did not happen within {seconds:g} s"
+        time.sleep(0.01)
+    return value
+
+
+def port(side: str, **keys: Any) -> str:
+    """The table of a port on one of the interfaces in the middle."""
+    lines = [f"[port.{side}]", f'device = "xdp:v{side}"']
+    return "\n".join([*lines, *(f"{key} = {json.dumps(value)}" for key, value in keys.items())])
+
+
+def receive(wire: socket.socket, wanted: Callable[[bytes], bool], count: int) -> list[bytes]:
+    """The next `count` frames that arrive at the wire and are `wanted`; fewer after a second of
+    silence."""
+    found: list[bytes] = []
+    end = time.monotonic() + TIMEOUT
+    wire.settimeout(1.0)
+    while len(found) < count and time.monotonic() < end:
+        try:
+            frame, address = wire.recvfrom(65536)
+        except TimeoutError:
+            break
+        if address[2] != socket.PACKET_OUTGOING and wanted(frame):
+            found.append(frame)
+    return found
+
+
+def numbered(numbers: Sequence[int], flow: int = 0, length: int = 60) -> Iterator[bytes]:
+    """Frames of UDP over IPv4 with a number in their payload; each flow has a port of its own."""
+    for number in numbers:
+        header = bytes.fromhex("020000000002" "020000000001" "0800")
+        total = length - 14
+        ip4 = bytes.fromhex("4500") + total.to_bytes(2, "big") + bytes.fromhex("00004000 40110000")
+        ip4 += bytes.fromhex("0a4d0001 0a4d0002")
+        checksum = sum(int.from_bytes(ip4[at : at + 2], "big") for at in range(0, 20, 2))
+        while checksum >> 16:
+            checksum = (checksum & 0xFFFF) + (checksum >> 16)
+        ip4 = ip4[:10] + (checksum ^ 0xFFFF).to_bytes(2, "big") + ip4[12:]
+        udp = (5000 + flow).to_bytes(2, "big") + (9).to_bytes(2, "big")
+        udp += (total - 20).to_bytes(2, "big") + b"\0\0"
+        yield (header + ip4 + udp + number.to_bytes(8, "big")).ljust(length, b"\xaa")
+
+
+def number_of(frame: bytes) -> tuple[int, int]:
+    """The flow and the number of such a frame."""
+    return int.from_bytes(frame[34:36], "big") - 5000, int.from_bytes(frame[42:50], "big")
+
+
+def is_numbered(frame: bytes) -> bool:
+    return frame[:6] == bytes.fromhex("020000000002") and len(frame) >= 50
