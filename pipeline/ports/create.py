@@ -64,3 +64,13 @@ def attach_port(config: PortConfig, packets: PacketMemory) -> Attachment | None:
     from ringline.pipeline.ports.xdp.sockets import XdpAttachment
 
     return XdpAttachment(config, packets)
+
+
+def check_interface(config: PortConfig, packet_bytes: int) -> None:
+    """Check an interface of the kernel as far as that is possible without opening anything.
+
+    `packet_bytes` is the size of packet memory. Raises `EnvironmentLacks`.
+    """
+    from ringline.pipeline.ports.xdp.checks import check
+
+    check(config, packet_bytes)

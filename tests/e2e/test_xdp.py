@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from ringline.workers.captures.captures import CaptureReader, Tally
+
 from .operator_harness import Operator
 from .veth_harness import (
     TIMEOUT,
@@ -32,6 +34,8 @@ from .veth_harness import (
 )
 
 HEAD = 'name = "NAME"\nmetrics.listen = "off"\nmemory.hugepages = "off"\n'
+MIXED = Path(__file__).resolve().parents[1] / "data" / "mixed.pcap"
+CAPTURED = 2000  # frames of a capture: it is read again and again
 FRAMES = 1_000_000 if os.environ.get("RINGLINE_PROOF") == "1" else 20_000
 
 
@@ -102,7 +106,7 @@ def test_ping_and_iperf3_work_through_ringline(
         for more in ([], ["-R", "-P", "4"], ["-u", "-b", "5M", "-l", "1200"]):
             server = veths.start("b", "iperf3", "-s", "-1")
             wait_until(lambda: "5201" in veths.host("b", "ss", "-ltn"), "the server")
-            said = veths.host("a", "iperf3", "-c", "10.77.0.2", "-t", "2", "--json", *more)
+            said = veths.host("a", "iperf3", "-c", "10.77.0.2", "-t", "1", "--json", *more)
             end = json.loads(said)["end"]
             assert (end.get("sum_received") or end["sum"])["bytes"] > 100_000
             server.communicate(timeout=TIMEOUT)
@@ -128,6 +132,7 @@ def test_a_file_arrives_unchanged(
         sender.settimeout(TIMEOUT)
         sender.connect(("10.77.0.2", 7777))
         receiver, _ = server.accept()
+        sender.setblocking(True)
         digest = hashlib.sha256()
         child = subprocess.Popen(["cat", str(path)], stdout=sender.fileno())
         sender.close()
@@ -169,29 +174,94 @@ def test_numbered_frames_arrive_once_and_in_order(
     assert after[1]["tx"]["packets"] - before[1]["tx"]["packets"] == pytest.approx(sent, abs=20)
 
 
-def test_a_tag_stays_in_the_frame_and_is_inserted(
-    veths: Veths, forwarding: Callable[[str], Forwarding], operator: Operator
-) -> None:
-    """A frame keeps its tag; a plugin that asks for a tag gets it."""
-    operator.write(
-        """
+TAG = """
 from ringline.workers.api import VLAN
 
 class Tag:
     def process(self, batch):
         for packet in batch:
             packet.verdict = 1 - packet.port
-""",
-        "tag.py",
-    )
-    source, target = veths.wire("a"), veths.wire("b")
+            if packet.data[12:14] != b"\\x81\\x00":
+                packet.flags |= VLAN
+                packet.vlan_tci = 0x0456
+"""
+
+
+def test_a_tag_stays_in_the_frame_or_is_inserted(
+    veths: Veths, forwarding: Callable[[str], Forwarding], operator: Operator, tmp_path: Path
+) -> None:
+    """tcpdump is the judge: to a packet socket the kernel gives a frame without its tag."""
+    operator.write(TAG, "tag.py")
+    source = veths.wire("a")
     frame = next(numbered([7], length=100))
-    tagged = frame[:12] + bytes.fromhex("8100 0123") + frame[12:]
-    with forwarding(both()).running():
-        source.send(tagged)
-        (got,) = receive(target, is_numbered, 1)
-    # The kernel takes the tag out of a frame that it gives to a packet socket.
-    assert got == frame or got == tagged
+    with_tag = frame[:12] + bytes.fromhex("81000123") + frame[12:]
+    text = both() + '[worker]\nplugin = "./tag.py:Tag"\n'
+    with forwarding(text).running(), captured(veths, tmp_path / "out.pcap") as capture:
+        source.send(with_tag)
+        source.send(frame)
+        wait_until(lambda: len(capture()) == 2, "the frames")
+    inserted = frame[:12] + bytes.fromhex("81000456") + frame[12:]
+    assert capture() == [with_tag, inserted]
+
+
+@contextlib.contextmanager
+def captured(veths: Veths, path: Path) -> Iterator[Callable[[], list[bytes]]]:
+    """tcpdump writes what arrives at host b; gives a function that reads the frames so far,
+    without those that the kernels of the hosts send by themselves."""
+    needs("tcpdump")
+    command = ["tcpdump", "-Z", "root", "-i", "eth0", "-Q", "in", "-U", "-w", str(path)]
+    process = veths.start("b", *command)
+    assert process.stdout is not None
+    while "listening on" not in process.stdout.readline():
+        assert process.poll() is None
+
+    def read() -> list[bytes]:
+        with CaptureReader(Tally(str(path), to_cut=True)) as reader:
+            frames = [bytes(packet.data) for packet in reader]
+        return [frame for frame in frames if not frame.startswith(b"\x33\x33")]
+
+    yield read
+    process.terminate()
+    process.communicate(timeout=TIMEOUT)
+
+
+def test_a_capture_arrives_byte_for_byte(
+    veths: Veths, forwarding: Callable[[str], Forwarding], tmp_path: Path
+) -> None:
+    replayed(MIXED, veths, forwarding, tmp_path)
+
+
+def test_a_real_capture_arrives_byte_for_byte(
+    veths: Veths,
+    forwarding: Callable[[str], Forwarding],
+    tmp_path: Path,
+    real_capture: Path,
+) -> None:
+    replayed(real_capture, veths, forwarding, tmp_path)
+
+
+def replayed(
+    path: Path, veths: Veths, forwarding: Callable[[str], Forwarding], folder: Path
+) -> None:
+    source = veths.wire("a")
+    sent = []
+    with (
+        forwarding(both(rx_descriptors=4096)).running(),
+        captured(veths, folder / "out.pcap") as capture,
+        CaptureReader(Tally(str(path))) as reader,
+    ):
+        for packet in reader:
+            frame = bytes(packet.data)
+            if not 17 <= len(frame) <= 1514 or frame.startswith(b"\x33\x33"):
+                continue
+            source.send(frame)
+            sent.append(frame)
+            if len(sent) % 100 == 0:
+                wait_until(lambda: len(capture()) >= len(sent), "their arrival")
+            if len(sent) == CAPTURED:
+                break
+        wait_until(lambda: len(capture()) >= len(sent), "their arrival")
+    assert capture() == sent
 
 
 def test_other_frames_stay_with_the_kernel(

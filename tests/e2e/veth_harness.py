@@ -51,9 +51,7 @@ def ip(*arguments: str) -> str:
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=TIMEOUT, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout
 
@@ -200,7 +198,7 @@ def receive(wire: socket.socket, wanted: Callable[[bytes], bool], count: int) ->
 def numbered(numbers: Sequence[int], flow: int = 0, length: int = 60) -> Iterator[bytes]:
     """Frames of UDP over IPv4 with a number in their payload; each flow has a port of its own."""
     for number in numbers:
-        header = bytes.fromhex("020000000002" "020000000001" "0800")
+        header = bytes.fromhex("0200000000020200000000010800")
         total = length - 14
         ip4 = bytes.fromhex("4500") + total.to_bytes(2, "big") + bytes.fromhex("00004000 40110000")
         ip4 += bytes.fromhex("0a4d0001 0a4d0002")

@@ -26,7 +26,7 @@ from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.ports.attachment import Attachment
 from ringline.pipeline.ports.interfaces import ethtool, interface
-from ringline.pipeline.ports.xdp import bpf, rights, rings
+from ringline.pipeline.ports.xdp import bpf, checks, rings
 from ringline.pipeline.ports.xdp.program import assemble
 from ringline.shm.errors import EnvironmentLacks
 
@@ -62,21 +62,11 @@ class XdpAttachment(Attachment):
 
     def _open(self) -> None:
         config, xdp = self._config, self._xdp
-        name = config.device.partition(":")[2]
-        found = self._found = interface.resolve(config.name, name)
+        found = self._found = checks.check(config, self._packets.segment.size)
+        name = found.name
         self._where = f"port.{config.name}.device: {name}"
-        if found.program:
-            raise EnvironmentLacks(
-                f"{self._where} has an XDP program already (number {found.program}, "
-                f"{found.program_mode}); end the program that attached it, or run: "
-                f"ip link set dev {name} xdp off"
-            )
-        lacking = rights.missing(self._packets.segment.size)
-        if lacking:
-            raise EnvironmentLacks(
-                f"{self._where} cannot be opened: this process lacks {' and '.join(lacking)}"
-            )
-        self._check_queues()
+        if found.queues != config.queues:
+            self._set_queues()
         try:
             self._map = self._kept(bpf.create_socket_map(config.queues))
             self._program = self._kept(bpf.load_program(assemble(self._map, xdp.take)))
@@ -111,45 +101,27 @@ class XdpAttachment(Attachment):
     def _failed(self, what: str, error: OSError) -> EnvironmentLacks:
         return EnvironmentLacks(f"{self._where}: {what}: {error.strerror}")
 
-    def _check_queues(self) -> None:
-        """The port has as many queues as the interface has channels: frames of another queue
-        would go to the kernel."""
-        found, wanted = self._found, self._config.queues
-        if found.queues == wanted:
-            return
-        kind = "combined" if found.channels and found.channels.most_combined else "rx"
-        command = f"ethtool -L {found.name} {kind} {wanted}" + (
-            f" tx {wanted}" if kind == "rx" else ""
-        )
-        path = f"port.{self._config.name}.queues"
-        if self._xdp.channels != "set":
-            raise EnvironmentLacks(
-                f"{path}: {found.name} receives on {found.queues} queues, and {wanted} are "
-                f'configured; set queues = {found.queues}, or channels = "set", or run: {command}'
-            )
-        before = found.channels
-        if before is None:
-            raise EnvironmentLacks(
-                f"{path}: the driver of {found.name} cannot change its {found.queues} queues; "
-                f"set queues = {found.queues}"
-            )
-        most = before.most_combined if kind == "combined" else min(before.most_rx, before.most_tx)
-        if wanted > most:
-            raise EnvironmentLacks(f"{path}: {found.name} has at most {most} queues, not {wanted}")
-        new = (
-            ethtool.Channels(0, 0, 0, 0, 0, wanted, before.other)
-            if kind == "combined"
-            else ethtool.Channels(0, 0, 0, wanted, wanted, 0, before.other)
-        )
+    def _set_queues(self) -> None:
+        before, new = self._found.channels, checks.wanted_channels(self._found, self._config)
+        assert before is not None
+        assert new is not None
         try:
-            ethtool.set_channels(found.name, new)
+            ethtool.set_channels(self._found.name, new)
         except OSError as error:
-            raise self._failed(f"{wanted} queues could not be set", error) from None
+            raise self._failed(f"{self._config.queues} queues cannot be set", error) from None
         self._closing.callback(self._restore, before)
 
     def _restore(self, channels: ethtool.Channels) -> None:
-        with contextlib.suppress(OSError):  # the interface is gone, or has another name
-            ethtool.set_channels(self._found.name, channels)
+        """The kernel refuses this with EINVAL until it has released the closed sockets."""
+        deadline = time.monotonic() + deadlines.PROBE
+        while True:
+            try:
+                ethtool.set_channels(self._found.name, channels)
+            except OSError as error:  # other errors: the interface is gone, or has another name
+                if error.errno == errno.EINVAL and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                    continue
+            return
 
     def _attach(self) -> str:
         """Attach the program: native, else generic. Returns which."""

@@ -1,0 +1,74 @@
+"""Whether an interface is one that a port on AF_XDP can use. Opens and changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ringline.pipeline.ports.interfaces import interface
+from ringline.pipeline.ports.interfaces.ethtool import Channels
+from ringline.pipeline.ports.xdp import rights
+from ringline.shm.errors import EnvironmentLacks
+
+if TYPE_CHECKING:
+    from ringline.pipeline.configuration.config import PortConfig
+    from ringline.pipeline.ports.interfaces.interface import Interface
+
+
+def check(config: PortConfig, packet_bytes: int) -> Interface:
+    """The interface of the port. `packet_bytes` is the size of packet memory.
+
+    Raises EnvironmentLacks: the interface cannot be used, or this process lacks a right.
+    """
+    name = config.device.partition(":")[2]
+    found = interface.resolve(config.name, name)
+    where = f"port.{config.name}.device: {name}"
+    if found.program:
+        raise EnvironmentLacks(
+            f"{where} has an XDP program already (number {found.program}, "
+            f"{found.program_mode}); end the program that attached it, or run: "
+            f"ip link set dev {name} xdp off"
+        )
+    lacking = rights.missing(packet_bytes)
+    if lacking:
+        raise EnvironmentLacks(
+            f"{where} cannot be opened: this process lacks {' and '.join(lacking)}"
+        )
+    if found.queues != config.queues:
+        _check_channels(config, found)
+    return found
+
+
+def wanted_channels(found: Interface, config: PortConfig) -> Channels | None:
+    """The channels with which the interface has as many RX queues as the port; None when the
+    driver cannot change them."""
+    now, queues = found.channels, config.queues
+    if now is None:
+        return None
+    if now.most_combined:
+        return Channels(0, 0, 0, 0, 0, queues, now.other)
+    return Channels(0, 0, 0, queues, queues, 0, now.other)
+
+
+def _check_channels(config: PortConfig, found: Interface) -> None:
+    """The port has as many queues as the interface: frames of another queue would go to the
+    kernel."""
+    wanted, now = config.queues, found.channels
+    path = f"port.{config.name}.queues"
+    if now is None:
+        raise EnvironmentLacks(
+            f"{path}: the driver of {found.name} cannot change its {found.queues} queues, and "
+            f"{wanted} are configured; set queues = {found.queues}"
+        )
+    most = now.most_combined or min(now.most_rx, now.most_tx)
+    words = "combined {0}" if now.most_combined else "rx {0} tx {0}"
+    if wanted > most:
+        raise EnvironmentLacks(
+            f"{path}: {found.name} receives on {found.queues} queues, and {wanted} are configured; "
+            f"set queues = {found.queues}: it has at most {most}"
+        )
+    if config.xdp is not None and config.xdp.channels != "set":
+        raise EnvironmentLacks(
+            f"{path}: {found.name} receives on {found.queues} queues, and {wanted} are configured; "
+            f'set queues = {found.queues}, or channels = "set", or run: '
+            f"ethtool -L {found.name} {words.format(wanted)}"
+        )
