@@ -33,7 +33,8 @@ from .veth_harness import (
 )
 
 HEAD = 'name = "NAME"\nmetrics.listen = "off"\nmemory.hugepages = "off"\n'
-BOTH = port("a") + "\n" + port("b") + "\n"
+RESTART = "[worker]\nrestart = { intensity = 1000, period = 1.0 }\n"
+BOTH = port("a") + "\n" + port("b") + "\n" + RESTART
 
 
 @pytest.fixture
@@ -109,7 +110,9 @@ def test_a_killed_worker_is_replaced_and_the_books_balance(
     target = veths.wire("b")
     with traffic(veths), started(operator, veths) as (process, report):
         for _ in range(3):
-            before = status(operator.name)["workers"][0]
+            before = wait_until(
+                lambda: (found := status(operator.name)["workers"][0])["up"] and found, "a worker"
+            )
             kill(before["pid"])
             wait_until(
                 lambda before=before: (

@@ -9,6 +9,8 @@ import socket
 import struct
 from collections.abc import Iterator
 
+from ringline.pipeline.configuration import deadlines
+
 # linux/netlink.h, linux/rtnetlink.h, linux/if_link.h
 _REQUEST = 1  # NLM_F_REQUEST
 _DUMP = 0x300  # NLM_F_DUMP
@@ -59,7 +61,7 @@ def _ask(flags: int, number: int, wanted: bytes) -> Iterator[Link]:
     body = _LINK.pack(0, 0, number, 0, 0) + wanted
     request = _HEADER.pack(_HEADER.size + len(body), _GETLINK, flags, 1, 0) + body
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as asked:
-        asked.settimeout(2.0)
+        asked.settimeout(deadlines.NETLINK)
         asked.send(request)
         while True:
             answer = asked.recv(1 << 18)

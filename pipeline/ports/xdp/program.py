@@ -247,6 +247,8 @@ def _must_be(program: Assembler, place: int, value: int, otherwise: str) -> None
 
 def _either(program: Assembler, no: str, choices: list[list[tuple[int, int, int]]]) -> None:
     """Go on when all words of one choice agree, each (place, mask, value); else jump to `no`."""
+    if not all(choices):  # every frame agrees; the kernel refuses code that nothing reaches
+        return
     yes = program.name()
     for choice in choices:
         next_choice = program.name()
