@@ -14,7 +14,7 @@ WITH_PORTS = (PROTOCOLS["tcp"], PROTOCOLS["udp"])
 MATCHES_MAX = 64
 BUSY_POLL_MAX = 1000  # microseconds
 
-KEYS = ("mode", "attach", "take", "hash", "busy_poll_us", "channels")
+KEYS = ("mode", "attach", "take", "hash", "busy_poll_us", "channels", "force")
 # Keys of other ports, and why an interface of the kernel has none of them.
 _OF_CARDS = {
     "dma": "the kernel reaches packet memory by itself; remove dma",
@@ -26,7 +26,12 @@ _OF_CARDS = {
 def read_xdp(table: Table, device: str) -> XdpConfig | None:
     """The keys of AF_XDP in the table of a port; None for a port of another kind, where each of
     these keys is a mistake."""
-    mine = device.startswith("xdp:")
+    if not device.startswith("xdp:"):
+        for key in KEYS:
+            if key in table:
+                table.raw(key)
+                table.problem(key, "only a network interface as in xdp:eth0 has this key")
+        return None
     read = XdpConfig(
         mode=table.choice("mode", "copy", ("copy", "zero-copy", "auto")),
         attach=table.choice("attach", "auto", ("auto", "native", "generic")),
@@ -34,12 +39,8 @@ def read_xdp(table: Table, device: str) -> XdpConfig | None:
         hash=table.choice("hash", "none", ("none", "software")),
         busy_poll_us=table.integer("busy_poll_us", 0, 0, BUSY_POLL_MAX),
         channels=table.choice("channels", "check", ("check", "set")),
+        force=table.flag("force", False),
     )
-    if not mine:
-        for key in KEYS:
-            if key in table:
-                table.problem(key, "only a network interface as in xdp:eth0 has this key")
-        return None
     for key, why in _OF_CARDS.items():
         if key in table:
             table.problem(key, why)

@@ -178,7 +178,13 @@ def _cards(snapshot: Snapshot) -> Iterator[Metric]:
         "Descriptors on the RX and TX descriptor ring of the queue.",
         labels=["port", "worker", "direction"],
     )
+    info = InfoMetricFamily(
+        "ringline_port",
+        "The device of a port, and how it is attached if it is an interface of the kernel.",
+        labels=["port"],
+    )
     for port in snapshot.ports:
+        info.add_metric([port.name], {"device": port.device, "attached": port.attached})
         for queue in range(port.queue_pairs):
             for direction, number in zip(("rx", "tx"), port.descriptors, strict=True):
                 descriptors.add_metric([port.name, str(queue), direction], number)
@@ -188,7 +194,7 @@ def _cards(snapshot: Snapshot) -> Iterator[Metric]:
             statistics.add_metric([port.name, name], number)
         for name, number in port.wire.items():
             wire.add_metric([port.name, name], number)
-    yield from (up, speed, statistics, wire, descriptors)
+    yield from (info, up, speed, statistics, wire, descriptors)
 
 
 def _lane(snapshot: Snapshot) -> Iterator[Metric]:

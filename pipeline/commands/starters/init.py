@@ -26,7 +26,8 @@ name = "NAME"                     # two instances with the same name cannot run 
 # hugepages = "auto"              # auto | require | off
 
 [port.wan]                        # a port; its name is yours; add [port.lan] for another one
-device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00.0" (lspci -D)
+device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00.0" (lspci -D);
+                                  # or a network interface: "xdp:eth0" (ip link)
 # queues = 1                      # pairs of an RX and a TX queue, one worker each: 1 to 16
 # dma = "auto"                    # auto | offset | physical
 # rx_descriptors = 512            # per queue: a power of two, 64 to 4096
@@ -36,6 +37,17 @@ device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00
 # vlan_strip = false              # true: the card removes VLAN tags
 # rss_key = "default"             # default | symmetric | 80 hexadecimal digits
 # process = false                 # true: the simulated card runs in its own process
+
+# A port on a network interface that keeps its kernel driver has these keys, and no wire:
+#   [port.lan]
+#   device = "xdp:eth0"
+#   take = [{ protocol = "udp" }] # frames for ringline, the others stay with the kernel; or "all"
+#   mode = "copy"                 # copy | zero-copy | auto
+#   attach = "auto"               # auto | native | generic
+#   hash = "none"                 # none | software
+#   busy_poll_us = 0              # microseconds, up to 1000; 0: interrupts
+#   channels = "check"            # set: give the interface as many channels as the port has queues
+#   force = false                 # true: take an interface although this cuts off the machine
 
 [port.wan.wire]                   # of a simulated card: what arrives; remove it for a real card
 # rate_mpps = 0.0                 # 10^6 packets a second; 0: as fast as the card has room

@@ -16,13 +16,16 @@ _REQUEST = 1  # NLM_F_REQUEST
 _DUMP = 0x300  # NLM_F_DUMP
 _ERROR, _DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE
 _NEWLINK, _GETLINK = 16, 18
+_NEWADDR, _GETADDR = 20, 22
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
+_ADDRESS = struct.Struct("=4BI")  # struct ifaddrmsg
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 ADDRESS, NAME, MTU, LINK, MASTER, OPERSTATE, INFO = 1, 3, 4, 5, 10, 16, 18
 STATS64, TX_QUEUES, RX_QUEUES, CARRIER, XDP = 23, 31, 32, 33, 43
 INFO_KIND = 1
+INTERFACE_ADDRESS, LOCAL_ADDRESS = 1, 2  # IFA_*
 XDP_ATTACHED, XDP_PROGRAM = 2, 4
 
 Attributes = dict[int, bytes]
@@ -56,10 +59,29 @@ def links() -> list[Link]:
     return list(_ask(_REQUEST | _DUMP, 0, b""))
 
 
+def addresses(number: int) -> set[str]:
+    """The IPv4 and IPv6 addresses of the interface with this number."""
+    found = set()
+    body = _ADDRESS.pack(0, 0, 0, 0, 0)
+    for answer in _answers(_GETADDR, _REQUEST | _DUMP, body, _NEWADDR):
+        family, _, _, _, index = _ADDRESS.unpack_from(answer)
+        data = attributes(answer[_ADDRESS.size :])
+        packed = data.get(LOCAL_ADDRESS) or data.get(INTERFACE_ADDRESS)
+        if index == number and packed and family in (socket.AF_INET, socket.AF_INET6):
+            found.add(socket.inet_ntop(family, packed))
+    return found
+
+
 def _ask(flags: int, number: int, wanted: bytes) -> Iterator[Link]:
-    wanted += b"\0" * (-len(wanted) % 4)
-    body = _LINK.pack(0, 0, number, 0, 0) + wanted
-    request = _HEADER.pack(_HEADER.size + len(body), _GETLINK, flags, 1, 0) + body
+    body = _LINK.pack(0, 0, number, 0, 0) + wanted + b"\0" * (-len(wanted) % 4)
+    for answer in _answers(_GETLINK, flags, body, _NEWLINK):
+        _, _, index, state, _ = _LINK.unpack_from(answer)
+        yield index, state, attributes(answer[_LINK.size :])
+
+
+def _answers(question: int, flags: int, body: bytes, wanted: int) -> Iterator[bytes]:
+    """The bodies of the messages of the kind `wanted` that answer a question."""
+    request = _HEADER.pack(_HEADER.size + len(body), question, flags, 1, 0) + body
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as asked:
         asked.settimeout(deadlines.NETLINK)
         asked.send(request)
@@ -70,10 +92,8 @@ def _ask(flags: int, number: int, wanted: bytes) -> Iterator[Link]:
                 length, kind, *_ = _HEADER.unpack_from(answer, at)
                 if kind in (_ERROR, _DONE):
                     return
-                if kind == _NEWLINK:
-                    begin = at + _HEADER.size
-                    _, _, index, state, _ = _LINK.unpack_from(answer, begin)
-                    yield index, state, attributes(answer[begin + _LINK.size : at + length])
+                if kind == wanted:
+                    yield answer[at + _HEADER.size : at + length]
                 at += (length + 3) & ~3
-            if not flags & _DUMP:
+            if flags & _DUMP != _DUMP:
                 return

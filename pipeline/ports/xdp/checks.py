@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ringline.pipeline.ports.interfaces import interface
+from ringline.pipeline.ports.interfaces import guard, interface
 from ringline.pipeline.ports.interfaces.ethtool import Channels
 from ringline.pipeline.ports.xdp import rights
 from ringline.shm.errors import EnvironmentLacks
@@ -28,6 +28,8 @@ def check(config: PortConfig, packet_bytes: int) -> Interface:
             f"{found.program_mode}); end the program that attached it, or run: "
             f"ip link set dev {name} xdp off"
         )
+    if config.xdp is not None and not config.xdp.force:
+        guard.check(where.partition(": ")[0], name, config.xdp.take, number=found.number)
     lacking = rights.missing(packet_bytes)
     if lacking:
         raise EnvironmentLacks(

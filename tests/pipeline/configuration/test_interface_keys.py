@@ -37,6 +37,7 @@ hash = "software"
 rss_key = "symmetric"
 busy_poll_us = 20
 channels = "set"
+force = true
 take = [
   { ethertype = "arp" },
   { protocol = "udp", port = 4789, prefix = "192.0.2.0/24" },
@@ -56,6 +57,7 @@ take = [
         hash="software",
         busy_poll_us=20,
         channels="set",
+        force=True,
     )
     assert Config.from_json(config.to_json()) == config
 
@@ -130,6 +132,7 @@ def test_the_name_of_an_interface_is_checked(name: str) -> None:
         'hash = "none"',
         "busy_poll_us = 0",
         'channels = "set"',
+        "force = true",
     ],
 )
 def test_other_ports_do_not_have_these_keys(keys: str) -> None:

@@ -1,0 +1,104 @@
+"""The guard: a port must not cut off the machine by taking an interface that carries it.
+
+It looks at the default routes and at the session of the operator (SSH_CONNECTION). What it finds
+is a sentence about what would be lost; `force = true` overrules it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ringline.pipeline.configuration.config import Match
+from ringline.pipeline.ports.interfaces import netlink
+from ringline.shm.errors import EnvironmentLacks
+
+ROUTES4, ROUTES6 = Path("/proc/net/route"), Path("/proc/net/ipv6_route")
+_REJECT = 0x200  # RTF_REJECT of linux/route.h
+_TCP = 6
+_IPV4, _ARP, _IPV6 = 0x0800, 0x0806, 0x86DD
+
+
+def check(
+    where: str,
+    name: str,
+    take: Sequence[Match],
+    environment: Mapping[str, str] = os.environ,
+    addresses: Callable[[int], set[str]] = netlink.addresses,
+    number: int = 0,
+) -> None:
+    """Refuse the interface `name` with this number if frames that agree with `take` (empty: all)
+    carry the machine's default route or the session of the operator. Raises EnvironmentLacks.
+
+    `where` is the path of the mistake, for the sentence.
+    """
+    session = _session(environment)
+    if session is not None and session[1] in addresses(number):
+        client, server, port = session
+        if not take or any(_is_of_session(match, client, server, port) for match in take):
+            raise EnvironmentLacks(
+                f"{where}: {name} carries your ssh session ({client} to {server}), which would "
+                f"hang; leave its frames out of take, or set force = true"
+            )
+    gateway = default_route(name)
+    if gateway and (not take or any(_is_of_everything(match) for match in take)):
+        raise EnvironmentLacks(
+            f"{where}: {name} carries the default route of this machine (through {gateway}), which "
+            "would lose its network; name the frames for ringline in take, or set force = true"
+        )
+
+
+def default_route(name: str) -> str:
+    """The gateway of a default route through the interface; "" when there is none."""
+    for line in _lines(ROUTES4)[1:]:
+        words = line.split()
+        if len(words) > 7 and words[0] == name and words[1] == words[7] == "00000000":
+            return str(ipaddress.IPv4Address(bytes.fromhex(words[2])[::-1]))
+    for line in _lines(ROUTES6):
+        words = line.split()
+        if len(words) > 9 and words[9] == name and words[1] == "00" and not int(words[0], 16):
+            if int(words[8], 16) & _REJECT:
+                continue
+            return str(ipaddress.IPv6Address(bytes.fromhex(words[4])))
+    return ""
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").splitlines()
+    except OSError:  # a kernel without IPv6
+        return []
+
+
+def _session(environment: Mapping[str, str]) -> tuple[str, str, int] | None:
+    """Addresses of the client and the server, and the server's port, of an ssh session."""
+    words = environment.get("SSH_CONNECTION", "").split()
+    if len(words) != 4 or not words[3].isdigit():
+        return None
+    return words[0], words[2], int(words[3])
+
+
+def _is_of_session(match: Match, client: str, server: str, port: int) -> bool:
+    """Whether frames of the session, or the ARP that it needs, agree with the match."""
+    kind = _IPV6 if ":" in server else _IPV4
+    if match.ethertype == _ARP:
+        return kind == _IPV4
+    if match.ethertype not in (None, kind) or match.protocol not in (None, _TCP):
+        return False
+    if match.port not in (None, port):
+        return False
+    if match.prefix is None:
+        return True
+    network = ipaddress.ip_network(match.prefix)
+    return any(ipaddress.ip_address(each) in network for each in (client, server))
+
+
+def _is_of_everything(match: Match) -> bool:
+    """Whether a match leaves nothing of IPv4 or IPv6 to the kernel, or the ARP that it needs."""
+    if match.protocol is not None or match.port is not None:
+        return False
+    if match.prefix is not None:
+        return ipaddress.ip_network(match.prefix).prefixlen == 0
+    return match.ethertype in (_IPV4, _IPV6, _ARP)

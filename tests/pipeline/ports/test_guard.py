@@ -1,0 +1,107 @@
+"""A port does not take an interface that carries the machine, unless that traffic is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ringline.pipeline.configuration.config import Match
+from ringline.pipeline.ports.interfaces import guard, netlink
+from ringline.shm.errors import EnvironmentLacks
+
+HEAD4 = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
+DEFAULT4 = HEAD4 + "eth9 00000000 0100000A 0003 0 0 0 00000000 0 0 0\n"
+LOCAL4 = HEAD4 + "eth9 0000000A 00000000 0001 0 0 0 00FFFFFF 0 0 0\n"
+ZERO, GATEWAY6 = "0" * 32, "fe80" + "0" * 27 + "1"
+DEFAULT6 = f"{ZERO} 00 {ZERO} 00 {GATEWAY6} 00000400 00000001 00000000 00000003 eth9\n"
+NOWHERE6 = f"{ZERO} 00 {ZERO} 00 {ZERO} ffffffff 00000001 00000000 00200200 eth9\n"
+SSH = {"SSH_CONNECTION": "192.0.2.9 50000 192.0.2.1 22"}
+
+VXLAN = Match(protocol=17, port=4789)
+
+
+@pytest.fixture(autouse=True)
+def _routes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("ROUTES4", "ROUTES6"):
+        monkeypatch.setattr(guard, name, tmp_path / name)
+    (tmp_path / "ROUTES4").write_text(LOCAL4)
+
+
+def check(take: list[Match], environment: dict[str, str] | None = None) -> str:
+    try:
+        guard.check("port.wan.device", "eth9", take, environment or {}, lambda _: {"192.0.2.1"})
+    except EnvironmentLacks as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "gateway"),
+    [
+        ("ROUTES4", DEFAULT4, "10.0.0.1"),
+        ("ROUTES4", LOCAL4, ""),
+        ("ROUTES4", DEFAULT4.replace("eth9", "eth8"), ""),
+        ("ROUTES6", DEFAULT6, "fe80::1"),
+        ("ROUTES6", NOWHERE6, ""),
+        ("ROUTES6", DEFAULT6.replace("eth9", "eth8"), ""),
+    ],
+)
+def test_a_default_route_is_found(tmp_path: Path, file: str, text: str, gateway: str) -> None:
+    (tmp_path / file).write_text(text)
+    assert guard.default_route("eth9") == gateway
+    said = check([])
+    assert bool(said) == bool(gateway)
+    if gateway:
+        assert f"carries the default route of this machine (through {gateway})" in said
+
+
+@pytest.mark.parametrize(
+    ("take", "refused"),
+    [
+        ([VXLAN], False),
+        ([Match(prefix="198.51.100.0/24")], False),
+        ([Match(ethertype=0x88CC)], False),
+        ([VXLAN, Match(ethertype=0x0800)], True),
+        ([Match(ethertype=0x0806)], True),
+        ([Match(prefix="0.0.0.0/0")], True),
+    ],
+)
+def test_take_may_leave_the_default_route_alone(
+    tmp_path: Path, take: list[Match], refused: bool
+) -> None:
+    (tmp_path / "ROUTES4").write_text(DEFAULT4)
+    assert bool(check(take)) == refused
+
+
+@pytest.mark.parametrize(
+    ("take", "refused"),
+    [
+        ([], True),
+        ([VXLAN], False),
+        ([Match(port=22)], True),
+        ([Match(port=23)], False),
+        ([Match(protocol=6)], True),
+        ([Match(ethertype=0x0806)], True),
+        ([Match(ethertype=0x86DD)], False),
+        ([Match(prefix="192.0.2.0/24", protocol=6)], True),
+        ([Match(prefix="198.51.100.0/24")], False),
+        ([Match(prefix="2001:db8::/32")], False),
+    ],
+)
+def test_take_may_leave_the_session_alone(take: list[Match], refused: bool) -> None:
+    said = check(take, SSH)
+    assert bool(said) == refused
+    if refused:
+        assert "carries your ssh session (192.0.2.9 to 192.0.2.1), which would hang" in said
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "a b c d", "192.0.2.9 50000 203.0.113.1 22"])
+def test_a_session_elsewhere_is_no_reason(text: str) -> None:
+    assert check([], {"SSH_CONNECTION": text}) == ""
+
+
+def test_the_addresses_of_the_loopback_interface_are_found() -> None:
+    found = netlink.link(name="lo")
+    assert found is not None
+    assert "127.0.0.1" in netlink.addresses(found[0])
