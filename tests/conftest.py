@@ -9,7 +9,8 @@ Settings, all from the environment:
 Checked at the end of a test run; what is left fails the run and is removed or killed:
  - shared memory of an instance `t<pid>-…`, on /dev/shm or any hugetlbfs
  - processes that a test started, and their descendants
-Shared memory of an earlier test run that was killed is removed at the start.
+ - network namespaces `ringline-t<pid>-…`, with all their interfaces
+Shared memory and namespaces of an earlier test run that was killed are removed at the start.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import itertools
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -41,6 +43,7 @@ SLOW = re.compile(
 )
 
 SESSION = "RINGLINE_TEST_SESSION"
+NAMESPACE = "ringline-t"  # the name of a network namespace goes on with the process id
 CAPTURES = os.environ.get("RINGLINE_CAPTURES")
 FORBID_SKIPS = os.environ.get("RINGLINE_FORBID_SKIPS") == "1"
 
@@ -109,6 +112,9 @@ def pytest_configure(config: pytest.Config) -> None:
         owner = path.name.split(".")[1][1:].split("-")[0]
         if not Path("/proc", owner).exists():
             path.unlink(missing_ok=True)
+    for name in namespaces(r"(\d+)"):
+        if not Path("/proc", name.removeprefix(NAMESPACE).split("-")[0]).exists():
+            remove_namespace(name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -146,6 +152,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     complaints.extend(forbidden_skips())
     complaints.extend(left_processes())
     complaints.extend(left_shared_memory())
+    complaints.extend(left_namespaces())
     if complaints and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -216,6 +223,25 @@ def left_shared_memory() -> Iterator[str]:
         test = first_seen.get(path, "a test")
         yield f"{path} was left behind; it appeared in {test} or just before"
         path.unlink(missing_ok=True)
+
+
+def left_namespaces() -> Iterator[str]:
+    for name in namespaces(str(os.getpid())):
+        yield f"network namespace {name} was left behind"
+        remove_namespace(name)
+
+
+def namespaces(owner: str) -> list[str]:
+    """Network namespaces of test runs; `owner` is a pattern for the process id."""
+    matches = re.compile(f"{NAMESPACE}{owner}-.*").fullmatch
+    try:
+        return sorted(filter(matches, os.listdir("/run/netns")))
+    except OSError:
+        return []
+
+
+def remove_namespace(name: str) -> None:
+    subprocess.run(["ip", "netns", "del", name], check=False, timeout=30, capture_output=True)
 
 
 def ours_in_shared_memory() -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -11,17 +12,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ringline.pipeline.configuration.config import PortConfig, XdpConfig
+from ringline.pipeline.ports.interfaces import interface
+from ringline.pipeline.ports.xdp import bpf, sockets
+from ringline.pipeline.ports.xdp.sockets import XdpAttachment
+from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.packets import PacketMemory
 
 from .operator_harness import Operator
 from .run_harness import alive, kill
 from .veth_harness import (
     TIMEOUT,
     Veths,
+    entered,
     ip,
     is_numbered,
     needs,
@@ -241,6 +250,12 @@ BAD = {
         None,
         "va does not work without copies",
     ),
+    "default route": (
+        3,
+        'device = "xdp:va"',
+        ["route", "add", "default", "dev", "va"],
+        "va carries the default route of this machine",
+    ),
     "bridge": (
         3,
         'device = "xdp:va"',
@@ -310,7 +325,7 @@ def test_zero_copy_is_left_with_a_sentence(operator: Operator, veths: Veths) -> 
     assert "va is used in copy mode, because zero-copy does not work" in ended.errors
 
 
-def test_channels_are_set_and_restored(operator: Operator, instance: Any) -> None:
+def test_channels_are_set_and_restored(operator: Operator) -> None:
     needs("ethtool")
     with contextlib.closing(Veths(queues=2)) as veths:
         within = Veths.within(veths.middle)
@@ -339,3 +354,64 @@ def test_nothing_is_left_in_the_middle(operator: Operator, veths: Veths) -> None
         assert ended.code == 0, ended
         assert not veths.attached("a")
         assert os.listdir("/sys/fs/bpf") == []
+
+
+def test_generic_xdp_is_used_when_the_driver_refuses_native(operator: Operator) -> None:
+    """A veth refuses a program when its other end has more queues for sending."""
+    needs("ethtool")
+    with contextlib.closing(Veths(queues=1, far=2)) as veths:
+        within = Veths.within(veths.middle)
+        config = operator.write(HEAD + port("a"))
+        ended = operator.run("run", config, "--for", "0.5", within=within)
+        assert ended.code == 0
+        assert "va uses generic XDP, which is slower (native XDP: " in ended.errors
+        assert "generic XDP, copy, queues 1" in ended.errors
+        config = operator.write(HEAD + port("a", attach="native"), "native.toml")
+        said = operator.refused(3, "run", config, within=within)
+        assert "no program can be attached (native XDP: " in said
+
+
+def test_the_start_test_of_zero_copy_sends_a_frame(
+    veths: Veths, instance: Callable[[], str]
+) -> None:
+    """It works in copy mode too. Of an interface that is down, no frame is reported as sent."""
+    target = veths.wire("a")
+    config = PortConfig("wan", "xdp:va", xdp=XdpConfig())
+    with entered(veths.middle), PacketMemory.create(instance(), 64) as packets:
+        attachment = XdpAttachment(config, packets)
+        try:
+            attachment._probe()
+            (frame,) = receive(target, lambda frame: frame[12:14] == b"\x88\xb5", 1)
+            assert frame[:6] == frame[6:12]
+            ip("-n", veths.middle, "link", "set", "va", "down")
+            with pytest.raises(TimeoutError, match=r"a frame on queue 0 was not sent within"):
+                attachment._probe()
+        finally:
+            attachment.close()
+
+
+def test_a_port_that_cannot_be_opened_leaves_nothing(
+    veths: Veths, instance: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step fails once; then no program is attached, and no descriptor is open."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "a test")
+
+    steps = [
+        (bpf, "create_socket_map"),
+        (bpf, "load_program"),
+        (bpf, "attach"),
+        (sockets, "_new_socket"),
+        (interface, "promiscuous"),
+    ]
+    config = PortConfig("wan", "xdp:va", xdp=XdpConfig())
+    with entered(veths.middle), PacketMemory.create(instance(), 64) as packets:
+        before = os.listdir("/proc/self/fd")
+        for place, name in steps:
+            with monkeypatch.context() as patch:
+                patch.setattr(place, name, fail)
+                with pytest.raises(EnvironmentLacks, match=r"port\.wan\.device: va.*a test"):
+                    XdpAttachment(config, packets)
+            assert os.listdir("/proc/self/fd") == before, name
+            assert not veths.attached("a")

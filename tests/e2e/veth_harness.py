@@ -3,7 +3,7 @@
     host "a" -- eth0 ~~ va -- the middle -- vb ~~ eth0 -- host "b"
 
 `~~` is a veth pair. Nothing here touches the network of the machine. A namespace ends with all
-its interfaces; those of a test run that was killed are removed by the next one.
+its interfaces; tests/conftest.py removes those of a test run that was killed.
 """
 
 from __future__ import annotations
@@ -56,14 +56,6 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-def remove_abandoned() -> None:
-    """Remove the namespaces of test runs that were killed."""
-    for path in FOLDER.glob(f"{PREFIX}*"):
-        owner = path.name.removeprefix(PREFIX).split("-")[0]
-        if not Path("/proc", owner).exists():
-            subprocess.run(["ip", "netns", "del", path.name], check=False, timeout=TIMEOUT)
-
-
 @contextlib.contextmanager
 def entered(namespace: str) -> Iterator[None]:
     """This thread is in the namespace. Sockets that are made here stay in it."""
@@ -77,29 +69,32 @@ def entered(namespace: str) -> Iterator[None]:
 
 
 class Veths:
-    """The two hosts and the middle. `queues` are the queues of each interface."""
+    """The two hosts and the middle. `queues` are the queues of each interface in the middle, `far`
+    those of the hosts."""
 
-    def __init__(self, queues: int = 1) -> None:
+    def __init__(self, queues: int = 1, far: int | None = None) -> None:
         begin = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
         self.middle = f"{begin}-m"
         self.hosts = {side: f"{begin}-{side}" for side in SIDES}
         self.processes: list[subprocess.Popen[str]] = []
         self._sockets: list[socket.socket] = []
         try:
-            self._make(queues)
+            self._make(queues, far or queues)
         except BaseException:
             self.close()
             raise
 
-    def _make(self, queues: int) -> None:
+    def _make(self, queues: int, far: int) -> None:
         for namespace in (self.middle, *self.hosts.values()):
             ip("netns", "add", namespace)
             ip("-n", namespace, "link", "set", "lo", "up")
-        both = ["numrxqueues", str(queues), "numtxqueues", str(queues)]
+        near, far_end = (
+            ["numrxqueues", str(number), "numtxqueues", str(number)] for number in (queues, far)
+        )
         for side, number in SIDES.items():
             host = self.hosts[side]
-            near = ["link", "add", f"v{side}", *both, "type", "veth"]
-            ip("-n", self.middle, *near, "peer", "name", "eth0", "netns", host, *both)
+            pair = ["link", "add", f"v{side}", *near, "type", "veth"]
+            ip("-n", self.middle, *pair, "peer", "name", "eth0", "netns", host, *far_end)
             # The middle itself says nothing on its interfaces.
             with entered(self.middle):
                 Path(f"/proc/sys/net/ipv6/conf/v{side}/disable_ipv6").write_text("1")

@@ -51,6 +51,10 @@ def test_offset_addresses_are_a_base_and_the_offset(instance: Callable[[], str])
         assert there.of(HEADER + 7 * STRIDE) == 0x1_0000_0000 + HEADER + 7 * STRIDE
         assert packets.device_addresses("offset", base=1 << 38).of(5) == (1 << 38) + 5
         assert descriptors.device_addresses("offset").of(HEADER) == 0x1000_0000 + HEADER
+        in_pieces = packets.device_addresses("pieces")
+        assert in_pieces.of(5) == there.of(5)
+        assert (there.unusable, in_pieces.unusable) == ([], packets._straddlers())
+        assert descriptors.device_addresses("pieces").of(HEADER) == 0x1000_0000 + HEADER
         for memory in (packets, descriptors):
             with pytest.raises(UsageError, match="must be 'offset' or 'physical'"):
                 memory.device_addresses("iova")
