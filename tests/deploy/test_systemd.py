@@ -44,6 +44,11 @@ def verify(path: Path) -> str:
     return result.stdout + result.stderr
 
 
+def test_the_unit_allows_the_sockets_of_every_port() -> None:
+    allowed = set(setting("RestrictAddressFamilies").split())
+    assert allowed >= {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_XDP"}
+
+
 def test_systemd_accepts_the_unit() -> None:
     assert verify(UNIT) == ""
 

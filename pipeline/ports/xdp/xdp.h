@@ -31,8 +31,7 @@ struct rl_xdp_queue {
     struct rl_xdp_ring fill;
     struct rl_xdp_ring completion;
     int fd;
-    uint32_t receiving; /* buffers that the kernel may receive into, and received packets */
-    uint32_t sending;   /* buffers on the TX ring or in the kernel, and those just sent */
+    uint32_t sending; /* packets on the TX ring, in the kernel, or on the completion ring */
 };
 
 /* What the kernel holds, in `held` of each buffer: the use from bit 24, the queue from bit 16, and
