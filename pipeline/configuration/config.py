@@ -106,6 +106,7 @@ class XdpConfig:
     hash: str = "none"  # none | software
     busy_poll_us: int = 0
     channels: str = "check"  # check | set
+    fix_checksums: bool = False  # write the checksums of received frames
     force: bool = False  # take an interface although this cuts off the machine
 
 

@@ -14,7 +14,7 @@ WITH_PORTS = (PROTOCOLS["tcp"], PROTOCOLS["udp"])
 MATCHES_MAX = 64
 BUSY_POLL_MAX = 1000  # microseconds
 
-KEYS = ("mode", "attach", "take", "hash", "busy_poll_us", "channels", "force")
+KEYS = ("mode", "attach", "take", "hash", "busy_poll_us", "channels", "fix_checksums", "force")
 # Keys of other ports, and why an interface of the kernel has none of them.
 _OF_CARDS = {
     "dma": "the kernel reaches packet memory by itself; remove dma",
@@ -39,6 +39,7 @@ def read_xdp(table: Table, device: str) -> XdpConfig | None:
         hash=table.choice("hash", "none", ("none", "software")),
         busy_poll_us=table.integer("busy_poll_us", 0, 0, BUSY_POLL_MAX),
         channels=table.choice("channels", "check", ("check", "set")),
+        fix_checksums=table.flag("fix_checksums", False),
         force=table.flag("force", False),
     )
     for key, why in _OF_CARDS.items():

@@ -47,6 +47,7 @@ device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00
 #   hash = "none"                 # none | software
 #   busy_poll_us = 0              # microseconds, up to 1000; 0: interrupts
 #   channels = "check"            # set: give the interface as many channels as the port has queues
+#   fix_checksums = false         # true: write TCP and UDP checksums, which a veth may lack
 #   force = false                 # true: take an interface although this cuts off the machine
 
 [port.wan.wire]                   # of a simulated card: what arrives; remove it for a real card

@@ -56,6 +56,7 @@ class XdpPort(Port):
         self._started = self._running = False
         self._c = ffi.new("struct rl_xdp *")
         self._c.busy_polling = config.xdp.busy_poll_us > 0
+        self._c.completing = config.xdp.fix_checksums
         self._c.hashing = config.xdp.hash == "software"
         self._tables = ffi.new("uint32_t[]", HASH_WORDS if self._c.hashing else 1)
         if self._c.hashing:

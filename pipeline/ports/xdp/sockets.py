@@ -84,11 +84,11 @@ class XdpAttachment(Attachment):
         self.remarks.insert(
             0, f"port {config.name}: {name}{kernel}: {self.description}, queues {config.queues}"
         )
-        if found.virtual and ethtool.computes_checksums(name):
+        if found.virtual and not xdp.fix_checksums and ethtool.computes_checksums(name):
             self.remarks.append(
-                f"port {config.name}: {name} is virtual, and hosts behind it may leave checksums "
-                "of TCP and UDP to it, which then never come to be: ping works and TCP does not. "
-                "On their interfaces run: ethtool -K NAME tx off"
+                f"port {config.name}: {name} is virtual: its frames may come without their TCP and "
+                "UDP checksums, and then ping works and TCP does not; run ethtool -K NAME tx off "
+                "where they are sent, or set fix_checksums = true"
             )
 
     # -- parts ------------------------------------------------------------------------------

@@ -109,6 +109,8 @@ uint32_t rl_xdp_rx_burst(struct rl_port *port, uint32_t queue, struct rl_referen
                                      .offset = (uint16_t)(descriptor->address >> ADDRESS_BITS),
                                      .length = (uint16_t)descriptor->length,
                                      .port = (uint8_t)port->index};
+        if (xdp->completing)
+            rl_xdp_complete(rl_buffer(memory, buffer) + ref->offset, ref->length);
         if (xdp->hashing && rl_xdp_hash(xdp->toeplitz, rl_buffer(memory, buffer) + ref->offset,
                                         ref->length, &ref->rss_hash))
             ref->flags = RL_FLAG_HASH;

@@ -37,6 +37,7 @@ hash = "software"
 rss_key = "symmetric"
 busy_poll_us = 20
 channels = "set"
+fix_checksums = true
 force = true
 take = [
   { ethertype = "arp" },
@@ -57,6 +58,7 @@ take = [
         hash="software",
         busy_poll_us=20,
         channels="set",
+        fix_checksums=True,
         force=True,
     )
     assert Config.from_json(config.to_json()) == config
@@ -132,6 +134,7 @@ def test_the_name_of_an_interface_is_checked(name: str) -> None:
         'hash = "none"',
         "busy_poll_us = 0",
         'channels = "set"',
+        "fix_checksums = true",
         "force = true",
     ],
 )

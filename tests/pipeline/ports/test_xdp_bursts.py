@@ -193,6 +193,20 @@ def test_a_hash_is_given_only_when_it_is_asked_for(instance: Callable[[], str]) 
         assert (without.flags, without.rss_hash) == (0, 0)
 
 
+def test_checksums_are_written_only_when_that_is_asked_for(instance: Callable[[], str]) -> None:
+    frame = bytes.fromhex(
+        "020000000002 020000000001 0800 4500001c00004000 40110000 0a4d0001 0a4d0002"
+        "1388 0009 0008 1234"
+    )
+    right = frame[:24] + bytes.fromhex("2635") + frame[26:40] + bytes.fromhex("d7b0")
+    for fixing in (False, True):
+        with FakeXdp(instance(), xdp=XdpConfig(fix_checksums=fixing)).start() as xdp:
+            xdp.arrive(xdp.posted_buffers()[0], frame)
+            (ref,) = xdp.rx_burst()
+            assert xdp.frame(ref).hex() == (right if fixing else frame).hex()
+            assert ref.flags == 0
+
+
 def test_a_stop_returns_every_buffer(xdp: FakeXdp) -> None:
     xdp.tx_burst([xdp.packet(FRAME), xdp.packet(FRAME, blank=True)])
     xdp.port.up = False  # nothing is sent any more: it does not wait
