@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ringline.workers.captures.captures import CaptureReader, Tally
+from ringline.workers.captures.captures import CaptureReader, CaptureWriter, Tally
 
 from .operator_harness import Operator
 from .veth_harness import (
@@ -330,3 +330,35 @@ def test_an_option_changes_no_traffic(
             source.send(frame)
         arrived = receive(target, is_numbered, 100)
     assert [number_of(frame)[1] for frame in arrived] == list(range(100))
+
+
+def test_an_interface_and_a_simulated_card_work_in_one_instance(
+    veths: Veths, forwarding: Callable[[str], Forwarding], tmp_path: Path
+) -> None:
+    record, replay = tmp_path / "record.pcap", tmp_path / "replay.pcap"
+    with CaptureWriter(str(replay)) as writer:
+        for frame in numbered(range(50), flow=1):
+            writer.write(frame)
+    text = (
+        port("a")
+        + f"""
+[port.sim]
+device = "sim:82599"
+wire = {{ replay = "{replay}", repeat = 1, record = "{record}" }}
+"""
+    )
+    wire = veths.wire("a")
+    run = forwarding(text)
+    with run.running():
+        for frame in numbered(range(50)):
+            wire.send(frame)
+        arrived = receive(wire, is_numbered, 50)
+        wait_until(
+            lambda: run.status()["ports"]["sim"]["transmitted"]["packets"] >= 50, "50 packets"
+        )
+    assert [number_of(frame) for frame in arrived] == [(1, number) for number in range(50)]
+    with CaptureReader(Tally(str(record))) as reader:
+        frames = [bytes(frame.data) for frame in reader]
+    assert [number_of(frame) for frame in frames if is_numbered(frame)] == [
+        (0, number) for number in range(50)
+    ]

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.packets import PacketMemory
 
 from .operator_harness import Operator
-from .run_harness import alive, kill
+from .run_harness import SEED, alive, kill
 from .veth_harness import (
     TIMEOUT,
     Veths,
@@ -42,6 +43,7 @@ from .veth_harness import (
 )
 
 HEAD = 'name = "NAME"\nmetrics.listen = "off"\nmemory.hugepages = "off"\n'
+KILLS = 50 if os.environ.get("RINGLINE_PROOF") == "1" else 4
 RESTART = "[worker]\nrestart = { intensity = 1000, period = 1.0 }\n"
 BOTH = port("a") + "\n" + port("b") + "\n" + RESTART
 
@@ -163,6 +165,30 @@ def test_after_sigkill_of_the_supervisor_the_kernel_has_its_interface_back(
         wait_until(lambda: not veths.attached("a") and not veths.attached("b"), "detaching", 5.0)
         wait_until(lambda: not alive(driver), "the end of the driver", 10.0)
         operator.run("cleanup", operator.name)
+
+
+def test_random_kills_leave_balanced_books_and_free_interfaces(
+    operator: Operator, veths: Veths
+) -> None:
+    """A worker dies at any moment, then the driver or the supervisor does."""
+    chance = random.Random(SEED)
+    for _ in range(KILLS):
+        last = chance.choice(["driver", "supervisor"])
+        with traffic(veths), started(operator, veths) as (process, report):
+            driver = child(process, "pipeline.driver")
+            kill(child(process, "start.py"))
+            time.sleep(chance.uniform(0.0, 0.5))
+            kill(driver if last == "driver" else process.pid)
+            process.communicate(timeout=TIMEOUT)
+            wait_until(lambda driver=driver: not alive(driver), "the end of the driver")
+            wait_until(
+                lambda: not veths.attached("a") and not veths.attached("b"), "detaching", 5.0
+            )
+            if last == "driver":
+                found = json.loads(report.read_text())
+                assert not any(found["balance"].values()), (found["balance"], SEED)
+            else:
+                operator.run("cleanup", operator.name, keep_instance=True)
 
 
 WITHOUT_RIGHTS = """

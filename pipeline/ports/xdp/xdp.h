@@ -74,8 +74,8 @@ void rl_xdp_scan(const struct rl_xdp *xdp, uint32_t *receiving, uint32_t *sendin
  * returns 1; returns 0 for other frames. At most two VLAN tags are skipped. */
 int rl_xdp_hash(const uint32_t *tables, const uint8_t *frame, uint32_t length, uint32_t *hash);
 
-/* Write the checksums of IPv4, TCP, UDP, ICMP and ICMPv6 into a frame: a virtual interface may leave
- * them to a card that never comes. */
+/* Write the checksums of IPv4, TCP, UDP, ICMP and ICMPv6 into a frame: a virtual interface may
+ * leave them to a card that never comes. */
 void rl_xdp_complete(uint8_t *frame, uint32_t length);
 
 /* Fill `tables` (36 x 256 words) for a key of 40 bytes. */
