@@ -74,6 +74,7 @@ IXGBE = [
     f"tests/pipeline/ports/test_ixgbe_{part}.py"
     for part in ("receive", "transmit", "stop", "start", "books")
 ]
+XDP = ["tests/pipeline/ports/test_xdp_bursts.py"]
 LOOP = ["tests/workers/process/test_loop.py"]
 RING = [
     "tests/shm/test_ring.py",
@@ -98,6 +99,8 @@ TARGETS: dict[str, tuple[list[str], list[str]]] = {
     "pipeline/ports/memory.h": (["pipeline"], [*LANE, *IXGBE, *ANY_WORKER, *KILLED_DRIVER]),
     "pipeline/ports/ixgbe/ixgbe.c": (["pipeline"], [*IXGBE, *ORDER]),
     "pipeline/ports/ixgbe/rings.c": (["pipeline"], IXGBE),
+    "pipeline/ports/xdp/xdp.c": (["pipeline"], XDP),
+    "pipeline/ports/xdp/rings.c": (["pipeline"], XDP),
     "workers/loop/loop.c": (
         ["workers"],
         [*LOOP, "tests/workers/test_batch.py"],

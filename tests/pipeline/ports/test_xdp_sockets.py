@@ -1,0 +1,170 @@
+"""What the supervisor opens for a port on AF_XDP, on a kernel that refuses it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from typing import Any
+
+import pytest
+
+from ringline.pipeline._pipeline import ffi
+from ringline.pipeline.configuration.config import PortConfig, XdpConfig
+from ringline.pipeline.ports.interfaces import interface
+from ringline.pipeline.ports.xdp import sockets
+from ringline.pipeline.ports.xdp.port import XdpPort
+from ringline.shm.errors import Bug, EnvironmentLacks
+
+from .fake_xdp import FakeRing
+from .test_interfaces import GOOD
+
+CONFIG = PortConfig("wan", "xdp:eth9", queues=1, xdp=XdpConfig())
+
+
+class Refusing:
+    """A socket that refuses an option with an error number."""
+
+    def __init__(self, number: int) -> None:
+        self.closed = False
+        self._number = number
+
+    def setsockopt(self, *_: Any) -> None:
+        raise OSError(self._number, os.strerror(self._number))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Packets:
+    """Packet memory, as far as registering it needs."""
+
+    stride, first_offset = 2240, 4096
+
+    class segment:  # noqa: N801 - an attribute
+        address, size = 1 << 20, 1 << 20
+
+
+def attachment() -> sockets.XdpAttachment:
+    made = object.__new__(sockets.XdpAttachment)
+    made._config, made._xdp, made._packets = CONFIG, XdpConfig(), Packets  # type: ignore[assignment]
+    made._where, made._found, made.remarks = "port.wan.device: eth9", GOOD, []
+    return made
+
+
+def test_a_kernel_without_af_xdp_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    with pytest.raises(OSError, match="this kernel has no AF_XDP"):
+        sockets._new_socket(XdpConfig())
+
+
+def test_other_errors_of_a_socket_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        sockets._new_socket(XdpConfig())
+
+
+def test_a_kernel_without_busy_polling_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Refusing(errno.ENOPROTOOPT)
+    monkeypatch.setattr(socket, "socket", lambda *_: made)
+    with pytest.raises(OSError, match=r"busy polling cannot be switched on \(Linux 5\.11 has it\)"):
+        sockets._new_socket(XdpConfig(busy_poll_us=20))
+    assert made.closed
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (errno.EINVAL, "this kernel has no unaligned chunks (Linux 5.4 has them)"),
+        (errno.ENOBUFS, "the limit of locked memory (ulimit -l) is below 1020 KiB"),
+        (errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_why_packet_memory_is_not_registered(number: int, sentence: str) -> None:
+    with pytest.raises(OSError, match="packet memory could not be registered") as error:
+        attachment()._register(Refusing(number))  # type: ignore[arg-type]
+    assert sentence in str(error.value)
+
+
+def test_why_a_queue_is_not_bound() -> None:
+    assert "another socket is bound to queue 3" in sockets._why_not_bound(errno.EBUSY, 3)
+    assert "there is no queue 3" in sockets._why_not_bound(errno.EINVAL, 3)
+    assert sockets._why_not_bound(errno.ENODEV, 3) == os.strerror(errno.ENODEV)
+
+
+@pytest.mark.parametrize(("mode", "ends"), [("zero-copy", True), ("auto", False)])
+def test_a_driver_that_never_sends_without_copies_is_left(
+    monkeypatch: pytest.MonkeyPatch, mode: str, ends: bool
+) -> None:
+    made = attachment()
+    made._xdp = XdpConfig(mode=mode)
+    made._closing = contextlib.ExitStack()
+    bound: list[int] = []
+    monkeypatch.setattr(made, "_bind_all", lambda stack, flags: bound.append(flags))
+
+    def probe() -> None:
+        raise TimeoutError("a frame on queue 0 was not sent within 1 s")
+
+    monkeypatch.setattr(made, "_probe", probe)
+    if ends:
+        with pytest.raises(EnvironmentLacks, match="does not work without copies: a frame on"):
+            made._open_sockets()
+    else:
+        assert made._open_sockets() == "copy"
+        assert "used in copy mode, because zero-copy does not work: a frame" in made.remarks[0]
+        assert len(bound) == 2
+
+
+def test_a_probe_is_one_frame_and_its_completion() -> None:
+    queue = ffi.new("struct rl_xdp_queue *")
+    queue.fd = -1
+    tx = FakeRing(queue.tx, 64, 16, producing=True)
+    completion = FakeRing(queue.completion, 64, 8, producing=False)
+    assert not sockets.send_probe(queue, 60, seconds=0.0)
+    (descriptor,) = tx.take()
+    assert descriptor == (256 << 48).to_bytes(8, "little") + (60).to_bytes(8, "little")
+    completion.give(descriptor[:8])
+    assert sockets.send_probe(queue, 60, seconds=0.0)
+    assert completion.words[1] == 1
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_an_interface_that_is_removed_during_the_start_is_named(
+    monkeypatch: pytest.MonkeyPatch, removed: bool
+) -> None:
+    monkeypatch.setattr(interface, "find", lambda name: None if removed else GOOD)
+    port = XdpPort(CONFIG, 0)
+    if removed:
+        with pytest.raises(EnvironmentLacks, match=r"port\.wan\.device: eth9 was removed"):
+            port.open(ffi.NULL, None, None)  # type: ignore[arg-type]
+    with pytest.raises(Bug, match="has 1 queues, not 0"):
+        port.use_sockets([])
+    port.close()
+
+
+def test_channels_are_restored_as_soon_as_the_kernel_allows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = [OSError(errno.EINVAL, "too early"), OSError(errno.EINVAL, "too early"), None]
+    calls: list[object] = []
+
+    def answer(name: str, channels: object) -> None:
+        calls.append(channels)
+        error = answers.pop(0)
+        if error:
+            raise error
+
+    monkeypatch.setattr(sockets.ethtool, "set_channels", answer)
+    assert GOOD.channels is not None
+    attachment()._restore(GOOD.channels)
+    assert calls == [GOOD.channels] * 3
+    answers[:] = [OSError(errno.ENODEV, "removed")]
+    attachment()._restore(GOOD.channels)
+    assert answers == []
