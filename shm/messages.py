@@ -9,6 +9,8 @@ Driver (pipeline/driver/process.py):
 |------------------|--------------------------|--------------------------------------------------|
 | Sockets          | it has started, once per | keeps them for DriverOpen                        |
 |                  | port that has sockets    |                                                  |
+|                  | its interface was made   | replaces the sockets of the port -> Attached     |
+|                  | again                    |                                                  |
 | DriverOpen       | after that               | finds and maps the cards -> Opened               |
 | Begin            | every worker is ready    | starts the cards -> DriverReady                  |
 | Renew            | rings are made, or a     | settles the queue, takes the new rings           |
@@ -156,6 +158,13 @@ class StopReport(TypedDict, total=False):
     ports: list[PortReport]
 
 
+class Attached(TypedDict):
+    """The port with the number `port` uses its new sockets, and has posted buffers to them."""
+
+    event: Literal["attached"]
+    port: int
+
+
 class Opened(TypedDict):
     """The cards are found and mapped."""
 
@@ -206,7 +215,9 @@ class DriverStopped(TypedDict):
 
 
 ToDriver = Sockets | DriverOpen | Begin | Renew | Drain | Stop
-FromDriver = Opened | DriverReady | Ports | Renewed | Finished | Drained | DriverStopped | Failed
+FromDriver = (
+    Opened | Attached | DriverReady | Ports | Renewed | Finished | Drained | DriverStopped | Failed
+)
 
 # -- worker ---------------------------------------------------------------------------------
 

@@ -108,7 +108,7 @@ class Driver:
 
     def _on_message(self, message: ToDriver, descriptors: list[int]) -> None:
         if message["do"] == "sockets":
-            self._sockets[message["port"]] = descriptors
+            self._take_sockets(message["port"], descriptors)
         elif message["do"] == "open":
             self._open(Config.from_json(message["config"]), message["yield"], descriptors)
         elif message["do"] == "begin":
@@ -161,6 +161,18 @@ class Driver:
             lane.add_port(port)
         self._lane = lane
         self._send({"event": "opened"})
+
+    def _take_sockets(self, number: int, descriptors: list[int]) -> None:
+        """Keep the first sockets of a port until it is made; later ones replace them."""
+        if self._lane is None:
+            self._sockets[number] = descriptors
+            return
+        from ringline.pipeline.ports.xdp.port import XdpPort
+
+        port = self._ports[number]
+        assert isinstance(port, XdpPort)
+        port.replace_sockets(descriptors)
+        self._send({"event": "attached", "port": number})
 
     def _begin(self) -> None:
         assert self._lane is not None

@@ -30,5 +30,13 @@ class Attachment(ABC):
         """Leave frames to the kernel from now on. May be called again."""
 
     @abstractmethod
+    def renew(self) -> bool:
+        """Attach again if the interface was removed and is there again. Returns whether that
+        happened: then `descriptors` are new, and `take` follows when the driver has them.
+
+        Raises EnvironmentLacks when the new interface cannot be used; it may be called again.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Detach from the interface and restore what was changed. May be called again."""

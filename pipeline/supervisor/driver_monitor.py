@@ -52,6 +52,7 @@ class DriverMonitor(Monitor):
         self.opened = False  # the cards are found
         self.ready = False  # the cards receive
         self.served = False  # `ready` was True at least once
+        self._taking = False  # frames of interfaces of the kernel go to the driver
         self.exit_reason = "was not started"
         self._sources = sources
         self._refusal_log = RefusalLog(sources)
@@ -103,13 +104,31 @@ class DriverMonitor(Monitor):
 
     def _take(self) -> None:
         """Direct the frames of interfaces of the kernel to the driver, which is ready for them."""
-        for attachment in self.context.instance.attachments.values():
+        self._taking = True
+        for port in self.context.instance.attachments:
+            self._take_port(port)
+
+    def _take_port(self, port: int) -> None:
+        try:
+            self.context.instance.attachments[port].take()
+        except EnvironmentLacks as error:
+            self.context.end_now(error)
+
+    def _renew_attachments(self) -> None:
+        """Attach to interfaces that were removed and are there again."""
+        for port, attachment in self.context.instance.attachments.items():
             try:
-                attachment.take()
+                if attachment.renew():
+                    sockets: Sockets = {"do": "sockets", "port": port}
+                    self.send(sockets, attachment.descriptors)
+                    self._sources.ports[port].attached = attachment.description
+                    self.context.announce(attachment.remarks[0])
             except EnvironmentLacks as error:
-                self.context.end_now(error)
+                if self.context.is_new(str(error)):
+                    self.context.announce(str(error))
 
     def _give_back(self) -> None:
+        self._taking = False
         for attachment in self.context.instance.attachments.values():
             attachment.give_back()
 
@@ -150,6 +169,11 @@ class DriverMonitor(Monitor):
             self._take()
         elif received["event"] == "ports":
             self._update_ports(received["ports"])
+            if self._taking:
+                self._renew_attachments()
+        elif received["event"] == "attached":
+            if self._taking:
+                self._take_port(received["port"])
         elif received["event"] == "renewed":
             queue, generation = received["queue"], received["generation"]
             _, on_settled = self._renewals.pop((queue, generation))

@@ -9,6 +9,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -257,6 +258,55 @@ def test_an_interface_that_is_removed_has_no_link_and_the_books_balance(
         wait_until(lambda: not status(operator.name)["ports"]["b"]["link"]["up"], "no link")
         process.terminate()
         process.communicate(timeout=TIMEOUT)
+    assert not any(json.loads(report.read_text())["balance"].values())
+
+
+def test_an_interface_that_is_made_again_is_used_again(operator: Operator, veths: Veths) -> None:
+    source = veths.wire("a")
+    with started(operator, veths) as (process, report):
+        for frame in numbered(range(10)):
+            source.send(frame)
+        for _ in range(2):
+            ip("-n", veths.middle, "link", "del", "vb")
+            wait_until(lambda: not status(operator.name)["ports"]["b"]["link"]["up"], "no link")
+            for frame in numbered(range(10)):
+                source.send(frame)
+            wait_until(
+                lambda: status(operator.name)["ports"]["a"]["drops"]["tx_down"] > 0, "a drop"
+            )
+            host = veths.hosts["b"]
+            ip(
+                "-n",
+                veths.middle,
+                "link",
+                "add",
+                "vb",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                host,
+            )
+            ip("-n", host, "link", "set", "eth0", "up")
+            ip("-n", veths.middle, "link", "set", "vb", "up")
+            wait_until(lambda: status(operator.name)["ports"]["b"]["link"]["up"], "a link")
+            target = veths.wire("b")
+
+            def arrives(target: socket.socket = target) -> bool:
+                for frame in numbered(range(10)):
+                    source.send(frame)
+                return len(receive(target, is_numbered, 10)) == 10
+
+            wait_until(arrives, "their arrival")
+            for frame in numbered(range(10), flow=1):
+                target.send(frame)
+            back = receive(source, lambda frame: is_numbered(frame) and frame[35] == 0x89, 10)
+            assert len(back) == 10
+        process.terminate()
+        process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0
     assert not any(json.loads(report.read_text())["balance"].values())
 
 

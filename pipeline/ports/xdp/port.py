@@ -51,6 +51,7 @@ class XdpPort(Port):
         self._config = config
         self._interface = config.device.partition(":")[2]
         self._number = 0
+        self._earlier: dict[str, int] = {}  # statistics of sockets before these
         self._sockets: list[socket.socket] = []
         self._rings: list[SocketRings] = []
         self._started = self._running = False
@@ -75,15 +76,30 @@ class XdpPort(Port):
         if len(self._sockets) != self.queue_pairs:
             raise Bug(f"port {self.name} has {self.queue_pairs} queues, not {len(descriptors)}")
 
+    def replace_sockets(self, descriptors: Sequence[int]) -> None:
+        """The interface was removed and is there again: use new sockets in place of the old ones,
+        which have no interface any more. What was to be sent is dropped as `tx_down`."""
+        self._earlier = self.statistics()
+        lib.rl_xdp_return_all(self._c)
+        self._release()
+        self.use_sockets(descriptors)
+        self._map()
+        if self._running and not lib.rl_xdp_post(self._c, self._config.rx_descriptors):
+            raise Bug(f"port {self.name} has just freed its buffers, and they are gone")
+        self.link()
+
     # -- life cycle ------------------------------------------------------------------------
 
     def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
+        self.c_port.memory = memory
+        self._map()
+
+    def _map(self) -> None:
         found = interface.find(self._interface)
         if found is None:
             raise EnvironmentLacks(f"port.{self.name}.device: {self._interface} was removed")
         self._number, self.mac = found.number, found.mac
-        self.c_port.memory = memory
-        self._held = ffi.new("uint32_t[]", memory.buffers)
+        self._held = ffi.new("uint32_t[]", self.c_port.memory.buffers)
         self._c.held = self._held
         config = self._config
         for queue, each in enumerate(self._sockets):
@@ -126,6 +142,9 @@ class XdpPort(Port):
     def close(self) -> None:
         if self._rings:
             self.stop(self.limits.abandon)
+        self._release()
+
+    def _release(self) -> None:
         for mapped in self._rings:
             mapped.close()
         for each in self._sockets:
@@ -140,13 +159,14 @@ class XdpPort(Port):
         return Link(up, ethtool.speed(self._interface) if up else 0)
 
     def statistics(self) -> dict[str, int]:
-        totals = dict.fromkeys(_COUNTS, 0)
+        totals = dict.fromkeys(_COUNTS, 0) | self._earlier
         for queue, each in enumerate(self._sockets):
             data = each.getsockopt(SOL_XDP, STATISTICS, 8 * len(_COUNTS))
             counts = dict(zip(_COUNTS, struct.unpack(f"={len(_COUNTS)}Q", data), strict=True))
             for name in _COUNTS:
                 totals[name] += counts[name]
-            totals[f"rx_queue{queue}_dropped"] = counts["rx_dropped"] + counts["rx_ring_full"]
+            dropped = f"rx_queue{queue}_dropped"
+            totals[dropped] = totals.get(dropped, 0) + counts["rx_dropped"] + counts["rx_ring_full"]
         return totals
 
     def posted(self) -> tuple[int, int]:

@@ -9,7 +9,10 @@ Guarantees (tests in tests/e2e/test_xdp_life.py):
    (test_after_sigkill_of_the_supervisor_the_kernel_has_its_interface_back,
    test_the_death_of_the_driver_ends_the_run_and_gives_the_interface_back)
  - a driver without any capability receives and sends (test_the_driver_needs_no_privilege)
- - an error leaves nothing attached (test_bad_input_gets_one_sentence_and_leaves_nothing)
+ - an error leaves nothing attached (test_bad_input_gets_one_sentence_and_leaves_nothing,
+   test_a_port_that_cannot_be_opened_leaves_nothing)
+ - an interface that was removed and made again is used again
+   (test_an_interface_that_is_made_again_is_used_again)
 """
 
 from __future__ import annotations
@@ -52,6 +55,9 @@ class XdpAttachment(Attachment):
         """Open everything. Raises EnvironmentLacks; then nothing stays open or attached."""
         assert config.xdp is not None
         self._config, self._xdp, self._packets = config, config.xdp, packets
+        self._open_all()
+
+    def _open_all(self) -> None:
         self.remarks = []
         self.descriptors = []
         self._taken = False
@@ -248,6 +254,14 @@ class XdpAttachment(Attachment):
             for queue in range(len(self.descriptors)):
                 with contextlib.suppress(OSError):
                     bpf.remove_socket(self._map, queue)
+
+    def renew(self) -> bool:
+        there, _ = interface.state(self._found.number)
+        if there or interface.find(self._found.name) is None:
+            return False
+        self.close()
+        self._open_all()
+        return True
 
     def close(self) -> None:
         self.give_back()
