@@ -127,6 +127,8 @@ def test_a_consumer_has_a_full_fence_between_its_flag_and_its_last_look(
         ("pipeline/driver/balance.c", "rl_balance_publish", "PUBLISH"),  # `sequence`
         ("pipeline/ports/ixgbe/ixgbe.c", "rl_ixgbe_rx_burst", "ACQUIRE"),  # DD of a descriptor
         ("pipeline/ports/ixgbe/ixgbe.c", "rl_ixgbe_reclaim", "ACQUIRE"),
+        ("pipeline/ports/xdp/xdp.c", "filled", "ACQUIRE"),  # an index of the kernel
+        ("pipeline/ports/xdp/xdp.c", "publish", "PUBLISH"),
     ],
 )
 def test_an_index_or_a_done_bit_is_read_and_written_in_its_order(

@@ -99,7 +99,7 @@ TARGETS: dict[str, tuple[list[str], list[str]]] = {
     "pipeline/ports/memory.h": (["pipeline"], [*LANE, *IXGBE, *ANY_WORKER, *KILLED_DRIVER]),
     "pipeline/ports/ixgbe/ixgbe.c": (["pipeline"], [*IXGBE, *ORDER]),
     "pipeline/ports/ixgbe/rings.c": (["pipeline"], IXGBE),
-    "pipeline/ports/xdp/xdp.c": (["pipeline"], XDP),
+    "pipeline/ports/xdp/xdp.c": (["pipeline"], [*XDP, *ORDER]),
     "pipeline/ports/xdp/rings.c": (["pipeline"], XDP),
     "workers/loop/loop.c": (
         ["workers"],

@@ -39,6 +39,8 @@ def test_a_reference_names_what_arrived_and_another_buffer_is_posted(xdp: FakeXd
     assert xdp.frame(ref) == FRAME
     (fresh,) = xdp.posted_buffers(1)
     assert fresh != buffer
+    assert xdp.ledger[fresh] == lib.RL_HOLDER_CARD_RX << 28
+    assert xdp.rx_burst(2) == []  # the port has two queues
     xdp.held(ref, 1)
     assert xdp.port.posted() == (128, 0)
 
@@ -49,9 +51,30 @@ def test_no_more_is_taken_than_asked_for_and_the_order_stays(xdp: FakeXdp) -> No
     first, second = xdp.rx_burst(n=20), xdp.rx_burst(n=64)
     assert [xdp.frame(ref)[0] for ref in first + second] == list(range(50))
     assert len(first) == 20
+    assert xdp.port.kernel[0]["rx"].words[1] == 50  # the kernel may use these entries again
+    assert xdp.rx_burst() == []
 
 
-@pytest.mark.parametrize("address", [5000 * STRIDE, (1 << 48) - 1, 300 * STRIDE])
+def test_rings_go_round(xdp: FakeXdp) -> None:
+    """Three times round every ring: what arrives is sent."""
+    buffers = xdp.posted_buffers()
+    for round_ in range(12):
+        for number in range(16):
+            xdp.arrive(buffers.pop(0), bytes([round_, number]) * 30)
+        refs = [xdp.held(ref) for ref in xdp.rx_burst()]
+        assert len(refs) == 16
+        assert xdp.tx_burst(refs) == 16
+        sent = xdp.sent()
+        assert [frame[:2] for _, frame in sent] == [bytes([round_, n]) for n in range(16)]
+        for address, _ in sent:
+            xdp.complete(address)
+        assert xdp.reclaim() == 16
+        assert xdp.port.kernel[0]["completion"].words[1] == 16 * (round_ + 1)
+        buffers += xdp.posted_buffers()
+    assert xdp.residuals() == RIGHT
+
+
+@pytest.mark.parametrize("address", [5000 * STRIDE, 512 * STRIDE, (1 << 48) - 1, 300 * STRIDE])
 def test_an_address_that_was_not_posted_is_skipped(xdp: FakeXdp, address: int) -> None:
     (buffer, *_) = xdp.posted_buffers()
     xdp.give_address(address, 60)
@@ -78,6 +101,9 @@ def test_a_frame_that_is_too_long_is_counted_and_its_buffer_posted_again(xdp: Fa
     count = xdp.counters(0)
     assert (count.rx_packets, count.drop_rx_error) == (2, 1)
     assert one in xdp.posted_buffers()
+    intent = xdp.books.intent
+    assert (intent.operation, intent.count, intent.buffers[0]) == (0, 1, one)
+    assert intent.word == lib.RL_HOLDER_CARD_RX << 28
     assert xdp.residuals()["packets"] == 0
 
 
@@ -125,6 +151,7 @@ def test_no_more_is_posted_than_the_completion_ring_has_room_for(xdp: FakeXdp) -
     assert xdp.tx_burst(refs[:40]) == 40
     first = xdp.sent()
     assert xdp.tx_burst(refs[40:]) == 24
+    assert xdp.tx_burst(refs[64:]) == 0
     xdp.complete(first[0][0])
     assert xdp.reclaim() == 1
     assert xdp.tx_burst(refs[64:]) == 1
