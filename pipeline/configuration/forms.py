@@ -32,10 +32,7 @@ def check_device(text: str) -> str | None:
         return f"{shown(text)} is not a PCI address; write it as in {DEVICES[1]} (lspci -D)"
     if text.startswith("xdp:"):
         return check_interface(text.removeprefix("xdp:"))
-    return (
-        f"unknown device {shown(text)}; known: {DEVICES[0]}, a card as in {DEVICES[1]}, or a "
-        f"network interface as in {DEVICES[2]}"
-    )
+    return f"unknown device {shown(text)}; write it as in {', '.join(DEVICES)}"
 
 
 def check_interface(name: str) -> str | None:

@@ -203,7 +203,7 @@ def _is_key_of_a_port(name: str, value: Any) -> bool:
 
 def _port(name: str, table: Table, folder: Path) -> c.PortConfig:
     if "device" not in table:
-        table.problem("device", f"is missing; write {DEVICES[0]}, or a card as in {DEVICES[1]}")
+        table.problem("device", f"is missing; write it as in {', '.join(DEVICES)}")
     device = table.string("device", "sim:82599", check=check_device)
     simulated = device.startswith("sim:")
     dma = table.choice("dma", "auto", ("auto", "offset", "physical"))

@@ -129,8 +129,8 @@ def test_more_queues_than_the_card_has(operator: Operator, card: Card) -> None:
 @pytest.mark.parametrize(
     ("device", "told"),
     [
-        ("sim:82598", 'unknown device "sim:82598"; known: sim:82599, or a card as in pci:0000:03'),
-        ("eth0", 'unknown device "eth0"; known: sim:82599, or a card as in pci:0000:03:00.0'),
+        ("sim:82598", 'unknown device "sim:82598"; write it as in sim:82599, pci:0000:03'),
+        ("eth0", 'unknown device "eth0"; write it as in sim:82599, pci:0000:03:00.0, xdp:eth0'),
         ("pci:03:00.0", '"pci:03:00.0" is not a PCI address; write it as in pci:0000:03:00.0 (ls'),
     ],
 )

@@ -96,7 +96,7 @@ name: must be 1 to 32 characters from a-z, 0-9 and -, not "../edge"
 memry: unknown key; did you mean "memory"?
 memory.buffers: must be "auto" or an integer, not "lots"
 memory.hugepages: must be one of auto, require, off, not "always"
-port.wan.device: unknown device "sim:82598"; known: sim:82599, or a card as in pci:0000:03:00.0
+port.wan.device: unknown device "sim:82598"; write it as in sim:82599, pci:0000:03:00.0, xdp:eth0
 port.wan.queue: unknown key; did you mean "queues"?
 port.wan.queues: must be an integer from 1 to 16, not 17
 port.wan.rx_descriptors: must be a power of two from 64 to 4096, not 100
