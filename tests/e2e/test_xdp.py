@@ -148,6 +148,7 @@ def test_a_file_arrives_unchanged(
     assert digest.digest() == hashlib.sha256(content).digest()
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("veths", [1, 2], indirect=True)
 def test_numbered_frames_arrive_once_and_in_order(
     veths: Veths, forwarding: Callable[[str], Forwarding], request: Any

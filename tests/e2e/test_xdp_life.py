@@ -168,6 +168,7 @@ def test_after_sigkill_of_the_supervisor_the_kernel_has_its_interface_back(
         operator.run("cleanup", operator.name)
 
 
+@pytest.mark.timeout(1200)
 def test_random_kills_leave_balanced_books_and_free_interfaces(
     operator: Operator, veths: Veths
 ) -> None:

@@ -192,18 +192,18 @@ def receive(wire: socket.socket, wanted: Callable[[bytes], bool], count: int) ->
 
 def numbered(numbers: Sequence[int], flow: int = 0, length: int = 60) -> Iterator[bytes]:
     """Frames of UDP over IPv4 with a number in their payload; each flow has a port of its own."""
+    total = length - 14
+    ip4 = bytes.fromhex("4500") + total.to_bytes(2, "big") + bytes.fromhex("0000400040110000")
+    ip4 += bytes.fromhex("0a4d00010a4d0002")
+    checksum = sum(int.from_bytes(ip4[at : at + 2], "big") for at in range(0, 20, 2))
+    while checksum >> 16:
+        checksum = (checksum & 0xFFFF) + (checksum >> 16)
+    head = bytes.fromhex("0200000000020200000000010800")
+    head += ip4[:10] + (checksum ^ 0xFFFF).to_bytes(2, "big") + ip4[12:]
+    head += (5000 + flow).to_bytes(2, "big") + (9).to_bytes(2, "big")
+    head += (total - 20).to_bytes(2, "big") + b"\0\0"
     for number in numbers:
-        header = bytes.fromhex("0200000000020200000000010800")
-        total = length - 14
-        ip4 = bytes.fromhex("4500") + total.to_bytes(2, "big") + bytes.fromhex("00004000 40110000")
-        ip4 += bytes.fromhex("0a4d0001 0a4d0002")
-        checksum = sum(int.from_bytes(ip4[at : at + 2], "big") for at in range(0, 20, 2))
-        while checksum >> 16:
-            checksum = (checksum & 0xFFFF) + (checksum >> 16)
-        ip4 = ip4[:10] + (checksum ^ 0xFFFF).to_bytes(2, "big") + ip4[12:]
-        udp = (5000 + flow).to_bytes(2, "big") + (9).to_bytes(2, "big")
-        udp += (total - 20).to_bytes(2, "big") + b"\0\0"
-        yield (header + ip4 + udp + number.to_bytes(8, "big")).ljust(length, b"\xaa")
+        yield (head + number.to_bytes(8, "big")).ljust(length, b"\xaa")
 
 
 def number_of(frame: bytes) -> tuple[int, int]:
