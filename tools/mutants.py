@@ -65,6 +65,7 @@ LANE = [
     "tests/pipeline/driver/test_lane_hostile_worker.py",
     "tests/pipeline/driver/test_lane_balance.py",
     "tests/pipeline/driver/test_lane_waiting.py",
+    "tests/pipeline/driver/test_lane_rest.py",
     "tests/pipeline/driver/test_lane_counters.py",
 ]
 ANY_WORKER = ["tests/pipeline/driver/test_lane_any_worker.py"]

@@ -7,8 +7,12 @@ import runpy
 from pathlib import Path
 
 LOOPS = "pipeline/bench/loops"
-DECLARATIONS = [f"{LOOPS}/{name}.h" for name in ("limits", "bare", "measure", "card")]
-SOURCES = [f"{LOOPS}/{name}.c" for name in ("limits", "bare", "measure", "card")]
+DECLARATIONS = [
+    f"{LOOPS}/{name}.h" for name in ("limits", "bare", "measure", "card", "answers", "filler")
+]
+SOURCES = [
+    f"{LOOPS}/{name}.c" for name in ("limits", "bare", "measure", "card", "answers", "filler")
+]
 
 pipeline = runpy.run_path(str(Path(__file__).resolve().parent.parent / "_build.py"))
 ffibuilder = pipeline["builder"](

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError
 
-MEASUREMENTS = ("handoff", "driver", "tx", "lane", "pipeline", "plugin", "latency")
+MEASUREMENTS = (
+    "handoff",
+    "driver",
+    "tx",
+    "lane",
+    "pipeline",
+    "plugin",
+    "latency",
+    "load",
+    "growth",
+)
 RUNS = 3
 SECONDS = 2.5
 COMPARE = "compare"

@@ -15,14 +15,23 @@ from typing import Any
 from ringline.pipeline.bench import compare, machine
 from ringline.pipeline.bench.arguments import COMPARE, MEASUREMENTS
 from ringline.pipeline.bench.figures import Figure, paragraphs, table
-from ringline.pipeline.bench.measurements import handoff, lane, latency, pipeline, plugin, ports
+from ringline.pipeline.bench.measurements import (
+    growth,
+    handoff,
+    lane,
+    latency,
+    load,
+    pipeline,
+    plugin,
+    ports,
+)
 from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
 from ringline.shm.owners import SHARED_MEMORY
 from ringline.shm.segments import remove_stale
 
 # Each side runs a busy loop: on one CPU the two never run at the same time.
-NEEDS_TWO_CPUS = ("handoff", "lane", "plugin", "latency")
+NEEDS_TWO_CPUS = ("handoff", "lane", "plugin", "latency", "load")
 
 
 def measure(arguments: Namespace) -> int:
@@ -39,6 +48,8 @@ def measure(arguments: Namespace) -> int:
         "pipeline": lambda host, runs: pipeline.measure(host, runs, arguments.seconds),
         "plugin": plugin.measure,
         "latency": latency.measure,
+        "load": load.measure,
+        "growth": growth.measure,
     }
     _check_numbers(arguments)
     old = _other_version(arguments.what)

@@ -18,7 +18,8 @@
  * `buffers = "auto"` provides this number for each worker. A worker that holds more is marked
  * as faulty, because it would leave no buffers to the other queues. */
 #define HELD_MAX (2 * RL_RING_CAPACITY + RL_BATCH_MAX)
-#define EMPTY_PASSES 64 /* consecutive empty passes before the first longer pause */
+/* Consecutive empty passes before the first longer pause; of one queue, before it may rest. */
+#define EMPTY_PASSES 64
 
 /* Pushes blanks on `in` until the worker has its configured number. */
 static void grant_blanks(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
@@ -62,16 +63,13 @@ static void wake_worker(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_
 {
     /* A worker that always claims to sleep would cost a system call per batch: the interval
      * limits that. `wake_due` remembers a wake-up that the interval delayed. */
-    if (!rl_ring_is_asleep(slot->in.ring)) {
-        slot->wake_due = 0;
-    } else if (now < slot->may_wake_at) {
-        slot->wake_due = 1;
-    } else {
-        slot->wake_due = 0;
-        slot->may_wake_at = now + lane->wake_interval;
-        lane->books->slots[queue].wakeups++;
-        rl_ring_wake(slot->in.ring);
-    }
+    int asleep = rl_ring_is_asleep(slot->in.ring);
+    slot->wake_due = asleep && now < slot->may_wake_at;
+    if (!asleep || slot->wake_due)
+        return;
+    slot->may_wake_at = now + lane->wake_interval;
+    lane->books->slots[queue].wakeups++;
+    rl_ring_wake(slot->in.ring);
 }
 
 /* Card to worker: takes at most as many packets as `in` has room for. The others stay in RX
@@ -146,7 +144,7 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
     lane->pass_at = now;
     lane->modelled_for = 0;
     for (uint32_t queue = 0; queue < lane->queues; queue++)
-        if (lane->slots[queue].attached)
+        if (lane->slots[queue].attached && now >= lane->slots[queue].rests_until)
             rl_ring_fetch(&lane->slots[queue].out, 2 * RL_BATCH_MAX);
     uint32_t modelled = 0;
     if (lane->step_count) {
@@ -159,6 +157,9 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
     uint32_t moved = 0;
     for (uint32_t queue = 0; queue < lane->queues; queue++) {
         struct rl_lane_slot *slot = &lane->slots[queue];
+        uint32_t before = moved;
+        if (now < slot->rests_until && lane->may_rest)
+            continue;
         if (slot->attached) {
             /* At most two batches. A pass pushes one for each port, so with one port a backlog
              * on `out` shrinks. */
@@ -181,10 +182,15 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
             if (slot->wake_due)
                 wake_worker(lane, slot, queue, now);
         }
+        /* To look at an empty queue costs 30 ns and more, because its cache lines are cold: with
+         * 15 of them a packet of the 16th queue cost 1.4 times as much as without them, with this
+         * rest 1.1 times. It ends at once when the lane has nothing else to do. */
+        slot->quiet = moved == before ? slot->quiet + 1 : 0;
+        slot->rests_until = slot->quiet > EMPTY_PASSES ? now + lane->rest : 0;
     }
     count->passes++;
     count->heartbeat = now;
-    lane->moved = moved;
+    lane->may_rest = lane->moved = moved;
     if (moved || modelled) {
         lane->progress_at = now;
         lane->empty_passes = 0;
@@ -206,10 +212,8 @@ static void wait_for_work(struct rl_lane *lane)
         for (int i = 0; i < PAUSES_PER_PASS; i++)
             rl_pause();
     } else {
-        uint32_t limit = lane->sleep_ns;
-        if (lane->deep_sleep_ns > limit && idle >= lane->deep_after)
-            limit = lane->deep_sleep_ns;
-        struct timespec nap = {0, (long)limit};
+        int deep = lane->deep_sleep_ns > lane->sleep_ns && idle >= lane->deep_after;
+        struct timespec nap = {0, (long)(deep ? lane->deep_sleep_ns : lane->sleep_ns)};
         lane->books->lane.sleeps++;
         nanosleep(&nap, NULL);
     }
@@ -222,12 +226,12 @@ uint64_t rl_lane_run(struct rl_lane *lane, uint64_t until)
         lane->progress_at = rl_clock();
         prctl(PR_SET_TIMERSLACK, 1); /* ns; with the default a sleep of 30 us takes 100 us */
     }
+    lane->may_rest = 0; /* a pass without a packet must have served every queue */
     uint32_t request;
     do { /* at least one pass: a result of 0 must mean that nothing was left to move */
-        uint32_t now_moved = rl_lane_pass(lane);
-        if (now_moved == 0)
+        moved += rl_lane_pass(lane);
+        if (lane->moved == 0)
             wait_for_work(lane);
-        moved += now_moved;
         request = __atomic_load_n(&lane->books->request, __ATOMIC_ACQUIRE);
     } while (lane->pass_at < until && request == lane->request_seen);
     lane->request_seen = request;

@@ -21,8 +21,10 @@ struct rl_lane_slot {
     uint32_t blanks;      /* how many blanks the worker should hold */
     uint32_t sampled;     /* the buffer whose latency is measured, or RL_NO_BUFFER */
     uint32_t wake_due;    /* 1: a wake-up is delayed until may_wake_at */
+    uint32_t quiet;       /* passes since the last one that moved a packet of the queue */
     uint64_t sampled_at;  /* ticks */
     uint64_t may_wake_at; /* ticks: earliest time of the next wake-up */
+    uint64_t rests_until; /* ticks: until then the queue may be left out */
 };
 
 /* A device model that runs in the driver: the lane calls `step` once per pass. It returns how
@@ -50,6 +52,7 @@ struct rl_lane {
     uint64_t sleep_after;   /* before sleep, */
     uint64_t deep_after;    /* and before deep sleep */
     uint64_t wake_interval; /* ticks between two wake-ups of one worker */
+    uint64_t rest;          /* ticks: how long an empty queue is left out while others are busy */
     uint64_t ticks_per_64ns_shifted; /* ticks in 64 ns, times 2^16: for latency buckets */
     int64_t clock_offset; /* ns: CLOCK_MONOTONIC plus this is the time of a packet; only grows */
     /* The fields below belong to lane.c. */
@@ -59,6 +62,7 @@ struct rl_lane {
     uint32_t request_seen; /* the last `request` of the supervisor */
     uint32_t moved;        /* packets moved by the last pass */
     uint32_t empty_passes;
+    uint32_t may_rest; /* not 0: the last pass moved packets, so quiet queues may rest now */
 };
 
 /* The result of a settlement: how many references of the dead worker ended in which way. */

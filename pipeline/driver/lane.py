@@ -91,6 +91,8 @@ class Lane:
         lane.sleep_after = int(SLEEP_AFTER * second)
         lane.deep_after = int(DEEP_AFTER * second)
         lane.wake_interval = int(WAKE_INTERVAL * second)
+        # A queue may rest as long as the lane may sleep. One that spins serves all queues always.
+        lane.rest = int(lane.sleep_ns * 1e-9 * second) if idle.adaptive else 0
         lane.ticks_per_64ns_shifted = max(1, int(second * 64e-9 * 65536))
         lane.clock_offset = wall_offset()
         memory = lane.memory
@@ -130,12 +132,17 @@ class Lane:
         lane.ports[port.index] = port.c_port
         lane.port_count += 1
         if port.step is not None:
-            function, context = port.step
-            step = lane.steps[lane.step_count]
-            step.step = ffi.cast("uint32_t (*)(void *)", function)
-            step.context = ffi.cast("void *", context)
-            lane.step_count += 1
+            self.add_step(*port.step)
         self.ports.append(port)
+
+    def add_step(self, function: int, context: int) -> None:
+        """Call `function` with `context` once in each pass, before the queues are served. Both are
+        addresses; see struct rl_step. The lane counts its time as that of device models."""
+        lane = self._lane
+        step = lane.steps[lane.step_count]
+        step.step = ffi.cast("uint32_t (*)(void *)", function)
+        step.context = ffi.cast("void *", context)
+        lane.step_count += 1
 
     def renew(
         self, queue: int, rings: RingPair | None, generation: int, blanks: int = 0

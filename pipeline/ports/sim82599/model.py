@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.ports.sim82599.transits import Transits
 from ringline.shm.errors import Bug, reason_of
 from ringline.workers.captures import headers
 from ringline.workers.captures.captures import CaptureError
@@ -88,6 +89,7 @@ class Sim82599:
         self.card = lib.rl_sim_card(self._sim)
         self._record_path = ""
         self._record_fd = -1
+        self._transits: Transits | None = None  # C writes to its memory
         self._more: Callable[[], TimedFrames | None] | None = None
         self._handle: Any = None  # of this object, for C
         self.bad_input: str | None = None  # why no more frames arrive, as a sentence
@@ -205,6 +207,14 @@ class Sim82599:
         """Why recording stopped early, as a sentence; None when it did not."""
         return record_error(self.card, self._record_path)
 
+    def measure_transits(self) -> Transits:
+        """Measure from now on how long frames of an open-loop wire are under way, until they leave.
+        Call it after the last `map_window`."""
+        self._transits = Transits()
+        if lib.rl_sim_measure_transits(self._open(), self._transits.memory) != 0:
+            raise MemoryError
+        return self._transits
+
     @property
     def finished(self) -> bool:
         """True once a finite source has sent its last frame and the card has delivered or dropped
@@ -214,8 +224,13 @@ class Sim82599:
 
     def wire(self) -> dict[str, int]:
         """The counters of `struct rl_sim_wire`, by name. Bytes are without CRC."""
-        lib.rl_sim_publish(self._open())
+        self.publish()
         return wire_counters(self.card)
+
+    def publish(self) -> Any:
+        """Bring the counters up to date; the cdata `struct rl_sim_wire`."""
+        lib.rl_sim_publish(self._open())
+        return self.card.wire
 
     def faults(self) -> list[str]:
         """The last 64 faults as sentences, oldest first; empty for a correct driver."""

@@ -29,6 +29,7 @@ from ringline.pipeline.ports.registers import RegisterAccess
 from ringline.pipeline.ports.sim82599 import model
 from ringline.pipeline.ports.sim82599.mailbox import Mailbox
 from ringline.pipeline.ports.sim82599.replay import frame_table
+from ringline.pipeline.ports.sim82599.transits import Transits
 from ringline.pipeline.ports.sim82599.wire import CARD_MAC, FrameTable
 from ringline.shm.errors import Bug, ConfigurationError
 from ringline.shm.segments import Segment
@@ -161,13 +162,26 @@ class Sim82599Port(IxgbePort):
             self._segment.close()
             self._segment = None
 
-    def replay(self, table: FrameTable) -> None:
-        """Let the frames of `table` arrive instead of those of the configuration. The model must
-        run in this process, and the caller steps it (`step_once`)."""
+    def replay(self, table: FrameTable, rate_mpps: float = 0.0) -> None:
+        """Let the frames of `table` arrive instead of those of the configuration, at `rate_mpps`
+        or, with 0, as fast as there is room. The model must run in this process."""
+        self._own_model().load(table, rate_mpps)
+        self._replaced = True
+
+    def measure_transits(self) -> Transits:
+        """Measure from now on how long frames are under way. The wire must have a rate or a pace,
+        and the model must run in this process."""
+        return self._own_model().measure_transits()
+
+    def wire_counters(self) -> Any:
+        """The cdata `struct rl_sim_wire` of a model in this process, up to date. Much faster than
+        `wire_statistics`."""
+        return self._own_model().publish()
+
+    def _own_model(self) -> model.Sim82599:
         if self._model is None:
             raise Bug(f"port {self.name}: its model is not in this process")
-        self._model.load(table)
-        self._replaced = True
+        return self._model
 
     def step_once(self) -> int:
         """Step the model once; returns the number of frames and descriptors moved."""

@@ -31,6 +31,7 @@ void rl_sim_free(struct rl_sim *sim)
     rl_sim_record_flush(sim);
     rl_sim_source_free(sim);
     free(sim->record.buffer);
+    free(sim->arrivals);
     if (sim->own_card)
         free(sim->card);
     free(sim);

@@ -170,6 +170,14 @@ struct rl_sim_source {
     void *context;
 };
 
+/* How long frames were under way, from the moment when they are due on an open-loop wire until the
+ * card takes their packet from a transmit descriptor: frames[i] counts those that took at least
+ * rl_sim_transit_begin(i) nanoseconds, and less than rl_sim_transit_begin(i + 1). */
+#define RL_SIM_TRANSIT_BUCKETS 1024
+struct rl_sim_transits {
+    uint64_t frames[1024];
+};
+
 struct rl_sim;
 
 /* NULL when out of memory. */
@@ -204,6 +212,14 @@ int32_t rl_sim_record(struct rl_sim *sim, int32_t fd);
 
 /* Write the buffered part of the record. Returns 0, or the errno that ended it. */
 int32_t rl_sim_record_flush(struct rl_sim *sim);
+
+/* From now on, add to `transits` how long each frame was under way, if its packet leaves from the
+ * buffer in which it arrived; with NULL no longer. Call it after the last rl_sim_map. Returns 0, or
+ * -1 when out of memory. */
+int32_t rl_sim_measure_transits(struct rl_sim *sim, struct rl_sim_transits *transits);
+
+/* The shortest time in a bucket, in nanoseconds: 32 buckets for each power of two from 32 on. */
+uint64_t rl_sim_transit_begin(uint32_t bucket);
 
 /* Let the card work for a while. A closed-loop wire delivers at most 64 frames times
  * the number of receive queues, an open-loop wire (with a rate or a pace) the frames that are due,

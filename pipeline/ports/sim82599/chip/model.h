@@ -223,6 +223,8 @@ struct rl_sim {
     uint64_t held_bytes;
     uint64_t held_room; /* RXPBSIZE(0) */
     struct rl_sim_record record;
+    struct rl_sim_transits *transits; /* NULL: they are not measured */
+    uint64_t *arrivals;   /* ns, by place in the windows: when a frame arrived; 0: unknown */
     uint32_t idle_passes; /* in a row, in rl_sim_run */
 };
 
@@ -266,6 +268,11 @@ bool rl_sim_at_end(struct rl_sim *sim);    /* no frame is at hand now */
 void rl_sim_held_drop(struct rl_sim *sim); /* drop the frames in the packet buffer */
 void rl_sim_record_frame(struct rl_sim *sim, const struct rl_sim_segment *segments, uint32_t count,
                          uint32_t length, int32_t tag);
+
+/* transits.c */
+void rl_sim_note_arrival(struct rl_sim *sim, uint64_t bus, uint64_t due); /* ns; 0: unknown */
+void rl_sim_note_departures(struct rl_sim *sim, const struct rl_sim_tx_queue *queue,
+                            uint32_t descriptors);
 
 /* Host address of `size` bytes at `bus`; NULL when no single window contains them. */
 static inline uint8_t *rl_sim_reach(struct rl_sim *sim, uint64_t bus, uint64_t size)

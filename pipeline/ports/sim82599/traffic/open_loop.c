@@ -2,6 +2,14 @@
  * without room in the packet buffer is dropped, as by the card. */
 #include "deliver.h"
 
+/* The frame that is delivered next was due at this time. */
+static inline void note_arrival(struct rl_sim *sim, const struct rl_sim_rx_queue *queue,
+                                uint64_t due)
+{
+    if (RL_SIM_UNLIKELY(sim->transits != NULL))
+        rl_sim_note_arrival(sim, queue->ring[2 * (uint64_t)queue->head], due);
+}
+
 /* Deliver the frames in the packet buffer in order. A frame that has no descriptor and
  * must not be dropped (DROP_EN is off) blocks those behind it. */
 static uint32_t drain_held(struct rl_sim *sim)
@@ -12,8 +20,10 @@ static uint32_t drain_held(struct rl_sim *sim)
         struct rl_sim_frame *frame = &sim->frames[sim->held[sim->held_first]];
         struct rl_sim_rx_queue *queue = &sim->rx[frame->queue];
         enum rl_sim_outcome outcome = RL_SIM_NO_ROOM;
-        if (queue->head != queue->tail)
+        if (queue->head != queue->tail) {
+            note_arrival(sim, queue, 0);
             outcome = rl_sim_deliver(sim, queue, frame, &window);
+        }
         if (outcome == RL_SIM_DELIVERED)
             sim->tally.bytes -= rl_sim_length(frame); /* counted when it was held */
         else if (outcome == RL_SIM_LOST || queue->halted)
@@ -83,6 +93,14 @@ static uint32_t due(struct rl_sim *sim)
     return (uint32_t)frames;
 }
 
+/* When the next frame is due; `number` frames have arrived before it. */
+static uint64_t due_time(const struct rl_sim *sim, uint64_t number)
+{
+    double since = sim->due != NULL ? (double)(sim->due[sim->at] + sim->shift) / sim->pace
+                                    : (double)(number + 1) / sim->rate_ns;
+    return sim->began + (uint64_t)since;
+}
+
 uint32_t rl_sim_receive_open(struct rl_sim *sim)
 {
     uint32_t moved = drain_held(sim);
@@ -92,6 +110,8 @@ uint32_t rl_sim_receive_open(struct rl_sim *sim)
         uint32_t index = sim->order[sim->at];
         struct rl_sim_frame *frame = &sim->frames[index];
         sim->stamp_shift = sim->shift;
+        uint64_t due_at =
+            RL_SIM_UNLIKELY(sim->transits != NULL) ? due_time(sim, sim->arrived - frames + i) : 0;
         rl_sim_advance_wire(sim, 1);
         if (RL_SIM_UNLIKELY(!rl_sim_deliverable(sim, frame, sim->epoch))) {
             rl_sim_reject(sim, frame);
@@ -99,8 +119,10 @@ uint32_t rl_sim_receive_open(struct rl_sim *sim)
         }
         struct rl_sim_rx_queue *queue = &sim->rx[frame->queue];
         enum rl_sim_outcome outcome = RL_SIM_NO_ROOM;
-        if (RL_SIM_LIKELY(sim->held_count == 0 && queue->head != queue->tail))
+        if (RL_SIM_LIKELY(sim->held_count == 0 && queue->head != queue->tail)) {
+            note_arrival(sim, queue, due_at);
             outcome = rl_sim_deliver(sim, queue, frame, &window);
+        }
         if (RL_SIM_LIKELY(outcome == RL_SIM_DELIVERED))
             sim->tally.classes[frame->size_class]++;
         else if (outcome == RL_SIM_LOST || queue->halted)

@@ -244,6 +244,8 @@ static uint32_t send_queue(struct rl_sim *sim, struct rl_sim_tx_queue *queue)
 {
     uint32_t ready = look_at_tail(sim, queue);
     uint32_t done = 0;
+    if (RL_SIM_UNLIKELY(sim->transits != NULL))
+        rl_sim_note_departures(sim, queue, ready);
     while (done < ready && !queue->halted) {
         if (may_be_plain(sim, queue))
             done += send_plain(sim, queue, ready - done);
