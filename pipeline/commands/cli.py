@@ -250,6 +250,10 @@ def parser() -> argparse.ArgumentParser:
         )
     )
 
+    command(
+        "interfaces", _interfaces, "list the network interfaces, and which a port can use"
+    ).add_argument("--json", action="store_true", help="print JSON instead of a table")
+
     add_bench_arguments(
         command("bench", _bench, "measure the speed of ringline beside the limits of this machine")
     )
@@ -344,6 +348,13 @@ def _completion(given: argparse.Namespace) -> int:
     from ringline.pipeline.commands.target import plugins
 
     print(completion(given.shell, parser(), plugins()))
+    return 0
+
+
+def _interfaces(given: argparse.Namespace) -> int:
+    from ringline.pipeline.commands.interfaces import interfaces
+
+    print(interfaces(given))
     return 0
 
 

@@ -59,6 +59,10 @@ EXAMPLES = {
         ("ringline rss in.pcap --queues 8", "spreads a capture over eight queues"),
         ("ringline rss --tuple '10.0.0.1:99 > 10.0.0.2:80/tcp'", "finds the queue of one flow"),
     ),
+    "interfaces": (
+        ("ringline interfaces", 'shows which interfaces can be device = "xdp:NAME"'),
+        ("ringline interfaces --json", "prints the same for a program"),
+    ),
     "bench": (
         ("ringline bench", "measures everything; takes some minutes"),
         ("ringline bench handoff plugin --runs 9", "measures two things, nine times each"),

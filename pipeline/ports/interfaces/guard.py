@@ -13,7 +13,6 @@ from pathlib import Path
 
 from ringline.pipeline.configuration.config import Match
 from ringline.pipeline.ports.interfaces import netlink
-from ringline.shm.errors import EnvironmentLacks
 
 ROUTES4, ROUTES6 = Path("/proc/net/route"), Path("/proc/net/ipv6_route")
 _REJECT = 0x200  # RTF_REJECT of linux/route.h
@@ -21,33 +20,31 @@ _TCP = 6
 _IPV4, _ARP, _IPV6 = 0x0800, 0x0806, 0x86DD
 
 
-def check(
-    where: str,
+def objection(
     name: str,
     take: Sequence[Match],
     environment: Mapping[str, str] = os.environ,
     addresses: Callable[[int], set[str]] = netlink.addresses,
     number: int = 0,
-) -> None:
-    """Refuse the interface `name` with this number if frames that agree with `take` (empty: all)
-    carry the machine's default route or the session of the operator. Raises EnvironmentLacks.
-
-    `where` is the path of the mistake, for the sentence.
-    """
+) -> str:
+    """What would be lost if a port took the frames that agree with `take` (empty: all) from the
+    interface `name` with this number: the machine's default route or the session of the operator.
+    "" when nothing would."""
     session = _session(environment)
     if session is not None and session[1] in addresses(number):
         client, server, port = session
         if not take or any(_is_of_session(match, client, server, port) for match in take):
-            raise EnvironmentLacks(
-                f"{where}: {name} carries your ssh session ({client} to {server}), which would "
+            return (
+                f"{name} carries your ssh session ({client} to {server}), which would "
                 f"hang; leave its frames out of take, or set force = true"
             )
     gateway = default_route(name)
     if gateway and (not take or any(_is_of_everything(match) for match in take)):
-        raise EnvironmentLacks(
-            f"{where}: {name} carries the default route of this machine (through {gateway}), which "
+        return (
+            f"{name} carries the default route of this machine (through {gateway}), which "
             "would lose its network; name the frames for ringline in take, or set force = true"
         )
+    return ""
 
 
 def default_route(name: str) -> str:

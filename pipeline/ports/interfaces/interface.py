@@ -59,9 +59,17 @@ class Interface:
 def find(name: str) -> Interface | None:
     """The interface `name` of this network namespace, or None."""
     found = netlink.link(name=name)
-    if found is None:
-        return None
-    number, flags, attributes = found
+    return None if found is None else _described(found)
+
+
+def all_of_them() -> list[Interface]:
+    """The interfaces of this network namespace, by number."""
+    return [_described(link) for link in sorted(netlink.links())]
+
+
+def _described(link: netlink.Link) -> Interface:
+    number, flags, attributes = link
+    name = attributes.get(netlink.NAME, b"").split(b"\0")[0].decode("utf-8", "replace")
     channels = ethtool.channels(name)
     xdp = netlink.attributes(attributes.get(netlink.XDP, b""))
     mode = xdp.get(netlink.XDP_ATTACHED, b"\0")[0]
@@ -101,31 +109,46 @@ def resolve(port: str, name: str) -> Interface:
     found = find(name)
     if found is None:
         raise EnvironmentLacks(f"{where}: there is no network interface {name} here{_elsewhere()}")
+    if why := objection(found):
+        raise EnvironmentLacks(f"{where}: {why}")
+    return found
+
+
+def objection(found: Interface) -> str:
+    """Why no port can use this interface, and what to do; "" when one can."""
+    name = found.name
     if found.loopback:
-        raise EnvironmentLacks(
-            f"{where}: {name} is the loopback interface, which has no Ethernet frames of its own; "
+        return (
+            f"{name} is the loopback interface, which has no Ethernet frames of its own; "
             "use a veth pair"
         )
     if len(found.mac) != len("00:00:00:00:00:00"):
-        raise EnvironmentLacks(
-            f"{where}: {name} carries no Ethernet frames (it has no MAC address of 6 bytes)"
-        )
+        return f"{name} carries no Ethernet frames (it has no MAC address of 6 bytes)"
     if found.mtu > MTU_MAX:
-        raise EnvironmentLacks(
-            f"{where}: {name} has an MTU of {found.mtu} bytes, and a packet buffer is for frames "
+        return (
+            f"{name} has an MTU of {found.mtu} bytes, and a packet buffer is for frames "
             f"of at most {MTU_MAX}; run: ip link set dev {name} mtu {MTU_MAX}"
         )
     if found.above in ("bond", "bridge", "team"):
-        raise EnvironmentLacks(
-            f"{where}: {name} belongs to a {found.above}, which would get no more frames from it; "
+        return (
+            f"{name} belongs to a {found.above}, which would get no more frames from it; "
             f"take it out (ip link set dev {name} nomaster), or name an interface that stands alone"
         )
     if found.kind == "vlan":
-        raise EnvironmentLacks(
-            f"{where}: {name} is a VLAN of another interface; name that interface, whose frames "
-            "have the tag"
+        return (
+            f"{name} is a VLAN of another interface; name that interface, whose frames have the tag"
         )
-    return found
+    return ""
+
+
+def occupied(found: Interface) -> str:
+    """Why a program of ours cannot be attached, and what to do; "" when it can."""
+    if not found.program:
+        return ""
+    return (
+        f"{found.name} has an XDP program already (number {found.program}, {found.program_mode}); "
+        f"end the program that attached it, or run: ip link set dev {found.name} xdp off"
+    )
 
 
 def _elsewhere() -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 
 from ringline.pipeline.configuration import deadlines
@@ -27,6 +28,12 @@ STATS64, TX_QUEUES, RX_QUEUES, CARRIER, XDP = 23, 31, 32, 33, 43
 INFO_KIND = 1
 INTERFACE_ADDRESS, LOCAL_ADDRESS = 1, 2  # IFA_*
 XDP_ATTACHED, XDP_PROGRAM = 2, 4
+# linux/genetlink.h and linux/netdev.h
+_GENERIC_NETLINK, _GENERIC_CONTROL = 16, 16  # NETLINK_GENERIC, GENL_ID_CTRL
+_GENERIC = struct.Struct("=BBxx")  # struct genlmsghdr
+_GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 3, 1, 2  # CTRL_*
+_DEVICE_GET, _DEVICE_NUMBER, _DEVICE_XDP_FEATURES = 1, 1, 3  # NETDEV_*
+XDP_REDIRECT, XDP_ZERO_COPY = 2, 8  # NETDEV_XDP_ACT_*
 
 Attributes = dict[int, bytes]
 Link = tuple[int, int, Attributes]  # number of the interface, its flags, its attributes
@@ -49,8 +56,7 @@ def link(*, number: int = 0, name: str = "") -> Link | None:
     """The interface with this number or, if that is 0, this name; None when there is none."""
     wanted = b""
     if not number:
-        text = name.encode() + b"\0"
-        wanted = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(text), NAME) + text
+        wanted = _attribute(NAME, name.encode() + b"\0")
     return next(_ask(_REQUEST, number, wanted), None)
 
 
@@ -72,6 +78,29 @@ def addresses(number: int) -> set[str]:
     return found
 
 
+def xdp_features(number: int) -> int | None:
+    """NETDEV_XDP_ACT_* of the interface: what its driver does with XDP (linux/netdev.h).
+
+    None when the kernel does not say so: Linux before 6.3.
+    """
+    name = b"netdev\0"
+    body = _GENERIC.pack(_GET_FAMILY, 1) + _attribute(_FAMILY_NAME, name)
+    for answer in _answers(_GENERIC_CONTROL, _REQUEST, body, _GENERIC_CONTROL, _GENERIC_NETLINK):
+        family = attributes(answer[_GENERIC.size :]).get(_FAMILY_ID, b"")
+        if len(family) < 2:
+            return None
+        kind = int.from_bytes(family[:2], sys.byteorder)
+        body = _GENERIC.pack(_DEVICE_GET, 1) + _attribute(_DEVICE_NUMBER, struct.pack("=I", number))
+        for device in _answers(kind, _REQUEST, body, kind, _GENERIC_NETLINK):
+            features = attributes(device[_GENERIC.size :]).get(_DEVICE_XDP_FEATURES)
+            return None if features is None else int.from_bytes(features, sys.byteorder)
+    return None
+
+
+def _attribute(kind: int, data: bytes) -> bytes:
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(data), kind) + data + b"\0" * (-len(data) % 4)
+
+
 def _ask(flags: int, number: int, wanted: bytes) -> Iterator[Link]:
     body = _LINK.pack(0, 0, number, 0, 0) + wanted + b"\0" * (-len(wanted) % 4)
     for answer in _answers(_GETLINK, flags, body, _NEWLINK):
@@ -79,20 +108,24 @@ def _ask(flags: int, number: int, wanted: bytes) -> Iterator[Link]:
         yield index, state, attributes(answer[_LINK.size :])
 
 
-def _answers(question: int, flags: int, body: bytes, wanted: int) -> Iterator[bytes]:
-    """The bodies of the messages of the kind `wanted` that answer a question."""
+def _answers(
+    question: int, flags: int, body: bytes, wanted: int, family: int = 0
+) -> Iterator[bytes]:
+    """The bodies of the messages of the kind `wanted` that answer a question to the `family`, which
+    is a protocol of AF_NETLINK."""
     request = _HEADER.pack(_HEADER.size + len(body), question, flags, 1, 0) + body
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as asked:
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    with socket.socket(socket.AF_NETLINK, kind, family) as asked:
         asked.settimeout(deadlines.NETLINK)
         asked.send(request)
         while True:
             answer = asked.recv(1 << 18)
             at = 0
             while at + _HEADER.size <= len(answer):
-                length, kind, *_ = _HEADER.unpack_from(answer, at)
-                if kind in (_ERROR, _DONE):
+                length, told, *_ = _HEADER.unpack_from(answer, at)
+                if told in (_ERROR, _DONE):
                     return
-                if kind == wanted:
+                if told == wanted:
                     yield answer[at + _HEADER.size : at + length]
                 at += (length + 3) & ~3
             if flags & _DUMP != _DUMP:

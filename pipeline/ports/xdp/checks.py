@@ -21,19 +21,16 @@ def check(config: PortConfig, packet_bytes: int) -> Interface:
     """
     name = config.device.partition(":")[2]
     found = interface.resolve(config.name, name)
-    where = f"port.{config.name}.device: {name}"
-    if found.program:
-        raise EnvironmentLacks(
-            f"{where} has an XDP program already (number {found.program}, "
-            f"{found.program_mode}); end the program that attached it, or run: "
-            f"ip link set dev {name} xdp off"
-        )
+    where = f"port.{config.name}.device"
+    why = interface.occupied(found)
     if config.xdp is not None and not config.xdp.force:
-        guard.check(where.partition(": ")[0], name, config.xdp.take, number=found.number)
+        why = why or guard.objection(name, config.xdp.take, number=found.number)
+    if why:
+        raise EnvironmentLacks(f"{where}: {why}")
     lacking = rights.missing(packet_bytes)
     if lacking:
         raise EnvironmentLacks(
-            f"{where} cannot be opened: this process lacks {' and '.join(lacking)}"
+            f"{where}: {name} cannot be opened: this process lacks {' and '.join(lacking)}"
         )
     if found.queues != config.queues:
         _check_channels(config, found)
