@@ -114,7 +114,8 @@ def test_shared_memory_that_fills_up_later_gives_up_the_worker(operator: Operato
     config = operator.write(f"{FOREVER}[worker]\nrestart = {{ intensity = 2 }}\n")
     kill_worker = (
         f"ringline status --json {operator.name} | "
-        'python3 -c \'import json, sys; print(json.load(sys.stdin)["workers"][0]["pid"])\''
+        'python3 -c \'import json, sys; worker = json.load(sys.stdin)["workers"][0]; '
+        'print(worker["pid"] if worker["state"] == "running" else 0)\''
     )
     script = (
         "mount -t tmpfs -o size=16m none /dev/shm\n"
