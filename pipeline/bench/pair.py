@@ -3,6 +3,11 @@
 The other process is a new Python, not a fork, and gets the memory as a file
 descriptor. Each side gives up after TIMEOUT seconds without progress of the other. A thread of
 this process observes the memory.
+
+Guarantees (tests in tests/pipeline/bench/test_pair.py):
+ - the other side ends with this process, and keys pressed in a terminal do not reach it
+   (test_the_other_side_ends_with_its_benchmark, test_keys_do_not_reach_the_other_side)
+ - when it ends early, one sentence says so (test_a_side_that_ends_early_is_reported)
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -22,6 +28,7 @@ from ringline.pipeline.bench._bench import ffi, lib
 from ringline.pipeline.bench.sampling.disturbance import Watch
 from ringline.pipeline.bench.sampling.windows import SECONDS, Windows, sample
 from ringline.pipeline.configuration import deadlines
+from ringline.shm._shm import lib as shm
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import EnvironmentLacks
 
@@ -140,10 +147,19 @@ def run_pair(
         with mmap.mmap(fd, size) as memory, ffi.from_buffer(memory) as start:
             command = [sys.executable, "-P", "-m", __name__]
             with subprocess.Popen(
-                [*command, str(fd), str(size), str(cpus[1]), name, json.dumps(given)],
+                [
+                    *command,
+                    str(os.getpid()),
+                    str(fd),
+                    str(size),
+                    str(cpus[1]),
+                    name,
+                    json.dumps(given),
+                ],
                 pass_fds=[fd],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                start_new_session=True,
             ) as there:
                 assert there.stdin is not None
                 assert there.stdout is not None
@@ -151,17 +167,24 @@ def run_pair(
                     target=observe or (lambda memory, other: None), args=(memory, there.pid)
                 )
                 try:
-                    there.stdout.readline()  # the other side is ready
+                    if not there.stdout.readline():  # else it is ready
+                        raise _ended_early(name, there)
                     os.sched_setaffinity(0, {cpus[0]})
                     ours, _ = _loops(ffi.cast("uint8_t *", start), given)[name]
-                    there.stdin.write(b"go\n")
-                    there.stdin.close()
+                    try:
+                        there.stdin.write(b"go\n")
+                        there.stdin.close()
+                    except BrokenPipeError:
+                        raise _ended_early(name, there) from None
                     observer.start()
                     try:
                         ticks = ours()
                     finally:
                         observer.join()
-                    their_ticks = int(there.stdout.readline() or 0)
+                    told = there.stdout.readline()
+                    if not told:
+                        raise _ended_early(name, there)
+                    their_ticks = int(told)
                 finally:
                     there.kill()
     finally:
@@ -174,17 +197,23 @@ def run_pair(
     return ticks, their_ticks
 
 
+def _ended_early(name: str, there: subprocess.Popen[bytes]) -> EnvironmentLacks:
+    code = there.wait()  # it has closed its output, so it ends
+    how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+    return EnvironmentLacks(f"bench: the other process of `{name}` ended early ({how}): try again")
+
+
 def main() -> None:
     """The other side: the entry point of the second process."""
-    fd, size, cpu, name, given = sys.argv[1:]
+    parent, fd, size, cpu, name, given = sys.argv[1:]
+    if shm.rl_die_with_parent(signal.SIGKILL, int(parent)) != 0:
+        return
     os.sched_setaffinity(0, {int(cpu)})
-    with mmap.mmap(int(fd), int(size)) as memory:
-        start = ffi.from_buffer(memory)
+    with mmap.mmap(int(fd), int(size)) as memory, ffi.from_buffer(memory) as start:
         _, theirs = _loops(ffi.cast("uint8_t *", start), json.loads(given))[name]
         print("ready", flush=True)
         sys.stdin.readline()
         print(theirs(), flush=True)
-        ffi.release(start)
 
 
 if __name__ == "__main__":

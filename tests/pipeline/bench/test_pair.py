@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
+import signal
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -88,3 +92,70 @@ def test_a_pair_that_makes_no_progress_is_reported(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(pair, "_loops", lambda memory, given: {"ping": (lambda: 0, None)})
     with pytest.raises(EnvironmentLacks, match="the two sides of `ping` did not run at the same"):
         run_pair(CPUS, "ping", {"rounds": 1}, 4096)
+
+
+# Measures a pair for a minute, and prints the id of the other process.
+BENCHMARK = """
+import sys
+from ringline.pipeline.bench.pair import run_pair
+from ringline.pipeline.bench.pair import BARE_RING as pair
+from ringline.shm.clock import ticks_per_second
+given = {"bulk": 1, "fewest": 1, "ticks": int(60 * ticks_per_second())}
+tell = lambda memory, other: print(other, flush=True)
+run_pair((int(sys.argv[1]), int(sys.argv[2])), pair.name, given, pair.size, tell)
+"""
+
+
+@pytest.fixture
+def benchmark() -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A program that measures a pair, in a session of its own, and the id of its other side."""
+    command = [sys.executable, "-P", "-c", BENCHMARK, *map(str, CPUS)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as bench:
+        try:
+            assert bench.stdout is not None
+            yield bench, int(bench.stdout.readline())
+        finally:
+            bench.kill()
+
+
+def test_the_other_side_ends_with_its_benchmark(
+    benchmark: tuple[subprocess.Popen[str], int],
+) -> None:
+    bench, other = benchmark
+    end = os.pidfd_open(other)
+    try:
+        bench.kill()
+        assert bench.stderr is not None
+        assert bench.stderr.read() == ""
+        assert select.select([end], [], [], 2)[0], "it is killed and does not wait for its peer"
+    finally:
+        os.close(end)
+
+
+def test_keys_do_not_reach_the_other_side(benchmark: tuple[subprocess.Popen[str], int]) -> None:
+    bench, other = benchmark
+    assert os.getpgid(bench.pid) == bench.pid
+    assert os.getpgid(other) != bench.pid
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_side_that_ends_early_is_reported(monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    """Such a benchmark once printed nothing and ended with exit code 0."""
+    loops = {"ping": (lambda: 0, None)} if late else {}
+    monkeypatch.setattr(pair, "_loops", lambda memory, given: loops)
+    # The other process knows no such loop, or is killed before it has told its time.
+    name = "ping" if late else "nothing"
+
+    def kill(memory: mmap.mmap, other: int) -> None:
+        os.kill(other, signal.SIGKILL)
+
+    how = "signal 9" if late else "exit code 1"
+    sentence = rf"other process of `{name}` ended early \({how}\)"
+    with pytest.raises(EnvironmentLacks, match=sentence):
+        run_pair(CPUS, name, {"rounds": (1 << 32) - 1}, 4096, kill)
