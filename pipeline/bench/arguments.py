@@ -19,7 +19,9 @@ MEASUREMENTS = (
     "growth",
 )
 RUNS = 3
+RUNS_MAX = 1000
 SECONDS = 2.5
+SECONDS_MAX = 3600
 COMPARE = "compare"
 
 

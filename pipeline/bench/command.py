@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ringline.pipeline.bench import compare, machine
-from ringline.pipeline.bench.arguments import COMPARE, MEASUREMENTS
+from ringline.pipeline.bench.arguments import COMPARE, MEASUREMENTS, RUNS_MAX, SECONDS_MAX
 from ringline.pipeline.bench.figures import Figure, paragraphs, table
 from ringline.pipeline.bench.measurements import (
     growth,
@@ -54,8 +54,7 @@ def measure(arguments: Namespace) -> int:
     _check_numbers(arguments)
     old = _other_version(arguments.what)
     chosen = [] if old else _chosen(arguments)
-    # SIGTERM, from `timeout` or a service manager, runs the same cleanup as Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    _end_in_order()
     _remove_stale()
     cpus = machine.choose_cpus(_parse_cpus(arguments.cpus))
     _require_cpus(cpus, chosen)
@@ -75,6 +74,21 @@ def measure(arguments: Namespace) -> int:
         print("\n".join(paragraphs([host.describe()])))
         print(table(figures))
     return 0
+
+
+def _end_in_order() -> None:
+    """Let SIGTERM, from `timeout` or a service manager, run the same cleanup as Ctrl-C; likewise
+    SIGHUP, unless `nohup` ignores it, and SIGQUIT."""
+    numbers = [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
+    heard = [one for one in numbers if signal.getsignal(one) is not signal.SIG_IGN]
+
+    def end(number: int, frame: object) -> None:
+        for one in heard:
+            signal.signal(one, signal.SIG_IGN)  # a second one must not interrupt the cleanup
+        sys.exit(128 + number)
+
+    for one in heard:
+        signal.signal(one, end)
 
 
 def _compare(host: machine.Machine, old: compare.Version, arguments: Namespace) -> int:
@@ -130,16 +144,19 @@ def _chosen(arguments: Namespace) -> list[str]:
 
 
 def _check_numbers(arguments: Namespace) -> None:
-    if arguments.runs < 1:
-        raise UsageError(f"bench: --runs must be at least 1, not {arguments.runs}")
-    if not arguments.seconds > 0:
-        raise UsageError(f"bench: --seconds must be above 0, not {arguments.seconds:g}")
+    if not 1 <= arguments.runs <= RUNS_MAX:
+        raise UsageError(f"bench: --runs must be from 1 to {RUNS_MAX}, not {arguments.runs}")
+    if not 0 < arguments.seconds <= SECONDS_MAX:
+        raise UsageError(
+            f"bench: --seconds must be above 0 and at most {SECONDS_MAX}, not {arguments.seconds:g}"
+        )
 
 
 def _parse_cpus(text: str | None) -> list[int] | None:
     if text is None:
         return None
-    numbers = [int(part) for part in text.split(",") if part.isdecimal()]
+    # No CPU has a number of ten digits, and int() refuses thousands of them.
+    numbers = [int(part[:10]) for part in text.split(",") if part.isascii() and part.isdecimal()]
     if len(set(numbers)) != 2 or text.count(",") != 1:
         raise UsageError(f"bench: --cpus must be two CPUs, as in 0,1, not {text!r}")
     return numbers

@@ -6,6 +6,8 @@ counters. For single parts each version runs its own benchmark, and tells its fi
 
 Guarantees (tests in tests/pipeline/bench/test_compare.py):
  - the versions alternate, and each begins every second round (test_the_versions_take_turns)
+ - the other version's benchmark ends with this one, in order
+   (test_the_other_benchmark_ends_with_this_one)
  - a folder without ringline, and a version whose figures have another form, is refused with one
    sentence (test_a_folder_without_ringline_is_refused, test_figures_of_another_form_are_refused)
 """
@@ -34,6 +36,16 @@ from ringline.shm.errors import EnvironmentLacks, UsageError
 ALONE = ("driver", "tx")  # measurements that each version makes by itself
 PAIR = ("handoff",)  # the same, on two CPUs
 RUNS_AS_WINDOWS = 15
+# Becomes the command in its arguments, which gets SIGTERM when the process of the first one ends.
+END_WITH_THIS = """
+import os, signal, sys
+from ringline.shm._shm import lib
+if lib.rl_die_with_parent(signal.SIGTERM, int(sys.argv[1])) == 0:
+    try:
+        os.execv(sys.argv[2], sys.argv[2:])
+    except OSError as error:
+        sys.exit(f"{sys.argv[2]}: {error.strerror}")
+"""
 
 
 @dataclass(frozen=True)
@@ -139,7 +151,7 @@ def version_in(venv: str) -> Version:
     for file in (program, python):
         if not os.access(file, os.X_OK):
             raise UsageError(
-                f"bench compare: {venv} must be a virtual environment in which ringline is "
+                f"bench compare: {venv!r} must be a virtual environment in which ringline is "
                 f"installed, but there is no program {file}; `make bench-compare REV=…` makes one"
             )
     return Version(
@@ -156,20 +168,36 @@ def _ask(command: Sequence[str]) -> str:
     """The output of a command. Raises EnvironmentLacks with its last error when it fails."""
     os.sched_setaffinity(0, USABLE)  # the command inherits it
     try:
-        answer = subprocess.run(
-            command,
+        program = subprocess.Popen(
+            [sys.executable, "-P", "-c", END_WITH_THIS, str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=deadlines.BENCH_PARTS,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
         )
+        with program:
+            try:
+                told, errors = program.communicate(timeout=deadlines.BENCH_PARTS)
+            finally:
+                _end(program)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EnvironmentLacks(f"`{' '.join(command)}` does not run: {error}") from None
-    if answer.returncode:
-        last = (answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"])[-1]
+    if program.returncode:
+        last = (errors.strip().splitlines() or [f"exit code {program.returncode}"])[-1]
+        last = last.removeprefix("ringline: ")
         raise EnvironmentLacks(f"`{' '.join(command)}` failed: {last}")
-    return answer.stdout
+    return told
+
+
+def _end(program: subprocess.Popen[str]) -> None:
+    """End a benchmark that still runs: with SIGTERM it removes its memory."""
+    if program.poll() is None:
+        program.terminate()
+        try:
+            program.wait(deadlines.BENCH_PROGRESS)
+        except subprocess.TimeoutExpired:
+            program.kill()
 
 
 def _pipeline(machine: Machine, version: Version, seconds: float) -> dict[str, Value]:

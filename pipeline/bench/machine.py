@@ -106,7 +106,7 @@ def choose_cpus(wanted: list[int] | None) -> tuple[int, ...]:
         missing = [cpu for cpu in wanted if cpu not in usable]
         if missing:
             raise EnvironmentLacks(
-                f"--cpus: CPU {missing[0]} cannot be used here; usable: "
+                f"bench: --cpus: CPU {missing[0]} cannot be used here; usable: "
                 + ", ".join(map(str, usable))
             )
         return tuple(wanted[:2])

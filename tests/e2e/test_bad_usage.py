@@ -27,9 +27,11 @@ USAGE = {
     f"try forward none.pcap -o a={'[' * 5000}": "none.pcap: there is no such capture file",
     "bench walking": "unknown measurement 'walking'; choose from handoff, driver, tx",
     "bench compare": "compare needs one folder and nothing else, as in `ringline bench compare",
-    "bench compare /": "/ must be a virtual environment in which ringline is installed, but there",
-    "bench --runs 0": "--runs must be at least 1, not 0",
-    "bench --seconds nan": "--seconds must be above 0, not nan",
+    "bench compare /": "'/' must be a virtual environment in which ringline is installed, but there",
+    "bench --runs 0": "--runs must be from 1 to 1000, not 0",
+    "bench --runs 1001": "--runs must be from 1 to 1000, not 1001",
+    "bench --seconds nan": "--seconds must be above 0 and at most 3600, not nan",
+    "bench --seconds inf": "--seconds must be above 0 and at most 3600, not inf",
     "bench --cpus 0,0": "--cpus must be two CPUs, as in 0,1, not '0,0'",
     "bench --runs many": "--runs: must be an integer, not 'many'",
     "bench --seconds soon": "--seconds: must be a number, not 'soon'",
@@ -50,7 +52,8 @@ MISSING = {
     "status nobody": "no instance nobody runs here",
     "status --json nobody": "no instance nobody runs here",
     "top nobody": "no instance nobody runs here",
-    "bench --cpus 0,4095": "--cpus: CPU 4095 cannot be used here; usable: 0",
+    f"bench --cpus 0,{'9' * 5000}": "--cpus: CPU 9999999999 cannot be used here; usable: 0",
+    "bench --cpus 0,4095": "bench: --cpus: CPU 4095 cannot be used here; usable: 0",
 }
 
 
@@ -62,7 +65,7 @@ def test_wrong_usage_is_reported(operator: Operator, words: str) -> None:
     assert not ended.out
 
 
-@pytest.mark.parametrize("words", MISSING)
+@pytest.mark.parametrize("words", MISSING, ids=lambda words: words[:50])
 def test_a_missing_instance_or_processor_is_reported(operator: Operator, words: str) -> None:
     assert MISSING[words] in operator.refused(3, *words.split())
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -113,3 +118,39 @@ def test_compare_needs_one_folder(what: list[str]) -> None:
     given = Namespace(what=what, json=False, runs=1, seconds=1.0, cpus=None)
     with pytest.raises(UsageError, match="bench: compare needs one folder and nothing else"):
         command.measure(given)
+
+
+ASKING = """
+import sys
+from ringline.pipeline.bench.command import _end_in_order
+from ringline.pipeline.bench.compare import _ask
+_end_in_order()
+_ask(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
+)
+def test_the_other_benchmark_ends_with_this_one(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """It gets SIGTERM and removes its memory."""
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    other = f"trap 'echo > {ended}; exit' TERM; echo > {begun}; while :; do sleep 0.05; done"
+    command = [sys.executable, "-P", "-c", ASKING, "/bin/sh", "-c", other]
+    with subprocess.Popen(command) as bench:
+        try:
+            wait_for(begun.exists)
+            bench.send_signal(number)
+            assert bench.wait(10) == code
+            wait_for(ended.exists)
+        finally:
+            bench.kill()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
