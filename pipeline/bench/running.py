@@ -102,6 +102,16 @@ class Running:
                     found.append(pid)
         return found
 
+    def pid(self, words: frozenset[str]) -> int:
+        """The only process of the run with one of `words`.
+
+        Raises EnvironmentLacks when it has ended, as when it was killed.
+        """
+        found = self.pids(words)
+        if len(found) != 1:
+            raise EnvironmentLacks("bench: a process of the measured run ended: try again")
+        return found[0]
+
     def first_packet(self, counters: Counters) -> float:
         """Wait for the first sent packet; the seconds from the start to it."""
         deadline = self.started + START_SECONDS
@@ -171,7 +181,11 @@ class Running:
         self._errors.flush()
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines()
-        return lines[-1] if lines else f"exit code {self._process.returncode}"
+        return (
+            lines[-1].removeprefix("ringline: ")
+            if lines
+            else f"exit code {self._process.returncode}"
+        )
 
     def __exit__(
         self,
@@ -194,9 +208,3 @@ def resident(pid: int) -> float:
         line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
     )
     return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssFile")) * 1024 / 1e6
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU seconds that a process has used, in all its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -14,12 +14,12 @@ from ringline.pipeline.bench.running import (
     OURS,
     WORKER,
     Running,
-    cpu_seconds,
     resident,
 )
 from ringline.pipeline.bench.sampling.counters import Layout
+from ringline.pipeline.bench.sampling.disturbance import Watch, process_seconds
 from ringline.pipeline.bench.sampling.windows import SECONDS, Windows
-from ringline.shm.errors import BooksError
+from ringline.shm.errors import BooksError, EnvironmentLacks
 from ringline.workers.captures.captures import read_capture
 
 WARM_SECONDS = 0.5
@@ -174,15 +174,17 @@ def throughput(
     """Measure one run with these CPUs for its driver and its worker. `command` and `layout` are
     those of another version of ringline.
 
-    Raises BooksError when it lost packets.
+    Raises BooksError when it lost packets, EnvironmentLacks when its worker ended.
     """
     idle = "busy" if driver != worker else "adaptive"
     text = configuration(FLOWS, COMPILED, driver, worker, idle=idle)
     with Running(text, command) as run, run.counters(layout=layout) as counters:
         start = run.first_packet(counters)
         windows = run.windows(counters, (driver, worker), seconds)
-        memory = [resident(pid) for part in (DRIVER, WORKER) for pid in run.pids(part)]
+        memory = [resident(run.pid(part)) for part in (DRIVER, WORKER)]
         report = run.end()
+    if any(one.get("restarts") for one in report["workers"]):
+        raise EnvironmentLacks("bench: the worker of the measured run ended: try again")
     lost = {
         reason: count
         for port in report["ports"].values()
@@ -202,26 +204,43 @@ def _idle(machine: Machine) -> list[Figure]:
     """
     with Running(_silent(machine, "")) as run:
         run.snapshot()
-        [worker] = run.pids(WORKER)
         time.sleep(WARM_SECONDS)
-        before = {pid: cpu_seconds(pid) for pid in run.processes()}
+        watch = Watch(machine.cpus, helpers=run.processes())
+        watch.start()
+        before = {pid: process_seconds(pid) for pid in run.processes()}
         at = time.monotonic()
         time.sleep(IDLE_SECONDS)
-        used = sum(cpu_seconds(pid) - before[pid] for pid in before)
+        used = sum(process_seconds(pid) - before[pid] for pid in before)
         share = used / (time.monotonic() - at) * 100
-        memory = resident(worker)
+        idle_disturbed = watch.end()
+        memory = resident(run.pid(WORKER))
     record = "silence.pcap"
     with Running(_silent(machine, f'{IDLE_WIRE}, record = "{record}"')) as run:
         run.snapshot()
+        watch = Watch(machine.cpus, helpers=run.processes())
+        watch.start()
         time.sleep(SILENCE * (SILENT_PACKETS + 1))
+        late_disturbed = watch.end()
         run.end()
         stamps = list(read_capture(run.folder / record).times)
     late = [stamp - round(i * SILENCE * 1e9) for i, stamp in enumerate(stamps)]
     delays = tuple((value - min(late)) / 1e6 for value in late)
     return [
         Figure("memory, worker with a C plugin", "MB", (memory,), goal=20),
-        Figure("idle, all processes, of one core", "%", (share,), goal=3.0),
-        Figure("packet after silence, later than the earliest", "ms", delays, goal=1.0),
+        Figure(
+            "idle, all processes, of one core",
+            "%",
+            (share,),
+            goal=3.0,
+            disturbed=idle_disturbed,
+        ),
+        Figure(
+            "packet after silence, later than the earliest",
+            "ms",
+            delays,
+            goal=1.0,
+            disturbed=late_disturbed,
+        ),
     ]
 
 

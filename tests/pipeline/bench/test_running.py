@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from ringline.pipeline.bench.machine import Machine
+from ringline.pipeline.bench.measurements import pipeline
 from ringline.pipeline.bench.running import DRIVER, WORKER, Running
+from ringline.pipeline.bench.sampling.disturbance import Watch
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.segments import segments_of
 
@@ -109,3 +112,28 @@ def test_a_benchmark_that_is_terminated_leaves_nothing() -> None:
         bench.terminate()
         assert bench.wait(60) == 128 + signal.SIGTERM
     assert segments_of(name) == []
+
+
+def test_a_worker_that_is_killed_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(run: Running, *given: object) -> None:
+        os.kill(run.pid(WORKER), signal.SIGKILL)
+        time.sleep(1)
+
+    monkeypatch.setattr(Running, "windows", kill)
+    last = sorted(os.sched_getaffinity(0))[-1]
+    with pytest.raises(EnvironmentLacks, match="bench: .* of the measured run ended: try again"):
+        pipeline.throughput(last, last, 0.1)
+
+
+def test_load_beside_an_idle_run_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a missed goal is "disturbed" as everywhere else."""
+    monkeypatch.setattr(pipeline, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(pipeline, "SILENCE", 0.1)
+    monkeypatch.setattr(pipeline, "SILENT_PACKETS", 2)
+    wire = "flows = { count = 1, packets = 2 }, rate_mpps = 0.00001"
+    monkeypatch.setattr(pipeline, "IDLE_WIRE", wire)
+    monkeypatch.setattr(Watch, "end", lambda watch: "the hypervisor took 9% of CPU 0")
+    cpus = (min(os.sched_getaffinity(0)),)
+    memory, idle, late = pipeline._idle(Machine(cpus, 1.0, None, {}))
+    assert not memory.disturbed
+    assert idle.disturbed == late.disturbed == "the hypervisor took 9% of CPU 0"
