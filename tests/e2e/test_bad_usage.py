@@ -27,7 +27,7 @@ USAGE = {
     f"try forward none.pcap -o a={'[' * 5000}": "none.pcap: there is no such capture file",
     "bench walking": "unknown measurement 'walking'; choose from handoff, driver, tx",
     "bench compare": "compare needs one folder and nothing else, as in `ringline bench compare",
-    "bench compare /": "'/' must be a virtual environment in which ringline is installed, but there",
+    "bench compare /": "'/' must be a virtual environment in which ringline is installed",
     "bench --runs 0": "--runs must be from 1 to 1000, not 0",
     "bench --runs 1001": "--runs must be from 1 to 1000, not 1001",
     "bench --seconds nan": "--seconds must be above 0 and at most 3600, not nan",

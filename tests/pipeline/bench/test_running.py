@@ -121,7 +121,7 @@ def test_a_worker_that_is_killed_is_reported(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(Running, "windows", kill)
     last = sorted(os.sched_getaffinity(0))[-1]
-    with pytest.raises(EnvironmentLacks, match="bench: .* of the measured run ended: try again"):
+    with pytest.raises(EnvironmentLacks, match=r"bench: .* of the measured run ended: try again"):
         pipeline.throughput(last, last, 0.1)
 
 
