@@ -6,6 +6,8 @@ counters. For single parts each version runs its own benchmark, and tells its fi
 
 Guarantees (tests in tests/pipeline/bench/test_compare.py):
  - the versions alternate, and each begins every second round (test_the_versions_take_turns)
+ - a benchmark that is ended ends the other version's in order, so that it leaves nothing
+   (test_the_other_version_ends_in_order)
  - a folder without ringline, and a version whose figures have another form, is refused with one
    sentence (test_a_folder_without_ringline_is_refused, test_figures_of_another_form_are_refused)
 """
@@ -156,20 +158,33 @@ def _ask(command: Sequence[str]) -> str:
     """The output of a command. Raises EnvironmentLacks with its last error when it fails."""
     os.sched_setaffinity(0, USABLE)  # the command inherits it
     try:
-        answer = subprocess.run(
+        with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=deadlines.BENCH_PARTS,
-            check=False,
-        )
+        ) as asked:
+            try:
+                answer, errors = asked.communicate(timeout=deadlines.BENCH_PARTS)
+            finally:
+                _end(asked)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EnvironmentLacks(f"`{' '.join(command)}` does not run: {error}") from None
-    if answer.returncode:
-        last = (answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"])[-1]
+    if asked.returncode:
+        last = (errors.strip().splitlines() or [f"exit code {asked.returncode}"])[-1]
         raise EnvironmentLacks(f"`{' '.join(command)}` failed: {last}")
-    return answer.stdout
+    return answer
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a benchmark that still runs, by SIGTERM: after SIGKILL its memory would stay."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(deadlines.BENCH_STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _pipeline(machine: Machine, version: Version, seconds: float) -> dict[str, Value]:

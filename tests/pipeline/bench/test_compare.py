@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -67,6 +70,31 @@ def test_a_version_that_does_not_run_is_refused(tmp_path: Path) -> None:
         file.chmod(0o755)
     with pytest.raises(EnvironmentLacks, match="--version` failed: it is broken"):
         version_in(str(tmp_path))
+
+
+# What takes long, and removes its memory, a file, when it is told to end.
+ASKED = """#!/bin/sh
+trap 'rm "$1"; exit 143' TERM
+: >"$1"
+while :; do sleep 0.01; done
+"""
+ASK = "import sys; from ringline.pipeline.bench.compare import _ask; _ask(sys.argv[1:])"
+
+
+def test_the_other_version_ends_in_order(tmp_path: Path) -> None:
+    program, memory = tmp_path / "ringline", tmp_path / "memory"
+    program.write_text(ASKED)
+    program.chmod(0o755)
+    ending = "import signal; signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(5)); "
+    command = [sys.executable, "-c", f"import sys; {ending}{ASK}", str(program), str(memory)]
+    with subprocess.Popen(command) as compare:
+        until = time.monotonic() + 60
+        while not memory.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert memory.exists()
+        compare.terminate()
+        assert compare.wait(60) == 5
+    assert not memory.exists()
 
 
 @pytest.mark.parametrize(
