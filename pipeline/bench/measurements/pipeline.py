@@ -18,6 +18,7 @@ from ringline.pipeline.bench.running import (
     resident,
 )
 from ringline.pipeline.bench.sampling.counters import Layout
+from ringline.pipeline.bench.sampling.disturbance import Watch
 from ringline.pipeline.bench.sampling.windows import SECONDS, Windows
 from ringline.shm.errors import BooksError
 from ringline.workers.captures.captures import read_capture
@@ -205,23 +206,35 @@ def _idle(machine: Machine) -> list[Figure]:
         [worker] = run.pids(WORKER)
         time.sleep(WARM_SECONDS)
         before = {pid: cpu_seconds(pid) for pid in run.processes()}
+        watch = Watch(machine.cpus, helpers=list(before))
+        watch.start()
         at = time.monotonic()
         time.sleep(IDLE_SECONDS)
         used = sum(cpu_seconds(pid) - before[pid] for pid in before)
         share = used / (time.monotonic() - at) * 100
+        disturbed = watch.end()
         memory = resident(worker)
     record = "silence.pcap"
     with Running(_silent(machine, f'{IDLE_WIRE}, record = "{record}"')) as run:
         run.snapshot()
+        watch = Watch(machine.cpus, helpers=run.processes())
+        watch.start()
         time.sleep(SILENCE * (SILENT_PACKETS + 1))
+        disturbed_later = watch.end()
         run.end()
         stamps = list(read_capture(run.folder / record).times)
     late = [stamp - round(i * SILENCE * 1e9) for i, stamp in enumerate(stamps)]
     delays = tuple((value - min(late)) / 1e6 for value in late)
     return [
         Figure("memory, worker with a C plugin", "MB", (memory,), goal=20),
-        Figure("idle, all processes, of one core", "%", (share,), goal=3.0),
-        Figure("packet after silence, later than the earliest", "ms", delays, goal=1.0),
+        Figure("idle, all processes, of one core", "%", (share,), goal=3.0, disturbed=disturbed),
+        Figure(
+            "packet after silence, later than the earliest",
+            "ms",
+            delays,
+            goal=1.0,
+            disturbed=disturbed_later,
+        ),
     ]
 
 
