@@ -13,6 +13,8 @@ COMPILED := $(PACKAGES) pipeline/bench
 MODULES := $(foreach folder,$(COMPILED),$(folder)/_$(notdir $(folder)).abi3.so)
 C_FILES = $(shell find $(PACKAGES) tests deploy -name types -prune -o -name '*.[ch]' -print)
 HEADERS := $(shell find $(PACKAGES) -name '*.h')
+# Another file with the hints to the caches and without them (shm/cache.h): all is compiled again.
+HINTS := $(VENV)/.hints-$(if $(filter 1,$(RINGLINE_NO_HINTS)),off,on)
 ARGS ?=
 REV ?=
 
@@ -76,7 +78,7 @@ build: $(MODULES)  ## compile the C in place; a warning is an error
 # One module at a time: if one does not compile, `make -k build` still builds the others. The lock
 # keeps two builds in one checkout apart.
 define module
-$(1)/_$(notdir $(1)).abi3.so: shm/_build.py pipeline/_build.py $(1)/_build.py $$(HEADERS) $$(call sources,$(1)) | venv
+$(1)/_$(notdir $(1)).abi3.so: shm/_build.py pipeline/_build.py $(1)/_build.py $$(HEADERS) $$(HINTS) $$(call sources,$(1)) | venv
 	@echo "Compiling $$@"
 	@RINGLINE_MODULE=$(1) flock $(VENV)/.build-lock \
 	  $(BIN)/python -W ignore setup.py --quiet build_ext --inplace --force
@@ -86,6 +88,10 @@ endef
 sources = $(shell find $(1) -path $(1)/bench -prune -o -name '*.c' -print)
 $(foreach folder,$(COMPILED),$(eval $(call module,$(folder))))
 pipeline/bench/_bench.abi3.so: | pipeline/_pipeline.abi3.so
+
+$(HINTS): | venv
+	@rm -f $(VENV)/.hints-*
+	@touch $@
 
 .PHONY: tools-for-tests
 tools-for-tests: venv

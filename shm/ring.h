@@ -63,6 +63,7 @@ static inline void rl_copy(void *to, const void *from, size_t bytes)
         __asm__("" : "+r"(source));
     }
 }
+
 /* For the producer: how many references, at most `want`, fit now, or RL_RING_FAULT. Loads
  * `consumer` only when the cached value shows too little room: a load of a line that the peer
  * writes is a cache miss. */
