@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ringline.pipeline.bench import compare, machine
-from ringline.pipeline.bench.arguments import COMPARE, MEASUREMENTS, RUNS_MAX, SECONDS_MAX
+from ringline.pipeline.bench.arguments import COMPARE, LONGEST_RUN, MEASUREMENTS, RUNS_MAX
 from ringline.pipeline.bench.figures import Figure, paragraphs, table
 from ringline.pipeline.bench.measurements import (
     growth,
@@ -146,9 +146,9 @@ def _chosen(arguments: Namespace) -> list[str]:
 def _check_numbers(arguments: Namespace) -> None:
     if not 1 <= arguments.runs <= RUNS_MAX:
         raise UsageError(f"bench: --runs must be from 1 to {RUNS_MAX}, not {arguments.runs}")
-    if not 0 < arguments.seconds <= SECONDS_MAX:
+    if not 0 < arguments.seconds <= LONGEST_RUN:
         raise UsageError(
-            f"bench: --seconds must be above 0 and at most {SECONDS_MAX}, not {arguments.seconds:g}"
+            f"bench: --seconds must be above 0 and at most {LONGEST_RUN}, not {arguments.seconds:g}"
         )
 
 
