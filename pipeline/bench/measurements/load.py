@@ -46,7 +46,7 @@ BUFFERS = 8192
 SHARES = (0.1, 0.5, 0.9)  # of the highest rate without loss
 QUANTILES = {"median": 0.5, "p99": 0.99, "p99.9": 0.999}
 SECONDS = 0.96  # at each share, in one run
-CLOSED_SECONDS = 0.32  # of the closed loop that shows where to search
+CLOSED_RUN = 0.32  # seconds, of the closed loop that shows where to search
 SETTLE = 0.04  # seconds after a change of the rate: what waited before has left
 # A rate is without loss if one of TRIES times TRIAL seconds is, since other work may disturb some.
 # In this time an RX ring of 512 descriptors overflows if packets come 0.3 % too fast at 10 Mpps.
@@ -224,7 +224,7 @@ def _at(machine: Machine, peer: Loaded, mpps: float) -> At:
 
 def _rate(peer: Loaded) -> float:
     """Mpps in closed loop, the best of some windows."""
-    windows = sample(peer.read, CLOSED_SECONDS, wait=peer.run)
+    windows = sample(peer.read, CLOSED_RUN, wait=peer.run)
     rate = max(windows.rate("sent")) / 1e6
     if rate == 0.0:
         raise EnvironmentLacks("the worker of `load` returned no packet: its CPU is busy")
