@@ -30,11 +30,11 @@ run: $(MODULES)  ## run ringline with a simulated card and synthetic traffic; Ct
 	@$(BIN)/ringline run $(ARGS)
 
 .PHONY: test
-test: tools-for-tests $(MODULES)  ## run all tests: about 20 minutes (ARGS="-k ring -x")
+test: tools-for-tests $(MODULES)  ## run all tests: about 25 minutes (ARGS="-k ring -x")
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check
-check: lint types fast  ## check style and types, and run the fast tests: about a minute
+check: lint types fast  ## check style and types, and run the fast tests: about four minutes
 
 .PHONY: fast
 fast: $(MODULES)  ## run the fast tests (ARGS=tests/shm)

@@ -65,7 +65,9 @@ class Pair:
         """Forward until the wire has finished and all packets are sent."""
         deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
-            if self.turn() == 0 and self.port.wire_finished() and self.port.posted()[1] == 0:
+            # First: a frame may come between a turn that found none and the end of the wire.
+            finished = self.port.wire_finished()
+            if self.turn() == 0 and finished and self.port.posted()[1] == 0:
                 return
         raise AssertionError(f"not finished: {self.port.wire_statistics()} {self.port.faults()}")
 
