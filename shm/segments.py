@@ -77,8 +77,9 @@ class Segment:
     ) -> None:
         # The creator has allocated all pages. Mapping them now keeps page faults out of the packet
         # path, and prefetches too: a prefetch of a page that this process has not mapped yet
-        # maps nothing, and costs 68 ns each time (AMD EPYC, family 23).
-        populate = 0 if owner else mmap.MAP_POPULATE
+        # maps nothing, and costs 68 ns each time (AMD EPYC, family 23). Not for a slot: the state
+        # of a plugin can be large, and a new worker must not wait for all of it (50 ms a GiB).
+        populate = 0 if owner or kind == lib.RL_SEGMENT_SLOT else mmap.MAP_POPULATE
         self._map = mmap.mmap(fd, size, mmap.MAP_SHARED | populate)
         with ffi.from_buffer(self._map) as start:
             self.address = int(ffi.cast("uintptr_t", start))

@@ -45,7 +45,7 @@ def interfaces(given: Namespace) -> str:
     lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
     lines += [printable(row.why) for row in rows if row.why]
     if lacking:
-        lines.append(f"for a port on an interface this process lacks {' and '.join(lacking)}")
+        lines.append(f"this process lacks {' and '.join(lacking)}, which a port xdp:NAME needs")
     return "\n".join(lines)
 
 

@@ -79,6 +79,15 @@ def test_attaching_maps_every_page(instance: Callable[[], str]) -> None:
         assert resident(guest.address) == resident(known.address) == owner.size
 
 
+def test_attaching_a_slot_waits_for_no_page(instance: Callable[[], str]) -> None:
+    slot = lib.RL_SEGMENT_SLOT
+    with (
+        Segment.create(instance(), "worker.0", 1 << 20, kind=slot) as owner,
+        Segment.attach_known(owner.share(), kind=slot, used=1 << 20) as guest,
+    ):
+        assert resident(guest.address) < owner.size
+
+
 def test_an_attached_segment_shares_its_memory(instance: Callable[[], str]) -> None:
     with create(instance()) as segment:
         other = Segment.attach(segment.share(), kind=LANE)
