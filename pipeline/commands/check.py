@@ -18,7 +18,7 @@ from ringline.pipeline.configuration.config import (
 )
 from ringline.pipeline.configuration.forms import check_plugin
 from ringline.pipeline.configuration.lines import with_line
-from ringline.pipeline.ports.create import check_interface, create_port
+from ringline.pipeline.ports.create import create_port, kind_of
 from ringline.pipeline.ports.pci import PciDevice, sysfs_root
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks
 from ringline.workers.trials import checking
@@ -67,7 +67,7 @@ def card_problems(config: Config) -> list[str]:
             continue
         try:
             if port.kernel_interface:
-                check_interface(port, config.buffers * BUFFER_STRIDE)
+                kind_of(port).check(port, config.buffers * BUFFER_STRIDE)
                 continue
             create_port(port, index)
             PciDevice(port.device.removeprefix("pci:"), sysfs_root()).check_unused()

@@ -23,6 +23,7 @@ FRAME_MAX: int = lib.RL_FRAME_MAX  # bytes without CRC
 BUFFER_STRIDE: int = lib.RL_BUFFER_STRIDE  # bytes
 BLANKS_MAX = RING_CAPACITY // 2  # more blanks would leave too little of `in` for packets
 CRC_BYTES = 4
+KERNEL_KINDS = ("xdp",)  # of ports on interfaces of the kernel: the word before the colon
 PAGE = 4096  # bytes of an ordinary page
 BUFFERS_PER_HUGEPAGE = (2 << 20) // BUFFER_STRIDE  # whole ones: one more straddles the page's end
 
@@ -134,16 +135,24 @@ class PortConfig:
         return self.device.startswith("sim:")
 
     @property
+    def address(self) -> str:
+        """What the device string names: the PCI address of a card or an interface of the kernel;
+        "" for a simulated card, of which there may be several."""
+        return "" if self.simulated else self.device.partition(":")[2]
+
+    @property
     def kernel_interface(self) -> bool:
         """Whether it is an interface that keeps its kernel driver."""
-        return self.xdp is not None
+        return self.device.partition(":")[0] in KERNEL_KINDS
 
     @property
     def dma_mode(self) -> str:
         """How the card addresses memory: offset, physical or, for an interface of the kernel
         that copies nothing, pieces; `auto` is resolved."""
-        if self.xdp is not None:
-            return "offset" if self.xdp.mode == "copy" else "pieces"
+        if self.xdp is not None and self.xdp.mode != "copy":
+            return "pieces"
+        if self.kernel_interface:
+            return "offset"
         if self.dma != "auto":
             return self.dma
         return "offset" if self.simulated else "physical"

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ringline.pipeline.configuration.config import KERNEL_KINDS
 from ringline.pipeline.configuration.toml import shown
 
 DEVICES = ("sim:82599", "pci:0000:03:00.0", "xdp:eth0")
@@ -30,8 +31,9 @@ def check_device(text: str) -> str | None:
         return None
     if text.startswith("pci:"):
         return f"{shown(text)} is not a PCI address; write it as in {DEVICES[1]} (lspci -D)"
-    if text.startswith("xdp:"):
-        return check_interface(text.removeprefix("xdp:"))
+    kind, _, name = text.partition(":")
+    if kind in KERNEL_KINDS:
+        return check_interface(name)
     return f"unknown device {shown(text)}; write it as in {', '.join(DEVICES)}"
 
 

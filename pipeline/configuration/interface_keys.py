@@ -1,4 +1,4 @@
-"""The keys of a port on a network interface of the kernel: `xdp:NAME`."""
+"""The keys of a port on a network interface of the kernel, by its kind: `xdp:NAME`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ WITH_PORTS = (PROTOCOLS["tcp"], PROTOCOLS["udp"])
 MATCHES_MAX = 64
 BUSY_POLL_MAX = 1000  # microseconds
 
-KEYS = ("mode", "attach", "take", "hash", "busy_poll_us", "channels", "fix_checksums", "force")
+KEYS = {
+    "xdp": ("mode", "attach", "take", "hash", "busy_poll_us", "channels", "fix_checksums", "force"),
+}
 # Keys of other ports, and why an interface of the kernel has none of them.
 _OF_CARDS = {
     "dma": "the kernel reaches packet memory by itself; remove dma",
@@ -23,14 +25,22 @@ _OF_CARDS = {
 }
 
 
+def refuse_keys_of_others(table: Table, device: str) -> None:
+    """Each key in the table of a port that only ports of another kind have is a mistake."""
+    kind = device.partition(":")[0]
+    for key in dict.fromkeys(key for keys in KEYS.values() for key in keys):
+        if key in table and key not in KEYS.get(kind, ()):
+            table.raw(key)
+            with_it = " or ".join(f"{other}:eth0" for other in KEYS if key in KEYS[other])
+            table.problem(key, f"only a network interface as in {with_it} has this key")
+    for key, why in _OF_CARDS.items() if kind in KEYS else ():
+        if key in table:
+            table.problem(key, why)
+
+
 def read_xdp(table: Table, device: str) -> XdpConfig | None:
-    """The keys of AF_XDP in the table of a port; None for a port of another kind, where each of
-    these keys is a mistake."""
+    """The keys of AF_XDP in the table of a port; None for a port of another kind."""
     if not device.startswith("xdp:"):
-        for key in KEYS:
-            if key in table:
-                table.raw(key)
-                table.problem(key, "only a network interface as in xdp:eth0 has this key")
         return None
     read = XdpConfig(
         mode=table.choice("mode", "copy", ("copy", "zero-copy", "auto")),
@@ -42,9 +52,6 @@ def read_xdp(table: Table, device: str) -> XdpConfig | None:
         fix_checksums=table.flag("fix_checksums", False),
         force=table.flag("force", False),
     )
-    for key, why in _OF_CARDS.items():
-        if key in table:
-            table.problem(key, why)
     if "rss_key" in table and read.hash != "software":
         table.problem(
             "rss_key", 'has no effect without hash = "software"; add it or remove rss_key'

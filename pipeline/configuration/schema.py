@@ -24,7 +24,7 @@ from ringline.pipeline.configuration.forms import (
     check_rss_key,
     parse_listen,
 )
-from ringline.pipeline.configuration.interface_keys import read_xdp
+from ringline.pipeline.configuration.interface_keys import read_xdp, refuse_keys_of_others
 from ringline.pipeline.configuration.levels import PORT, SPECIMEN, advice
 from ringline.pipeline.configuration.lines import lines_of, with_line
 from ringline.pipeline.configuration.machine_checks import problems_here
@@ -181,9 +181,9 @@ def _ports(top: Table | None, folder: Path, problems: list[str]) -> tuple[c.Port
             f"port: {len(ports)} ports are configured; at most {c.PORTS_MAX} are allowed"
         )
     for at, port in enumerate(ports):
-        other = next((p for p in ports[:at] if p.device == port.device and not p.simulated), None)
+        other = next((p for p in ports[:at] if p.address == port.address and p.address), None)
         if other:
-            top.problem(port.name, f"uses the card of port {other.name} ({port.device})")
+            top.problem(port.name, f"uses the card of port {other.name} ({other.device})")
     cards = [port for port in ports if not port.kernel_interface]  # others fit to every mode
     if len({port.dma_mode for port in cards}) > 1:
         modes = ", ".join(f"{port.name}: {port.dma_mode}" for port in cards)
@@ -215,6 +215,7 @@ def _port(name: str, table: Table, folder: Path) -> c.PortConfig:
     wire = table.table("wire")
     if wire is not None and not simulated:
         table.problem("wire", "only a simulated card has a simulated wire")
+    refuse_keys_of_others(table, device)
     port = c.PortConfig(
         name=name,
         device=device,

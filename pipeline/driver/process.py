@@ -25,6 +25,7 @@ from typing import assert_never, cast
 
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.driver.lane import Idle, Lane
+from ringline.pipeline.ports.attachment import AttachedPort
 from ringline.pipeline.ports.create import create_port
 from ringline.pipeline.ports.port import Port
 from ringline.shm import control
@@ -153,9 +154,7 @@ class Driver:
                 assert isinstance(port, Sim82599Port)
                 port.use_card(cards.pop(0))
             if port_config.kernel_interface:
-                from ringline.pipeline.ports.xdp.port import XdpPort
-
-                assert isinstance(port, XdpPort)
+                assert isinstance(port, AttachedPort)
                 port.use_sockets(self._sockets.pop(index))
             port.open(lane.memory, descriptor_memory, descriptor_memory.device_addresses(mode))
             lane.add_port(port)
@@ -167,10 +166,8 @@ class Driver:
         if self._lane is None:
             self._sockets[number] = descriptors
             return
-        from ringline.pipeline.ports.xdp.port import XdpPort
-
         port = self._ports[number]
-        assert isinstance(port, XdpPort)
+        assert isinstance(port, AttachedPort)
         port.replace_sockets(descriptors)
         self._send({"event": "attached", "port": number})
 

@@ -8,6 +8,15 @@ supervisor: when it ends, however it ends, the kernel has its interface back.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Protocol
+
+from ringline.pipeline.ports.port import Port
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ringline.pipeline.configuration.config import PortConfig
+    from ringline.shm.packets import PacketMemory
 
 
 class Attachment(ABC):
@@ -40,3 +49,36 @@ class Attachment(ABC):
     @abstractmethod
     def close(self) -> None:
         """Detach from the interface and restore what was changed. May be called again."""
+
+
+class AttachedPort(Port):
+    """The driver's part of such a port: it works on the descriptors of an `Attachment`.
+
+    Call `use_sockets` before `open`.
+    """
+
+    @abstractmethod
+    def use_sockets(self, descriptors: Sequence[int]) -> None:
+        """Take over the descriptors of the attachment, in their order; the port closes them."""
+
+    @abstractmethod
+    def replace_sockets(self, descriptors: Sequence[int]) -> None:
+        """The interface was removed and is there again: use new descriptors in place of the old
+        ones, which have no interface any more. What was to be sent is dropped as `tx_down`."""
+
+
+class Kind(Protocol):
+    """A kind of port on an interface of the kernel: the module `kind` of its folder."""
+
+    def check(self, config: PortConfig, packet_bytes: int) -> None:
+        """Check the interface as far as that is possible without opening anything.
+
+        `packet_bytes` is the size of packet memory. Raises `EnvironmentLacks`.
+        """
+
+    def attach(self, config: PortConfig, packets: PacketMemory) -> Attachment:
+        """Open what needs rights, in the supervisor. Raises `EnvironmentLacks`, and then nothing
+        is open."""
+
+    def create(self, config: PortConfig, index: int) -> AttachedPort:
+        """The driver's part; `index` is the port's number in the instance."""

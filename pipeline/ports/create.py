@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks
 
 if TYPE_CHECKING:
     from ringline.pipeline.configuration.config import PortConfig
-    from ringline.pipeline.ports.attachment import Attachment
+    from ringline.pipeline.ports.attachment import Attachment, Kind
     from ringline.pipeline.ports.port import Port
     from ringline.shm.packets import PacketMemory
 
@@ -33,10 +34,8 @@ def create_port(config: PortConfig, index: int, sysfs: Path | None = None) -> Po
         from ringline.pipeline.ports.sim82599.port import Sim82599Port
 
         return Sim82599Port(config, index, root)
-    if kind == "xdp" and config.xdp is not None:
-        from ringline.pipeline.ports.xdp.port import XdpPort
-
-        return XdpPort(config, index)
+    if config.kernel_interface:
+        return kind_of(config).create(config, index)
     if kind == "pci" and address:
         vendor, device = pci.PciDevice(address, root).identity
         if (vendor, device) in IXGBE:
@@ -54,23 +53,15 @@ def create_port(config: PortConfig, index: int, sysfs: Path | None = None) -> Po
     )
 
 
+def kind_of(config: PortConfig) -> Kind:
+    """The kind of a port on an interface of the kernel. Only its own module is imported."""
+    folder = config.device.partition(":")[0]
+    return cast("Kind", importlib.import_module(f"ringline.pipeline.ports.{folder}.kind"))
+
+
 def attach_port(config: PortConfig, packets: PacketMemory) -> Attachment | None:
     """What the supervisor opens for the port, so that the driver needs no right; None for a card.
 
     Raises `EnvironmentLacks`, and then nothing is open.
     """
-    if config.xdp is None:
-        return None
-    from ringline.pipeline.ports.xdp.sockets import XdpAttachment
-
-    return XdpAttachment(config, packets)
-
-
-def check_interface(config: PortConfig, packet_bytes: int) -> None:
-    """Check an interface of the kernel as far as that is possible without opening anything.
-
-    `packet_bytes` is the size of packet memory. Raises `EnvironmentLacks`.
-    """
-    from ringline.pipeline.ports.xdp.checks import check
-
-    check(config, packet_bytes)
+    return kind_of(config).attach(config, packets) if config.kernel_interface else None

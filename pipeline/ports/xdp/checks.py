@@ -19,7 +19,7 @@ def check(config: PortConfig, packet_bytes: int) -> Interface:
 
     Raises EnvironmentLacks: the interface cannot be used, or this process lacks a right.
     """
-    name = config.device.partition(":")[2]
+    name = config.address
     found = interface.resolve(config.name, name)
     where = f"port.{config.name}.device"
     why = interface.occupied(found)

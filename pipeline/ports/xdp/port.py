@@ -12,8 +12,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.ports.attachment import AttachedPort
 from ringline.pipeline.ports.interfaces import ethtool, interface
-from ringline.pipeline.ports.port import Link, Port
+from ringline.pipeline.ports.port import Link
 from ringline.pipeline.ports.rss import rss_key
 from ringline.pipeline.ports.xdp.rings import SOL_XDP, STATISTICS, SocketRings, socket_of
 from ringline.shm.errors import Bug, ConfigurationError, EnvironmentLacks
@@ -38,18 +39,15 @@ _COUNTS = (
 )
 
 
-class XdpPort(Port):
-    """One interface of the kernel; see `Port`. The device string is xdp:NAME.
-
-    Call `use_sockets` before `open`.
-    """
+class XdpPort(AttachedPort):
+    """One interface of the kernel; see `AttachedPort`. The device string is xdp:NAME."""
 
     def __init__(self, config: PortConfig, index: int) -> None:
         assert config.xdp is not None
         self.name, self.index, self.mac = config.name, index, ""
         self.queue_pairs = config.queues
         self._config = config
-        self._interface = config.device.partition(":")[2]
+        self._interface = config.address
         self._number = 0
         self._earlier: dict[str, int] = {}  # statistics of sockets before these
         self._sockets: list[socket.socket] = []
@@ -71,14 +69,11 @@ class XdpPort(Port):
             setattr(self.c_port, burst, ffi.addressof(lib, f"rl_xdp_{burst}"))
 
     def use_sockets(self, descriptors: Sequence[int]) -> None:
-        """Take over the descriptors of the sockets of all queues, in order."""
         self._sockets = [socket_of(fd) for fd in descriptors]
         if len(self._sockets) != self.queue_pairs:
             raise Bug(f"port {self.name} has {self.queue_pairs} queues, not {len(descriptors)}")
 
     def replace_sockets(self, descriptors: Sequence[int]) -> None:
-        """The interface was removed and is there again: use new sockets in place of the old ones,
-        which have no interface any more. What was to be sent is dropped as `tx_down`."""
         self._earlier = self.statistics()
         lib.rl_xdp_return_all(self._c)
         self._release()
