@@ -15,6 +15,7 @@ from dataclasses import replace
 from importlib.metadata import entry_points
 
 from ringline.pipeline.configuration import builtin, schema
+from ringline.pipeline.configuration.config import QUEUES_MAX
 from ringline.pipeline.configuration.forms import check_plugin
 from ringline.pipeline.configuration.toml import did_you_mean, shown
 from ringline.shm.errors import UsageError
@@ -31,7 +32,8 @@ def examined(what: str | None, given: builtin.Arguments) -> schema.Examined:
     are not for it are both given.
     """
     if what is None or names_a_plugin(what):
-        return builtin.examine(replace(given, plugin=what))
+        queues = _queues(given) if given.queues is None else given.queues
+        return builtin.examine(replace(given, plugin=what, queues=queues))
     if keys := given.given():
         arguments = ", ".join(builtin.ARGUMENTS[key] for key in keys)
         raise UsageError(
@@ -39,6 +41,19 @@ def examined(what: str | None, given: builtin.Arguments) -> schema.Examined:
             f"{what}"
         )
     return schema.examine(what)
+
+
+def _queues(given: builtin.Arguments) -> int | None:
+    """As many queues as the first interface of the kernel among the devices; None without any."""
+    if not given.devices:
+        return None
+    from ringline.pipeline.ports.interfaces import interface
+
+    for port in builtin.examine(given).config.ports:
+        found = interface.find(port.address) if port.kernel_interface else None
+        if found is not None:
+            return min(found.queues, QUEUES_MAX)
+    return None
 
 
 def names_a_plugin(text: str) -> bool:

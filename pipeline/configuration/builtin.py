@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,14 @@ ARGUMENTS = {
     "port.NAME": "--ports",
     "port.NAME.wire.cut": "--cut",
     "worker.state": "--state",
+    "port.NAME.device": "--device",
+    "port.NAME.wire.pace": "--pace",
+    "port.NAME.wire.speed": "--speed",
+    "port.NAME.wire.repeat": "--repeat",
 }
+SIMULATED = "sim:82599"
 _OF_A_PORT = re.compile(r'port\.(?:"(?:[^"\\]|\\.)*"|[A-Za-z0-9_-]+)\.')
+_EXAMPLES = {"--device": ("devices", "xdp:eth0", "xdp:eth1")}
 _PAIR = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)=(.+)", re.DOTALL)  # PORT=CAPTURE
 
 
@@ -47,9 +53,12 @@ class Arguments:
     record: the capture files for the packets that the cards send, in the same form.
     queues: the number of workers; None: one for each CPU but the driver's.
     name: of the instance.
-    ports: the names of the ports; None: those in `replay` and `record`, or PORT.
+    ports: the names of the ports; None: those in `devices`, `replay` and `record`, or PORT.
     to_cut: a capture that is cut short is played up to the cut.
     state: bytes for the named state and counters of the plugin, or such as "4 MiB".
+    devices: the device of each port as PORT=DEVICE, in the form of `replay`; a port without one is
+        a simulated card. With any, no synthetic flows arrive anywhere.
+    pace, speed, repeat: keys of the wires on which captures arrive.
     """
 
     plugin: str | None = None
@@ -61,6 +70,10 @@ class Arguments:
     ports: Sequence[str] | None = None
     to_cut: bool = False
     state: int | str | None = None
+    devices: Sequence[str] = ()
+    pace: str | None = None
+    speed: float | None = None
+    repeat: int | None = None
 
     def given(self) -> list[str]:
         """The keys of ARGUMENTS whose argument is given."""
@@ -73,6 +86,10 @@ class Arguments:
             self.ports,
             self.to_cut or None,
             self.state,
+            self.devices or None,
+            self.pace,
+            self.speed,
+            self.repeat,
         )
         return [key for key, value in zip(ARGUMENTS, values, strict=True) if value is not None]
 
@@ -88,20 +105,21 @@ def builtin() -> c.Config:
 def examine(given: Arguments) -> schema.Examined:
     """The configuration that the arguments make, and their mistakes.
 
-    A simulated card for each port, and one queue for each CPU but the driver's: at least one, at
-    most QUEUES_MAX, and no more than /dev/shm has room for. Relative paths are relative to the
-    current folder.
+    A simulated card for each port without a device, and one queue for each CPU but the driver's: at
+    least one, at most QUEUES_MAX, and no more than /dev/shm has room for. Relative paths are
+    relative to the current folder.
     """
     problems: list[str] = []
-    wires = _wires(given, problems)
+    devices = _devices(given, problems)
+    wires = _wires(given, devices, problems)
     queues = queues_without_limit() if given.queues is None else given.queues
-    values = _values(given, wires, queues)
+    values = _values(given, wires, devices, queues)
     problems += forms.given_twice(given.options)
     config = _config(values, problems)
     room = free_shared_memory()
     while given.queues is None and queues > 1 and shared_memory(config) > room:
         queues -= 1
-        config = _config(_values(given, wires, queues), [])
+        config = _config(_values(given, wires, devices, queues), [])
     problems += _streams(wires) or problems_here(config)
     paths = [problem.partition(": ")[0] for problem in problems]
     told = list(dict.fromkeys(map(_in_words, problems)))  # all ports have the same queues
@@ -113,14 +131,23 @@ def queues_without_limit() -> int:
     return min(max(len(usable_cpus()) - 1, 1), c.QUEUES_MAX)
 
 
-def _wires(given: Arguments, problems: list[str]) -> dict[str, dict[str, Any]]:
+def _devices(given: Arguments, problems: list[str]) -> dict[str, str]:
+    """The device of each port that has one, by the name of the port."""
+    found = _by_port("--device", given.devices, given.ports, problems)
+    first = given.ports[0] if given.ports else PORT
+    return {first if name is None else name: device for name, device in found.items()}
+
+
+def _wires(
+    given: Arguments, devices: Mapping[str, str], problems: list[str]
+) -> dict[str, dict[str, Any]]:
     """The wire of each port, by its name, as a configuration file would say it."""
     replay = _by_port("--replay", given.replay, given.ports, problems)
     record = _by_port("--record", given.record, given.ports, problems)
-    first = given.ports[0] if given.ports else PORT
+    first = (*(given.ports or devices), PORT)[0]
     if None in replay:
         replay = {first: replay[None]}
-    named = [name for name in (*replay, *record) if name is not None]
+    named = [name for name in (*devices, *replay, *record) if name is not None]
     names = list(given.ports or dict.fromkeys(named)) or [first]
     if None in record and len(names) > 1:
         each = " or ".join(f"--record {name}={record[None]}" for name in names)
@@ -128,37 +155,58 @@ def _wires(given: Arguments, problems: list[str]) -> dict[str, dict[str, Any]]:
         record = {}
     elif None in record:
         record = {names[0]: record[None]}
+    how = _how_to_replay(given)
     wires: dict[str, dict[str, Any]] = {}
     for name in names:
-        wire = wires[name] = {}
-        if not given.replay:
+        wire: dict[str, Any] = {}
+        if not given.replay and not given.devices:
             wire["flows"] = {}
         if name in replay:
-            wire["replay"] = replay[name]
-            if given.to_cut:
-                wire["cut"] = "play"
+            wire |= {"replay": replay[name], **how}
         if name in record:
             wire["record"] = record[name]
-    if given.to_cut and not given.replay:
-        problems.append("--cut: has no effect without --replay; add it or remove --cut")
+        if wire and not devices.get(name, SIMULATED).startswith("sim:"):
+            problems += [
+                f"--{key}: port {name} is {devices[name]}; only a simulated card can {key}"
+                for key in ("replay", "record")
+                if key in wire
+            ]
+            wire = {}
+        wires[name] = wire
+    if not given.replay:
+        problems += [
+            f"--{key}: has no effect without --replay; add it or remove --{key}" for key in how
+        ]
     return wires
+
+
+def _how_to_replay(given: Arguments) -> dict[str, Any]:
+    """The keys of a wire that say how its capture arrives; only those that are given."""
+    keys = {
+        "cut": "play" if given.to_cut else None,
+        "pace": given.pace,
+        "speed": given.speed,
+        "repeat": given.repeat,
+    }
+    return {key: value for key, value in keys.items() if value is not None}
 
 
 def _by_port(
     what: str, given: Sequence[str], ports: Sequence[str] | None, problems: list[str]
 ) -> dict[str | None, str]:
-    """The file of each port in the values of the argument `what`; the port of a single path is
-    None. A single value is a path, unless it begins with the name of a port and there is no such
-    file."""
+    """The file or device of each port in the values of the argument `what`; the port of a single
+    one is None. A single value has no port, unless it begins with the name of a port and there is
+    no file of this name."""
     found: dict[str | None, str] = {}
+    things, one, other = _EXAMPLES.get(what, ("files", "a.pcap", "b.pcap"))
     for text in given:
         pair = _PAIR.fullmatch(text)
         if len(given) == 1 and (pair is None or os.path.exists(text)):
             return {None: text}
         if pair is None:
             problems.append(
-                f"{what}: {text} has no port; with several files name the port of each, as in "
-                f"{what} wan=a.pcap {what} lan=b.pcap"
+                f"{what}: {text} has no port; with several {things} name the port of each, as in "
+                f"{what} wan={one} {what} lan={other}"
             )
             continue
         name, path = pair.groups()
@@ -168,18 +216,24 @@ def _by_port(
             merge = f"merge them first: mergecap -w NEW {found[name]} {path}"
             remedy = merge if what == "--replay" else "name one"
             problems.append(
-                f"{what}: port {name} has two files, {found[name]} and {path}: {remedy}"
+                f"{what}: port {name} has two {things}, {found[name]} and {path}: {remedy}"
             )
         else:
             found[name] = path
     return found
 
 
-def _values(given: Arguments, wires: dict[str, dict[str, Any]], queues: int) -> dict[str, Any]:
+def _values(
+    given: Arguments,
+    wires: Mapping[str, dict[str, Any]],
+    devices: Mapping[str, str],
+    queues: int,
+) -> dict[str, Any]:
     """The arguments as a configuration file would say them."""
     values: dict[str, Any] = {
         "port": {
-            name: {"device": "sim:82599", "queues": queues, "wire": wire}
+            name: {"device": devices.get(name, SIMULATED), "queues": queues}
+            | ({"wire": wire} if wire or name not in devices else {})
             for name, wire in wires.items()
         },
         "worker": {"options": dict(given.options)},

@@ -246,7 +246,7 @@ class Table:
 
     def number(self, key: str, default: float, low: float, high: float) -> float:
         """A number, with or without a fraction, from `low` to `high`."""
-        wanted = f"a number from {low:g} to {high:g}"
+        wanted = f"a number from {low:.10g} to {high:.10g}"
         value = self._typed(key, (int, float), wanted)
         if value is None:
             return default

@@ -26,7 +26,15 @@ def add_target(parser: ArgumentParser, number: str | None = None, default: str =
     )
     group = parser.add_argument_group(
         "without a configuration file",
-        "Simulated cards receive packets: one called wan, or one for each port that is named.",
+        "The ports are the devices that --device names. Without it, simulated cards receive "
+        "packets: one called wan, or one for each port that is named.",
+    )
+    group.add_argument(
+        "--device",
+        action="append",
+        default=[],
+        metavar="DEVICE",
+        help="run on this device, as in xdp:eth0; of several ports: PORT=DEVICE, once for each",
     )
     group.add_argument(
         "--replay",
@@ -49,12 +57,30 @@ def add_target(parser: ArgumentParser, number: str | None = None, default: str =
         type=values.names,
         metavar="NAME,...",
         help="names of the ports; a single capture arrives at the first one (default: those of "
-        "--replay and --record, or wan)",
+        "--device, --replay and --record, or wan)",
     )
     group.add_argument(
         "--cut",
         action="store_true",
         help="use a capture that is cut short up to the cut, instead of refusing it",
+    )
+    group.add_argument(
+        "--pace",
+        choices=("rate", "captured"),
+        help="captured: packets arrive at the times of the capture; rate: as fast as the card has "
+        "room (default)",
+    )
+    group.add_argument(
+        "--speed",
+        type=float,
+        metavar="FACTOR",
+        help="with --pace captured: so many times as fast",
+    )
+    group.add_argument(
+        "--repeat",
+        type=int,
+        metavar="N",
+        help="play the capture N times; 0: without end (default: 1)",
     )
     values.add_options(group)
     group.add_argument(
@@ -86,4 +112,8 @@ def arguments_of(given: Namespace) -> Arguments:
         ports=given.ports,
         to_cut=given.cut,
         state=given.state,
+        devices=given.device,
+        pace=given.pace,
+        speed=given.speed,
+        repeat=given.repeat,
     )

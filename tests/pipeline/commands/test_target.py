@@ -12,6 +12,7 @@ from ringline.pipeline.commands import cli, target
 from ringline.pipeline.commands.arguments.target import arguments_of
 from ringline.pipeline.configuration import builtin
 from ringline.pipeline.configuration.builtin import NO_ARGUMENTS, Arguments
+from ringline.pipeline.ports.interfaces import interface
 from ringline.shm.errors import UsageError
 from ringline.workers.captures.captures import write_capture
 from ringline.workers.tiers import loading
@@ -80,6 +81,10 @@ EVERY = Arguments(
     ["wan"],
     True,
     "1 MiB",
+    ["wan=sim:82599"],
+    "captured",
+    2.0,
+    3,
 )
 
 
@@ -93,6 +98,7 @@ def test_the_arguments_make_a_configuration(folder: Path) -> None:
     assert (port.wire.flows, port.wire.replay) == (None, str(MIXED))
     assert port.wire.record == str(folder / "out.pcap")
     assert port.wire.cut == "play"
+    assert (port.wire.pace, port.wire.speed, port.wire.repeat) == ("captured", 2.0, 3)
     assert [worker.plugin for worker in found.config.workers] == ["drop"] * 3
     assert found.config.workers[0].options == {"map": {"wan": "wan"}}
     assert found.config.name == "edge"
@@ -207,6 +213,30 @@ def test_flows_arrive_at_every_port_and_each_port_has_its_recording(folder: Path
             "--record: FOLDER/in.pcap is the capture that is replayed; record to another file",
         ),
         ({"ports": ["a", "b"], "queues": 17}, "--queues: must be an integer from 1 to 16, not 17"),
+        ({"repeat": 3}, "--repeat: has no effect without --replay; add it or remove --repeat"),
+        (
+            {"replay": ["in.pcap"], "speed": 2.0},
+            '--speed: has no effect without pace = "captured"; add it or remove speed',
+        ),
+        (
+            {"replay": ["in.pcap"], "pace": "captured", "speed": 0.0},
+            "--speed: must be a number from 0.001 to 1000000",
+        ),
+        (
+            {"replay": ["in.pcap"], "repeat": -1},
+            "--repeat: must be an integer from 0 to 4294967296, not -1",
+        ),
+        (
+            {"devices": ["wan=xdp:a", "xdp:b"]},
+            "--device: xdp:b has no port; with several devices name the port of each, as in "
+            "--device wan=xdp:eth0 --device lan=xdp:eth1",
+        ),
+        ({"devices": ["wan=xdp:a", "wan=xdp:b"]}, "--device: port wan has two devices, xdp:a and"),
+        ({"devices": ["eth0"]}, '--device: unknown device "eth0"; write it as in sim:82599, '),
+        (
+            {"devices": ["xdp:a"], "record": ["out"]},
+            "--record: port wan is xdp:a; only a simulated card can record",
+        ),
         ({"to_cut": True}, "--cut: has no effect without --replay; add it or remove --cut"),
         ({"ports": ["a b"]}, 'port."a b": the name of a port must be 1 to 32 letters, digits, '),
     ],
@@ -217,6 +247,29 @@ def test_a_mistake_about_ports_is_told_in_one_sentence(
     write_capture(folder / "in.pcap", [bytes(60)])
     (problem,) = target.examined("forward", Arguments(**wrong)).problems
     assert problem.startswith(told.replace("FOLDER", str(folder)))
+
+
+def test_the_ports_are_the_devices_that_are_given(folder: Path) -> None:
+    given = Arguments(devices=["wan=xdp:a", "lan=xdp:b"], queues=2)
+    found = target.examined("forward", given)
+    assert found.problems == []
+    assert [(port.name, port.device, port.queues) for port in found.config.ports] == [
+        ("wan", "xdp:a", 2),
+        ("lan", "xdp:b", 2),
+    ]
+    given = Arguments(devices=["wan=xdp:a"], ports=["wan", "lan"], record=["lan=out"], queues=1)
+    wan, lan = target.examined("forward", given).config.ports
+    assert (wan.device, wan.wire) == ("xdp:a", None)
+    assert lan.device == "sim:82599"
+    assert lan.wire is not None
+    assert not lan.wire.has_source, "nobody sends synthetic flows to a network"
+
+
+def test_a_port_has_the_queues_of_its_interface() -> None:
+    given = Arguments(devices=["xdp:lo"])
+    loopback = interface.find("lo")
+    assert loopback is not None
+    assert target.examined("forward", given).config.queues == loopback.queues
 
 
 def test_a_record_on_the_replayed_file_is_refused(folder: Path) -> None:
@@ -231,10 +284,11 @@ def test_a_configuration_file_leaves_no_room_for_these_arguments(folder: Path) -
     with pytest.raises(UsageError) as caught:
         target.examined("edge.toml", EVERY)
     assert str(caught.value) == (
-        "--name, -o, --queues, --replay, --record, --ports, --cut, --state cannot be given with a "
-        "configuration file: write name, worker.options, port.NAME.queues, port.NAME.wire.replay, "
-        "port.NAME.wire.record, port.NAME, port.NAME.wire.cut, worker.state "
-        "in edge.toml"
+        "--name, -o, --queues, --replay, --record, --ports, --cut, --state, --device, --pace, "
+        "--speed, --repeat cannot be given with a configuration file: write name, worker.options, "
+        "port.NAME.queues, port.NAME.wire.replay, port.NAME.wire.record, port.NAME, "
+        "port.NAME.wire.cut, worker.state, port.NAME.device, port.NAME.wire.pace, "
+        "port.NAME.wire.speed, port.NAME.wire.repeat in edge.toml"
     )
 
 
@@ -242,10 +296,24 @@ def test_a_configuration_file_leaves_no_room_for_these_arguments(folder: Path) -
 def test_the_command_line_has_every_argument(command: str) -> None:
     words = ["forward", "--replay", "a", "--record", "b", "-o", "c=1", "-o", "d=x"]
     words += ["--queues", "2", "--name", "edge", "--ports", "wan,lan", "--cut", "--state", "70000"]
+    words += ["--device", "wan=xdp:a", "--device", "lan=xdp:b"]
+    words += ["--pace", "rate", "--speed", "0.5", "--repeat", "0"]
     given = cli.parser().parse_args([command, *words])
     assert given.what == "forward"
     assert arguments_of(given) == Arguments(
-        None, [("c", 1), ("d", "x")], ["a"], ["b"], 2, "edge", ["wan", "lan"], True, 70000
+        None,
+        [("c", 1), ("d", "x")],
+        ["a"],
+        ["b"],
+        2,
+        "edge",
+        ["wan", "lan"],
+        True,
+        70000,
+        ["wan=xdp:a", "lan=xdp:b"],
+        "rate",
+        0.5,
+        0,
     )
     assert arguments_of(given).given() == list(builtin.ARGUMENTS)
     assert arguments_of(cli.parser().parse_args([command, "x"])).given() == []
