@@ -21,7 +21,7 @@ COMPLETED = [
     # typed, what the shell offers
     ("ringline ru", ["run"]),
     ("ringline c", ["check", "cleanup", "completion"]),
-    ("ringline run --re", ["--record", "--replay", "--report"]),
+    ("ringline run --re", ["--record", "--repeat", "--replay", "--report"]),
     ("ringline check --qu", ["--queues"]),
     ("ringline run --replay in", ["in.pcap", "in folder/"]),
     ("ringline run ed", ["edge.toml"]),
@@ -167,7 +167,7 @@ READ_ZSH = 'autoload -U compinit; compinit -u; source completion.zsh; PS1="> "; 
 @pytest.mark.parametrize(
     ("typed", "wanted"),
     [
-        ("ringline ru\t--repl\t", "--replay"),
+        ("ringline ru\t--repla\t", "--replay"),
         ("ringline run --replay in.\t", "in.pcap"),
         ("ringline run --replay=in.\t", "--replay=in.pcap"),
         ("ringline check ed\t", "edge.toml"),

@@ -52,7 +52,7 @@ def test_a_paced_replay_is_read(edge: Path) -> None:
         (
             'replay = "in.pcap", pace = "captured", speed = 0',
             "speed",
-            "must be a number from 0.001 to 1e+06, not 0",
+            "must be a number from 0.001 to 1000000, not 0",
         ),
         (
             'replay = "in.pcap", pace = "captured", rate_mpps = 1',
