@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ringline.pipeline.bench.arguments import add_arguments as add_bench_arguments
+from ringline.pipeline.commands.arguments import lab as lab_arguments
 from ringline.pipeline.commands.arguments import rss as rss_arguments
 from ringline.pipeline.commands.arguments import values
 from ringline.pipeline.commands.arguments.examples import Help, epilog
@@ -124,6 +125,14 @@ def parser() -> argparse.ArgumentParser:
         "--strict",
         action="store_true",
         help="end with exit code 6 after errors, restarts or lost packets",
+    )
+
+    lab_arguments.add_arguments(
+        command(
+            "lab",
+            _lab,
+            "join two hosts in network namespaces through a plugin: real ping and TCP; needs root",
+        )
     )
 
     check = command(
@@ -279,6 +288,12 @@ def _run(given: argparse.Namespace) -> int:
     return run(
         given.what, given.seconds, given.report, strict=given.strict, given=arguments_of(given)
     )
+
+
+def _lab(given: argparse.Namespace) -> int:
+    from ringline.pipeline.commands.lab import lab
+
+    return lab(given)
 
 
 def _check(given: argparse.Namespace) -> int:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from ringline.pipeline.commands.target import examined
 from ringline.pipeline.configuration import builtin
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.configuration.machine_checks import remarks_here, same
+from ringline.pipeline.configuration.schema import Examined
 from ringline.pipeline.supervisor.supervisor import Supervisor
 from ringline.pipeline.telemetry import report
 from ringline.pipeline.telemetry.flaws import flaws
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.terminal import stdio, table
-from ringline.pipeline.terminal.display import Display, display
+from ringline.pipeline.terminal.display import Display, Silent, display
 from ringline.pipeline.terminal.output import StderrCapture, Unblocked, keep_room
 from ringline.shm.errors import (
     Bug,
@@ -45,6 +48,33 @@ def run(
     """
     end_with = starter_end(os.environ)
     found = examined(what, given)
+    words = []
+    wanted = builtin.queues_without_limit()
+    if found.file is None and given.queues is None and found.config.queues < wanted:
+        words.append(
+            f"/dev/shm has room for {found.config.queues} of {wanted} queues; for more, enlarge it "
+            "(for a container: docker run --shm-size=1g)"
+        )
+    return run_examined(found, seconds, report_path, strict, end_with, words=words)
+
+
+def run_examined(
+    found: Examined,
+    seconds: float | None,
+    report_path: str | None,
+    strict: bool,
+    end_with: int | None,
+    *,
+    words: Sequence[str] = (),
+    quiet: bool = False,
+    on_running: Callable[[], object] = lambda: None,
+) -> int:
+    """Run what was examined, as `run` does; the exit code.
+
+    The run ends when the descriptor `end_with` is readable. `words` are lines for the operator at
+    the start. `quiet` shows no table, and writes the summary to standard error. `on_running` is
+    called once, when packets flow.
+    """
     if found.problems:
         raise ConfigurationError(found.problems)
     config = found.config
@@ -57,7 +87,7 @@ def run(
             _refuse_recording(report_path, config)
             file = stack.enter_context(contextlib.closing(report.ReportFile(report_path)))
         streams = stack.enter_context(Unblocked())
-        shown = stack.enter_context(contextlib.closing(display(seconds)))
+        shown = stack.enter_context(contextlib.closing(Silent() if quiet else display(seconds)))
         captured = contextlib.ExitStack()
         services = shown.services
         if not services:
@@ -65,19 +95,15 @@ def run(
             services = (captured.enter_context(contextlib.closing(StderrCapture(write))),)
         stack.enter_context(captured)
         shown.announce(_greeting(config))
-        wanted = builtin.queues_without_limit()
-        if found.file is None and given.queues is None and config.queues < wanted:
-            shown.announce(
-                f"/dev/shm has room for {config.queues} of {wanted} queues; for more, enlarge it "
-                "(for a container: docker run --shm-size=1g)"
-            )
+        for line in words:
+            shown.announce(line)
         for remark in remarks_here(config):
             shown.announce(remark)
         outcome = Supervisor(
             config,
             seconds=seconds,
             announce=shown.announce,
-            display=_StartFilter(config, shown, streams).show,
+            display=_StartFilter(config, shown, streams, on_running).show,
             services=services,
             ignore_signals_after=True,
             adopt_orphans=True,
@@ -96,7 +122,8 @@ def run(
                 errors.append(error)
             except Exception as error:
                 errors.append(Bug(f"the report failed: {type(error).__name__}: {error}"))
-        return _print_result(outcome.snapshot, errors, streams)
+        to = sys.stderr if quiet else sys.stdout
+        return _print_result(outcome.snapshot, errors, streams, to)
 
 
 def _refuse_recording(path: str, config: Config) -> None:
@@ -122,17 +149,17 @@ def _greeting(config: Config) -> str:
 
 
 def _print_result(
-    snapshot: Snapshot | None, errors: list[RinglineError], streams: Unblocked
+    snapshot: Snapshot | None, errors: list[RinglineError], streams: Unblocked, to: TextIO
 ) -> int:
     received = snapshot is not None and any(port.total("rx_packets") for port in snapshot.ports)
     if snapshot is not None and (received or not errors):
         try:
-            print(table.summary(snapshot, errors[0] if errors else None), flush=True)
+            print(table.summary(snapshot, errors[0] if errors else None), file=to, flush=True)
             streams.settle()
         except OSError:
             if not errors:
                 raise
-            stdio.mute(sys.stdout)  # the errors below matter more
+            stdio.mute(to)  # the errors below matter more
         except Exception as broken:
             errors.append(Bug(f"the summary failed: {type(broken).__name__}: {broken}"))
     for error in errors:
@@ -143,10 +170,17 @@ def _print_result(
 class _StartFilter:
     """Passes snapshots to a display once the instance runs: drawing would delay the start."""
 
-    def __init__(self, config: Config, shown: Display, streams: Unblocked) -> None:
+    def __init__(
+        self,
+        config: Config,
+        shown: Display,
+        streams: Unblocked,
+        on_running: Callable[[], object],
+    ) -> None:
         self._config = config
         self._shown = shown
         self._streams = streams
+        self._on_running = on_running
         self._running = False
 
     def show(self, snapshot: Snapshot) -> None:
@@ -154,6 +188,7 @@ class _StartFilter:
         if not self._running and snapshot.state == table.RUNNING:
             self._running = True
             self._announce_metrics(snapshot.metrics_url)
+            self._on_running()
         if self._running:
             if lost := self._streams.lost():
                 self._shown.announce_loss(lost)

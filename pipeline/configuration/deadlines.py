@@ -38,6 +38,7 @@ CLOSE = 10.0  # the driver stops its cards
 DISMISS = 5.0  # card processes write their recordings
 OUTPUT_END = 2.0  # for a reader of the last lines
 OUTPUT_LAST = 0.5  # for the sentence about lost lines, after OUTPUT_END
+COMMAND_END = 5.0  # from a signal to the end of a command of `lab --exec`, then SIGKILL
 REPORT_READER = 2.0  # for a reader of a report that goes to a pipe
 
 # -- the driver, as the supervisor sees it -------------------------------------------------------

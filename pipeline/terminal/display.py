@@ -84,6 +84,20 @@ class Lines(Display):
         """Nothing to do: the lines stay."""
 
 
+class Silent(Display):
+    """Shows no snapshot: standard output belongs to somebody else."""
+
+    def _draw(self, before: Snapshot | None, now: Snapshot) -> None:
+        """Nothing to draw."""
+
+    def announce(self, sentence: str) -> None:
+        """Print one line on standard error."""
+        stdio.complain(sentence)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
 class LiveTable(Display):
     """A table that is redrawn in place with rich, which is imported only here."""
 

@@ -10,6 +10,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ringline.pipeline.commands.arguments import values
+from ringline.pipeline.commands.arguments.values import Takes
 
 if TYPE_CHECKING:
     from ringline.pipeline.configuration.builtin import Arguments
@@ -82,21 +83,26 @@ def add_target(parser: ArgumentParser, number: str | None = None, default: str =
         metavar="N",
         help="play the capture N times; 0: without end (default: 1)",
     )
-    values.add_options(group)
-    group.add_argument(
+    add_plugin_arguments(group, "one for each CPU but the driver's", "ringline")
+
+
+def add_plugin_arguments(to: Takes, queues: str, name: str) -> None:
+    """Add the arguments about the plugin and its instance, whatever its ports are. `queues` and
+    `name` are their defaults."""
+    values.add_options(to)
+    to.add_argument(
         "--queues",
         type=values.queues,
         metavar="N",
-        help="pairs of an RX and a TX queue, one worker each: 1 to 16; default: one for each CPU "
-        "but the driver's",
+        help=f"pairs of an RX and a TX queue, one worker each: 1 to 16; default: {queues}",
     )
-    group.add_argument(
+    to.add_argument(
         "--state",
         type=lambda text: int(text) if text.isdecimal() else text,
         metavar="BYTES",
         help="memory for the plugin's named state and counters (default: 4194304), or '4 MiB'",
     )
-    group.add_argument("--name", help="name of the instance; default: ringline")
+    to.add_argument("--name", help=f"name of the instance; default: {name}")
 
 
 def arguments_of(given: Namespace) -> Arguments:

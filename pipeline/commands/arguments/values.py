@@ -11,13 +11,16 @@ from argparse import ArgumentTypeError
 from typing import Any, Protocol
 
 
-class _Takes(Protocol):
+MINUTE = 60.0  # seconds
+
+
+class Takes(Protocol):
     """A parser, or a group of its arguments."""
 
     def add_argument(self, *names: str, **more: Any) -> Any: ...
 
 
-def add_options(to: _Takes) -> None:
+def add_options(to: Takes) -> None:
     """The argument -o, which sets options of the plugin."""
     to.add_argument(
         "-o",
@@ -39,6 +42,42 @@ def seconds(text: str) -> float:
     if not 0 < found < 1e9:
         raise ArgumentTypeError(f"must be a number of seconds above 0, not {text!r}")
     return found
+
+
+def share(text: str) -> float:
+    """A percentage as a number from 0 to 1."""
+    try:
+        found = float(text.removesuffix("%"))
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 100:
+        raise ArgumentTypeError(f"must be a percentage from 0 to 100, not {text!r}")
+    return found / 100
+
+
+def duration(text: str) -> float:
+    """A time such as 10ms, in seconds: at most MINUTE."""
+    found = _with_unit(text, {"us": 1e-6, "ms": 1e-3, "s": 1.0})
+    if found is None or found > MINUTE:
+        raise ArgumentTypeError(f"must be a time up to 60 s such as 500us, 10ms or 1s, not {text!r}")
+    return found
+
+
+def rate(text: str) -> float:
+    """A rate such as 100mbit, in bits a second: at least 1000."""
+    found = _with_unit(text.lower(), {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9})
+    if found is None or not 1e3 <= found <= 1e12:
+        raise ArgumentTypeError(
+            f"must be a rate from 1kbit to 1000gbit such as 100mbit, in bits a second, not {text!r}"
+        )
+    return found
+
+
+def _with_unit(text: str, units: dict[str, float]) -> float | None:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]+)", text)
+    if match is None or match[2] not in units or len(match[1]) > 18:
+        return None
+    return float(match[1]) * units[match[2]]
 
 
 def option(text: str) -> tuple[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 _SIOCETHTOOL = 0x8946
 _GET_DRIVER = 0x03  # ETHTOOL_GDRVINFO
 _GET_CHANNELS, _SET_CHANNELS = 0x3C, 0x3D
-_GET_TX_CHECKSUM = 0x16  # ETHTOOL_GTXCSUM
+_GET_TX_CHECKSUM, _SET_TX_CHECKSUM = 0x16, 0x17  # ETHTOOL_GTXCSUM, ETHTOOL_STXCSUM
 _GET_SETTINGS = 0x4C  # ETHTOOL_GLINKSETTINGS
 _CHANNELS = struct.Struct("=9I")  # struct ethtool_channels
 _SPEED_AT, _WORDS_AT = 4, 15  # in struct ethtool_link_settings
@@ -83,6 +83,12 @@ def computes_checksums(name: str) -> bool:
     with contextlib.suppress(OSError):
         return _call(name, struct.pack("=II", _GET_TX_CHECKSUM, 0))[4:8] != b"\0\0\0\0"
     return False
+
+
+def let_kernel_compute_checksums(name: str) -> None:
+    """Let the kernel compute the checksums of frames that it sends to this interface, as
+    `ethtool -K NAME tx off` does. Raises OSError."""
+    _call(name, struct.pack("=II", _SET_TX_CHECKSUM, 0))
 
 
 def speed(name: str) -> int:

@@ -10,7 +10,7 @@ _NEEDED = {
     "CAP_NET_RAW": 13,
     "CAP_BPF": 39,
 }
-_IPC_LOCK, _SYS_ADMIN = 14, 21
+_IPC_LOCK, SYS_ADMIN = 14, 21
 
 
 def effective(status: str = "/proc/self/status") -> int:
@@ -31,7 +31,7 @@ def missing(packet_bytes: int, capabilities: int | None = None) -> list[str]:
     lacking = [
         name
         for name, number in _NEEDED.items()
-        if not have >> number & 1 and not (name == "CAP_BPF" and have >> _SYS_ADMIN & 1)
+        if not have >> number & 1 and not (name == "CAP_BPF" and have >> SYS_ADMIN & 1)
     ]
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     if not have >> _IPC_LOCK & 1 and limit != resource.RLIM_INFINITY and limit < packet_bytes:

@@ -1,0 +1,103 @@
+"""`ringline lab`: two hosts in network namespaces, joined through a plugin."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from argparse import Namespace
+from collections.abc import Callable
+
+from ringline.pipeline.commands.arguments.lab import NAMES
+from ringline.pipeline.commands.laboratory.links import Impairment
+from ringline.pipeline.commands.laboratory.network import (
+    ADDRESSES,
+    HERE,
+    INTERFACES,
+    PEER,
+    Network,
+    check_rights,
+)
+from ringline.pipeline.commands.laboratory.processes import Command, hold
+from ringline.pipeline.commands.run import run_examined
+from ringline.pipeline.commands.target import examined, names_a_plugin
+from ringline.pipeline.configuration.builtin import Arguments
+from ringline.pipeline.configuration.schema import Examined
+from ringline.shm.errors import ConfigurationError, UsageError
+from ringline.shm.family import starter_end
+
+QUEUES = 1
+
+
+def lab(given: Namespace) -> int:
+    """Make the laboratory and run the plugin in it until the end; the exit code: that of the
+    command of --exec if it is not 0, else that of the run.
+
+    Raises RinglineError when an argument is wrong or the machine lacks something.
+    """
+    end = starter_end(os.environ)
+    found = _configuration(given)
+    check_rights()
+    network = Network(found.config.queues, _impairment(given))
+    command = None if given.command is None else Command(given.command, given.seconds)
+
+    def run(end_with: int, on_running: Callable[[], object]) -> int:
+        return run_examined(
+            found,
+            None if command else given.seconds,
+            given.report,
+            given.strict,
+            end_with,
+            words=() if command else list(_to_try(network)),
+            quiet=command is not None,
+            on_running=on_running,
+        )
+
+    return hold(network, run, found.config.name, command, end)
+
+
+def _configuration(given: Namespace) -> Examined:
+    """The configuration of the run in the middle. Raises UsageError or ConfigurationError."""
+    if given.plugin is not None and not names_a_plugin(given.plugin):
+        raise UsageError(
+            f"lab makes the ports itself, so it takes a plugin and no configuration: name the "
+            f"plugin of {given.plugin}, and its options with -o"
+        )
+    names = given.ports or list(NAMES)
+    if len(names) != len(INTERFACES):
+        raise UsageError(
+            f"--ports must be two names, since a laboratory joins two hosts, not {','.join(names)}"
+        )
+    arguments = Arguments(
+        options=given.options,
+        queues=given.queues or QUEUES,
+        name=given.name or f"lab-{os.getpid()}",
+        ports=names,
+        state=given.state,
+        interfaces=INTERFACES,
+    )
+    found = examined(given.plugin, arguments)
+    if found.problems:
+        raise ConfigurationError(found.problems)
+    return found
+
+
+def _impairment(given: Namespace) -> Impairment | None:
+    if given.loss is None and given.delay is None and given.rate is None:
+        return None
+    return Impairment(given.loss or 0.0, given.delay or 0.0, given.rate or 0.0)
+
+
+def _to_try(network: Network) -> list[str]:
+    """Lines with commands to try."""
+    here, peer = (
+        shlex.join(["nsenter", f"--net=/proc/{os.getppid()}/fd/{network.hosts[name]}"])
+        for name in (HERE, PEER)
+    )
+    address, address6 = ADDRESSES[PEER]
+    pings = f"{here} ping {address}" + (f"  (or {address6})" if network.ipv6 else "")
+    return [
+        "try in another terminal, as root:",
+        f"  {pings}",
+        f"  {peer} iperf3 -s    and    {here} iperf3 -c {address}",
+        f"  {here}    (a shell on the first host)",
+    ]

@@ -1,0 +1,1 @@
+"""Two hosts in network namespaces, joined through ringline: for `ringline lab`."""
