@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from argparse import Namespace
 from collections.abc import Callable
 
@@ -39,6 +38,7 @@ def lab(given: Namespace) -> int:
     check_rights()
     network = Network(found.config.queues, _impairment(given))
     command = None if given.command is None else Command(given.command, given.seconds)
+    words = [] if command else _to_try(network)
 
     def run(end_with: int, on_running: Callable[[], object]) -> int:
         return run_examined(
@@ -47,7 +47,7 @@ def lab(given: Namespace) -> int:
             given.report,
             given.strict,
             end_with,
-            words=() if command else list(_to_try(network)),
+            words=words,
             quiet=command is not None,
             on_running=on_running,
         )
@@ -90,14 +90,13 @@ def _impairment(given: Namespace) -> Impairment | None:
 def _to_try(network: Network) -> list[str]:
     """Lines with commands to try."""
     here, peer = (
-        shlex.join(["nsenter", f"--net=/proc/{os.getppid()}/fd/{network.hosts[name]}"])
-        for name in (HERE, PEER)
+        f"nsenter --net=/proc/{os.getpid()}/fd/{network.hosts[name]}" for name in (HERE, PEER)
     )
     address, address6 = ADDRESSES[PEER]
-    pings = f"{here} ping {address}" + (f"  (or {address6})" if network.ipv6 else "")
     return [
-        "try in another terminal, as root:",
-        f"  {pings}",
-        f"  {peer} iperf3 -s    and    {here} iperf3 -c {address}",
+        "to try it, as root in another terminal:",
+        f"  {here} ping {address}" + (f"    (or {address6})" if network.ipv6 else ""),
+        f"  {peer} iperf3 -s",
+        f"  {here} iperf3 -c {address}",
         f"  {here}    (a shell on the first host)",
     ]
