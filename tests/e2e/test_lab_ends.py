@@ -1,0 +1,149 @@
+"""However a laboratory ends, nothing of it is left: no process, namespace, link or program."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import time
+
+import pytest
+
+from .lab_harness import Lab, needs_lab, running, wait_until
+from .operator_harness import TIMEOUT, Operator, processes
+
+# The command leaves a process behind that has its own session.
+COMMAND = "setsid sleep 1000 & sleep 1000; exit 3"
+
+
+@pytest.fixture(autouse=True)
+def _possible() -> None:
+    needs_lab()
+
+
+def victim(lab: Lab, who: str) -> int:
+    if who == "holder":
+        return lab.process.pid
+    if who == "instance":
+        return lab.instance
+    if who == "command":
+        return lab.children(lab.process.pid)[1]
+    return lab.named(who)
+
+
+@pytest.mark.parametrize(
+    ("who", "name", "code"),
+    [
+        ("holder", "SIGTERM", 128 + signal.SIGTERM),
+        ("holder", "SIGINT", 128 + signal.SIGINT),
+        ("holder", "SIGHUP", 128 + signal.SIGHUP),
+        ("holder", "SIGKILL", -signal.SIGKILL),
+        ("instance", "SIGKILL", 4),
+        ("instance", "SIGTERM", 128 + signal.SIGKILL),
+        ("driver", "SIGKILL", 4),
+        ("command", "SIGKILL", 128 + signal.SIGKILL),
+        ("command", "SIGTERM", 128 + signal.SIGTERM),
+    ],
+)
+def test_nothing_is_left_however_it_ends(
+    operator: Operator, who: str, name: str, code: int
+) -> None:
+    """With a command: it ends too, and what it left behind."""
+    with running(operator, "--exec", COMMAND) as lab:
+        os.kill(victim(lab, who), getattr(signal, name))
+        lab.process.wait(TIMEOUT)
+    assert lab.process.returncode == code
+
+
+@pytest.mark.parametrize(
+    ("who", "name", "code"),
+    [
+        ("holder", "SIGTERM", 0),
+        ("holder", "SIGHUP", 128 + signal.SIGHUP),
+        ("holder", "SIGKILL", -signal.SIGKILL),
+        ("instance", "SIGKILL", 4),
+    ],
+)
+def test_nothing_is_left_of_one_without_a_command(
+    operator: Operator, who: str, name: str, code: int
+) -> None:
+    with running(operator) as lab:
+        os.kill(victim(lab, who), getattr(signal, name))
+    assert lab.process.returncode == code
+
+
+def test_a_killed_worker_is_replaced(operator: Operator) -> None:
+    """The laboratory goes on."""
+    command = "until test -e go; do sleep 0.1; done; ping -c 2 -i 0.2 $RINGLINE_PEER"
+    with running(operator, "--exec", command) as lab:
+        os.kill(lab.named("worker"), signal.SIGKILL)
+        (operator.folder / "go").touch()
+    assert lab.process.returncode == 0
+
+
+@pytest.mark.parametrize("command", [True, False])
+@pytest.mark.parametrize("end", ["ctrl-c", "closed"])
+def test_a_terminal_ends_it(operator: Operator, command: bool, end: str) -> None:
+    """By Ctrl-C, which reaches the command, or when it is closed."""
+    master, terminal = pty.openpty()
+    arguments = ["--exec", COMMAND] if command else []
+    with running(
+        operator,
+        *arguments,
+        within=["setsid", "--ctty", "--wait"],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    ) as lab:
+        os.close(terminal)
+        if end == "ctrl-c":
+            os.write(master, b"\x03")
+            while lab.process.poll() is None:
+                _drain(master)
+        else:
+            os.close(master)
+    if end == "ctrl-c":
+        os.close(master)
+        assert lab.process.returncode == (128 + signal.SIGINT if command else 0)
+
+
+def _drain(master: int) -> None:
+    os.set_blocking(master, False)
+    try:
+        os.read(master, 1 << 16)
+    except OSError:
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.6, 1.0])
+def test_one_that_is_killed_during_its_start_leaves_nothing(
+    operator: Operator, seconds: float
+) -> None:
+    with operator.started(
+        "lab", "--name", operator.name, "--exec", "sleep 1000", environment={"LAB": operator.name}
+    ) as process:
+        time.sleep(seconds)
+        process.kill()
+        process.wait(TIMEOUT)
+        wait_until(lambda: not _marked(operator.name), "the end of all processes")
+
+
+def _marked(name: str) -> list[str]:
+    found = subprocess.run(
+        ["grep", "-lsz", f"^LAB={name}$", "-r", "/proc", "--include=environ"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.split()
+
+
+def test_an_error_leaves_nothing(operator: Operator) -> None:
+    """The plugin fails before packets flow: the command does not run."""
+    operator.write("class Bad:\n    def setup(self, worker):\n        1 / 0\n", "bad.py")
+    said = operator.run("lab", "./bad.py:Bad", "--exec", "touch ran", other_output=True)
+    assert said.code == 2
+    assert "division by zero" in said.errors
+    assert not (operator.folder / "ran").exists()
+    assert not processes(operator.name)
