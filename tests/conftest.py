@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # Skip reasons that RINGLINE_FORBID_SKIPS=1 accepts: not every machine has these.
-MAY_BE_MISSING = ("hugepages", "RINGLINE_CAPTURES", "RINGLINE_PROOF", "a kernel with AF_XDP")
+MAY_BE_MISSING = (
+    "hugepages",
+    "RINGLINE_CAPTURES",
+    "RINGLINE_PROOF",
+    "a kernel with AF_XDP",
+    "netem",
+)
 
 # Slow tests: they run whole instances or compile programs.
 SLOW = re.compile(

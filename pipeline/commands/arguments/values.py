@@ -10,8 +10,7 @@ import tomllib
 from argparse import ArgumentTypeError
 from typing import Any, Protocol
 
-
-MINUTE = 60.0  # seconds
+DELAY_MAX = 60.0  # seconds
 
 
 class Takes(Protocol):
@@ -56,10 +55,12 @@ def share(text: str) -> float:
 
 
 def duration(text: str) -> float:
-    """A time such as 10ms, in seconds: at most MINUTE."""
+    """A time such as 10ms, in seconds: at most DELAY_MAX."""
     found = _with_unit(text, {"us": 1e-6, "ms": 1e-3, "s": 1.0})
-    if found is None or found > MINUTE:
-        raise ArgumentTypeError(f"must be a time up to 60 s such as 500us, 10ms or 1s, not {text!r}")
+    if found is None or found > DELAY_MAX:
+        raise ArgumentTypeError(
+            f"must be a time up to {DELAY_MAX:g} s such as 500us, 10ms or 1s, not {text!r}"
+        )
     return found
 
 

@@ -22,7 +22,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ringline.pipeline.commands.laboratory import kernel
@@ -85,7 +85,7 @@ def hold(network: Network, run: Run, name: str, command: Command | None, end: in
 
 
 def _become_instance(
-    network: Network, numbers: list[int], before: set[signal.Signals], *, quiet: bool
+    network: Network, numbers: list[int], before: Iterable[int], *, quiet: bool
 ) -> None:
     """Turn this new process into the one that runs the instance. Raises EnvironmentLacks."""
     for number in numbers:  # the kernel keeps signals without a handler away from process 1
@@ -117,7 +117,7 @@ class _Holder:
         self,
         network: Network,
         numbers: list[int],
-        before: set[signal.Signals],
+        before: Iterable[int],
         instance: int,
         command: Command | None,
     ) -> None:
@@ -259,7 +259,7 @@ class _Holder:
         return code if code >= 0 else _AFTER_SIGNAL - code
 
 
-def _run_command(network: Network, before: set[signal.Signals], line: str) -> None:
+def _run_command(network: Network, before: Iterable[int], line: str) -> None:
     """Become the shell that runs the command line on the first host."""
     try:
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
