@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from ringline.pipeline.commands import cli
+from ringline.pipeline.commands.arguments.completion import commands_of
 from ringline.pipeline.configuration.builtin import ARGUMENTS
 from ringline.pipeline.supervisor.worker_states import RestartPolicy
 from ringline.pipeline.telemetry.snapshot import Snapshot
@@ -239,5 +241,14 @@ def test_the_exit_codes_are_those_of_the_errors() -> None:
 
 
 def test_the_arguments_in_place_of_a_file_are_all_named() -> None:
-    told = set(re.findall(r"^\| `(-[-\w]+)", README, re.MULTILINE))
+    before, _, _ = README.partition("\n## Writing a plugin\n")
+    told = set(re.findall(r"^\| `(-[-\w]+)", before, re.MULTILINE))
     assert told == set(ARGUMENTS.values())
+
+
+def test_the_arguments_of_lab_are_all_named() -> None:
+    (section,) = re.findall(r"^## A laboratory\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+    table, _, _ = section.partition("\n| environment")
+    told = set(re.findall(r"`(-[-\w]+)", table))
+    (lab,) = (each for each in commands_of(cli.parser(), []) if each.name == "lab")
+    assert told == set(lab.flags) - {"-h", "--help"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ import pytest
 from .lab_harness import needs_lab, running, wait_until
 from .operator_harness import TIMEOUT, Operator
 
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 # Counts pings, and drops UDP unless an option lets it pass.
 PLUGIN = """
 from ringline.workers.api import ICMP, ICMPV6, UDP, Option, headers
@@ -82,6 +84,15 @@ def test_a_plugin_is_between_the_hosts(operator: Operator) -> None:
     assert not any(report["balance"].values())
     assert report["workers"][0]["metrics"]["pings"] == 3
     assert "balance: 0" in ended.errors
+
+
+def test_the_example_of_the_readme_loses_every_third_ping(operator: Operator) -> None:
+    (plugin,) = (b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "third" in b)
+    operator.write(plugin, "third.py")
+    command = "ping -c 4 -W 30 $RINGLINE_PEER"
+    ended = operator.run("lab", "./third.py:third", "--exec", command, other_output=True)
+    assert ended.code == 0, ended
+    assert re.findall(r"icmp_seq=(\d)", ended.out) == ["1", "2", "4"], ended
 
 
 @pytest.mark.parametrize(("version", "queues"), [("", "2"), ("6", "1")])

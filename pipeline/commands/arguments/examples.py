@@ -13,6 +13,7 @@ EXAMPLES = {
         ("ringline new guard", "writes a plugin and its test"),
         ("ringline try ./guard.py:guard in.pcap", "tries the plugin on a capture"),
         ("ringline run ./guard.py:guard", "runs it on a simulated card"),
+        ("ringline lab ./guard.py:guard", "joins two hosts through it, for ping and TCP"),
         ("ringline init edge.toml", "writes a configuration, for a card or for more settings"),
         ("ringline run edge.toml", "runs the configuration"),
     ),
@@ -28,6 +29,17 @@ EXAMPLES = {
         ),
         ("ringline run forward --queues 4 --for 10", "runs four workers for 10 seconds"),
         ("ringline run edge.toml --report report.json", "runs a configuration"),
+    ),
+    "lab": (
+        ("ringline lab", "joins two hosts, and says how to ping from one to the other"),
+        (
+            "ringline lab ./guard.py:guard --exec 'ping -c 3 $RINGLINE_PEER'",
+            "runs a command on the first host, and ends with its exit code",
+        ),
+        (
+            "ringline lab forward --delay 10ms --rate 100mbit --for 60",
+            "delays each direction by 10 ms, and ends after a minute",
+        ),
     ),
     "check": (
         ("ringline check edge.toml", "reports every mistake with its line"),
@@ -82,6 +94,7 @@ dropped: their numbers since the start.
 """
 UNITS = {
     "run": TABLE_UNITS,
+    "lab": TABLE_UNITS,
     "status": TABLE_UNITS,
     "top": TABLE_UNITS,
     "bench": """
