@@ -202,6 +202,8 @@ class _Holder:
         self._child = pid
         self._ends[pid] = os.pidfd_open(pid)
         self._watch(self._ends[pid])
+        while (arrived := self._signals.take()) is not None:  # perhaps before the fork
+            self._on_signal(kernel.Signal(arrived.number, from_terminal=False))
         if self._command.seconds is not None:
             self._deadline = time.monotonic() + self._command.seconds
 
@@ -262,8 +264,10 @@ class _Holder:
 def _run_command(network: Network, before: Iterable[int], line: str) -> None:
     """Become the shell that runs the command line on the first host."""
     try:
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
-            signal.signal(number, signal.SIG_DFL)
+        # SIGINT would be noted for Python, which is gone in a moment; it ignores the others.
+        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+            if number != signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         kernel.enter(network.hosts[HERE])
         kernel.private_mounts(devices=True)
