@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 
 from ringline.pipeline.commands.arguments.lab import NAMES
 from ringline.pipeline.commands.laboratory.links import Impairment
@@ -20,11 +21,13 @@ from ringline.pipeline.commands.laboratory.processes import Command, hold
 from ringline.pipeline.commands.run import run_examined
 from ringline.pipeline.commands.target import examined, names_a_plugin
 from ringline.pipeline.configuration.builtin import Arguments
+from ringline.pipeline.configuration.config import MetricsConfig
 from ringline.pipeline.configuration.schema import Examined
 from ringline.shm.errors import ConfigurationError, UsageError
 from ringline.shm.family import starter_end
 
 QUEUES = 1
+DESCRIPTORS = 2048  # for receiving, of each queue: TCP sends some hundreds of frames at once
 
 
 def lab(given: Namespace) -> int:
@@ -73,12 +76,14 @@ def _configuration(given: Namespace) -> Examined:
         name=given.name or f"lab-{os.getpid()}",
         ports=names,
         state=given.state,
-        interfaces=INTERFACES,
+        devices=[f"{name}=xdp:{at}" for name, at in zip(names, INTERFACES, strict=True)],
     )
     found = examined(given.plugin, arguments)
     if found.problems:
         raise ConfigurationError(found.problems)
-    return found
+    ports = tuple(replace(port, rx_descriptors=DESCRIPTORS) for port in found.config.ports)
+    metrics = MetricsConfig(host=None)  # nobody would reach it in the middle network
+    return replace(found, config=replace(found.config, ports=ports, metrics=metrics))
 
 
 def _impairment(given: Namespace) -> Impairment | None:
