@@ -10,7 +10,7 @@ import tomllib
 from argparse import ArgumentTypeError
 from typing import Any, Protocol
 
-DELAY_MAX = 60.0  # seconds
+LONGEST = 60.0  # seconds
 
 
 class Takes(Protocol):
@@ -55,11 +55,11 @@ def share(text: str) -> float:
 
 
 def duration(text: str) -> float:
-    """A time such as 10ms, in seconds: at most DELAY_MAX."""
+    """A time such as 10ms, in seconds: at most LONGEST."""
     found = _with_unit(text, {"us": 1e-6, "ms": 1e-3, "s": 1.0})
-    if found is None or found > DELAY_MAX:
+    if found is None or found > LONGEST:
         raise ArgumentTypeError(
-            f"must be a time up to {DELAY_MAX:g} s such as 500us, 10ms or 1s, not {text!r}"
+            f"must be a time up to {LONGEST:g} s such as 500us, 10ms or 1s, not {text!r}"
         )
     return found
 
