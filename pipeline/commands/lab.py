@@ -21,7 +21,7 @@ from ringline.pipeline.commands.laboratory.processes import Command, hold
 from ringline.pipeline.commands.run import run_examined
 from ringline.pipeline.commands.target import examined, names_a_plugin
 from ringline.pipeline.configuration.builtin import Arguments
-from ringline.pipeline.configuration.config import MetricsConfig
+from ringline.pipeline.configuration.config import MemoryConfig, MetricsConfig
 from ringline.pipeline.configuration.schema import Examined
 from ringline.shm.errors import ConfigurationError, UsageError
 from ringline.shm.family import starter_end
@@ -82,8 +82,13 @@ def _configuration(given: Namespace) -> Examined:
     if found.problems:
         raise ConfigurationError(found.problems)
     ports = tuple(replace(port, rx_descriptors=DESCRIPTORS) for port in found.config.ports)
-    metrics = MetricsConfig(host=None)  # nobody would reach it in the middle network
-    return replace(found, config=replace(found.config, ports=ports, metrics=metrics))
+    config = replace(
+        found.config,
+        ports=ports,
+        metrics=MetricsConfig(host=None),  # nobody would reach it in the middle network
+        memory=MemoryConfig(hugepages="off"),  # files on hugepages would outlive SIGKILL
+    )
+    return replace(found, config=config)
 
 
 def _impairment(given: Namespace) -> Impairment | None:
