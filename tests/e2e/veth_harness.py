@@ -149,6 +149,11 @@ class Veths:
         found: dict[str, Any] = shown[0]["stats64"]
         return found
 
+    def received(self, side: str) -> int:
+        """The bytes that have arrived at the interface of a host."""
+        shown = json.loads(ip("-n", self.hosts[side], "-j", "-s", "link", "show", "eth0"))
+        return int(shown[0]["stats64"]["rx"]["bytes"])
+
     def close(self) -> None:
         for made in self._sockets:
             made.close()
