@@ -35,10 +35,25 @@ from .veth_harness import (
 
 HEAD = 'name = "NAME"\nmetrics.listen = "off"\nmemory.hugepages = "off"\n'
 MIXED = Path(__file__).resolve().parents[1] / "data" / "mixed.pcap"
-CAPTURED = 1000  # frames of a capture: it is read again and again
+PROOF = os.environ.get("RINGLINE_PROOF") == "1"
+CAPTURED = 1_000_000 if PROOF else 1000  # frames of a capture: it is read again and again
 CHUNK = 200  # frames: a veth has room for 256 while nobody takes them
 FLOWS = 4
-FRAMES = 1_000_000 if os.environ.get("RINGLINE_PROOF") == "1" else 100_000
+FRAMES = 1_000_000 if PROOF else 100_000
+
+
+# Options of iperf3: TCP in both directions, one and four streams, and UDP.
+V4, V6 = "10.77.0.2", "fd77::2"
+STREAMS = [
+    [V4],
+    [V6, "-R", "-P", "4"],
+    [V4, "-u", "-b", "20M", "-l", "1200"],
+]
+LASTING = ["-n", "2M"]
+if PROOF:
+    ways = ([], ["-R"], ["-P", "4"], ["-R", "-P", "4"], ["-u", "-b", "20M", "-l", "1200"])
+    STREAMS = [[to, *way] for to in (V4, V6) for way in ways]
+    LASTING = ["-t", "5"]
 
 
 @pytest.fixture
@@ -105,10 +120,10 @@ def test_ping_and_iperf3_work_through_ringline(
     with run.running():
         assert " 0% packet loss" in veths.host("a", "ping", "-c", "5", "-i", "0.2", "10.77.0.2")
         assert " 0% packet loss" in veths.host("a", "ping", "-c", "5", "-i", "0.2", "fd77::2")
-        for more in ([], ["-R", "-P", "4"], ["-u", "-b", "5M", "-l", "1200"]):
+        for to, *more in STREAMS:
             server = veths.start("b", "iperf3", "-s", "-1")
             wait_until(lambda: "5201" in veths.host("b", "ss", "-ltn"), "the server")
-            said = veths.host("a", "iperf3", "-c", "10.77.0.2", "-t", "1", "--json", *more)
+            said = veths.host("a", "iperf3", "-c", to, *LASTING, "--json", *more)
             end = json.loads(said)["end"]
             assert (end.get("sum_received") or end["sum"])["bytes"] > 100_000
             server.communicate(timeout=TIMEOUT)
@@ -118,24 +133,37 @@ def test_ping_and_iperf3_work_through_ringline(
     assert not veths.attached("a")
 
 
-@pytest.mark.parametrize("fixing", [False, True])
+@pytest.mark.parametrize(
+    ("veths", "attach", "to", "fixing"),
+    [(1, "native", V4, False), (2, "generic", V6, False), (1, "native", V4, True)]
+    + [(2, "native", V6, False), (1, "generic", V4, False)] * PROOF,
+    indirect=["veths"],
+)
 def test_a_file_arrives_unchanged(
-    veths: Veths, forwarding: Callable[[str], Forwarding], tmp_path: Path, fixing: bool
+    veths: Veths,
+    forwarding: Callable[[str], Forwarding],
+    tmp_path: Path,
+    attach: str,
+    to: str,
+    fixing: bool,
+    request: Any,
 ) -> None:
     """Either the hosts compute the checksums of TCP, or the port does."""
+    keys = {"attach": attach, "queues": request.node.callspec.params["veths"]}
+    family = socket.AF_INET if to == V4 else socket.AF_INET6
     if not fixing:
         veths.without_offload()
-    content = os.urandom(1 << 20) * (100 if FRAMES > 100_000 else 8)
-    with forwarding(both(rx_descriptors=2048, fix_checksums=fixing)).running():
+    content = os.urandom(1 << 20) * (100 if PROOF else 8)
+    with forwarding(both(rx_descriptors=2048, fix_checksums=fixing, **keys)).running():
         with entered(veths.hosts["b"]):
-            server = socket.create_server(("10.77.0.2", 7777))
+            server = socket.create_server((to, 7777), family=family)
         server.settimeout(TIMEOUT)
         with entered(veths.hosts["a"]):
-            sender = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sender = socket.socket(family, socket.SOCK_STREAM)
         path = tmp_path / "content"
         path.write_bytes(content)
         sender.settimeout(TIMEOUT)
-        sender.connect(("10.77.0.2", 7777))
+        sender.connect((to, 7777))
         receiver, _ = server.accept()
         sender.setblocking(True)
         digest = hashlib.sha256()
@@ -156,7 +184,7 @@ def test_numbered_frames_arrive_once_and_in_order(
 ) -> None:
     """And the counters of the kernel are those of ringline: packets and bytes."""
     queues = request.node.callspec.params["veths"]
-    frames = FRAMES if queues == 1 or FRAMES > 100_000 else FRAMES // 5
+    frames = FRAMES if queues == 1 or PROOF else FRAMES // 5
     veths.silence()
     source, target = veths.wire("a"), veths.wire("b")
     run = forwarding(both(queues=queues, rx_descriptors=4096))
