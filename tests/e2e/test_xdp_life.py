@@ -273,6 +273,25 @@ def test_channels_are_set_and_restored(operator: Operator, stopping: signal.Sign
         assert process.returncode == (0 if stopping == signal.SIGTERM else -stopping)
 
 
+def test_cleanup_restores_channels_when_the_driver_is_killed_too(operator: Operator) -> None:
+    with contextlib.closing(Veths(queues=2)) as veths:
+        within = Veths.within(veths.middle)
+        run(*within, "ethtool", "-L", "va", "rx", "1", "tx", "1")
+        veths.host("a", "ethtool", "-L", "eth0", "rx", "1", "tx", "1")
+        config = operator.write(HEAD + port("a", queues=2, channels="set"))
+        with operator.started("run", config, within=within) as process:
+            wait_until(lambda: status(operator.name).get("state") == "running", "the run")
+            driver = child(process, "pipeline.driver")
+            os.kill(process.pid, signal.SIGSTOP)
+            kill(driver)
+            process.kill()
+            process.communicate(timeout=TIMEOUT)
+            assert queues(veths) == 2
+            done = operator.run("cleanup", operator.name, within=within, keep_instance=True)
+            assert "the channels of va were restored" in done.out
+            assert queues(veths) == 1
+
+
 def queues(veths: Veths) -> int:
     shown = run(*Veths.within(veths.middle), "ethtool", "-l", "va")
     return int(shown.rpartition("RX:")[2].split()[0])

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.ports.attachment import Attachment
-from ringline.pipeline.ports.interfaces import ethtool, interface
+from ringline.pipeline.ports.interfaces import ethtool, interface, notes
 from ringline.pipeline.ports.xdp import bpf, checks, rings
 from ringline.pipeline.ports.xdp.program import assemble
 from ringline.shm.errors import EnvironmentLacks
@@ -115,6 +115,8 @@ class XdpAttachment(Attachment):
         before, new = self._found.channels, checks.wanted_channels(self._found, self._config)
         assert before is not None
         assert new is not None
+        name = self._packets.segment.name.split(".")[1]
+        self._closing.enter_context(notes.note(name, self._found.number, new, before))
         try:
             ethtool.set_channels(self._found.name, new)
         except OSError as error:
