@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import subprocess
@@ -125,9 +126,11 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(
 
 def needs_kind(veths: Veths, kind: str) -> None:
     """Skip the test when this kernel has no interfaces of the kind."""
-    lower = ["link", "va"] if kind == "vlan" else []
+    lower = ["link", "va"] if kind in ("vlan", "macvlan") else []
     command = ["ip", "-n", veths.middle, "link", "add", *lower, "name", "x", "type", kind]
     made = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    if made.returncode == 0:
+        ip("-n", veths.middle, "link", "del", "x")
     if "Unknown device type" in made.stderr:
         pytest.skip(f"needs a kernel with AF_XDP and interfaces of the kind {kind}")
 
@@ -207,6 +210,48 @@ def test_a_user_with_these_rights_runs_it_and_workers_have_none(
     assert process.returncode == 0, errors
     assert re.findall(r"Uid:\s*(\d+)", rights) == ["65534"]
     assert re.findall(r"Cap(?:Inh|Prm|Eff|Amb):\s*(\w+)", rights) == ["0" * 16] * 4
+
+
+def test_an_interface_that_receives_through_the_port_is_named(
+    operator: Operator, veths: Veths
+) -> None:
+    needs_kind(veths, "macvlan")
+    ip("-n", veths.middle, "link", "add", "link", "va", "name", "over", "type", "macvlan")
+    config = operator.write(HEAD + port("a") + "\n" + port("b"))
+    ended = operator.run("run", config, "--for", "0.3", within=Veths.within(veths.middle))
+    assert ended.code == 0
+    assert "port a: over receives through va, and gets no frame that the port takes" in ended.errors
+    assert "receives through vb" not in ended.errors
+
+
+REMOVING = """
+import subprocess
+
+class Removing:
+    def setup(self, worker):
+        subprocess.run(["ip", "link", "del", "va"], check=False)
+
+    def process(self, batch):
+        pass
+"""
+
+
+def test_an_interface_that_is_removed_during_the_start_is_named_or_awaited(
+    operator: Operator, veths: Veths
+) -> None:
+    """It depends on whether the driver has it by then."""
+    operator.write(REMOVING, "removing.py")
+    config = operator.write(HEAD + port("a") + '\n[worker]\nplugin = "./removing.py:Removing"\n')
+    report = operator.folder / "report.json"
+    within = Veths.within(veths.middle)
+    ended = operator.run("run", config, "--for", "0.5", "--report", report, within=within)
+    found = json.loads(report.read_text())
+    if ended.code == 3:
+        assert ended.last.startswith("port.a.device: va was removed during the start; start")
+    else:
+        assert ended.code == 0, ended
+        assert not found["ports"]["a"]["link"]["up"]
+    assert not any(found["balance"].values()), found["balance"]
 
 
 def test_zero_copy_is_left_with_a_sentence(operator: Operator, veths: Veths) -> None:

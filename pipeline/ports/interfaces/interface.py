@@ -25,6 +25,7 @@ NETWORK_NAMESPACES = Path("/run/netns")
 
 _UP, _LOOPBACK, _RUNNING = 0x1, 0x8, 0x40  # IFF_*
 _VIRTUAL = ("veth", "tun", "bridge", "dummy", "macvlan", "ipvlan")
+_ON_TOP = ("vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec")
 _XDP_MODES = {1: "native", 2: "generic", 3: "offloaded", 4: "several"}
 
 
@@ -195,6 +196,15 @@ def promiscuous(found: Interface) -> socket.socket:
         member.close()
         raise
     return member
+
+
+def on_top(found: Interface) -> list[str]:
+    """The interfaces of this network namespace that receive through this one, VLANs for example."""
+    return [
+        name_of(link)
+        for link in netlink.links()
+        if _number(link[2].get(netlink.LINK)) == found.number and _kind(link[2]) in _ON_TOP
+    ]
 
 
 def restore_channels(number: int, channels: ethtool.Channels) -> bool:

@@ -94,6 +94,11 @@ class XdpAttachment(Attachment):
         self.remarks.insert(
             0, f"port {config.name}: {name}{kernel}: {self.description}, queues {config.queues}"
         )
+        if above := interface.on_top(found):
+            self.remarks.append(
+                f"port {config.name}: {', '.join(above)} receives through {name}, and gets no "
+                "frame that the port takes; leave its frames out of take, if it needs them"
+            )
         if found.virtual and not xdp.fix_checksums and ethtool.computes_checksums(name):
             self.remarks.append(
                 f"port {config.name}: {name} is virtual: its frames may come without their TCP and "
