@@ -84,11 +84,14 @@ class Stop(TypedDict):
 class Sockets(TypedDict):
     """The sockets of the port with the number `port`, which the supervisor has opened.
 
-    Descriptors: one for each queue, in order.
+    `channels` is empty, or it is for an interface whose channels the supervisor has changed: its
+    number, then what to set when the supervisor is gone (`restore_channels` of
+    pipeline/ports/interfaces/interface.py). Descriptors: one for each queue, in order.
     """
 
     do: Literal["sockets"]
     port: int
+    channels: list[int]
 
 
 # `config` is Config.to_json(). `yield` is true when the driver shares its CPU with a worker;

@@ -8,7 +8,10 @@
 #include "wait.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 void rl_end_open(struct rl_ring_end *end, struct rl_ring *ring)
 {
@@ -119,6 +122,13 @@ int rl_die_with_parent(int signal, int parent)
 int rl_adopt_orphans(int on)
 {
     return prctl(PR_SET_CHILD_SUBREAPER, (unsigned long)on, 0, 0, 0) == 0 ? 0 : errno;
+}
+
+int rl_drop_capabilities(void)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0, 0, 0}};
+    return syscall(SYS_capset, &header, none) == 0 ? 0 : errno;
 }
 
 uint32_t rl_read32(uint64_t address)

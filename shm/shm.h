@@ -35,6 +35,10 @@ int rl_die_with_parent(int signal, int parent);
  * ends. Returns 0 or an errno. */
 int rl_adopt_orphans(int on);
 
+/* This thread, and what it starts, has no capability any more (capabilities(7)), except that a
+ * program that root starts has all of them again. Returns 0 or an errno. */
+int rl_drop_capabilities(void);
+
 /* Exactly one 32-bit load, exactly one 32-bit store: for registers of a mapped device. */
 uint32_t rl_read32(uint64_t address);
 void rl_write32(uint64_t address, uint32_t value);

@@ -82,6 +82,7 @@ struct rl_segment_header {
 #define RL_SEGMENT_SLOT 4
 #define RL_SEGMENT_RINGS 5
 #define RL_SEGMENT_CARD 6
+#define RL_SEGMENT_INTERFACE 7
 
 /* A ring in shared memory (ring.h). The producer writes `producer` and `entries`, the consumer
  * writes `consumer`, both write `sleeping`. Each of the three words has its own cache line

@@ -12,6 +12,7 @@ from pathlib import Path
 from ringline.pipeline.configuration.forms import check_name
 from ringline.pipeline.configuration.toml import read_file
 from ringline.pipeline.ports import pci
+from ringline.pipeline.ports.interfaces import notes
 from ringline.pipeline.telemetry import status_socket
 from ringline.shm.errors import ConfigurationError
 from ringline.shm.segments import remove_stale
@@ -39,6 +40,7 @@ def cleanup(what: str) -> str:
         left_alone = pci.stop_dma(address)
         done.append(left_alone or f"DMA of PCI device {address} was stopped")
 
+    done += notes.restore_left(name)
     removed = remove_stale(name, stop)
     if removed:
         files = "1 file" if len(removed) == 1 else f"{len(removed)} files"

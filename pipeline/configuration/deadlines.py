@@ -63,6 +63,7 @@ SENT = 1.0  # in `stop`: until posted packets are sent
 MASTER_DISABLE = 0.2  # until the DMA that a card has begun is complete
 MAILBOX = 1.0  # an answer of a simulated card in its own process
 NETLINK = 1.0  # an answer of the kernel about an interface
+RELEASED = 5.0  # until the kernel has released closed sockets, so that channels can be restored
 PROBE = 1.0  # until an interface of the kernel reports that it sent a frame
 CARD_FREE = 2.0  # until a driver that lost its supervisor has released a card
 

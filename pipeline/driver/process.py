@@ -4,8 +4,9 @@ All work per packet is done in C. Python code runs in control turns, every TURN 
 when the supervisor requests one. A control turn receives messages (shm/messages.py),
 publishes the balances and reads the statistics of the cards.
 
-When the control socket closes, the supervisor is gone: the driver stops the cards and exits,
-even if it was itself stopped by SIGSTOP (shm/child_main.py).
+When the control socket closes, the supervisor is gone: the driver stops the cards, restores the
+channels of interfaces that the supervisor changed, and exits, even if it was itself stopped by
+SIGSTOP (shm/child_main.py).
 
 Guarantees (tests in tests/pipeline/driver/test_process.py):
  - statistics are not sent to a supervisor that does not read; its messages are still answered
@@ -52,6 +53,7 @@ class Driver:
         self._lane: Lane | None = None
         self._segments: list[Segment] = []
         self._sockets: dict[int, list[int]] = {}  # by port, until it is opened
+        self._channels: dict[int, list[int]] = {}  # by port, see the message Sockets
         self._config = Config()
         self._begun = False  # the cards receive
         self._finished = False  # Finished is sent
@@ -65,14 +67,30 @@ class Driver:
             while not self._ended:
                 self._turn()
         except control.Closed:
-            pass
+            self._close_ports()
+            self._restore_interfaces()
         finally:
-            for port in self._ports:
-                port.close()
+            self._close_ports()
             if self._lane is not None:
                 self._lane.close()
             for segment in self._segments:
                 segment.close()
+
+    def _close_ports(self) -> None:
+        for port in self._ports:
+            port.close()
+        for descriptors in self._sockets.values():  # of ports that were not made
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._sockets.clear()
+
+    def _restore_interfaces(self) -> None:
+        """The supervisor is gone: restore the channels that it changed. Without the right to do so
+        they stay as they are."""
+        from ringline.pipeline.ports.interfaces import ethtool, interface
+
+        for number, rx, tx, combined, other in filter(None, self._channels.values()):
+            interface.restore_channels(number, ethtool.Channels(0, 0, 0, rx, tx, combined, other))
 
     def _turn(self) -> None:
         wait = 0.0 if self._begun else 0.5
@@ -109,6 +127,7 @@ class Driver:
 
     def _on_message(self, message: ToDriver, descriptors: list[int]) -> None:
         if message["do"] == "sockets":
+            self._channels[message["port"]] = message["channels"]
             self._take_sockets(message["port"], descriptors)
         elif message["do"] == "open":
             self._open(Config.from_json(message["config"]), message["yield"], descriptors)

@@ -23,12 +23,14 @@ class Attachment(ABC):
     """One port's part of the kernel, held by the supervisor.
 
     `descriptors` go to the driver. `description` says in a few words how the port is attached, for
-    the status; `remarks` are sentences for the operator.
+    the status; `remarks` are sentences for the operator. `channels` is that of the message
+    `Sockets` (shm/messages.py).
     """
 
     descriptors: list[int]
     description: str
     remarks: list[str]
+    channels: Sequence[int] = ()
 
     @abstractmethod
     def take(self) -> None:

@@ -72,12 +72,16 @@ class DriverMonitor(Monitor):
             self._sources.ports[index].attached = attachment.description
             for remark in attachment.remarks:
                 self.context.announce(remark)
-            sockets: Sockets = {"do": "sockets", "port": index}
-            self.send(sockets, attachment.descriptors)
+            self._send_sockets(index)
         message: DriverOpen = {"do": "open", "config": config.to_json(), "yield": place.shared}
         segments = [instance.descriptors.segment, instance.packets.segment, instance.lane]
         with grant(*segments, *instance.cards.values()) as descriptors:
             self.send(message, descriptors)
+
+    def _send_sockets(self, port: int) -> None:
+        attachment = self.context.instance.attachments[port]
+        message: Sockets = {"do": "sockets", "port": port, "channels": [*attachment.channels]}
+        self.send(message, attachment.descriptors)
 
     def renew(
         self, queue: int, generation: int, rings: RingPair | None, on_settled: OnSettled
@@ -119,8 +123,7 @@ class DriverMonitor(Monitor):
         for port, attachment in self.context.instance.attachments.items():
             try:
                 if attachment.renew():
-                    sockets: Sockets = {"do": "sockets", "port": port}
-                    self.send(sockets, attachment.descriptors)
+                    self._send_sockets(port)
                     self._sources.ports[port].attached = attachment.description
                     self.context.announce(attachment.remarks[0])
             except EnvironmentLacks as error:

@@ -14,6 +14,7 @@ from typing import Any
 from ringline.pipeline.configuration.config import Config, PortConfig
 from ringline.pipeline.ports.attachment import Attachment
 from ringline.pipeline.ports.create import attach_port
+from ringline.pipeline.ports.interfaces import notes
 from ringline.shm._shm import ffi, lib
 from ringline.shm.packets import DescriptorMemory, PacketMemory
 from ringline.shm.rings import RingPair
@@ -42,6 +43,7 @@ class Instance:
         self.config = config
         self._rings: dict[int, list[RingPair]] = {}
         with contextlib.ExitStack() as stack:
+            notes.restore_left(config.name)
             remove_stale(config.name, stop_dma)
             name, hugepages = config.name, config.memory.hugepages
             self.descriptors = stack.enter_context(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 
 from .operator_harness import Operator
 from .run_harness import RunHarness
+from .veth_harness import Veths, needs
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +37,14 @@ def open_operator(instance: Callable[[], str]) -> Iterator[Operator]:
     folder.chmod(0o777)
     yield Operator(folder, instance)
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def veths() -> Iterator[Veths]:
+    """Two hosts and the middle, where ringline runs; one queue."""
+    needs("ethtool")
+    with contextlib.closing(Veths()) as made:
+        yield made
 
 
 @pytest.fixture

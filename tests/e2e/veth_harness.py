@@ -128,6 +128,12 @@ class Veths:
         for side in SIDES:
             self.host(side, "ethtool", "-K", "eth0", "tx", "off")
 
+    def silence(self) -> None:
+        """Let the kernels of both hosts send nothing by themselves."""
+        for host in self.hosts.values():
+            with entered(host):
+                Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").write_text("1")
+
     def wire(self, side: str) -> socket.socket:
         """A socket that sends and receives frames at the interface of a host."""
         with entered(self.hosts[side]):
@@ -148,6 +154,11 @@ class Veths:
         shown = json.loads(ip("-n", self.middle, "-j", "-s", "link", "show", f"v{side}"))
         found: dict[str, Any] = shown[0]["stats64"]
         return found
+
+    def received(self, side: str) -> int:
+        """The bytes that have arrived at the interface of a host."""
+        shown = json.loads(ip("-n", self.hosts[side], "-j", "-s", "link", "show", "eth0"))
+        return int(shown[0]["stats64"]["rx"]["bytes"])
 
     def close(self) -> None:
         for made in self._sockets:
@@ -174,12 +185,14 @@ def port(side: str, **keys: Any) -> str:
     return "\n".join([*lines, *(f"{key} = {json.dumps(value)}" for key, value in keys.items())])
 
 
-def receive(wire: socket.socket, wanted: Callable[[bytes], bool], count: int) -> list[bytes]:
-    """The next `count` frames that arrive at the wire and are `wanted`; fewer after a second of
-    silence."""
+def receive(
+    wire: socket.socket, wanted: Callable[[bytes], bool], count: int, silence: float = 1.0
+) -> list[bytes]:
+    """The next `count` frames that arrive at the wire and are `wanted`; fewer after `silence`
+    seconds without a frame."""
     found: list[bytes] = []
     end = time.monotonic() + TIMEOUT
-    wire.settimeout(1.0)
+    wire.settimeout(silence)
     while len(found) < count and time.monotonic() < end:
         try:
             frame, address = wire.recvfrom(65536)

@@ -85,6 +85,16 @@ def test_a_parent_that_is_gone_already_is_noticed() -> None:
     assert lib.rl_die_with_parent(4711, os.getppid()) == 22, "EINVAL: there is no such signal"
 
 
+def test_capabilities_are_dropped() -> None:
+    code = """
+from ringline.shm._shm import lib
+assert lib.rl_drop_capabilities() == 0
+print([line.split()[1] for line in open("/proc/self/status") if line.startswith("Cap")][:3])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(["0000000000000000"] * 3)
+
+
 def test_a_worker_s_imports_are_light(tmp_path: Path) -> None:
     # A worker must start in about 15 ms, so modules that take milliseconds to import are
     # excluded. Runs without `site`, whose imports would hide ours: the path is set here.

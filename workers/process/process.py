@@ -257,6 +257,8 @@ def main() -> NoReturn:
     # group must not make it lose the packets that it holds.
     signals.ignore(signals.IGNORED_BY_CHILDREN)
     code = exits.ORPHAN
+    if os.geteuid() != 0:  # rights that the supervisor has for interfaces of the kernel
+        lib.rl_drop_capabilities()
     try:
         if lib.rl_die_with_parent(_signal.SIGKILL, os.getppid()) == 0:
             channel = Channel()

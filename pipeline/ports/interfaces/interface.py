@@ -6,11 +6,14 @@ the same description and the same mistakes have the same sentences.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.configuration.config import FRAME_MAX
 from ringline.pipeline.ports.interfaces import ethtool, netlink
 from ringline.shm.errors import EnvironmentLacks
@@ -22,6 +25,7 @@ NETWORK_NAMESPACES = Path("/run/netns")
 
 _UP, _LOOPBACK, _RUNNING = 0x1, 0x8, 0x40  # IFF_*
 _VIRTUAL = ("veth", "tun", "bridge", "dummy", "macvlan", "ipvlan")
+_ON_TOP = ("vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec")
 _XDP_MODES = {1: "native", 2: "generic", 3: "offloaded", 4: "several"}
 
 
@@ -69,7 +73,7 @@ def all_of_them() -> list[Interface]:
 
 def _described(link: netlink.Link) -> Interface:
     number, flags, attributes = link
-    name = attributes.get(netlink.NAME, b"").split(b"\0")[0].decode("utf-8", "replace")
+    name = name_of(link)
     channels = ethtool.channels(name)
     xdp = netlink.attributes(attributes.get(netlink.XDP, b""))
     mode = xdp.get(netlink.XDP_ATTACHED, b"\0")[0]
@@ -192,3 +196,36 @@ def promiscuous(found: Interface) -> socket.socket:
         member.close()
         raise
     return member
+
+
+def on_top(found: Interface) -> list[str]:
+    """The interfaces of this network namespace that receive through this one, VLANs for example."""
+    return [
+        name_of(link)
+        for link in netlink.links()
+        if _number(link[2].get(netlink.LINK)) == found.number and _kind(link[2]) in _ON_TOP
+    ]
+
+
+def restore_channels(number: int, channels: ethtool.Channels) -> bool:
+    """Set the channels of the interface with this number. Returns whether that was done.
+
+    The kernel refuses this with EINVAL until it has released the sockets of a queue that ends; they
+    are closed a little before that.
+    """
+    deadline = time.monotonic() + deadlines.RELEASED
+    while (found := netlink.link(number=number)) is not None:
+        try:
+            ethtool.set_channels(name_of(found), channels)
+        except OSError as error:
+            if error.errno != errno.EINVAL or time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+            continue
+        return True
+    return False
+
+
+def name_of(link: netlink.Link) -> str:
+    """The name of an interface now."""
+    return link[2].get(netlink.NAME, b"").split(b"\0")[0].decode("utf-8", "replace")

@@ -92,7 +92,10 @@ class XdpPort(AttachedPort):
     def _map(self) -> None:
         found = interface.find(self._interface)
         if found is None:
-            raise EnvironmentLacks(f"port.{self.name}.device: {self._interface} was removed")
+            raise EnvironmentLacks(
+                f"port.{self.name}.device: {self._interface} was removed during the start; "
+                "start the run again when it is there"
+            )
         self._number, self.mac = found.number, found.mac
         self._held = ffi.new("uint32_t[]", self.c_port.memory.buffers)
         self._c.held = self._held

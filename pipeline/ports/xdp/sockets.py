@@ -7,9 +7,12 @@ SIGKILL. Until `take`, and after `give_back`, the program leaves every frame to 
 Guarantees (tests in tests/e2e/test_xdp_life.py):
  - after the end of a run, however it ends, no program is attached
    (test_after_sigkill_of_the_supervisor_the_kernel_has_its_interface_back,
-   test_the_death_of_the_driver_ends_the_run_and_gives_the_interface_back)
+   test_the_death_of_the_driver_ends_the_run_and_gives_the_interface_back,
+   test_random_kills_leave_balanced_books_and_free_interfaces)
+ - channels that were set are restored, also after SIGKILL (test_channels_are_set_and_restored)
  - a driver without any capability receives and sends (test_the_driver_needs_no_privilege)
- - an error leaves nothing attached (test_bad_input_gets_one_sentence_and_leaves_nothing,
+ - an error leaves nothing attached (tests/e2e/test_xdp_refused.py:
+   test_bad_input_gets_one_sentence_and_leaves_nothing,
    test_a_port_that_cannot_be_opened_leaves_nothing)
  - an interface that was removed and made again is used again
    (test_an_interface_that_is_made_again_is_used_again)
@@ -28,7 +31,7 @@ from typing import TYPE_CHECKING
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.ports.attachment import Attachment
-from ringline.pipeline.ports.interfaces import ethtool, interface
+from ringline.pipeline.ports.interfaces import ethtool, interface, notes
 from ringline.pipeline.ports.xdp import bpf, checks, rings
 from ringline.pipeline.ports.xdp.program import assemble
 from ringline.shm.errors import EnvironmentLacks
@@ -61,6 +64,7 @@ class XdpAttachment(Attachment):
         self.remarks = []
         self.descriptors = []
         self._taken = False
+        self.channels = ()
         with contextlib.ExitStack() as stack:
             self._closing = stack
             self._open()
@@ -90,6 +94,11 @@ class XdpAttachment(Attachment):
         self.remarks.insert(
             0, f"port {config.name}: {name}{kernel}: {self.description}, queues {config.queues}"
         )
+        if above := interface.on_top(found):
+            self.remarks.append(
+                f"port {config.name}: {', '.join(above)} receives through {name}, and gets no "
+                "frame that the port takes; leave its frames out of take, if it needs them"
+            )
         if found.virtual and not xdp.fix_checksums and ethtool.computes_checksums(name):
             self.remarks.append(
                 f"port {config.name}: {name} is virtual: its frames may come without their TCP and "
@@ -111,23 +120,14 @@ class XdpAttachment(Attachment):
         before, new = self._found.channels, checks.wanted_channels(self._found, self._config)
         assert before is not None
         assert new is not None
+        name = self._packets.segment.name.split(".")[1]
+        self._closing.enter_context(notes.note(name, self._found.number, new, before))
         try:
             ethtool.set_channels(self._found.name, new)
         except OSError as error:
             raise self._failed(f"{self._config.queues} queues cannot be set", error) from None
-        self._closing.callback(self._restore, before)
-
-    def _restore(self, channels: ethtool.Channels) -> None:
-        """The kernel refuses this with EINVAL until it has released the closed sockets."""
-        deadline = time.monotonic() + deadlines.PROBE
-        while True:
-            try:
-                ethtool.set_channels(self._found.name, channels)
-            except OSError as error:  # other errors: the interface is gone, or has another name
-                if error.errno == errno.EINVAL and time.monotonic() < deadline:
-                    time.sleep(0.01)
-                    continue
-            return
+        self.channels = (self._found.number, before.rx, before.tx, before.combined, before.other)
+        self._closing.callback(interface.restore_channels, self._found.number, before)
 
     def _attach(self) -> str:
         """Attach the program: native, else generic. Returns which."""

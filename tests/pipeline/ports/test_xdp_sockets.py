@@ -156,15 +156,18 @@ def test_channels_are_restored_as_soon_as_the_kernel_allows_it(
     calls: list[object] = []
 
     def answer(name: str, channels: object) -> None:
+        assert name == "lo"
         calls.append(channels)
         error = answers.pop(0)
         if error:
             raise error
 
-    monkeypatch.setattr(sockets.ethtool, "set_channels", answer)
+    monkeypatch.setattr(interface.ethtool, "set_channels", answer)
     assert GOOD.channels is not None
-    attachment()._restore(GOOD.channels)
+    number = socket.if_nametoindex("lo")
+    assert interface.restore_channels(number, GOOD.channels)
     assert calls == [GOOD.channels] * 3
-    answers[:] = [OSError(errno.ENODEV, "removed")]
-    attachment()._restore(GOOD.channels)
+    answers[:] = [OSError(errno.EPERM, "not permitted")]
+    assert not interface.restore_channels(number, GOOD.channels)
     assert answers == []
+    assert not interface.restore_channels(1 << 30, GOOD.channels)  # it was removed
