@@ -372,7 +372,7 @@ def _why_not_attached(error: OSError) -> str:
     version = [int(each) for each in re.findall(r"\d+", os.uname().release)[:2]]
     if error.errno == errno.EINVAL and version < [5, 9]:
         return "this kernel has no bpf_link for XDP (Linux 5.9 has it)"
-    return os.strerror(error.errno or 0)
+    return error.strerror or str(error)
 
 
 def _why_not_bound(number: int, queue: int) -> str:
