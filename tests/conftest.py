@@ -41,13 +41,17 @@ MAY_BE_MISSING = (
     "netem",
 )
 
-# Slow tests: they run whole instances or compile programs.
+# Slow tests: they run whole instances, compile programs, or try very many cases.
 SLOW = re.compile(
     r"tests/(e2e|peers|workers/headers)/|sanitizers|stress"
     r"|test_(cli|code_cache|compiled|completion|crash|documents|examples|lookup_tiers|mutants)\.py"
-    r"|test_(plugins|supervisor|trial)\.py"
+    r"|test_(pipeline|plugins|running|supervisor|systemd|trial|try_captures|try_streams)\.py"
+    r"|test_(compressed|contract|memory_order|native_state|package|plain|start|times|wild_worker)\.py"
+    r"|bench/test_(compare|pair)\.py|workers/(process/test_process|tiers/test_refusals)\.py"
+    r"|workers/test_drop_reasons\.py"
 )
 
+TESTS = Path(__file__).parent
 SESSION = "RINGLINE_TEST_SESSION"
 NAMESPACE = "ringline-t"  # the name of a network namespace goes on with the process id
 CAPTURES = os.environ.get("RINGLINE_CAPTURES")
@@ -123,9 +127,21 @@ def pytest_configure(config: pytest.Config) -> None:
             remove_namespace(name)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import the slow modules when only fast tests are wanted."""
+    fast = config.option.markexpr.startswith("not slow")
+    return True if fast and collection_path.is_file() and is_slow(collection_path) else None
+
+
+def is_slow(path: Path) -> bool:
+    return (
+        path.is_relative_to(TESTS) and SLOW.search(f"tests/{path.relative_to(TESTS)}") is not None
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if SLOW.search(item.nodeid):
+        if is_slow(item.path):
             item.add_marker("slow")
 
 
