@@ -115,6 +115,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for number, default in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGQUIT, signal.SIG_DFL),
+        (signal.SIGHUP, nothing),  # under nohup this process still ignores it
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, default)
@@ -151,6 +152,10 @@ def end_in_order(number: int, _frame: object) -> None:
         pytest.exit("terminated", returncode=128 + number)
     signal.signal(number, signal.SIG_DFL)  # a forked child just dies
     os.kill(os.getpid(), number)
+
+
+def nothing(number: int, _frame: object) -> None:
+    """Ignore a signal, but not in the programs that this process starts."""
 
 
 @pytest.fixture(autouse=True)

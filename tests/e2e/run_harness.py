@@ -122,6 +122,11 @@ class RunHarness:
         status: dict[str, Any] = json.loads(answer.stdout) if answer.returncode == 0 else {}
         return status
 
+    def answer(self) -> dict[str, Any]:
+        """Wait for a status: on a busy machine the run may not answer the first question."""
+        status: dict[str, Any] = wait_until(self.status, "an answer of the run")
+        return status
+
     def serving(self) -> dict[str, Any]:
         """Wait until packets flow; return the status."""
 
