@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ringline.pipeline.commands.status import status
 from ringline.pipeline.telemetry.status_socket import folders
+from ringline.shm.errors import RinglineError
 from ringline.shm.segments import segments_of
 
 SEED = int(os.environ.get("RINGLINE_SEED", "0")) or random.randrange(1, 10**6)
@@ -55,6 +57,22 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def status_of(name: str) -> dict[str, Any]:
+    """Return what `ringline status NAME --json` prints, or {} if it refuses. Without a process of
+    its own, so that waiting for a state costs little."""
+    try:
+        told: dict[str, Any] = json.loads(status(name, as_json=True))
+    except RinglineError:
+        return {}
+    return told
+
+
+def answer_of(name: str) -> dict[str, Any]:
+    """Wait for a status: on a busy machine a run may not answer the first question."""
+    told: dict[str, Any] = wait_until(lambda: status_of(name), "an answer of the run")
+    return told
 
 
 class RunHarness:
@@ -112,33 +130,23 @@ class RunHarness:
         return pids[0]
 
     def status(self) -> dict[str, Any]:
-        answer = subprocess.run(
-            ["ringline", "status", self.name, "--json"],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-        status: dict[str, Any] = json.loads(answer.stdout) if answer.returncode == 0 else {}
-        return status
+        return status_of(self.name)
 
     def answer(self) -> dict[str, Any]:
-        """Wait for a status: on a busy machine the run may not answer the first question."""
-        status: dict[str, Any] = wait_until(self.status, "an answer of the run")
-        return status
+        return answer_of(self.name)
 
     def serving(self) -> dict[str, Any]:
         """Wait until packets flow; return the status."""
 
         def flowing() -> dict[str, Any]:
             assert self.process.poll() is None, self.output
-            status = self.status()
-            flows = status and status["state"] == "running"
-            flows = flows and status["ports"]["wan"]["transmitted"]["packets"] > 0
-            return status if flows else {}
+            told = self.status()
+            flows = told and told["state"] == "running"
+            flows = flows and told["ports"]["wan"]["transmitted"]["packets"] > 0
+            return told if flows else {}
 
-        status: dict[str, Any] = wait_until(flowing, "traffic")
-        return status
+        told: dict[str, Any] = wait_until(flowing, "traffic")
+        return told
 
     def end(self) -> tuple[int, dict[str, Any]]:
         """Terminate the run, if it runs; return its exit code and report."""
@@ -198,13 +206,13 @@ def drops(report: dict[str, Any], reason: str) -> list[int]:
     return [queue[f"drop_{reason}"] for queue in report["ports"]["wan"]["queues"]]
 
 
-def worker_pid(status: dict[str, Any], queue: int) -> int:
-    pid: int = status["workers"][queue]["pid"] or 0
+def worker_pid(told: dict[str, Any], queue: int) -> int:
+    pid: int = told["workers"][queue]["pid"] or 0
     return pid
 
 
-def restarts(status: dict[str, Any]) -> list[int]:
-    return [worker["restarts"] for worker in status["workers"]]
+def restarts(told: dict[str, Any]) -> list[int]:
+    return [worker["restarts"] for worker in told["workers"]]
 
 
 def kill_and_wait_for_successor(
@@ -214,10 +222,10 @@ def kill_and_wait_for_successor(
     kill(worker_pid(before, queue), number)
 
     def replaced() -> bool:
-        status = run.status()
-        if not status:
+        told = run.status()
+        if not told:
             return False
-        worker = status["workers"][queue]
+        worker = told["workers"][queue]
         return bool(worker["up"]) and worker["generation"] > before["workers"][queue]["generation"]
 
     wait_until(replaced, f"the start of a successor for worker {queue}")

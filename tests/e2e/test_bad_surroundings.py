@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from .operator_harness import ONE_QUEUE, TIMEOUT, Operator
+from .run_harness import answer_of
 
 pytestmark = pytest.mark.slow
 
@@ -135,8 +136,7 @@ def test_a_current_folder_that_is_removed_later_disturbs_nothing(operator: Opera
 
 
 def worker(operator: Operator) -> dict[str, int]:
-    asked = operator.run("status", "--json", operator.name, keep_instance=True)
-    found: dict[str, int] = json.loads(asked.out)["workers"][0]
+    found: dict[str, int] = answer_of(operator.name)["workers"][0]
     return found
 
 

@@ -6,7 +6,6 @@ polls as a device model in another process does.
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import re
@@ -22,7 +21,7 @@ import pytest
 from ringline.pipeline.configuration.deadlines import PortLimits
 
 from .operator_harness import HEAD, PORT, Operator
-from .run_harness import ROLES
+from .run_harness import ROLES, status_of
 
 pytestmark = pytest.mark.slow
 
@@ -154,8 +153,7 @@ def children(pid: int) -> Iterator[tuple[int, str]]:
 
 
 def is_running(operator: Operator) -> bool:
-    told = operator.run("status", operator.name, "--json", keep_instance=True)
-    return told.code == 0 and json.loads(told.out)["state"] == "running"
+    return status_of(operator.name).get("state") == "running"
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
