@@ -206,11 +206,11 @@ def forbidden_skips() -> Iterator[str]:
 
 
 def left_processes() -> Iterator[str]:
-    """Report and kill processes that still run two seconds after the last test."""
+    """Report and kill processes that still run 20 seconds after the last test."""
     tracker = sys.modules.get("multiprocessing.resource_tracker")
     if tracker is not None:  # Python's helper process, which otherwise ends with this one
         tracker._resource_tracker._stop()
-    deadline = time.monotonic() + 2.0
+    deadline = time.monotonic() + 20.0
     while (left := started_here()) and time.monotonic() < deadline:
         time.sleep(0.05)
     for pid, command in left.items():

@@ -139,7 +139,7 @@ class Operator:
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
-        until = time.monotonic() + 5  # a child closes its files a little before it is gone
+        until = time.monotonic() + 30  # a child closes its files a little before it is gone
         while keep_instance and processes(mark) and time.monotonic() < until:
             time.sleep(0.05)
         left: list[Any] = processes(mark)

@@ -184,8 +184,8 @@ def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
 
 
 def wait_for_end(pids: list[int]) -> None:
-    """Wait until all processes have ended, at most 10 s."""
-    wait_until(lambda: not any(alive(pid) for pid in pids), "the end of all children", 10.0)
+    """Wait until all processes have ended."""
+    wait_until(lambda: not any(alive(pid) for pid in pids), "the end of all children")
 
 
 def wrong(report: dict[str, Any]) -> dict[str, int]:
