@@ -59,9 +59,17 @@ def alive(pid: int) -> bool:
         return False
 
 
+def sockets_of(name: str) -> list[Path]:
+    paths = [folder / f"{name}.sock" for folder in folders()]
+    return [path for path in paths if path.exists()]
+
+
 def status_of(name: str) -> dict[str, Any]:
     """Return what `ringline status NAME --json` prints, or {} if it refuses. Without a process of
-    its own, so that waiting for a state costs little."""
+    its own, so that waiting for a state costs little. An instance without a socket is not asked
+    for: the refusal would remove what other dead instances left, which other tests look at."""
+    if not sockets_of(name):
+        return {}
     try:
         told: dict[str, Any] = json.loads(status(name, as_json=True))
     except RinglineError:
@@ -164,8 +172,7 @@ class RunHarness:
 
     def left(self) -> list[str]:
         """Return the segments and sockets of this instance that still exist."""
-        sockets = [folder / f"{self.name}.sock" for folder in folders()]
-        return segments_of(self.name) + [str(path) for path in sockets if path.exists()]
+        return segments_of(self.name) + [str(path) for path in sockets_of(self.name)]
 
     def kill_all(self) -> None:
         pids = [pid for pid, _ in self.children()]

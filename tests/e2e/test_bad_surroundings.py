@@ -148,9 +148,11 @@ def test_a_signal_soon_after_the_start_leaves_nothing(
     with operator.started("run", config) as process:
         time.sleep(after)
         process.send_signal(number)
-        process.communicate(timeout=TIMEOUT)
-    # An orderly end. Otherwise the signal came early, before ringline handles it.
-    assert process.returncode in (0, 130, 128 + number, -number)
+        _, errors = process.communicate(timeout=TIMEOUT)
+    # An orderly end. Otherwise the signal came early, before ringline handles it, or even Python.
+    assert process.returncode in (0, 130, 128 + number, -number) or (
+        process.returncode == 1 and "Fatal Python error: init_" in errors
+    ), errors
 
 
 def test_ten_interrupts_have_the_effect_of_one(operator: Operator, config: Path) -> None:
