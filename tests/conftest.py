@@ -41,13 +41,17 @@ MAY_BE_MISSING = (
     "netem",
 )
 
-# Slow tests: they run whole instances or compile programs.
+# Slow tests: they run whole instances, compile programs, or try very many cases.
 SLOW = re.compile(
     r"tests/(e2e|guest|peers|workers/headers)/|sanitizers|stress"
     r"|test_(cli|code_cache|compiled|completion|crash|documents|examples|lookup_tiers|mutants)\.py"
-    r"|test_(plugins|supervisor|trial)\.py"
+    r"|test_(pipeline|plugins|running|supervisor|systemd|trial|try_captures|try_streams)\.py"
+    r"|test_(compressed|contract|memory_order|native_state|package|plain|start|times|wild_worker)\.py"
+    r"|bench/test_(compare|pair)\.py|workers/(process/test_process|tiers/test_refusals)\.py"
+    r"|workers/test_drop_reasons\.py"
 )
 
+TESTS = Path(__file__).parent
 SESSION = "RINGLINE_TEST_SESSION"
 NAMESPACE = "ringline-t"  # the name of a network namespace goes on with the process id
 CAPTURES = os.environ.get("RINGLINE_CAPTURES")
@@ -111,6 +115,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for number, default in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGQUIT, signal.SIG_DFL),
+        (signal.SIGHUP, nothing),  # under nohup this process still ignores it
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, default)
@@ -123,9 +128,21 @@ def pytest_configure(config: pytest.Config) -> None:
             remove_namespace(name)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import the slow modules when only fast tests are wanted."""
+    fast = config.option.markexpr.startswith("not slow")
+    return True if fast and collection_path.is_file() and is_slow(collection_path) else None
+
+
+def is_slow(path: Path) -> bool:
+    return (
+        path.is_relative_to(TESTS) and SLOW.search(f"tests/{path.relative_to(TESTS)}") is not None
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if SLOW.search(item.nodeid):
+        if is_slow(item.path):
             item.add_marker("slow")
 
 
@@ -135,6 +152,10 @@ def end_in_order(number: int, _frame: object) -> None:
         pytest.exit("terminated", returncode=128 + number)
     signal.signal(number, signal.SIG_DFL)  # a forked child just dies
     os.kill(os.getpid(), number)
+
+
+def nothing(number: int, _frame: object) -> None:
+    """Ignore a signal, but not in the programs that this process starts."""
 
 
 @pytest.fixture(autouse=True)
@@ -185,11 +206,11 @@ def forbidden_skips() -> Iterator[str]:
 
 
 def left_processes() -> Iterator[str]:
-    """Report and kill processes that still run two seconds after the last test."""
+    """Report and kill processes that still run 20 seconds after the last test."""
     tracker = sys.modules.get("multiprocessing.resource_tracker")
     if tracker is not None:  # Python's helper process, which otherwise ends with this one
         tracker._resource_tracker._stop()
-    deadline = time.monotonic() + 2.0
+    deadline = time.monotonic() + 20.0
     while (left := started_here()) and time.monotonic() < deadline:
         time.sleep(0.05)
     for pid, command in left.items():

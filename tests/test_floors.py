@@ -133,25 +133,29 @@ def circle(graph: Graph) -> list[str]:
     return []
 
 
-def test_no_import_and_no_include_goes_upward() -> None:
-    assert upward(graph_of(ROOT)) == []
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return graph_of(ROOT)
 
 
-def test_there_is_no_import_circle_and_no_include_circle() -> None:
-    assert circle(graph_of(ROOT)) == []
+def test_no_import_and_no_include_goes_upward(graph: Graph) -> None:
+    assert upward(graph) == []
 
 
-def test_the_pipeline_imports_nothing_that_runs_plugins() -> None:
-    for file, others in graph_of(ROOT).items():
+def test_there_is_no_import_circle_and_no_include_circle(graph: Graph) -> None:
+    assert circle(graph) == []
+
+
+def test_the_pipeline_imports_nothing_that_runs_plugins(graph: Graph) -> None:
+    for file, others in graph.items():
         if file.startswith("pipeline/"):
             of_workers = {other for other in others if other.startswith("workers/")}
             assert all(other.startswith(PURE) for other in of_workers), (file, of_workers)
 
 
-def test_every_floor_is_there() -> None:
-    files = list(graph_of(ROOT))
+def test_every_floor_is_there(graph: Graph) -> None:
     for entry in FLOORS:
-        assert any(file.startswith(entry) for file in files), f"{entry} has no file"
+        assert any(file.startswith(entry) for file in graph), f"{entry} has no file"
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,29 +39,42 @@ int second(void)
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
+def _tools() -> Iterator[None]:
+    """Imports find the modules in tools/, as they do when the tool runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(TOOL.parent))
+        yield
+
+
+@pytest.fixture
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mutants", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("mutants")
+
+
+@pytest.fixture
+def faults() -> ModuleType:
+    return importlib.import_module("faults")
+
+
+@pytest.fixture
+def judge() -> ModuleType:
+    return importlib.import_module("judge")
 
 
 @pytest.fixture(scope="module")
-def copy(tool: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A copy of the checkout."""
-    return tool.Copy(tmp_path_factory.mktemp("checkout"))
+    return importlib.import_module("judge").Copy(tmp_path_factory.mktemp("checkout"))
 
 
-def all_mutants(tool: ModuleType) -> set[tuple[str, str, str, str]]:
-    return {mutant.key for mutant in tool.sample(list(tool.TARGETS), 0, 0)}
+def all_mutants() -> set[tuple[str, str, str, str]]:
+    faults, judge = importlib.import_module("faults"), importlib.import_module("judge")
+    return {mutant.key for mutant in faults.sample(list(judge.TARGETS), 0, 0)}
 
 
-def test_each_fault_changes_one_place_of_one_line_of_code(tool: ModuleType) -> None:
-    made = {(m.function, m.line, m.kind, m.after.strip()) for m in tool.mutants_of("x.c", SOURCE)}
+def test_each_fault_changes_one_place_of_one_line_of_code(faults: ModuleType) -> None:
+    made = {(m.function, m.line, m.kind, m.after.strip()) for m in faults.mutants_of("x.c", SOURCE)}
     assert made == {
         ("first", 8, "comparison", "if (a <= 5) /* a < 9 */"),
         ("first", 8, "negation", "if (!(a < 5)) /* a < 9 */"),
@@ -72,36 +85,42 @@ def test_each_fault_changes_one_place_of_one_line_of_code(tool: ModuleType) -> N
     }
 
 
-def test_every_function_that_decides_something_gets_faults(tool: ModuleType) -> None:
-    for file in tool.TARGETS:
+def test_every_function_that_decides_something_gets_faults(
+    faults: ModuleType, judge: ModuleType
+) -> None:
+    for file in judge.TARGETS:
         text = (ROOT / file).read_text(encoding="utf-8")
-        functions = {mutant.function for mutant in tool.mutants_of(file, text)}
+        functions = {mutant.function for mutant in faults.mutants_of(file, text)}
         bodies = re.findall(r"^\w[^;{}#]*?\b(?!__)(\w+)\([^;{}]*\)\n\{(.*?)^\}", text, re.M | re.S)
         assert len(bodies) > 1, file
         for name, body in bodies:
             assert name in functions or not re.search(r" (<|==|\+=|&&) |\+\+", body), name
 
 
-def test_a_seed_names_a_sample_and_each_file_has_its_turn(tool: ModuleType) -> None:
-    files = list(tool.TARGETS)
-    chosen = tool.sample(files, 2 * len(files), 5)
-    assert chosen == tool.sample(files, 2 * len(files), 5) != tool.sample(files, 2 * len(files), 6)
+def test_a_seed_names_a_sample_and_each_file_has_its_turn(
+    faults: ModuleType, judge: ModuleType
+) -> None:
+    files = list(judge.TARGETS)
+    chosen = faults.sample(files, 2 * len(files), 5)
+    assert (
+        chosen == faults.sample(files, 2 * len(files), 5) != faults.sample(files, 2 * len(files), 6)
+    )
     assert [sum(m.file == file for m in chosen) for file in files] == [2] * len(files)
 
 
-def test_files_and_tests_exist(tool: ModuleType) -> None:
-    for file, (modules, tests) in tool.TARGETS.items():
+def test_files_and_tests_exist(judge: ModuleType) -> None:
+    for file, (modules, tests) in judge.TARGETS.items():
         for name in (file, *tests, *(f"{module}/_build.py" for module in modules)):
             assert (ROOT / name).is_file(), name
 
 
-def test_every_excuse_fits_a_mutant_and_has_a_reason(tool: ModuleType) -> None:
-    for reason in tool.excuses(all_mutants(tool)).values():
+def test_every_excuse_fits_a_mutant_and_has_a_reason(faults: ModuleType) -> None:
+    for reason in faults.excuses(all_mutants()).values():
         assert reason.endswith("."), reason
 
 
 def test_an_excuse_ends_when_its_line_changes(
-    tool: ModuleType,
+    faults: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -111,9 +130,9 @@ def test_an_excuse_ends_when_its_line_changes(
         '[[equivalent]]\nfile = "shm/ring.h"\nfunction = "rl_ring_pop"\n'
         'line = "if (got > 7)"\nbecomes = ["if (got >= 7)"]\nreason = "None."\n'
     )
-    monkeypatch.setattr(tool, "EXCUSES", file)
+    monkeypatch.setattr(faults, "EXCUSES", file)
     with pytest.raises(SystemExit) as ended:
-        tool.excuses(all_mutants(tool))
+        faults.excuses(all_mutants())
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert "no mutant of shm/ring.h makes 'if (got >= 7)' of 'if (got > 7)' in rl_ring_pop" in said
@@ -133,7 +152,7 @@ def test_fewer_than_95_percent_killed_is_a_failure(
 
 
 def test_what_ended_tests_left_behind_is_removed(
-    tool: ModuleType, instance: Callable[[], str]
+    judge: ModuleType, instance: Callable[[], str]
 ) -> None:
     process = subprocess.Popen(["sleep", "60"], start_new_session=True)
     marked = subprocess.Popen(
@@ -148,8 +167,8 @@ def test_what_ended_tests_left_behind_is_removed(
             path.touch()
         while b"sleep" not in Path(f"/proc/{marked.pid}/cmdline").read_bytes():
             time.sleep(0.01)
-        tool.end(process)
-        tool.sweep(process.pid)
+        judge.end(process)
+        judge.sweep(process.pid)
         assert process.returncode == -15
         assert marked.wait(10) == -9
         assert (left.exists(), other.exists()) == (False, True)
@@ -162,9 +181,9 @@ def test_what_ended_tests_left_behind_is_removed(
 
 
 def test_a_module_is_compiled_again_only_where_the_file_is_read(
-    tool: ModuleType, copy: Any
+    judge: ModuleType, copy: Any
 ) -> None:
-    module = tool.Module(copy.folder, "shm")
+    module = judge.Module(copy.folder, "shm")
     assert module.build("shm/ring.h") is None, "nothing has changed"
     file = copy.folder / "shm" / "ring.h"
     whole = file.read_text()
@@ -190,13 +209,13 @@ def test_a_mutant_that_hangs_ends_at_its_deadline(copy: Any) -> None:
 
 
 def test_tests_that_fail_without_a_fault_are_an_error(
-    tool: ModuleType,
+    judge: ModuleType,
     copy: Any,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (copy.folder / "tests" / "test_broken.py").write_text("def test_it():\n    assert 0\n")
-    monkeypatch.setitem(tool.TARGETS, "shm/ring.h", ([], ["tests/test_broken.py"]))
+    monkeypatch.setitem(judge.TARGETS, "shm/ring.h", ([], ["tests/test_broken.py"]))
     with pytest.raises(SystemExit) as ended:
         copy.prepare("shm/ring.h")
     assert ended.value.code == 2
@@ -223,7 +242,7 @@ def test_wrong_arguments_are_refused(arguments: list[str], sentence: str) -> Non
     assert sentence in done.stderr
 
 
-def test_the_mutants_of_one_line_are_listed(tool: ModuleType) -> None:
+def test_the_mutants_of_one_line_are_listed() -> None:
     text = (ROOT / "shm" / "wait.h").read_text(encoding="utf-8").splitlines()
     line = text.index("    __atomic_store_n(&ring->sleeping, 1, __ATOMIC_RELAXED);") + 1
     done = subprocess.run(

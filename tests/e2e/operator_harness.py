@@ -27,6 +27,8 @@ from typing import Any
 
 import pytest
 
+from .run_harness import status_of
+
 TIMEOUT = 100.0  # seconds until a command counts as hanging
 MARK = "RINGLINE_TEST_COMMAND"
 # No hugepages: another test may use them at the same time.
@@ -137,7 +139,7 @@ class Operator:
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
-        until = time.monotonic() + 5  # a child closes its files a little before it is gone
+        until = time.monotonic() + 30  # a child closes its files a little before it is gone
         while keep_instance and processes(mark) and time.monotonic() < until:
             time.sleep(0.05)
         left: list[Any] = processes(mark)
@@ -159,8 +161,7 @@ class Operator:
     def _wait_until_running(self, process: subprocess.Popen[str]) -> None:
         deadline = time.monotonic() + TIMEOUT
         while True:
-            asked = self.run("status", "--json", self.name, keep_instance=True)
-            if asked.code == 0 and '"state": "running"' in asked.out:
+            if status_of(self.name).get("state") == "running":
                 return
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "the run does not reach the state running"

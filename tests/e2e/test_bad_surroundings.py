@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from .operator_harness import ONE_QUEUE, TIMEOUT, Operator
+from .run_harness import answer_of
 
 pytestmark = pytest.mark.slow
 
@@ -135,8 +136,7 @@ def test_a_current_folder_that_is_removed_later_disturbs_nothing(operator: Opera
 
 
 def worker(operator: Operator) -> dict[str, int]:
-    asked = operator.run("status", "--json", operator.name, keep_instance=True)
-    found: dict[str, int] = json.loads(asked.out)["workers"][0]
+    found: dict[str, int] = answer_of(operator.name)["workers"][0]
     return found
 
 
@@ -148,9 +148,11 @@ def test_a_signal_soon_after_the_start_leaves_nothing(
     with operator.started("run", config) as process:
         time.sleep(after)
         process.send_signal(number)
-        process.communicate(timeout=TIMEOUT)
-    # An orderly end. Otherwise the signal came early, before ringline handles it.
-    assert process.returncode in (0, 130, 128 + number, -number)
+        _, errors = process.communicate(timeout=TIMEOUT)
+    # An orderly end. Otherwise the signal came early, before ringline handles it, or even Python.
+    assert process.returncode in (0, 130, 128 + number, -number) or (
+        process.returncode == 1 and "Fatal Python error: init_" in errors
+    ), errors
 
 
 def test_ten_interrupts_have_the_effect_of_one(operator: Operator, config: Path) -> None:

@@ -92,7 +92,7 @@ def test_an_ignored_hangup_does_not_end_the_run(start: Callable[..., RunHarness]
     run.process.send_signal(signal.SIGHUP)
     time.sleep(0.5)
     assert run.process.poll() is None
-    assert run.status()["state"] == "running"
+    assert run.answer()["state"] == "running"
     code, report = run.end()
     assert code == 0
     check_counts(report)

@@ -8,7 +8,6 @@ all 256 bytes of its configuration space as they are.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -17,11 +16,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from .operator_harness import HEAD, Operator, as_nobody
+from .run_harness import status_of
 
 pytestmark = pytest.mark.slow
 
@@ -403,19 +402,14 @@ def test_a_clean_up_of_nothing(operator: Operator) -> None:
 def test_a_running_instance_is_not_cleaned_up(operator: Operator) -> None:
     path = operator.write(HEAD + '[port.wan]\ndevice = "sim:82599"\n')
     with operator.started("run", path) as process:
-        wait_for(lambda: status_of(operator).get("state") == "running")
+        wait_for(lambda: status_of(operator.name).get("state") == "running")
         told = operator.run("cleanup", path, keep_instance=True)
         assert told.code == 3
         assert f"already runs: process {process.pid} holds" in told.last
-        assert status_of(operator)["state"] == "running"
+        assert status_of(operator.name)["state"] == "running"
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0
-
-
-def status_of(operator: Operator) -> dict[str, Any]:
-    told = operator.run("status", operator.name, "--json", keep_instance=True)
-    return dict(json.loads(told.out)) if told.code == 0 else {}
 
 
 def is_locked(card: Card) -> bool:

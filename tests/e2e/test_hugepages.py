@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+# It compares the free hugepages of the machine before and after.
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 PAGES = Path("/proc/sys/vm/nr_hugepages")
 WANTED = 32  # pages of 2 MiB: packet memory of one queue takes 4, descriptors 1

@@ -118,7 +118,7 @@ def test_a_worker_that_breaks_an_index_of_its_rings_is_replaced(
         wait_until(ended, "the end of the worker with these rings")
     after = run.serving()["ports"]["wan"]["queues"][0]["rx_packets"]
     wait_until(
-        lambda: run.status()["ports"]["wan"]["queues"][0]["rx_packets"] > after,
+        lambda: run.answer()["ports"]["wan"]["queues"][0]["rx_packets"] > after,
         "the first packet for its successor",
     )
     code, report = run.end()

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from .operator_harness import TIMEOUT, Operator
+from .run_harness import answer_of
 
 pytestmark = pytest.mark.slow
 
@@ -131,14 +132,9 @@ def test_names_and_numbers_outlive_a_worker_and_health_tells_the_state(folder: O
     config = folder.write(text.replace('2599"\n', '2599"\nqueues = 2\n'))
     with folder.serving(config):
 
-        def status() -> Status:
-            asked = folder.run("status", "--json", folder.name, keep_instance=True)
-            found: Status = json.loads(asked.out)
-            return found
-
         def wait_for(what: str, condition: Callable[[Status], object]) -> Status:
             until = time.monotonic() + TIMEOUT
-            while not condition(now := status()):
+            while not condition(now := answer_of(folder.name)):
                 assert time.monotonic() < until, f"no {what}: {now}"
                 time.sleep(0.1)
             return now

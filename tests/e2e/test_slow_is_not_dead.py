@@ -75,7 +75,7 @@ def run_for_a_while(run: RunHarness, batches: int = 20) -> list[int]:
     run.start()
     run.serving()
     wait_until(
-        lambda: all(w["counters"]["batches"] > batches for w in run.status()["workers"]),
+        lambda: all(w["counters"]["batches"] > batches for w in run.answer()["workers"]),
         "some batches",
     )
     code, report = run.end()
@@ -171,5 +171,5 @@ def test_a_worker_that_is_stopped_alone_is_still_found(start: Callable[..., RunH
     run = start()
     first = run.serving()["workers"][0]["pid"]
     os.kill(first, signal.SIGSTOP)
-    wait_until(lambda: run.status()["workers"][0]["restarts"] == 1, "the successor")
+    wait_until(lambda: run.answer()["workers"][0]["restarts"] == 1, "the successor")
     assert run.end()[0] == 0

@@ -77,7 +77,7 @@ def test_a_child_does_not_wait_for_a_reader_either(
     first = run.serving()["workers"][0]["counters"]["batches"]
     # 3 kB each: more than the pipe, the queue of the run and the pipe to it hold together.
     wait_until(
-        lambda: run.status()["workers"][0]["counters"]["batches"] > first + 1000, "1000 batches"
+        lambda: run.answer()["workers"][0]["counters"]["batches"] > first + 1000, "1000 batches"
     )
     code, report = run.end()
     assert code == 0

@@ -35,7 +35,7 @@ class Card:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not (self.folder / "vendor").exists():
             assert self.process.poll() is None, self.process.communicate()[1]
             assert time.monotonic() < deadline, "the card did not appear"

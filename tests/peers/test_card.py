@@ -64,7 +64,7 @@ class SmallDriver:
         self.bar[address // 4] |= value
 
     def wait(self, address: int, mask: int, value: int) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while self.bar[address // 4] & mask != value:
             assert time.monotonic() < deadline, f"register 0x{address:05x}"
             time.sleep(0.001)
@@ -136,7 +136,7 @@ class SmallDriver:
         self.write(0x06018 + 0x40 * queue, self.tx_tail[queue])
 
     def reclaim(self, queue: int, room_for_one: bool = False) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while self.sending[queue]:
             at = (self.tx_tail[queue] - len(self.sending[queue])) % ENTRIES
             (status,) = struct.unpack_from("<I", self.rings, self.ring(1, queue) + 16 * at + 12)

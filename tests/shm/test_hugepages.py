@@ -24,6 +24,9 @@ from ringline.shm.segments import remove_stale, segments_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# They compare the free hugepages of the machine before and after.
+pytestmark = pytest.mark.alone
+
 HEADER = lib.RL_HEADER_BYTES
 STRIDE = lib.RL_BUFFER_STRIDE
 MIB = 1 << 20

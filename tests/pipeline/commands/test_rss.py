@@ -193,6 +193,7 @@ def test_a_capture_that_is_cut_short_is_used_up_to_the_cut(
     assert remark.endswith("the file is cut short, and the 193 before it are used")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_capture(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

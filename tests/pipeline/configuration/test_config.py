@@ -435,6 +435,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(keys, values, max_size=6))
 def test_any_file_is_accepted_or_refused_with_a_message(given_values: dict[str, Any]) -> None:
     problems: list[str] = []

@@ -218,7 +218,7 @@ def test_a_frame_does_not_arrive_before_it_is_due() -> None:
         assert [r.data for r in driver.receive()] == FRAMES[:2]
         assert not driver.sim.finished
         driver.sim.load(timed_table([1, 2, 3], [0, 10, later], pace=1e9))
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while not driver.sim.finished and time.monotonic() < until:
             driver.sim.step()
         assert [r.data for r in driver.receive()] == FRAMES[:3]

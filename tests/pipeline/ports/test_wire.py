@@ -135,7 +135,7 @@ def test_a_size_too_small_for_the_headers_is_raised() -> None:
     }
 
 
-@pytest.mark.parametrize("count", [1, 2, 12, 100, 30_000])
+@pytest.mark.parametrize("count", [1, 2, 12, 100, pytest.param(30_000, marks=pytest.mark.slow)])
 def test_every_flow_is_sent_and_the_mix_is_exact(count: int) -> None:
     made = from_flows(FlowsConfig(count=count, sizes=IMIX), CARD)
     inputs = Counter(packet_headers.rss_input(made.frame(index)) for index in made.order)
@@ -153,12 +153,14 @@ class ConstantRandom(random.Random):
         return 0
 
 
+@pytest.mark.slow
 def test_flows_are_distinct_for_any_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "Random", ConstantRandom)
     made = from_flows(FlowsConfig(count=70_000), CARD)
     assert len({packet_headers.rss_input(made.frame(index)) for index in made.order}) == 70_000
 
 
+@pytest.mark.slow
 def test_no_udp_checksum_is_zero() -> None:
     """Zero means that there is none: such a sum, one in 65536, is written as all ones."""
     made = from_flows(FlowsConfig(count=200_000), CARD)

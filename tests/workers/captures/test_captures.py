@@ -307,6 +307,7 @@ def check_reading(path: Path, content: bytes) -> None:
     assert capture.cut == 0 or capture.remark()
 
 
+@pytest.mark.slow
 def test_damaged_captures_give_frames_or_a_sentence(tmp_path: Path) -> None:
     chance = random.Random(1)
     for _ in range(300_000 if PROOF else 3_000):
@@ -325,6 +326,7 @@ def test_any_bytes_give_frames_or_a_sentence(
     check_reading(tmp_path_factory.getbasetemp() / "any.pcap", start + rest)
 
 
+@pytest.mark.slow
 def test_memory_is_in_proportion_to_the_file(saved: Callable[[bytes], Path]) -> None:
     """Many of the smallest blocks: they need the most memory per byte of the file."""
     for content in (
