@@ -6,8 +6,8 @@ import contextlib
 import json
 import os
 import signal
-import time
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 from .operator_harness import Operator
 from .test_xdp import HEAD, Forwarding
-from .veth_harness import Veths, needs, port, wait_until
+from .veth_harness import TIMEOUT, Veths, needs, port, wait_until
 
 ETHERTYPE = 0x88B5  # for experiments (IEEE 802.3)
 # linux/if_packet.h
@@ -34,7 +34,7 @@ def veths(request: pytest.FixtureRequest) -> Iterator[Veths]:
 
 def configuration(veths: Veths, queues: int) -> str:
     ports = [port(side, queues=queues, rx_descriptors=2048) for side in veths.hosts]
-    return HEAD + "\n".join(ports) + '\n[worker]\nplugin = "switch"\nblanks = 64\n'
+    return "\n".join(ports) + '\n[worker]\nplugin = "switch"\nblanks = 64\n'
 
 
 def transfer(veths: Veths, to: str, address: str, *more: str) -> dict[str, Any]:
@@ -71,7 +71,9 @@ def crosses(veths: Veths, to: str, vlan: int) -> bool:
 )
 def test_hosts_talk_through_the_switch(veths: Veths, operator: Operator) -> None:
     queues = 2 if len(veths.hosts) > 2 else 1
-    run = Forwarding(operator, veths, configuration(veths, queues).removeprefix(HEAD))
+    text = configuration(veths, queues)
+    run = Forwarding(operator, veths, text)
+    warm(operator, veths, HEAD + text)
     last = list(veths.hosts)[-1]
     number = len(veths.hosts)
     with run.running():
@@ -101,25 +103,46 @@ def run_packets(end: dict[str, Any]) -> int:
     return received // 1448
 
 
+def warm(operator: Operator, veths: Veths, text: str) -> None:
+    """Compile the plugin into the cache, which takes long on a busy machine."""
+    done = subprocess.run(
+        [*Veths.within(veths.middle), "ringline", "check", str(operator.write(text))],
+        capture_output=True,
+        text=True,
+        timeout=10 * TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def crossing(
+    run: Forwarding, veths: Veths, address: str, act: Callable[[int, int], None], how: int
+) -> None:
+    """TCP from host a to host b. In the middle of it, `act(pid, how)` on each worker."""
+    server = veths.start("b", "iperf3", "-s", "-1")
+    wait_until(lambda: "5201" in veths.host("b", "ss", "-ltn"), "the server")
+    # So many bytes must arrive: the connections go on until they did.
+    client = veths.start("a", "iperf3", "-c", address, "-n", "40M", "-P", "2")
+    before = run.status()
+    received = before["ports"]["a"]["received"]["packets"]
+    wait_until(
+        lambda: run.status()["ports"]["a"]["received"]["packets"] > received + 500, "traffic"
+    )
+    for worker in before["workers"]:
+        act(worker["pid"], how)
+    said, _ = client.communicate(timeout=2 * TIMEOUT)
+    server.communicate(timeout=TIMEOUT)
+    assert client.returncode == 0, said
+    wait_until(lambda: all(worker["up"] for worker in run.status()["workers"]), "the successors")
+
+
 @pytest.mark.parametrize("veths", [(2, 2)], indirect=True, ids=[""])
-def test_tcp_goes_on_when_a_worker_is_killed(veths: Veths, operator: Operator) -> None:
-    run = Forwarding(operator, veths, configuration(veths, 2).removeprefix(HEAD))
+def test_tcp_goes_on_when_the_workers_are_killed(veths: Veths, operator: Operator) -> None:
+    text = configuration(veths, 2)
+    run = Forwarding(operator, veths, text)
+    warm(operator, veths, HEAD + text)
     with run.running():
         assert pings(veths, "a", "10.77.0.2")
-        server = veths.start("b", "iperf3", "-s", "-1")
-        wait_until(lambda: "5201" in veths.host("b", "ss", "-ltn"), "the server")
-        client = veths.start("a", "iperf3", "-c", "10.77.0.2", "-t", "3", "-P", "4", "--json")
-        received = run.status()["ports"]["a"]["received"]["packets"]
-        wait_until(
-            lambda: run.status()["ports"]["a"]["received"]["packets"] > received + 500, "traffic"
-        )
-        pids = [worker["pid"] for worker in run.status()["workers"]]
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        killed = time.monotonic()
-        said, _ = client.communicate(timeout=60)
-        server.communicate(timeout=60)
-        assert client.returncode == 0, said
-        assert time.monotonic() - killed < 60
+        crossing(run, veths, "10.77.0.2", os.kill, signal.SIGKILL)
         assert pings(veths, "a", "10.77.0.2")
     assert [worker["restarts"] for worker in run.report["workers"]] == [1, 1]
