@@ -89,9 +89,10 @@ def test_hosts_reach_each_other_through_the_router(veths: Veths, operator: Opera
 
 def hop(veths: Veths, target: str, ttl: int) -> tuple[str, int, int]:
     """Who answers a UDP packet with this time to live, and the type and code of its ICMP error."""
-    with entered(veths.hosts["a"]), contextlib.closing(
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    ) as probe:
+    with (
+        entered(veths.hosts["a"]),
+        contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe,
+    ):
         probe.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         probe.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
         probe.sendto(b"probe", (target, 33434))

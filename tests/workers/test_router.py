@@ -33,9 +33,7 @@ def packed(address: str) -> bytes:
     return ip_address(address).packed
 
 
-def ip4(
-    source: str, target: str, payload: bytes = b"", protocol: int = UDP, **keys: int
-) -> bytes:
+def ip4(source: str, target: str, payload: bytes = b"", protocol: int = UDP, **keys: int) -> bytes:
     """An IPv4 packet with a right header checksum."""
     head = b"\x45\0" + (20 + len(payload)).to_bytes(2, "big") + b"\0\x07"
     head += keys.get("fragment", 0).to_bytes(2, "big") + bytes([keys.get("ttl", 64), protocol])
@@ -70,7 +68,9 @@ def arp(
     return frame(body, port, keys.pop("to", BROADCAST), ARP, **keys)
 
 
-def solicitation(source: str, subject: str, port: int = 0, option: bool = True, **keys: Any) -> Frame:
+def solicitation(
+    source: str, subject: str, port: int = 0, option: bool = True, **keys: Any
+) -> Frame:
     message = bytes([keys.pop("kind", 135)]) + bytes(7) + packed(subject)
     message += (bytes([keys.pop("which", 1), 1]) + HOST) if option else b""
     group = b"\xff\x02" + bytes(9) + b"\x01\xff" + packed(subject)[13:]
@@ -148,7 +148,9 @@ def test_the_first_ipv6_packet_becomes_the_solicitation() -> None:
     assert (run[0].verdict, sent[:14]) == (1, b"\x33\x33\xff\x01\0\x02" + LAN + IPV6)
     assert sent[38:54] == packed("ff02::1:ff01:2")
     assert sent[22:38] == packed("fe80::c6ff:fe33:6401")
-    assert sent[54:] == b"\x87\0" + sent[56:58] + bytes(4) + packed("2001:db8:2::1:2") + b"\1\1" + LAN
+    assert (
+        sent[54:] == b"\x87\0" + sent[56:58] + bytes(4) + packed("2001:db8:2::1:2") + b"\1\1" + LAN
+    )
     before = bytes(sent)
     fix_checksums(sent)
     assert (sent, sent[21]) == (before, 255)
@@ -206,7 +208,9 @@ def test_echo_is_answered() -> None:
     fix_checksums(sent)
     assert sent == before
     echo = b"\x80\0\0\0\x12\x34\0\1" + b"data"
-    sent = bytearray(routed(frame(ip6("2001:db8:1::9", "2001:db8:1::1", echo, ICMPV6), kind=IPV6))[0].frame)
+    sent = bytearray(
+        routed(frame(ip6("2001:db8:1::9", "2001:db8:1::1", echo, ICMPV6), kind=IPV6))[0].frame
+    )
     assert sent[22:54] == packed("2001:db8:1::1") + packed("2001:db8:1::9")
     assert sent[54] == 129
     before = bytes(sent)
@@ -337,7 +341,13 @@ def test_vlans_are_interfaces(stripped: bool) -> None:
     packet = ip4("203.0.113.9", "192.0.2.9", udp(50))
     out = arp("192.0.2.9", "192.0.2.1")
     back = frame(ip4("192.0.2.9", "203.0.113.9", udp(50), ttl=3))
-    run = routed(asked, out, frame(packet, 1, LAN, **tag), back, frame(ip4("203.0.113.9", "203.0.113.1", udp()), 1, LAN, **tag))
+    run = routed(
+        asked,
+        out,
+        frame(packet, 1, LAN, **tag),
+        back,
+        frame(ip4("203.0.113.9", "203.0.113.1", udp()), 1, LAN, **tag),
+    )
     assert run[0].vlan_tci == (0x6005 if stripped else None)
     assert run[2].frame == HOST + WAN + IPV4 + ip4("203.0.113.9", "192.0.2.9", udp(50), ttl=63)
     assert (run[3].verdict, run[3].vlan_tci) == (1, None)
@@ -396,7 +406,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match="is not text in UTF-8, because of the byte 0xff"):
         routed(routes=str(path))
     path.write_text("x\n" * 30)
-    with pytest.raises(PluginError, match="line 20: .*; and 10 more"):
+    with pytest.raises(PluginError, match=r"line 20: .*; and 10 more"):
         routed(routes=str(path))
 
 

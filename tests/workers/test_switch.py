@@ -45,9 +45,7 @@ def test_unknown_broadcast_and_multicast_go_to_all_other_ports() -> None:
 
 
 def test_a_learned_target_gets_its_frames_alone() -> None:
-    run = switched(
-        frame(BROADCAST, mac(1), 0), frame(mac(1), mac(2), 2), frame(mac(2), mac(1), 0)
-    )
+    run = switched(frame(BROADCAST, mac(1), 0), frame(mac(1), mac(2), 2), frame(mac(2), mac(1), 0))
     assert [result.verdict for result in run] == [1, 0, 2]
     assert len(run.created) == 1
     named = {name: run.named[name] for name in ("learned", "moved", "flooded", "stations")}

@@ -43,7 +43,9 @@ class PeerSlot:
         try:
             self._map = mmap.mmap(fd, self.used, mmap.MAP_SHARED, mmap.PROT_READ)
         except (OSError, ValueError) as error:
-            raise EnvironmentLacks(f"the slot of another worker cannot be mapped: {error}") from None
+            raise EnvironmentLacks(
+                f"the slot of another worker cannot be mapped: {error}"
+            ) from None
         finally:
             os.close(fd)
         self.address = int(ffi.cast("uintptr_t", ffi.from_buffer(self._map)))

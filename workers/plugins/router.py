@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from ringline.workers.plugins.helper import helper
 
 from ringline.workers.api import (
     L3_OK,
@@ -33,6 +32,7 @@ from ringline.workers.api import (
     set_field,
     update_checksum,
 )
+from ringline.workers.plugins.helper import helper
 from ringline.workers.plugins.routing import answers as say
 from ringline.workers.plugins.routing import judgement as judge
 from ringline.workers.plugins.routing import neighbours
@@ -186,7 +186,11 @@ def router(frame: Any, meta: Any, state: Any) -> int:
         set_field(frame, 0, 6, sender)
         set_field(frame, 6, 6, own)
         return meta.port  # type: ignore[no-any-return]
-    if action == judge.ERROR and judge.may_complain(frame, h, group) and allowed(state, here, h, now):
+    if (
+        action == judge.ERROR
+        and judge.may_complain(frame, h, group)
+        and allowed(state, here, h, now)
+    ):
         tag = state.interfaces[here, judge.TAG]
         start = 18 if tag else 14
         room = say.ERROR4 if h.version == 4 else say.ERROR6

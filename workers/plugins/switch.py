@@ -29,6 +29,7 @@ from ringline.workers.api import (
     field,
     packet_function,
 )
+from ringline.workers.plugins.helper import mix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,9 +45,6 @@ SHORTEST, LONGEST = 17, 1518  # bytes of a frame that can be sent
 # Addresses that no bridge forwards (IEEE 802.1Q-2022, table 8-1): 01:80:c2:00:00:00 to :0f.
 RESERVED = 0x0180C2000000
 GROUP = 1 << 40  # the bit of the addresses of more than one station
-
-# An odd number with no pattern in its bits (2^64 / the golden ratio), as int64.
-FACTOR = 0x9E3779B97F4A7C15 - (1 << 64)
 
 
 class State(NamedTuple):
@@ -111,7 +109,12 @@ def _tick(worker: Worker, state: State) -> None:
     options=[
         Option("age", float, 300.0, "seconds until a silent station is forgotten", minimum=1),
         Option(
-            "stations", int, 4096, "stations that each worker can learn", minimum=64, maximum=1 << 20
+            "stations",
+            int,
+            4096,
+            "stations that each worker can learn",
+            minimum=64,
+            maximum=1 << 20,
         ),
     ],
 )
@@ -157,8 +160,7 @@ def switch(frame: Any, meta: Any, state: Any) -> int:
 @njit
 def group_of(key: Any, lines: Any) -> Any:
     """The first line of the group of a station, whatever its port."""
-    hashed = (key >> 4) * FACTOR
-    return (hashed >> 32) & (lines - LINES)
+    return mix(0, key >> 4) & (lines - LINES)
 
 
 @njit

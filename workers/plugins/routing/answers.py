@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ringline.workers.plugins.helper import helper
-
 from ringline.workers.api import checksum, field, set_field, update_checksum
+from ringline.workers.plugins.helper import helper
 
 IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86DD
 GROUP = 1 << 40  # the bit of the MAC addresses of more than one station

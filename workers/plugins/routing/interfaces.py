@@ -104,7 +104,8 @@ def _place(worker: Worker, option: str, name: str) -> tuple[int, int]:
     if not dot or port not in worker.ports:
         raise PluginError(
             f"the option {option} names {name!r}, and there is no such port; the ports are "
-            f"{', '.join(worker.ports)}, and VLAN 5 of a port is named as in {[*worker.ports][0]}.5"
+            f"{', '.join(worker.ports)}, and VLAN 5 of a port is named as in "
+            f"{next(iter(worker.ports))}.5"
         )
     vlan = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= 4 else 0
     if not 1 <= vlan <= 4094 or digits != str(vlan):

@@ -2,16 +2,16 @@
 
 A judgement is (action, reason, interface, high, low, icmp, extra): `interface` and the address in
 `high` and `low` are where to send a packet, `icmp` and `extra` are the type << 8 | code of an error
-and the 32 bits behind its checksum. `reason` is the place in REASONS, also when no error may be sent.
+and the 32 bits behind its checksum. `reason` is the place in REASONS, also when no error may be
+sent. `extra` of a packet to forward is the row of `hops`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ringline.workers.plugins.helper import helper
-
 from ringline.workers.api import ICMP, ICMPV6, TCP, UDP, checksum, field
+from ringline.workers.plugins.helper import helper
 from ringline.workers.plugins.routing.answers import (
     ARP_BYTES,
     ARP_HEAD,
@@ -174,7 +174,9 @@ def judge6(frame: Any, h: Any, state: Any, here: Any, group: Any, now: Any) -> A
         return judge_nd(frame, h, state, here, message, now)
     if (h.src_high == 0 and 0 <= h.src <= 1) or h.src_high >> 56 == -1:
         return drop(MARTIAN)
-    if kind == MARTIAN or kind == MULTICAST or (kind == LINK_LOCAL and not local):  # noqa: PLR1714
+    if kind == MARTIAN:
+        return drop(kind)
+    if kind == MULTICAST or (kind == LINK_LOCAL and not local):
         return drop(kind)
     if group:
         return drop(BROADCAST)
@@ -210,7 +212,7 @@ def judge_nd(frame: Any, h: Any, state: Any, here: Any, message: Any, now: Any) 
         return drop(BAD_HEADER)
     if checksum(frame, l4, h.end, sum6(frame, l3, h.end - l4)) != 0:
         return drop(BAD_HEADER)
-    if message != SOLICITATION and message != SOLICITATION + 1:  # noqa: PLR1714  # numba
+    if message != SOLICITATION and message != SOLICITATION + 1:
         return drop(CONSUMED)
     if h.end < l4 + OPTIONS:
         return drop(BAD_HEADER)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ringline.workers.plugins.helper import helper
+from ringline.workers.plugins.helper import helper, mix
 
 LINES = 8  # of a group, which has the entries of all addresses with the same hash
 SPARE = 4  # lines for each neighbour that is asked for, so that a group is seldom full
@@ -23,8 +23,8 @@ REFRESH = 10_000_000  # nanoseconds: so seldom is the time of an entry written a
 
 ASKED_LINES = 1024
 ASKED = 4
-# In a line of `asked` LAST and COUNT follow HIGH and LOW: when the last request was sent, in ns, and
-# how many were since the last answer.
+# In a line of `asked` LAST and COUNT follow HIGH and LOW: when the last request was sent, in ns,
+# and how many were sent.
 LAST, COUNT = 2, 3
 SECOND = 1_000_000_000
 TRIES = 3  # requests without an answer, until a host is unreachable
@@ -32,15 +32,10 @@ PATIENCE = 5 * SECOND  # after these, the time between two requests
 
 MAPPED = 0xFFFF << 32  # the low half of ::ffff:0:0/96 (RFC 4291 2.5.5.2)
 
-# An odd number with no pattern in its bits (2^64 / the golden ratio), as int64.
-FACTOR = 0x9E3779B97F4A7C15 - (1 << 64)
-
 
 @helper
 def hash_of(interface: Any, high: Any, low: Any) -> Any:
-    mixed = (high ^ interface) * FACTOR
-    mixed = ((mixed ^ (mixed >> 29)) + low) * FACTOR
-    return mixed ^ (mixed >> 32)
+    return mix(mix(interface, high), low)
 
 
 @helper

@@ -51,7 +51,10 @@ class Routes:
         self._rows: dict[Row, int] = {}
         self._found: dict[Network, int] = {}
         self._whence: dict[Network, str] = {}
-        for text, kind in (*zip(SPECIAL, _KINDS, strict=True), *zip(SPECIAL6, _KINDS6, strict=True)):
+        for text, kind in (
+            *zip(SPECIAL, _KINDS, strict=True),
+            *zip(SPECIAL6, _KINDS6, strict=True),
+        ):
             self._add(ip_network(text), kind)
         self._add(IPv4Network("255.255.255.255"), BROADCAST)
         for number, interface in enumerate(interfaces):
