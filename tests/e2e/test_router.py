@@ -15,9 +15,10 @@ import pytest
 
 from .operator_harness import Operator
 from .test_switch import crossing, warm
-from .test_xdp import HEAD, Forwarding
+from .test_xdp import Forwarding
 from .veth_harness import SIDES, TIMEOUT, Veths, entered, ip, needs, port, wait_until
 
+pytestmark = pytest.mark.timeout(600)  # the first test compiles the plugin
 IP_RECVERR, MSG_ERRQUEUE = 11, 0x2000  # linux/in.h, linux/socket.h
 
 
@@ -67,7 +68,7 @@ def test_hosts_reach_each_other_through_the_router(veths: Veths, operator: Opera
     routes = f"172.16.0.0/12,{last},10.{number}.0.2\n"
     text = configuration(operator, veths, 1 if number == 2 else 2, routes)
     run = Forwarding(operator, veths, text)
-    warm(operator, veths, HEAD + text)
+    warm("router", addresses={"a": ["10.1.0.1/24"]})
     with run.running():
         for address in (f"10.{number}.0.2", f"fd0{number}::2", "10.1.0.1", "fd01::1", "172.16.0.1"):
             assert pings(veths, "a", address)
@@ -112,7 +113,7 @@ def hop(veths: Veths, target: str, ttl: int) -> tuple[str, int, int]:
 def test_tcp_goes_on_when_the_workers_are_killed(veths: Veths, operator: Operator) -> None:
     text = configuration(operator, veths, 2)
     run = Forwarding(operator, veths, text)
-    warm(operator, veths, HEAD + text)
+    warm("router", addresses={"a": ["10.1.0.1/24"]})
     with run.running():
         assert pings(veths, "a", "10.2.0.2")
         crossing(run, veths, "10.2.0.2", os.kill, signal.SIGKILL)

@@ -13,6 +13,7 @@ from ringline.workers.api import checksum, fix_checksums
 from ringline.workers.plugins.routing.judgement import REASONS
 from ringline.workers.testing import Frame, Result, Run, run_plugin
 
+pytestmark = pytest.mark.timeout(600)  # the first test compiles the plugin
 ROUTER = "ringline.workers.plugins.router:router"
 SECOND = 1_000_000_000
 PORTS = ("wan", "lan")

@@ -11,6 +11,7 @@ from ringline.shm.errors import PluginError
 from ringline.workers.plugins import switch as module
 from ringline.workers.testing import DROP, Frame, Run, run_plugin
 
+pytestmark = pytest.mark.timeout(600)  # the first test compiles the plugin
 SWITCH = "ringline.workers.plugins.switch:switch"
 SECOND = 1_000_000_000
 BROADCAST = b"\xff" * 6

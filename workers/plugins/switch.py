@@ -138,7 +138,7 @@ def switch(frame: Any, meta: Any, state: Any) -> int:
     if not target & GROUP:
         port = find(state, target << 16 | vlan << 4, now)
     if port >= 0:
-        return port if port != meta.port else state.same_port  # type: ignore[no-any-return]
+        return port if port != meta.port else state.same_port
     # Flood: the frame itself goes to one port, copies go to the others.
     state.flooded[0] += 1
     first = 1 if meta.port == 0 else 0

@@ -185,7 +185,7 @@ def _returns_frame(function: Any, place: Any) -> None:
 
         return typer
 
-    @lower_builtin(function, MetaType, types.Any, types.Any)  # type: ignore[untyped-decorator]
+    @lower_builtin(function, MetaType, types.Any, types.Any)
     def _lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         numbers = [
             context.cast(builder, value, kind, types.int64)
