@@ -37,7 +37,7 @@ from ringline.shm.messages import ErrorDescription
 __all__ = ["ENVIRONMENT", "Closed", "Control", "Garbled", "Message", "describe", "revive"]
 
 # Descriptors beside one message: a driver gets three, and one per card process, of which
-# there are at most RL_PORTS_MAX = 16.
+# there are at most RL_PORTS_MAX = 16; a worker gets three, and one per worker with its plugin.
 DESCRIPTORS_MAX = 20
 
 Message = dict[str, Any]

@@ -230,7 +230,8 @@ FromDriver = (
 # names of all ports. `state_bytes` is the size in bytes of the plugin's area in the slot. `idle`
 # is "adaptive" or "busy". `yield` is true when the worker shares its CPU. With `cpu` None it may
 # run on any CPU.
-# Descriptors: .packets, .rings.<queue>.<generation>, .worker.<queue>.
+# Descriptors: .packets, .rings.<queue>.<generation>, .worker.<queue>, then, to read only,
+# .worker.<queue> of each other worker with the same plugin, options and `state_bytes`.
 WorkerOpen = TypedDict(
     "WorkerOpen",
     {

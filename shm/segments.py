@@ -235,9 +235,10 @@ class Segment:
             raise Bug(f"{pointer} at {offset} does not lie in the {self.size} bytes of {self.path}")
         return ffi.cast(pointer, self.address + offset)
 
-    def share(self) -> int:
+    def share(self, *, read_only: bool = False) -> int:
         """A descriptor for a child: a new open file description, without the lock."""
-        return os.open(f"/proc/self/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
+        right = os.O_RDONLY if read_only else os.O_RDWR
+        return os.open(f"/proc/self/fd/{self.fd}", right | os.O_CLOEXEC)
 
     def withhold_from_forks(self) -> None:
         """Leave this mapping out of every process that this one forks from now on: an access

@@ -121,9 +121,16 @@ class WorkerSlot:
         return list(ffi.unpack(ffi.cast("uint64_t *", at), entry.bytes // 8))
 
     def lookup_or_add(
-        self, name: str, kind: int, type_: str = "", columns: int = 1, bytes_: int = 8
+        self,
+        name: str,
+        kind: int,
+        type_: str = "",
+        columns: int = 1,
+        bytes_: int = 8,
+        align: int = _ALIGN,
     ) -> int:
-        """For the worker: the address of the memory called `name`; new memory is zero.
+        """For the worker: the address of the memory called `name`; new memory is zero and begins
+        at a multiple of `align` bytes in the segment.
 
         Raises PluginError when the name already has another kind, type or size, or when there is
         no room.
@@ -152,7 +159,7 @@ class WorkerSlot:
                     )
                 return self.segment.address + entry.offset
             end = max(end, entry.offset + entry.bytes)
-        offset = -(-end // _ALIGN) * _ALIGN
+        offset = -(-end // align) * align
         if free < 0:
             raise PluginError(
                 f"the plugin names more than {lib.RL_SLOT_ENTRIES} counters, tables and states: "

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from ringline.workers.lookup.maps import Map
     from ringline.workers.lookup.prefixes import Prefixes
+    from ringline.workers.named.shared import PeerSlot
 
 
 class Worker:
@@ -68,10 +69,13 @@ class Worker:
         rehearsal: bool = False,
         log: Log | None = None,
         reasons: Sequence[str] = (),
+        peers: Sequence[PeerSlot] = (),
     ) -> None:
-        """`reasons` are the drop reasons that earlier lives of this worker named."""
+        """`reasons` are the drop reasons that earlier lives of this worker named, `peers` the slots
+        of the other workers with this plugin."""
         self._slot = slot
         self._reasons = DropReasons(slot, reasons)
+        self._peers = list(peers)
         self.log = log or Log()
         self.queue = queue
         self.ports: dict[str, int] = _Names(
@@ -252,6 +256,23 @@ class Worker:
         address = self._slot.lookup_or_add(name, slots.STATE, text, 1, kind.itemsize * count)
         memory = ffi.buffer(ffi.cast("char *", address), kind.itemsize * count)
         return np.frombuffer(memory, dtype=kind).reshape(extents)
+
+    def shared(
+        self, name: str, dtype: DTypeLike, shape: int | tuple[int, ...]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The shared state `name`: the part of this worker, an array of `shape`, and the parts of
+        all workers with this plugin and these options, a read-only array of (workers, *shape).
+
+            mine, all_ = worker.shared("seen", "i8", (1024, 2))  # in setup
+
+        The first part of `all_` is `mine`. Each part keeps its contents after a crash of its
+        worker. There is no lock: a reader may see the middle of a change, but 8 aligned bytes are
+        always whole. The bytes of a part must be a multiple of the size of a page (4096).
+        """
+        from ringline.workers.named import shared
+
+        extents = (shape,) if isinstance(shape, int) else tuple(shape)
+        return shared.make(self._slot, self._peers, name, dtype, extents)
 
     def prefixes(self, name: str, ipv4: int = 0, ipv6: int = 0, missing: int = -1) -> Prefixes:
         """The prefix table `name`, with room for `ipv4` IPv4 prefixes and `ipv6` IPv6 prefixes;

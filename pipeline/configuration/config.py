@@ -230,6 +230,17 @@ class Config:
         """The configuration of the worker that serves `queue`."""
         return self.workers[queue]
 
+    def peers(self, queue: int) -> list[int]:
+        """The queues of the other workers with the same plugin, options and size of state: they may
+        read what the plugin of `queue` shares."""
+        own = self.workers[queue]
+        wanted = own.plugin, own.options, own.state_bytes
+        return [
+            other
+            for other, it in enumerate(self.workers)
+            if other != queue and (it.plugin, it.options, it.state_bytes) == wanted
+        ]
+
     @property
     def buffers(self) -> int:
         """The number of buffers in packet memory."""

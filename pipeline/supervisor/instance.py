@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ringline.pipeline.configuration.config import Config, PortConfig
@@ -110,12 +110,13 @@ class Instance:
 
 
 @contextlib.contextmanager
-def grant(*segments: Segment) -> Iterator[list[int]]:
-    """Descriptors of these segments, to send to a child; they are closed on leaving."""
+def grant(*segments: Segment, read_only: Sequence[Segment] = ()) -> Iterator[list[int]]:
+    """Descriptors of these segments, to send to a child, and of others that it may only read;
+    they are closed on leaving."""
     with contextlib.ExitStack() as stack:
         descriptors = []
-        for segment in segments:
-            descriptor = segment.share()
+        for number, segment in enumerate((*segments, *read_only)):
+            descriptor = segment.share(read_only=number >= len(segments))
             stack.callback(os.close, descriptor)
             descriptors.append(descriptor)
         yield descriptors

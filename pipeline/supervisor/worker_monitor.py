@@ -267,7 +267,8 @@ class WorkerMonitor(Monitor):
             self._source.rings.segment,
             self._source.slot.segment,
         )
-        with grant(*segments) as descriptors:
+        peers = [instance.slots[queue].segment for queue in self.context.config.peers(self.queue)]
+        with grant(*segments, read_only=peers) as descriptors:
             self.send(message, descriptors)
 
     def _renew_rings(self) -> None:

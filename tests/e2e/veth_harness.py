@@ -27,7 +27,7 @@ PREFIX = "ringline-t"
 FOLDER = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 TIMEOUT = 60.0  # seconds
-SIDES = {"a": 1, "b": 2}
+SIDES = {"a": 1, "b": 2, "c": 3}
 ETH_P_ALL = 3
 
 _numbers = itertools.count(1)
@@ -69,13 +69,13 @@ def entered(namespace: str) -> Iterator[None]:
 
 
 class Veths:
-    """The two hosts and the middle. `queues` are the queues of each interface in the middle, `far`
-    those of the hosts."""
+    """The two hosts, or three, and the middle. `queues` are the queues of each interface in the
+    middle, `far` those of the hosts."""
 
-    def __init__(self, queues: int = 1, far: int | None = None) -> None:
+    def __init__(self, queues: int = 1, far: int | None = None, hosts: int = 2) -> None:
         begin = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
         self.middle = f"{begin}-m"
-        self.hosts = {side: f"{begin}-{side}" for side in SIDES}
+        self.hosts = {side: f"{begin}-{side}" for side in list(SIDES)[:hosts]}
         self.processes: list[subprocess.Popen[str]] = []
         self._sockets: list[socket.socket] = []
         try:
@@ -91,8 +91,8 @@ class Veths:
         near, far_end = (
             ["numrxqueues", str(number), "numtxqueues", str(number)] for number in (queues, far)
         )
-        for side, number in SIDES.items():
-            host = self.hosts[side]
+        for side, host in self.hosts.items():
+            number = SIDES[side]
             pair = ["link", "add", f"v{side}", *near, "type", "veth"]
             ip("-n", self.middle, *pair, "peer", "name", "eth0", "netns", host, *far_end)
             # The middle itself says nothing on its interfaces.
@@ -125,7 +125,7 @@ class Veths:
 
     def without_offload(self) -> None:
         """Let both hosts compute checksums themselves: over a veth they else leave them out."""
-        for side in SIDES:
+        for side in self.hosts:
             self.host(side, "ethtool", "-K", "eth0", "tx", "off")
 
     def silence(self) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel", "Closed"]
 
-_DESCRIPTORS = 8
+_DESCRIPTORS = 20  # of a message: see control.py
 _SECONDS = 2.0  # timeout of send; a live supervisor reads its sockets at once
 
 

@@ -1,7 +1,8 @@
 """The worker process: it runs one plugin on one queue.
 
 It gets file descriptors, not names, for its memory: packet memory, its own two rings, its
-worker slot. It maps nothing of another worker and nothing of a card.
+worker slot. It maps nothing of a card, and of another worker only, to read, the slot if that
+worker runs the same plugin.
 
 The messages that it takes and sends are in shm/messages.py.
 
@@ -24,6 +25,7 @@ from ringline.shm.errors import PluginError, RinglineError
 from ringline.shm.segments import Segment
 from ringline.shm.text import printable
 from ringline.workers.named.log import Log
+from ringline.workers.named.shared import PeerSlot
 from ringline.workers.process import exits
 from ringline.workers.process.channel import Channel, Closed
 from ringline.workers.process.engine import DRAINED, FAULT, Engine
@@ -123,6 +125,7 @@ class Process:
             descriptors[0], kind=lib.RL_SEGMENT_PACKETS, used=lib.RL_HEADER_BYTES
         )
         self._slot = slots.WorkerSlot.attach(descriptors[2], message["state_bytes"])
+        self._peers = [PeerSlot(fd, message["state_bytes"]) for fd in descriptors[3:]]
         # A process that the plugin forks holds no packet: it must neither write into frames nor
         # go on in the packet loop when it returns from the plugin.
         for segment in (self._rings, self._packets):
@@ -176,6 +179,7 @@ class Process:
             options=tier.options,
             log=self._log,
             reasons=message["reasons"],
+            peers=self._peers,
         )
         tier.setup(worker)
         rings = self._rings.at("struct rl_rings_segment *")

@@ -115,10 +115,10 @@ def parts_of(spec: str, state: Any) -> tuple[list[Any], type | None]:
         if isinstance(part, (Counter, Counters, Gauge, Histogram)):
             arrays.append(part.array)
         elif isinstance(part, np.ndarray):
-            if not (part.flags.c_contiguous and part.flags.writeable and part.ndim):
+            if not (part.flags.c_contiguous and part.ndim):
                 raise PluginError(
-                    f"plugin {spec}: an array of the state must be writable, contiguous and have "
-                    "a dimension; worker.state and numpy.zeros return such arrays"
+                    f"plugin {spec}: an array of the state must be contiguous and have a "
+                    "dimension; worker.state and numpy.zeros return such arrays"
                 )
             if why := refusals.unusable(part.dtype):
                 raise PluginError(

@@ -178,16 +178,21 @@ def address_of(_: Any, pointer: Any) -> Any:
     return types.int64(types.voidptr), codegen
 
 
+def array_at(context: Any, builder: Any, address: Any, length: Any) -> Any:
+    """The code for `frame_at`."""
+    array = make_array(FRAME)(context, builder)
+    data = builder.inttoptr(address, array.data.type)
+    one = context.get_constant(types.intp, 1)
+    populate_array(array, data=data, shape=[length], strides=[one], itemsize=one, meminfo=None)
+    return array._getvalue()
+
+
 @intrinsic
 def frame_at(_: Any, address: Any, length: Any) -> Any:
     """The `length` bytes at `address` as a uint8 array."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        array = make_array(FRAME)(context, builder)
-        data = builder.inttoptr(args[0], array.data.type)
-        one = context.get_constant(types.intp, 1)
-        populate_array(array, data=data, shape=[args[1]], strides=[one], itemsize=one, meminfo=None)
-        return array._getvalue()
+        return array_at(context, builder, args[0], args[1])
 
     return FRAME(types.int64, types.int64), codegen
 

@@ -9,22 +9,23 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import errors
-from numba.extending import intrinsic, overload
+from numba.core import cgutils, errors
+from numba.extending import intrinsic, lower_builtin, overload, type_callable
 from numba.np.arrayobj import make_array
 
 from ringline.shm._shm import lib as shm
 from ringline.workers import packets
 from ringline.workers.tiers.jit import (
     FRAME,
+    META,
     REFERENCE,
     STRIDE,
     WORD,
     MetaType,
+    array_at,
     batch_count,
     batch_packets,
     batch_ports,
-    frame_at,
     holders,
     packet_address,
     packet_buffer,
@@ -138,46 +139,63 @@ def _set_field(frame: Any, offset: Any, size: Any, value: Any) -> Any:
     return set_field
 
 
-# Inlined: a function that is compiled without reference counts cannot return an array.
-@overload(packets.resize, inline="always")
-def _resize(meta: Any, front: Any, back: Any) -> Any:
-    if not isinstance(meta, MetaType):
-        return None
-
-    def resize(meta: Any, front: Any, back: Any) -> Any:
-        batch, packet = holders(meta)
-        offset = packet_offset(packet) - front
-        length = packet_length(packet) + front + back
-        if offset < 0 or length < 0 or offset + length > STRIDE:
-            raise ValueError("the frame does not fit into its buffer")
-        set_packet_offset(packet, offset)
-        set_packet_length(packet, length)
-        return frame_at(packet_address(batch, packet), length)
-
-    return resize
+# `resize` and `create` return an array, and a function that is compiled without reference counts
+# cannot do that, an inlined one neither: numba checks it first. So each is a function that returns
+# the address and the length of the frame, and code that makes the array of them.
+def _resized(meta: Any, front: Any, back: Any) -> Any:
+    batch, packet = holders(meta)
+    offset = packet_offset(packet) - front
+    length = packet_length(packet) + front + back
+    if offset < 0 or length < 0 or offset + length > STRIDE:
+        raise ValueError("the frame does not fit into its buffer")
+    set_packet_offset(packet, offset)
+    set_packet_length(packet, length)
+    return packet_address(batch, packet), length
 
 
-@overload(packets.create, inline="always")
-def _create(meta: Any, length: Any, port: Any) -> Any:
-    if not isinstance(meta, MetaType):
-        return None
+def _created(meta: Any, length: Any, port: Any) -> Any:
+    batch, _ = holders(meta)
+    if not 0 <= port < batch_ports(batch) or not LENGTH_MIN <= length <= LENGTH_MAX:
+        raise ValueError("the port does not exist, or the length is not 17 to 1518 bytes")
+    left, made = batch_blank_count(batch), batch_created(batch)
+    if left == 0 or made == CREATED_MAX:
+        return batch, 0
+    blank = batch_blanks(batch) + (left - 1) * REFERENCE
+    packet = batch_packets(batch) + (batch_count(batch) + made) * REFERENCE
+    set_packet_buffer(packet, packet_buffer(blank))
+    set_packet_offset(packet, HEADROOM)
+    set_packet_length(packet, length)
+    set_packet_port(packet, port)
+    set_packet_flags(packet, 0)
+    set_batch_blank_count(batch, left - 1)
+    set_batch_created(batch, made + 1)
+    return packet_address(batch, packet), length
 
-    def create(meta: Any, length: Any, port: Any) -> Any:
-        batch, _ = holders(meta)
-        if not 0 <= port < batch_ports(batch) or not LENGTH_MIN <= length <= LENGTH_MAX:
-            raise ValueError("the port does not exist, or the length is not 17 to 1518 bytes")
-        left, made = batch_blank_count(batch), batch_created(batch)
-        if left == 0 or made == CREATED_MAX:
-            return frame_at(batch, 0)
-        blank = batch_blanks(batch) + (left - 1) * REFERENCE
-        packet = batch_packets(batch) + (batch_count(batch) + made) * REFERENCE
-        set_packet_buffer(packet, packet_buffer(blank))
-        set_packet_offset(packet, HEADROOM)
-        set_packet_length(packet, length)
-        set_packet_port(packet, port)
-        set_packet_flags(packet, 0)
-        set_batch_blank_count(batch, left - 1)
-        set_batch_created(batch, made + 1)
-        return frame_at(packet_address(batch, packet), length)
 
-    return create
+def _returns_frame(function: Any, place: Any) -> None:
+    """Register `function(meta, integer, integer)`, which returns the frame at `place(…)`."""
+    pair = types.UniTuple(types.int64, 2)
+
+    @type_callable(function)
+    def _type(_: Any) -> Any:
+        def typer(meta: Any, first: Any, second: Any) -> Any:
+            numbers = types.Integer, types.IntegerLiteral, types.Boolean
+            fits = isinstance(first, numbers) and isinstance(second, numbers)
+            return FRAME if isinstance(meta, MetaType) and fits else None
+
+        return typer
+
+    @lower_builtin(function, MetaType, types.Any, types.Any)
+    def _lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        numbers = [
+            context.cast(builder, value, kind, types.int64)
+            for value, kind in zip(args[1:], signature.args[1:], strict=True)
+        ]
+        inner = pair(META, types.int64, types.int64)
+        found = context.compile_internal(builder, place, inner, [args[0], *numbers])
+        address, length = cgutils.unpack_tuple(builder, found)
+        return array_at(context, builder, address, length)
+
+
+_returns_frame(packets.resize, _resized)
+_returns_frame(packets.create, _created)

@@ -1,0 +1,1 @@
+"""The parts of the bundled plugin `router`."""
