@@ -25,6 +25,7 @@ from ringline.pipeline.bench.measurements import (
     plugin,
     ports,
 )
+from ringline.pipeline.bench.running import remove_stale_folders
 from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
 from ringline.shm.owners import SHARED_MEMORY
@@ -126,7 +127,8 @@ def _other_version(what: list[str]) -> compare.Version | None:
 
 
 def _remove_stale() -> None:
-    """Remove the segments of benchmarks that were killed."""
+    """Remove the segments and folders of benchmarks that were killed."""
+    remove_stale_folders()
     files = [name for name in os.listdir(SHARED_MEMORY) if name.startswith("ringline.bench-")]
     for instance in {name.split(".")[1] for name in files}:
         with contextlib.suppress(RinglineError):  # that benchmark still runs
