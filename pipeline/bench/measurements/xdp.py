@@ -15,12 +15,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ringline.pipeline.bench.figures import Figure, in_windows
 from ringline.pipeline.bench.machine import USABLE, Machine
@@ -35,8 +35,11 @@ WARM = 0.3
 START_SECONDS = 20.0  # until the first packet comes out
 GOAL = 0.85  # of the bare loop
 BRIDGE_GOAL = 1.0  # of Linux's bridge
+TRIES, PAUSE = 4, 0.5  # to start each, and seconds between two
 PLUGIN = "ringline.workers.plugins.forward:forward"
 FASTER = 1.1  # a source that is not faster than the fastest by this is the limit itself
+
+Result = TypeVar("Result")
 
 # What is measured, and how its row is called.
 SOURCE, RINGLINE, BARE, BRIDGE = "source", "ringline", "bare", "bridge"
@@ -202,10 +205,15 @@ def configuration(at: Places) -> str:
 @contextlib.contextmanager
 def _ringline(made: Links, at: Places) -> Iterator[dict[str, int]]:
     with contextlib.ExitStack() as stack:
-        with within(made.middle):
-            run = stack.enter_context(Running(configuration(at)))
-            os.sched_setaffinity(0, USABLE)
-            run.snapshot()
+
+        def start() -> Running:
+            with contextlib.ExitStack() as attempt, within(made.middle):
+                run = attempt.enter_context(Running(configuration(at)))
+                run.snapshot()
+                stack.push(attempt.pop_all())
+            return run
+
+        run = _patiently(start)
         deadline = time.monotonic() + START_SECONDS
         while not (run.pids(DRIVER) and run.pids(WORKER)):
             if time.monotonic() > deadline:
@@ -217,6 +225,20 @@ def _ringline(made: Links, at: Places) -> Iterator[dict[str, int]]:
 @contextlib.contextmanager
 def _other(made: Links, at: Places, what: str) -> Iterator[dict[str, int]]:
     with contextlib.ExitStack() as stack:
-        with within(made.middle):
-            pid = stack.enter_context(started(what, at.forwarder))
-        yield {what: pid}
+
+        def start() -> int:
+            with within(made.middle):
+                return stack.enter_context(started(what, at.forwarder))
+
+        yield {what: _patiently(start)}
+
+
+def _patiently(start: Callable[[], Result]) -> Result:
+    """`start`, and again if it could not: the kernel releases sockets a moment after the end of
+    their process."""
+    for _ in range(TRIES - 1):
+        try:
+            return start()
+        except EnvironmentLacks:
+            time.sleep(PAUSE)
+    return start()

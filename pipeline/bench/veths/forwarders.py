@@ -13,6 +13,7 @@ import ctypes
 import errno
 import importlib
 import os
+import select
 import signal
 import socket
 import struct
@@ -38,7 +39,10 @@ from ringline.shm.packets import PacketMemory
 # kernel takes it, so it ends where it arrives.
 FRAME = bytes.fromhex("02000000000202000000000188b5").ljust(60, b"\0")
 BATCH = 64  # frames that the source sends at once
-REPEAT = 1 << 16  # frames of one system call
+# Frames of one system call, some 0.2 s. Each call waits for all CPUs at its beginning, for 10 ms
+# and more: with 65536 frames the source was silent for half of the time.
+REPEAT = 1 << 20
+START_SECONDS = 20.0
 TURN = 0.05  # seconds
 BRIDGE = "bridge0"
 ETH_P_ALL = 3
@@ -58,16 +62,14 @@ def source() -> Iterator[Work]:
     forwards."""
     program = _redirecting_to(socket.if_nametoindex(FROM))
     frame = ffi.from_buffer(FRAME)
-    attributes = ffi.new(
-        "char[]",
-        struct.pack(
+
+    def work(repeat: int = REPEAT) -> None:
+        data = struct.pack(
             "=IIIIQQIIIIQQIIII",
             *(program, 0, len(FRAME), 0, int(ffi.cast("uintptr_t", frame)), 0),
-            *(REPEAT, 0, 0, 0, 0, 0, _LIVE_FRAMES, 0, BATCH, 0),
-        ),
-    )
-
-    def work() -> None:
+            *(repeat, 0, 0, 0, 0, 0, _LIVE_FRAMES, 0, BATCH, 0),
+        )
+        attributes = ffi.new("char[]", data)
         result = pipeline.rl_xdp_bpf(_TEST_RUN, attributes, len(attributes) - 1)
         if result < 0 and result != -errno.EINTR:
             raise OSError(
@@ -75,7 +77,7 @@ def source() -> Iterator[Work]:
                 f"the kernel cannot generate packets (Linux 5.18 can): {os.strerror(-result)}",
             )
 
-    work()
+    work(BATCH)
     yield work
 
 
@@ -193,6 +195,11 @@ def started(what: str, cpu: int) -> Iterator[int]:
         try:
             assert process.stdout is not None
             assert process.stderr is not None
+            told, _, _ = select.select([process.stdout], [], [], START_SECONDS)
+            if not told:
+                raise EnvironmentLacks(
+                    f"bench xdp: {what} was not ready within {START_SECONDS:g} s"
+                )
             if process.stdout.readline() != "ready\n":
                 said = process.stderr.read().strip().splitlines() or ["it ended"]
                 raise EnvironmentLacks(f"bench xdp: {what}: {said[-1]}")

@@ -155,3 +155,20 @@ def test_a_slow_source_is_named_as_the_limit() -> None:
     (note, *_) = xdp.figures(found, Places(0, 1, 2))[0].notes()
     assert "the source is hardly faster than what it feeds" in note
     assert "the worker of ringline has CPU 2" in note
+
+
+def test_what_cannot_start_at_once_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xdp, "PAUSE", 0)
+    tries = []
+
+    def start(failures: int) -> int:
+        tries.append(failures)
+        if len(tries) <= failures:
+            raise EnvironmentLacks("another socket is bound to queue 0")
+        return len(tries)
+
+    assert xdp._patiently(lambda: start(2)) == 3
+    tries.clear()
+    with pytest.raises(EnvironmentLacks, match="another socket"):
+        xdp._patiently(lambda: start(99))
+    assert len(tries) == xdp.TRIES
