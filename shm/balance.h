@@ -17,6 +17,15 @@
 
 #include <string.h>
 
+static inline uint32_t rl_ledger_holder(uint32_t word)
+{
+    return word >> 28;
+}
+static inline uint32_t rl_ledger_output(uint32_t word)
+{
+    return word >> 16 & 0xfff;
+}
+
 static inline const uint32_t *rl_ledger_words(const struct rl_lane_segment *books)
 {
     return (const uint32_t *)((const uint8_t *)books + books->ledger_offset);

@@ -5,25 +5,23 @@
 #include <stdint.h>
 #include <time.h>
 
+static inline uint64_t rl_clock(void)
+{
 #if defined(__x86_64__)
-static inline uint64_t rl_clock(void)
-{
     return __builtin_ia32_rdtsc();
-}
-static inline void rl_pause(void)
-{
-    __builtin_ia32_pause();
-}
 #else
-static inline uint64_t rl_clock(void)
-{
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+#endif
 }
+
 static inline void rl_pause(void)
 {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#else
     __asm__ volatile("" ::: "memory");
-}
 #endif
+}
 #endif

@@ -45,14 +45,6 @@ static inline int rl_ledger_is_worker(uint32_t word, uint32_t generation, uint32
     return (word & ~0xffu) == rl_ledger_worker(generation, queue, 0);
 }
 
-static inline uint32_t rl_ledger_holder(uint32_t word)
-{
-    return word >> 28;
-}
-static inline uint32_t rl_ledger_output(uint32_t word)
-{
-    return word >> 16 & 0xfff;
-}
 static inline uint32_t rl_ledger_queue(uint32_t word)
 {
     return word >> 8 & 0xff;

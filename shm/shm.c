@@ -119,6 +119,11 @@ int rl_die_with_parent(int signal, int parent)
     return getppid() == parent ? 0 : -1;
 }
 
+void rl_sleep_exactly(void)
+{
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* ns */
+}
+
 int rl_adopt_orphans(int on)
 {
     return prctl(PR_SET_CHILD_SUBREAPER, (unsigned long)on, 0, 0, 0) == 0 ? 0 : errno;

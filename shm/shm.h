@@ -31,6 +31,10 @@ double rl_ticks_per_second(void);
  * this process for the parent: it must not end before the process does. */
 int rl_die_with_parent(int signal, int parent);
 
+/* From now on a sleep of this thread ends when it should; by default the kernel adds up to 50 us,
+ * so that a sleep of 30 us takes 100 us (PR_SET_TIMERSLACK of prctl(2)). */
+void rl_sleep_exactly(void);
+
 /* From now on, or no longer, this process becomes the parent of every descendant whose own parent
  * ends. Returns 0 or an errno. */
 int rl_adopt_orphans(int on);

@@ -77,6 +77,8 @@ TARGETS: dict[str, tuple[list[str], list[str]]] = {
     "pipeline/driver/lane_inline.h": (["pipeline"], [*LANE, *ANY_WORKER, *KILLED_DRIVER]),
     "pipeline/driver/settle.c": (["pipeline"], [*LANE, *ORDER, *ANY_WORKER, *KILLED_DRIVER]),
     "pipeline/driver/balance.c": (["pipeline"], LANE),
+    "pipeline/driver/refuse.c": (["pipeline"], [*LANE, *ANY_WORKER]),
+    "pipeline/ports/errors.c": (["pipeline"], [*IXGBE, *XDP]),
     "pipeline/ports/memory.h": (["pipeline"], [*LANE, *IXGBE, *ANY_WORKER, *KILLED_DRIVER]),
     "pipeline/ports/ixgbe/ixgbe.c": (["pipeline"], [*IXGBE, *ORDER]),
     "pipeline/ports/ixgbe/rings.c": (["pipeline"], IXGBE),

@@ -4,7 +4,8 @@ The three parts:
  - the packet path in C: every file with code that runs per packet between a card and a plugin.
    Not counted: headers with declarations only (types.h, lane.h, ...), and code that runs between
    two passes, which settles a dead worker (settle.c) or computes the balances (balance.h,
-   balance.c), and what plugins call (packet.c, headers/, lookup/);
+   balance.c), what a worker that breaks the rules or a frame with an error gets (refuse.c,
+   errors.c), and what plugins call (packet.c, headers/, lookup/);
  - the bursts of a port on AF_XDP;
  - the driver of the Intel 82599 in C and Python, without its table of registers.
 
@@ -49,7 +50,7 @@ PROMISES = [
             "workers/loop/columns.c",
             "workers/plugin.h",
         ],
-        1200,
+        1100,
     ),
     Promise(
         "the bursts of a port on AF_XDP, in place of those of ixgbe",

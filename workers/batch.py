@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _FULL: int = shm.RL_BATCH_MAX  # packets of a full batch
 # Looked up once: a name of `lib` takes a part of the time of a call.
-_gather, _scatter = lib.rl_batch_gather, lib.rl_batch_scatter
+_columns = lib.rl_batch_columns
 
 lib.rl_define_frame()
 
@@ -299,7 +299,7 @@ class Batch:
         rows, width, address = field
         if offset < 0:
             raise ValueError(f"the offset of a field must be at least 0, not {offset}")
-        _gather(self._batch, offset, width, address)
+        _columns(self._batch, offset, width, address, 0)
         if self._count < _FULL:
             rows = rows[: self._count]
         column: NDArray[Any] = rows.copy()
@@ -327,7 +327,7 @@ class Batch:
         if rows.dtype.hasobject:
             raise ValueError(f"the dtype of a field must not hold Python objects: {rows.dtype}")
         width = rows.nbytes // self._count
-        _scatter(self._batch, offset, width, ffi.from_buffer(rows))
+        _columns(self._batch, offset, width, ffi.from_buffer(rows), 1)
 
     def _column(self, name: str) -> NDArray[np.int64]:
         """A copy of one field of all references, as int64 so that arithmetic does not overflow. It

@@ -6,13 +6,20 @@ A module of its own, so that the driver process loads nothing of the benchmark.
 import runpy
 from pathlib import Path
 
-LOOPS = "pipeline/bench/loops"
-DECLARATIONS = [
-    f"{LOOPS}/{name}.h" for name in ("limits", "bare", "measure", "card", "answers", "filler")
+FILES = [
+    f"pipeline/bench/{name}"
+    for name in (
+        "loops/limits",
+        "loops/bare",
+        "loops/measure",
+        "loops/card",
+        "loops/answers",
+        "loops/filler",
+        "veths/sockets",
+    )
 ]
-SOURCES = [
-    f"{LOOPS}/{name}.c" for name in ("limits", "bare", "measure", "card", "answers", "filler")
-]
+DECLARATIONS = [f"{name}.h" for name in FILES]
+SOURCES = [f"{name}.c" for name in FILES]
 
 pipeline = runpy.run_path(str(Path(__file__).resolve().parent.parent / "_build.py"))
 ffibuilder = pipeline["builder"](

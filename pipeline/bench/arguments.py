@@ -17,7 +17,9 @@ MEASUREMENTS = (
     "latency",
     "load",
     "growth",
+    "xdp",
 )
+ON_DEMAND = ("xdp",)  # needs root, and is measured only when it is named
 RUNS = 3
 RUNS_MAX = 1000
 SECONDS = 2.5
@@ -31,9 +33,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "what",
         nargs="*",
         metavar="WHAT",
-        help=f"what to measure: {', '.join(MEASUREMENTS)}; default: all. "
-        f"Or `{COMPARE} OLD_VENV`: alternate with another installed version, in the virtual "
-        "environment OLD_VENV, and print the ratios",
+        help=f"what to measure: {', '.join(MEASUREMENTS)}; default: all but "
+        f"{', '.join(ON_DEMAND)}. Or `{COMPARE} OLD_VENV`: alternate with another installed "
+        "version, in the virtual environment OLD_VENV, and print the ratios",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
@@ -48,7 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=_number,
         default=SECONDS,
         metavar="S",
-        help=f"seconds of each run of `pipeline` and `compare` (default {SECONDS:g})",
+        help=f"seconds of each run of `pipeline`, `xdp` and `compare` (default {SECONDS:g})",
     )
     parser.add_argument(
         "--cpus", metavar="A,B", help="the two CPUs to measure on (default: the last two usable)"

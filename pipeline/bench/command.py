@@ -13,7 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ringline.pipeline.bench import compare, machine
-from ringline.pipeline.bench.arguments import COMPARE, LONGEST_RUN, MEASUREMENTS, RUNS_MAX
+from ringline.pipeline.bench.arguments import (
+    COMPARE,
+    LONGEST_RUN,
+    MEASUREMENTS,
+    ON_DEMAND,
+    RUNS_MAX,
+)
 from ringline.pipeline.bench.figures import Figure, paragraphs, table
 from ringline.pipeline.bench.measurements import (
     growth,
@@ -24,14 +30,16 @@ from ringline.pipeline.bench.measurements import (
     pipeline,
     plugin,
     ports,
+    xdp,
 )
+from ringline.pipeline.bench.running import remove_stale_folders
 from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import EnvironmentLacks, RinglineError, UsageError
 from ringline.shm.owners import SHARED_MEMORY
 from ringline.shm.segments import remove_stale
 
 # Each side runs a busy loop: on one CPU the two never run at the same time.
-NEEDS_TWO_CPUS = ("handoff", "lane", "plugin", "latency", "load")
+NEEDS_TWO_CPUS = ("handoff", "lane", "plugin", "latency", "load", "xdp")
 
 
 def measure(arguments: Namespace) -> int:
@@ -50,6 +58,7 @@ def measure(arguments: Namespace) -> int:
         "latency": latency.measure,
         "load": load.measure,
         "growth": growth.measure,
+        "xdp": lambda host, runs: xdp.measure(host, runs, arguments.seconds),
     }
     _check_numbers(arguments)
     old = _other_version(arguments.what)
@@ -126,7 +135,8 @@ def _other_version(what: list[str]) -> compare.Version | None:
 
 
 def _remove_stale() -> None:
-    """Remove the segments of benchmarks that were killed."""
+    """Remove the segments and folders of benchmarks that were killed."""
+    remove_stale_folders()
     files = [name for name in os.listdir(SHARED_MEMORY) if name.startswith("ringline.bench-")]
     for instance in {name.split(".")[1] for name in files}:
         with contextlib.suppress(RinglineError):  # that benchmark still runs
@@ -140,7 +150,8 @@ def _chosen(arguments: Namespace) -> list[str]:
         raise UsageError(
             f"bench: unknown measurement {unknown[0]!r}; choose from {', '.join(MEASUREMENTS)}"
         )
-    return [name for name in MEASUREMENTS if name in arguments.what or not arguments.what]
+    default = [] if arguments.what else [name for name in MEASUREMENTS if name not in ON_DEMAND]
+    return [name for name in MEASUREMENTS if name in arguments.what or name in default]
 
 
 def _check_numbers(arguments: Namespace) -> None:

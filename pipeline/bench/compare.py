@@ -27,7 +27,7 @@ from typing import Any
 from ringline.pipeline.bench.figures import aligned, number, paragraphs
 from ringline.pipeline.bench.machine import USABLE, Machine
 from ringline.pipeline.bench.measurements.pipeline import Throughput, throughput
-from ringline.pipeline.bench.running import OURS
+from ringline.pipeline.bench.running import OURS, ending
 from ringline.pipeline.bench.sampling.counters import Layout, layout_of
 from ringline.pipeline.bench.sampling.windows import best_fifth
 from ringline.pipeline.configuration import deadlines
@@ -184,7 +184,7 @@ def _ask(command: Sequence[str]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EnvironmentLacks(f"`{' '.join(command)}` does not run: {error}") from None
     if program.returncode:
-        last = (errors.strip().splitlines() or [f"exit code {program.returncode}"])[-1]
+        last = (errors.strip().splitlines() or [ending(program.returncode)])[-1]
         last = last.removeprefix("ringline: ")
         raise EnvironmentLacks(f"`{' '.join(command)}` failed: {last}")
     return told

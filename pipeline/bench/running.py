@@ -4,6 +4,8 @@ Guarantees (tests in tests/pipeline/bench/test_running.py):
  - a run ends when its benchmark is killed (test_a_run_ends_with_its_benchmark)
  - a run ends in order where Ctrl-C is ignored, as in a background job, and leaves nothing
    (test_a_run_in_a_background_job_ends_in_order)
+ - the folder of a benchmark that was killed is removed by the next one
+   (test_the_folder_of_a_killed_benchmark_is_removed)
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +42,26 @@ OURS = (sys.executable, "-P", "-m", "ringline.pipeline.commands.cli")
 # A word in the command line of a process of a run: today's, and that of older versions.
 DRIVER = frozenset({"ringline.pipeline.driver.process", "ringline.pipeline.driver"})
 WORKER = frozenset({"process.process", "process"})
+FOLDER = "ringline-bench-"  # the folder of a run: then the process id of its benchmark, and -
+
+
+def ending(code: int) -> str:
+    """How a process ended, from its return code as of subprocess.Popen."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"it was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"it was killed by signal {-code}"
+
+
+def remove_stale_folders() -> None:
+    """Remove the folders of benchmarks that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
+        pid = folder.name.removeprefix(FOLDER).partition("-")[0]
+        ours = folder.lstat().st_uid == os.geteuid() and pid.isdecimal()
+        if ours and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Running:
@@ -51,7 +74,7 @@ class Running:
     def __init__(self, text: str, command: Sequence[str] = OURS) -> None:
         self.name = f"bench-{os.getpid()}"
         self.report: dict[str, Any] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="ringline-bench-")
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{FOLDER}{os.getpid()}-")
         self.folder = Path(self._folder.name)
         config = self.folder / "bench.toml"
         config.write_text(f'name = "{self.name}"\n{text}\n[metrics]\nlisten = "off"\n')
@@ -181,11 +204,7 @@ class Running:
         self._errors.flush()
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines()
-        return (
-            lines[-1].removeprefix("ringline: ")
-            if lines
-            else f"exit code {self._process.returncode}"
-        )
+        return lines[-1].removeprefix("ringline: ") if lines else ending(self._process.returncode)
 
     def __exit__(
         self,

@@ -11,7 +11,6 @@
 #include "lane_inline.h"
 
 #include <sched.h>
-#include <sys/prctl.h>
 
 #define PAUSES_PER_PASS 32
 /* Cap on the references that a correct worker holds: two full rings and one batch.
@@ -81,20 +80,16 @@ static uint32_t receive(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_
     struct rl_queue_counters *count = rl_counters(&lane->memory, port->index, queue);
     struct rl_reference *refs = books->intent.references;
     struct rl_slot_counters *pushed = &books->slots[queue];
-    int room = RL_BATCH_MAX;
-    if (slot->attached) {
-        if (slot->faulty)
-            return 0;
-        room = rl_ring_room(&slot->in, RL_BATCH_MAX);
-        if (pushed->pushed - pushed->returned - pushed->lost > HELD_MAX + slot->blanks)
-            room = RL_RING_FAULT;
-        if (room <= 0) {
-            if (room == RL_RING_FAULT)
-                rl_slot_fault(lane, slot, queue);
-            else
-                count->rx_waits++;
-            return 0;
-        }
+    if (slot->faulty)
+        return 0;
+    int room = slot->attached ? rl_ring_room(&slot->in, RL_BATCH_MAX) : RL_BATCH_MAX;
+    if (pushed->pushed - pushed->returned - pushed->lost > HELD_MAX + slot->blanks)
+        room = RL_RING_FAULT;
+    if (room <= 0) {
+        if (room == RL_RING_FAULT)
+            rl_slot_fault(lane, slot, queue);
+        count->rx_waits += room == 0;
+        return 0;
     }
     uint32_t n = port->rx_burst(port, queue, refs, (uint32_t)room);
     if (n == 0)
@@ -222,10 +217,6 @@ static void wait_for_work(struct rl_lane *lane)
 uint64_t rl_lane_run(struct rl_lane *lane, uint64_t until)
 {
     uint64_t moved = 0;
-    if (lane->progress_at == 0) {
-        lane->progress_at = rl_clock();
-        prctl(PR_SET_TIMERSLACK, 1); /* ns; with the default a sleep of 30 us takes 100 us */
-    }
     lane->may_rest = 0; /* a pass without a packet must have served every queue */
     uint32_t request;
     do { /* at least one pass: a result of 0 must mean that nothing was left to move */

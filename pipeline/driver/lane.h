@@ -55,8 +55,8 @@ struct rl_lane {
     uint64_t rest;          /* ticks: how long an empty queue is left out while others are busy */
     uint64_t ticks_per_64ns_shifted; /* ticks in 64 ns, times 2^16: for latency buckets */
     int64_t clock_offset; /* ns: CLOCK_MONOTONIC plus this is the time of a packet; only grows */
+    uint64_t progress_at; /* ticks: start of the last pass in which the lane or a model worked */
     /* The fields below belong to lane.c. */
-    uint64_t progress_at;  /* ticks: start of the last pass in which the lane or a model worked */
     uint64_t pass_at;      /* ticks: start of the last pass */
     uint64_t modelled_for; /* ticks of the last pass inside device models */
     uint32_t request_seen; /* the last `request` of the supervisor */
@@ -79,6 +79,15 @@ uint64_t rl_lane_run(struct rl_lane *lane, uint64_t until);
 
 /* One pass over models, queues and ports. Returns how many packets moved. */
 uint32_t rl_lane_pass(struct rl_lane *lane);
+
+/* The worker published an index out of range, or it holds too many references (HELD_MAX). The lane
+ * ignores its rings until the supervisor, which reads the counter, has replaced it. */
+void rl_slot_fault(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue);
+
+/* Refuse one reference, and count why. If its buffer is the worker's, the packet is dropped;
+ * otherwise the buffer stays where it is. */
+void rl_refuse(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
+               const struct rl_reference *ref);
 
 /* Settle the buffers of the queue's dead worker, if it had one, then attach `fresh` as the rings of
  * `generation`. With `fresh` NULL the queue has no worker from now on. */

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.ports.port import Port
+from ringline.shm._shm import lib as shm
 from ringline.shm.clock import ticks, ticks_per_second, wall_offset
 from ringline.shm.packets import DeviceAddresses, PacketMemory
 from ringline.shm.rings import RingPair
@@ -183,6 +184,9 @@ class Lane:
 
         Runs at least one pass. Returns how many packets moved: 0 means that no pass found any.
         """
+        if self._lane.progress_at == 0:  # the first run
+            self._lane.progress_at = ticks()
+            shm.rl_sleep_exactly()
         moved: int = lib.rl_lane_run(self._lane, ticks() + int(seconds * ticks_per_second()))
         return moved
 

@@ -29,14 +29,6 @@ static inline int64_t rl_lane_now(const struct rl_lane *lane)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec + lane->clock_offset;
 }
 
-/* The worker published an index out of range, or it holds too many references (HELD_MAX). The
- * lane ignores its rings until the supervisor, which reads the counter, has replaced it. */
-static inline void rl_slot_fault(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
-{
-    slot->faulty = 1;
-    lane->books->slots[queue].ring_faults++;
-}
-
 /* The sampled packet came back: adds its latency to the histogram. */
 static inline void rl_sample_done(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
                                   uint64_t now)
@@ -50,43 +42,18 @@ static inline void rl_sample_done(struct rl_lane *lane, struct rl_lane_slot *slo
     slot->sampled = RL_NO_BUFFER;
 }
 
-/* Whether the verdict drops a packet for a reason that the plugin has named. The names are not
- * the lane's business: a number without a name is counted like any other. */
-static inline int rl_names_reason(uint8_t verdict)
-{
-    return (uint8_t)(verdict - RL_VERDICT_REASON) < RL_REASONS_MAX;
-}
-
-/* The counters of packets with this verdict, which is no port. */
+/* The counters of packets with this verdict that are freed: those to a port, because it is down. */
 static inline struct rl_outcome rl_outcome_of(uint8_t verdict)
 {
-    struct rl_outcome outcome = RL_OUTCOME(drop_plugin, blanks_returned);
+    struct rl_outcome named = RL_OUTCOME(drop_named, blanks_returned);
+    if (verdict == RL_VERDICT_DROP)
+        return RL_OUTCOME(drop_plugin, blanks_returned);
     if (verdict == RL_VERDICT_ERROR)
-        outcome.packet = offsetof(struct rl_queue_counters, drop_plugin_error);
-    else if (verdict != RL_VERDICT_DROP)
-        outcome.packet = offsetof(struct rl_queue_counters, drop_named) +
-                         (verdict - RL_VERDICT_REASON) * (uint32_t)sizeof(uint64_t);
-    return outcome;
-}
-
-/* Refuses one reference, and counts why. If its buffer is the worker's, the packet is dropped;
- * otherwise the buffer stays where it is. `cold` keeps this code out of the packet path. */
-static inline __attribute__((cold)) void rl_refuse(struct rl_lane *lane, struct rl_lane_slot *slot,
-                                                   uint32_t queue, const struct rl_reference *ref)
-{
-    struct rl_memory *memory = &lane->memory;
-    struct rl_slot_counters *count = &lane->books->slots[queue];
-    uint32_t cause = RL_REFUSED_NOT_HELD;
-    if (ref->buffer < memory->buffers &&
-        rl_ledger_is_worker(memory->ledger[ref->buffer], slot->generation, queue)) {
-        cause = ref->port < lane->port_count ? rl_frame_cause(ref) : RL_REFUSED_NO_PORT;
-        if (ref->buffer == slot->sampled)
-            slot->sampled = RL_NO_BUFFER;
-        rl_release(memory, &ref->buffer, 1, RL_OUTCOME(drop_bad_reference, blanks_returned),
-                   &count->returned);
-    }
-    count->bad_reference++;
-    ((uint64_t *)&count->refusals)[cause]++;
+        return RL_OUTCOME(drop_plugin_error, blanks_returned);
+    if (verdict < RL_VERDICT_REASON)
+        return RL_OUTCOME(drop_tx_down, blanks_lost);
+    named.packet += verdict - RL_VERDICT_REASON;
+    return named;
 }
 
 /* A run: the first references with the same verdict whose buffers the worker holds and, if they go
@@ -128,8 +95,7 @@ static inline uint32_t rl_accept_run(struct rl_lane *lane, struct rl_lane_slot *
 static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_slot *slot,
                                          uint32_t queue, uint64_t now)
 {
-    struct rl_memory *memory = &lane->memory;
-    uint32_t *ledger = memory->ledger;
+    uint32_t *ledger = lane->memory.ledger;
     struct rl_slot_counters *count = &lane->books->slots[queue];
     struct rl_reference refs[RL_BATCH_MAX];
     uint32_t buffers[RL_BATCH_MAX];
@@ -139,42 +105,40 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
             rl_slot_fault(lane, slot, queue);
         return 0;
     }
-    uint32_t n = (uint32_t)ready;
-    uint32_t taken = 0;
+    uint32_t n = (uint32_t)ready, taken = 0;
+    uint32_t holder = rl_ledger_worker(slot->generation, queue, 0);
     while (taken < n) {
         uint8_t verdict = refs[taken].port;
-        int forward = verdict < lane->port_count;
+        struct rl_port *port = verdict < lane->port_count ? lane->ports[verdict] : NULL;
         uint32_t run = 0;
-        if (forward || verdict >= RL_VERDICT_ERROR || rl_names_reason(verdict))
+        /* A drop reason counts whether or not the plugin has named it: names are not the lane's
+         * business. */
+        if (port || verdict >= RL_VERDICT_ERROR ||
+            (uint8_t)(verdict - RL_VERDICT_REASON) < RL_REASONS_MAX)
             run = rl_accept_run(lane, slot, queue, &refs[taken], n - taken, buffers, now);
         if (run == 0) {
             rl_refuse(lane, slot, queue, &refs[taken++]);
             continue;
         }
-        if (!forward) {
-            rl_release(memory, buffers, run, rl_outcome_of(verdict), &count->returned);
-        } else if (!lane->ports[verdict]->ready) {
-            rl_release(memory, buffers, run, RL_OUTCOME(drop_tx_down, blanks_lost),
-                       &count->returned);
-        } else {
-            struct rl_port *port = lane->ports[verdict];
-            uint32_t sent = port->tx_burst(port, queue, &refs[taken], run);
-            struct rl_queue_counters *sender = rl_counters(
-                memory, verdict, queue < port->queue_pairs ? queue : queue % port->queue_pairs);
-            sender->tx_bursts += sent > 0;
-            /* No intent: the words have changed already, and settle_driver counts references
-             * that `returned` does not contain yet (struct rl_intent). */
-            count->returned += sent;
-            if (sent < run) {
-                sender->tx_waits++;
-                for (uint32_t i = sent; i < run; i++)
-                    ledger[buffers[i]] = rl_ledger_worker(slot->generation, queue,
-                                                          rl_ledger_input(ledger[buffers[i]]));
-                taken += sent;
-                break;
-            }
+        if (!port || !port->ready) {
+            rl_release(&lane->memory, buffers, run, rl_outcome_of(verdict), &count->returned);
+            taken += run;
+            continue;
         }
-        taken += run;
+        uint32_t pair = queue < port->queue_pairs ? queue : queue % port->queue_pairs;
+        uint32_t sent = port->tx_burst(port, pair, &refs[taken], run);
+        struct rl_queue_counters *sender = rl_counters(&lane->memory, verdict, pair);
+        sender->tx_bursts += sent > 0;
+        /* No intent: the words have changed already, and settle_driver counts references
+         * that `returned` does not contain yet (struct rl_intent). */
+        count->returned += sent;
+        taken += sent;
+        if (sent < run) {
+            sender->tx_waits++;
+            for (uint32_t i = sent; i < run; i++)
+                ledger[buffers[i]] = holder | rl_ledger_input(ledger[buffers[i]]);
+            break;
+        }
     }
     rl_ring_take(&slot->out, taken);
     return taken;

@@ -43,7 +43,7 @@ static uint64_t settle_returned(struct rl_lane *lane, struct rl_lane_slot *slot,
         for (uint32_t i = 0; i < lane->step_count; i++)
             lane->steps[i].step(lane->steps[i].context);
         for (uint32_t p = 0; p < lane->port_count; p++)
-            lane->ports[p]->reclaim(lane->ports[p], queue);
+            lane->ports[p]->reclaim(lane->ports[p], queue % lane->ports[p]->queue_pairs);
         if (lane->yielding) /* a card in its own process may need this core */
             sched_yield();
         rl_pause();
@@ -103,6 +103,7 @@ static void settle_unpopped(struct rl_lane *lane, struct rl_lane_slot *slot, uin
         if (input == RL_INPUT_BLANK) {
             ref.flags = RL_FLAG_BLANK;
             ref.offset = (uint16_t)memory->headroom;
+            ref.length = 0;
         } else {
             ref.flags &= (uint8_t)~RL_FLAG_BLANK;
             int64_t time = carried_time(slot, lane->ports[input], at, &earliest, now);

@@ -1,6 +1,6 @@
 /* Buffers of packet memory: their addresses, the free list, intents, and rl_release, which
- * counts the end of every packet that was received. Only frames with an error end elsewhere:
- * the port counts them. */
+ * counts the end of every packet that was received. Only frames with an error end elsewhere
+ * (errors.c). */
 #ifndef RINGLINE_MEMORY_H
 #define RINGLINE_MEMORY_H
 #include "../../shm/ledger.h"
@@ -60,12 +60,12 @@ static inline void rl_intent_done(struct rl_lane_segment *books)
 /* The counter to which a release adds: `packet` of the input port and queue, or `blank` of the
  * worker slot for a packet that a plugin created. */
 struct rl_outcome {
-    uint32_t packet; /* byte offset in struct rl_queue_counters */
-    uint32_t blank;  /* byte offset in struct rl_slot_counters */
+    uint32_t packet; /* words from the beginning of struct rl_queue_counters */
+    uint32_t blank;  /* words from the beginning of struct rl_slot_counters */
 };
 #define RL_OUTCOME(packet, blank)                                                                  \
-    ((struct rl_outcome){offsetof(struct rl_queue_counters, packet),                               \
-                         offsetof(struct rl_slot_counters, blank)})
+    ((struct rl_outcome){offsetof(struct rl_queue_counters, packet) / sizeof(uint64_t),            \
+                         offsetof(struct rl_slot_counters, blank) / sizeof(uint64_t)})
 
 /* How many of the `n` buffers, from the first on, have the input port and queue of the first. These
  * are put on the intent's list, and where the free list will grow. Four at a time: this saves 0.06
@@ -100,16 +100,12 @@ static inline void rl_release(struct rl_memory *memory, const uint32_t *buffers,
     struct rl_lane_segment *books = memory->books;
     uint32_t *ledger = memory->ledger;
     while (n > 0) {
-        uint32_t origin = ledger[buffers[0]] & 0xffff;
+        uint32_t input = rl_ledger_input(ledger[buffers[0]]);
+        uint32_t queue = rl_ledger_queue(ledger[buffers[0]]);
         uint32_t run = rl_list_run_of_origin(memory, buffers, n < RL_BATCH_MAX ? n : RL_BATCH_MAX);
-        uint64_t *counter;
-        uint32_t queue = rl_ledger_queue(origin);
-        if (rl_ledger_input(origin) == RL_INPUT_BLANK)
-            counter =
-                (uint64_t *)((uint8_t *)&books->slots[queue & (RL_QUEUES_MAX - 1)] + outcome.blank);
-        else
-            counter = (uint64_t *)((uint8_t *)rl_counters(memory, rl_ledger_input(origin), queue) +
-                                   outcome.packet);
+        uint64_t *counter = (uint64_t *)rl_counters(memory, input, queue) + outcome.packet;
+        if (input == RL_INPUT_BLANK)
+            counter = (uint64_t *)&books->slots[queue & (RL_QUEUES_MAX - 1)] + outcome.blank;
         rl_intend(books, RL_INTENT_ASSIGN, run, RL_LEDGER_FREE, counter, also);
         for (uint32_t i = 0; i < run; i++)
             ledger[buffers[i]] = RL_LEDGER_FREE;

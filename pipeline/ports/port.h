@@ -19,9 +19,9 @@ struct rl_memory {
     struct rl_lane_segment *books;
 };
 
-/* `queue` is the number of a worker. A port that has fewer queue pairs than there are workers
- * receives nothing for the other workers, and sends their packets on TX queue
- * `queue` modulo `queue_pairs`. */
+/* `queue` is below `queue_pairs`. If there are more workers than that, the port receives nothing
+ * for the others, and the lane sends their packets on the TX queue whose number is that of the
+ * worker modulo `queue_pairs`. */
 struct rl_port {
     /* Take at most `n` <= RL_BATCH_MAX received packets and fill every field of their
      * references; returns how many. Posts a free buffer for each. */
@@ -43,4 +43,7 @@ struct rl_port {
      * nanoseconds since 1970, which rx_burst fills: one for each reference. */
     int64_t *stamps;
 };
+
+/* Count a frame with an error as received and dropped. The port posts its buffer again. */
+void rl_count_error(struct rl_port *port, uint32_t queue, uint32_t buffer);
 #endif

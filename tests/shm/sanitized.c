@@ -1,7 +1,7 @@
 /* Calls every function of shm.h with edge cases, for AddressSanitizer and
  * UndefinedBehaviorSanitizer (test_sanitizers.py). Prints the check that failed. */
 #define _GNU_SOURCE
-#include "shm/ledger.h"
+#include "shm/balance.h"
 #include "shm/shm.h"
 
 #include <errno.h>

@@ -2,7 +2,7 @@
  *
  *   settle_walk FD BUFFERS PASSES        FD is the lane's segment
  *
- * The lane is the real one (lane.c, settle.c). The two ports are minimal fakes, and the
+ * The lane is the real one (lane.c, settle.c, refuse.c). The two ports are minimal fakes, and the
  * worker of each queue is a function here, so everything runs in one thread. The 64-bit
  * number after the ledger counts the packets that the ports delivered. */
 #define _GNU_SOURCE

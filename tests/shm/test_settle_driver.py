@@ -130,7 +130,8 @@ def single_steps(program: Path, books: Books) -> Iterator[int]:
 def test_books_balance_wherever_the_driver_was_stopped(
     build_c: Callable[..., Path], books: Books, instance: Callable[[], str]
 ) -> None:
-    sources = "tests/shm/settle_walk.c", "pipeline/driver/lane.c", "pipeline/driver/settle.c"
+    lane = (f"pipeline/driver/{file}.c" for file in ("lane", "settle", "refuse"))
+    sources = "tests/shm/settle_walk.c", *lane
     program = build_c(*sources, flags=["-O3"])  # as it is shipped
     copy = Books(instance())
     seen, states, mid_batch, steps = b"", 0, 0, 0

@@ -18,34 +18,19 @@ static inline void move(void *to, const void *from, uint32_t bytes)
 
 /* Copy a field of every packet to its row, or with `back` from its row. What lies behind the end of
  * a packet is 0 in its row, and is not written. */
-static inline void copy(const struct rl_batch *batch, uint32_t offset, uint32_t bytes,
-                        uint8_t *rows, int back)
+void rl_batch_columns(const struct rl_batch *batch, uint32_t offset, uint32_t bytes, void *rows,
+                      int back)
 {
-    for (uint32_t i = 0; i < batch->count; i++, rows += bytes) {
+    uint8_t *row = rows;
+    for (uint32_t i = 0; i < batch->count; i++, row += bytes) {
         const struct rl_reference *packet = batch->packets + i;
         uint8_t *field = rl_frame(batch, packet) + offset;
         uint32_t there = packet->length > offset ? packet->length - offset : 0;
         if (there >= bytes) {
-            move(back ? field : rows, back ? rows : field, bytes);
+            move(back ? field : row, back ? row : field, bytes);
         } else {
-            memcpy(back ? field : rows, back ? rows : field, there);
-            memset(rows + there, 0, back ? 0 : bytes - there);
+            memcpy(back ? field : row, back ? row : field, there);
+            memset(row + there, 0, back ? 0 : bytes - there);
         }
     }
-}
-
-void rl_batch_gather(const struct rl_batch *batch, uint32_t offset, uint32_t bytes, void *rows)
-{
-    copy(batch, offset, bytes, rows, 0);
-}
-
-void rl_batch_scatter(const struct rl_batch *batch, uint32_t offset, uint32_t bytes,
-                      const void *rows)
-{
-    copy(batch, offset, bytes, (uint8_t *)rows, 1);
-}
-
-uint8_t *rl_batch_create(struct rl_batch *batch, uint32_t length, uint32_t port)
-{
-    return rl_create(batch, length, port);
 }

@@ -29,17 +29,6 @@
 #define SLEEP_NANOSECONDS 50000000u /* longest delay of a stop; waking up costs 0.1 ms */
 #define ROOM_NANOSECONDS 50000      /* between two looks at a full `out` */
 
-void rl_worker_begin(struct rl_worker *worker, struct rl_ring *in, struct rl_ring *out,
-                     uint8_t *memory)
-{
-    worker->in = rl_ring_end_new(in);
-    worker->out = rl_ring_end_new(out);
-    worker->batch.memory = memory;
-    worker->batch.packets = worker->packets;
-    worker->batch.blanks = worker->blanks;
-    worker->last = rl_clock();
-}
-
 /* Count the time since the last pass as busy if that pass found packets, else as idle. */
 static uint64_t count_pass(struct rl_worker *worker, uint32_t working)
 {
@@ -55,49 +44,37 @@ static uint64_t count_pass(struct rl_worker *worker, uint32_t working)
     return now;
 }
 
-/* `in` is empty. Poll it for `spin_ticks`, with longer pauses after a quarter of that time,
- * then sleep: waking a sleeping worker costs the driver 9 us. */
-static void wait_for_packets(struct rl_worker *worker, uint64_t now)
+/* `in` is empty or `out` is full. Poll for `spin_ticks`, with longer pauses after a quarter of that
+ * time, then sleep: waking a sleeping worker costs the driver 9 us. Nobody wakes a worker that
+ * waits for room on `out`, because then the driver is late or dead. */
+static void wait_for_driver(struct rl_worker *worker, uint64_t now, int full)
 {
     uint64_t idle = now - worker->idle_from;
-    if (worker->yielding) {
+    if (worker->yielding)
         sched_yield();
-    } else {
+    else
         for (int pauses = idle < worker->spin_ticks / 4 ? 1 : 8; pauses; pauses--)
             rl_pause();
-    }
     if (worker->busy || idle < worker->spin_ticks)
         return;
-    worker->counters->sleeps++;
-    rl_ring_sleep(&worker->in, SLEEP_NANOSECONDS);
-}
-
-/* `out` is full: the driver is late or dead. It does not wake a worker that waits for room,
- * so poll. */
-static void wait_for_room(struct rl_worker *worker, uint64_t now)
-{
-    uint64_t idle = now - worker->idle_from;
-    if (worker->yielding || (idle > worker->spin_ticks && worker->busy)) {
-        sched_yield();
-    } else if (idle < worker->spin_ticks) {
-        rl_pause();
-    } else {
-        struct timespec nap = {0, ROOM_NANOSECONDS};
+    struct timespec nap = {0, ROOM_NANOSECONDS};
+    worker->counters->sleeps += !full;
+    if (full)
         nanosleep(&nap, NULL);
-    }
+    else
+        rl_ring_sleep(&worker->in, SLEEP_NANOSECONDS);
 }
 
 /* Pop up to a batch of references, and their times if the plugin reads them. Returns their number,
  * or RL_RING_FAULT. */
 static int pop_batch(struct rl_worker *worker)
 {
-    if (!worker->batch.times)
-        return rl_ring_pop(&worker->in, worker->packets, RL_BATCH_MAX);
     int popped = rl_ring_peek(&worker->in, worker->packets, RL_BATCH_MAX);
-    if (popped > 0) {
+    if (popped <= 0)
+        return popped;
+    if (worker->batch.times)
         rl_times_get(worker->times, &worker->in, worker->moments, (uint32_t)popped);
-        rl_ring_take(&worker->in, (uint32_t)popped);
-    }
+    rl_ring_take(&worker->in, (uint32_t)popped);
     return popped;
 }
 
@@ -136,15 +113,11 @@ static void begin_batch(struct rl_worker *worker, uint32_t popped)
     for (uint32_t i = 0; i < popped; i++) {
         /* The card wrote these lines: let the cache misses overlap. */
         __builtin_prefetch(rl_frame(batch, batch->packets + i), 1);
-        bytes += batch->packets[i].length;
+        bytes += batch->packets[i].length; /* of a blank: 0 */
         flags |= batch->packets[i].flags;
     }
-    if (flags & RL_FLAG_BLANK) {
+    if (flags & RL_FLAG_BLANK)
         stash_blanks(worker);
-        bytes = 0;
-        for (uint32_t i = 0; i < batch->count; i++)
-            bytes += batch->packets[i].length;
-    }
     if (batch->times && batch->count)
         worker->last_time = worker->moments[batch->count - 1];
     worker->counters->packets += batch->count;
@@ -279,10 +252,8 @@ int rl_worker_run(struct rl_worker *worker)
             } else {
                 finish_batch(worker);
             }
-        } else if (full) {
-            wait_for_room(worker, now);
-        } else if (!worker->stopping) {
-            wait_for_packets(worker, now);
+        } else if (full || !worker->stopping) {
+            wait_for_driver(worker, now, full);
         } else if (!return_blanks(worker)) {
             return RL_WORKER_DRAINED;
         }

@@ -54,18 +54,14 @@ struct rl_worker {
     int64_t moments[64]; /* the times of `packets`, if Python let batch.times point here */
 };
 
-/* Initialise a zeroed worker whose `counters` is set. `memory` is the address of buffer 0. */
-void rl_worker_begin(struct rl_worker *worker, struct rl_ring *in, struct rl_ring *out,
-                     uint8_t *memory);
-
 /* Run until one of the reasons above; returns it. */
 int rl_worker_run(struct rl_worker *worker);
 
-/* Columns over a batch: `bytes` bytes at `offset` of every frame, one row per
- * packet. Bytes beyond a frame's end read as zero and are not written. */
-void rl_batch_gather(const struct rl_batch *batch, uint32_t offset, uint32_t bytes, void *rows);
-void rl_batch_scatter(const struct rl_batch *batch, uint32_t offset, uint32_t bytes,
-                      const void *rows);
+/* Columns over a batch: copy `bytes` bytes at `offset` of every frame to `rows`, one row per
+ * packet, or with `back` from there. Bytes beyond a frame's end read as zero and are not written.
+ */
+void rl_batch_columns(const struct rl_batch *batch, uint32_t offset, uint32_t bytes, void *rows,
+                      int back);
 
 /* Put the Python type Frame (packet.c) into this module; returns 0 when there is no memory. */
 int rl_define_frame(void);

@@ -6,6 +6,7 @@
 #include <Python.h>
 
 #include "loop.h"
+#include "../plugin.h"
 
 struct rl_frame_object {
     PyObject base;
@@ -155,4 +156,9 @@ int rl_define_frame(void)
     Py_XDECREF(module);
     PyGILState_Release(state);
     return done;
+}
+
+uint8_t *rl_batch_create(struct rl_batch *batch, uint32_t length, uint32_t port)
+{
+    return rl_create(batch, length, port);
 }

@@ -78,8 +78,13 @@ class Engine:
         loop.yielding = yielding
         self._set_rate(_LIKELY_TICKS_PER_SECOND)
         self._measured = False
-        lib.rl_worker_begin(loop, in_, out, ffi.cast("uint8_t *", memory))
-        self._began = time.monotonic(), shm.rl_now()
+        shm.rl_end_open(ffi.addressof(loop, "in"), in_)
+        shm.rl_end_open(ffi.addressof(loop, "out"), out)
+        loop.batch.memory = ffi.cast("uint8_t *", memory)
+        loop.batch.packets = loop.packets
+        loop.batch.blanks = loop.blanks
+        loop.last = shm.rl_now()
+        self._began = time.monotonic(), loop.last
         self._tick_at = self._began[0] + TICK_SECONDS
         self._batch = None
         if not tier.function:

@@ -10,42 +10,27 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from ringline.pipeline.bench._bench import ffi, lib
 from ringline.pipeline.bench.figures import Figure, in_windows
 from ringline.pipeline.bench.machine import Machine, quiet_runs
 from ringline.pipeline.bench.sampling.disturbance import Watch
 from ringline.pipeline.bench.sampling.windows import Windows, sample
-from ringline.pipeline.bench.worker import STATE, started
+from ringline.pipeline.bench.serving import Serving, serving
 from ringline.pipeline.configuration.config import PortConfig
-from ringline.pipeline.driver.lane import Idle, Lane
 from ringline.pipeline.ports.create import create_port
-from ringline.pipeline.supervisor.instance import create_lane
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import BooksError, EnvironmentLacks
-from ringline.shm.packets import DescriptorMemory, PacketMemory
-from ringline.shm.rings import RingPair
-from ringline.shm.slots import WorkerSlot
 
 PLUGIN = "ringline.workers.plugins.mac_swap:mac_swap_compiled"
-BUFFERS = 8192
 WARM_SECONDS = 0.3
 PIECE = 0.01  # seconds of a drain between two looks at what is in flight
 DRAIN_TRIES = 200
 DRIVER_GOAL, WORKER_GOAL = 9.5, 8.5  # ns per packet
 
 
-@dataclass(frozen=True)
-class Prefilled:
-    """A lane with one port and one worker. `books` is its `struct rl_lane_segment *`, `counters`
-    the `struct rl_worker_counters *` of the worker, `pid` the worker's process."""
-
-    lane: Lane
-    books: Any
-    counters: Any
-    pid: int
+class Prefilled(Serving):
+    """A lane over a stand-in for a card."""
 
     def read(self) -> dict[str, float]:
         """`sent` packets and `driver` seconds of the lane, without the stand-in; `taken` packets
@@ -72,35 +57,16 @@ class Prefilled:
 def prefilled(worker_cpu: int, plugin: str = PLUGIN) -> Iterator[Prefilled]:
     """A lane in this process over a simulated 82599 that was started, whose model the stand-in
     replaces, and a worker process on `worker_cpu`."""
-    instance = f"bench-{os.getpid()}"
-    with (
-        PacketMemory.create(instance, BUFFERS, hugepages="off") as packets,
-        DescriptorMemory.create(instance, 1 << 20, hugepages="off") as descriptors,
-        create_lane(instance, BUFFERS) as segment,
-        RingPair.create(instance, 0, 1) as rings,
-        WorkerSlot.create(instance, 0, STATE) as slot,
-    ):
-        idle = Idle(adaptive=False)
-        lane = Lane(segment, packets, packets.device_addresses("offset"), 1, idle)
-        port = create_port(PortConfig(name="bench", device="sim:82599"), 0)
-        try:
-            port.open(lane.memory, descriptors, descriptors.device_addresses("offset"))
-            port.start()
-            card = ffi.cast("struct rl_ixgbe *", port.c_port.queues)
-            stand_in = ffi.new("struct rl_stand_in *", {"card": card})
-            port.step = (
-                int(ffi.cast("uintptr_t", ffi.addressof(lib, "rl_stand_in_step"))),
-                int(ffi.cast("uintptr_t", stand_in)),
-            )
-            lane.add_port(port)
-            with started(plugin, packets, rings, slot, cpu=worker_cpu, idle="busy") as pid:
-                lane.renew(0, RingPair.attach(rings.segment.share()), 1)
-                lane.receiving = True
-                books = segment.at("struct rl_lane_segment *")
-                yield Prefilled(lane, books, slot.counters, pid)
-        finally:
-            lane.close()
-            port.close()
+    port = create_port(PortConfig(name="bench", device="sim:82599"), 0)
+    with serving(port, worker_cpu, plugin) as peer:
+        card = ffi.cast("struct rl_ixgbe *", port.c_port.queues)
+        stand_in = ffi.new("struct rl_stand_in *", {"card": card})
+        port.step = (
+            int(ffi.cast("uintptr_t", ffi.addressof(lib, "rl_stand_in_step"))),
+            int(ffi.cast("uintptr_t", stand_in)),
+        )
+        peer.lane.add_port(port)
+        yield Prefilled(peer.lane, peer.books, peer.counters, peer.pid)
 
 
 def measure(machine: Machine, runs: int) -> list[Figure]:

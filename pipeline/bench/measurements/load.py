@@ -26,26 +26,21 @@ from ringline.pipeline.bench.figures import Figure, in_windows
 from ringline.pipeline.bench.machine import Machine, Runs, quiet_runs
 from ringline.pipeline.bench.sampling.disturbance import Watch
 from ringline.pipeline.bench.sampling.windows import sample
-from ringline.pipeline.bench.worker import STATE, started
+from ringline.pipeline.bench.serving import serving
 from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.configuration.config import FlowsConfig, PortConfig
-from ringline.pipeline.driver.lane import Idle, Lane
+from ringline.pipeline.driver.lane import Lane
 from ringline.pipeline.driver.process import BALANCE_EVERY, TURN
 from ringline.pipeline.ports.pci import sysfs_root
 from ringline.pipeline.ports.sim82599.port import Sim82599Port
 from ringline.pipeline.ports.sim82599.transits import Transits, quantile
 from ringline.pipeline.ports.sim82599.wire import CARD_MAC, FrameTable, from_flows
-from ringline.pipeline.supervisor.instance import create_lane
 from ringline.shm.errors import EnvironmentLacks
-from ringline.shm.packets import DescriptorMemory, PacketMemory
-from ringline.shm.rings import RingPair
-from ringline.shm.slots import WorkerSlot
 
 PLUGIN = "ringline.workers.plugins.mac_swap:mac_swap"
-BUFFERS = 8192
 SHARES = (0.1, 0.5, 0.9)  # of the highest rate without loss
 QUANTILES = {"median": 0.5, "p99": 0.99, "p99.9": 0.999}
-SECONDS = 0.96  # at each share, in one run
+SECONDS = 0.8  # at each share, in one run
 CLOSED_RUN = 0.32  # seconds, of the closed loop that shows where to search
 SETTLE = 0.04  # seconds after a change of the rate: what waited before has left
 # A rate is without loss if one of TRIES times TRIAL seconds is, since other work may disturb some.
@@ -102,28 +97,10 @@ class Loaded:
 @contextlib.contextmanager
 def loaded(worker_cpu: int, plugin: str = PLUGIN) -> Iterator[Loaded]:
     """A lane and a worker on `worker_cpu`, which polls; no packets arrive yet."""
-    instance = f"bench-{os.getpid()}"
-    with (
-        PacketMemory.create(instance, BUFFERS, hugepages="off") as packets,
-        DescriptorMemory.create(instance, 1 << 20, hugepages="off") as descriptors,
-        create_lane(instance, BUFFERS) as segment,
-        RingPair.create(instance, 0, 1) as rings,
-        WorkerSlot.create(instance, 0, STATE) as slot,
-    ):
-        idle = Idle(adaptive=False)
-        lane = Lane(segment, packets, packets.device_addresses("offset"), 1, idle)
-        port = Sim82599Port(PortConfig(name="bench", device="sim:82599"), 0, sysfs_root())
-        try:
-            port.open(lane.memory, descriptors, descriptors.device_addresses("offset"))
-            port.start()
-            lane.add_port(port)
-            with started(plugin, packets, rings, slot, cpu=worker_cpu, idle="busy") as pid:
-                lane.renew(0, RingPair.attach(rings.segment.share()), 1)
-                lane.receiving = True
-                yield Loaded(lane, port, segment.at("struct rl_lane_segment *"), pid)
-        finally:
-            lane.close()
-            port.close()
+    port = Sim82599Port(PortConfig(name="bench", device="sim:82599"), 0, sysfs_root())
+    with serving(port, worker_cpu, plugin) as peer:
+        peer.lane.add_port(port)
+        yield Loaded(peer.lane, port, peer.books, peer.pid)
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ EXAMPLES = {
     "bench": (
         ("ringline bench", "measures everything; takes some minutes"),
         ("ringline bench handoff plugin --runs 9", "measures two things, nine times each"),
+        ("ringline bench xdp", "measures AF_XDP between two veth pairs; needs root"),
         ("ringline bench compare ../old/.venv", "alternates with the version installed there"),
     ),
     "completion": (

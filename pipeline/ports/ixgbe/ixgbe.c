@@ -43,19 +43,10 @@ static inline void ring_doorbell(const struct rl_ixgbe_ring *ring, uint32_t at)
  * buffer is posted again. */
 static void drop(struct rl_port *port, uint32_t queue, struct rl_ixgbe_ring *ring, uint32_t at)
 {
-    struct rl_memory *memory = port->memory;
-    uint32_t buffer = ring->buffers[at];
     ring->chained = ring->descriptors[at].upper & RX_EOP ? 0 : UINT32_MAX;
-    if (!ring->chained) {
-        struct rl_queue_counters *count = rl_counters(memory, port->index, queue);
-        memory->books->intent.buffers[0] = buffer;
-        rl_intend(memory->books, RL_INTENT_ASSIGN, 1, rl_ledger_card_rx(port->index),
-                  &count->rx_packets, &count->drop_rx_error);
-        count->rx_packets++;
-        count->drop_rx_error++;
-        rl_intent_done(memory->books);
-    }
-    ring->descriptors[at].lower = memory->bus[buffer] + memory->headroom;
+    if (!ring->chained)
+        rl_count_error(port, queue, ring->buffers[at]);
+    ring->descriptors[at].lower = port->memory->bus[ring->buffers[at]] + port->memory->headroom;
     ring->descriptors[at].upper = 0;
 }
 
@@ -65,8 +56,6 @@ static void drop(struct rl_port *port, uint32_t queue, struct rl_ixgbe_ring *rin
 uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_reference *refs,
                            uint32_t n)
 {
-    if (unlikely(queue >= port->queue_pairs))
-        return 0;
     struct rl_ixgbe *card = port->queues;
     struct rl_ixgbe_ring *ring = &card->rx[queue];
     struct rl_memory *memory = port->memory;
@@ -133,8 +122,7 @@ uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl
                            uint32_t n)
 {
     struct rl_ixgbe *card = port->queues;
-    struct rl_ixgbe_ring *ring =
-        &card->tx[queue < port->queue_pairs ? queue : queue % port->queue_pairs];
+    struct rl_ixgbe_ring *ring = &card->tx[queue];
     struct rl_ixgbe_descriptor *descriptors = ring->descriptors;
     const uint64_t *bus = port->memory->bus;
     uint32_t mask = ring->mask;
@@ -182,7 +170,6 @@ uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl
 uint32_t rl_ixgbe_reclaim(struct rl_port *port, uint32_t queue)
 {
     struct rl_ixgbe *card = port->queues;
-    queue = queue < port->queue_pairs ? queue : queue % port->queue_pairs;
     struct rl_ixgbe_ring *ring = &card->tx[queue];
     uint32_t mask = ring->mask;
     uint32_t done = 0;

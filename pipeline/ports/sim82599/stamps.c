@@ -8,8 +8,6 @@
 uint32_t rl_sim_rx_burst(struct rl_port *port, uint32_t queue, struct rl_reference *refs,
                          uint32_t n)
 {
-    if (queue >= port->queue_pairs)
-        return 0;
     struct rl_ixgbe *card = port->queues;
     const struct rl_ixgbe_ring *ring = &card->rx[queue];
     struct rl_sim_stamps *stamps = (struct rl_sim_stamps *)port->stamps;

@@ -61,14 +61,7 @@ static inline void post(struct rl_xdp *xdp, uint32_t queue, uint32_t buffer)
 /* Drop a frame that is longer than any that can be sent; its buffer is posted again. */
 static __attribute__((cold)) void drop(struct rl_xdp *xdp, uint32_t queue, uint32_t buffer)
 {
-    struct rl_memory *memory = xdp->port.memory;
-    struct rl_queue_counters *count = rl_counters(memory, xdp->port.index, queue);
-    memory->books->intent.buffers[0] = buffer;
-    rl_intend(memory->books, RL_INTENT_ASSIGN, 1, rl_ledger_card_rx(xdp->port.index),
-              &count->rx_packets, &count->drop_rx_error);
-    count->rx_packets++;
-    count->drop_rx_error++;
-    rl_intent_done(memory->books);
+    rl_count_error(&xdp->port, queue, buffer);
     post(xdp, queue, buffer);
 }
 
@@ -76,8 +69,6 @@ static __attribute__((cold)) void drop(struct rl_xdp *xdp, uint32_t queue, uint3
 uint32_t rl_xdp_rx_burst(struct rl_port *port, uint32_t queue, struct rl_reference *refs,
                          uint32_t n)
 {
-    if (unlikely(queue >= port->queue_pairs))
-        return 0;
     struct rl_xdp *xdp = port->queues;
     struct rl_xdp_queue *socket = &xdp->queues[queue];
     struct rl_xdp_ring *rx = &socket->rx;
@@ -163,7 +154,6 @@ uint32_t rl_xdp_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_r
                          uint32_t n)
 {
     struct rl_xdp *xdp = port->queues;
-    queue = queue < port->queue_pairs ? queue : queue % port->queue_pairs;
     struct rl_xdp_queue *socket = &xdp->queues[queue];
     struct rl_xdp_ring *tx = &socket->tx;
     struct rl_xdp_descriptor *descriptors = tx->entries;
@@ -190,7 +180,6 @@ uint32_t rl_xdp_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_r
 uint32_t rl_xdp_reclaim(struct rl_port *port, uint32_t queue)
 {
     struct rl_xdp *xdp = port->queues;
-    queue = queue < port->queue_pairs ? queue : queue % port->queue_pairs;
     struct rl_xdp_queue *socket = &xdp->queues[queue];
     struct rl_xdp_ring *completion = &socket->completion;
     const uint64_t *addresses = completion->entries;

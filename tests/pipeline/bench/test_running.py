@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,7 +15,14 @@ import pytest
 
 from ringline.pipeline.bench.machine import Machine
 from ringline.pipeline.bench.measurements import pipeline
-from ringline.pipeline.bench.running import DRIVER, WORKER, Running
+from ringline.pipeline.bench.running import (
+    DRIVER,
+    FOLDER,
+    WORKER,
+    Running,
+    ending,
+    remove_stale_folders,
+)
 from ringline.pipeline.bench.sampling.disturbance import Watch
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.segments import segments_of
@@ -42,6 +50,34 @@ with Running(text) as run:
     time.sleep(float(sys.argv[1]))
     print(run.end()["exit"]["code"])
 """
+
+
+def test_the_folder_of_a_killed_benchmark_is_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    killed = tmp_path / f"{FOLDER}{ended.pid}-abc"
+    others = [tmp_path / f"{FOLDER}{os.getpid()}-abc", tmp_path / f"{FOLDER}other-abc"]
+    for folder in (killed, *others):
+        (folder / "inside").mkdir(parents=True)
+    (tmp_path / f"{FOLDER}{ended.pid}-link").symlink_to(others[1])
+    remove_stale_folders()
+    assert [folder.exists() for folder in (killed, *others)] == [False, True, True]
+    assert (others[1] / "inside").exists(), "a link was followed"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (1, "exit code 1"),
+        (-signal.SIGKILL, "it was killed by SIGKILL"),
+        (-99, "it was killed by signal 99"),
+    ],
+)
+def test_the_end_of_a_process_is_said(code: int, said: str) -> None:
+    assert ending(code) == said
 
 
 def lives(pid: str) -> bool:

@@ -26,6 +26,7 @@ class FakePort(Port):
         self.on_tx: list[list[int]] = [[] for _ in range(queues)]  # buffers, by queue
         self.sent: list[tuple[int, int, int]] = []  # buffer, offset, length, in order
         self.tx_room = 1 << 30
+        self.strange: list[int] = []  # queues that the port does not have and the lane named
         self._callbacks = (
             ffi.callback("uint32_t(struct rl_port *, uint32_t, struct rl_reference *, uint32_t)")(
                 self._rx_burst
@@ -49,8 +50,14 @@ class FakePort(Port):
     def arrive(self, queue: int, count: int, length: int = 64) -> None:
         self.arrived[queue].extend([length] * count)
 
+    def _known(self, queue: int) -> int:
+        if queue >= self.queue_pairs:
+            self.strange.append(queue)
+        return queue % self.queue_pairs
+
     def _rx_burst(self, port, queue, refs, n) -> int:
         memory = port.memory
+        queue = self._known(queue)
         taken = 0
         while taken < n and self.arrived[queue] and memory.free_count:
             memory.free_count -= 1
@@ -65,7 +72,7 @@ class FakePort(Port):
 
     def _tx_burst(self, port, queue, refs, n) -> int:
         n = min(n, self.tx_room)
-        queue %= self.queue_pairs
+        queue = self._known(queue)
         self.tx_room -= n
         for i in range(n):
             self.sent.append((refs[i].buffer, refs[i].offset, refs[i].length))
@@ -73,7 +80,7 @@ class FakePort(Port):
         return n
 
     def _reclaim(self, port, queue) -> int:
-        queue %= self.queue_pairs
+        queue = self._known(queue)
         self.tx_room += self.room_returns
         if not self.completing or not self.on_tx[queue]:
             return 0

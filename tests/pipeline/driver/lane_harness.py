@@ -104,6 +104,9 @@ class Harness:
         try:
             if error is None:
                 problems = self.problems()
+                problems += [
+                    f"{port.name} has no queue {q}" for port in self.ports for q in port.strange
+                ]
                 assert not problems, problems  # pytest explains asserts of test files only
         finally:
             self.lane.close()

@@ -47,8 +47,10 @@ def test_a_blank_that_was_not_popped_is_a_blank_again_for_the_successor() -> Non
         harness.run_pass()
         for entry in harness.workers[0].in_.entries[0:2]:
             entry.flags, entry.offset, entry.port = 0, 9, 1  # the dead worker overwrote them
+            entry.length = 60
         assert harness.renew(0).carried == 2
         successor = harness.workers[0]
         assert successor.pop() == 2
         for ref in successor.held:
             assert (ref["flags"], ref["offset"], ref["port"]) == (lib.RL_FLAG_BLANK, 192, 255)
+            assert ref["length"] == 0

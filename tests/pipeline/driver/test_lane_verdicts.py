@@ -37,6 +37,16 @@ def test_a_queue_without_a_worker_slot_is_not_polled() -> None:
         assert harness.queue(0, QUEUES).rx_packets == 0
 
 
+def test_a_port_is_asked_only_for_queues_that_it_has() -> None:
+    with Harness(queues=(QUEUES, 1)) as harness:  # on leaving, it asks both ports
+        harness.ports[0].arrive(1, 3)
+        harness.run_pass()
+        harness.workers[1].pop()
+        harness.workers[1].answer(1)
+        harness.run_pass(2)
+        assert (harness.queue(1, 0).tx_packets, harness.queue(0, 1).transmitted) == (3, 3)
+
+
 def test_each_packet_is_counted_on_the_port_that_received_it(harness: Harness) -> None:
     harness.ports[0].arrive(0, 3)
     harness.ports[1].arrive(0, 4)

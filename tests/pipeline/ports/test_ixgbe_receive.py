@@ -112,11 +112,6 @@ def test_no_doorbell_without_new_work(card: FakeCard) -> None:
     assert card.tail() == UNTOUCHED
 
 
-def test_a_queue_that_the_port_does_not_have_receives_nothing(card: FakeCard) -> None:
-    assert card.rx_burst(queue=2) == []
-    assert card.rx_burst(queue=15) == []
-
-
 def test_without_a_free_buffer_nothing_is_taken_and_no_descriptor_is_lost(
     instance: Callable[[], str],
 ) -> None:

@@ -123,13 +123,6 @@ def test_a_ring_goes_round_with_every_frame_in_order(card: FakeCard) -> None:
     assert balanced(card)
 
 
-def test_a_worker_beyond_the_queues_shares_one(card: FakeCard) -> None:
-    card.tx_burst(packets(card, 2), queue=5)
-    assert card.transmit(queue=1) == frames(2)
-    assert card.reclaim(queue=5) == 2
-    assert card.counters(1).tx_packets == 2
-
-
 def test_a_frame_may_begin_anywhere_in_its_buffer(card: FakeCard) -> None:
     ref = card.packet(number(1, 100))
     ref.offset += 4

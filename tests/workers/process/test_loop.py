@@ -55,9 +55,11 @@ class LoopHarness:
         self.engine.loop.turn_ticks = TURN_TICKS
 
     def put(self, first: int, n: int, flags: int = 0) -> int:
-        """Push `n` packets with the hashes `first`, `first` + 1, …; return how many fitted."""
+        """Push `n` packets with the hashes `first`, `first` + 1, …, or blanks, whose length is 0;
+        return how many fitted."""
+        length = 0 if flags & BLANK else 60
         return self.in_.push(
-            [(i % BUFFERS, 192, 60, i, 0, 0, flags) for i in range(first, first + n)]
+            [(i % BUFFERS, 192, length, i, 0, 0, flags) for i in range(first, first + n)]
         )
 
     def settle(self) -> None:

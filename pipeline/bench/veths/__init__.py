@@ -1,0 +1,1 @@
+"""Two network namespaces joined by veth pairs, and what forwards between them."""
