@@ -1,0 +1,203 @@
+"""The cards that a guest can have, and the other ends of their cables.
+
+A card is named as in "virtio-net", or "virtio-net:4" for four queues. The cable of a card ends in
+a socket of this process. A card with one queue has a socket pair, which loses no frame; a card with
+several has a TAP interface, since QEMU offers several queues only with that. The interface is in a
+network namespace that has no name, and both end with the last descriptor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .kernel import Missing
+
+_BUFFER_BYTES = 1 << 27  # of a socket: frames that wait for the guest or for the recorder
+_CLONE_NEWNET = 0x40000000
+# linux/if_tun.h, linux/sockios.h, linux/if.h
+_TUNSETIFF = 0x400454CA
+_TAP, _NO_INFORMATION, _MULTI_QUEUE, _VNET_HEADER = 0x2, 0x1000, 0x100, 0x4000  # IFF_*
+_SIOCSIFFLAGS, _SIOCSIFTXQLEN = 0x8914, 0x8943
+_UP = 0x1
+_QUEUE_FRAMES = 30000  # frames that a TAP interface holds for the guest
+_ETH_P_ALL = 3
+_ALL = socket.htons(_ETH_P_ALL)
+_RECEIVE_BUFFER_FORCE = 33  # SO_RCVBUFFORCE
+_TURN = 0.1  # seconds: how long the recorder may not notice that it is to end
+
+
+@dataclass(frozen=True)
+class Model:
+    """A kind of card: QEMU's name of it, the kernel module, options, the most queues, and the first
+    version of QEMU that has it."""
+
+    device: str
+    module: str
+    options: str = ""
+    queues_most: int = 1
+    since: int = 7
+
+
+MODELS = {
+    "virtio-net": Model("virtio-net-pci", "virtio_net", "disable-legacy=on", 8),
+    "e1000e": Model("e1000e", "e1000e"),
+    "igb": Model("igb", "igb", since=8),
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card of a guest: its model, and its queues."""
+
+    model: Model
+    queues: int
+
+    @property
+    def modules(self) -> list[str]:
+        return [self.model.module]
+
+
+def card(text: str) -> Card:
+    """The card with a name such as "virtio-net:4". Raises ValueError: the text says why."""
+    name, _, number = text.partition(":")
+    model = MODELS.get(name)
+    if model is None:
+        raise ValueError(f"there is no card {name!r} for guests; there are {', '.join(MODELS)}")
+    queues = int(number) if number.isdecimal() else 0 if number else 1
+    if not 1 <= queues <= model.queues_most:
+        raise ValueError(f"{name} has 1 to {model.queues_most} queues here, not {number}")
+    return Card(model, queues)
+
+
+class Cable:
+    """The end of a card's cable on the host: sends frames to the guest, and records what the guest
+    sends. `arguments` are those of QEMU, and `passed` the descriptors that QEMU gets."""
+
+    def __init__(self, card: Card, number: int) -> None:
+        self._frames: list[bytes] = []
+        self._changed = threading.Condition()
+        self._ending = False
+        self.passed: list[int] = []
+        with contextlib.ExitStack() as stack:
+            network = self._pair(stack) if card.queues == 1 else self._tap(stack, card.queues)
+            self._near = stack.pop_all()
+        options = [card.model.device, f"netdev=n{number}", f"mac=52:54:00:00:00:{number + 1:02x}"]
+        options += [card.model.options] if card.model.options else []
+        if card.queues > 1:
+            options += ["mq=on", f"vectors={2 * card.queues + 2}"]
+        address = f"bus=pcie.0,addr={0x10 + number:#x}"
+        self.arguments = [
+            *("-netdev", f"{network},id=n{number}"),
+            *("-device", ",".join([*options, address])),
+        ]
+        self._recorder = threading.Thread(target=self._record, daemon=True)
+        self._recorder.start()
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame to the guest; waits while there is no room. Raises OSError: TimeoutError
+        when there is none for a second, or the guest has ended."""
+        self._socket.send(frame)
+
+    def frames(self) -> list[bytes]:
+        """All that the guest has sent until now, in order."""
+        with self._changed:
+            return list(self._frames)
+
+    def wait_for(
+        self, count: int, seconds: float, wanted: Callable[[bytes], bool] = lambda _: True
+    ) -> list[bytes]:
+        """The frames that the guest sent and that are `wanted`, when there are `count` of them, or
+        fewer when none has come for `seconds`."""
+        found: list[bytes] = []
+        seen = 0
+        with self._changed:
+            while True:
+                found += filter(wanted, self._frames[seen:])
+                seen = len(self._frames)
+                if len(found) >= count:
+                    return found
+                if not self._changed.wait_for(lambda: len(self._frames) > seen, seconds):
+                    return found
+
+    def started(self) -> None:
+        """QEMU has the descriptors now: it alone keeps them."""
+        for fd in self.passed:
+            os.close(fd)
+        self.passed = []
+
+    def close(self) -> None:
+        self.started()
+        self._ending = True
+        self._recorder.join()
+        self._near.close()
+
+    def _pair(self, stack: contextlib.ExitStack) -> str:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._use(stack.enter_context(near))
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        self.passed = [far.detach()]
+        return f"dgram,local.type=fd,local.str={self.passed[0]}"
+
+    def _tap(self, stack: contextlib.ExitStack, queues: int) -> str:
+        if os.geteuid() != 0:
+            raise Missing("needs root, for a card with several queues")
+        with _own_namespace():
+            name = b"cable"
+            for _ in range(queues):
+                fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+                self.passed.append(fd)
+                flags = _TAP | _NO_INFORMATION | _MULTI_QUEUE | _VNET_HEADER
+                fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name, flags))
+            # The kernel of the host itself says nothing on the cable.
+            Path("/proc/sys/net/ipv6/conf/cable/disable_ipv6").write_text("1")
+            near = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+            fcntl.ioctl(near, _SIOCSIFTXQLEN, struct.pack("16si20x", name, _QUEUE_FRAMES))
+            fcntl.ioctl(near, _SIOCSIFFLAGS, struct.pack("16sH22x", name, _UP))
+        near.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, _BUFFER_BYTES)
+        near.bind(("cable", _ETH_P_ALL))
+        self._use(near)
+        return f"tap,vhost=off,fds={':'.join(map(str, self.passed))}"
+
+    def _use(self, near: socket.socket) -> None:
+        self._socket = near
+        self._receiving = near.dup()
+        self._receiving.settimeout(_TURN)
+
+    def _record(self) -> None:
+        with self._receiving as receiving:
+            while not self._ending:
+                try:
+                    frame, sender = receiving.recvfrom(1 << 16)
+                except TimeoutError:
+                    continue
+                except OSError:  # the guest has ended
+                    return
+                if isinstance(sender, tuple) and sender[2] == socket.PACKET_OUTGOING:
+                    continue
+                with self._changed:
+                    self._frames.append(frame)
+                    self._changed.notify_all()
+
+
+@contextlib.contextmanager
+def _own_namespace() -> Iterator[None]:
+    """This thread is in a new network namespace without a name. What is made here stays there, and
+    the namespace ends with it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/thread-self/ns/net") as before:
+        if libc.unshare(_CLONE_NEWNET) != 0:
+            raise Missing("needs the right to make network namespaces, for a card with queues")
+        try:
+            yield
+        finally:
+            assert libc.setns(before.fileno(), _CLONE_NEWNET) == 0
+

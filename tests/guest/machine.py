@@ -1,0 +1,273 @@
+"""A guest: a virtual machine with a kernel of its own that runs commands on this checkout.
+
+Its root is the root of this machine, read only, so the virtual environment is there with all
+that was compiled; what a guest writes stays in its memory. QEMU emulates the processor (TCG), so
+no rights and no special machine are needed, and Python is about 20 times slower than outside.
+
+Three kinds of trouble are told apart: DidNotBoot, Hung (a deadline passed) and Ended (it crashed).
+A command that fails is none: its exit code is in the result. QEMU ends with this process, also
+after SIGKILL.
+
+Guarantees (tests in tests/guest/test_guest.py):
+ - a command returns its exit code and its output (test_a_command_returns_its_code_and_output)
+ - a guest that hangs, that ends and that does not boot are told apart
+   (test_a_hang_is_not_a_failure, test_a_guest_that_ends_is_named,
+   test_a_guest_that_does_not_boot_is_named)
+ - nothing that a guest writes reaches this machine (test_the_root_is_that_of_the_host)
+ - no process stays when the one that started the guest is killed
+   (test_a_guest_ends_with_the_process_that_started_it)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .cards import Cable, Card
+from .kernel import Kernel, Missing, archive, kernel
+
+ROOT = Path(__file__).resolve().parents[2]
+BOOT = 100.0  # seconds: a boot takes 3 on an idle machine
+COMMAND = 100.0  # seconds
+_BASE = ("virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay", "veth")
+_LAST_LINES = 15  # of the console, in a message
+# The serial console is slow, and so is what only a real processor needs.
+_KERNEL = "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check audit=0"
+
+
+class GuestError(Exception):
+    """Something is wrong with the guest itself; the text ends with the last lines of its console."""
+
+
+class DidNotBoot(GuestError):
+    """The guest ran no command: its kernel or its process 1 did not come so far."""
+
+
+class Hung(GuestError):
+    """A command did not end within its deadline."""
+
+
+class Ended(GuestError):
+    """The guest ended while a command ran: its kernel crashed, or the command switched it off."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The exit code of a command (128 + the number of a signal that ended it), and its output,
+    standard output and standard error in one."""
+
+    code: int
+    output: str
+
+
+class Guest:
+    """A running guest. `cables` are the other ends of its cards, in order: the first card is eth0
+    in the guest. `boot_seconds` is the time from the start of QEMU to the first command.
+
+    The process that makes it must do so in its main thread: QEMU ends with the thread that started
+    it.
+    """
+
+    def __init__(
+        self,
+        cards: Sequence[Card] = (),
+        *,
+        processors: int = 2,
+        memory: int = 1024,
+        hugepages: int = 0,
+        modules: Sequence[str] = (),
+        boot: float = BOOT,
+        using: Kernel | None = None,
+    ) -> None:
+        """Boot. `memory` is in MiB, `hugepages` are of 2 MiB and part of it, `modules` are loaded
+        besides those of the cards. Raises Missing or DidNotBoot, and then nothing stays."""
+        began = time.monotonic()
+        self._qemu = qemu(cards)
+        self.kernel = using or kernel()
+        self.cables: list[Cable] = []
+        self._closing = contextlib.ExitStack()
+        self._hanging = 0  # commands that have not ended within their deadlines
+        with contextlib.ExitStack() as stack:
+            for number, each in enumerate(cards):
+                self.cables.append(Cable(each, number))
+                stack.callback(self.cables[-1].close)
+            names = [*_BASE, *(name for each in cards for name in each.modules), *modules]
+            order = self.kernel.in_order(names)
+            self._files = {
+                "console": os.memfd_create("console", 0),
+                "initial": os.memfd_create("initial", 0),
+            }
+            for fd in self._files.values():
+                stack.callback(os.close, fd)
+            with open(self._files["initial"], "wb", closefd=False) as file:
+                file.write(archive(self.kernel, order))
+            self._port, far = socket.socketpair()
+            stack.enter_context(self._port)
+            with far:
+                line = f"{_KERNEL} guest_modules={','.join(order)}"
+                line += f" guest_hugepages={hugepages}" if hugepages else ""
+                self._start(far.fileno(), line, processors, memory)
+            stack.callback(self._stop)
+            for cable in self.cables:
+                cable.started()
+            self._wait_for_boot(boot)
+            self._closing = stack.pop_all()
+        self.boot_seconds = time.monotonic() - began
+
+    def run(
+        self,
+        command: str,
+        deadline: float = COMMAND,
+        heard: Callable[[bytes], object] | None = None,
+    ) -> Result:
+        """Run shell commands in the root folder of the checkout, as root, with the programs of its
+        virtual environment first in PATH. `heard` gets the output while it comes.
+
+        A program that goes on in the background needs an output of its own. Raises Hung or Ended.
+        After Hung the guest can be used: the next command kills the one that hangs.
+        """
+        text = f"cd {shlex.quote(str(ROOT))}\n{_exports()}\n{command}\n".encode()
+        pieces: list[bytes] = []
+        try:
+            self._port.sendall(b"run %d\n%s" % (len(text), text))
+            until = time.monotonic() + deadline
+            while True:
+                kind, word = self._answer(until)
+                if kind == "exit":
+                    if self._hanging:
+                        self._hanging -= 1
+                        pieces.clear()
+                        continue
+                    return Result(int(word), b"".join(pieces).decode("utf-8", "replace"))
+                pieces.append(self._receive(int(word), until))
+                if heard is not None:
+                    heard(pieces[-1])
+        except TimeoutError:
+            said = b"".join(pieces).decode("utf-8", "replace")
+            self._hanging += 1
+            raise Hung(
+                f"the guest did not finish within {deadline:g} s: {command!r}; it said: {said!r}\n"
+                + self.console()
+            ) from None
+        except (EOFError, OSError):
+            raise Ended(f"the guest ended during {command!r}\n{self.console()}") from None
+
+    def checked(self, command: str, deadline: float = COMMAND) -> str:
+        """The output of commands whose exit code must be 0. Raises AssertionError else."""
+        result = self.run(command, deadline)
+        assert result.code == 0, f"{command}: exit code {result.code}: {result.output}"
+        return result.output
+
+    def console(self) -> str:
+        """The last lines that the kernel printed."""
+        fd = self._files["console"]
+        said = os.pread(fd, os.fstat(fd).st_size, 0).decode("utf-8", "replace")
+        return "\n".join(said.splitlines()[-_LAST_LINES:])
+
+    def close(self) -> None:
+        self._closing.close()
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self, port: int, line: str, processors: int, memory: int) -> None:
+        passed = [port, *self._files.values(), *(fd for each in self.cables for fd in each.passed)]
+        share = "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"
+        arguments = [
+            *("-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "max,la57=off"),
+            *("-smp", str(processors), "-m", str(memory), "-no-reboot"),
+            *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"),
+            *("-kernel", str(self.kernel.image), "-append", line),
+            *("-initrd", f"/proc/self/fd/{self._files['initial']}"),
+            *("-chardev", f"file,id=console,path=/proc/self/fd/{self._files['console']}"),
+            *("-serial", "chardev:console", "-device", "virtio-serial-pci"),
+            *("-chardev", f"socket,id=port,fd={port}", "-device", "virtserialport,chardev=port"),
+            *("-fsdev", share, "-device", "virtio-9p-pci,fsdev=host,mount_tag=host"),
+        ]
+        for cable in self.cables:
+            arguments += cable.arguments
+        self._process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", self._qemu, *arguments],
+            pass_fds=passed,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+
+    def _stop(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _wait_for_boot(self, seconds: float) -> None:
+        try:
+            kind, word = self._answer(time.monotonic() + seconds)
+        except TimeoutError:
+            raise DidNotBoot(
+                f"the guest did not boot within {seconds:g} s\n{self.console()}"
+            ) from None
+        except (EOFError, OSError):
+            self._process.kill()
+            said = self._process.communicate()[1].decode("utf-8", "replace").strip()
+            raise DidNotBoot(f"the guest ended before it booted: {said}\n{self.console()}") from None
+        if kind != "booted":
+            raise DidNotBoot(f"the guest did not boot: {word}\n{self.console()}")
+
+    def _answer(self, until: float) -> tuple[str, str]:
+        """The next line of the guest: its first word, and the rest."""
+        line = b""
+        while not line.endswith(b"\n"):
+            line += self._receive(1, until)
+        kind, _, rest = line.decode("utf-8", "replace").rstrip("\n").partition(" ")
+        return kind, rest
+
+    def _receive(self, length: int, until: float) -> bytes:
+        data = b""
+        while len(data) < length:
+            left = max(0.0, until - time.monotonic())
+            if not select.select([self._port], [], [], left)[0]:
+                raise TimeoutError
+            piece = self._port.recv(length - len(data))
+            if not piece:
+                raise EOFError
+            data += piece
+        return data
+
+
+def qemu(cards: Sequence[Card] = ()) -> str:
+    """The program, from RINGLINE_QEMU or PATH. Raises Missing: it is not there, or too old for one
+    of the cards."""
+    name = os.environ.get("RINGLINE_QEMU", "qemu-system-x86_64")
+    path = shutil.which(name)
+    if path is None:
+        raise Missing(f"needs {name} (Debian package qemu-system-x86)")
+    since = max((each.model.since for each in cards), default=0)
+    if since > 7:  # Debian 12 has 7.2
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+        found = re.search(r"version (\d+)", said.stdout)
+        if found is None or int(found[1]) < since:
+            of = next(each.model.device for each in cards if each.model.since == since)
+            raise Missing(
+                f"needs QEMU {since} or newer for the card {of}; set RINGLINE_QEMU to one"
+            )
+    return path
+
+
+def _exports() -> str:
+    """Environment of commands: as outside, but without what belongs to this machine's user."""
+    folders = [str(Path(sys.executable).parent), "/usr/local/sbin", "/usr/local/bin"]
+    folders += ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+    return f"export HOME=/root LANG=C.UTF-8 PATH={shlex.quote(':'.join(folders))}"
