@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import socket
 import struct
@@ -28,6 +29,18 @@ _RINGS = (
 def socket_of(fd: int) -> socket.socket:
     """The socket object of a descriptor. The family must be said: this kind has no getsockname."""
     return socket.socket(AF_XDP, socket.SOCK_RAW, 0, fileno=fd)
+
+
+def maps_when_bound(fd: int) -> bool:
+    """Whether this kernel maps the rings of a socket that is bound, as `fd` is. Linux does so since
+    6.4. Raises OSError when it refuses that for another reason."""
+    try:
+        mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED).close()
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 class SocketRings:

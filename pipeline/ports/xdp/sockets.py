@@ -26,7 +26,8 @@ import os
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration import deadlines
@@ -37,6 +38,8 @@ from ringline.pipeline.ports.xdp.program import assemble
 from ringline.shm.errors import EnvironmentLacks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ringline.pipeline.configuration.config import PortConfig, XdpConfig
     from ringline.shm.packets import PacketMemory
 
@@ -149,15 +152,35 @@ class XdpAttachment(Attachment):
         raise EnvironmentLacks(f"{self._where}: no program can be attached ({'; '.join(tried)})")
 
     def _open_sockets(self) -> str:
-        """Open a socket for each queue in the mode that was asked for. Returns the mode."""
+        """Open a socket for each queue in the mode that was asked for. Returns the mode.
+
+        Linux before 6.4 maps the rings of a socket only until it is bound. There the sockets are
+        opened a second time, and `take` binds them: until then the driver has mapped the rings.
+        """
+        self._unbound = 0
+        try:
+            with contextlib.ExitStack() as attempt:
+                flags = self._open_bound(attempt)
+                if rings.maps_when_bound(self.descriptors[0]):
+                    self._closing.push(attempt.pop_all())
+                else:
+                    self._unbound = flags
+            if self._unbound:
+                self._open_all_sockets(self._closing)
+        except OSError as error:
+            raise self._failed("no AF_XDP socket can be opened", error) from None
+        return "zero-copy" if flags == _ZERO_COPY else "copy"
+
+    def _open_bound(self, stack: contextlib.ExitStack) -> int:
+        """Open and bind the sockets. Returns the flag of the mode. Raises OSError."""
         mode = self._xdp.mode
         if mode != "copy":
             try:
                 with contextlib.ExitStack() as attempt:
-                    self._bind_all(attempt, _ZERO_COPY)
-                    self._probe()
-                    self._closing.push(attempt.pop_all())
-                return "zero-copy"
+                    self._open_all_sockets(attempt)
+                    self._try_zero_copy()
+                    stack.push(attempt.pop_all())
+                return _ZERO_COPY
             except (OSError, TimeoutError) as error:
                 why = error.strerror or str(error)
                 if mode == "zero-copy":
@@ -169,21 +192,18 @@ class XdpAttachment(Attachment):
                     f"port {self._config.name}: {self._found.name} is used in copy mode, because "
                     f"zero-copy does not work: {why}"
                 )
-        with contextlib.ExitStack() as attempt:
-            try:
-                self._bind_all(attempt, _COPY)
-            except OSError as error:
-                raise self._failed("no AF_XDP socket can be opened", error) from None
-            self._closing.push(attempt.pop_all())
-        return "copy"
+        self._open_all_sockets(stack)
+        self._bind_all(_COPY)
+        return _COPY
 
-    def _bind_all(self, stack: contextlib.ExitStack, flags: int) -> None:
+    def _open_all_sockets(self, stack: contextlib.ExitStack) -> None:
+        """Open a socket with rings for each queue. Raises OSError."""
         config = self._config
         self.descriptors = []
         for queue in range(config.queues):
             each = stack.enter_context(_new_socket(self._xdp))
             if queue == 0:
-                self._register(each)
+                _patiently(partial(self._register, each), errno.ENOBUFS)
             for option, entries in (
                 (rings.FILL_RING, config.rx_descriptors),
                 (rings.COMPLETION_RING, config.tx_descriptors),
@@ -191,17 +211,23 @@ class XdpAttachment(Attachment):
                 (rings.TX_RING, config.tx_descriptors),
             ):
                 each.setsockopt(rings.SOL_XDP, option, struct.pack("=I", entries))
-            shared = self.descriptors[0] if queue else 0
-            result = lib.rl_xdp_bind(
-                each.fileno(),
-                self._found.number,
-                queue,
-                _SHARED_UMEM if queue else flags | _NEED_WAKEUP,
-                shared,
-            )
-            if result < 0:
-                raise OSError(-result, _why_not_bound(-result, queue))
             self.descriptors.append(each.fileno())
+
+    def _bind_all(self, flags: int) -> None:
+        """Bind the sockets, each to its queue, in the mode of `flags`. Raises OSError."""
+        for queue in range(len(self.descriptors)):
+            _patiently(partial(self._bind, queue, flags), errno.EBUSY)
+
+    def _bind(self, queue: int, flags: int) -> None:
+        result = lib.rl_xdp_bind(
+            self.descriptors[queue],
+            self._found.number,
+            queue,
+            _SHARED_UMEM if queue else flags | _NEED_WAKEUP,
+            self.descriptors[0] if queue else 0,
+        )
+        if result < 0:
+            raise OSError(-result, _why_not_bound(-result, queue))
 
     def _register(self, first: socket.socket) -> None:
         """Register packet memory, from buffer 0 on, as the memory of all sockets of the port."""
@@ -219,28 +245,42 @@ class XdpAttachment(Attachment):
             }.get(number, os.strerror(number))
             raise OSError(number, f"packet memory could not be registered: {why}") from None
 
-    def _probe(self) -> None:
-        """Send a frame on each queue. Raises TimeoutError when the kernel does not report it as
-        sent: some drivers accept zero-copy and never send."""
-        queue = ffi.new("struct rl_xdp_queue *")
+    def _try_zero_copy(self) -> None:
+        """Bind the sockets without copies and send a frame on each queue. Raises OSError, and
+        TimeoutError when the kernel does not report the frame as sent: some drivers accept
+        zero-copy and never send."""
+        config = self._config
+        with contextlib.ExitStack() as stack:
+            queues = []
+            for fd in self.descriptors:
+                queues.append(ffi.new("struct rl_xdp_queue *"))
+                mapped = rings.SocketRings(
+                    fd, queues[-1], config.rx_descriptors, config.tx_descriptors
+                )
+                stack.callback(mapped.close)
+            self._bind_all(_ZERO_COPY)
+            self._probe(queues)
+
+    def _probe(self, queues: list[Any]) -> None:
         own = bytes.fromhex(self._found.mac.replace(":", ""))
         frame = (own + own + _PROBE_TYPE).ljust(_PROBE_BYTES, b"\0")
         begin = self._packets.first_offset + _HEADROOM
         self._packets.segment.memory[begin : begin + len(frame)] = frame
-        for number, fd in enumerate(self.descriptors):
-            config = self._config
-            mapped = rings.SocketRings(fd, queue, config.rx_descriptors, config.tx_descriptors)
-            try:
-                if not send_probe(queue, len(frame)):
-                    raise TimeoutError(
-                        f"a frame on queue {number} was not sent within {deadlines.PROBE:g} s"
-                    )
-            finally:
-                mapped.close()
+        for number, queue in enumerate(queues):
+            if not send_probe(queue, len(frame)):
+                raise TimeoutError(
+                    f"a frame on queue {number} was not sent within {deadlines.PROBE:g} s"
+                )
 
     # -- life -------------------------------------------------------------------------------
 
     def take(self) -> None:
+        if self._unbound:
+            try:
+                self._bind_all(self._unbound)
+            except OSError as error:
+                raise self._failed("its sockets could not be bound", error) from None
+            self._unbound = 0
         for queue, fd in enumerate(self.descriptors):
             try:
                 bpf.set_socket(self._map, queue, fd)
@@ -287,6 +327,19 @@ def send_probe(queue: object, length: int, seconds: float = deadlines.PROBE) -> 
     completion.own += 1
     completion.consumer[0] = completion.own
     return True
+
+
+def _patiently(action: Callable[[], None], number: int) -> None:
+    """Do `action`, and again while it fails with this error number: the kernel releases a closed
+    socket, its queue and its memory a little later. Raises OSError after deadlines.PROBE."""
+    deadline = time.monotonic() + deadlines.PROBE
+    while True:
+        try:
+            return action()
+        except OSError as error:
+            if error.errno != number or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _new_socket(config: XdpConfig) -> socket.socket:
