@@ -16,6 +16,8 @@ HEADERS := $(shell find $(PACKAGES) -name '*.h')
 # Another file with the hints to the caches and without them (shm/cache.h): all is compiled again.
 HINTS := $(VENV)/.hints-$(if $(filter 1,$(RINGLINE_NO_HINTS)),off,on)
 ARGS ?=
+CARD ?=
+export CMD ?=
 REV ?=
 
 # Tests find the command `ringline` here, and the tools that tools/debian-packages unpacked.
@@ -96,6 +98,11 @@ $(HINTS): | venv
 .PHONY: tools-for-tests
 tools-for-tests: venv
 	@tools/debian-packages test
+
+.PHONY: guest
+guest: tools-for-tests $(MODULES)  ## run a command in a guest with Debian's kernel (CARD="virtio-net e1000e" CMD='ringline interfaces')
+	@[ -n "$$CMD" ] || { echo "make guest: say which command, as in CMD='ringline interfaces'" >&2; exit 2; }
+	@$(BIN)/python -m tests.guest $(foreach card,$(CARD),--card $(card)) $(ARGS) -- "$$CMD"
 
 .PHONY: coverage
 coverage: $(MODULES)  ## run all tests and show the lines that no test reached

@@ -43,7 +43,7 @@ MAY_BE_MISSING = (
 
 # Slow tests: they run whole instances or compile programs.
 SLOW = re.compile(
-    r"tests/(e2e|peers|workers/headers)/|sanitizers|stress"
+    r"tests/(e2e|guest|peers|workers/headers)/|sanitizers|stress"
     r"|test_(cli|code_cache|compiled|completion|crash|documents|examples|lookup_tiers|mutants)\.py"
     r"|test_(plugins|supervisor|trial)\.py"
 )

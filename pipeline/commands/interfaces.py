@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from argparse import Namespace
 from dataclasses import asdict, dataclass
 
@@ -44,6 +45,11 @@ def interfaces(given: Namespace) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
     lines += [printable(row.why) for row in rows if row.why]
+    if any(row.xdp == "unknown" for row in rows):
+        lines.append(
+            f"this kernel ({os.uname().release}) does not say what drivers do with XDP (Linux 6.3 "
+            "and later do); a port uses native XDP if the driver can, and says so at its start"
+        )
     if lacking:
         lines.append(f"this process lacks {' and '.join(lacking)}, which a port xdp:NAME needs")
     return "\n".join(lines)

@@ -319,7 +319,8 @@ def _gigabits(bytes_per_second: float | None) -> str:
 def _ports(rates: Rates) -> Grid:
     rows = []
     for index, port in enumerate(rates.now.ports):
-        link = f"{port.link_mbps / 1000:g}G" if port.link_up else "down"
+        speed = f"{port.link_mbps / 1000:g}G" if port.link_mbps else "up"
+        link = speed if port.link_up else "down"
         lost = sum(port.card_drops.values()) + sum(port.drops.values())
         rows.append(
             (

@@ -20,7 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="guest", description="Runs shell commands in a guest.")
     parser.add_argument("command", nargs="*", help="shell commands; several words are one command")
     parser.add_argument("--card", action="append", default=[], metavar="NAME[:QUEUES]")
-    parser.add_argument("--processors", type=int, default=2, metavar="N")
+    parser.add_argument("--processors", type=int, default=1, metavar="N")
     parser.add_argument("--memory", type=int, default=1024, metavar="MIB")
     parser.add_argument("--hugepages", type=int, default=0, metavar="N", help="of 2 MiB")
     parser.add_argument("--module", action="append", default=[], metavar="NAME")

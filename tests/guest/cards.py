@@ -125,7 +125,7 @@ class Cable:
                 seen = len(self._frames)
                 if len(found) >= count:
                     return found
-                if not self._changed.wait_for(lambda: len(self._frames) > seen, seconds):
+                if not self._changed.wait(seconds) and len(self._frames) == seen:
                     return found
 
     def started(self) -> None:
@@ -200,4 +200,3 @@ def _own_namespace() -> Iterator[None]:
             yield
         finally:
             assert libc.setns(before.fileno(), _CLONE_NEWNET) == 0
-

@@ -156,14 +156,17 @@ def _download(folder: Path) -> None:
 def _unpack(package: Path, folder: Path) -> None:
     (folder / "modules").mkdir(parents=True)
     command = ["dpkg-deb", "--fsys-tarfile", str(package)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        with tarfile.open(fileobj=process.stdout, mode="r|") as content:
-            for member in content:
-                name = Path(member.name).name
-                if name.startswith("vmlinuz-"):
-                    packed = _read(content, member)
-                elif KEPT.search(member.name):
-                    (folder / "modules" / name).write_bytes(_read(content, member))
+    packed = b""
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as process,
+        tarfile.open(fileobj=process.stdout, mode="r|") as content,
+    ):
+        for member in content:
+            name = Path(member.name).name
+            if name.startswith("vmlinuz-"):
+                packed = _read(content, member)
+            elif KEPT.search(member.name):
+                (folder / "modules" / name).write_bytes(_read(content, member))
     begin = packed.find(_XZ)
     if begin < 0:
         raise Missing(f"needs a kernel that is packed with xz; {package.name} is packed otherwise")

@@ -140,7 +140,7 @@ class XdpAttachment(Attachment):
             try:
                 link = bpf.attach(self._program, self._found.number, _MODES[mode])
             except OSError as error:
-                tried.append(f"{mode} XDP: {error.strerror}")
+                tried.append(f"{mode} XDP: {_why_not_attached(error)}")
                 continue
             self._link = self._kept(link)
             if tried:
@@ -364,6 +364,14 @@ def _new_socket(config: XdpConfig) -> socket.socket:
                 f"busy polling cannot be switched on (Linux 5.11 has it): {error.strerror}",
             ) from None
     return made
+
+
+def _why_not_attached(error: OSError) -> str:
+    """A kernel that does not know the question answers with EINVAL, as some drivers do."""
+    version = [int(each) for each in os.uname().release.split("-")[0].split(".")[:2]]
+    if error.errno == errno.EINVAL and version < [5, 9]:
+        return "this kernel has no bpf_link for XDP (Linux 5.9 has it)"
+    return error.strerror
 
 
 def _why_not_bound(number: int, queue: int) -> str:

@@ -86,6 +86,18 @@ def test_the_table_and_its_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(told["missing_rights"], list)
 
 
+@pytest.mark.parametrize(("features", "said"), [(None, True), (3, False)])
+def test_an_old_kernel_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    features: int | None,
+    said: bool,
+) -> None:
+    monkeypatch.setattr(netlink, "xdp_features", lambda number: features)
+    assert cli.main(["interfaces"]) == 0
+    assert ("does not say what drivers do with XDP (Linux 6.3" in capsys.readouterr().out) == said
+
+
 def test_a_terminal_gets_no_control_characters(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,12 +107,15 @@ def test_a_driver_that_never_sends_without_copies_is_left(
     made._xdp = XdpConfig(mode=mode)
     made._closing = contextlib.ExitStack()
     bound: list[int] = []
-    monkeypatch.setattr(made, "_bind_all", lambda stack, flags: bound.append(flags))
+    monkeypatch.setattr(made, "_bind_all", bound.append)
+    monkeypatch.setattr(made, "_open_all_sockets", lambda stack: None)
+    monkeypatch.setattr(sockets.rings, "maps_when_bound", lambda fd: True)
+    made.descriptors = [-1]
 
     def probe() -> None:
         raise TimeoutError("a frame on queue 0 was not sent within 1 s")
 
-    monkeypatch.setattr(made, "_probe", probe)
+    monkeypatch.setattr(made, "_try_zero_copy", lambda: (bound.append(4), probe()))
     if ends:
         with pytest.raises(EnvironmentLacks, match="does not work without copies: a frame on"):
             made._open_sockets()
@@ -120,6 +123,79 @@ def test_a_driver_that_never_sends_without_copies_is_left(
         assert made._open_sockets() == "copy"
         assert "used in copy mode, because zero-copy does not work: a frame" in made.remarks[0]
         assert len(bound) == 2
+
+
+@pytest.mark.parametrize("mapping", [True, False])
+def test_sockets_are_bound_when_the_driver_has_mapped_their_rings(
+    monkeypatch: pytest.MonkeyPatch, mapping: bool
+) -> None:
+    """Where the kernel refuses to map the rings of a bound socket: Linux before 6.4."""
+    made = attachment()
+    made._closing = contextlib.ExitStack()
+    done: list[str] = []
+
+    def opening(stack: contextlib.ExitStack) -> None:
+        done.append("open")
+        made.descriptors = [len(done)]
+        stack.callback(done.append, "close")
+
+    monkeypatch.setattr(made, "_open_all_sockets", opening)
+    monkeypatch.setattr(made, "_bind", lambda queue, flags: done.append(f"bind {flags}"))
+    monkeypatch.setattr(sockets.rings, "maps_when_bound", lambda fd: mapping)
+    monkeypatch.setattr(sockets.bpf, "set_socket", lambda *_: done.append("take"))
+    made._map, made._taken = -1, False
+    assert made._open_sockets() == "copy"
+    handed_on = list(done)
+    made.take()
+    made.take()
+    if mapping:
+        assert handed_on == ["open", "bind 2"]
+        assert done[2:] == ["take", "take"]
+    else:
+        assert handed_on == ["open", "bind 2", "close", "open"]
+        assert done[4:] == ["bind 2", "take", "take"]
+
+
+def test_a_late_bind_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = attachment()
+    made.descriptors, made._unbound = [3], 2
+    monkeypatch.setattr(sockets.deadlines, "PROBE", 0.0)
+
+    def bind(queue: int, _flags: int) -> None:
+        raise OSError(errno.EBUSY, sockets._why_not_bound(errno.EBUSY, queue))
+
+    monkeypatch.setattr(made, "_bind", bind)
+    with pytest.raises(EnvironmentLacks, match="could not be bound: another socket is bound to q"):
+        made.take()
+
+
+def test_what_the_kernel_releases_later_is_waited_for() -> None:
+    left = [errno.EBUSY, errno.EBUSY]
+
+    def act() -> None:
+        if left:
+            raise OSError(left.pop(), "busy")
+
+    sockets._patiently(act, errno.EBUSY)
+    assert not left
+    left += [errno.EINVAL]
+    with pytest.raises(OSError, match="busy"):
+        sockets._patiently(act, errno.EBUSY)
+
+
+@pytest.mark.parametrize(
+    ("release", "number", "why"),
+    [
+        ("5.4.0-9-amd64", errno.EINVAL, "this kernel has no bpf_link for XDP (Linux 5.9 has it)"),
+        ("6.1.0-56-amd64", errno.EINVAL, os.strerror(errno.EINVAL)),
+        ("5.4.0", errno.EPERM, os.strerror(errno.EPERM)),
+    ],
+)
+def test_why_a_program_is_not_attached(
+    monkeypatch: pytest.MonkeyPatch, release: str, number: int, why: str
+) -> None:
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(["Linux", "", release, "", ""]))
+    assert sockets._why_not_attached(OSError(number, os.strerror(number))) == why
 
 
 def test_a_probe_is_one_frame_and_its_completion() -> None:

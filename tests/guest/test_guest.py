@@ -1,0 +1,177 @@
+"""Guests themselves: what runs in them, and how their troubles are told apart."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import __main__ as command
+from . import kernel as kernels
+from .cards import card
+from .kernel import Kernel, Missing
+from .machine import ROOT, DidNotBoot, Ended, Guest, Hung, Result, qemu
+
+TIMEOUT = 60.0  # seconds
+
+
+@pytest.fixture(scope="module")
+def guest() -> Iterator[Guest]:
+    try:
+        made = Guest()
+    except Missing as error:
+        pytest.skip(str(error))
+    with made:
+        yield made
+
+
+@pytest.fixture
+def unpacked() -> Kernel:
+    try:
+        qemu()
+        return kernels.kernel()
+    except Missing as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.timeout(600)
+def test_a_command_returns_its_code_and_output(guest: Guest) -> None:
+    heard: list[bytes] = []
+    result = guest.run("echo one; echo two >&2; uname -r; exit 3", heard=heard.append)
+    assert result == Result(3, f"one\ntwo\n{guest.kernel.release}\n")
+    assert b"".join(heard).decode() == result.output
+    assert guest.run("kill -9 $$").code == 128 + signal.SIGKILL
+    assert guest.run("head -c 300000 /dev/zero | tr '\\0' x").output == "x" * 300_000
+
+
+@pytest.mark.timeout(600)
+def test_the_root_is_that_of_the_host(guest: Guest) -> None:
+    assert guest.checked("cat tests/guest/init.c") == kernels.INIT.read_text()
+    assert guest.checked("command -v python") == f"{Path(sys.executable).parent}/python\n"
+    written = ROOT / "tests" / "guest" / f"written-{os.getpid()}"
+    guest.checked(f"echo here > {written} && cat {written}")
+    assert not written.exists()
+
+
+@pytest.mark.timeout(600)
+def test_a_hang_is_not_a_failure(guest: Guest) -> None:
+    with pytest.raises(Hung, match="did not finish within 1 s: 'echo begun; sleep 1000'"):
+        guest.run("echo begun; sleep 1000", deadline=1)
+    assert guest.run("echo next") == Result(0, "next\n"), "the next command kills it"
+    assert guest.run("pidof sleep").code != 0
+
+
+@pytest.mark.timeout(600)
+def test_a_guest_that_ends_is_named(guest: Guest) -> None:
+    """The last test of this guest."""
+    with pytest.raises(Ended, match="the guest ended during 'echo c >") as error:
+        guest.run("echo c > /proc/sysrq-trigger")
+    assert "Kernel panic" in str(error.value), "the end of its console is shown"
+
+
+def test_a_guest_that_does_not_boot_is_named(unpacked: Kernel, tmp_path: Path) -> None:
+    broken = tmp_path / "vmlinux"
+    broken.write_bytes(b"no kernel")
+    with pytest.raises(DidNotBoot, match=r"the guest ended before it booted: .*qemu"):
+        Guest(using=replace(unpacked, image=broken))
+    with pytest.raises(DidNotBoot, match=r"the guest did not boot within 0\.1 s"):
+        Guest(boot=0.1)
+
+
+def test_a_guest_ends_with_the_process_that_started_it(unpacked: Kernel) -> None:
+    line = [sys.executable, "-m", "tests.guest", "--deadline", "900", "sleep 900"]
+    process = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        machine = _wait_for(lambda: _child(process.pid, "qemu"), "the guest's start")
+    finally:
+        process.kill()
+        process.wait()
+    _wait_for(lambda: not Path("/proc", str(machine)).exists(), "the guest's end")
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RINGLINE_GUEST_CACHE", str(tmp_path))
+    with pytest.raises(Missing, match=r"needs a kernel for guests; run: .* --prepare"):
+        kernels.kernel()
+    old = tmp_path / "qemu-old"
+    old.write_text("#!/bin/sh\necho QEMU emulator version 7.2.1\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("RINGLINE_QEMU", str(old))
+    assert qemu([card("e1000e")]) == str(old)
+    with pytest.raises(Missing, match="needs QEMU 8 or newer for the card igb; set RINGLINE_QEMU"):
+        qemu([card("e1000e"), card("igb")])
+    monkeypatch.setenv("RINGLINE_QEMU", str(tmp_path / "nothing"))
+    with pytest.raises(Missing, match=r"needs .*nothing \(Debian package qemu-system-x86\)"):
+        qemu()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("ne2000", "there is no card 'ne2000'"), ("e1000e:2", "e1000e has 1 to 1 queues here, not 2")],
+)
+def test_a_card_that_is_not_there_is_named(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        card(text)
+
+
+def test_modules_are_loaded_behind_those_that_they_need(tmp_path: Path) -> None:
+    modules = {}
+    for name, needed in (("top", "middle,base"), ("middle", "base"), ("base", "")):
+        modules[name] = tmp_path / f"{name}.ko"
+        modules[name].write_bytes(b"\x7fELF\0license=GPL\0depends=%s\0" % needed.encode())
+    found = Kernel("6.1.0-9-amd64", tmp_path, modules)
+    assert found.in_order(["top", "base", "built-in"]) == ["base", "middle", "top"]
+    assert found.version == (6, 1)
+
+
+def test_the_command_ends_with_the_code_of_its_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], unpacked: Kernel
+) -> None:
+    class Answering:
+        boot_seconds = 1.0
+
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+        def __enter__(self) -> Answering:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def run(self, text: str, *_: Any) -> Result:
+            if text == "hang":
+                raise Hung("the guest did not finish")
+            return Result(3, "")
+
+    monkeypatch.setattr(command, "Guest", Answering)
+    for words, code in (["exit 3"], 3), (["hang"], 124):
+        monkeypatch.setattr(sys, "argv", ["guest", *words])
+        assert command.main() == code
+    assert "guest: the guest did not finish" in capsys.readouterr().err
+    for words in ([], ["--card", "ne2000", "true"]):
+        monkeypatch.setattr(sys, "argv", ["guest", *words])
+        with pytest.raises(SystemExit, match="2"):
+            command.main()
+
+
+def _child(parent: int, name: str) -> int:
+    """The process with this parent that runs a program whose name begins so; 0 when none does."""
+    children = Path(f"/proc/{parent}/task/{parent}/children")
+    for pid in children.read_text().split():
+        if re.match(name, Path(f"/proc/{pid}/comm").read_text()):
+            return int(pid)
+    return 0
+
+
+def _wait_for(condition: Any, what: str) -> Any:
+    end = time.monotonic() + TIMEOUT
+    while not (value := condition()):
+        assert time.monotonic() < end, f"{what} did not happen within {TIMEOUT:g} s"
+        time.sleep(0.05)
+    return value
