@@ -284,14 +284,18 @@ def test_the_start_test_of_zero_copy_sends_a_frame(
     config = PortConfig("wan", "xdp:va", xdp=XdpConfig())
     with entered(veths.middle), PacketMemory.create(instance(), 64) as packets:
         attachment = XdpAttachment(config, packets)
+        queue = sockets.ffi.new("struct rl_xdp_queue *")
+        sizes = config.rx_descriptors, config.tx_descriptors
+        mapped = sockets.rings.SocketRings(attachment.descriptors[0], queue, *sizes)
         try:
-            attachment._probe()
+            attachment._probe([queue])
             (frame,) = receive(target, lambda frame: frame[12:14] == b"\x88\xb5", 1)
             assert frame[:6] == frame[6:12]
             ip("-n", veths.middle, "link", "set", "va", "down")
             with pytest.raises(TimeoutError, match=r"a frame on queue 0 was not sent within"):
-                attachment._probe()
+                attachment._probe([queue])
         finally:
+            mapped.close()
             attachment.close()
 
 

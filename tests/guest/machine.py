@@ -45,7 +45,7 @@ BOOT = 300.0  # seconds: a boot takes about 6 on an idle machine
 COMMAND = 300.0  # seconds
 _BASE = ("virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay", "veth")
 _STEADY = ("-accel", "tcg,thread=single", "-icount", "shift=1,sleep=on")
-_LAST_LINES = 15  # of the console, in a message
+_LAST_LINES = 50  # of the console, in a message
 # The serial console is slow, and so is what only a real processor needs.
 _KERNEL = "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check audit=0"
 
@@ -111,6 +111,7 @@ class Guest:
             self._files = {
                 "console": os.memfd_create("console", 0),
                 "initial": os.memfd_create("initial", 0),
+                "errors": os.memfd_create("errors", 0),
             }
             for fd in self._files.values():
                 stack.callback(os.close, fd)
@@ -175,9 +176,7 @@ class Guest:
 
     def console(self) -> str:
         """The last lines that the kernel printed."""
-        fd = self._files["console"]
-        said = os.pread(fd, os.fstat(fd).st_size, 0).decode("utf-8", "replace")
-        return "\n".join(said.splitlines()[-_LAST_LINES:])
+        return "\n".join(self._said("console")[-_LAST_LINES:])
 
     def close(self) -> None:
         self._closing.close()
@@ -210,12 +209,16 @@ class Guest:
             pass_fds=passed,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=self._files["errors"],
         )
+
+    def _said(self, file: str) -> list[str]:
+        fd = self._files[file]
+        return os.pread(fd, os.fstat(fd).st_size, 0).decode("utf-8", "replace").splitlines()
 
     def _stop(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
 
     def _wait_for_boot(self, seconds: float) -> None:
         try:
@@ -225,8 +228,7 @@ class Guest:
                 f"the guest did not boot within {seconds:g} s\n{self.console()}"
             ) from None
         except (EOFError, OSError):
-            self._process.kill()
-            said = self._process.communicate()[1].decode("utf-8", "replace").strip()
+            said = " ".join(self._said("errors"))
             raise DidNotBoot(
                 f"the guest ended before it booted: {said}\n{self.console()}"
             ) from None

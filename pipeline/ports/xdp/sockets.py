@@ -371,7 +371,7 @@ def _why_not_attached(error: OSError) -> str:
     version = [int(each) for each in os.uname().release.split("-")[0].split(".")[:2]]
     if error.errno == errno.EINVAL and version < [5, 9]:
         return "this kernel has no bpf_link for XDP (Linux 5.9 has it)"
-    return error.strerror
+    return error.strerror or str(error)
 
 
 def _why_not_bound(number: int, queue: int) -> str:
