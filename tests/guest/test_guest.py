@@ -22,6 +22,8 @@ from .kernel import Kernel, Missing
 from .machine import ROOT, DidNotBoot, Ended, Guest, Hung, Result, qemu
 
 TIMEOUT = 60.0  # seconds
+PROOF = os.environ.get("RINGLINE_PROOF") == "1"
+FRAMES = 500
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,24 @@ def test_a_guest_ends_with_the_process_that_started_it(unpacked: Kernel) -> None
         process.kill()
         process.wait()
     _wait_for(lambda: not Path("/proc", str(machine)).exists(), "the guest's end")
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(not PROOF, reason="needs RINGLINE_PROOF=1: a boot takes seconds")
+def test_frames_pass_on_every_kind_of_cable(unpacked: Kernel) -> None:
+    """A card with several queues has a TAP interface as its cable, others have a socket pair."""
+    sent = [bytes.fromhex("ffffffffffff02000000000288b5").ljust(60, b"\0")] * FRAMES
+    with Guest([card("virtio-net:2"), card("e1000e")], processors=2) as guest:
+        guest.checked("ip link set eth0 up && ip link set eth1 up")
+        guest.checked("until grep -q up /sys/class/net/eth1/operstate; do sleep 0.1; done")
+        queues = guest.checked("ls /sys/class/net/eth0/queues").split()
+        assert {"rx-0", "rx-1", "tx-0", "tx-1"} <= set(queues)
+        for number, cable in enumerate(guest.cables):
+            for frame in sent:
+                cable.send(frame)
+            path = f"/sys/class/net/eth{number}/statistics/rx_packets"
+            guest.checked(f"until [ $(cat {path}) -ge {FRAMES} ]; do sleep 0.1; done")
+            assert cable.wait_for(1, TIMEOUT), "the guest says something on an interface that is up"
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
