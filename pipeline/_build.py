@@ -10,6 +10,7 @@ DECLARATIONS = [
     "pipeline/driver/lane.h",
     "pipeline/ports/ixgbe/ixgbe.h",
     "pipeline/ports/xdp/xdp.h",
+    "pipeline/ports/packet/packet.h",
     "pipeline/ports/sim82599/sim82599.h",
     "pipeline/ports/sim82599/stamps.h",
 ]

@@ -189,6 +189,7 @@ struct rl_queue_counters {
     uint64_t drop_no_worker;
     uint64_t drop_tx_down; /* the output port is stopped or its link is down */
     uint64_t drop_rx_error;
+    uint64_t drop_tx_too_long; /* longer than what the output interface sends */
     uint64_t drop_driver_lost;
     uint64_t drop_named[32]; /* by the verdict RL_VERDICT_REASON + i */
     uint64_t tx_waits;       /* how often the TX descriptor ring was full */

@@ -23,7 +23,7 @@ FRAME_MAX: int = lib.RL_FRAME_MAX  # bytes without CRC
 BUFFER_STRIDE: int = lib.RL_BUFFER_STRIDE  # bytes
 BLANKS_MAX = RING_CAPACITY // 2  # more blanks would leave too little of `in` for packets
 CRC_BYTES = 4
-KERNEL_KINDS = ("xdp",)  # of ports on interfaces of the kernel: the word before the colon
+KERNEL_KINDS = ("xdp", "packet")  # of ports on interfaces of the kernel: the word before the colon
 PAGE = 4096  # bytes of an ordinary page
 BUFFERS_PER_HUGEPAGE = (2 << 20) // BUFFER_STRIDE  # whole ones: one more straddles the page's end
 
@@ -112,11 +112,25 @@ class XdpConfig:
 
 
 @dataclass(frozen=True)
+class PacketConfig:
+    """How a port uses an interface of the kernel through packet sockets.
+
+    `outgoing`: frames that this machine sends are received too, except its own. `qdisc_bypass`:
+    frames go to the kernel driver without queueing. `block_timeout_ms` is how long a frame may
+    wait for others until the driver gets it.
+    """
+
+    outgoing: bool = True
+    qdisc_bypass: bool = False
+    block_timeout_ms: int = 1
+
+
+@dataclass(frozen=True)
 class PortConfig:
     """One network interface."""
 
     name: str
-    device: str  # sim:82599 | pci:0000:03:00.0 | xdp:eth0
+    device: str  # sim:82599 | pci:0000:03:00.0 | xdp:eth0 | packet:eth0
     queues: int = 1
     dma: str = "auto"  # auto | offset | physical
     rx_descriptors: int = 512  # per queue
@@ -128,6 +142,7 @@ class PortConfig:
     wire: WireConfig | None = None  # simulated cards only
     process: bool = False  # a simulated card in a process of its own
     xdp: XdpConfig | None = None  # AF_XDP only
+    packet: PacketConfig | None = None  # packet sockets only
 
     @property
     def simulated(self) -> bool:
@@ -139,6 +154,12 @@ class PortConfig:
         """What the device string names: the PCI address of a card or an interface of the kernel;
         "" for a simulated card, of which there may be several."""
         return "" if self.simulated else self.device.partition(":")[2]
+
+    @property
+    def claims(self) -> str:
+        """What no other port of the instance may have; "" for nothing. A copy of the traffic takes
+        nothing from another kind of port."""
+        return self.device if self.packet is not None else self.address
 
     @property
     def kernel_interface(self) -> bool:

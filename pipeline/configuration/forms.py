@@ -13,7 +13,7 @@ from typing import Any
 from ringline.pipeline.configuration.config import KERNEL_KINDS
 from ringline.pipeline.configuration.toml import shown
 
-DEVICES = ("sim:82599", "pci:0000:03:00.0", "xdp:eth0")
+DEVICES = ("sim:82599", "pci:0000:03:00.0", "xdp:eth0", "packet:eth0")
 INTERFACE_NAME_MAX = 15  # bytes (IFNAMSIZ of linux/if.h, less one)
 PCI_ADDRESS = r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
 

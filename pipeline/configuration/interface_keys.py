@@ -1,11 +1,11 @@
-"""The keys of a port on a network interface of the kernel, by its kind: `xdp:NAME`."""
+"""The keys of a port on a network interface of the kernel, by its kind, as in `xdp:NAME`."""
 
 from __future__ import annotations
 
 import ipaddress
 from typing import Any
 
-from ringline.pipeline.configuration.config import Match, XdpConfig
+from ringline.pipeline.configuration.config import Match, PacketConfig, XdpConfig
 from ringline.pipeline.configuration.toml import Table, shown
 
 ETHERTYPES = {"ipv4": 0x0800, "arp": 0x0806, "ipv6": 0x86DD}
@@ -13,9 +13,11 @@ PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "icmpv6": 58,
 WITH_PORTS = (PROTOCOLS["tcp"], PROTOCOLS["udp"])
 MATCHES_MAX = 64
 BUSY_POLL_MAX = 1000  # microseconds
+BLOCK_TIMEOUT_MAX = 100  # ms
 
 KEYS = {
     "xdp": ("mode", "attach", "take", "hash", "busy_poll_us", "channels", "fix_checksums", "force"),
+    "packet": ("outgoing", "qdisc_bypass", "block_timeout_ms"),
 }
 # Keys of other ports, and why an interface of the kernel has none of them.
 _OF_CARDS = {
@@ -38,6 +40,11 @@ def refuse_keys_of_others(table: Table, device: str) -> None:
             table.problem(key, why)
 
 
+def read_keys(table: Table, device: str) -> dict[str, Any]:
+    """The fields of a `PortConfig` for an interface of the kernel, by name."""
+    return {"xdp": read_xdp(table, device), "packet": read_packet(table, device)}
+
+
 def read_xdp(table: Table, device: str) -> XdpConfig | None:
     """The keys of AF_XDP in the table of a port; None for a port of another kind."""
     if not device.startswith("xdp:"):
@@ -57,6 +64,21 @@ def read_xdp(table: Table, device: str) -> XdpConfig | None:
             "rss_key", 'has no effect without hash = "software"; add it or remove rss_key'
         )
     return read
+
+
+def read_packet(table: Table, device: str) -> PacketConfig | None:
+    """The keys of packet sockets in the table of a port; None for a port of another kind."""
+    if not device.startswith("packet:"):
+        return None
+    if "rss_key" in table:
+        table.problem(
+            "rss_key", "the kernel spreads flows by a hash of its own here; remove rss_key"
+        )
+    return PacketConfig(
+        outgoing=table.flag("outgoing", True),
+        qdisc_bypass=table.flag("qdisc_bypass", False),
+        block_timeout_ms=table.integer("block_timeout_ms", 1, 1, BLOCK_TIMEOUT_MAX),
+    )
 
 
 def _take(table: Table) -> tuple[Match, ...]:

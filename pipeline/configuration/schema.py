@@ -24,7 +24,7 @@ from ringline.pipeline.configuration.forms import (
     check_rss_key,
     parse_listen,
 )
-from ringline.pipeline.configuration.interface_keys import read_xdp, refuse_keys_of_others
+from ringline.pipeline.configuration.interface_keys import read_keys, refuse_keys_of_others
 from ringline.pipeline.configuration.levels import PORT, SPECIMEN, advice
 from ringline.pipeline.configuration.lines import lines_of, with_line
 from ringline.pipeline.configuration.machine_checks import problems_here
@@ -181,7 +181,7 @@ def _ports(top: Table | None, folder: Path, problems: list[str]) -> tuple[c.Port
             f"port: {len(ports)} ports are configured; at most {c.PORTS_MAX} are allowed"
         )
     for at, port in enumerate(ports):
-        other = next((p for p in ports[:at] if p.address == port.address and p.address), None)
+        other = next((p for p in ports[:at] if p.claims == port.claims and p.claims), None)
         if other:
             top.problem(port.name, f"uses the card of port {other.name} ({other.device})")
     cards = [port for port in ports if not port.kernel_interface]  # others fit to every mode
@@ -230,7 +230,7 @@ def _port(name: str, table: Table, folder: Path) -> c.PortConfig:
         rss_key=table.string("rss_key", "default", check=check_rss_key),
         wire=_wire(wire, folder) if wire is not None else None,
         process=process,
-        xdp=read_xdp(table, device),
+        **read_keys(table, device),
     )
     table.done()
     return port

@@ -158,7 +158,9 @@ class Lane:
         fresh = ffi.NULL
         if rings is not None:
             rings.times.offset = self._lane.clock_offset
-            rings.times.stamped = any(port.c_port.stamps != ffi.NULL for port in self.ports)
+            rings.times.stamped = any(
+                port.c_port.stamps != ffi.NULL and not port.live_stamps for port in self.ports
+            )
             fresh = ffi.cast("struct rl_rings_segment *", rings.segment.address)
         lib.rl_lane_renew(self._lane, queue, fresh, generation, settled)
         self._lane.slots[queue].blanks = blanks

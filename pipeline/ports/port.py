@@ -48,6 +48,8 @@ class Port(ABC):
     limits = PortLimits()
     """How long each call may wait; the driver sets the port's share."""
     _stop_errors: tuple[str, ...] = ()
+    live_stamps = False
+    """Whether `c_port.stamps` are times of the clock of this machine, not those of a capture."""
     mac: str
     """The card's MAC address, as `02:00:00:00:00:01`; empty before the first `start`."""
 

@@ -14,6 +14,9 @@ _SIOCETHTOOL = 0x8946
 _GET_DRIVER = 0x03  # ETHTOOL_GDRVINFO
 _GET_CHANNELS, _SET_CHANNELS = 0x3C, 0x3D
 _GET_TX_CHECKSUM, _SET_TX_CHECKSUM = 0x16, 0x17  # ETHTOOL_GTXCSUM, ETHTOOL_STXCSUM
+# ETHTOOL_GGRO, ETHTOOL_GTSO, ETHTOOL_GGSO; LRO is a bit of ETHTOOL_GFLAGS.
+_GET_OFFLOAD = {"gro": 0x2B, "tso": 0x1E, "gso": 0x23, "lro": 0x25}
+_LRO = 1 << 15  # ETH_FLAG_LRO
 _GET_SETTINGS = 0x4C  # ETHTOOL_GLINKSETTINGS
 _CHANNELS = struct.Struct("=9I")  # struct ethtool_channels
 _SPEED_AT, _WORDS_AT = 4, 15  # in struct ethtool_link_settings
@@ -89,6 +92,15 @@ def let_kernel_compute_checksums(name: str) -> None:
     """Let the kernel compute the checksums of frames that it sends to this interface, as
     `ethtool -K NAME tx off` does. Raises OSError."""
     _call(name, struct.pack("=II", _SET_TX_CHECKSUM, 0))
+
+
+def offloads(name: str, word: str) -> bool:
+    """Whether gro, lro, tso or gso of an interface is on: the kernel or the card merges segments of
+    TCP into larger frames, or cuts such frames only where they are sent."""
+    with contextlib.suppress(OSError):
+        value = struct.unpack_from("=I", _call(name, struct.pack("=II", _GET_OFFLOAD[word], 0)), 4)
+        return bool(value[0] & _LRO if word == "lro" else value[0])
+    return False
 
 
 def speed(name: str) -> int:

@@ -104,30 +104,51 @@ def state(number: int) -> tuple[bool, bool]:
     return True, found[1] & (_UP | _RUNNING) == _UP | _RUNNING
 
 
-def resolve(port: str, name: str) -> Interface:
-    """The interface `name` for the port `port`, checked for what every port on it needs.
+def mtu(number: int) -> int:
+    """The MTU in bytes of the interface with this number; 0 when there is none."""
+    found = netlink.link(number=number)
+    return 0 if found is None else _number(found[2].get(netlink.MTU))
 
-    Raises EnvironmentLacks: there is no such interface, or no port can use it.
-    """
-    where = f"port.{port}.device"
+
+def present(port: str, name: str) -> Interface:
+    """The interface `name` for the port `port`. Raises EnvironmentLacks when there is none."""
     found = find(name)
     if found is None:
-        raise EnvironmentLacks(f"{where}: there is no network interface {name} here{_elsewhere()}")
-    if why := objection(found):
-        raise EnvironmentLacks(f"{where}: {why}")
+        raise EnvironmentLacks(
+            f"port.{port}.device: there is no network interface {name} here{_elsewhere()}"
+        )
     return found
 
 
+def resolve(port: str, name: str) -> Interface:
+    """The interface `name` for the port `port`, checked for what a port that takes its traffic
+    needs.
+
+    Raises EnvironmentLacks: there is no such interface, or no such port can use it.
+    """
+    found = present(port, name)
+    if why := objection(found):
+        raise EnvironmentLacks(f"port.{port}.device: {why}")
+    return found
+
+
+def not_ethernet(found: Interface) -> str:
+    """Why an interface has no Ethernet frames; "" when it has."""
+    if len(found.mac) == len("00:00:00:00:00:00"):
+        return ""
+    return f"{found.name} carries no Ethernet frames (it has no MAC address of 6 bytes)"
+
+
 def objection(found: Interface) -> str:
-    """Why no port can use this interface, and what to do; "" when one can."""
+    """Why no port can take this interface's traffic, and what to do; "" when one can."""
     name = found.name
     if found.loopback:
         return (
             f"{name} is the loopback interface, which has no Ethernet frames of its own; "
             "use a veth pair"
         )
-    if len(found.mac) != len("00:00:00:00:00:00"):
-        return f"{name} carries no Ethernet frames (it has no MAC address of 6 bytes)"
+    if why := not_ethernet(found):
+        return why
     if found.mtu > MTU_MAX:
         return (
             f"{name} has an MTU of {found.mtu} bytes, and a packet buffer is for frames "

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import resource
 
-# capabilities(7): numbers of linux/capability.h
-_NEEDED = {
-    "CAP_NET_ADMIN": 12,
-    "CAP_NET_RAW": 13,
-    "CAP_BPF": 39,
-}
-_IPC_LOCK, SYS_ADMIN = 14, 21
+from ringline.pipeline.ports.interfaces.capabilities import (
+    BPF,
+    IPC_LOCK,
+    NET_ADMIN,
+    NET_RAW,
+    SYS_ADMIN,
+    effective,
+)
 
-
-def effective(status: str = "/proc/self/status") -> int:
-    """The effective capabilities of this process, one bit each."""
-    with open(status, encoding="ascii", errors="replace") as lines:
-        for line in lines:
-            if line.startswith("CapEff:"):
-                return int(line.split()[1], 16)
-    return 0
+_NEEDED = {"CAP_NET_ADMIN": NET_ADMIN, "CAP_NET_RAW": NET_RAW, "CAP_BPF": BPF}
 
 
 def missing(packet_bytes: int, capabilities: int | None = None) -> list[str]:
@@ -34,7 +28,7 @@ def missing(packet_bytes: int, capabilities: int | None = None) -> list[str]:
         if not have >> number & 1 and not (name == "CAP_BPF" and have >> SYS_ADMIN & 1)
     ]
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    if not have >> _IPC_LOCK & 1 and limit != resource.RLIM_INFINITY and limit < packet_bytes:
+    if not have >> IPC_LOCK & 1 and limit != resource.RLIM_INFINITY and limit < packet_bytes:
         lacking.append(
             f"a limit of locked memory of {packet_bytes >> 10} KiB (ulimit -l; it is "
             f"{limit >> 10} KiB), or CAP_IPC_LOCK"

@@ -11,6 +11,7 @@
  * call tries again. */
 #include "xdp.h"
 
+#include "../interfaces/complete.h"
 #include "../memory.h"
 
 #include <sys/socket.h>
@@ -101,7 +102,7 @@ uint32_t rl_xdp_rx_burst(struct rl_port *port, uint32_t queue, struct rl_referen
                                      .length = (uint16_t)descriptor->length,
                                      .port = (uint8_t)port->index};
         if (xdp->completing)
-            rl_xdp_complete(rl_buffer(memory, buffer) + ref->offset, ref->length);
+            rl_complete(rl_buffer(memory, buffer) + ref->offset, ref->length);
         if (xdp->hashing && rl_xdp_hash(xdp->toeplitz, rl_buffer(memory, buffer) + ref->offset,
                                         ref->length, &ref->rss_hash))
             ref->flags = RL_FLAG_HASH;

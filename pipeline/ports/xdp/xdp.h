@@ -44,7 +44,7 @@ struct rl_xdp {
     uint32_t *held;        /* one word per buffer */
     uint32_t busy_polling; /* 1: the kernel's receive code runs only inside our system calls */
     uint32_t hashing;      /* 1: rl_xdp_hash fills rss_hash */
-    uint32_t completing;   /* 1: rl_xdp_complete writes the checksums of received frames */
+    uint32_t completing;   /* 1: rl_complete writes the checksums of received frames */
     uint32_t *toeplitz;    /* 36 tables of 256 words, made by rl_xdp_hash_tables */
     struct rl_xdp_queue queues[16];
 };
@@ -73,10 +73,6 @@ void rl_xdp_scan(const struct rl_xdp *xdp, uint32_t *receiving, uint32_t *sendin
  * addresses and ports of TCP and UDP over IPv4 and IPv6, else the addresses alone. Sets `hash` and
  * returns 1; returns 0 for other frames. At most two VLAN tags are skipped. */
 int rl_xdp_hash(const uint32_t *tables, const uint8_t *frame, uint32_t length, uint32_t *hash);
-
-/* Write the checksums of IPv4, TCP, UDP, ICMP and ICMPv6 into a frame: a virtual interface may
- * leave them to a card that never comes. */
-void rl_xdp_complete(uint8_t *frame, uint32_t length);
 
 /* Fill `tables` (36 x 256 words) for a key of 40 bytes. */
 void rl_xdp_hash_tables(const uint8_t *key, uint32_t *tables);
