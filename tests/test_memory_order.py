@@ -129,6 +129,8 @@ def test_a_consumer_has_a_full_fence_between_its_flag_and_its_last_look(
         ("pipeline/ports/ixgbe/ixgbe.c", "rl_ixgbe_reclaim", "ACQUIRE"),
         ("pipeline/ports/xdp/xdp.c", "filled", "ACQUIRE"),  # an index of the kernel
         ("pipeline/ports/xdp/xdp.c", "publish", "PUBLISH"),
+        ("pipeline/ports/packet/packet.c", "status_of", "ACQUIRE"),  # of a block or a slot
+        ("pipeline/ports/packet/packet.c", "give", "PUBLISH"),
     ],
 )
 def test_an_index_or_a_done_bit_is_read_and_written_in_its_order(

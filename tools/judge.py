@@ -56,6 +56,7 @@ IXGBE = [
     for part in ("receive", "transmit", "stop", "start", "books")
 ]
 XDP = ["tests/pipeline/ports/test_xdp_bursts.py"]
+PACKET = ["tests/pipeline/ports/test_packet_bursts.py"]
 LOOP = ["tests/workers/process/test_loop.py"]
 RING = [
     "tests/shm/test_ring.py",
@@ -84,6 +85,8 @@ TARGETS: dict[str, tuple[list[str], list[str]]] = {
     "pipeline/ports/ixgbe/rings.c": (["pipeline"], IXGBE),
     "pipeline/ports/xdp/xdp.c": (["pipeline"], [*XDP, *ORDER]),
     "pipeline/ports/xdp/rings.c": (["pipeline"], XDP),
+    "pipeline/ports/packet/packet.c": (["pipeline"], [*PACKET, *ORDER]),
+    "pipeline/ports/packet/rings.c": (["pipeline"], PACKET),
     "workers/loop/loop.c": (
         ["workers"],
         [*LOOP, "tests/workers/test_batch.py"],

@@ -13,7 +13,7 @@ PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "icmpv6": 58,
 WITH_PORTS = (PROTOCOLS["tcp"], PROTOCOLS["udp"])
 MATCHES_MAX = 64
 BUSY_POLL_MAX = 1000  # microseconds
-BLOCK_TIMEOUT_MAX = 100  # ms
+BLOCK_WAIT_MAX = 100  # ms
 
 KEYS = {
     "xdp": ("mode", "attach", "take", "hash", "busy_poll_us", "channels", "fix_checksums", "force"),
@@ -77,7 +77,7 @@ def read_packet(table: Table, device: str) -> PacketConfig | None:
     return PacketConfig(
         outgoing=table.flag("outgoing", True),
         qdisc_bypass=table.flag("qdisc_bypass", False),
-        block_timeout_ms=table.integer("block_timeout_ms", 1, 1, BLOCK_TIMEOUT_MAX),
+        block_timeout_ms=table.integer("block_timeout_ms", 1, 1, BLOCK_WAIT_MAX),
     )
 
 

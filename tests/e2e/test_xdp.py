@@ -248,12 +248,14 @@ def test_a_tag_stays_in_the_frame_or_is_inserted(
 
 
 @contextlib.contextmanager
-def captured(veths: Veths, path: Path) -> Iterator[Callable[[], list[bytes]]]:
-    """tcpdump writes what arrives at host b; gives a function that reads the frames so far,
+def captured(
+    veths: Veths, path: Path, side: str = "b", way: str = "in"
+) -> Iterator[Callable[[], list[bytes]]]:
+    """tcpdump writes what arrives at a host; gives a function that reads the frames so far,
     without those that the kernels of the hosts send by themselves."""
     needs("tcpdump")
-    command = ["tcpdump", "-Z", "root", "-i", "eth0", "-Q", "in", "-U", "-w", str(path)]
-    process = veths.start("b", *command)
+    command = ["tcpdump", "-Z", "root", "-i", "eth0", "-Q", way, "-U", "-w", str(path)]
+    process = veths.start(side, *command)
     assert process.stdout is not None
     while "listening on" not in process.stdout.readline():
         assert process.poll() is None

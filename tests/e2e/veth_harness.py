@@ -179,9 +179,9 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = TIMEOUT
     return value
 
 
-def port(side: str, **keys: Any) -> str:
-    """The table of a port on one of the interfaces in the middle."""
-    lines = [f"[port.{side}]", f'device = "xdp:v{side}"']
+def port(side: str, kind: str = "xdp", **keys: Any) -> str:
+    """The table of a port of this kind on one of the interfaces in the middle."""
+    lines = [f"[port.{side}]", f'device = "{kind}:v{side}"']
     return "\n".join([*lines, *(f"{key} = {json.dumps(value)}" for key, value in keys.items())])
 
 

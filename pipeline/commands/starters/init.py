@@ -27,7 +27,8 @@ name = "NAME"                     # two instances with the same name cannot run 
 
 [port.wan]                        # a port; its name is yours; add [port.lan] for another one
 device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00.0" (lspci -D);
-                                  # or a network interface: "xdp:eth0" (ip link)
+                                  # or a network interface: "xdp:eth0" (ip link);
+                                  # or a copy of its traffic: "packet:eth0"
 # queues = 1                      # pairs of an RX and a TX queue, one worker each: 1 to 16
 # dma = "auto"                    # auto | offset | physical
 # rx_descriptors = 512            # per queue: a power of two, 64 to 4096
@@ -49,6 +50,13 @@ device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00
 #   channels = "check"            # set: give the interface as many channels as the port has queues
 #   fix_checksums = false         # true: write TCP and UDP checksums, which a veth may lack
 #   force = false                 # true: take an interface although this cuts off the machine
+
+# A port with a copy of the traffic of an interface has these keys, and no wire:
+#   [port.probe]
+#   device = "packet:eth0"
+#   outgoing = true               # false: only frames that arrive, for forwarding
+#   qdisc_bypass = false          # true: send past the queueing discipline
+#   block_timeout_ms = 1          # how long the kernel may keep a frame, up to 100
 
 [port.wan.wire]                   # of a simulated card: what arrives; remove it for a real card
 # rate_mpps = 0.0                 # 10^6 packets a second; 0: as fast as the card has room

@@ -25,15 +25,13 @@
 #define TAG_BYTES 4
 #define ETHERNET_BYTES 14
 #define VLAN_TPID 0x8100
-/* The first byte of the frame in a slot (packet_parse_headers in net/packet/af_packet.c). */
-#define SLOT_FRAME (TPACKET3_HDRLEN - sizeof(struct sockaddr_ll))
 #define WITH_KERNEL (TP_STATUS_SEND_REQUEST | TP_STATUS_SENDING)
 
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
-static inline uint32_t status_of(const uint32_t *word)
+static inline uint32_t status_of(const uint32_t *word, uint32_t bits)
 {
-    return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+    return __atomic_load_n(word, __ATOMIC_ACQUIRE) & bits;
 }
 
 static inline void give(uint32_t *word, uint32_t status)
@@ -58,7 +56,7 @@ static inline int more(struct rl_packet_queue *socket)
 {
     while (socket->left == 0) {
         struct tpacket_hdr_v1 *block = block_at(socket, socket->block);
-        if (!(status_of(&block->block_status) & TP_STATUS_USER))
+        if (!status_of(&block->block_status, TP_STATUS_USER))
             return 0;
         socket->left = block->num_pkts;
         socket->next = (uint8_t *)block - offsetof(struct tpacket_block_desc, hdr) +
@@ -167,7 +165,7 @@ static inline void fill(struct tpacket3_hdr *slot, const struct rl_memory *memor
                         const struct rl_reference *ref)
 {
     const uint8_t *frame = rl_buffer(memory, ref->buffer) + ref->offset;
-    uint8_t *to = (uint8_t *)slot + SLOT_FRAME;
+    uint8_t *to = (uint8_t *)slot + RL_PACKET_SLOT_FRAME;
     slot->tp_next_offset = 0;
     slot->tp_len = ref->length;
     if (unlikely(ref->flags & RL_FLAG_VLAN)) {
@@ -186,7 +184,7 @@ static inline void fill(struct tpacket3_hdr *slot, const struct rl_memory *memor
 /* Whether the interface sends a frame of this length: a tag (IEEE 802.1Q) does not count. */
 static inline int fits(const struct rl_packet *packet, const struct tpacket3_hdr *slot)
 {
-    const uint8_t *frame = (const uint8_t *)slot + SLOT_FRAME;
+    const uint8_t *frame = (const uint8_t *)slot + RL_PACKET_SLOT_FRAME;
     int tagged = frame[MAC_BYTES] == VLAN_TPID >> 8 && frame[MAC_BYTES + 1] == (VLAN_TPID & 0xff);
     return slot->tp_len <= packet->frame_max + (tagged ? TAG_BYTES : 0);
 }
@@ -216,26 +214,6 @@ uint32_t rl_packet_tx_burst(struct rl_port *port, uint32_t queue, const struct r
     return n;
 }
 
-/* The interface never sends the frame in the slot `done`, where the kernel stands. It is dropped,
- * and the frames behind it move up by one slot. */
-static __attribute__((cold)) void drop_wrong(struct rl_packet *packet,
-                                             struct rl_packet_queue *socket)
-{
-    uint32_t buffer = socket->buffers[socket->done & socket->slot_mask];
-    uint32_t last = socket->own - 1;
-    for (uint32_t at = socket->done; at != last; at++) {
-        struct tpacket3_hdr *slot = slot_at(socket, at), *next = slot_at(socket, at + 1);
-        memcpy((uint8_t *)slot + SLOT_FRAME, (uint8_t *)next + SLOT_FRAME, next->tp_len);
-        slot->tp_len = next->tp_len;
-        give(&slot->tp_status, TP_STATUS_SEND_REQUEST);
-        socket->buffers[at & socket->slot_mask] = socket->buffers[(at + 1) & socket->slot_mask];
-    }
-    give(&slot_at(socket, last)->tp_status, TP_STATUS_AVAILABLE);
-    socket->own = last;
-    socket->taken = socket->done;
-    rl_release(packet->port.memory, &buffer, 1, RL_OUTCOME(drop_tx_too_long, blanks_lost), NULL);
-}
-
 uint32_t rl_packet_reclaim(struct rl_port *port, uint32_t queue)
 {
     struct rl_packet *packet = port->queues;
@@ -249,8 +227,8 @@ uint32_t rl_packet_reclaim(struct rl_port *port, uint32_t queue)
         uint64_t bytes = 0;
         while (n < RL_BATCH_MAX && socket->done != socket->own) {
             const struct tpacket3_hdr *slot = slot_at(socket, socket->done);
-            status = status_of(&slot->tp_status);
-            if (status & (WITH_KERNEL | TP_STATUS_WRONG_FORMAT))
+            status = status_of(&slot->tp_status, WITH_KERNEL | TP_STATUS_WRONG_FORMAT);
+            if (status)
                 break;
             bytes += slot->tp_len;
             sent[n++] = socket->buffers[socket->done++ & socket->slot_mask];
@@ -259,14 +237,14 @@ uint32_t rl_packet_reclaim(struct rl_port *port, uint32_t queue)
         rl_buffers_sent(port->memory, sent, n, count);
         done += n;
         if (unlikely(status & TP_STATUS_WRONG_FORMAT))
-            drop_wrong(packet, socket);
+            rl_packet_drop_wrong(packet, socket);
         else if (n < RL_BATCH_MAX)
             break;
     }
     if ((int32_t)(socket->taken - socket->done) < 0)
         socket->taken = socket->done;
     while (socket->taken != socket->own &&
-           !(status_of(&slot_at(socket, socket->taken)->tp_status) & TP_STATUS_SEND_REQUEST))
+           !status_of(&slot_at(socket, socket->taken)->tp_status, TP_STATUS_SEND_REQUEST))
         socket->taken++;
     if (unlikely(socket->taken != socket->own))
         make_kernel_send(socket);

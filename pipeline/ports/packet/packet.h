@@ -7,6 +7,7 @@
 
 /* Bytes of a slot of the TX ring: a header, then a frame with a VLAN tag. */
 #define RL_PACKET_SLOT 2048
+#define RL_PACKET_SLOT_FRAME 48 /* bytes from the slot to its frame */
 
 /* One socket, bound to the interface. The RX ring consists of blocks, which the kernel fills with
  * frames and hands over whole; the TX ring consists of slots with a frame each. */
@@ -49,6 +50,10 @@ uint32_t rl_packet_reclaim(struct rl_port *port, uint32_t queue);
 /* The frames on the RX ring that were not read. `*open` is how many of them are in the block that
  * the kernel still fills. */
 uint32_t rl_packet_unread(const struct rl_packet_queue *socket, uint32_t *open);
+
+/* The interface never sends the frame in the slot `done`, where the kernel stands: its MTU became
+ * smaller a moment ago. The frame is dropped, and those behind it move up by one slot. */
+void rl_packet_drop_wrong(struct rl_packet *packet, struct rl_packet_queue *socket);
 
 /* Return every buffer of the TX rings to the free list. Packets that the kernel has not reported
  * as sent are counted as dropped because the output is down. */

@@ -152,6 +152,7 @@ class PacketPort(AttachedPort):
             totals["rx_frames"] += frames
             totals["rx_freezes"] += freezes
             totals[f"rx_queue{queue}_dropped"] += drops
+        for queue in range(self.queue_pairs):
             c = self._c.queues[queue]
             totals["rx_oversize"] += c.oversize
             totals["rx_undersize"] += c.runt
@@ -161,7 +162,7 @@ class PacketPort(AttachedPort):
     def _count_unread(self) -> None:
         """Frames that the kernel gave and nobody read any more are lost for lack of room."""
         is_open = ffi.new("uint32_t *")
-        for queue in range(len(self._rings)):
+        for queue in range(self.queue_pairs):
             unread = lib.rl_packet_unread(ffi.addressof(self._c.queues, queue), is_open)
             self._totals[f"rx_queue{queue}_dropped"] += unread
 

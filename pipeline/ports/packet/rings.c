@@ -3,8 +3,17 @@
 #include "packet.h"
 
 #include <linux/if_packet.h>
+#include <string.h>
 
 _Static_assert(RL_PACKET_SLOT >= TPACKET3_HDRLEN + RL_FRAME_MAX + 4, "a slot has room for a frame");
+_Static_assert(RL_PACKET_SLOT_FRAME == TPACKET3_HDRLEN - sizeof(struct sockaddr_ll),
+               "where tpacket_parse_header of net/packet/af_packet.c looks for the frame");
+
+static struct tpacket3_hdr *slot_at(const struct rl_packet_queue *socket, uint32_t index)
+{
+    uint64_t slot = index & socket->slot_mask;
+    return (struct tpacket3_hdr *)(socket->slots + slot * RL_PACKET_SLOT);
+}
 
 uint32_t rl_packet_unread(const struct rl_packet_queue *socket, uint32_t *open)
 {
@@ -25,6 +34,26 @@ uint32_t rl_packet_unread(const struct rl_packet_queue *socket, uint32_t *open)
         block = block + 1 < socket->block_count ? block + 1 : 0;
     }
     return frames;
+}
+
+void rl_packet_drop_wrong(struct rl_packet *packet, struct rl_packet_queue *socket)
+{
+    uint32_t buffer = socket->buffers[socket->done & socket->slot_mask];
+    struct tpacket3_hdr *slot = slot_at(socket, socket->done);
+    for (socket->own--, socket->taken = socket->done; socket->taken != socket->own;) {
+        struct tpacket3_hdr *next = slot_at(socket, socket->taken + 1);
+        memcpy((uint8_t *)slot + RL_PACKET_SLOT_FRAME, (uint8_t *)next + RL_PACKET_SLOT_FRAME,
+               next->tp_len);
+        slot->tp_len = next->tp_len;
+        __atomic_store_n(&slot->tp_status, TP_STATUS_SEND_REQUEST, __ATOMIC_RELEASE);
+        socket->buffers[socket->taken & socket->slot_mask] =
+            socket->buffers[(socket->taken + 1) & socket->slot_mask];
+        slot = next;
+        socket->taken++;
+    }
+    __atomic_store_n(&slot->tp_status, TP_STATUS_AVAILABLE, __ATOMIC_RELEASE);
+    socket->taken = socket->done;
+    rl_release(packet->port.memory, &buffer, 1, RL_OUTCOME(drop_tx_too_long, blanks_lost), NULL);
 }
 
 void rl_packet_return_all(struct rl_packet *packet)

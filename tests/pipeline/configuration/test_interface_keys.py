@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ringline.pipeline.configuration.config import Config, Match, XdpConfig
+from ringline.pipeline.configuration.config import Config, Match, PacketConfig, XdpConfig
 from ringline.pipeline.configuration.schema import read
 
 
@@ -142,6 +142,50 @@ def test_other_ports_do_not_have_these_keys(keys: str) -> None:
     _, problems = port(keys, "sim:82599")
     assert len(problems) == 1
     assert problems[0].endswith("only a network interface as in xdp:eth0 has this key")
+
+
+def test_the_keys_of_packet_sockets() -> None:
+    config, problems = port("", "packet:eth0")
+    assert problems == []
+    assert (config.ports[0].packet, config.ports[0].xdp) == (PacketConfig(), None)
+    assert config.ports[0].kernel_interface
+    assert config.dma_mode == "offset"
+    keys = "outgoing = false\nqdisc_bypass = true\nblock_timeout_ms = 20"
+    config, problems = port(keys, "packet:eth0")
+    assert problems == []
+    assert config.ports[0].packet == PacketConfig(False, True, 20)
+    assert Config.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ("outgoing = 1", "port.wan.outgoing: must be true or false"),
+        ("block_timeout_ms = 0", "must be an integer from 1 to 100, not 0"),
+        ('rss_key = "symmetric"', "the kernel spreads flows by a hash of its own here"),
+        ('mode = "copy"', "only a network interface as in xdp:eth0 has this key"),
+        ("vlan_strip = true", "frames keep their VLAN tag here"),
+    ],
+)
+def test_a_mistake_in_a_port_on_packet_sockets_is_one_sentence(keys: str, sentence: str) -> None:
+    _, problems = port(keys, "packet:eth0")
+    assert len(problems) == 1, problems
+    assert sentence in problems[0]
+
+
+@pytest.mark.parametrize("key", ["outgoing = true", "qdisc_bypass = true", "block_timeout_ms = 1"])
+def test_other_ports_do_not_have_the_keys_of_packet_sockets(key: str) -> None:
+    _, problems = port(key)
+    assert len(problems) == 1
+    assert problems[0].endswith("only a network interface as in packet:eth0 has this key")
+
+
+def test_a_copy_of_the_traffic_fits_beside_another_port_on_the_interface() -> None:
+    text = '[port.one]\ndevice = "packet:eth0"\n[port.two]\ndevice = "{}:eth0"\n'
+    _, problems = examined(text.format("xdp"))
+    assert problems == []
+    _, problems = examined(text.format("packet"))
+    assert problems == ["port.two: uses the card of port one (packet:eth0)"]
 
 
 def test_two_ports_on_one_interface_are_a_mistake() -> None:
