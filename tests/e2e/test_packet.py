@@ -76,14 +76,13 @@ def client(veths: Veths, *options: str) -> dict[str, Any]:
     return end
 
 
-@pytest.mark.parametrize("bypass", [False, True])
 def test_ping_and_tcp_go_from_one_interface_to_the_other(
-    veths: Veths, forwarding: Callable[[str], Forwarding], bypass: bool
+    veths: Veths, forwarding: Callable[[str], Forwarding]
 ) -> None:
     """TCP arrives with a partial checksum; tcpdump finds it complete on the other side."""
     without_long_frames(veths)
-    keys = {"rx_descriptors": 2048, "qdisc_bypass": bypass}
-    run_ = forwarding(port("a", "packet", **keys) + "\n" + port("b", "packet", **keys))
+    text = port("a", "packet", rx_descriptors=2048, outgoing=False, qdisc_bypass=True)
+    run_ = forwarding(text + "\n" + port("b", "packet", rx_descriptors=2048, outgoing=False))
     with run_.running():
         assert " 0% packet loss" in veths.host("a", "ping", "-c", "5", "-i", "0.2", "10.77.0.2")
         assert " 0% packet loss" in veths.host("a", "ping", "-c", "5", "-i", "0.2", "fd77::2")
@@ -210,13 +209,10 @@ class Queue:
 """
 
 
-@pytest.mark.parametrize("outgoing", [True, False])
-def test_each_flow_stays_on_one_queue(
-    veths: Veths, operator: Operator, tmp_path: Path, outgoing: bool
-) -> None:
+def test_each_flow_stays_on_one_queue(veths: Veths, operator: Operator, tmp_path: Path) -> None:
     operator.write(QUEUE, "queue.py")
     record, wire = tmp_path / "record.pcap", veths.wire("a")
-    text = recording(record, queues=2, outgoing=outgoing)
+    text = recording(record, queues=2)
     text += 'queues = 2\n[worker]\nplugin = "./queue.py:Queue"\n'
     run_ = Forwarding(operator, veths, text)
     with run_.running():
