@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ringline.pipeline.commands.laboratory import kernel, links
 from ringline.pipeline.commands.laboratory.links import End, Impairment
-from ringline.pipeline.ports.interfaces import ethtool
+from ringline.pipeline.ports.interfaces import capabilities, ethtool
 from ringline.pipeline.ports.xdp import rights
 from ringline.shm.errors import EnvironmentLacks
 
@@ -96,8 +96,8 @@ class Network:
 
 def check_rights() -> None:
     """Raises EnvironmentLacks when this process cannot make a laboratory."""
-    have = rights.effective()
-    lacking = [] if have >> rights.SYS_ADMIN & 1 else ["CAP_SYS_ADMIN"]
+    have = capabilities.effective()
+    lacking = [] if have >> capabilities.SYS_ADMIN & 1 else ["CAP_SYS_ADMIN"]
     lacking += rights.missing(0, have)
     if lacking:
         raise EnvironmentLacks(
