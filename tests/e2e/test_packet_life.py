@@ -22,9 +22,9 @@ from ringline.pipeline.ports.packet import sockets
 from ringline.pipeline.ports.packet.sockets import PacketAttachment
 from ringline.shm.errors import EnvironmentLacks
 
-from .operator_harness import Operator
+from .operator_harness import HEAD, Operator
 from .run_harness import alive, kill
-from .test_xdp_life import HEAD, RESTART, WITHOUT_RIGHTS, child, status, traffic
+from .test_xdp_life import WITHOUT_RIGHTS
 from .veth_harness import (
     TIMEOUT,
     Veths,
@@ -37,6 +37,7 @@ from .veth_harness import (
     receive,
     wait_until,
 )
+from .xdp_harness import RESTART, child, status, traffic
 
 BOTH = port("a", "packet") + "\n" + port("b", "packet") + "\n" + RESTART
 CONFIG = PortConfig("wan", "packet:va", queues=2, packet=PacketConfig())
