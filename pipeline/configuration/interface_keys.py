@@ -26,6 +26,7 @@ KEYS = {
     "packet": ("outgoing", "qdisc_bypass", "block_timeout_ms"),
     "tap": ("mtu", "addresses", "up"),
 }
+EXAMPLES = {"tap": "tap0"}  # names in messages
 # Keys of other ports, and why an interface of the kernel has none of them.
 _OF_CARDS = {
     "dma": "the kernel reaches packet memory by itself; remove dma",
@@ -47,7 +48,9 @@ def refuse_keys_of_others(table: Table, device: str) -> None:
     for key in dict.fromkeys(key for keys in KEYS.values() for key in keys):
         if key in table and key not in KEYS.get(kind, ()):
             table.raw(key)
-            with_it = " or ".join(f"{other}:eth0" for other in KEYS if key in KEYS[other])
+            with_it = " or ".join(
+                f"{other}:{EXAMPLES.get(other, 'eth0')}" for other in KEYS if key in KEYS[other]
+            )
             table.problem(key, f"only a network interface as in {with_it} has this key")
     for key, why in _OF_CARDS.items() if kind in KEYS else ():
         if key in table and (kind, key) != ("tap", "mac"):

@@ -210,7 +210,7 @@ def test_an_interface_that_is_removed_is_made_again(operator: Operator, hosts: T
             wait_until(arrives, "their arrival")
         ended(process)
     found = balanced(report)
-    assert found["ports"]["b"]["card"]["rx_packets"] >= 20
+    assert found["ports"]["b"]["transmitted"]["packets"] >= 20
 
 
 def test_an_interface_that_was_there_stays(operator: Operator, hosts: Taps) -> None:

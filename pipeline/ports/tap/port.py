@@ -65,7 +65,7 @@ class TapPort(AttachedPort):
             self._c.queues[queue].fd = fd
 
     def replace_sockets(self, descriptors: Sequence[int]) -> None:
-        self._earlier = self.statistics()
+        self._earlier = self._totals()
         self._before = self._last = dict.fromkeys(_COUNTS, 0)
         self._release()
         self.use_sockets(descriptors)
@@ -128,6 +128,9 @@ class TapPort(AttachedPort):
         found = netlink.link(number=self._number) if self._number else None
         if found is not None and self._descriptors:
             self._last = _counts(found[2])
+        return self._totals()
+
+    def _totals(self) -> dict[str, int]:
         return {
             name: self._earlier[name] + self._last[name] - self._before[name] for name in _COUNTS
         }

@@ -43,22 +43,23 @@ class TapAttachment(Attachment):
         self._open_all()
 
     def _open_all(self) -> None:
-        self.remarks, self.descriptors = [], []
+        descriptors = []
         with contextlib.ExitStack() as stack:
             found = checks.check(self._config)
             self._ours = found is None
             for queue in range(self._config.queues):
                 fd = self._open_queue(found is None or found.multi_queue, first=queue == 0)
                 stack.callback(os.close, fd)
-                self.descriptors.append(fd)
+                descriptors.append(fd)
             if self._ours:
                 self._set_up(self._tap)
             self._closing = stack.pop_all()
+        self.descriptors = descriptors
         self.description = "TAP, made here" if self._ours else "TAP that was there"
-        self.remarks.append(
+        self.remarks = [
             f"port {self._config.name}: {self._name}: {self.description}, "
             f"queues {self._config.queues}"
-        )
+        ]
 
     def _open_queue(self, multi_queue: bool, first: bool) -> int:
         try:
@@ -105,7 +106,7 @@ class TapAttachment(Attachment):
         """The driver stops reading by itself."""
 
     def renew(self) -> bool:
-        if tun.state(self.descriptors[0])[0]:
+        if self.descriptors and tun.state(self.descriptors[0])[0]:
             return False
         if not self._ours and netlink.link(name=self._name) is None:
             return False
@@ -114,4 +115,5 @@ class TapAttachment(Attachment):
         return True
 
     def close(self) -> None:
+        self.descriptors = []
         self._closing.close()
