@@ -11,7 +11,7 @@ Guarantees (tests in tests/e2e/test_tap_life.py):
  - a driver without any capability receives and sends (test_the_driver_needs_no_privilege)
  - an error leaves nothing (test_bad_input_gets_one_sentence_and_leaves_nothing)
  - an interface that was removed is used again when it is there again, or made again
-   (test_an_interface_that_is_removed_is_made_again)
+   (test_an_interface_that_goes_down_or_is_removed_works_again)
 """
 
 from __future__ import annotations
