@@ -2,8 +2,8 @@
  * frame, straight into and out of packet memory.
  *
  * io_uring makes batches of them, and is slower: a request costs more than the system call that it
- * saves (docs/performance.md, "A TAP"). There is no virtio-net header (IFF_VNET_HDR): without it the
- * kernel completes the checksums itself, where the sender runs.
+ * saves (docs/performance.md, "A TAP"). There is no virtio-net header (IFF_VNET_HDR): without it
+ * the kernel completes the checksums itself, where the sender runs.
  *
  * The kernel holds no buffer: a frame that is not read stays in its own queue, and a write copies
  * the frame before it returns. A buffer counts as sending until `reclaim` has counted it. */
