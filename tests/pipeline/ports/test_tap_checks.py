@@ -43,7 +43,7 @@ def device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     path = tmp_path / "tun"
     path.touch()
     monkeypatch.setattr(tun, "DEVICE", path)
-    monkeypatch.setattr(capabilities, "have", lambda name: True)
+    monkeypatch.setattr(capabilities, "has", lambda number: True)
     return path
 
 
@@ -106,7 +106,7 @@ def test_a_card_with_this_name_is_named(monkeypatch: pytest.MonkeyPatch, device:
 def test_who_may_use_a_tap_without_a_right(
     monkeypatch: pytest.MonkeyPatch, device: Path, owner: int | None, group: int | None, may: bool
 ) -> None:
-    monkeypatch.setattr(capabilities, "have", lambda name: False)
+    monkeypatch.setattr(capabilities, "has", lambda number: False)
     has(monkeypatch, tap_link(owner=owner, group=group))
     if may:
         assert checks.check(CONFIG) is not None
@@ -126,7 +126,7 @@ def test_a_device_that_is_missing_or_closed_is_named(
 def test_rights_of_this_process_are_read(tmp_path: Path) -> None:
     status = tmp_path / "status"
     status.write_text("Name:\tx\nCapEff:\t0000000000001000\n")
-    assert capabilities.effective(str(status)) == 1 << capabilities.NUMBERS["CAP_NET_ADMIN"]
+    assert capabilities.effective(str(status)) == 1 << capabilities.NET_ADMIN
     status.write_text("Name:\tx\n")
     assert capabilities.effective(str(status)) == 0
 
