@@ -11,6 +11,7 @@ DECLARATIONS = [
     "pipeline/ports/ixgbe/ixgbe.h",
     "pipeline/ports/xdp/xdp.h",
     "pipeline/ports/packet/packet.h",
+    "pipeline/ports/tap/tap.h",
     "pipeline/ports/sim82599/sim82599.h",
     "pipeline/ports/sim82599/stamps.h",
 ]

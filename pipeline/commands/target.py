@@ -51,7 +51,7 @@ def _queues(given: builtin.Arguments) -> int | None:
 
     for port in builtin.examine(given).config.ports:
         found = interface.find(port.address) if port.kernel_interface else None
-        if found is not None:
+        if found is not None and (port.tap is None or found.queues == 1):  # a TAP has any number
             return min(found.queues, QUEUES_MAX)
     return None
 

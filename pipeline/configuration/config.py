@@ -23,7 +23,8 @@ FRAME_MAX: int = lib.RL_FRAME_MAX  # bytes without CRC
 BUFFER_STRIDE: int = lib.RL_BUFFER_STRIDE  # bytes
 BLANKS_MAX = RING_CAPACITY // 2  # more blanks would leave too little of `in` for packets
 CRC_BYTES = 4
-KERNEL_KINDS = ("xdp", "packet")  # of ports on interfaces of the kernel: the word before the colon
+# Of ports on interfaces of the kernel: the word before the colon.
+KERNEL_KINDS = ("xdp", "packet", "tap")
 PAGE = 4096  # bytes of an ordinary page
 BUFFERS_PER_HUGEPAGE = (2 << 20) // BUFFER_STRIDE  # whole ones: one more straddles the page's end
 
@@ -126,11 +127,31 @@ class PacketConfig:
 
 
 @dataclass(frozen=True)
+class TapConfig:
+    """The TAP interface that a port makes. One that is there already keeps its settings.
+
+    `addresses` are as in 192.0.2.1/24. With `up`, it is brought up as soon as the port reads.
+    """
+
+    mtu: int = 1500  # bytes
+    addresses: tuple[str, ...] = ()
+    up: bool = True
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The keys that only a new interface can have, as far as they are set."""
+        default = TapConfig()
+        return tuple(
+            key for key in ("mtu", "addresses") if getattr(self, key) != getattr(default, key)
+        )
+
+
+@dataclass(frozen=True)
 class PortConfig:
     """One network interface."""
 
     name: str
-    device: str  # sim:82599 | pci:0000:03:00.0 | xdp:eth0 | packet:eth0
+    device: str  # sim:82599 | pci:0000:03:00.0 | xdp:eth0 | packet:eth0 | tap:tap0
     queues: int = 1
     dma: str = "auto"  # auto | offset | physical
     rx_descriptors: int = 512  # per queue
@@ -143,6 +164,7 @@ class PortConfig:
     process: bool = False  # a simulated card in a process of its own
     xdp: XdpConfig | None = None  # AF_XDP only
     packet: PacketConfig | None = None  # packet sockets only
+    tap: TapConfig | None = None  # TAP interfaces only
 
     @property
     def simulated(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from ringline.pipeline.configuration.config import KERNEL_KINDS
 from ringline.pipeline.configuration.toml import shown
 
-DEVICES = ("sim:82599", "pci:0000:03:00.0", "xdp:eth0", "packet:eth0")
+DEVICES = ("sim:82599", "pci:0000:03:00.0", "xdp:eth0", "packet:eth0", "tap:tap0")
 INTERFACE_NAME_MAX = 15  # bytes (IFNAMSIZ of linux/if.h, less one)
 PCI_ADDRESS = r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
 
@@ -32,6 +32,8 @@ def check_device(text: str) -> str | None:
     if text.startswith("pci:"):
         return f"{shown(text)} is not a PCI address; write it as in {DEVICES[1]} (lspci -D)"
     kind, _, name = text.partition(":")
+    if kind == "tap" and "%" in name:
+        return f"{shown(name)} must be the name of one interface: without %"
     if kind in KERNEL_KINDS:
         return check_interface(name)
     return f"unknown device {shown(text)}; write it as in {', '.join(DEVICES)}"

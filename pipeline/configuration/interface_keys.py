@@ -5,7 +5,13 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from ringline.pipeline.configuration.config import Match, PacketConfig, XdpConfig
+from ringline.pipeline.configuration.config import (
+    FRAME_MAX,
+    Match,
+    PacketConfig,
+    TapConfig,
+    XdpConfig,
+)
 from ringline.pipeline.configuration.toml import Table, shown
 
 ETHERTYPES = {"ipv4": 0x0800, "arp": 0x0806, "ipv6": 0x86DD}
@@ -18,13 +24,22 @@ BLOCK_WAIT_MAX = 100  # ms
 KEYS = {
     "xdp": ("mode", "attach", "take", "hash", "busy_poll_us", "channels", "fix_checksums", "force"),
     "packet": ("outgoing", "qdisc_bypass", "block_timeout_ms"),
+    "tap": ("mtu", "addresses", "up"),
 }
+EXAMPLES = {"tap": "tap0"}  # names in messages
 # Keys of other ports, and why an interface of the kernel has none of them.
 _OF_CARDS = {
     "dma": "the kernel reaches packet memory by itself; remove dma",
     "mac": "set the address of the interface: ip link set dev NAME address MAC",
     "vlan_strip": "frames keep their VLAN tag here; remove vlan_strip",
 }
+_NOT_OF_TAP = {
+    "promiscuous": "a TAP receives every frame that the kernel sends; remove promiscuous",
+    "rss_key": "the kernel chooses the queue of a TAP; remove rss_key",
+}
+TAP_MTU_MIN = 68  # bytes: ETH_MIN_MTU of linux/if_ether.h
+TAP_MTU_MAX = FRAME_MAX - 18  # a frame with a VLAN tag fits into a buffer
+TAP_ADDRESSES_MAX = 64
 
 
 def refuse_keys_of_others(table: Table, device: str) -> None:
@@ -33,16 +48,25 @@ def refuse_keys_of_others(table: Table, device: str) -> None:
     for key in dict.fromkeys(key for keys in KEYS.values() for key in keys):
         if key in table and key not in KEYS.get(kind, ()):
             table.raw(key)
-            with_it = " or ".join(f"{other}:eth0" for other in KEYS if key in KEYS[other])
+            with_it = " or ".join(
+                f"{other}:{EXAMPLES.get(other, 'eth0')}" for other in KEYS if key in KEYS[other]
+            )
             table.problem(key, f"only a network interface as in {with_it} has this key")
     for key, why in _OF_CARDS.items() if kind in KEYS else ():
+        if key in table and (kind, key) != ("tap", "mac"):
+            table.problem(key, why)
+    for key, why in _NOT_OF_TAP.items() if kind == "tap" else ():
         if key in table:
             table.problem(key, why)
 
 
 def read_keys(table: Table, device: str) -> dict[str, Any]:
     """The fields of a `PortConfig` for an interface of the kernel, by name."""
-    return {"xdp": read_xdp(table, device), "packet": read_packet(table, device)}
+    return {
+        "xdp": read_xdp(table, device),
+        "packet": read_packet(table, device),
+        "tap": read_tap(table, device),
+    }
 
 
 def read_xdp(table: Table, device: str) -> XdpConfig | None:
@@ -79,6 +103,40 @@ def read_packet(table: Table, device: str) -> PacketConfig | None:
         qdisc_bypass=table.flag("qdisc_bypass", False),
         block_timeout_ms=table.integer("block_timeout_ms", 1, 1, BLOCK_WAIT_MAX),
     )
+
+
+def read_tap(table: Table, device: str) -> TapConfig | None:
+    """The keys of a TAP in the table of a port; None for a port of another kind."""
+    if not device.startswith("tap:"):
+        return None
+    return TapConfig(
+        mtu=table.integer("mtu", TapConfig.mtu, TAP_MTU_MIN, TAP_MTU_MAX),
+        addresses=_addresses(table),
+        up=table.flag("up", True),
+    )
+
+
+def _addresses(table: Table) -> tuple[str, ...]:
+    value = table.raw("addresses")
+    if value is None:
+        return ()
+    wanted = 'must be a list of addresses with their prefix length, as in ["192.0.2.1/24"]'
+    if not isinstance(value, list) or len(value) > TAP_ADDRESSES_MAX:
+        table.problem("addresses", f"{wanted}, not {shown(value)}")
+        return ()
+    for each in value:
+        if not isinstance(each, str) or "/" not in each or not _is_address(each):
+            table.problem("addresses", f"{wanted}; {shown(each)} is none")
+            return ()
+    return tuple(dict.fromkeys(value))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_interface(text)
+    except ValueError:
+        return False
+    return "%" not in text  # an address with a zone
 
 
 def _take(table: Table) -> tuple[Match, ...]:

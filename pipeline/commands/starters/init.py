@@ -28,7 +28,8 @@ name = "NAME"                     # two instances with the same name cannot run 
 [port.wan]                        # a port; its name is yours; add [port.lan] for another one
 device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00.0" (lspci -D);
                                   # or a network interface: "xdp:eth0" (ip link);
-                                  # or a copy of its traffic: "packet:eth0"
+                                  # or a copy of its traffic: "packet:eth0";
+                                  # or a new one to the kernel of this machine: "tap:tap0"
 # queues = 1                      # pairs of an RX and a TX queue, one worker each: 1 to 16
 # dma = "auto"                    # auto | offset | physical
 # rx_descriptors = 512            # per queue: a power of two, 64 to 4096
@@ -57,6 +58,14 @@ device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00
 #   outgoing = true               # false: only frames that arrive, for forwarding
 #   qdisc_bypass = false          # true: send past the queueing discipline
 #   block_timeout_ms = 1          # how long the kernel may keep a frame, up to 100
+
+# A port on a TAP, which ringline makes unless it is there, has these keys, and no wire:
+#   [port.host]
+#   device = "tap:tap0"
+#   addresses = []                # of the kernel, as in ["192.0.2.1/24"]
+#   mtu = 1500                    # bytes, 68 to 1500
+#   mac = "02:00:00:00:00:01"     # of the kernel; default: the kernel chooses one
+#   up = true                     # bring the interface up when the workers are ready
 
 [port.wan.wire]                   # of a simulated card: what arrives; remove it for a real card
 # rate_mpps = 0.0                 # 10^6 packets a second; 0: as fast as the card has room

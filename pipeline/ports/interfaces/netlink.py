@@ -1,10 +1,13 @@
-"""Ask the kernel for a network interface, with rtnetlink(7). Needs no privilege.
+"""Ask the kernel about a network interface, with rtnetlink(7), or change one.
 
-The answer is about the network namespace of this process.
+All is about the network namespace of this process. To ask needs no privilege.
 """
 
 from __future__ import annotations
 
+import errno
+import ipaddress
+import os
 import socket
 import struct
 import sys
@@ -16,16 +19,17 @@ from ringline.pipeline.configuration import deadlines
 _REQUEST = 1  # NLM_F_REQUEST
 _DUMP = 0x300  # NLM_F_DUMP
 _ERROR, _DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE
-_NEWLINK, _GETLINK = 16, 18
+_ACKNOWLEDGED, _CREATE = 4, 0x600  # NLM_F_ACK; NLM_F_CREATE | NLM_F_EXCL
+_NEWLINK, _GETLINK, _SETLINK = 16, 18, 19
 _NEWADDR, _GETADDR = 20, 22
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _ADDRESS = struct.Struct("=4BI")  # struct ifaddrmsg
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
-ADDRESS, NAME, MTU, LINK, MASTER, OPERSTATE, INFO = 1, 3, 4, 5, 10, 16, 18
+ADDRESS, NAME, MTU, LINK, MASTER, QUEUE_LENGTH, OPERSTATE, INFO = 1, 3, 4, 5, 10, 13, 16, 18
 STATS64, TX_QUEUES, RX_QUEUES, CARRIER, XDP = 23, 31, 32, 33, 43
-INFO_KIND = 1
+INFO_KIND, INFO_DATA = 1, 2
 INTERFACE_ADDRESS, LOCAL_ADDRESS = 1, 2  # IFA_*
 XDP_ATTACHED, XDP_PROGRAM = 2, 4
 # linux/genetlink.h and linux/netdev.h
@@ -78,6 +82,34 @@ def addresses(number: int) -> set[str]:
     return found
 
 
+def set_link(number: int, changes: Attributes, *, up: bool = False) -> None:
+    """Change attributes of the interface with this number, and bring it up with `up`.
+
+    Raises OSError: that is not permitted, or not possible.
+    """
+    body = _LINK.pack(0, 0, number, int(up), int(up))  # IFF_UP, and which flags change
+    body += b"".join(_attribute(kind, data) for kind, data in changes.items())
+    _order(_SETLINK, body)
+
+
+def add_address(number: int, address: str) -> None:
+    """Give the interface an address such as 192.0.2.1/24. Raises OSError."""
+    parsed = ipaddress.ip_interface(address)
+    family = socket.AF_INET if parsed.version == 4 else socket.AF_INET6
+    body = _ADDRESS.pack(family, parsed.network.prefixlen, 0, 0, number)
+    body += _attribute(INTERFACE_ADDRESS, parsed.packed) + _attribute(LOCAL_ADDRESS, parsed.packed)
+    _order(_NEWADDR, body, _CREATE)
+
+
+def _order(what: int, body: bytes, flags: int = 0) -> None:
+    """Make the kernel do something. Raises OSError when it refuses."""
+    flags |= _REQUEST | _ACKNOWLEDGED
+    answer = next(_answers(what, flags, body, _ERROR), b"")
+    number = -struct.unpack_from("=i", answer)[0] if len(answer) >= 4 else errno.ENOMSG
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
 def xdp_features(number: int) -> int | None:
     """NETDEV_XDP_ACT_* of the interface: what its driver does with XDP (linux/netdev.h).
 
@@ -123,10 +155,10 @@ def _answers(
             at = 0
             while at + _HEADER.size <= len(answer):
                 length, told, *_ = _HEADER.unpack_from(answer, at)
-                if told in (_ERROR, _DONE):
-                    return
                 if told == wanted:
                     yield answer[at + _HEADER.size : at + length]
+                if told in (_ERROR, _DONE):
+                    return
                 at += (length + 3) & ~3
             if flags & _DUMP != _DUMP:
                 return

@@ -272,6 +272,17 @@ def test_a_port_has_the_queues_of_its_interface() -> None:
     assert target.examined("forward", given).config.queues == loopback.queues
 
 
+def test_a_tap_that_may_have_any_number_of_queues_says_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loopback = interface.find("lo")
+    assert loopback is not None
+    for queues, expected in ((1, 1), (256, None)):
+        found = dataclasses.replace(loopback, queues=queues)
+        monkeypatch.setattr(interface, "find", lambda name, found=found: found)
+        assert target._queues(Arguments(devices=["tap:t0"])) == expected
+
+
 def test_a_record_on_the_replayed_file_is_refused(folder: Path) -> None:
     write_capture(folder / "in.pcap", [bytes(60)])
     found = target.examined("forward", Arguments(replay=["in.pcap"], record=["./in.pcap"]))

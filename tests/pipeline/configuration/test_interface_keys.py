@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ringline.pipeline.configuration.config import Config, Match, PacketConfig, XdpConfig
+from ringline.pipeline.configuration.config import (
+    Config,
+    Match,
+    PacketConfig,
+    TapConfig,
+    XdpConfig,
+)
 from ringline.pipeline.configuration.schema import read
 
 
@@ -212,3 +218,72 @@ def test_without_copies_there_are_buffers_for_those_that_straddle_pages() -> Non
         'memory.hugepages = "require"\n[port.wan]\ndevice = "xdp:eth0"\nmode = "auto"\n'
     )
     assert copying.buffers < large.buffers < copying.buffers * 1.01
+
+
+def test_the_keys_of_a_tap_are_read_and_survive_the_way_to_a_child() -> None:
+    config, problems = port("", "tap:tap0")
+    assert problems == []
+    assert config.ports[0].tap == TapConfig()
+    assert config.ports[0].kernel_interface
+    assert config.ports[0].xdp is None
+    config, problems = port(
+        'mtu = 1400\naddresses = ["192.0.2.1/24", "2001:db8::1/64"]\nup = false\n'
+        'mac = "02:00:00:00:00:01"\nqueues = 4',
+        "tap:tap0",
+    )
+    assert problems == []
+    assert config.ports[0].tap == TapConfig(1400, ("192.0.2.1/24", "2001:db8::1/64"), False)
+    assert config.ports[0].tap.settings == ("mtu", "addresses")
+    assert Config.from_json(config.to_json()).ports == config.ports
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ("mtu = 1501", "mtu: must be an integer from 68 to 1500, not 1501"),
+        ("mtu = 67", "mtu: must be an integer from 68 to 1500, not 67"),
+        ('addresses = "192.0.2.1/24"', "addresses: must be a list of addresses"),
+        ('addresses = ["192.0.2.1"]', '"192.0.2.1" is none'),
+        ('addresses = ["192.0.2.1/33"]', '"192.0.2.1/33" is none'),
+        ('addresses = ["fe80::1%eth0/64"]', '"fe80::1%eth0/64" is none'),
+        ("addresses = [1]", "1 is none"),
+        ("up = 1", "up: must be true"),
+        ("promiscuous = false", "promiscuous: a TAP receives every frame"),
+        ('rss_key = "symmetric"', "rss_key: the kernel chooses the queue of a TAP"),
+        ("vlan_strip = true", "vlan_strip: frames keep their VLAN tag"),
+        ('dma = "auto"', "dma: the kernel reaches packet memory by itself"),
+        ('mode = "copy"', "mode: only a network interface as in xdp:eth0 has this key"),
+        ('take = "all"', "take: only a network interface as in xdp:eth0 has this key"),
+    ],
+)
+def test_a_wrong_key_of_a_tap_gets_one_sentence(keys: str, sentence: str) -> None:
+    _, problems = port(keys, "tap:tap0")
+    assert len(problems) == 1
+    assert sentence in problems[0]
+
+
+@pytest.mark.parametrize("keys", ["mtu = 1400", "addresses = []", "up = true"])
+def test_other_ports_do_not_have_the_keys_of_a_tap(keys: str) -> None:
+    for device in ("sim:82599", "xdp:eth0"):
+        _, problems = port(keys, device)
+        assert len(problems) == 1
+        assert problems[0].endswith("only a network interface as in tap:tap0 has this key")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("tap%d", "must be the name of one interface: without %"),
+        ("", "is not the name of a network interface"),
+        ("0123456789abcdef", "is not the name of a network interface: 1 to 15 bytes"),
+    ],
+)
+def test_the_name_of_a_tap_is_checked(name: str, sentence: str) -> None:
+    _, problems = port("", f"tap:{name}")
+    assert len(problems) == 1
+    assert sentence in problems[0]
+
+
+def test_a_tap_and_another_port_cannot_be_one_interface() -> None:
+    _, problems = examined('[port.one]\ndevice = "xdp:eth0"\n[port.two]\ndevice = "tap:eth0"\n')
+    assert problems == ["port.two: uses the card of port one (xdp:eth0)"]
