@@ -64,7 +64,6 @@ device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00
 #   device = "tap:tap0"
 #   addresses = []                # of the kernel, as in ["192.0.2.1/24"]
 #   mtu = 1500                    # bytes, 68 to 1500
-#   mac = "02:00:00:00:00:01"     # of the kernel; default: the kernel chooses one
 #   up = true                     # bring the interface up when the workers are ready
 
 [port.wan.wire]                   # of a simulated card: what arrives; remove it for a real card
