@@ -139,9 +139,7 @@ def test_the_driver_needs_no_privilege(operator: Operator, hosts: Taps) -> None:
         assert rights is not None
         assert int(rights[1], 16) == 0
         source, target = hosts.wire("a"), hosts.wire("b")
-        for frame in numbered(range(50)):
-            source.send(frame)
-        assert len(receive(target, is_numbered, 50)) == 50
+        arrive(source, target)
     finally:
         process.send_signal(signal.SIGTERM)
         out, errors = process.communicate(timeout=TIMEOUT)
