@@ -86,7 +86,10 @@ def plugin_problems(found: schema.Examined, warnings: list[str]) -> list[str]:
     problems: list[str] = []
     seen = []
     for queue, worker, options in _workers(found):
-        same = (worker.plugin, worker.options, worker.debug, worker.state_bytes, worker.silence)
+        same = (
+            *(worker.plugin, worker.options, worker.debug),
+            *(worker.state_bytes, worker.blanks, worker.silence),
+        )
         if same in seen:
             continue
         seen.append(same)
@@ -106,6 +109,7 @@ def plugin_problems(found: schema.Examined, warnings: list[str]) -> list[str]:
                 folder=config.folder,
                 places=worker.option_places,
                 state_bytes=worker.state_bytes,
+                blanks=worker.blanks,
                 debug=worker.debug,
                 limit=worker.silence,
                 warnings=slow,

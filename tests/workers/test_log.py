@@ -28,6 +28,15 @@ class Talks:
         worker.log.error("a\\x1b[31m\\nline")
 """
 
+CREATES = """
+class Creates:
+    def setup(self, worker):
+        self.log = worker.log
+    def process(self, batch):
+        if not batch.create(bytes(60), 0):
+            self.log.warning("no blank")
+"""
+
 
 class Lines:
     """Takes lines, or not."""
@@ -135,6 +144,16 @@ def test_check_writes_them_to_standard_error(
     errors = capfd.readouterr().err
     assert f"plugin {spec}: info: limit is 7\n" in errors
     assert "lines of this plugin were left out: too many" in errors
+
+
+def test_check_gives_the_plugin_the_blanks_of_its_worker(
+    plugin_file: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spec = plugin_file(CREATES) + ":Creates"
+    assert check(spec, {}, ["wan"], blanks=64) == []
+    assert "no blank" not in capfd.readouterr().err
+    assert check(spec, {}, ["wan"]) == []
+    assert f"plugin {spec}: warning: no blank\n" in capfd.readouterr().err
 
 
 def test_a_rehearsal_writes_nothing() -> None:

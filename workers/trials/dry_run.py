@@ -114,7 +114,7 @@ def _check(job: Mapping[str, Any]) -> dict[str, Any]:
             return {"problems": []}
         tier.prepare(_context(job))
         log = _log(tier.spec)
-        harness = Harness(tier, _context(job), log=log)
+        harness = Harness(tier, _context(job), blanks=job["blanks"], log=log)
     except PluginError as error:
         return {"problems": [str(error)]}
     warnings = _time_samples(harness, job)

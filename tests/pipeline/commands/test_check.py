@@ -17,6 +17,22 @@ def mistakes(file: Path, text: str) -> list[str]:
     return [problem.removeprefix(f"{file}: ") for problem in caught.value.problems]
 
 
+def test_a_plugin_that_creates_packets_is_checked_with_its_blanks(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "creates.py").write_text(
+        "class P:\n"
+        "    def process(self, batch):\n"
+        "        if not batch.create(bytes(60), 0): print('no blank')\n"
+    )
+    file = tmp_path / "edge.toml"
+    file.write_text(
+        '[port.wan]\ndevice = "sim:82599"\n[worker]\nplugin = "./creates.py:P"\nblanks = 8\n'
+    )
+    check(str(file))
+    assert "no blank" not in capfd.readouterr().err
+
+
 def test_plugins_that_do_not_import_are_reported_with_every_other_mistake(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import os\nimport nonsense_xyz\n")
     (tmp_path / "fine.py").write_text(
