@@ -13,7 +13,8 @@ from dataclasses import dataclass
 # -- a worker, as the supervisor sees it ---------------------------------------------------------
 
 WORKER_SILENCE = 1.0  # without a new heartbeat, then SIGABRT
-WORKER_PREPARE = 60.0  # to load and compile: numba without its cache, on a busy machine
+WORKER_PREPARE = 180.0  # to load and compile: `router` without a cache, on a busy machine
+WORKER_LONG = 8.0  # of WORKER_PREPARE, until a sentence says what takes so long
 WORKER_SETUP = 10.0
 WORKER_STOP = 2.5  # from Stop or SIGKILL to the exit
 WORKER_GRACE = 0.5  # from SIGABRT to SIGKILL: time for a traceback
@@ -22,7 +23,7 @@ WORKER_GRACE = 0.5  # from SIGABRT to SIGKILL: time for a traceback
 
 WORKER_DRAIN = 2.0  # DRAIN_SECONDS of workers/process/process.py
 WORKER_SEND = 2.0  # _SECONDS of workers/process/channel.py
-TRIAL_PREPARE = 60.0  # PREPARE_SECONDS of workers/trials/checking.py
+TRIAL_PREPARE = 180.0  # PREPARE_SECONDS of workers/trials/checking.py
 TRIAL_BATCH = 10.0  # SILENCE_SECONDS of workers/trials/trial.py
 
 # -- the stages of a run (supervisor/run_states.py) ----------------------------------------------
@@ -75,7 +76,7 @@ STATUS_PROBE = 1.0  # whether somebody answers on a status socket
 STATUS_LOCK = 1.0  # for another process that replaces or removes a socket
 STATUS_ANSWER = 5.0  # for the whole answer
 WATCHDOG = 10.0  # WatchdogSec of deploy/ringline@.service
-UNIT_START = 120.0  # TimeoutStartSec
+UNIT_START = 240.0  # TimeoutStartSec
 UNIT_STOP = 45.0  # TimeoutStopSec
 
 # -- the benchmark -------------------------------------------------------------------------------
@@ -130,6 +131,7 @@ NESTED: tuple[tuple[float, float, str], ...] = (
     (WORKER_DRAIN, WORKER_STOP, "a worker that is told to stop: its drain, the supervisor"),
     (WORKER_STOP + WORKER_GRACE, RETIRE, "one worker, all workers"),
     (2 * WORKER_STOP, RETIRE, "a worker that must be killed, all workers"),
+    (WORKER_LONG, WORKER_PREPARE, "the sentence about a long start, the start"),
     (TRIAL_PREPARE, WORKER_PREPARE + WORKER_SETUP, "what `check` accepts, what a run accepts"),
     (DRAIN * DRAIN_SHARE, DRAIN, "the driver's drain, the stage"),
     (HURRY * DRAIN_SHARE, HURRY, "the driver's hurried drain, the stage"),

@@ -136,6 +136,8 @@ class WorkerMonitor(Monitor):
 
         A check that comes more than `cap` seconds after the last one adds no silence.
         """
+        if self.state.phase is Phase.PREPARING:
+            self._say_that_it_prepares(now)
         if self.state.phase is not Phase.RUNNING:
             return
         value = self._source.slot.counters.heartbeat
@@ -151,6 +153,19 @@ class WorkerMonitor(Monitor):
             return
         self.context.announce(f"{self.name} {self._death.fault}; it is killed and replaced")
         self.step(WorkerEvent.SILENT)
+
+    def _say_that_it_prepares(self, now: float) -> None:
+        """Say once for each plugin why the start takes so long."""
+        limit = self._policy.prepare
+        if self.state.deadline is None or now < self.state.deadline - limit + self._policy.long:
+            return
+        plugin = self.context.config.worker(self.queue).plugin
+        remark = (
+            f"the plugin {plugin} is still being made ready (at most {limit:g} s); compiled "
+            "Python is compiled at its first start, and comes from a cache later"
+        )
+        if self.context.is_new(remark):
+            self.context.announce(remark)
 
     def excuse(self, seconds: float) -> None:
         """Extend the deadline of the phase by a pause of the machine."""

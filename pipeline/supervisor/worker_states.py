@@ -78,6 +78,7 @@ class RestartPolicy:
     intensity: int = 5
     period: float = 30.0
     prepare: float = deadlines.WORKER_PREPARE
+    long: float = deadlines.WORKER_LONG
     setup: float = deadlines.WORKER_SETUP
     grace: float = deadlines.WORKER_GRACE
     stop: float = deadlines.WORKER_STOP

@@ -212,7 +212,7 @@ DEATHS = {
 }
 LATE = {"BlocksInSetup": "setup took longer than 10 s"}
 if PROOF:
-    LATE["BlocksInPrepare"] = "preparing took longer than 60 s"
+    LATE["BlocksInPrepare"] = "preparing took longer than 180 s"
 NO_PORTS = ("answers_256", "answers_minus_256", "answers_next_port", "AnswersNine")
 LITTLE = ("prlimit", f"--as={1 << 28}")  # bytes of memory
 

@@ -106,7 +106,7 @@ def run_packets(end: dict[str, Any]) -> int:
 
 
 def warm(plugin: str, **options: Any) -> None:
-    """Compile the plugin into the cache: a run waits 60 s, and a busy machine needs longer."""
+    """Compile the plugin into the cache: a run waits for it, but not for ever."""
     run_plugin(plugin, [bytes(60)], ports=["a", "b"], options=options, debug=False)
 
 

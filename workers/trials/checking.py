@@ -20,7 +20,7 @@ from ringline.workers.process import launch
 _LOOK_SECONDS = 0.1  # between two looks whether the child has ended
 _ENDING_SECONDS = 1.0  # for a child that closed its output to exit
 SILENCE_SECONDS = 1.0  # the default of worker.silence
-PREPARE_SECONDS = 60.0  # timeout; numba without its cache needs some seconds
+PREPARE_SECONDS = 180.0  # timeout; numba without its cache needs up to a minute
 
 
 def check(

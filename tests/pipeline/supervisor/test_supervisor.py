@@ -189,6 +189,13 @@ def test_a_plugin_that_takes_too_long_refuses_the_run(trial: Trial) -> None:
     outcome = trial.run("late", seconds=None, policy=replace(FAST, prepare=0.3))
     assert isinstance(outcome.error, PluginError)
     assert "preparing took longer than 0.3 s" in str(outcome.error)
+    assert trial.announced == []
+
+
+def test_a_long_start_is_explained_once(trial: Trial) -> None:
+    trial.run("late", "late", seconds=None, policy=replace(FAST, prepare=1.0, long=0.2))
+    (said,) = [line for line in trial.announced if "is still being made ready" in line]
+    assert said.startswith("the plugin ")
 
 
 def test_a_dead_worker_has_a_successor_and_the_others_do_not_notice(trial: Trial) -> None:
