@@ -29,10 +29,11 @@ from ringline.pipeline.bench.sampling.disturbance import Watch
 from ringline.pipeline.bench.sampling.windows import SECONDS, Windows, best_fifth, sample
 from ringline.pipeline.bench.veths.forwarders import started
 from ringline.pipeline.bench.veths.links import INPUT, OUTPUT, Links, links, within
+from ringline.pipeline.configuration import deadlines
 from ringline.shm.errors import EnvironmentLacks
 
 WARM = 0.3
-START_SECONDS = 20.0  # until the first packet comes out
+START_SECONDS = deadlines.BENCH_FORWARDER  # until the first packet comes out
 GOAL = 0.85  # of the bare loop
 BRIDGE_GOAL = 1.0  # of Linux's bridge
 TRIES, PAUSE = 4, 0.5  # to start each, and seconds between two

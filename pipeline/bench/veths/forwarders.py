@@ -42,7 +42,6 @@ BATCH = 64  # frames that the source sends at once
 # Frames of one system call, some 0.2 s. Each call waits for all CPUs at its beginning, for 10 ms
 # and more: with 65536 frames the source was silent for half of the time.
 REPEAT = 1 << 20
-START_SECONDS = 20.0
 TURN = 0.05  # seconds
 BRIDGE = "bridge0"
 ETH_P_ALL = 3
@@ -195,10 +194,10 @@ def started(what: str, cpu: int) -> Iterator[int]:
         try:
             assert process.stdout is not None
             assert process.stderr is not None
-            told, _, _ = select.select([process.stdout], [], [], START_SECONDS)
+            told, _, _ = select.select([process.stdout], [], [], deadlines.BENCH_FORWARDER)
             if not told:
                 raise EnvironmentLacks(
-                    f"bench xdp: {what} was not ready within {START_SECONDS:g} s"
+                    f"bench xdp: {what} was not ready within {deadlines.BENCH_FORWARDER:g} s"
                 )
             if process.stdout.readline() != "ready\n":
                 said = process.stderr.read().strip().splitlines() or ["it ended"]

@@ -19,11 +19,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from ringline.pipeline.configuration import deadlines
 from ringline.shm.errors import EnvironmentLacks
 
 INPUT, OUTPUT = "va", "vb"  # interfaces in the middle
 FROM, TO = "ea", "eb"  # their peers in the far namespace
-TIMEOUT = 20.0  # seconds for a command
 _NEWNET = 0x40000000  # CLONE_NEWNET of linux/sched.h
 _ETHTOOL, _SET_GRO = 0x8946, 0x2C  # SIOCETHTOOL, ETHTOOL_SGRO of linux/ethtool.h
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -118,7 +118,7 @@ def ip(*arguments: str, keep: int | None = None) -> None:
         ["ip", *arguments],
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=deadlines.BENCH_COMMAND,
         check=False,
         pass_fds=[] if keep is None else [keep],
     )
