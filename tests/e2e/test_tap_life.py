@@ -247,8 +247,8 @@ BAD = {
     "mtu": (
         'device = "tap:ta"',
         [MAKE, ["link", "set", "ta", "mtu", "9000"]],
-        "ta has an MTU of 9000 bytes, and a packet buffer is for frames of at most 1500; run: "
-        "ip link set dev ta mtu 1500",
+        "ta has an MTU of 9000 bytes, and a packet buffer has room for an MTU of at most 1500; "
+        "run: ip link set dev ta mtu 1500",
     ),
     "settings": (
         'device = "tap:ta"\nmtu = 1400\nmac = "02:00:00:00:77:01"',

@@ -55,7 +55,7 @@ BAD = {
     "elsewhere": Bad("if it is in another network namespace (", 'device = "xdp:eth0"'),
     "loopback": Bad("lo is the loopback interface", 'device = "xdp:lo"'),
     "mtu": Bad(
-        "va has an MTU of 9000 bytes, and a packet buffer is for frames of at most 1500",
+        "va has an MTU of 9000 bytes, and a packet buffer has room for an MTU of at most 1500",
         before=["link set va mtu 9000"],
     ),
     "queues": Bad(

@@ -42,7 +42,8 @@ def objection(
     if gateway and (not take or any(_is_of_everything(match) for match in take)):
         return (
             f"{name} carries the default route of this machine (through {gateway}), which "
-            "would lose its network; name the frames for ringline in take, or set force = true"
+            "would lose its network; name the frames for ringline in take, or set force = true, "
+            f"or copy them with a port packet:{name}"
         )
     return ""
 

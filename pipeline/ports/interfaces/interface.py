@@ -151,8 +151,8 @@ def objection(found: Interface) -> str:
         return why
     if found.mtu > MTU_MAX:
         return (
-            f"{name} has an MTU of {found.mtu} bytes, and a packet buffer is for frames "
-            f"of at most {MTU_MAX}; run: ip link set dev {name} mtu {MTU_MAX}"
+            f"{name} has an MTU of {found.mtu} bytes, and a packet buffer has room for "
+            f"an MTU of at most {MTU_MAX}; run: ip link set dev {name} mtu {MTU_MAX}"
         )
     if found.above in ("bond", "bridge", "team"):
         return (

@@ -114,8 +114,8 @@ def _objection(config: PortConfig, name: str, found: Found) -> str:
         )
     if found.mtu > MTU_MAX:
         return (
-            f"{name} has an MTU of {found.mtu} bytes, and a packet buffer is for frames "
-            f"of at most {MTU_MAX}; run: ip link set dev {name} mtu {MTU_MAX}"
+            f"{name} has an MTU of {found.mtu} bytes, and a packet buffer has room for "
+            f"an MTU of at most {MTU_MAX}; run: ip link set dev {name} mtu {MTU_MAX}"
         )
     own = config.tap.settings + (("mac",) if config.mac else ())
     if own:

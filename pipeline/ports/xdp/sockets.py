@@ -106,8 +106,9 @@ class XdpAttachment(Attachment):
         if found.virtual and not xdp.fix_checksums and ethtool.computes_checksums(name):
             self.remarks.append(
                 f"port {config.name}: {name} is virtual: its frames may come without their TCP and "
-                "UDP checksums, and then ping works and TCP does not; run ethtool -K NAME tx off "
-                "where they are sent, or set fix_checksums = true"
+                "UDP checksums, and then ping works and TCP does not; set fix_checksums = true in "
+                f"[port.{config.name}] of a configuration file, or run ethtool -K NAME tx off for "
+                "the interface of each sender"
             )
 
     # -- parts ------------------------------------------------------------------------------

@@ -84,7 +84,10 @@ def test_a_good_interface_is_accepted(
     [
         ({"loopback": True}, "is the loopback interface"),
         ({"mac": ""}, "carries no Ethernet frames"),
-        ({"mtu": 9000}, "an MTU of 9000 bytes, and a packet buffer is for frames of at most 1500"),
+        (
+            {"mtu": 9000},
+            "MTU of 9000 bytes, and a packet buffer has room for an MTU of at most 1500",
+        ),
         ({"above": "bond"}, "belongs to a bond, which would get no more frames from it"),
         ({"above": "bridge"}, "ip link set dev eth9 nomaster"),
         ({"kind": "vlan"}, "is a VLAN of another interface"),
