@@ -110,6 +110,12 @@ def mtu(number: int) -> int:
     return 0 if found is None else _number(found[2].get(netlink.MTU))
 
 
+def speed(number: int) -> int:
+    """Speed in Mbit/s of the link of the interface with this number; 0 when it is not known."""
+    found = netlink.link(number=number)
+    return 0 if found is None else ethtool.speed(name_of(found))
+
+
 def present(port: str, name: str) -> Interface:
     """The interface `name` for the port `port`. Raises EnvironmentLacks when there is none."""
     found = find(name)
