@@ -64,9 +64,7 @@ def interfaces(given: Namespace) -> str:
 
 def row_of(found: Interface) -> Row:
     """What the kernel says of an interface, and which ports can use it."""
-    why = (
-        objection(found) or occupied(found) or guard.objection(found.name, (), number=found.number)
-    )
+    why = objection(found) or occupied(found) or guard.cut_off(found, ())
     copied = () if not_ethernet(found) else ("packet",)
     return Row(
         interface=found.name,

@@ -225,10 +225,11 @@ def promiscuous(found: Interface) -> socket.socket:
     return member
 
 
-def on_top(found: Interface) -> list[str]:
-    """The interfaces of this network namespace that receive through this one, VLANs for example."""
+def on_top(found: Interface) -> list[tuple[str, int]]:
+    """Names and numbers of the interfaces of this network namespace that receive through this one,
+    VLANs for example."""
     return [
-        name_of(link)
+        (name_of(link), link[0])
         for link in netlink.links()
         if _number(link[2].get(netlink.LINK)) == found.number and _kind(link[2]) in _ON_TOP
     ]

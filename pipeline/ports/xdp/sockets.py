@@ -101,7 +101,7 @@ class XdpAttachment(Attachment):
         self.remarks.insert(
             0, f"port {config.name}: {name}{kernel}: {self.description}, queues {config.queues}"
         )
-        if above := interface.on_top(found):
+        if above := [each for each, _ in interface.on_top(found)]:
             self.remarks.append(
                 f"port {config.name}: {', '.join(above)} receives through {name}, and gets no "
                 "frame that the port takes; leave its frames out of take, if it needs them"

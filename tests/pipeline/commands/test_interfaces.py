@@ -33,7 +33,7 @@ VETH = Interface(
 @pytest.fixture(autouse=True)
 def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(netlink, "xdp_features", lambda number: None)
-    monkeypatch.setattr(guard, "objection", lambda name, take, number: "")
+    monkeypatch.setattr(guard, "cut_off", lambda found, take: "")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_no_port_can_use_what_has_no_ethernet() -> None:
 
 
 def test_the_guard_has_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "objection", lambda name, take, number: f"{name} carries you")
+    monkeypatch.setattr(guard, "cut_off", lambda found, take: f"{found.name} carries you")
     assert row_of(VETH).why == "v0 carries you"
 
 
