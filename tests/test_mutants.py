@@ -92,7 +92,7 @@ def test_every_function_that_decides_something_gets_faults(
         text = (ROOT / file).read_text(encoding="utf-8")
         functions = {mutant.function for mutant in faults.mutants_of(file, text)}
         bodies = re.findall(r"^\w[^;{}#]*?\b(?!__)(\w+)\([^;{}]*\)\n\{(.*?)^\}", text, re.M | re.S)
-        assert len(bodies) > 1, file
+        assert bodies, file
         for name, body in bodies:
             assert name in functions or not re.search(r" (<|==|\+=|&&) |\+\+", body), name
 

@@ -8,7 +8,13 @@ from argparse import Namespace
 from dataclasses import asdict, dataclass
 
 from ringline.pipeline.ports.interfaces import guard, netlink
-from ringline.pipeline.ports.interfaces.interface import Interface, all_of_them, objection, occupied
+from ringline.pipeline.ports.interfaces.interface import (
+    Interface,
+    all_of_them,
+    not_ethernet,
+    objection,
+    occupied,
+)
 from ringline.pipeline.ports.xdp.rights import missing
 from ringline.shm.text import printable
 
@@ -20,7 +26,7 @@ class Row:
     """An interface. `driver` is the kernel driver or the kind of a virtual interface; `channels`
     are its RX queues; `mtu` is in bytes; `xdp` is generic, native or zero-copy, each with those
     before it, or unknown; `attached` is the mode of an XDP program that is attached, or no;
-    `why` says why no port can use it, "" when one can."""
+    `usable` are the kinds of port that can use it; `why` says why xdp cannot, "" when it can."""
 
     interface: str
     driver: str
@@ -29,6 +35,7 @@ class Row:
     mtu: int
     xdp: str
     attached: str
+    usable: tuple[str, ...]
     why: str
 
 
@@ -40,8 +47,8 @@ def interfaces(given: Namespace) -> str:
         return json.dumps({"interfaces": [asdict(row) for row in rows], "missing_rights": lacking})
     cells: list[tuple[str, ...]] = [COLUMNS]
     for row in rows:
-        usable = "no" if row.why else "yes"
-        cells.append((*map(printable, map(str, list(asdict(row).values())[:-1])), usable))
+        *shown, usable, _ = asdict(row).values()
+        cells.append((*map(printable, map(str, shown)), ", ".join(usable) or "no"))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
     lines += [printable(row.why) for row in rows if row.why]
@@ -61,7 +68,9 @@ def interfaces(given: Namespace) -> str:
 
 
 def row_of(found: Interface) -> Row:
-    """What the kernel says of an interface, and whether a port can use it."""
+    """What the kernel says of an interface, and which ports can use it."""
+    why = objection(found) or occupied(found) or guard.cut_off(found, ())
+    copied = () if not_ethernet(found) else ("packet",)
     return Row(
         interface=found.name,
         driver=found.driver or found.kind or "unknown",
@@ -70,9 +79,8 @@ def row_of(found: Interface) -> Row:
         mtu=found.mtu,
         xdp=_xdp(netlink.xdp_features(found.number)),
         attached=(found.program_mode or "yes") if found.program else "no",
-        why=objection(found)
-        or occupied(found)
-        or guard.objection(found.name, (), number=found.number),
+        usable=copied if why else ("xdp", *copied),
+        why=why,
     )
 
 

@@ -180,6 +180,31 @@ def test_an_interface_that_is_made_again_is_used_again(operator: Operator, veths
     assert not any(json.loads(report.read_text())["balance"].values())
 
 
+def test_an_interface_that_is_moved_and_comes_back_is_used_again(
+    operator: Operator, veths: Veths
+) -> None:
+    """It keeps its number, and the kernel has unbound the sockets."""
+    source = veths.wire("a")
+    with started(operator, veths) as (process, report):
+        ip("-n", veths.middle, "link", "set", "vb", "netns", veths.hosts["a"])
+        wait_until(lambda: not link(operator, "b"), "no link")
+        ip("-n", veths.hosts["a"], "link", "set", "vb", "netns", veths.middle)
+        ip("-n", veths.middle, "link", "set", "vb", "up")
+        wait_until(lambda: link(operator, "b"), "a link")
+        target = veths.wire("b")
+
+        def arrives() -> bool:
+            for frame in numbered(range(10)):
+                source.send(frame)
+            return len(receive(target, is_numbered, 10)) == 10
+
+        wait_until(arrives, "their arrival")
+        process.terminate()
+        process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0
+    assert not any(json.loads(report.read_text())["balance"].values())
+
+
 def test_the_kernel_keeps_its_traffic(operator: Operator, veths: Veths) -> None:
     """A port that takes traffic would refuse the default route and the member of a bridge."""
     ip("-n", veths.middle, "addr", "add", "10.77.0.9/24", "dev", "va")

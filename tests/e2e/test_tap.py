@@ -31,6 +31,7 @@ from .veth_harness import (
     receive,
     wait_until,
 )
+from .xdp_harness import status
 
 HEAD = 'name = "NAME"\nmetrics.listen = "off"\nmemory.hugepages = "off"\n'
 MIXED = Path(__file__).resolve().parents[1] / "data" / "mixed.pcap"
@@ -38,18 +39,6 @@ PROOF = os.environ.get("RINGLINE_PROOF") == "1"
 ALL = [(taps, queues) for taps in ("ab", "a", "b") for queues in (1, 2)]
 FRAMES = 200_000 if PROOF else 2000
 CAPTURED = 1000  # frames of a capture: it is read again and again
-
-
-def status(name: str) -> dict[str, Any]:
-    done = subprocess.run(
-        ["ringline", "status", name, "--json"],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
-    return found
 
 
 def all_linked(found: dict[str, Any]) -> bool:

@@ -22,7 +22,7 @@ import pytest
 from .operator_harness import Operator
 from .run_harness import SEED, alive, kill
 from .tap_harness import Taps, tap
-from .test_tap import HEAD, status
+from .test_tap import HEAD
 from .test_xdp_life import WITHOUT_RIGHTS, child
 from .veth_harness import (
     TIMEOUT,
@@ -34,6 +34,7 @@ from .veth_harness import (
     receive,
     wait_until,
 )
+from .xdp_harness import status
 
 KILLS = 50 if os.environ.get("RINGLINE_PROOF") == "1" else 2
 RESTART = "[worker]\nrestart = { intensity = 1000, period = 1.0 }\n"

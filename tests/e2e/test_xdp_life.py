@@ -254,6 +254,54 @@ def test_an_interface_that_is_made_again_is_used_again(operator: Operator, veths
     assert not any(json.loads(report.read_text())["balance"].values())
 
 
+def test_an_interface_that_is_moved_belongs_to_its_new_place_until_it_is_back(
+    operator: Operator, veths: Veths
+) -> None:
+    """It keeps its number, so nothing but its absence tells that the sockets have lost it."""
+    source, elsewhere = veths.wire("a"), veths.hosts["a"]
+    ip("-n", veths.hosts["b"], "addr", "add", "10.78.0.2/24", "dev", "eth0")
+    with started(operator, veths) as (process, report):
+        for _ in range(2):
+            ip("-n", veths.middle, "link", "set", "vb", "netns", elsewhere)
+            wait_until(lambda: not status(operator.name)["ports"]["b"]["link"]["up"], "no link")
+            ip("-n", elsewhere, "addr", "add", "10.78.0.9/24", "dev", "vb")
+            ip("-n", elsewhere, "link", "set", "vb", "up")
+            assert " 0% packet loss" in veths.host(
+                "b", "ping", "-c", "3", "-i", "0.2", "-W", "5", "10.78.0.9"
+            )
+            ip("-n", elsewhere, "link", "set", "vb", "netns", veths.middle)
+            ip("-n", veths.middle, "link", "set", "vb", "up")
+            wait_until(lambda: status(operator.name)["ports"]["b"]["link"]["up"], "a link")
+            target = veths.wire("b")
+
+            def arrives(target: socket.socket = target) -> bool:
+                for frame in numbered(range(10)):
+                    source.send(frame)
+                return len(receive(target, is_numbered, 10)) == 10
+
+            wait_until(arrives, "their arrival")
+        process.terminate()
+        process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0
+    assert not any(json.loads(report.read_text())["balance"].values())
+
+
+def test_an_interface_that_is_renamed_works_on(operator: Operator, veths: Veths) -> None:
+    source, target = veths.wire("a"), veths.wire("b")
+    with started(operator, veths) as (process, report):
+        ip("-n", veths.middle, "link", "set", "vb", "name", "renamed")
+        for frame in numbered(range(10)):
+            source.send(frame)
+        assert len(receive(target, is_numbered, 10)) == 10
+        shown = status(operator.name)["ports"]["b"]["link"]
+        assert shown["up"]
+        assert shown["mbps"] == 10_000
+        process.terminate()
+        process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0
+    assert not any(json.loads(report.read_text())["balance"].values())
+
+
 @pytest.mark.parametrize("stopping", [signal.SIGTERM, signal.SIGKILL])
 def test_channels_are_set_and_restored(operator: Operator, stopping: signal.Signals) -> None:
     """By the supervisor, or by the driver when the supervisor is killed."""

@@ -222,6 +222,10 @@ def test_an_interface_that_receives_through_the_port_is_named(
     assert ended.code == 0
     assert "port a: over receives through va, and gets no frame that the port takes" in ended.errors
     assert "receives through vb" not in ended.errors
+    ip("-n", veths.middle, "link", "set", "over", "up")
+    ip("-n", veths.middle, "route", "add", "default", "dev", "over")
+    refused = operator.refused(3, "check", config, within=Veths.within(veths.middle))
+    assert "over, which receives through va, carries the default route of this machine" in refused
 
 
 REMOVING = """

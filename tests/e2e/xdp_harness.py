@@ -19,15 +19,22 @@ BOTH = port("a") + "\n" + port("b") + "\n" + RESTART
 
 
 def status(name: str) -> dict[str, Any]:
-    done = subprocess.run(
-        ["ringline", "status", name, "--json"],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
-    return found
+    """What `ringline status NAME --json` prints, {} if there is no such instance. One that the
+    machine keeps from answering in time is asked again."""
+    end = time.monotonic() + TIMEOUT
+    while True:
+        done = subprocess.run(
+            ["ringline", "status", name, "--json"],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        if done.returncode == 0:
+            found: dict[str, Any] = json.loads(done.stdout)
+            return found
+        if "does not answer" not in done.stderr or time.monotonic() > end:
+            return {}
 
 
 def child(process: subprocess.Popen[str], mark: str) -> int:

@@ -1,18 +1,20 @@
 """The guard: a port must not cut off the machine by taking an interface that carries it.
 
-It looks at the default routes and at the session of the operator (SSH_CONNECTION). What it finds
-is a sentence about what would be lost; `force = true` overrules it.
+It looks at the default routes and at the session of the operator (SSH_CONNECTION), of the interface
+and of those that receive through it, a VLAN for example. What it finds is a sentence about what
+would be lost; `force = true` overrules it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ringline.pipeline.configuration.config import Match
-from ringline.pipeline.ports.interfaces import netlink
+from ringline.pipeline.ports.interfaces import interface, netlink
 
 ROUTES4, ROUTES6 = Path("/proc/net/route"), Path("/proc/net/ipv6_route")
 _REJECT = 0x200  # RTF_REJECT of linux/route.h
@@ -20,17 +22,26 @@ _TCP = 6
 _IPV4, _ARP, _IPV6 = 0x0800, 0x0806, 0x86DD
 
 
+def cut_off(found: interface.Interface, take: Sequence[Match]) -> str:
+    """`objection` for the interface and for those that receive through it."""
+    why = objection(found.name, take, number=found.number)
+    for name, number in interface.on_top(found):
+        if not why and (why := objection(name, take, number=number)):
+            why = f"{name}, which receives through {found.name},{why.removeprefix(name)}"
+    return why
+
+
 def objection(
     name: str,
     take: Sequence[Match],
-    environment: Mapping[str, str] = os.environ,
+    environment: Mapping[str, str] | None = None,
     addresses: Callable[[int], set[str]] = netlink.addresses,
     number: int = 0,
 ) -> str:
     """What would be lost if a port took the frames that agree with `take` (empty: all) from the
     interface `name` with this number: the machine's default route or the session of the operator.
     "" when nothing would."""
-    session = _session(environment)
+    session = _session(login(os.environ) if environment is None else environment)
     if session is not None and session[1] in addresses(number):
         client, server, port = session
         if not take or any(_is_of_session(match, client, server, port) for match in take):
@@ -68,6 +79,23 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="ascii").splitlines()
     except OSError:  # a kernel without IPv6
         return []
+
+
+def login(environment: Mapping[str, str], processes: Path = Path("/proc")) -> Mapping[str, str]:
+    """The environment, or that of the nearest parent process that has a session: sudo removes
+    SSH_CONNECTION."""
+    found, pid = dict(environment), os.getppid()
+    while "SSH_CONNECTION" not in found and pid > 0:
+        folder = processes / str(pid)
+        try:
+            stat = (folder / "stat").read_text("ascii", "replace")
+        except OSError:
+            break
+        pid = int(stat.rpartition(")")[2].split()[1])
+        with contextlib.suppress(OSError):  # a process of somebody else
+            pairs = (folder / "environ").read_text("utf-8", "replace").split("\0")
+            found = dict(pair.partition("=")[::2] for pair in pairs)
+    return found
 
 
 def _session(environment: Mapping[str, str]) -> tuple[str, str, int] | None:

@@ -110,6 +110,12 @@ def mtu(number: int) -> int:
     return 0 if found is None else _number(found[2].get(netlink.MTU))
 
 
+def speed(number: int) -> int:
+    """Speed in Mbit/s of the link of the interface with this number; 0 when it is not known."""
+    found = netlink.link(number=number)
+    return 0 if found is None else ethtool.speed(name_of(found))
+
+
 def present(port: str, name: str) -> Interface:
     """The interface `name` for the port `port`. Raises EnvironmentLacks when there is none."""
     found = find(name)
@@ -219,10 +225,11 @@ def promiscuous(found: Interface) -> socket.socket:
     return member
 
 
-def on_top(found: Interface) -> list[str]:
-    """The interfaces of this network namespace that receive through this one, VLANs for example."""
+def on_top(found: Interface) -> list[tuple[str, int]]:
+    """Names and numbers of the interfaces of this network namespace that receive through this one,
+    VLANs for example."""
     return [
-        name_of(link)
+        (name_of(link), link[0])
         for link in netlink.links()
         if _number(link[2].get(netlink.LINK)) == found.number and _kind(link[2]) in _ON_TOP
     ]

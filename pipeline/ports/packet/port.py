@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.ports.attachment import AttachedPort
-from ringline.pipeline.ports.interfaces import ethtool, interface
+from ringline.pipeline.ports.interfaces import interface
 from ringline.pipeline.ports.packet import rings
 from ringline.pipeline.ports.port import Link
 from ringline.shm.clock import wall_offset
@@ -135,7 +135,7 @@ class PacketPort(AttachedPort):
         self._c.frame_max = interface.mtu(self._number) + interface.ETHERNET_BYTES
         self.c_port.ready = up and self._running
         self._follow_clock(wall_offset())
-        return Link(up, ethtool.speed(self._interface) if up else 0)
+        return Link(up, interface.speed(self._number) if up else 0)
 
     def _follow_clock(self, offset: int) -> None:
         """The kernel's times follow its clock back; those of packets do not."""

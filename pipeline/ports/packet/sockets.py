@@ -10,6 +10,8 @@ Guarantees (tests in tests/e2e/test_packet_life.py):
  - the kernel keeps all traffic (test_the_kernel_keeps_its_traffic)
  - an interface that was removed and made again is used again
    (test_an_interface_that_is_made_again_is_used_again)
+ - so is one that was moved to another network namespace and comes back
+   (test_an_interface_that_is_moved_and_comes_back_is_used_again)
 """
 
 from __future__ import annotations
@@ -63,6 +65,7 @@ class PacketAttachment(Attachment):
             self._closing = stack
             self._open()
             self._closing = stack.pop_all()
+        self._gone = False
         self.descriptors = [each.fileno() for each in self._sockets]
 
     def _open(self) -> None:
@@ -147,10 +150,15 @@ class PacketAttachment(Attachment):
             _filter(each, _NOTHING)
 
     def renew(self) -> bool:
-        there, _ = interface.state(self._found.number)
-        if there or interface.find(self._found.name) is None:
+        if not self._gone:
+            if interface.state(self._found.number)[0]:
+                return False
+            # An interface that somebody moved to another network namespace is theirs from now on.
+            # It may come back with its number, but the kernel has unbound the sockets.
+            self._gone = True
+            self.close()
+        if interface.find(self._config.address) is None:
             return False
-        self.close()
         self._open_all()
         return True
 

@@ -24,7 +24,7 @@ def check(config: PortConfig, packet_bytes: int) -> Interface:
     where = f"port.{config.name}.device"
     why = interface.occupied(found)
     if config.xdp is not None and not config.xdp.force:
-        why = why or guard.objection(name, config.xdp.take, number=found.number)
+        why = why or guard.cut_off(found, config.xdp.take)
     if why:
         raise EnvironmentLacks(f"{where}: {why}")
     lacking = rights.missing(packet_bytes)

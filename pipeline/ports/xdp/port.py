@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.ports.attachment import AttachedPort
-from ringline.pipeline.ports.interfaces import ethtool, interface
+from ringline.pipeline.ports.interfaces import interface
 from ringline.pipeline.ports.port import Link
 from ringline.pipeline.ports.rss import rss_key
 from ringline.pipeline.ports.xdp.rings import SOL_XDP, STATISTICS, SocketRings, socket_of
@@ -154,7 +154,7 @@ class XdpPort(AttachedPort):
     def link(self) -> Link:
         _, up = interface.state(self._number)
         self.c_port.ready = up and self._running
-        return Link(up, ethtool.speed(self._interface) if up else 0)
+        return Link(up, interface.speed(self._number) if up else 0)
 
     def statistics(self) -> dict[str, int]:
         totals = dict.fromkeys(_COUNTS, 0) | self._earlier

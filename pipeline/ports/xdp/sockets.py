@@ -16,6 +16,8 @@ Guarantees (tests in tests/e2e/test_xdp_life.py):
    test_a_port_that_cannot_be_opened_leaves_nothing)
  - an interface that was removed and made again is used again
    (test_an_interface_that_is_made_again_is_used_again)
+ - one that was moved to another network namespace has no program there, and is used when it is back
+   (test_an_interface_that_is_moved_belongs_to_its_new_place_until_it_is_back)
 """
 
 from __future__ import annotations
@@ -73,6 +75,7 @@ class XdpAttachment(Attachment):
             self._closing = stack
             self._open()
             self._closing = stack.pop_all()
+        self._gone = False
 
     def _open(self) -> None:
         config, xdp = self._config, self._xdp
@@ -98,7 +101,7 @@ class XdpAttachment(Attachment):
         self.remarks.insert(
             0, f"port {config.name}: {name}{kernel}: {self.description}, queues {config.queues}"
         )
-        if above := interface.on_top(found):
+        if above := [each for each, _ in interface.on_top(found)]:
             self.remarks.append(
                 f"port {config.name}: {', '.join(above)} receives through {name}, and gets no "
                 "frame that the port takes; leave its frames out of take, if it needs them"
@@ -298,10 +301,15 @@ class XdpAttachment(Attachment):
                     bpf.remove_socket(self._map, queue)
 
     def renew(self) -> bool:
-        there, _ = interface.state(self._found.number)
-        if there or interface.find(self._found.name) is None:
+        if not self._gone:
+            if interface.state(self._found.number)[0]:
+                return False
+            # An interface that somebody moved to another network namespace is theirs from now on.
+            # It may come back with its number, but the kernel has unbound the sockets.
+            self._gone = True
+            self.close()
+        if interface.find(self._config.address) is None:
             return False
-        self.close()
         self._open_all()
         return True
 

@@ -33,7 +33,7 @@ VETH = Interface(
 @pytest.fixture(autouse=True)
 def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(netlink, "xdp_features", lambda number: None)
-    monkeypatch.setattr(guard, "objection", lambda name, take, number: "")
+    monkeypatch.setattr(guard, "cut_off", lambda found, take: "")
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,18 @@ def test_what_the_driver_does_with_xdp(
         ({"above": "bridge"}, "v0 belongs to a bridge"),
     ],
 )
-def test_why_no_port_can_use_it(changes: dict[str, object], expected: str) -> None:
-    assert row_of(dataclasses.replace(VETH, **changes)).why.startswith(expected)  # type: ignore[arg-type]
+def test_why_xdp_cannot_use_it(changes: dict[str, object], expected: str) -> None:
+    row = row_of(dataclasses.replace(VETH, **changes))  # type: ignore[arg-type]
+    assert row.why.startswith(expected)
+    assert row.usable == (("packet",) if expected else ("xdp", "packet"))
+
+
+def test_no_port_can_use_what_has_no_ethernet() -> None:
+    assert row_of(dataclasses.replace(VETH, mac="")).usable == ()
 
 
 def test_the_guard_has_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "objection", lambda name, take, number: f"{name} carries you")
+    monkeypatch.setattr(guard, "cut_off", lambda found, take: f"{found.name} carries you")
     assert row_of(VETH).why == "v0 carries you"
 
 
@@ -78,12 +84,13 @@ def test_the_table_and_its_json(capsys: pytest.CaptureFixture[str]) -> None:
     head, *lines = capsys.readouterr().out.splitlines()
     assert tuple(head.split()) == COLUMNS
     loopback = next(line.split() for line in lines if line.startswith("lo "))
-    assert loopback[-1] == "no"
+    assert loopback[-1] == "packet"
     assert any(line.startswith("lo is the loopback interface") for line in lines)
     assert any("a port packet:NAME copies them" in line for line in lines)
     assert cli.main(["interfaces", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert {each["interface"] for each in told["interfaces"]} >= {"lo"}
+    [usable] = [each["usable"] for each in told["interfaces"] if each["interface"] == "lo"]
+    assert usable == ["packet"]
     assert isinstance(told["missing_rights"], list)
 
 

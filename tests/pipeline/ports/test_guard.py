@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
 
 import pytest
 
 from ringline.pipeline.configuration.config import Match
-from ringline.pipeline.ports.interfaces import guard, netlink
+from ringline.pipeline.ports.interfaces import guard, interface, netlink
 
 HEAD4 = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
 DEFAULT4 = HEAD4 + "eth9 00000000 0100000A 0003 0 0 0 00000000 0 0 0\n"
@@ -94,6 +96,39 @@ def test_take_may_leave_the_session_alone(take: list[Match], refused: bool) -> N
 @pytest.mark.parametrize("text", ["", "nonsense", "a b c d", "192.0.2.9 50000 203.0.113.1 22"])
 def test_a_session_elsewhere_is_no_reason(text: str) -> None:
     assert check([], {"SSH_CONNECTION": text}) == ""
+
+
+def test_a_session_is_found_where_sudo_has_removed_it(tmp_path: Path) -> None:
+    """In the nearest parent process that has one."""
+
+    def process(pid: int, parent: int, environment: str) -> None:
+        folder = tmp_path / str(pid)
+        folder.mkdir()
+        (folder / "stat").write_text(f"{pid} (a ) name) S {parent} 0 0")
+        (folder / "environ").write_text(environment)
+
+    process(os.getppid(), 70001, "SUDO_USER=me\0")
+    process(70001, 70002, "")
+    process(70002, 70003, "A=b\0SSH_CONNECTION=192.0.2.9 50000 192.0.2.1 22\0")
+    process(70003, 0, "SSH_CONNECTION=x\0")
+    assert guard.login({}, tmp_path)["SSH_CONNECTION"] == SSH["SSH_CONNECTION"]
+    assert guard.login({"SSH_CONNECTION": "y"}, tmp_path) == {"SSH_CONNECTION": "y"}
+    (tmp_path / "70002" / "environ").write_text("")
+    (tmp_path / "70003" / "environ").unlink()
+    assert "SSH_CONNECTION" not in guard.login({}, tmp_path)
+
+
+def test_an_interface_that_receives_through_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ROUTES4").write_text(DEFAULT4)
+    [loopback] = [each for each in interface.all_of_them() if each.loopback]
+    below = dataclasses.replace(loopback, name="eth0")
+    monkeypatch.setattr(interface, "on_top", lambda found: [("eth8", 8), ("eth9", 9)])
+    assert guard.cut_off(below, []).startswith(
+        "eth9, which receives through eth0, carries the default route of this machine"
+    )
+    assert guard.cut_off(below, [VXLAN]) == ""
 
 
 def test_the_addresses_of_the_loopback_interface_are_found() -> None:
