@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 from ringline.shm.errors import PluginError
 from ringline.workers.api import checksum, fix_checksums
+from ringline.workers.plugins.routing.interfaces import SPECIAL, SPECIAL6, is_special
 from ringline.workers.plugins.routing.judgement import REASONS
 from ringline.workers.testing import Frame, Result, Run, run_plugin
 
@@ -360,8 +361,8 @@ def test_vlans_are_interfaces(stripped: bool) -> None:
 def test_routes_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "routes"
     path.write_text(
+        "\ufeff0.0.0.0/0, lan, 198.51.100.9  # default; an editor wrote a mark before it\r\n"
         "# prefix, interface, next hop\n\n"
-        "0.0.0.0/0, lan, 198.51.100.9  # default\n"
         "10.0.0.0/8, wan, direct\n"
         "10.1.0.0/16,lan,198.51.100.9\n"
         "::/0,lan,fe80::9\n"
@@ -385,6 +386,8 @@ def test_routes_of_a_file(tmp_path: Path) -> None:
         ("10.0.0.0/8,lan,fe80::1", "the next hop fe80::1 is not of IPv4"),
         ("10.0.0.0/8,lan,192.0.2.9", "the next hop 192.0.2.9 is in no network of lan"),
         ("10.0.0.0/8,lan,198.51.100.1", "is the router's own address"),
+        ("10.0.0.0/8,lan,198.51.100.255", "the next hop 198.51.100.255 is a broadcast address"),
+        ("10.0.0.0/8,lan,198.51.100.0", "the next hop 198.51.100.0 is a broadcast address"),
         ("224.0.0.0/8,lan,direct", "224.0.0.0/8 is never forwarded"),
         ("fe80::/64,lan,direct", "fe80::/64 is never forwarded"),
         ("192.0.2.0/24,lan,direct", "192.0.2.0/24 is the network of wan"),
@@ -399,6 +402,15 @@ def test_wrong_lines_are_named(tmp_path: Path, line: str, words: str) -> None:
         routed(routes=str(path))
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_what_is_never_forwarded_is_found_by_its_first_bits() -> None:
+    texts = [*SPECIAL, *SPECIAL6, "0.0.0.0/0", "::/0", "::/127", "126.0.0.0/7", "128.0.0.0/8"]
+    texts += ["127.0.0.1/32", "255.255.255.255/32", "::1/128", "::2/128", "fe00::/8", "fe80::1/128"]
+    special = [ip_network(each) for each in (*SPECIAL, *SPECIAL6)]
+    for network in map(ip_network, texts):
+        inside = [each for each in special if each.version == network.version]
+        assert is_special(network) == any(network.subnet_of(each) for each in inside), network
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:

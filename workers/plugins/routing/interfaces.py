@@ -12,6 +12,7 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
     ip_interface,
+    ip_network,
 )
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,11 +59,23 @@ class Interface(NamedTuple):
         return next(own, int(self.link_local))
 
 
+# The first bits of those addresses as a number, and how many bits these are, by the version of IP.
+_SPECIAL_BITS = {
+    version: [
+        (int(each.network_address) >> each.max_prefixlen - each.prefixlen, each.prefixlen)
+        for each in map(ip_network, texts)
+    ]
+    for version, texts in ((4, SPECIAL), (6, SPECIAL6))
+}
+
+
 def is_special(network: Network) -> bool:
     """Whether a network lies in one of SPECIAL or SPECIAL6."""
-    if isinstance(network, IPv4Network):
-        return any(network.subnet_of(IPv4Network(each)) for each in SPECIAL)
-    return any(network.subnet_of(IPv6Network(each)) for each in SPECIAL6)
+    first, length, most = int(network.network_address), network.prefixlen, network.max_prefixlen
+    return any(
+        length >= bits and first >> most - bits == begin
+        for begin, bits in _SPECIAL_BITS[network.version]
+    )
 
 
 def interfaces_of(worker: Worker) -> list[Interface]:

@@ -9,7 +9,14 @@ that interface, or `direct` when the targets are themselves there. What follows 
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +58,7 @@ class Routes:
         self._rows: dict[Row, int] = {}
         self._found: dict[Network, int] = {}
         self._whence: dict[Network, str] = {}
+        self._hops: dict[tuple[int, int, str], tuple[int, int]] = {}  # many lines name the same
         for text, kind in (
             *zip(SPECIAL, _KINDS, strict=True),
             *zip(SPECIAL6, _KINDS6, strict=True),
@@ -63,9 +71,9 @@ class Routes:
                 source = int(each.ip) if each.version == 4 else 0
                 self._add(network, DIRECT, number, source=source)
                 self._whence[network] = f"is the network of {interface.name}"
-                if isinstance(network, IPv4Network) and network.prefixlen < 31:
-                    self._add(IPv4Network(network.network_address), BROADCAST, number)
-                    self._add(IPv4Network(network.broadcast_address), BROADCAST, number)
+                for end in (network.network_address, network.broadcast_address):
+                    if _is_broadcast(end, network):
+                        self._add(IPv4Network(end), BROADCAST, number)
         for number, interface in enumerate(interfaces):
             for each in interface.addresses:
                 own = type(each.network)(each.ip)
@@ -87,7 +95,8 @@ class Routes:
         """Add the lines of a file. Raises PluginError that names the wrong lines."""
         wrong: list[str] = []
         try:
-            with open(path, encoding="utf-8") as file:
+            # Some editors begin a file with a byte order mark.
+            with open(path, encoding="utf-8-sig") as file:
                 for number, line in enumerate(file, 1):
                     text = line.partition("#")[0].strip()
                     if number > LINES_MAX:
@@ -131,7 +140,10 @@ class Routes:
                 raise ValueError(f"{interface.name} has no IPv4 address, and direct needs one")
             self._add(network, DIRECT, number, source=source if network.version == 4 else 0)
         else:
-            hop, source = self._hop(network, interface, pieces[2])
+            key = network.version, number, pieces[2]
+            if key not in self._hops:
+                self._hops[key] = self._hop(network, interface, pieces[2])
+            hop, source = self._hops[key]
             self._add(network, VIA, number, hop, source)
         self._whence[network] = f"has a route in {place} already"
 
@@ -149,6 +161,8 @@ class Routes:
             if hop == each.ip:
                 raise ValueError(f"the next hop {hop} is the router's own address")
             if hop in each.network:
+                if _is_broadcast(hop, each.network):
+                    raise ValueError(f"the next hop {hop} is a broadcast address")
                 return int(hop), int(each.ip) if each.version == 4 else 0
         if isinstance(hop, IPv6Address) and hop in IPv6Network("fe80::/10"):
             return int(hop), 0
@@ -167,6 +181,13 @@ class Routes:
 def _room(count: int) -> int:
     """Room for so many prefixes, and for some more after a change: named state keeps its size."""
     return max(64, 1 << (count - 1).bit_length())
+
+
+def _is_broadcast(address: IPv4Address | IPv6Address, network: Network) -> bool:
+    """Whether an address means all stations of its network: RFC 919, and RFC 1122 3.3.6 for the
+    first one. A network of two addresses has none (RFC 3021)."""
+    ends = network.network_address, network.broadcast_address
+    return network.version == 4 and network.prefixlen < 31 and address in ends
 
 
 def _network(text: str) -> Any:
