@@ -28,7 +28,7 @@ from ringline.pipeline.configuration.config import FRAME_MAX
 from ringline.pipeline.ports.attachment import Attachment
 from ringline.pipeline.ports.interfaces import interface
 from ringline.pipeline.ports.packet import checks, rings
-from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.errors import EnvironmentLacks, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ class PacketAttachment(Attachment):
             self._share()
         except OSError as error:
             raise EnvironmentLacks(
-                f"{where}: no packet socket can be opened: {error.strerror}"
+                f"{where}: no packet socket can be opened: {reason_of(error)}"
             ) from None
         if config.promiscuous:
             try:
@@ -109,10 +109,9 @@ class PacketAttachment(Attachment):
             number = error.errno or 0
             why = os.strerror(number)
             if number == errno.ENOMEM:
-                why = (
-                    f"the kernel has no memory for rings of {geometry.size >> 10} KiB; set "
-                    "fewer rx_descriptors and tx_descriptors"
-                )
+                why = f"the kernel has no memory for rings of {geometry.size >> 10} KiB"
+                why += "; set fewer rx_descriptors and tx_descriptors"
+                number = errno.ENOBUFS  # that is the remedy
             raise OSError(number, why) from None
         if self._packet.qdisc_bypass:
             made.setsockopt(rings.SOL_PACKET, rings.QDISC_BYPASS, 1)

@@ -38,7 +38,7 @@ from ringline.pipeline.ports.attachment import Attachment
 from ringline.pipeline.ports.interfaces import ethtool, interface, notes
 from ringline.pipeline.ports.xdp import bpf, checks, rings
 from ringline.pipeline.ports.xdp.program import assemble
-from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.errors import EnvironmentLacks, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +122,7 @@ class XdpAttachment(Attachment):
         return fd
 
     def _failed(self, what: str, error: OSError) -> EnvironmentLacks:
-        return EnvironmentLacks(f"{self._where}: {what}: {error.strerror}")
+        return EnvironmentLacks(f"{self._where}: {what}: {reason_of(error)}")
 
     def _set_queues(self) -> None:
         before, new = self._found.channels, checks.wanted_channels(self._found, self._config)

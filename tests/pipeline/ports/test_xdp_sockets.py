@@ -247,3 +247,11 @@ def test_channels_are_restored_as_soon_as_the_kernel_allows_it(
     assert not interface.restore_channels(number, GOOD.channels)
     assert answers == []
     assert not interface.restore_channels(1 << 30, GOOD.channels)  # it was removed
+
+
+def test_what_to_do_is_said_when_descriptors_are_used_up() -> None:
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    assert str(attachment()._failed("no AF_XDP socket can be opened", error)) == (
+        "port.wan.device: eth9: no AF_XDP socket can be opened: Too many open files: raise the "
+        "limit (ulimit -n)"
+    )
