@@ -286,6 +286,26 @@ def test_an_interface_that_is_moved_belongs_to_its_new_place_until_it_is_back(
     assert not any(json.loads(report.read_text())["balance"].values())
 
 
+def test_an_interface_that_is_away_for_a_moment_is_used_again(
+    operator: Operator, veths: Veths
+) -> None:
+    source, target, elsewhere = veths.wire("a"), veths.wire("b"), veths.hosts["a"]
+    with started(operator, veths) as (process, _):
+        ip("-n", veths.middle, "link", "set", "vb", "netns", elsewhere)
+        ip("-n", elsewhere, "link", "set", "vb", "netns", veths.middle)
+        ip("-n", veths.middle, "link", "set", "vb", "up")
+
+        def arrives() -> bool:
+            for frame in numbered(range(10)):
+                source.send(frame)
+            return len(receive(target, is_numbered, 10)) == 10
+
+        wait_until(arrives, "their arrival")
+        process.terminate()
+        process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0
+
+
 def test_an_interface_that_is_renamed_works_on(operator: Operator, veths: Veths) -> None:
     source, target = veths.wire("a"), veths.wire("b")
     with started(operator, veths) as (process, report):

@@ -150,7 +150,7 @@ class PacketAttachment(Attachment):
 
     def renew(self) -> bool:
         if not self._gone:
-            if interface.state(self._found.number)[0]:
+            if self._sockets[0].getsockname()[0]:  # the name; the interface may be back already
                 return False
             # An interface that somebody moved to another network namespace is theirs from now on.
             # It may come back with its number, but the kernel has unbound the sockets.

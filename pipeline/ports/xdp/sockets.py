@@ -302,7 +302,7 @@ class XdpAttachment(Attachment):
 
     def renew(self) -> bool:
         if not self._gone:
-            if interface.state(self._found.number)[0]:
+            if self._is_bound():
                 return False
             # An interface that somebody moved to another network namespace is theirs from now on.
             # It may come back with its number, but the kernel has unbound the sockets.
@@ -312,6 +312,12 @@ class XdpAttachment(Attachment):
             return False
         self._open_all()
         return True
+
+    def _is_bound(self) -> bool:
+        """Whether the sockets have their interface. It may have been away for a moment only."""
+        there, _ = interface.state(self._found.number)
+        alone = not self._unbound and lib.rl_xdp_wake_tx(self.descriptors[0]) == -errno.ENXIO
+        return there and not alone
 
     def close(self) -> None:
         self.give_back()
