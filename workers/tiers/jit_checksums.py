@@ -28,7 +28,7 @@ def halves(number: int) -> int:
 @register_jitable(**INLINE)
 def fold(total: int) -> int:
     """As rl_fold. No sum is beyond 63 bits: LLVM may assume that signed sums do not overflow."""
-    half = halves(halves(total))
+    half: int = halves(halves(total))
     return ((half + (half << 16) + (half >> 16)) & 0xFFFF_FFFF) >> 16
 
 
