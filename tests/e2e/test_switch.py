@@ -116,13 +116,15 @@ def crossing(
     """TCP from host a to host b. In the middle of it, `act(pid, how)` on each worker."""
     server = veths.start("b", "iperf3", "-s", "-1")
     wait_until(lambda: "5201" in veths.host("b", "ss", "-ltn"), "the server")
-    # So many bytes must arrive: the connections go on until they did.
-    client = veths.start("a", "iperf3", "-c", address, "-n", "40M", "-P", "2")
     before = run.status()
     received = before["ports"]["a"]["received"]["packets"]
+    # So many bytes must arrive, and no faster than in two seconds: the transfer is in its middle
+    # when the workers end, and is not over before all bytes are there.
+    client = veths.start("a", "iperf3", "-c", address, "-n", "20M", "-P", "2", "-b", "40M")
     wait_until(
         lambda: run.status()["ports"]["a"]["received"]["packets"] > received + 500, "traffic"
     )
+    assert client.poll() is None, "the transfer ended too early"
     for worker in before["workers"]:
         act(worker["pid"], how)
     said, _ = client.communicate(timeout=2 * TIMEOUT)

@@ -43,8 +43,8 @@ TCP, UDP, SCTP = 6, 17, 132
 FRAGMENT = 44
 PROTOCOLS = {1: "icmp", TCP: "tcp", UDP: "udp", 47: "gre", 50: "esp", 58: "icmp6", SCTP: "sctp"}
 
-# An odd number with no pattern in its bits (2^64 / the golden ratio), as int64.
-FACTOR = 0x9E3779B97F4A7C15 - (1 << 64)
+# An odd number with no pattern in its bits: 2^64 / the golden ratio.
+FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 class State(NamedTuple):
@@ -175,18 +175,20 @@ def extends(protocol: Any) -> Any:
     )
 
 
-def _mixer() -> Any:
-    """One step of the hash: for compiled code, and for whole columns with NumPy."""
+@njit
+def mix(hashed: Any, word: Any) -> Any:
+    """One step of the hash.
 
-    def mix(hashed: Any, word: Any) -> Any:
-        hashed = (hashed ^ word) * FACTOR
-        return hashed ^ (hashed >> 29)
+    The product is unsigned: LLVM may assume that a product of signed numbers does not overflow.
+    """
+    product = np.int64(np.uint64(hashed ^ word) * FACTOR)
+    return product ^ (product >> 29)
 
-    return mix
 
-
-mix = njit(_mixer())
-_mix_columns = _mixer()
+def _mix_columns(hashed: NDArray[np.int64], word: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`mix` for whole columns."""
+    product = ((hashed ^ word).view(np.uint64) * FACTOR).view(np.int64)
+    return product ^ (product >> 29)
 
 
 @njit

@@ -67,7 +67,8 @@ ENTRIES = 1_000_000
 # The share of the prefixes with each length: most are /24, as in the Internet's tables.
 LENGTHS = {24: 60, 23: 10, 22: 12, 21: 5, 20: 5, 19: 3, 18: 1, 17: 1, 16: 3}
 # The next number of a linear congruential generator (Knuth, MMIX); the loops in C have the same.
-FACTOR, STEP = 6364136223846793005, 1442695040888963407
+# Unsigned: LLVM may assume that sums and products of signed numbers do not overflow.
+FACTOR, STEP = np.uint64(6364136223846793005), np.uint64(1442695040888963407)
 
 
 class Table(NamedTuple):
@@ -101,7 +102,7 @@ def _table(worker: Worker) -> Table:
 @packet_function(setup=_table)
 def prefix_lookup(frame: Any, meta: Any, state: Any) -> int:
     """Look up a random IPv4 address among 100,000 prefixes."""
-    number = state.last[0] * FACTOR + STEP
+    number = np.int64(np.uint64(state.last[0]) * FACTOR + STEP)
     state.last[0] = number
     if state.table.find4(number >> 32) == 256:
         return DROP
@@ -128,7 +129,7 @@ def _entries(worker: Worker) -> Entries:
 @packet_function(setup=_entries)
 def map_lookup(frame: Any, meta: Any, state: Any) -> int:
     """Find a random key in a map of 1,000,000 entries."""
-    number = state.last[0] * FACTOR + STEP
+    number = np.int64(np.uint64(state.last[0]) * FACTOR + STEP)
     state.last[0] = number
     if state.entries.find((number >> 32 & 0xFFFFFFFF) * ENTRIES >> 32) < 0:
         return DROP

@@ -130,7 +130,7 @@ def router(frame: Any, meta: Any, state: Any) -> int:
         vlan = meta.vlan_tci & 0xFFF
     elif field(frame, 12, 2) == 0x8100 and meta.length >= 38:
         vlan, at = field(frame, 14, 2) & 0xFFF, 18
-    here = int(state.place[meta.port, vlan])
+    here = np.int64(state.place[meta.port, vlan])
     if here < 0:
         return reasons[judge.NO_INTERFACE]  # type: ignore[no-any-return]
     target, sender, now = field(frame, 0, 6), field(frame, 6, 6), meta.time
@@ -152,9 +152,9 @@ def router(frame: Any, meta: Any, state: Any) -> int:
     if action == judge.FORWARD:
         row = extra
         extra = 0
-        mac, age = neighbours.find(state, out, high, low, now)
+        mac, age = neighbours.find(state.neighbours, state.lifetime, out, high, low, now)
         if mac < 0 or age > state.lifetime >> 1:
-            asking, failed = neighbours.ask(state, out, high, low, now)
+            asking, failed = neighbours.ask(state.asked, out, high, low, now)
             if mac < 0:
                 action = judge.DISCARD
                 if asking:

@@ -27,9 +27,8 @@ def halves(number: int) -> int:
 
 @register_jitable(**INLINE)
 def fold(total: int) -> int:
-    """As rl_fold."""
-    total += total << 32 | ((total >> 32) & 0xFFFF_FFFF)
-    half = (total >> 32) & 0xFFFF_FFFF
+    """As rl_fold. No sum is beyond 63 bits: LLVM may assume that signed sums do not overflow."""
+    half: int = halves(halves(total))
     return ((half + (half << 16) + (half >> 16)) & 0xFFFF_FFFF) >> 16
 
 

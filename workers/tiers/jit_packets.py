@@ -10,7 +10,8 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, errors
-from numba.extending import intrinsic, lower_builtin, overload, type_callable
+from numba.core.typing import signature
+from numba.extending import intrinsic, lower_builtin, type_callable
 from numba.np.arrayobj import make_array
 
 from ringline.shm._shm import lib as shm
@@ -70,73 +71,95 @@ def _size_of(size: Any) -> int:
     return int(value)
 
 
+def _load(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    width = _size_of(signature.args[2])
+    data = make_array(FRAME)(context, builder, args[0]).data
+    address = builder.add(builder.ptrtoint(data, WORD), args[1])
+    value = ir.Constant(WORD, 0)
+    for at, count in _pieces(width):
+        there = pointer(builder, address, at, 8 * count)
+        piece = _big_endian(builder, builder.load(there, align=1))
+        if count < 8:
+            piece = builder.zext(piece, WORD)
+        shift = ir.Constant(WORD, 8 * (width - at - count))
+        value = builder.or_(value, builder.shl(piece, shift))
+    return value
+
+
+def _store(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    width = _size_of(signature.args[2])
+    data = make_array(FRAME)(context, builder, args[0]).data
+    address = builder.add(builder.ptrtoint(data, WORD), args[1])
+    for at, count in _pieces(width):
+        shift = ir.Constant(WORD, 8 * (width - at - count))
+        piece = builder.lshr(args[3], shift)
+        if count < 8:
+            piece = builder.trunc(piece, ir.IntType(8 * count))
+        there = pointer(builder, address, at, 8 * count)
+        builder.store(_big_endian(builder, piece), there, align=1)
+    return context.get_dummy_value()
+
+
 @intrinsic(prefer_literal=True)
 def load_field(_: Any, frame: Any, offset: Any, size: Any) -> Any:
     """`field` without a check of the offset."""
-    width = _size_of(size)
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = make_array(FRAME)(context, builder, args[0]).data
-        address = builder.add(builder.ptrtoint(data, WORD), args[1])
-        value = ir.Constant(WORD, 0)
-        for at, count in _pieces(width):
-            there = pointer(builder, address, at, 8 * count)
-            piece = _big_endian(builder, builder.load(there, align=1))
-            if count < 8:
-                piece = builder.zext(piece, WORD)
-            shift = ir.Constant(WORD, 8 * (width - at - count))
-            value = builder.or_(value, builder.shl(piece, shift))
-        return value
-
-    return types.int64(FRAME, types.int64, size), codegen
+    _size_of(size)
+    return types.int64(FRAME, types.int64, size), _load
 
 
 @intrinsic(prefer_literal=True)
 def store_field(_: Any, frame: Any, offset: Any, size: Any, value: Any) -> Any:
     """`set_field` without a check of the offset."""
-    width = _size_of(size)
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = make_array(FRAME)(context, builder, args[0]).data
-        address = builder.add(builder.ptrtoint(data, WORD), args[1])
-        for at, count in _pieces(width):
-            shift = ir.Constant(WORD, 8 * (width - at - count))
-            piece = builder.lshr(args[3], shift)
-            if count < 8:
-                piece = builder.trunc(piece, ir.IntType(8 * count))
-            there = pointer(builder, address, at, 8 * count)
-            builder.store(_big_endian(builder, piece), there, align=1)
-        return context.get_dummy_value()
-
-    return types.void(FRAME, types.int64, size, types.int64), codegen
+    _size_of(size)
+    return types.void(FRAME, types.int64, size, types.int64), _store
 
 
-@overload(packets.field, prefer_literal=True)
-def _get_field(frame: Any, offset: Any, size: Any) -> Any:
-    if frame != FRAME:
+# `field` and `set_field` are code, not functions: numba would compile a function once for each size
+# and each constant offset, 0.1 s each.
+def _check_range(context: Any, builder: Any, frame: Any, offset: Any, width: int) -> None:
+    """Raise IndexError unless `width` bytes from `offset` on are in the frame."""
+    length = cgutils.unpack_tuple(builder, make_array(FRAME)(context, builder, frame).shape)[0]
+    last = builder.sub(length, ir.Constant(WORD, width))
+    low = builder.icmp_signed("<", offset, ir.Constant(WORD, 0))
+    beyond = builder.or_(low, builder.icmp_signed(">", offset, last))
+    with builder.if_then(beyond, likely=False):
+        said = ("the field is not within the frame",)
+        context.call_conv.return_user_exc(builder, IndexError, said)
+
+
+def _access_type(frame: Any, offset: Any, size: Any, *value: Any, returns: Any) -> Any:
+    numbers = types.Integer, types.IntegerLiteral, types.Boolean
+    if frame != FRAME or not all(isinstance(each, numbers) for each in (offset, *value)):
         return None
-    width = _size_of(size)
-
-    def field(frame: Any, offset: Any, size: Any) -> Any:
-        if offset < 0 or offset > len(frame) - width:  # offset + width could overflow
-            raise IndexError("the field is not within the frame")
-        return load_field(frame, offset, width)
-
-    return field
+    _size_of(size)
+    return signature(returns, FRAME, types.int64, size, *[types.int64] * len(value))
 
 
-@overload(packets.set_field, prefer_literal=True)
-def _set_field(frame: Any, offset: Any, size: Any, value: Any) -> Any:
-    if frame != FRAME:
-        return None
-    width = _size_of(size)
+@type_callable(packets.field)
+def _field_type(_: Any) -> Any:
+    def typer(frame: Any, offset: Any, size: Any) -> Any:
+        return _access_type(frame, offset, size, returns=types.int64)
 
-    def set_field(frame: Any, offset: Any, size: Any, value: Any) -> None:
-        if offset < 0 or offset > len(frame) - width:  # offset + width could overflow
-            raise IndexError("the field is not within the frame")
-        store_field(frame, offset, width, value)
+    return typer
 
-    return set_field
+
+@type_callable(packets.set_field)
+def _set_field_type(_: Any) -> Any:
+    def typer(frame: Any, offset: Any, size: Any, value: Any) -> Any:
+        return _access_type(frame, offset, size, value, returns=types.void)
+
+    return typer
+
+
+def _lowers(function: Any, arguments: int, codegen: Any) -> None:
+    @lower_builtin(function, FRAME, *[types.Any] * (arguments - 1))
+    def _lower(context: Any, builder: Any, called: Any, args: Any) -> Any:
+        _check_range(context, builder, args[0], args[1], _size_of(called.args[2]))
+        return codegen(context, builder, called, args)
+
+
+_lowers(packets.field, 3, _load)
+_lowers(packets.set_field, 4, _store)
 
 
 # `resize` and `create` return an array, and a function that is compiled without reference counts

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ringline.workers.api import ICMP, ICMPV6, TCP, UDP, checksum, field
 from ringline.workers.plugins.helper import helper
 from ringline.workers.plugins.routing.answers import (
@@ -79,39 +81,33 @@ NET6, HOST6, PORT6, BIG6, EXPIRED6 = 0x100, 0x103, 0x104, 0x200, 0x300
 
 
 @helper
-def drop(reason: Any) -> Any:
-    return DISCARD, reason, 0, 0, 0, 0, 0
-
-
-@helper
-def error(reason: Any, icmp: Any, extra: Any) -> Any:
-    return ERROR, reason, 0, 0, 0, icmp, extra
-
-
-@helper
 def hear(state: Any, here: Any, high: Any, low: Any, mac: Any, now: Any) -> None:
     """Note the MAC address of a neighbour."""
-    if mac > 0 and not mac & GROUP and not learn(state, here, high, low, mac, now):
+    if mac <= 0 or mac & GROUP:
+        return
+    if not learn(state.mine, state.lifetime, here, high, low, mac, now):
         state.neighbours_full[0] += 1
 
 
 @helper
 def judge_arp(frame: Any, at: Any, state: Any, here: Any, now: Any) -> Any:
     if len(frame) < at + ARP_BYTES or field(frame, at, 8) & ~3 != ARP_HEAD:
-        return drop(BAD_HEADER)
+        return DISCARD, BAD_HEADER, 0, 0, 0, 0, 0
     sender_mac, sender = field(frame, at + 8, 6), field(frame, at + 14, 4)
     target = field(frame, at + 24, 4)
+    zero = np.int64(0)  # numba compiles a function once more for a constant
     there = state.hops[max(state.routes.find4(target), 0)]
     for_us = there[KIND] == OWN and there[INTERFACE] == here
     whence = state.hops[max(state.routes.find4(sender), 0)]
     if whence[KIND] == DIRECT and whence[INTERFACE] == here:
         known = False
         if not for_us:  # RFC 826: an address that is known is updated by every ARP frame
-            known = find(state, here, 0, MAPPED | sender, now)[0] >= 0
+            table = state.neighbours
+            known = find(table, state.lifetime, here, zero, MAPPED | sender, now)[0] >= 0
         if for_us or known:
-            hear(state, here, 0, MAPPED | sender, sender_mac, now)
+            hear(state, here, zero, MAPPED | sender, sender_mac, now)
     if not for_us or field(frame, at + 6, 2) != 1:
-        return drop(CONSUMED)
+        return DISCARD, CONSUMED, 0, 0, 0, 0, 0
     write_arp(frame, at, 2, state.interfaces[here, MAC], target, sender_mac, sender)
     state.said[ARP_REPLY] += 1
     return REPLY, CONSUMED, 0, 0, 0, 0, 0
@@ -120,39 +116,39 @@ def judge_arp(frame: Any, at: Any, state: Any, here: Any, now: Any) -> Any:
 @helper
 def judge4(frame: Any, h: Any, state: Any, here: Any, group: Any, checked: Any) -> Any:
     if h.version != 4 or h.end > len(frame):
-        return drop(BAD_HEADER)
+        return DISCARD, BAD_HEADER, 0, 0, 0, 0, 0
     l3, l4 = h.l3, h.l4
     if not checked and checksum(frame, l3, l3 + 4 * (field(frame, l3, 1) & 15)) != 0:
-        return drop(BAD_HEADER)
+        return DISCARD, BAD_HEADER, 0, 0, 0, 0, 0
     top = h.src >> 24
     if top == 0 or top == 127 or top >= 224:  # noqa: PLR1714  # numba
-        return drop(MARTIAN)
+        return DISCARD, MARTIAN, 0, 0, 0, 0, 0
     if h.src >> 16 == 0xA9FE:
-        return drop(LINK_LOCAL)
+        return DISCARD, LINK_LOCAL, 0, 0, 0, 0, 0
     row = state.routes.find4(h.dst)
     if row < 0:
-        return error(NO_ROUTE, NET4, 0)
+        return ERROR, NO_ROUTE, 0, 0, 0, NET4, 0
     hop = state.hops[row]
     kind = hop[KIND]
     if kind >= MARTIAN:
-        return drop(kind)
+        return DISCARD, kind, 0, 0, 0, 0, 0
     if group:
-        return drop(BROADCAST)
+        return DISCARD, BROADCAST, 0, 0, 0, 0, 0
     if kind == OWN:
         if h.protocol == ICMP or h.fragment:
             if h.fragment or l4 == 0 or h.end < l4 + 8 or field(frame, l4, 1) != 8:
-                return drop(CONSUMED)
+                return DISCARD, CONSUMED, 0, 0, 0, 0, 0
             echo4(frame, l3, l4)
             state.said[ECHO_REPLY] += 1
             return REPLY, CONSUMED, 0, 0, 0, 0, 0
         known = h.protocol == UDP or h.protocol == TCP  # noqa: PLR1714  # numba
-        return error(NO_SERVICE, PORT4 if known else PROTOCOL4, 0)
+        return ERROR, NO_SERVICE, 0, 0, 0, PORT4 if known else PROTOCOL4, 0
     if field(frame, l3 + 8, 1) < 2:
-        return error(TTL_EXPIRED, EXPIRED4, 0)
+        return ERROR, TTL_EXPIRED, 0, 0, 0, EXPIRED4, 0
     out = hop[INTERFACE]
     mtu = state.interfaces[out, MTU]
     if h.end - l3 > mtu:
-        return error(TOO_BIG, NEEDS4, mtu)
+        return ERROR, TOO_BIG, 0, 0, 0, NEEDS4, mtu
     low = MAPPED | (h.dst if kind == DIRECT else hop[LOW])
     return FORWARD, UNRESOLVED, out, 0, low, HOST4, row
 
@@ -160,7 +156,7 @@ def judge4(frame: Any, h: Any, state: Any, here: Any, group: Any, checked: Any) 
 @helper
 def judge6(frame: Any, h: Any, state: Any, here: Any, group: Any, now: Any) -> Any:
     if h.version != 6 or h.end > len(frame):
-        return drop(BAD_HEADER)
+        return DISCARD, BAD_HEADER, 0, 0, 0, 0, 0
     l3, l4 = h.l3, h.l4
     row = state.routes.find6(h.dst_high, h.dst)
     kind = state.hops[row, KIND] if row >= 0 else DIRECT
@@ -173,32 +169,32 @@ def judge6(frame: Any, h: Any, state: Any, here: Any, group: Any, now: Any) -> A
     if 133 <= message <= 137 and l4 == l3 + 40 and (local or kind == MULTICAST):
         return judge_nd(frame, h, state, here, message, now)
     if (h.src_high == 0 and 0 <= h.src <= 1) or h.src_high >> 56 == -1:
-        return drop(MARTIAN)
+        return DISCARD, MARTIAN, 0, 0, 0, 0, 0
     if kind == MARTIAN:
-        return drop(kind)
+        return DISCARD, kind, 0, 0, 0, 0, 0
     if kind == MULTICAST or (kind == LINK_LOCAL and not local):
-        return drop(kind)
+        return DISCARD, kind, 0, 0, 0, 0, 0
     if group:
-        return drop(BROADCAST)
+        return DISCARD, BROADCAST, 0, 0, 0, 0, 0
     if local:
         if message == 128:
             echo6(frame, l3, l4)
             state.said[ECHO_REPLY] += 1
             return REPLY, CONSUMED, 0, 0, 0, 0, 0
         if h.protocol == UDP or h.protocol == TCP:  # noqa: PLR1714  # numba
-            return error(NO_SERVICE, PORT6, 0)
-        return drop(CONSUMED)
+            return ERROR, NO_SERVICE, 0, 0, 0, PORT6, 0
+        return DISCARD, CONSUMED, 0, 0, 0, 0, 0
     if h.src_high >> 54 == FE80 >> 54:
-        return drop(LINK_LOCAL)
+        return DISCARD, LINK_LOCAL, 0, 0, 0, 0, 0
     if row < 0:
-        return error(NO_ROUTE, NET6, 0)
+        return ERROR, NO_ROUTE, 0, 0, 0, NET6, 0
     if field(frame, l3 + 7, 1) < 2:
-        return error(TTL_EXPIRED, EXPIRED6, 0)
+        return ERROR, TTL_EXPIRED, 0, 0, 0, EXPIRED6, 0
     hop = state.hops[row]
     out = hop[INTERFACE]
     mtu = state.interfaces[out, MTU]
     if h.end - l3 > mtu:
-        return error(TOO_BIG, BIG6, mtu)
+        return ERROR, TOO_BIG, 0, 0, 0, BIG6, mtu
     if kind == DIRECT:
         return FORWARD, UNRESOLVED, out, h.dst_high, h.dst, HOST6, row
     return FORWARD, UNRESOLVED, out, hop[HIGH], hop[LOW], HOST6, row
@@ -209,24 +205,24 @@ def judge_nd(frame: Any, h: Any, state: Any, here: Any, message: Any, now: Any) 
     """A message of neighbour discovery (RFC 4861 7.1)."""
     l3, l4 = h.l3, h.l4
     if field(frame, l3 + 7, 1) != ND_HOPS or field(frame, l4 + 1, 1) != 0:
-        return drop(BAD_HEADER)
+        return DISCARD, BAD_HEADER, 0, 0, 0, 0, 0
     if checksum(frame, l4, h.end, sum6(frame, l3, h.end - l4)) != 0:
-        return drop(BAD_HEADER)
+        return DISCARD, BAD_HEADER, 0, 0, 0, 0, 0
     if message != SOLICITATION and message != SOLICITATION + 1:
-        return drop(CONSUMED)
+        return DISCARD, CONSUMED, 0, 0, 0, 0, 0
     if h.end < l4 + OPTIONS:
-        return drop(BAD_HEADER)
+        return DISCARD, BAD_HEADER, 0, 0, 0, 0, 0
     high, low = field(frame, l4 + TARGET, 8), field(frame, l4 + TARGET + 8, 8)
     if message != SOLICITATION:
         if is_on_link(state, here, high, low):
             hear(state, here, high, low, link_address(frame, l4, h.end, TARGET_OPTION), now)
-        return drop(CONSUMED)
+        return DISCARD, CONSUMED, 0, 0, 0, 0, 0
     mine = high == FE80 and low == state.interfaces[here, LOCAL_LOW]
     row = state.routes.find6(high, low)
     if row >= 0 and state.hops[row, KIND] == OWN and state.hops[row, INTERFACE] == here:
         mine = True
     if not mine:
-        return drop(CONSUMED)
+        return DISCARD, CONSUMED, 0, 0, 0, 0, 0
     if is_on_link(state, here, h.src_high, h.src):
         mac = link_address(frame, l4, h.end, SOURCE_OPTION)
         hear(state, here, h.src_high, h.src, mac, now)

@@ -7,6 +7,8 @@ address and the interface, and when it was heard. A reader that sees the words o
 moments finds a wrong check, and so no entry.
 
 What a worker has asked for is its own: each asks by itself.
+
+The functions take arrays, not the whole state: numba passes each word of it, and compiles longer.
 """
 
 from __future__ import annotations
@@ -45,10 +47,9 @@ def check_of(interface: Any, high: Any, low: Any) -> Any:
 
 
 @helper
-def find(state: Any, interface: Any, high: Any, low: Any, now: Any) -> Any:
+def find(table: Any, lifetime: Any, interface: Any, high: Any, low: Any, now: Any) -> Any:
     """The MAC address of a neighbour, and how old it is in ns; -1, 0 if nobody knows it."""
-    table = state.neighbours
-    mac, newest = -1, now - state.lifetime - 1
+    mac, newest = -1, now - lifetime - 1
     check = check_of(interface, high, low)
     first = hash_of(interface, high, low) & (table.shape[1] - LINES)
     for worker in range(table.shape[0]):
@@ -63,9 +64,8 @@ def find(state: Any, interface: Any, high: Any, low: Any, now: Any) -> Any:
 
 
 @helper
-def learn(state: Any, interface: Any, high: Any, low: Any, mac: Any, now: Any) -> Any:
+def learn(mine: Any, lifetime: Any, interface: Any, high: Any, low: Any, mac: Any, now: Any) -> Any:
     """Write a neighbour into the own part; whether there was room."""
-    mine = state.mine
     check = check_of(interface, high, low)
     first = hash_of(interface, high, low) & (len(mine) - LINES)
     free = -1
@@ -78,7 +78,7 @@ def learn(state: Any, interface: Any, high: Any, low: Any, mac: Any, now: Any) -
             elif not 0 <= now - entry[SEEN] < REFRESH:
                 entry[SEEN] = now
             return True
-        if free < 0 and (entry[MAC] == 0 or now - entry[SEEN] > state.lifetime):
+        if free < 0 and (entry[MAC] == 0 or now - entry[SEEN] > lifetime):
             free = line
     if free < 0:
         return False
@@ -90,13 +90,13 @@ def learn(state: Any, interface: Any, high: Any, low: Any, mac: Any, now: Any) -
 
 
 @helper
-def ask(state: Any, interface: Any, high: Any, low: Any, now: Any) -> Any:
+def ask(asked: Any, interface: Any, high: Any, low: Any, now: Any) -> Any:
     """Whether to send a request now, and whether the neighbour was asked TRIES times in vain.
 
     A neighbour is asked once a second, and every PATIENCE ns after TRIES requests.
     """
     hashed = hash_of(interface, high, low)
-    line = state.asked[(hashed >> 8) & (ASKED_LINES - 1)]
+    line = asked[(hashed >> 8) & (ASKED_LINES - 1)]
     key = low ^ interface << 48
     if line[HIGH] != high or line[LOW] != key or now - line[LAST] > 2 * PATIENCE:
         if 0 <= now - line[LAST] < SECOND and line[COUNT]:
