@@ -20,6 +20,7 @@ from ringline.pipeline.commands.arguments import values
 from ringline.pipeline.commands.arguments.examples import Help, epilog
 from ringline.pipeline.commands.arguments.target import add_target, arguments_of
 from ringline.pipeline.terminal import stdio
+from ringline.pipeline.terminal.interrupts import fatal
 from ringline.shm.errors import REMEDIES, EnvironmentLacks, RinglineError, reason_of
 from ringline.shm.text import printable
 
@@ -283,7 +284,8 @@ class _Version(argparse.Action):
 
 
 def _run(given: argparse.Namespace) -> int:
-    from ringline.pipeline.commands.run import run
+    with fatal():
+        from ringline.pipeline.commands.run import run
 
     return run(
         given.what, given.seconds, given.report, strict=given.strict, given=arguments_of(given)
@@ -291,7 +293,8 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _lab(given: argparse.Namespace) -> int:
-    from ringline.pipeline.commands.lab import lab
+    with fatal():
+        from ringline.pipeline.commands.lab import lab
 
     return lab(given)
 
@@ -325,7 +328,8 @@ def _status(given: argparse.Namespace) -> int:
 
 
 def _top(given: argparse.Namespace) -> int:
-    from ringline.pipeline.commands.top import top
+    with fatal():
+        from ringline.pipeline.commands.top import top
 
     top(given.name)
     return 0
@@ -339,7 +343,8 @@ def _cleanup(given: argparse.Namespace) -> int:
 
 
 def _try(given: argparse.Namespace) -> int:
-    from ringline.pipeline.commands.try_plugin import Attempt, attempt
+    with fatal():
+        from ringline.pipeline.commands.try_plugin import Attempt, attempt
 
     return attempt(
         Attempt(
@@ -374,14 +379,16 @@ def _interfaces(given: argparse.Namespace) -> int:
 
 
 def _rss(given: argparse.Namespace) -> int:
-    from ringline.pipeline.commands.rss import rss
+    with fatal():
+        from ringline.pipeline.commands.rss import rss
 
     print(rss(given))
     return 0
 
 
 def _bench(given: argparse.Namespace) -> int:
-    from ringline.pipeline.bench.command import measure
+    with fatal():
+        from ringline.pipeline.bench.command import measure
 
     return measure(given)
 
