@@ -8,8 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline._pipeline import ffi, lib
-from ringline.pipeline.ports.attachment import AttachedPort
 from ringline.pipeline.ports.interfaces import interface
+from ringline.pipeline.ports.interfaces.socket_port import PAUSE, SocketPort
 from ringline.pipeline.ports.packet import rings
 from ringline.pipeline.ports.port import Link
 from ringline.shm.clock import wall_offset
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
     from ringline.pipeline.configuration.config import PortConfig
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
 
-PAUSE = 0.001  # seconds between two looks at the rings of a port that stops
 # Nanoseconds: a smaller difference of the clocks is that of their readings.
 CLOCK_STEP = 1_000_000
 
 
-class PacketPort(AttachedPort):
+class PacketPort(SocketPort):
     """A copy of the traffic of an interface; see `AttachedPort`. The device string is packet:NAME.
 
     The times of its packets are those at which the kernel saw them.
@@ -103,30 +102,12 @@ class PacketPort(AttachedPort):
             total += is_open[0]
         return total
 
-    def stop(self, seconds: float | None = None) -> None:
-        if not self._running:
-            return
-        self._running = False
-        self.c_port.ready = 0
-        deadline = time.monotonic() + (self.limits.sent if seconds is None else seconds)
-        while self.posted()[1] > 0 and self.link().up and time.monotonic() < deadline:
-            for queue in range(self.queue_pairs):
-                lib.rl_packet_reclaim(self.c_port, queue)
-            time.sleep(PAUSE)
+    def _reclaim(self, queue: int) -> None:
+        lib.rl_packet_reclaim(self.c_port, queue)
+
+    def _return_all(self) -> None:
         lib.rl_packet_return_all(self._c)
         self._count_unread()
-
-    def close(self) -> None:
-        if self._rings:
-            self.stop(self.limits.abandon)
-        self._release()
-
-    def _release(self) -> None:
-        for mapped in self._rings:
-            mapped.close()
-        for each in self._sockets:
-            each.close()
-        self._rings, self._sockets = [], []
 
     # -- state and counters ------------------------------------------------------------------
 

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 
 from ringline.pipeline._pipeline import ffi
 from ringline.pipeline.configuration.config import FRAME_MAX
-from ringline.pipeline.ports.attachment import Attachment
 from ringline.pipeline.ports.interfaces import interface
+from ringline.pipeline.ports.interfaces.socket_port import SocketAttachment
 from ringline.pipeline.ports.packet import checks, rings
 from ringline.shm.errors import EnvironmentLacks, reason_of
 
@@ -50,7 +50,7 @@ _EVERYTHING = [_WHOLE]
 _ARRIVING = [_KIND, _IS_OUTGOING, *_NOTHING, _WHOLE]
 
 
-class PacketAttachment(Attachment):
+class PacketAttachment(SocketAttachment):
     """The sockets of one port."""
 
     def __init__(self, config: PortConfig) -> None:
@@ -148,18 +148,8 @@ class PacketAttachment(Attachment):
         for each in self._sockets:
             _filter(each, _NOTHING)
 
-    def renew(self) -> bool:
-        if not self._gone:
-            if self._sockets[0].getsockname()[0]:  # the name; the interface may be back already
-                return False
-            # An interface that somebody moved to another network namespace is theirs from now on.
-            # It may come back with its number, but the kernel has unbound the sockets.
-            self._gone = True
-            self.close()
-        if interface.find(self._config.address) is None:
-            return False
-        self._open_all()
-        return True
+    def _is_bound(self) -> bool:
+        return bool(self._sockets[0].getsockname()[0])  # the name of the interface
 
     def close(self) -> None:
         self._sockets = []

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import socket
 import struct
-import time
 from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline._pipeline import ffi, lib
-from ringline.pipeline.ports.attachment import AttachedPort
 from ringline.pipeline.ports.interfaces import interface
+from ringline.pipeline.ports.interfaces.socket_port import SocketPort
 from ringline.pipeline.ports.port import Link
 from ringline.pipeline.ports.rss import rss_key
 from ringline.pipeline.ports.xdp.rings import SOL_XDP, STATISTICS, SocketRings, socket_of
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
 
 HASH_WORDS = 36 * 256
-PAUSE = 0.001  # seconds between two looks at the completion rings of a port that stops
 
 # Fields of struct xdp_statistics (linux/if_xdp.h).
 _COUNTS = (
@@ -39,7 +37,7 @@ _COUNTS = (
 )
 
 
-class XdpPort(AttachedPort):
+class XdpPort(SocketPort):
     """One interface of the kernel; see `AttachedPort`. The device string is xdp:NAME."""
 
     def __init__(self, config: PortConfig, index: int) -> None:
@@ -125,29 +123,11 @@ class XdpPort(AttachedPort):
     def stop_receiving(self) -> None:
         """The supervisor has stopped it already: the program leaves all frames to the kernel."""
 
-    def stop(self, seconds: float | None = None) -> None:
-        if not self._running:
-            return
-        self._running = False
-        self.c_port.ready = 0
-        deadline = time.monotonic() + (self.limits.sent if seconds is None else seconds)
-        while self.posted()[1] > 0 and self.link().up and time.monotonic() < deadline:
-            for queue in range(self.queue_pairs):
-                lib.rl_xdp_reclaim(self.c_port, queue)
-            time.sleep(PAUSE)
+    def _reclaim(self, queue: int) -> None:
+        lib.rl_xdp_reclaim(self.c_port, queue)
+
+    def _return_all(self) -> None:
         lib.rl_xdp_return_all(self._c)
-
-    def close(self) -> None:
-        if self._rings:
-            self.stop(self.limits.abandon)
-        self._release()
-
-    def _release(self) -> None:
-        for mapped in self._rings:
-            mapped.close()
-        for each in self._sockets:
-            each.close()
-        self._rings, self._sockets = [], []
 
     # -- state and counters ------------------------------------------------------------------
 

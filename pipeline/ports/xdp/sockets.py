@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration import deadlines
-from ringline.pipeline.ports.attachment import Attachment
 from ringline.pipeline.ports.interfaces import ethtool, interface, notes
+from ringline.pipeline.ports.interfaces.socket_port import SocketAttachment
 from ringline.pipeline.ports.xdp import bpf, checks, rings
 from ringline.pipeline.ports.xdp.program import assemble
 from ringline.shm.errors import EnvironmentLacks, reason_of
@@ -57,7 +57,7 @@ _PROBE_BYTES = 60
 _HEADROOM = 256  # XDP_PACKET_HEADROOM
 
 
-class XdpAttachment(Attachment):
+class XdpAttachment(SocketAttachment):
     """The sockets of one port, one for each queue, and its program."""
 
     def __init__(self, config: PortConfig, packets: PacketMemory) -> None:
@@ -300,21 +300,7 @@ class XdpAttachment(Attachment):
                 with contextlib.suppress(OSError):
                     bpf.remove_socket(self._map, queue)
 
-    def renew(self) -> bool:
-        if not self._gone:
-            if self._is_bound():
-                return False
-            # An interface that somebody moved to another network namespace is theirs from now on.
-            # It may come back with its number, but the kernel has unbound the sockets.
-            self._gone = True
-            self.close()
-        if interface.find(self._config.address) is None:
-            return False
-        self._open_all()
-        return True
-
     def _is_bound(self) -> bool:
-        """Whether the sockets have their interface. It may have been away for a moment only."""
         there, _ = interface.state(self._found.number)
         alone = not self._unbound and lib.rl_xdp_wake_tx(self.descriptors[0]) == -errno.ENXIO
         return there and not alone
