@@ -52,11 +52,6 @@ def interfaces(given: Namespace) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
     lines += [printable(row.why) for row in rows if row.why]
-    if any(row.why for row in rows):
-        lines.append(
-            "usable is meant of a port xdp:NAME, which takes frames from the kernel; a port "
-            "packet:NAME copies them, from any interface with Ethernet frames"
-        )
     if any(row.xdp == "unknown" for row in rows):
         lines.append(
             f"this kernel ({os.uname().release}) does not say what drivers do with XDP (Linux 6.3 "

@@ -51,6 +51,7 @@ def of_a_worker(worker: Worker) -> None:
     assert_type(worker.table("top", "flow", ["packets"], 3), Table)
     assert_type(worker.state("cells", "u8", (2, 2)), NDArray[Any])
     assert_type(worker.memory("for_c", 64), int)
+    assert_type(worker.shared("seen", "u8", 512), tuple[NDArray[Any], NDArray[Any]])
 
 
 def of_values(counter: Counter, counters: Counters, gauge: Gauge, histogram: Histogram) -> None:

@@ -42,7 +42,7 @@ API = {
     "Prefixes": "address copy fill find4 find6 ipv4 ipv6 load name",
     "Table": "write",
     "Worker": "counter drop_reason gauge histogram log map memory options ports prefixes queue "
-    "rehearsal state table time",
+    "rehearsal shared state table time",
     "checksum": "function",
     "create": "function",
     "field": "function",
