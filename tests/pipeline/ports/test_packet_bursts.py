@@ -271,6 +271,18 @@ def test_a_stop_returns_every_buffer(packet: FakePacket) -> None:
     assert packet.residuals() == RIGHT
 
 
+def test_a_queue_that_the_port_does_not_have_is_left_alone(packet: FakePacket) -> None:
+    """The third queue of the struct, as if a frame were on its ring."""
+    free, other = packet.memory.free_count, packet.port._c.queues[2]
+    buffers = ffi.new("uint32_t[]", [7])
+    other.buffers, other.slots, other.own = buffers, packet.port._c.queues[0].slots, 1
+    assert packet.port.posted() == (0, 0)
+    packet.port.stop()
+    assert (other.done, other.taken, other.own) == (0, 0, 1)
+    assert packet.memory.free_count == free
+    other.own = 0
+
+
 def test_a_stop_waits_for_what_is_still_sent(packet: FakePacket) -> None:
     packet.tx_burst([packet.packet(FRAME)])
     packet.kernel().send()
