@@ -283,6 +283,25 @@ def test_a_queue_that_the_port_does_not_have_is_left_alone(packet: FakePacket) -
     other.own = 0
 
 
+def test_the_frames_of_every_queue_are_counted(packet: FakePacket) -> None:
+    packet.tx_burst([packet.packet(FRAME)], 1)
+    assert packet.port.posted() == (0, 1)
+
+
+def test_no_block_is_open_when_the_kernel_has_handed_over_all(packet: FakePacket) -> None:
+    kernel, queue = packet.kernel(), ffi.addressof(packet.port._c.queues, 0)
+    kernel.arrive(FRAME)
+    is_open = ffi.new("uint32_t *", 9)
+    assert lib.rl_packet_unread(queue, is_open) == 1
+    assert is_open[0] == 1
+    for block in range(queue.block_count):
+        kernel._block, kernel._frames = block, 0
+        kernel._write(USER)
+    is_open[0] = 9
+    assert lib.rl_packet_unread(queue, is_open) == 0
+    assert is_open[0] == 0
+
+
 def test_a_stop_waits_for_what_is_still_sent(packet: FakePacket) -> None:
     packet.tx_burst([packet.packet(FRAME)])
     packet.kernel().send()
