@@ -37,14 +37,15 @@ test: tools-for-tests $(MODULES)  ## run all tests: about 25 minutes (ARGS="-k r
 
 .PHONY: check
 check: $(MODULES)  ## check style and types, and run the fast tests: less than a minute
-	@$(MAKE) --jobs=2 --output-sync=target lint types fast-pipeline fast-others
+	@$(MAKE) --jobs=2 --output-sync=target lint types fast-first fast-others
 
 # The fast tests in two halves, one for each core.
-.PHONY: fast-pipeline fast-others
-fast-pipeline:
-	@$(MAKE) fast ARGS=tests/pipeline
+FIRST_HALF := $(addprefix tests/pipeline/,ports driver bench commands supervisor)
+.PHONY: fast-first fast-others
+fast-first:
+	@$(MAKE) fast ARGS="$(FIRST_HALF)"
 fast-others:
-	@$(MAKE) fast ARGS=--ignore=tests/pipeline
+	@$(MAKE) fast ARGS="$(addprefix --ignore=,$(FIRST_HALF))"
 
 .PHONY: fast
 fast: $(MODULES)  ## run the fast tests (ARGS=tests/shm)

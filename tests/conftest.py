@@ -48,7 +48,7 @@ SLOW = re.compile(
     r"|test_(pipeline|plugins|running|supervisor|systemd|trial|try_captures|try_streams)\.py"
     r"|test_(compressed|contract|memory_order|native_state|package|plain|start|times|wild_worker)\.py"
     r"|bench/test_(compare|pair)\.py|workers/(process/test_process|tiers/test_refusals)\.py"
-    r"|workers/test_drop_reasons\.py"
+    r"|workers/(process/test_failing_plugin|test_(drop_reasons|router|shared|switch))\.py"
 )
 
 TESTS = Path(__file__).parent
