@@ -32,7 +32,7 @@ run: $(MODULES)  ## run ringline with a simulated card and synthetic traffic; Ct
 	@$(BIN)/ringline run $(ARGS)
 
 .PHONY: test
-test: tools-for-tests $(MODULES)  ## run all tests: about 25 minutes (ARGS="-k ring -x")
+test: tools-for-tests $(MODULES)  ## run all tests: about 35 minutes (ARGS="-k ring -x")
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check
@@ -128,7 +128,7 @@ mutants: $(MODULES)  ## put faults into the packet path, one by one: does a test
 	@$(BIN)/python tools/mutants.py $(ARGS)
 
 .PHONY: proof
-proof: tools-for-tests $(MODULES)  ## run all tests with full counts: about 40 minutes
+proof: tools-for-tests $(MODULES)  ## run all tests with full counts: more than an hour
 	RINGLINE_PROOF=1 $(BIN)/python -m pytest --timeout=3600 $(ARGS)
 
 .PHONY: bench

@@ -28,6 +28,7 @@ from .test_xdp_life import WITHOUT_RIGHTS
 from .veth_harness import (
     TIMEOUT,
     Veths,
+    arrive,
     entered,
     ip,
     is_numbered,
@@ -163,13 +164,7 @@ def test_an_interface_that_is_made_again_is_used_again(operator: Operator, veths
         ip("-n", veths.middle, "link", "set", "vb", "up")
         wait_until(lambda: link(operator, "b"), "a link")
         target = veths.wire("b")
-
-        def arrives() -> bool:
-            for frame in numbered(range(10)):
-                source.send(frame)
-            return len(receive(target, is_numbered, 10)) == 10
-
-        wait_until(arrives, "their arrival")
+        arrive(source, target)
         for frame in numbered(range(10), flow=1):
             target.send(frame)
         back = receive(source, lambda frame: is_numbered(frame) and frame[35] == 0x89, 10)
@@ -192,13 +187,7 @@ def test_an_interface_that_is_moved_and_comes_back_is_used_again(
         ip("-n", veths.middle, "link", "set", "vb", "up")
         wait_until(lambda: link(operator, "b"), "a link")
         target = veths.wire("b")
-
-        def arrives() -> bool:
-            for frame in numbered(range(10)):
-                source.send(frame)
-            return len(receive(target, is_numbered, 10)) == 10
-
-        wait_until(arrives, "their arrival")
+        arrive(source, target)
         process.terminate()
         process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0
@@ -213,13 +202,7 @@ def test_an_interface_that_is_away_for_a_moment_is_used_again(
         ip("-n", veths.middle, "link", "set", "vb", "netns", elsewhere)
         ip("-n", elsewhere, "link", "set", "vb", "netns", veths.middle)
         ip("-n", veths.middle, "link", "set", "vb", "up")
-
-        def arrives() -> bool:
-            for frame in numbered(range(10)):
-                source.send(frame)
-            return len(receive(target, is_numbered, 10)) == 10
-
-        wait_until(arrives, "their arrival")
+        arrive(source, target)
         process.terminate()
         process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0

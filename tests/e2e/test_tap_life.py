@@ -8,7 +8,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -27,11 +26,10 @@ from .test_xdp_life import WITHOUT_RIGHTS, child
 from .veth_harness import (
     TIMEOUT,
     Veths,
+    arrive,
     ip,
-    is_numbered,
     needs,
     numbered,
-    receive,
     wait_until,
 )
 from .xdp_harness import status
@@ -176,17 +174,6 @@ def test_an_interface_that_goes_down_or_is_removed_works_again(
     found = balanced(report)
     assert found["ports"]["b"]["transmitted"]["packets"] >= 30
     assert found["workers"][0]["restarts"] == 1
-
-
-def arrive(source: socket.socket, target: socket.socket) -> None:
-    """Frames from one wire arrive at the other, once the port has seen the change."""
-
-    def do() -> bool:
-        for frame in numbered(range(10)):
-            source.send(frame)
-        return len(receive(target, is_numbered, 10)) == 10
-
-    wait_until(do, "their arrival")
 
 
 def test_an_interface_that_was_there_stays(operator: Operator, hosts: Taps) -> None:

@@ -8,7 +8,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from .run_harness import SEED, alive, kill
 from .veth_harness import (
     TIMEOUT,
     Veths,
+    arrive,
     ip,
     is_numbered,
     needs,
@@ -237,13 +237,7 @@ def test_an_interface_that_is_made_again_is_used_again(operator: Operator, veths
             ip("-n", veths.middle, "link", "set", "vb", "up")
             wait_until(lambda: status(operator.name)["ports"]["b"]["link"]["up"], "a link")
             target = veths.wire("b")
-
-            def arrives(target: socket.socket = target) -> bool:
-                for frame in numbered(range(10)):
-                    source.send(frame)
-                return len(receive(target, is_numbered, 10)) == 10
-
-            wait_until(arrives, "their arrival")
+            arrive(source, target)
             for frame in numbered(range(10), flow=1):
                 target.send(frame)
             back = receive(source, lambda frame: is_numbered(frame) and frame[35] == 0x89, 10)
@@ -273,13 +267,7 @@ def test_an_interface_that_is_moved_belongs_to_its_new_place_until_it_is_back(
             ip("-n", veths.middle, "link", "set", "vb", "up")
             wait_until(lambda: status(operator.name)["ports"]["b"]["link"]["up"], "a link")
             target = veths.wire("b")
-
-            def arrives(target: socket.socket = target) -> bool:
-                for frame in numbered(range(10)):
-                    source.send(frame)
-                return len(receive(target, is_numbered, 10)) == 10
-
-            wait_until(arrives, "their arrival")
+            arrive(source, target)
         process.terminate()
         process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0
@@ -294,13 +282,7 @@ def test_an_interface_that_is_away_for_a_moment_is_used_again(
         ip("-n", veths.middle, "link", "set", "vb", "netns", elsewhere)
         ip("-n", elsewhere, "link", "set", "vb", "netns", veths.middle)
         ip("-n", veths.middle, "link", "set", "vb", "up")
-
-        def arrives() -> bool:
-            for frame in numbered(range(10)):
-                source.send(frame)
-            return len(receive(target, is_numbered, 10)) == 10
-
-        wait_until(arrives, "their arrival")
+        arrive(source, target)
         process.terminate()
         process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0

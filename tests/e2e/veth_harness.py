@@ -203,6 +203,17 @@ def receive(
     return found
 
 
+def arrive(source: socket.socket, target: socket.socket) -> None:
+    """Ten numbered frames arrive, once the ports have seen what happened to their interfaces."""
+
+    def do() -> bool:
+        for frame in numbered(range(10)):
+            source.send(frame)
+        return len(receive(target, is_numbered, 10)) == 10
+
+    wait_until(do, "their arrival")
+
+
 def numbered(numbers: Sequence[int], flow: int = 0, length: int = 60) -> Iterator[bytes]:
     """Frames of UDP over IPv4 with a number in their payload; each flow has a port of its own."""
     total = length - 14
