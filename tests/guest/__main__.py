@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--memory", type=int, default=1024, metavar="MIB")
     parser.add_argument("--hugepages", type=int, default=0, metavar="N", help="of 2 MiB")
     parser.add_argument("--module", action="append", default=[], metavar="NAME")
+    parser.add_argument("--iommu", action="store_true", help="cards behind an IOMMU, and VFIO")
     parser.add_argument("--deadline", type=float, default=COMMAND, metavar="SECONDS")
     parser.add_argument("--prepare", action="store_true", help="get the kernel, and end")
     given = parser.parse_args()
@@ -44,6 +45,7 @@ def main() -> int:
             memory=given.memory,
             hugepages=given.hugepages,
             modules=given.module,
+            iommu=given.iommu,
         ) as guest:
             print(f"guest: Linux {kernel.release}, {guest.boot_seconds:.1f} s", file=sys.stderr)
             return guest.run(" ".join(given.command), given.deadline, _show).code

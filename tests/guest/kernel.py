@@ -25,7 +25,7 @@ PACKAGE = "linux-image-amd64"  # it depends on the newest kernel of this Debian
 INIT = Path(__file__).with_name("init.c")
 LIMIT = 600.0  # seconds: for one tool of the set-up
 # What guests may load; the rest of the package (350 MB) is not unpacked.
-KEPT = re.compile(r"kernel/(crypto|drivers/(char|net|uio|vfio|virtio)|fs|lib|net)/.*\.ko$")
+KEPT = re.compile(r"kernel/(crypto|drivers/(char|net|uio|vfio|virtio)|fs|lib|net|virt)/.*\.ko$")
 _XZ = b"\xfd7zXZ\0"
 
 
@@ -74,7 +74,7 @@ def cache() -> Path:
 
 def kernel() -> Kernel:
     """The newest kernel in the cache. Raises Missing."""
-    found = [path.parent for path in cache().glob("*/vmlinux")]
+    found = [path.parent for path in cache().glob("*/kept") if path.read_text() == KEPT.pattern]
     if not found:
         raise Missing("needs a kernel for guests; run: python -m tests.guest --prepare")
     newest = max(found, key=lambda path: [int(each) for each in re.findall(r"\d+", path.name)])
@@ -150,6 +150,8 @@ def _download(folder: Path) -> None:
     _tool("apt-get", "-qq", "download", package[1], cwd=folder)
     release = package[1].removeprefix("linux-image-")
     _unpack(next(folder.glob("*.deb")), folder / release)
+    with contextlib.suppress(FileNotFoundError):  # one with fewer modules
+        (cache() / release).rename(folder / "before")
     (folder / release).rename(cache() / release)
 
 
@@ -173,6 +175,7 @@ def _unpack(package: Path, folder: Path) -> None:
     # The decompressed image starts twice as fast as the packed one.
     image = lzma.LZMADecompressor().decompress(packed[begin:])
     (folder / "vmlinux").write_bytes(image)
+    (folder / "kept").write_text(KEPT.pattern)
 
 
 def _read(content: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -45,6 +45,11 @@ BOOT = 300.0  # seconds: a boot takes about 6 on an idle machine
 COMMAND = 300.0  # seconds
 _BASE = ("virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay", "veth")
 _STEADY = ("-accel", "tcg,thread=single", "-icount", "shift=1,sleep=on")
+# Intel's IOMMU, with the interrupts that VFIO gives to a process remapped (QEMU's documentation of
+# intel-iommu). The second type of the container is a module that nothing loads by itself.
+_IOMMU = "kernel-irqchip=split"
+_IOMMU_DEVICE = ("-device", "intel-iommu,intremap=on,caching-mode=on")
+_VFIO = ("vfio-pci", "vfio_iommu_type1")
 _LAST_LINES = 50  # of the console, in a message
 # The serial console is slow, and so is what only a real processor needs.
 _KERNEL = "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check audit=0"
@@ -91,11 +96,15 @@ class Guest:
         memory: int = 1024,
         hugepages: int = 0,
         modules: Sequence[str] = (),
+        iommu: bool = False,
         boot: float = BOOT,
         using: Kernel | None = None,
     ) -> None:
         """Boot. `memory` is in MiB, `hugepages` are of 2 MiB and part of it, `modules` are loaded
-        besides those of the cards. Raises Missing or DidNotBoot, and then nothing stays."""
+        besides those of the cards. With `iommu`, each card is behind an IOMMU, in a group of its
+        own, and the modules of VFIO are loaded.
+
+        Raises Missing or DidNotBoot, and then nothing stays."""
         began = time.monotonic()
         self._qemu = qemu(cards)
         self.kernel = using or kernel()
@@ -107,6 +116,7 @@ class Guest:
                 self.cables.append(Cable(each, number))
                 stack.callback(self.cables[-1].close)
             names = [*_BASE, *(name for each in cards for name in each.modules), *modules]
+            names += _VFIO if iommu else ()
             order = self.kernel.in_order(names)
             self._files = {
                 "console": os.memfd_create("console", 0),
@@ -122,7 +132,8 @@ class Guest:
             with far:
                 line = f"{_KERNEL} guest_modules={','.join(order)}"
                 line += f" guest_hugepages={hugepages}" if hugepages else ""
-                self._start(far.fileno(), line, processors, memory)
+                line += " intel_iommu=on" if iommu else ""
+                self._start(far.fileno(), line, processors, memory, iommu)
             stack.callback(self._stop)
             for cable in self.cables:
                 cable.started()
@@ -187,11 +198,12 @@ class Guest:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self, port: int, line: str, processors: int, memory: int) -> None:
+    def _start(self, port: int, line: str, processors: int, memory: int, iommu: bool) -> None:
         passed = [port, *self._files.values(), *(fd for each in self.cables for fd in each.passed)]
         share = "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"
         arguments = [
-            *("-machine", "q35", "-cpu", "max,la57=off"),
+            *("-machine", f"q35,{_IOMMU}" if iommu else "q35", "-cpu", "max,la57=off"),
+            *(_IOMMU_DEVICE if iommu else ()),
             *(_STEADY if processors == 1 else ("-accel", "tcg,thread=multi")),
             *("-smp", str(processors), "-m", str(memory), "-no-reboot"),
             *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"),
