@@ -24,7 +24,8 @@ from pathlib import Path
 PACKAGE = "linux-image-amd64"  # it depends on the newest kernel of this Debian
 INIT = Path(__file__).with_name("init.c")
 LIMIT = 600.0  # seconds: for one tool of the set-up
-# What guests may load; the rest of the package (350 MB) is not unpacked.
+# What guests may load; the rest of the package (350 MB) is not unpacked. The file `kept` beside a
+# kernel says with which pattern it was unpacked.
 KEPT = re.compile(r"kernel/(crypto|drivers/(char|net|uio|vfio|virtio)|fs|lib|net|virt)/.*\.ko$")
 _XZ = b"\xfd7zXZ\0"
 
@@ -73,7 +74,7 @@ def cache() -> Path:
 
 
 def kernel() -> Kernel:
-    """The newest kernel in the cache. Raises Missing."""
+    """The newest kernel in the cache that was unpacked with the modules of KEPT. Raises Missing."""
     found = [path.parent for path in cache().glob("*/kept") if path.read_text() == KEPT.pattern]
     if not found:
         raise Missing("needs a kernel for guests; run: python -m tests.guest --prepare")
@@ -150,7 +151,7 @@ def _download(folder: Path) -> None:
     _tool("apt-get", "-qq", "download", package[1], cwd=folder)
     release = package[1].removeprefix("linux-image-")
     _unpack(next(folder.glob("*.deb")), folder / release)
-    with contextlib.suppress(FileNotFoundError):  # one with fewer modules
+    with contextlib.suppress(FileNotFoundError):  # the same kernel, with other modules
         (cache() / release).rename(folder / "before")
     (folder / release).rename(cache() / release)
 

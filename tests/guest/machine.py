@@ -46,7 +46,7 @@ COMMAND = 300.0  # seconds
 _BASE = ("virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay", "veth")
 _STEADY = ("-accel", "tcg,thread=single", "-icount", "shift=1,sleep=on")
 # Intel's IOMMU, with the interrupts that VFIO gives to a process remapped (QEMU's documentation of
-# intel-iommu). The second type of the container is a module that nothing loads by itself.
+# intel-iommu). VFIO needs vfio_iommu_type1 for such an IOMMU; the guest loads nothing by itself.
 _IOMMU = "kernel-irqchip=split"
 _IOMMU_DEVICE = ("-device", "intel-iommu,intremap=on,caching-mode=on")
 _VFIO = ("vfio-pci", "vfio_iommu_type1")

@@ -17,6 +17,7 @@ import pytest
 
 from . import __main__ as command
 from . import kernel as kernels
+from .booted import booted
 from .cards import card
 from .kernel import Kernel, Missing
 from .machine import ROOT, DidNotBoot, Ended, Guest, Hung, Result, qemu
@@ -28,11 +29,7 @@ FRAMES = 500
 
 @pytest.fixture(scope="module")
 def guest() -> Iterator[Guest]:
-    try:
-        made = Guest()
-    except Missing as error:
-        pytest.skip(str(error))
-    with made:
+    with booted(Guest) as made:
         yield made
 
 
@@ -122,6 +119,14 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("RINGLINE_GUEST_CACHE", str(tmp_path))
     with pytest.raises(Missing, match=r"needs a kernel for guests; run: .* --prepare"):
         kernels.kernel()
+    unpacked = tmp_path / "6.1.0-1-amd64"
+    unpacked.mkdir()
+    (unpacked / "vmlinux").touch()
+    (unpacked / "kept").write_text("modules that were enough for tests of another version")
+    with pytest.raises(Missing, match="needs a kernel for guests"):
+        kernels.kernel()
+    (unpacked / "kept").write_text(kernels.KEPT.pattern)
+    assert kernels.kernel().release == unpacked.name
     old = tmp_path / "qemu-old"
     old.write_text("#!/bin/sh\necho QEMU emulator version 7.2.1\n")
     old.chmod(0o755)

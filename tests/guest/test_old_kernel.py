@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from .booted import booted
 from .cards import card
-from .kernel import Missing
 from .machine import Guest
 
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
@@ -59,11 +59,7 @@ pytestmark = pytest.mark.timeout(1200)
 
 @pytest.fixture(scope="module")
 def guest() -> Iterator[Guest]:
-    try:
-        made = Guest([card("virtio-net"), card("virtio-net")])
-    except Missing as error:
-        pytest.skip(str(error))
-    with made:
+    with booted(lambda: Guest([card("virtio-net"), card("virtio-net")])) as made:
         made.checked(" && ".join(UP.format(each) for each in ("eth0", "eth1")))
         yield made
 
