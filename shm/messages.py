@@ -162,10 +162,12 @@ class StopReport(TypedDict, total=False):
 
 
 class Attached(TypedDict):
-    """The port with the number `port` uses its new sockets, and has posted buffers to them."""
+    """The port with the number `port` uses its new sockets, and has posted buffers to them; if not
+    `used`, their interface is gone again, and the port waits for others."""
 
     event: Literal["attached"]
     port: int
+    used: bool
 
 
 class Opened(TypedDict):

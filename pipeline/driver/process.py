@@ -32,6 +32,7 @@ from ringline.pipeline.ports.port import Port
 from ringline.shm import control
 from ringline.shm._shm import lib
 from ringline.shm.child_main import run_child
+from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.ledger import Ledger
 from ringline.shm.messages import FromDriver, PortReport, StopReport, ToDriver
 from ringline.shm.packets import DescriptorMemory, PacketMemory
@@ -187,8 +188,12 @@ class Driver:
             return
         port = self._ports[number]
         assert isinstance(port, AttachedPort)
-        port.replace_sockets(descriptors)
-        self._send({"event": "attached", "port": number})
+        try:
+            port.replace_sockets(descriptors)
+            used = True
+        except EnvironmentLacks:  # the interface is gone again: the supervisor waits for it
+            used = False
+        self._send({"event": "attached", "port": number, "used": used})
 
     def _begin(self) -> None:
         assert self._lane is not None

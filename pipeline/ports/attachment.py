@@ -50,7 +50,8 @@ class Attachment(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Detach from the interface and restore what was changed. May be called again."""
+        """Detach from the interface and restore what was changed. May be called again. `renew`
+        attaches again."""
 
 
 class AttachedPort(Port):
@@ -66,7 +67,11 @@ class AttachedPort(Port):
     @abstractmethod
     def replace_sockets(self, descriptors: Sequence[int]) -> None:
         """The interface was removed and is there again: use new descriptors in place of the old
-        ones, which have no interface any more. What was to be sent is dropped as `tx_down`."""
+        ones, which have no interface any more. What was to be sent is dropped as `tx_down`.
+
+        Raises EnvironmentLacks when the new interface is gone again: then the new descriptors are
+        closed, and the port keeps the old ones.
+        """
 
 
 class Kind(Protocol):

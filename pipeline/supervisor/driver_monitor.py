@@ -118,6 +118,14 @@ class DriverMonitor(Monitor):
         except EnvironmentLacks as error:
             self.context.end_now(error)
 
+    def _retake_port(self, port: int) -> None:
+        """As `_take_port`, for an interface that was made again: it may be gone once more."""
+        attachment = self.context.instance.attachments[port]
+        try:
+            attachment.take()
+        except EnvironmentLacks:
+            attachment.close()
+
     def _renew_attachments(self) -> None:
         """Attach to interfaces that were removed and are there again."""
         for port, attachment in self.context.instance.attachments.items():
@@ -175,8 +183,10 @@ class DriverMonitor(Monitor):
             if self._taking:
                 self._renew_attachments()
         elif received["event"] == "attached":
-            if self._taking:
-                self._take_port(received["port"])
+            if not received["used"]:
+                self.context.instance.attachments[received["port"]].close()
+            elif self._taking:
+                self._retake_port(received["port"])
         elif received["event"] == "renewed":
             queue, generation = received["queue"], received["generation"]
             _, on_settled = self._renewals.pop((queue, generation))

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from ringline.pipeline._pipeline import ffi
 from ringline.pipeline.ports.attachment import AttachedPort, Attachment
 from ringline.pipeline.ports.interfaces import interface
+from ringline.shm.errors import EnvironmentLacks, reason_of
 
 if TYPE_CHECKING:
     import socket
@@ -24,7 +27,7 @@ class SocketAttachment(Attachment):
 
     _config: PortConfig
     _gone: bool
-    """The interface is gone, and the sockets are closed."""
+    """The sockets are closed, since the interface is gone."""
 
     @abstractmethod
     def _open_all(self) -> None:
@@ -41,7 +44,6 @@ class SocketAttachment(Attachment):
                 return False
             # An interface that somebody moved to another network namespace is theirs from now on.
             # It may come back with its number, but the kernel has unbound the sockets.
-            self._gone = True
             self.close()
         if interface.find(self._config.address) is None:
             return False
@@ -56,6 +58,9 @@ class _Mapped(Protocol):
 class SocketPort(AttachedPort):
     """The driver's part: the sockets and their rings, mapped."""
 
+    _interface: str
+    _c: Any
+    """The C struct of the port: its `queues` are those that the lane works on."""
     _sockets: list[socket.socket]
     _rings: Sequence[_Mapped]
     _running: bool
@@ -85,9 +90,46 @@ class SocketPort(AttachedPort):
             self.stop(self.limits.abandon)
         self._release()
 
+    @abstractmethod
+    def _map_queue(self, descriptor: int, place: Any) -> Any:
+        """Map the rings of a socket and describe them in `place`, the C struct of a queue. Raises
+        OSError."""
+
+    def _mapped(self) -> tuple[interface.Interface, list[Any], Any]:
+        """The interface, the rings of the sockets, and an array with the C structs that describe
+        them. Nothing that the lane works on is changed.
+
+        Raises EnvironmentLacks when the interface is gone; then nothing is mapped.
+        """
+        where = f"port.{self.name}.device: {self._interface}"
+        queues = ffi.new(f"{ffi.typeof(self._c.queues).item.cname}[]", self.queue_pairs)
+        with contextlib.ExitStack() as stack:
+            mapped = []
+            try:
+                for queue, each in enumerate(self._sockets):
+                    made = self._map_queue(each.fileno(), ffi.addressof(queues, queue))
+                    stack.callback(made.close)
+                    mapped.append(made)
+            except OSError as error:  # of AF_XDP: the interface is gone
+                raise EnvironmentLacks(
+                    f"{where}: the rings of its sockets cannot be mapped: {reason_of(error)}; if "
+                    "it was removed during the start, start again when it is there"
+                ) from None
+            found = interface.find(self._interface)
+            if found is None:
+                raise EnvironmentLacks(
+                    f"{where} was removed during the start; start the run again when it is there"
+                )
+            stack.pop_all()
+        return found, mapped, queues
+
     def _release(self) -> None:
-        for mapped in self._rings:
-            mapped.close()
-        for each in self._sockets:
-            each.close()
+        self._release_these(self._rings, self._sockets)
         self._rings, self._sockets = [], []
+
+    @staticmethod
+    def _release_these(rings: Sequence[_Mapped], sockets: Sequence[socket.socket]) -> None:
+        for mapped in rings:
+            mapped.close()
+        for each in sockets:
+            each.close()

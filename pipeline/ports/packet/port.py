@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ringline.pipeline.configuration.config import PortConfig
+    from ringline.pipeline.ports.interfaces.interface import Interface
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
 
 # Nanoseconds: a smaller difference of the clocks is that of their readings.
@@ -42,7 +43,7 @@ class PacketPort(SocketPort):
         self._totals = {"rx_frames": 0, "rx_oversize": 0, "rx_undersize": 0, "rx_freezes": 0}
         self._totals |= {f"rx_queue{queue}_dropped": 0 for queue in range(config.queues)}
         self._sockets: list[socket.socket] = []
-        self._rings: list[rings.SocketRings] = []
+        self._rings: Sequence[rings.SocketRings] = []
         self._running = False
         self._clock = wall_offset()
         self._c = ffi.new("struct rl_packet *")
@@ -61,28 +62,37 @@ class PacketPort(SocketPort):
 
     def replace_sockets(self, descriptors: Sequence[int]) -> None:
         self.statistics()
+        old, old_rings = self._sockets, self._rings
+        self.use_sockets(descriptors)
+        try:
+            found, mapped, queues = self._mapped()
+        except EnvironmentLacks:
+            self._release_these([], self._sockets)
+            self._sockets = old
+            raise
         self._count_unread()
         lib.rl_packet_return_all(self._c)
-        self._release()
-        self.use_sockets(descriptors)
-        self._map()
+        self._release_these(old_rings, old)
+        self._use(found, mapped, queues)
         self.link()
 
     # -- life cycle ------------------------------------------------------------------------
 
     def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
         self.c_port.memory = memory
-        self._map()
+        self._use(*self._mapped())
 
-    def _map(self) -> None:
-        found = interface.find(self._interface)
-        if found is None:
-            raise EnvironmentLacks(f"port.{self.name}.device: {self._interface} was removed")
+    def _map_queue(self, descriptor: int, place: Any) -> rings.SocketRings:
+        return rings.SocketRings(descriptor, place, rings.Geometry.of(self._config))
+
+    def _use(self, found: Interface, mapped: Sequence[rings.SocketRings], queues: Any) -> None:
+        """Work on these rings from now on."""
         self._number, self.mac = found.number, found.mac
-        geometry = rings.Geometry.of(self._config)
-        for queue, each in enumerate(self._sockets):
-            place = ffi.addressof(self._c.queues, queue)
-            self._rings.append(rings.SocketRings(each.fileno(), place, geometry))
+        self._rings = mapped
+        for queue in range(self.queue_pairs):
+            old, new = self._c.queues[queue], queues[queue]
+            new.oversize, new.runt, new.last = old.oversize, old.runt, old.last
+            self._c.queues[queue] = new
 
     def start(self) -> None:
         self._running = True

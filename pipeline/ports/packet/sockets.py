@@ -152,6 +152,7 @@ class PacketAttachment(SocketAttachment):
         return bool(self._sockets[0].getsockname()[0])  # the name of the interface
 
     def close(self) -> None:
+        self._gone = True
         self._sockets = []
         self._closing.close()
 

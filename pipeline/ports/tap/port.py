@@ -65,6 +65,10 @@ class TapPort(AttachedPort):
             self._c.queues[queue].fd = fd
 
     def replace_sockets(self, descriptors: Sequence[int]) -> None:
+        if not tun.name_of(descriptors[0]):
+            for fd in descriptors:
+                os.close(fd)
+            raise self._removed()
         self._earlier = self._totals()
         self._before = self._last = dict.fromkeys(_COUNTS, 0)
         self._release()
@@ -82,11 +86,14 @@ class TapPort(AttachedPort):
         """Note what the interface is, and what it has counted already."""
         name = tun.name_of(self._descriptors[0])
         if not name:
-            raise EnvironmentLacks(f"port.{self.name}.device: {self._config.address} was removed")
+            raise self._removed()
         # Not found: it is in another network namespace already.
         self._number, _, attributes = netlink.link(name=name) or (0, 0, {})
         self.mac = attributes.get(netlink.ADDRESS, b"").hex(":")
         self._before = self._last = _counts(attributes)
+
+    def _removed(self) -> EnvironmentLacks:
+        return EnvironmentLacks(f"port.{self.name}.device: {self._config.address} was removed")
 
     def start(self) -> None:
         self._started = True

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ringline.pipeline.configuration.config import PortConfig
+    from ringline.pipeline.ports.interfaces.interface import Interface
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
 
 HASH_WORDS = 36 * 256
@@ -49,7 +50,7 @@ class XdpPort(SocketPort):
         self._number = 0
         self._earlier: dict[str, int] = {}  # statistics of sockets before these
         self._sockets: list[socket.socket] = []
-        self._rings: list[SocketRings] = []
+        self._rings: Sequence[SocketRings] = []
         self._started = self._running = False
         self._c = ffi.new("struct rl_xdp *")
         self._c.busy_polling = config.xdp.busy_poll_us > 0
@@ -72,11 +73,19 @@ class XdpPort(SocketPort):
             raise Bug(f"port {self.name} has {self.queue_pairs} queues, not {len(descriptors)}")
 
     def replace_sockets(self, descriptors: Sequence[int]) -> None:
-        self._earlier = self.statistics()
-        lib.rl_xdp_return_all(self._c)
-        self._release()
+        earlier = self.statistics()
+        old, old_rings = self._sockets, self._rings
         self.use_sockets(descriptors)
-        self._map()
+        try:
+            found, mapped, queues = self._mapped()
+        except EnvironmentLacks:
+            self._release_these([], self._sockets)
+            self._sockets = old
+            raise
+        self._earlier = earlier
+        lib.rl_xdp_return_all(self._c)
+        self._release_these(old_rings, old)
+        self._use(found, mapped, queues)
         if self._running and not lib.rl_xdp_post(self._c, self._config.rx_descriptors):
             raise Bug(f"port {self.name} has just freed its buffers, and they are gone")
         self.link()
@@ -85,28 +94,20 @@ class XdpPort(SocketPort):
 
     def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
         self.c_port.memory = memory
-        self._map()
+        self._use(*self._mapped())
 
-    def _map(self) -> None:
-        found = interface.find(self._interface)
-        if found is None:
-            raise EnvironmentLacks(
-                f"port.{self.name}.device: {self._interface} was removed during the start; "
-                "start the run again when it is there"
-            )
+    def _map_queue(self, descriptor: int, place: Any) -> SocketRings:
+        config = self._config
+        return SocketRings(descriptor, place, config.rx_descriptors, config.tx_descriptors)
+
+    def _use(self, found: Interface, mapped: Sequence[SocketRings], queues: Any) -> None:
+        """Work on these rings from now on."""
         self._number, self.mac = found.number, found.mac
+        self._rings = mapped
         self._held = ffi.new("uint32_t[]", self.c_port.memory.buffers)
         self._c.held = self._held
-        config = self._config
-        for queue, each in enumerate(self._sockets):
-            self._rings.append(
-                SocketRings(
-                    each.fileno(),
-                    ffi.addressof(self._c.queues, queue),
-                    config.rx_descriptors,
-                    config.tx_descriptors,
-                )
-            )
+        for queue in range(self.queue_pairs):
+            self._c.queues[queue] = queues[queue]
 
     def start(self) -> None:
         if self._started:

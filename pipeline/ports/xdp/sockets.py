@@ -306,6 +306,7 @@ class XdpAttachment(SocketAttachment):
         return there and not alone
 
     def close(self) -> None:
+        self._gone = True
         self.give_back()
         self._closing.close()
 

@@ -279,6 +279,13 @@ def test_counters_go_on_when_the_interface_is_replaced(
     counting(1, 1, 0, 0, 1, 0, 1, 1)
     assert port.statistics() == {name: value + 1 for name, value in expected.items()}
     monkeypatch.setattr(tun, "name_of", lambda fd: "")
+    new = [os.open(device, os.O_RDONLY) for _ in range(2)]
+    with pytest.raises(EnvironmentLacks, match=r"port\.wan\.device: tap9 was removed"):
+        port.replace_sockets(new)  # removed again: the port keeps the queues that it has
+    for fd in new:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    assert port.link() == Link(True, 0)
     with pytest.raises(EnvironmentLacks, match=r"port\.wan\.device: tap9 was removed"):
         port.open(ffi.NULL, None, None)  # type: ignore[arg-type]
     port.close()
