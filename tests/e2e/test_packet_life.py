@@ -22,6 +22,7 @@ from ringline.pipeline.ports.packet import sockets
 from ringline.pipeline.ports.packet.sockets import PacketAttachment
 from ringline.shm.errors import EnvironmentLacks
 
+from . import xdp_harness
 from .operator_harness import HEAD, Operator
 from .run_harness import alive, kill
 from .test_xdp_life import WITHOUT_RIGHTS
@@ -51,14 +52,10 @@ def veths() -> Iterator[Veths]:
         yield made
 
 
-@contextlib.contextmanager
-def started(operator: Operator, veths: Veths) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    report = operator.folder / "report.json"
-    config = operator.write(HEAD + BOTH)
-    within = Veths.within(veths.middle)
-    with operator.started("run", config, "--report", report, within=within) as process:
-        wait_until(lambda: status(operator.name).get("state") == "running", "the run")
-        yield process, report
+def started(
+    operator: Operator, veths: Veths
+) -> contextlib.AbstractContextManager[tuple[subprocess.Popen[str], Path]]:
+    return xdp_harness.started(operator, veths, text=BOTH)
 
 
 def promiscuity(veths: Veths) -> int:

@@ -16,7 +16,7 @@ import pytest
 
 from ringline.workers.captures.captures import CaptureReader, Tally
 
-from .operator_harness import Operator
+from .operator_harness import HEAD, Operator
 from .tap_harness import Taps, tap
 from .veth_harness import (
     TIMEOUT,
@@ -33,7 +33,6 @@ from .veth_harness import (
 )
 from .xdp_harness import status
 
-HEAD = 'name = "NAME"\nmetrics.listen = "off"\nmemory.hugepages = "off"\n'
 MIXED = Path(__file__).resolve().parents[1] / "data" / "mixed.pcap"
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
 ALL = [(taps, queues) for taps in ("ab", "a", "b") for queues in (1, 2)]

@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from .operator_harness import Operator
+from . import xdp_harness
+from .operator_harness import HEAD, Operator
 from .run_harness import SEED, alive, kill
 from .tap_harness import Taps, tap
-from .test_tap import HEAD
-from .test_xdp_life import WITHOUT_RIGHTS, child
+from .test_xdp_life import WITHOUT_RIGHTS
 from .veth_harness import (
     TIMEOUT,
     Veths,
@@ -32,10 +31,9 @@ from .veth_harness import (
     numbered,
     wait_until,
 )
-from .xdp_harness import status
+from .xdp_harness import RESTART, child, status, traffic
 
 KILLS = 50 if os.environ.get("RINGLINE_PROOF") == "1" else 2
-RESTART = "[worker]\nrestart = { intensity = 1000, period = 1.0 }\n"
 BOTH = tap("a") + "\n" + tap("b") + "\n" + RESTART
 
 
@@ -46,38 +44,10 @@ def hosts() -> Iterator[Taps]:
         yield made
 
 
-@contextlib.contextmanager
 def started(
     operator: Operator, hosts: Taps, text: str = BOTH
-) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    report = operator.folder / "report.json"
-    config = operator.write(HEAD + text)
-    within = Veths.within(hosts.middle)
-    with operator.started("run", config, "--report", report, within=within) as process:
-        wait_until(lambda: status(operator.name).get("state") == "running", "the run")
-        yield process, report
-
-
-@contextlib.contextmanager
-def traffic(hosts: Taps) -> Iterator[None]:
-    """Frames go to both TAPs all the time."""
-    wires, stop = [hosts.wire(side) for side in "ab"], threading.Event()
-
-    def send() -> None:
-        while not stop.is_set():
-            for wire in wires:
-                for frame in numbered(range(20)):
-                    with contextlib.suppress(OSError):
-                        wire.send(frame)
-            time.sleep(0.001)
-
-    sender = threading.Thread(target=send)
-    sender.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        sender.join()
+) -> contextlib.AbstractContextManager[tuple[subprocess.Popen[str], Path]]:
+    return xdp_harness.started(operator, hosts, text=text)
 
 
 def balanced(report: Path) -> dict[str, Any]:

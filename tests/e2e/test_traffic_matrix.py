@@ -13,15 +13,10 @@ run, with a file of 100 MB, else a few.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
 import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -31,7 +26,7 @@ from .tagging import tagged
 from .tap_harness import Taps, tap
 from .test_switch import warm
 from .test_xdp import Forwarding
-from .veth_harness import SIDES, TIMEOUT, entered, ip, needs, port, wait_until
+from .veth_harness import SIDES, TIMEOUT, ip, needs, port, send_file, wait_until
 
 pytestmark = pytest.mark.timeout(600)  # the first test of a plugin may compile it
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
@@ -140,42 +135,6 @@ def transfer(hosts: Taps, address: str, *way: str) -> dict[str, Any]:
     return end
 
 
-def send_file(hosts: Taps, address: str, path: Path) -> float:
-    """A program on host a sends the file; its digest at host b must be right. Returns MB/s."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    piece = os.urandom(1_000_000)
-    wanted = hashlib.sha256()
-    with path.open("wb") as file:
-        for number in range(FILE_BYTES // len(piece)):
-            part = number.to_bytes(4, "big") + piece[4:]  # no two parts are the same
-            file.write(part)
-            wanted.update(part)
-    with contextlib.ExitStack() as opened:
-        with entered(hosts.hosts["b"]):
-            server = opened.enter_context(socket.create_server((address, 7777), family=family))
-        with entered(hosts.hosts["a"]):
-            sender = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
-        server.settimeout(TIMEOUT)
-        sender.settimeout(TIMEOUT)
-        sender.connect((address, 7777))
-        receiver = opened.enter_context(server.accept()[0])
-        receiver.settimeout(TIMEOUT)
-        sender.setblocking(True)
-        began = time.monotonic()
-        child = subprocess.Popen(["cat", str(path)], stdout=sender.fileno())
-        hosts.processes.append(child)  # type: ignore[arg-type]
-        sender.close()
-        digest, size = hashlib.sha256(), 0
-        while data := receiver.recv(1 << 18):
-            digest.update(data)
-            size += len(data)
-        seconds = time.monotonic() - began
-        assert child.wait(TIMEOUT) == 0
-    assert (size, digest.digest()) == (FILE_BYTES, wanted.digest())
-    path.unlink()
-    return size / 1e6 / seconds
-
-
 @pytest.mark.parametrize(
     "cell", ALL if PROOF else SAMPLE, ids=lambda cell: "-".join(map(str, cell))
 )
@@ -209,7 +168,9 @@ def test_ping_iperf3_and_a_file_pass(cell: Cell, operator: Operator) -> None:
                 else:
                     assert total["bytes"] > 100_000
                 figures[name] = round(total["bits_per_second"] / 1e6)
-            figures["file"] = round(send_file(hosts, address, operator.folder / "content"), 1)
+            figures["file"] = round(
+                send_file(hosts, address, operator.folder / "content", FILE_BYTES), 1
+            )
             status = run.status()
     assert tuple(status["ports"][side]["attached"] for side in "ab") == ATTACHED[cell.ports]
     workers = run.report["workers"]

@@ -6,10 +6,8 @@ The kernel, ping, iperf3 and tcpdump are the judges. Every run ends with balance
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +17,7 @@ import pytest
 
 from ringline.workers.captures.captures import CaptureReader, CaptureWriter, Tally
 
-from .operator_harness import Operator
+from .operator_harness import HEAD, Operator
 from .veth_harness import (
     TIMEOUT,
     Veths,
@@ -30,30 +28,17 @@ from .veth_harness import (
     numbered,
     port,
     receive,
+    send_file,
     wait_until,
 )
+from .xdp_harness import status
 
-HEAD = 'name = "NAME"\nmetrics.listen = "off"\nmemory.hugepages = "off"\n'
 MIXED = Path(__file__).resolve().parents[1] / "data" / "mixed.pcap"
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
 CAPTURED = 1_000_000 if PROOF else 1000  # frames of a capture: it is read again and again
 CHUNK = 200  # frames: a veth has room for 256 while nobody takes them
 FLOWS = 4
 FRAMES = 1_000_000 if PROOF else 100_000
-
-
-# Options of iperf3: TCP in both directions, one and four streams, and UDP.
-V4, V6 = "10.77.0.2", "fd77::2"
-STREAMS = [
-    [V4],
-    [V6, "-R", "-P", "4"],
-    [V4, "-u", "-b", "20M", "-l", "1200"],
-]
-LASTING = ["-n", "2M"]
-if PROOF:
-    ways = ([], ["-R"], ["-P", "4"], ["-R", "-P", "4"], ["-u", "-b", "20M", "-l", "1200"])
-    STREAMS = [[to, *way] for to in (V4, V6) for way in ways]
-    LASTING = ["-t", "5"]
 
 
 @pytest.fixture
@@ -89,15 +74,7 @@ class Forwarding:
         assert not any(self.report["balance"].values()), self.report["balance"]
 
     def status(self) -> dict[str, Any]:
-        done = subprocess.run(
-            ["ringline", "status", self._operator.name, "--json"],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-        found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
-        return found
+        return status(self._operator.name)
 
 
 @pytest.fixture
@@ -109,72 +86,13 @@ def both(**keys: Any) -> str:
     return port("a", **keys) + "\n" + port("b", **keys) + "\n"
 
 
-@pytest.mark.parametrize("attach", ["native", "generic"])
-@pytest.mark.parametrize("veths", [1, 2], indirect=True)
-def test_ping_and_iperf3_work_through_ringline(
-    veths: Veths, forwarding: Callable[[str], Forwarding], attach: str, request: Any
+def test_a_file_arrives_unchanged_when_the_port_writes_the_checksums(
+    veths: Veths, forwarding: Callable[[str], Forwarding], tmp_path: Path
 ) -> None:
-    veths.without_offload()
-    queues = request.node.callspec.params["veths"]
-    run = forwarding(both(attach=attach, queues=queues, rx_descriptors=2048))
-    with run.running():
-        assert " 0% packet loss" in veths.host("a", "ping", "-c", "5", "-i", "0.2", "10.77.0.2")
-        assert " 0% packet loss" in veths.host("a", "ping", "-c", "5", "-i", "0.2", "fd77::2")
-        for to, *more in STREAMS:
-            server = veths.start("b", "iperf3", "-s", "-1")
-            wait_until(lambda: "5201" in veths.host("b", "ss", "-ltn"), "the server")
-            said = veths.host("a", "iperf3", "-c", to, *LASTING, "--json", *more)
-            end = json.loads(said)["end"]
-            assert (end.get("sum_received") or end["sum"])["bytes"] > 100_000
-            server.communicate(timeout=TIMEOUT)
-        status = run.status()
-    assert status["ports"]["a"]["attached"] == f"{attach} XDP, copy"
-    assert all(run.report["ports"][side]["received"]["packets"] > 1000 for side in "ab")
-    assert not veths.attached("a")
-
-
-@pytest.mark.parametrize(
-    ("veths", "attach", "to", "fixing"),
-    [(1, "native", V4, False), (2, "generic", V6, False), (1, "native", V4, True)]
-    + [(2, "native", V6, False), (1, "generic", V4, False)] * PROOF,
-    indirect=["veths"],
-)
-def test_a_file_arrives_unchanged(
-    veths: Veths,
-    forwarding: Callable[[str], Forwarding],
-    tmp_path: Path,
-    attach: str,
-    to: str,
-    fixing: bool,
-    request: Any,
-) -> None:
-    """Either the hosts compute the checksums of TCP, or the port does."""
-    keys = {"attach": attach, "queues": request.node.callspec.params["veths"]}
-    family = socket.AF_INET if to == V4 else socket.AF_INET6
-    if not fixing:
-        veths.without_offload()
-    content = os.urandom(1 << 20) * (100 if PROOF else 8)
-    with forwarding(both(rx_descriptors=2048, fix_checksums=fixing, **keys)).running():
-        with entered(veths.hosts["b"]):
-            server = socket.create_server((to, 7777), family=family)
-        server.settimeout(TIMEOUT)
-        with entered(veths.hosts["a"]):
-            sender = socket.socket(family, socket.SOCK_STREAM)
-        path = tmp_path / "content"
-        path.write_bytes(content)
-        sender.settimeout(TIMEOUT)
-        sender.connect((to, 7777))
-        receiver, _ = server.accept()
-        sender.setblocking(True)
-        digest = hashlib.sha256()
-        child = subprocess.Popen(["cat", str(path)], stdout=sender.fileno())
-        sender.close()
-        while piece := receiver.recv(1 << 16):
-            digest.update(piece)
-        child.wait(TIMEOUT)
-        receiver.close()
-        server.close()
-    assert digest.digest() == hashlib.sha256(content).digest()
+    """TCP of the hosts comes without: see tests/e2e/test_traffic_matrix.py for hosts that compute
+    them."""
+    with forwarding(both(rx_descriptors=2048, fix_checksums=True)).running():
+        send_file(veths, "10.77.0.2", tmp_path / "content", 100_000_000 if PROOF else 8_000_000)
 
 
 @pytest.mark.timeout(1200)

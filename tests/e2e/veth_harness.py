@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import itertools
 import json
 import os
@@ -201,6 +202,43 @@ def receive(
         if address[2] != socket.PACKET_OUTGOING and wanted(frame):
             found.append(frame)
     return found
+
+
+def send_file(veths: Veths, address: str, path: Path, amount: int) -> float:
+    """A program on host a sends a file of `amount` bytes, a multiple of 1,000,000; host b must get
+    it with the right SHA-256. Returns MB/s."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    piece = os.urandom(1_000_000)
+    wanted = hashlib.sha256()
+    with path.open("wb") as file:
+        for number in range(amount // len(piece)):
+            part = number.to_bytes(4, "big") + piece[4:]  # no two parts are the same
+            file.write(part)
+            wanted.update(part)
+    with contextlib.ExitStack() as opened:
+        with entered(veths.hosts["b"]):
+            server = opened.enter_context(socket.create_server((address, 7777), family=family))
+        with entered(veths.hosts["a"]):
+            sender = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        server.settimeout(TIMEOUT)
+        sender.settimeout(TIMEOUT)
+        sender.connect((address, 7777))
+        receiver = opened.enter_context(server.accept()[0])
+        receiver.settimeout(TIMEOUT)
+        sender.setblocking(True)
+        began = time.monotonic()
+        child = subprocess.Popen(["cat", str(path)], stdout=sender.fileno())
+        veths.processes.append(child)  # type: ignore[arg-type]
+        sender.close()
+        digest, size = hashlib.sha256(), 0
+        while data := receiver.recv(1 << 18):
+            digest.update(data)
+            size += len(data)
+        seconds = time.monotonic() - began
+        assert child.wait(TIMEOUT) == 0
+    assert (size, digest.digest()) == (amount, wanted.digest())
+    path.unlink()
+    return size / 1e6 / seconds
 
 
 def arrive(source: socket.socket, target: socket.socket) -> None:

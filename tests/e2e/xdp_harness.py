@@ -97,10 +97,11 @@ def streaming(veths: Veths) -> Iterator[tuple[subprocess.Popen[str], Callable[[]
 
 @contextlib.contextmanager
 def started(
-    operator: Operator, veths: Veths, *options: str
+    operator: Operator, veths: Veths, *options: str, text: str = BOTH
 ) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A run in the middle with the ports of `text`, and the path of its report."""
     report = operator.folder / "report.json"
-    config = operator.write(HEAD + BOTH)
+    config = operator.write(HEAD + text)
     within = Veths.within(veths.middle)
     with operator.started("run", config, "--report", report, *options, within=within) as process:
         wait_until(lambda: status(operator.name).get("state") == "running", "the run")

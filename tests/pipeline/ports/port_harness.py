@@ -14,6 +14,10 @@ from ringline.pipeline.ports.ixgbe.port import IxgbePort
 from ringline.shm.packets import DescriptorMemory, DeviceAddresses, PacketMemory
 from ringline.shm.segments import Segment
 
+# What `residuals` gives when every buffer is where the books say.
+RIGHT = {"descriptors": 0, "packets": 0, "buffers": 0, "blanks": 0, "missing": 0, "twice": 0}
+FRAME = bytes(range(100))
+
 
 class PortHarness:
     """The calls of a lane to a port, as methods that a test calls one by one.
@@ -136,7 +140,7 @@ class PortHarness:
         return self.books.queues[queue]
 
     def residuals(self) -> dict[str, Any]:
-        """The balance, with a full scan; all 0 when every buffer is where the books say."""
+        """The balance, with a full scan; RIGHT when the books are right."""
         self.lane.balance(complete=True)
         shown = self.books.balance
         return {

@@ -20,9 +20,7 @@ from .fake_packet import (
     WRONG,
     FakePacket,
 )
-
-RIGHT = {"descriptors": 0, "packets": 0, "buffers": 0, "blanks": 0, "missing": 0, "twice": 0}
-FRAME = bytes(range(100))
+from .port_harness import FRAME, RIGHT
 
 
 @pytest.fixture

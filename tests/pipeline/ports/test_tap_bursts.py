@@ -12,9 +12,8 @@ from ringline.pipeline._pipeline import ffi, lib
 from ringline.shm.errors import Bug
 
 from .fake_tap import FakeTap
+from .port_harness import FRAME, RIGHT
 
-RIGHT = {"descriptors": 0, "packets": 0, "buffers": 0, "blanks": 0, "missing": 0, "twice": 0}
-FRAME = bytes(range(100))
 HEADROOM = 192
 LONGEST = 1518
 EMPTY_MAX = 64  # of tap.c

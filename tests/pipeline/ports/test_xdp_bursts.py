@@ -11,9 +11,7 @@ from ringline.pipeline.configuration.config import XdpConfig
 from ringline.shm.errors import Bug, ConfigurationError
 
 from .fake_xdp import HEADROOM, STRIDE, FakeXdp
-
-RIGHT = {"descriptors": 0, "packets": 0, "buffers": 0, "blanks": 0, "missing": 0, "twice": 0}
-FRAME = bytes(range(100))
+from .port_harness import FRAME, RIGHT
 
 
 @pytest.fixture
