@@ -38,6 +38,7 @@ MAY_BE_MISSING = (
     "RINGLINE_CAPTURES",
     "RINGLINE_PROOF",
     "a kernel with AF_XDP",
+    "a kernel with TCX",
     "netem",
 )
 
