@@ -37,6 +37,7 @@ FLOORS = (
     "pipeline/ports/sim82599/chip/",
     "pipeline/ports/sim82599/traffic/",
     "pipeline/ports/sim82599/",
+    "pipeline/ports/served/",
     "pipeline/ports/packet/",
     "pipeline/ports/xdp/",
     "pipeline/ports/create.py",

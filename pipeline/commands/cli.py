@@ -16,6 +16,7 @@ from typing import Any
 from ringline.pipeline.bench.arguments import add_arguments as add_bench_arguments
 from ringline.pipeline.commands.arguments import lab as lab_arguments
 from ringline.pipeline.commands.arguments import rss as rss_arguments
+from ringline.pipeline.commands.arguments import serve_card as serve_card_arguments
 from ringline.pipeline.commands.arguments import values
 from ringline.pipeline.commands.arguments.examples import Help, epilog
 from ringline.pipeline.commands.arguments.target import add_target, arguments_of
@@ -264,6 +265,14 @@ def parser() -> argparse.ArgumentParser:
         "interfaces", _interfaces, "list the network interfaces, and which a port can use"
     ).add_argument("--json", action="store_true", help="print JSON instead of a table")
 
+    serve_card_arguments.add_arguments(
+        command(
+            "serve-card",
+            _serve_card,
+            "offer the simulated 82599 to another program, such as QEMU, over vfio-user",
+        )
+    )
+
     add_bench_arguments(
         command("bench", _bench, "measure the speed of ringline beside the limits of this machine")
     )
@@ -384,6 +393,13 @@ def _rss(given: argparse.Namespace) -> int:
 
     print(rss(given))
     return 0
+
+
+def _serve_card(given: argparse.Namespace) -> int:
+    with fatal():
+        from ringline.pipeline.commands.serve_card import serve_card
+
+    return serve_card(given)
 
 
 def _bench(given: argparse.Namespace) -> int:

@@ -26,7 +26,9 @@ INIT = Path(__file__).with_name("init.c")
 LIMIT = 600.0  # seconds: for one tool of the set-up
 # What guests may load; the rest of the package (350 MB) is not unpacked. The file `kept` beside a
 # kernel says with which pattern it was unpacked.
-KEPT = re.compile(r"kernel/(crypto|drivers/(char|net|uio|vfio|virtio)|fs|lib|net|virt)/.*\.ko$")
+KEPT = re.compile(
+    r"kernel/(crypto|drivers/(char|dca|i2c|net|pps|ptp|uio|vfio|virtio)|fs|lib|net|virt)/.*\.ko$"
+)
 _XZ = b"\xfd7zXZ\0"
 
 

@@ -71,6 +71,13 @@ EXAMPLES = {
         ("ringline rss in.pcap --queues 8", "spreads a capture over eight queues"),
         ("ringline rss --tuple '10.0.0.1:99 > 10.0.0.2:80/tcp'", "finds the queue of one flow"),
     ),
+    "serve-card": (
+        ("ringline serve-card --socket card.sock", "waits for QEMU, or another program"),
+        (
+            "ringline serve-card --socket card.sock --wire tap:lab0",
+            "joins the card to the network interface lab0 of this machine; needs root",
+        ),
+    ),
     "interfaces": (
         ("ringline interfaces", 'shows which interfaces can be device = "xdp:NAME"'),
         ("ringline interfaces --json", "prints the same for a program"),

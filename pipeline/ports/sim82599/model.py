@@ -66,6 +66,8 @@ class Sim82599:
 
     `mac` is the address in its EEPROM, six bytes. With `left_running` the card is in the state in
     which a previous owner left it, running, and must be reset; otherwise it was just powered on.
+    With `foreign` the faults are only what the card refuses; else also what a driver of ringline
+    should not do. With `backplane` the link is negotiated over a backplane.
     `card` is cdata `struct rl_sim_card *`, the part that other processes may read: zeroed memory
     of a segment that stays mapped until `close`. With None the model allocates it.
     """
@@ -77,11 +79,14 @@ class Sim82599:
         mac: bytes = bytes.fromhex("020000000001"),
         *,
         left_running: bool = True,
+        foreign: bool = False,
+        backplane: bool = False,
         card: Any = None,
     ) -> None:
         config = ffi.new("struct rl_sim_config *")
         config.mac = mac
         config.left_running = left_running
+        config.foreign, config.backplane = foreign, backplane
         config.card = ffi.NULL if card is None else card
         self._sim = lib.rl_sim_new(config)
         if self._sim == ffi.NULL:
@@ -99,10 +104,30 @@ class Sim82599:
     def map_window(self, bus: int, address: int, size: int) -> None:
         """Map bus addresses `bus` to `bus + size` to the memory at `address`, for DMA.
 
-        Raises `Bug` for more than 8 windows.
+        Raises `ValueError` when some of them are mapped already, or there are none.
         """
-        if lib.rl_sim_map(self._open(), bus, ffi.cast("void *", address), size) != 0:
-            raise Bug("a simulated 82599 has at most 8 DMA windows")
+        error = lib.rl_sim_map(self._open(), bus, ffi.cast("void *", address), size)
+        if error == -1:
+            raise MemoryError
+        if error:
+            raise ValueError(f"bus addresses from 0x{bus:x} on, {size} bytes: empty, or in use")
+
+    def unmap_window(self, bus: int, size: int) -> None:
+        """Unmap all that is mapped of the bus addresses `bus` to `bus + size`."""
+        if lib.rl_sim_unmap(self._open(), bus, size) != 0:
+            raise MemoryError
+
+    def vector(self, number: int, fd: int) -> None:
+        """Let the messages of MSI-X vector `number` go to the eventfd `fd`; -1: nowhere."""
+        lib.rl_sim_vector(self._open(), number, fd)
+
+    def function_reset(self) -> None:
+        """Set the card to the state after power-on."""
+        lib.rl_sim_function_reset(self._open())
+
+    def idle_seconds(self) -> float:
+        """How long the card has nothing to do if nothing happens."""
+        return min(int(lib.rl_sim_due(self._open())) / 1e9, 3600.0)
 
     def bus_master(self, on: bool) -> None:
         """Set the bus master bit of the PCI command register; without it the card does no DMA."""
@@ -179,6 +204,18 @@ class Sim82599:
             raise MemoryError
         if error:
             raise Bug("the frame table has no frames, or indices beyond its end")
+
+    def live(self, fd: int, peer: bytes = b"") -> None:
+        """Let frames come from `fd` and go there: a TAP, or a datagram socket that sends to the
+        socket address `peer`, a struct sockaddr. It does not block, and stays open until `close`.
+        """
+        if lib.rl_sim_live(self._open(), fd, peer, len(peer)) != 0:
+            raise MemoryError
+
+    @property
+    def waits_for_descriptor(self) -> bool:
+        """Whether a frame of the live wire waits at the card, so that it reads no other."""
+        return bool(lib.rl_sim_is_waiting(self._open()))
 
     def record(self, path: str) -> None:
         """Record transmitted frames to the file `path`, from now on.

@@ -9,10 +9,19 @@ struct rl_sim *rl_sim_new(const struct rl_sim_config *config)
         return NULL;
     sim->own_card = config->card == NULL;
     sim->card = sim->own_card ? calloc(1, sizeof *sim->card) : config->card;
-    if (sim->card == NULL) {
+    sim->windows = calloc(8, sizeof *sim->windows);
+    if (sim->card == NULL || sim->windows == NULL) {
+        if (sim->own_card)
+            free(sim->card);
+        free(sim->windows);
         free(sim);
         return NULL;
     }
+    sim->window_capacity = 8;
+    memset(sim->interrupts.fds, 0xFF, sizeof sim->interrupts.fds);
+    sim->foreign = config->foreign;
+    sim->backplane = config->backplane;
+    sim->live.fd = -1;
     memcpy(sim->mac, config->mac, sizeof sim->mac);
     sim->record.fd = -1;
     sim->bus_master = true;
@@ -32,6 +41,8 @@ void rl_sim_free(struct rl_sim *sim)
     rl_sim_source_free(sim);
     free(sim->record.buffer);
     free(sim->arrivals);
+    free(sim->live.bytes);
+    free(sim->windows);
     if (sim->own_card)
         free(sim->card);
     free(sim);
@@ -42,22 +53,23 @@ struct rl_sim_card *rl_sim_card(struct rl_sim *sim)
     return sim->card;
 }
 
-int32_t rl_sim_map(struct rl_sim *sim, uint64_t bus, void *address, uint64_t size)
-{
-    if (sim->window_count == RL_SIM_WINDOWS)
-        return -1;
-    struct rl_sim_window *window = &sim->windows[sim->window_count++];
-    window->bus = bus;
-    window->size = size;
-    window->host = address;
-    return 0;
-}
-
 void rl_sim_bus_master(struct rl_sim *sim, uint32_t on)
 {
     sim->bus_master = on != 0;
     sim->changed = true;
     rl_sim_publish(sim); /* bus mastering goes off when the driver has died: counts are final */
+}
+
+/* A queue whose head has moved received something. */
+static void interrupt(struct rl_sim *sim)
+{
+    for (uint32_t i = 0; i < sim->rx_count; i++) {
+        struct rl_sim_rx_queue *queue = &sim->rx[sim->rx_active[i]];
+        if (queue->noted_head != queue->head)
+            rl_sim_cause(sim, sim->rx_active[i], false);
+        queue->noted_head = queue->head;
+    }
+    rl_sim_fire(sim);
 }
 
 uint32_t rl_sim_step(void *context)
@@ -71,8 +83,23 @@ uint32_t rl_sim_step(void *context)
     if (sim->transmitting)
         moved += rl_sim_transmit(sim);
     moved += rl_sim_receive(sim);
+    if (RL_SIM_UNLIKELY(sim->interrupts.on))
+        interrupt(sim);
     sim->unpublished += moved != 0;
     if (sim->unpublished != 0 && (moved == 0 || sim->unpublished == RL_SIM_UNPUBLISHED_MAX))
         rl_sim_publish(sim);
     return moved;
+}
+
+uint32_t rl_sim_is_waiting(const struct rl_sim *sim)
+{
+    return sim->live.pending;
+}
+
+void rl_sim_function_reset(struct rl_sim *sim)
+{
+    sim->bus_master = false;
+    rl_sim_reset(sim, true, true);
+    while (sim->waiting)
+        rl_sim_poll_all(sim);
 }

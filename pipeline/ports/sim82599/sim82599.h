@@ -106,6 +106,7 @@ struct rl_sim_wire {
     uint64_t dropped_no_space;      /* MPC: the packet buffer is full */
     uint64_t dropped_disabled;      /* RXEN or the queue is off */
     uint64_t dropped_dma;
+    uint64_t lost; /* transmitted to a live wire whose other end took none */
     uint64_t transmitted;
     uint64_t transmitted_bytes; /* padding and inserted tags included */
     uint64_t refused;           /* packets in TX descriptors that the card does not send */
@@ -140,7 +141,11 @@ struct rl_sim_config {
     struct rl_sim_card *card; /* zeroed memory; NULL: the model allocates it */
     uint8_t mac[6];           /* in the EEPROM */
     uint8_t left_running;     /* 1: running, as a previous owner left it; 0: powered on */
-    uint8_t padding;
+    /* 1: the driver is not one of ringline: faults are only what the card refuses, and not what a
+     * driver of ringline should leave alone although the card does not mind. */
+    uint8_t foreign;
+    uint8_t backplane; /* 1: the link is on a backplane, and negotiated; 0: SFI, with a laser */
+    uint8_t padding[7];
 };
 
 /* Frames that arrive: `order` holds indices of frames and is repeated until `total`
@@ -185,9 +190,31 @@ struct rl_sim *rl_sim_new(const struct rl_sim_config *config);
 void rl_sim_free(struct rl_sim *sim);
 struct rl_sim_card *rl_sim_card(struct rl_sim *sim);
 
-/* Map bus addresses from `bus` on to `size` bytes at `address`, for DMA. At most
- * 8 windows. Returns 0, or -1 when all are used. */
+/* Map bus addresses from `bus` on to `size` bytes at `address`, for DMA. Returns 0, -1 when out of
+ * memory, or -2 when they are none or mapped already. */
 int32_t rl_sim_map(struct rl_sim *sim, uint64_t bus, void *address, uint64_t size);
+
+/* End what is mapped in this range. A queue whose ring was there stops when it is used again.
+ * Returns 0, or -1 when out of memory. */
+int32_t rl_sim_unmap(struct rl_sim *sim, uint64_t bus, uint64_t size);
+
+/* Write 1 to the eventfd `fd` for each message of an MSI-X vector below 64; -1: do nothing. */
+void rl_sim_vector(struct rl_sim *sim, uint32_t vector, int32_t fd);
+
+/* Frames come from `fd` and go there, in place of a source: a TAP, or a datagram socket that sends
+ * to the struct sockaddr `peer`; it does not block. The caller keeps ownership of `fd`. Returns 0,
+ * -1 when out of memory, -2 when `peer` is too long. */
+int32_t rl_sim_live(struct rl_sim *sim, int32_t fd, const void *peer, uint32_t peer_bytes);
+
+/* Nanoseconds after which the card has something to do although nothing happens; UINT64_MAX:
+ * nothing. */
+uint64_t rl_sim_due(const struct rl_sim *sim);
+
+/* Whether a frame of the live wire waits for a descriptor. */
+uint32_t rl_sim_is_waiting(const struct rl_sim *sim);
+
+/* Set the card to the state after power-on, as a function level reset does. */
+void rl_sim_function_reset(struct rl_sim *sim);
 
 /* Set the bus master bit of the PCI command register; without it the card does no DMA. */
 void rl_sim_bus_master(struct rl_sim *sim, uint32_t on);

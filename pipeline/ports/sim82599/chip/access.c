@@ -109,9 +109,9 @@ uint32_t rl_sim_read(struct rl_sim *sim, uint32_t reg)
         rl_sim_poll(sim, &sim->master_wait);
         return (sim->master_off ? 0 : STATUS_MASTER_ENABLED) | (sim->link_up ? STATUS_LINK_UP : 0);
     case EICR:
-        *value = 0;
-        return was;
+        return rl_sim_read_causes(sim);
     case EICS:
+        return sim->registers[EICR / 4];
     case EIMC:
         return 0;
     case RDRXCTL:
@@ -122,7 +122,9 @@ uint32_t rl_sim_read(struct rl_sim *sim, uint32_t reg)
         return (was & ~EEC_AUTO_RD) | (sim->eeprom_wait ? 0 : EEC_AUTO_RD);
     case LINKS:
         rl_sim_poll(sim, &sim->link_wait);
-        return sim->link_up ? LINKS_UP_10G : 0;
+        return sim->link_up ? LINKS_UP_10G | (sim->backplane ? LINKS_NEGOTIATED : 0) : 0;
+    case ANLP1:
+        return sim->backplane ? ANLP1_DONE : 0;
     case SECRXSTAT:
         rl_sim_poll(sim, &sim->security_wait);
         return (sim->registers[SECRXCTRL / 4] & SECRXCTRL_RX_DIS) && !sim->security_wait
@@ -147,13 +149,13 @@ static void write_ctrl(struct rl_sim *sim, uint32_t value)
     sim->registers[CTRL / 4] = value;
     if (value & (CTRL_RST | CTRL_LRST)) {
         if (sim->registers[EIMS / 4] != 0)
-            rl_sim_fault(sim, RL_SIM_FAULT_INTERRUPT, 0, CTRL,
-                         "reset with interrupts unmasked (EIMS 0x%08x): write EIMC first",
-                         sim->registers[EIMS / 4]);
+            rl_sim_lint(sim, RL_SIM_FAULT_INTERRUPT, 0, CTRL,
+                        "reset with interrupts unmasked (EIMS 0x%08x): write EIMC first",
+                        sim->registers[EIMS / 4]);
         if (busy && !sim->master_off)
-            rl_sim_fault(sim, RL_SIM_FAULT_MASTER, 0, CTRL,
-                         "reset with queues enabled and without master disable: DMA may be under "
-                         "way (set CTRL bit 2, then wait for STATUS bit 19)");
+            rl_sim_lint(sim, RL_SIM_FAULT_MASTER, 0, CTRL,
+                        "reset with queues enabled and without master disable: DMA may be under "
+                        "way (set CTRL bit 2, then wait for STATUS bit 19)");
         rl_sim_reset(sim, value & CTRL_RST, value & CTRL_LRST);
         sim->registers[CTRL / 4] = value & (CTRL_RST | CTRL_LRST);
         return;
@@ -176,7 +178,11 @@ static void write_rxctrl(struct rl_sim *sim, uint32_t value)
 {
     bool was = sim->registers[RXCTRL / 4] & RXCTRL_RXEN;
     bool stopped = (sim->registers[SECRXCTRL / 4] & SECRXCTRL_RX_DIS) && !sim->security_wait;
-    if (was != (bool)(value & RXCTRL_RXEN) && !stopped) {
+    if (was && !(value & RXCTRL_RXEN) && !stopped)
+        rl_sim_lint(sim, RL_SIM_FAULT_RECEIVE_HANG, 0, RXCTRL,
+                    "RXCTRL.RXEN switched off while the security path ran (set SECRXCTRL bit 1, "
+                    "then wait for SECRXSTAT bit 0)");
+    if (!was && (value & RXCTRL_RXEN) && !stopped) {
         sim->receive_hung = true;
         rl_sim_fault(sim, RL_SIM_FAULT_RECEIVE_HANG, 0, RXCTRL,
                      "RXCTRL.RXEN changed while the security path ran: receive DMA hangs until the "
@@ -187,10 +193,10 @@ static void write_rxctrl(struct rl_sim *sim, uint32_t value)
         for (uint32_t i = 0; i < 64; i++)
             valid |= sim->registers[IVAR / 4 + i];
         if (!(valid & IVAR_VALID))
-            rl_sim_fault(sim, RL_SIM_FAULT_INTERRUPT, 0, EIMS,
-                         "receiving with interrupts unmasked (EIMS 0x%08x) and no IVAR entry "
-                         "valid: write EIMC again after a reset",
-                         sim->registers[EIMS / 4]);
+            rl_sim_lint(sim, RL_SIM_FAULT_INTERRUPT, 0, EIMS,
+                        "receiving with interrupts unmasked (EIMS 0x%08x) and no IVAR entry "
+                        "valid: write EIMC again after a reset",
+                        sim->registers[EIMS / 4]);
     }
     sim->registers[RXCTRL / 4] = value;
     sim->changed = true;
@@ -230,6 +236,13 @@ static void write_rx_queue(struct rl_sim *sim, uint32_t reg, const struct place 
     case RX_DCA_RXCTRL:
         *stored = value;
         sim->changed = true;
+        return;
+    case RX_SRRCTL:
+        if (busy)
+            rl_sim_lint(sim, RL_SIM_FAULT_QUEUE, place->queue, reg,
+                        "SRRCTL[%u] written while the queue is enabled", place->queue);
+        *stored = value;
+        queue->drop = (value & SRRCTL_DROP_EN) != 0;
         return;
     default:
         if (busy) {
@@ -307,12 +320,10 @@ static bool writable(struct rl_sim *sim, uint32_t reg, uint32_t value)
         return false;
     }
     bool buffers = reg - TXPBSIZE < 0x20 || reg == MTQC;
-    if (buffers && !(sim->registers[RTTDCS / 4] & RTTDCS_ARBDIS)) {
-        rl_sim_fault(sim, RL_SIM_FAULT_ARBITER, 0, reg,
-                     "%s (0x%05x) = 0x%x while the arbiter runs: ignored (RTTDCS bit 6)",
-                     entry->name, reg, value);
-        return false;
-    }
+    if (buffers && !(sim->registers[RTTDCS / 4] & RTTDCS_ARBDIS))
+        rl_sim_lint(sim, RL_SIM_FAULT_ARBITER, 0, reg,
+                    "%s (0x%05x) = 0x%x while the arbiter runs (RTTDCS bit 6)", entry->name, reg,
+                    value);
     if ((reg - RXPBSIZE < 0x20 || reg == RDRXCTL) && (sim->registers[RXCTRL / 4] & RXCTRL_RXEN)) {
         rl_sim_fault(sim, RL_SIM_FAULT_RECEIVE, 0, reg,
                      "%s (0x%05x) = 0x%x while receiving: ignored (RXCTRL.RXEN)", entry->name, reg,
@@ -337,21 +348,13 @@ void rl_sim_write(struct rl_sim *sim, uint32_t reg, uint32_t value)
         sim->epoch++;
     if (mode & SET_UP)
         sim->changed = true;
+    if (reg - EICR < 0x300 && rl_sim_write_interrupt(sim, reg, value))
+        return;
+    if (reg - IVAR < 0x100)
+        sim->interrupts.on = true;
     switch (reg) {
     case CTRL:
         write_ctrl(sim, value);
-        return;
-    case EICR:
-        *stored &= ~value;
-        return;
-    case EICS:
-        sim->registers[EICR / 4] |= value;
-        return;
-    case EIMS:
-        *stored |= value;
-        return;
-    case EIMC:
-        sim->registers[EIMS / 4] &= ~value;
         return;
     case RXCTRL:
         write_rxctrl(sim, value);
@@ -367,8 +370,20 @@ void rl_sim_write(struct rl_sim *sim, uint32_t reg, uint32_t value)
         if (value & AUTOC_RESTART)
             rl_sim_restart_link(sim);
         return;
-    case MSCA:
+    case MSCA: /* no PHY is on the management bus */
         *stored = value & ~MSCA_BUSY;
+        sim->registers[MSRWD / 4] = 0xFFFFFFFF;
+        return;
+    case EEC:
+        *stored = (value & ~EEC_GRANT) | EEC_PRESENT | (value & EEC_REQUEST ? EEC_GRANT : 0);
+        return;
+    case EERD:
+        if (value & EERD_START)
+            *stored = EERD_DONE | (value & 0xFFFC) |
+                      (uint32_t)rl_sim_eeprom(sim, value >> 2 & 0x3FFF) << 16;
+        return;
+    case FDIRCTRL:
+        *stored = value | FDIRCTRL_DONE;
         return;
     case MRQC:
         if ((value & MRQC_MRQE) > MRQC_RSS)

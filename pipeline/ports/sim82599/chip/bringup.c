@@ -38,8 +38,10 @@ static void finish_operation(struct rl_sim *sim, const uint8_t *wait)
         sim->epoch++;
     } else if (wait == &sim->master_wait)
         sim->master_off = true;
-    else if (wait == &sim->link_wait)
+    else if (wait == &sim->link_wait) {
         sim->link_up = true;
+        rl_sim_cause_other(sim, EICR_LINK);
+    }
     sim->changed = true;
 }
 
@@ -85,8 +87,12 @@ void rl_sim_restart_link(struct rl_sim *sim)
     bool sfi = AUTOC_LMS(registers[AUTOC / 4]) == AUTOC_LMS_SERIAL_10G &&
                AUTOC2_PMA(registers[AUTOC2 / 4]) == AUTOC2_PMA_SFI;
     bool lit = !(registers[ESDP / 4] & ESDP_DARK);
+    bool negotiates = AUTOC_LMS(registers[AUTOC / 4]) >= AUTOC_LMS_KX4;
+    bool able = sim->backplane ? negotiates : sfi && lit;
+    if (sim->link_up)
+        rl_sim_cause_other(sim, EICR_LINK);
     sim->link_up = false;
-    sim->link_wait = sfi && lit ? RL_SIM_WAIT : 0;
+    sim->link_wait = able ? RL_SIM_WAIT : 0;
     sim->waiting = 1;
     sim->changed = true;
 }
@@ -126,8 +132,8 @@ void rl_sim_refresh(struct rl_sim *sim)
 static void check(struct rl_sim *sim, bool right, uint32_t kind, uint32_t reg, const char *what)
 {
     if (!right)
-        rl_sim_fault(sim, kind, 0, reg, "%s (0x%05x) is 0x%x: %s", rl_sim_register(sim, reg)->name,
-                     reg, sim->registers[reg / 4], what);
+        rl_sim_lint(sim, kind, 0, reg, "%s (0x%05x) is 0x%x: %s", rl_sim_register(sim, reg)->name,
+                    reg, sim->registers[reg / 4], what);
 }
 
 static uint32_t sum_of_sizes(const struct rl_sim *sim, uint32_t reg)

@@ -7,7 +7,8 @@
 
 #define RL_SIM_QUEUES 128
 #define RL_SIM_TX_QUEUES_MAX 64 /* without DCB and pools (MTQC = 0) */
-#define RL_SIM_WINDOWS 8
+#define RL_SIM_VECTORS 64
+#define RL_SIM_PACKET_MAX 0x40200 /* bytes: the headers and PAYLEN of the longest packet */
 #define RL_SIM_WAIT 3             /* polls until an operation that takes time is done */
 #define RL_SIM_BATCH 64           /* frames per queue and step; TX: twice as many descriptors */
 #define RL_SIM_OPEN_MAX 4096      /* frames from an open-loop wire in one step, at most */
@@ -96,6 +97,7 @@ struct rl_sim_rx_queue {
     int64_t *stamps; /* by descriptor; NULL: frames have none */
     uint32_t size;
     uint32_t head;
+    uint32_t noted_head;  /* an interrupt was caused for what is before it */
     uint32_t tail;        /* read at the start of the step */
     uint32_t whole_bytes; /* longest frame for the fast path */
     uint32_t buffer_bytes;
@@ -112,7 +114,8 @@ struct rl_sim_rx_queue {
 };
 
 struct rl_sim_context {
-    uint16_t tag;
+    uint64_t low;
+    uint64_t high;
     uint8_t valid;
 };
 
@@ -150,9 +153,33 @@ struct rl_sim_record {
     int32_t fd;       /* -1: none */
 };
 
+/* See interrupts.c. */
+struct rl_sim_interrupts {
+    uint64_t wanted; /* vectors of queues with a cause for which no message was sent */
+    uint64_t other;  /* vectors with another cause */
+    uint64_t sent_at[RL_SIM_VECTORS]; /* ns */
+    uint64_t due;                     /* ns: the next moderated message; 0: none */
+    uint64_t messages;
+    int32_t fds[RL_SIM_VECTORS]; /* -1: none */
+    bool on;                     /* some entry of IVAR is valid */
+};
+
+/* See live.c. */
+struct rl_sim_live {
+    uint8_t *bytes; /* frames that wait to be sent: the length in 32 bits, then the frame */
+    uint32_t used;
+    int32_t fd;          /* -1: none */
+    uint8_t peer[112];   /* struct sockaddr of the other end */
+    uint32_t peer_bytes; /* 0: `fd` is written to */
+    bool pending;        /* a frame was read and is not delivered yet */
+    uint64_t since;      /* ns: it waits for a descriptor since then; 0: it does not */
+};
+
 struct rl_sim {
     struct rl_sim_card *card;
     bool own_card;
+    bool foreign; /* see struct rl_sim_config */
+    bool backplane;
     uint8_t mac[6];
     uint8_t map[RL_SIM_BAR_BYTES / 4];        /* register -> entry of the register table */
     uint32_t registers[RL_SIM_BAR_BYTES / 4]; /* without tails, which are in card->tails */
@@ -180,8 +207,9 @@ struct rl_sim {
     uint32_t frame_max; /* without CRC and tag */
     uint32_t epoch;
 
-    struct rl_sim_window windows[RL_SIM_WINDOWS];
+    struct rl_sim_window *windows; /* by bus address; never NULL */
     uint32_t window_count;
+    uint32_t window_capacity;
     uint32_t window_last; /* window of the last address */
 
     uint32_t rx_count; /* number of enabled queues; their indices are in rx_active */
@@ -191,6 +219,7 @@ struct rl_sim {
     struct rl_sim_rx_queue rx[RL_SIM_QUEUES];
     struct rl_sim_tx_queue tx[RL_SIM_QUEUES];
     struct rl_sim_tally tally;
+    struct rl_sim_interrupts interrupts;
     uint32_t unpublished; /* steps that moved something since the last publication */
 
     /* The wire. */
@@ -223,14 +252,32 @@ struct rl_sim {
     uint64_t held_bytes;
     uint64_t held_room; /* RXPBSIZE(0) */
     struct rl_sim_record record;
+    struct rl_sim_live live;
     struct rl_sim_transits *transits; /* NULL: they are not measured */
     uint64_t *arrivals;   /* ns, by place in the windows: when a frame arrived; 0: unknown */
     uint32_t idle_passes; /* in a row, in rl_sim_run */
+    uint8_t scratch[RL_SIM_PACKET_MAX + 64]; /* a packet to send */
+    uint8_t segment[RL_SIM_PACKET_MAX + 64]; /* a segment of it */
 };
 
 /* faults.c */
 void rl_sim_fault(struct rl_sim *sim, uint32_t kind, uint32_t queue, uint64_t address,
                   const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* What the card does not mind, and a driver of ringline should not do: recorded as a fault unless
+ * the driver is foreign. It never changes what the model does. */
+#define rl_sim_lint(sim, ...)                                                                      \
+    do {                                                                                           \
+        if (!(sim)->foreign)                                                                       \
+            rl_sim_fault(sim, __VA_ARGS__);                                                        \
+    } while (0)
+
+/* interrupts.c */
+void rl_sim_cause(struct rl_sim *sim, uint32_t queue, bool transmit);
+void rl_sim_cause_other(struct rl_sim *sim, uint32_t causes);
+bool rl_sim_has_vector(const struct rl_sim *sim, uint32_t queue, bool transmit);
+uint32_t rl_sim_read_causes(struct rl_sim *sim); /* and clear them */
+bool rl_sim_write_interrupt(struct rl_sim *sim, uint32_t reg, uint32_t value);
+void rl_sim_fire(struct rl_sim *sim); /* send the messages that are due */
 
 /* bringup.c */
 void rl_sim_power_on(struct rl_sim *sim);
@@ -260,19 +307,27 @@ uint32_t rl_sim_checksum(const uint8_t *bytes, uint32_t length, uint32_t sum);
 /* receive.c, transmit.c */
 uint32_t rl_sim_receive(struct rl_sim *sim);
 uint32_t rl_sim_transmit(struct rl_sim *sim);
+void rl_sim_look_at_tails(struct rl_sim *sim);
+
+/* live.c */
+uint32_t rl_sim_receive_live(struct rl_sim *sim);
+bool rl_sim_live_full(const struct rl_sim *sim);
+void rl_sim_live_send(struct rl_sim *sim, const uint8_t *bytes, uint32_t length);
 
 /* wire.c, record.c */
 uint64_t rl_sim_now(void);
 void rl_sim_source_free(struct rl_sim *sim);
 bool rl_sim_at_end(struct rl_sim *sim);    /* no frame is at hand now */
 void rl_sim_held_drop(struct rl_sim *sim); /* drop the frames in the packet buffer */
-void rl_sim_record_frame(struct rl_sim *sim, const struct rl_sim_segment *segments, uint32_t count,
-                         uint32_t length, int32_t tag);
+void rl_sim_record_frame(struct rl_sim *sim, const uint8_t *frame, uint32_t length);
 
 /* transits.c */
 void rl_sim_note_arrival(struct rl_sim *sim, uint64_t bus, uint64_t due); /* ns; 0: unknown */
 void rl_sim_note_departures(struct rl_sim *sim, const struct rl_sim_tx_queue *queue,
                             uint32_t descriptors);
+
+/* dma.c: the same as rl_sim_reach, for any window. */
+uint8_t *rl_sim_find(struct rl_sim *sim, uint64_t bus, uint64_t size);
 
 /* Host address of `size` bytes at `bus`; NULL when no single window contains them. */
 static inline uint8_t *rl_sim_reach(struct rl_sim *sim, uint64_t bus, uint64_t size)
@@ -281,15 +336,7 @@ static inline uint8_t *rl_sim_reach(struct rl_sim *sim, uint64_t bus, uint64_t s
     uint64_t offset = bus - window->bus;
     if (RL_SIM_LIKELY(offset < window->size && size <= window->size - offset))
         return window->host + offset;
-    for (uint32_t i = 0; i < sim->window_count; i++) {
-        window = &sim->windows[i];
-        offset = bus - window->bus;
-        if (offset < window->size && size <= window->size - offset) {
-            sim->window_last = i;
-            return window->host + offset;
-        }
-    }
-    return NULL;
+    return rl_sim_find(sim, bus, size);
 }
 
 static inline uint16_t rl_sim_be16(const uint8_t *bytes)

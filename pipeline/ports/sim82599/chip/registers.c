@@ -22,18 +22,18 @@ const struct rl_sim_register rl_sim_registers[] = {
     {0x0200, ONE, 0, STORE | EEPROM, "LEDCTL"},
     {EICR, ONE, 0, STORE, "EICR"},
     {EICS, ONE, 0, STORE, "EICS"},
-    {0x0810, ONE, 0, STORE, "EIAC"},
-    {0x0820, 24, 4, 0, STORE, "EITR"},
+    {EIAC, ONE, 0, STORE, "EIAC"},
+    {EITR, 24, 4, 0, STORE, "EITR"},
     {EIMS, ONE, 0, STORE, "EIMS"},
     {EIMC, ONE, 0, STORE, "EIMC"},
     {0x0890, ONE, 0, STORE, "EIAM"},
-    {0x0898, ONE, 0, STORE, "GPIE"},
+    {GPIE, ONE, 0, STORE, "GPIE"},
     {IVAR, 64, 4, 0, STORE, "IVAR"},
     {IVAR_MISC, ONE, 0, STORE, "IVAR_MISC"},
-    {0x0A90, 2, 4, 0, STORE, "EICS_EX"},
-    {0x0AA0, 2, 4, 0, STORE, "EIMS_EX"},
-    {0x0AB0, 2, 4, 0, STORE, "EIMC_EX"},
-    {0x0AD0, 2, 4, 0, STORE, "EIAM_EX"},
+    {EICS_EX, 2, 4, 0, STORE, "EICS_EX"},
+    {EIMS_EX, 2, 4, 0, STORE, "EIMS_EX"},
+    {EIMC_EX, 2, 4, 0, STORE, "EIMC_EX"},
+    {EIAM_EX, 2, 4, 0, STORE, "EIAM_EX"},
     RX_QUEUE(RX_RDBAL, 0, STORE | DMA, "RDBAL"),
     RX_QUEUE(RX_RDBAH, 0, STORE | DMA, "RDBAH"),
     RX_QUEUE(RX_RDLEN, 0, STORE | DMA, "RDLEN"),
@@ -96,14 +96,14 @@ const struct rl_sim_register rl_sim_registers[] = {
     {0x4244, ONE, 0, READ_ONLY, "HLREG1"},
     {0x4248, ONE, 0xFFFF0000, STORE, "PAP"},
     {MSCA, ONE, 0, STORE, "MSCA"},
-    {0x4260, ONE, 0, STORE, "MSRWD"},
+    {MSRWD, ONE, 0, STORE, "MSRWD"},
     {MAXFRS, ONE, 1518u << 16, STORE | EEPROM | FRAMES | SET_UP, "MAXFRS"},
     {0x4288, 6, 4, 0, READ_ONLY, "PCSS1"}, /* to MACS, MFLCN among them */
     {0x4294, ONE, 0, STORE, "MFLCN"},
     {AUTOC, ONE, 4u << 13 | 1u << 7, STORE | EEPROM, "AUTOC"},
     {LINKS, ONE, 0, READ_ONLY, "LINKS"},
     {AUTOC2, ONE, 0, STORE | EEPROM, "AUTOC2"},
-    {0x42B0, 8, 4, 0, READ_ONLY, "ANLP1"},
+    {ANLP1, 8, 4, 0, READ_ONLY, "ANLP1"},
     {0x4324, ONE, 0, READ_ONLY, "LINKS2"},
     {0x4330, ONE, 0, STORE | EEPROM, "MACC"},
     {RTTDCS, ONE, 0, STORE | DMA | SET_UP, "RTTDCS"},
@@ -119,9 +119,12 @@ const struct rl_sim_register rl_sim_registers[] = {
     {VLNCTRL, ONE, 0x8100, STORE | FRAMES, "VLNCTRL"},
     {MCSTCTRL, ONE, 0, STORE | FRAMES, "MCSTCTRL"},
     {0x5128, 8, 4, 0, STORE, "ETQF"},
+    {0x5110, ONE, 0, STORE, "VMD_CTL"},
     {0x51B0, ONE, 0, STORE, "PFVTCTL"},
     {0x51E0, 2, 4, 0, STORE, "PFVFRE"},
     {MTA, 128, 4, 0, STORE | FRAMES, "MTA"},
+    {0x5800, ONE, 0, STORE, "WUC"},
+    {0x5808, 3, 4, 0, STORE, "WUFC"}, /* to WUS */
     {MRQC, ONE, 0, STORE | FRAMES, "MRQC"},
     {RETA, 32, 4, 0, STORE | FRAMES, "RETA"},
     {RSSRK, 10, 4, 0, STORE | FRAMES, "RSSRK"},
@@ -142,8 +145,10 @@ const struct rl_sim_register rl_sim_registers[] = {
     {QPTC, 16, 4, 0, CLEARS, "QPTC"},
     {QBTC_L, 32, 4, 0, CLEARS, "QBTC"},
     {0x8800, 5, 4, 0, STORE | DMA, "SECTXCTRL"},
+    {0x8900, 6, 4, 0, STORE, "IPSTX"},
     {SECRXCTRL, ONE, 1, STORE | DMA | SET_UP, "SECRXCTRL"},
     {SECRXSTAT, ONE, 0, READ_ONLY, "SECRXSTAT"},
+    {0x8E00, 13, 4, 0, STORE, "IPSRX"},
     {VFTA, 128, 4, 0, STORE | FRAMES, "VFTA"},
     {RAL, 256, 4, 0, STORE | EEPROM | FRAMES, "RAL/RAH"},
     {0xA600, 256, 4, 0xFFFFFFFF, STORE, "MPSAR"},
@@ -156,20 +161,23 @@ const struct rl_sim_register rl_sim_registers[] = {
     {0xEA00, 64, 4, 0, STORE, "PSRTYPE"},
     {0xEC00, 8, 4, 0, STORE, "ETQS"},
     {0xEC30, ONE, 0, STORE, "SYNQF"},
-    {0xEE00, 31, 4, 0, STORE, "FDIR"},
+    {FDIRCTRL, 31, 4, 0, STORE, "FDIR"},
     {0xF000, 64, 4, 0, STORE, "PFVML2FLT"},
     {0xF100, 64, 4, 0, STORE, "PFVLVF"},
     {0xF200, 128, 4, 0, STORE, "PFVLVFB"},
+    {0xF400, 128, 4, 0, STORE, "UTA"},
     {EEC, ONE, EEC_PRESENT, STORE, "EEC"},
+    {EERD, ONE, 0, STORE, "EERD"},
     {SWSM, ONE, 0, STORE | KEPT, "SWSM"},
-    {0x10148, ONE, 0, READ_ONLY, "FWSM"},
+    {0x10148, ONE, 1u << 15, READ_ONLY, "FWSM"},
     {0x10150, ONE, 0, READ_ONLY, "FACTPS"},
     {0x10160, ONE, 0, STORE | KEPT, "SW_FW_SYNC"},
     {0x11000, ONE, 0, STORE, "GCR"},
     {0x11050, ONE, 0, STORE, "GCR_EXT"},
     {0x11070, 2, 4, 0, STORE, "DCA_ID"},
     {0x110C0, ONE, 0, STORE, "PBACL"},
-    {0x12300, 104, 4, 0, STORE, "EITR"},
+    {EITR_HIGH, 104, 4, 0, STORE, "EITR"},
+    {0x15F00, 4, 4, 0, STORE, "HICR"}, /* to FWSTS: no firmware answers */
 };
 
 #define REGISTERS (sizeof rl_sim_registers / sizeof *rl_sim_registers)
@@ -200,4 +208,14 @@ void rl_sim_registers_reset(struct rl_sim *sim)
     /* An interrupt is unmasked here, because a driver must mask all interrupts again after
      * a reset (datasheet 4.6.3.1). */
     sim->registers[EIMS / 4] = 1u << 20;
+    sim->interrupts.on = false;
+    sim->interrupts.wanted = sim->interrupts.other = 0;
+}
+
+/* All words are 0, except the MAC address, in the datasheet's port 0 section, and the checksum,
+ * with which words 0 to 0x3F add up to 0xBABA (datasheet 6.1). No pointer leads anywhere. */
+uint16_t rl_sim_eeprom(const struct rl_sim *sim, uint32_t word)
+{
+    (void)sim;
+    return word == 0x3F ? 0xBABA : 0;
 }

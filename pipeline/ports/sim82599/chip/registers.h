@@ -17,11 +17,23 @@
 #define ESDP_DARK (1u << 3)
 #define EICR 0x0800
 #define EICS 0x0808
+#define EIAC 0x0810
+#define EITR 0x0820
+#define EITR_HIGH 0x12300
 #define EIMS 0x0880
 #define EIMC 0x0888
+#define GPIE 0x0898
+#define GPIE_MULTIPLE (1u << 4)
+#define GPIE_EIAME (1u << 30)
+#define EICR_LINK (1u << 20)
+#define EICS_EX 0x0A90 /* two registers, for 64 vectors; so are the next ones */
+#define EIMS_EX 0x0AA0
+#define EIMC_EX 0x0AB0
+#define EIAM_EX 0x0AD0
 #define IVAR 0x0900
 #define IVAR_MISC 0x0A00
 #define IVAR_VALID 0x80808080u
+#define IVAR_ENTRY_VALID 0x80u
 
 /* Per receive queue q: 0x1000 + 0x40 q; from queue 64 on, 0xD000 + 0x40 (q - 64). */
 #define RX_BANK 0x1000
@@ -79,14 +91,19 @@
 #define HLREG0_JUMBOEN (1u << 2)
 #define HLREG0_TXPADEN (1u << 10)
 #define MSCA 0x425C
+#define MSRWD 0x4260
 #define MSCA_BUSY (1u << 30)
 #define MAXFRS 0x4268
 #define AUTOC 0x42A0
 #define AUTOC_RESTART (1u << 12)
 #define AUTOC_LMS(value) ((value) >> 13 & 7)
 #define AUTOC_LMS_SERIAL_10G 3
+#define AUTOC_LMS_KX4 4 /* and above: a backplane, negotiated */
 #define LINKS 0x42A4
 #define LINKS_UP_10G (1u << 30 | 3u << 28)
+#define LINKS_NEGOTIATED (1u << 31)
+#define ANLP1 0x42B0
+#define ANLP1_DONE (0xCu << 16)
 #define AUTOC2 0x42A8
 #define AUTOC2_PMA(value) ((value) >> 16 & 3)
 #define AUTOC2_PMA_SFI 2
@@ -145,8 +162,15 @@
 #define SECRXSTAT_READY 1u
 #define TXPBSIZE 0xCC00
 #define EEC 0x10010
+#define EEC_REQUEST (1u << 6)
+#define EEC_GRANT (1u << 7)
 #define EEC_PRESENT (1u << 8)
 #define EEC_AUTO_RD (1u << 9)
+#define EERD 0x10014
+#define EERD_START (1u << 0)
+#define EERD_DONE (1u << 1)
+#define FDIRCTRL 0xEE00
+#define FDIRCTRL_DONE (1u << 3)
 #define SWSM 0x10140
 #define SWSM_SMBI 1u
 
@@ -174,6 +198,9 @@ extern const struct rl_sim_register rl_sim_registers[];
 
 void rl_sim_registers_map(struct rl_sim *sim);
 void rl_sim_registers_reset(struct rl_sim *sim);
+
+/* A word of the EEPROM. */
+uint16_t rl_sim_eeprom(const struct rl_sim *sim, uint32_t word);
 
 static inline const struct rl_sim_register *rl_sim_register(const struct rl_sim *sim, uint32_t reg)
 {

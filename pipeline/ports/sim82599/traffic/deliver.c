@@ -63,10 +63,10 @@ enum rl_sim_outcome rl_sim_deliver_slowly(struct rl_sim *sim, struct rl_sim_rx_q
         uint32_t part = length - done < queue->buffer_bytes ? length - done : queue->buffer_bytes;
         uint8_t *to = rl_sim_reach(sim, address, part);
         if (descriptor[1] & STATUS_DD)
-            rl_sim_fault(sim, RL_SIM_FAULT_RX_DESCRIPTOR, number, queue->head,
-                         "receive queue %u descriptor %u was offered to the card with DD set: "
-                         "software would take it for a received frame",
-                         number, queue->head);
+            rl_sim_lint(sim, RL_SIM_FAULT_RX_DESCRIPTOR, number, queue->head,
+                        "receive queue %u descriptor %u was offered to the card with DD set: "
+                        "software would take it for a received frame",
+                        number, queue->head);
         if (to == NULL)
             return rl_sim_abort_dma(sim, queue, address, part);
         memcpy(to, image + done, part);

@@ -17,7 +17,7 @@ static void note_full(struct rl_sim_rx_queue *queue)
     queue->stalled = now - queue->full_at >= STALL_NS;
 }
 
-static void look_at_tails(struct rl_sim *sim)
+void rl_sim_look_at_tails(struct rl_sim *sim)
 {
     for (uint32_t i = 0; i < sim->rx_count; i++) {
         uint32_t number = sim->rx_active[i];
@@ -183,6 +183,10 @@ static uint32_t receive_closed(struct rl_sim *sim)
 
 uint32_t rl_sim_receive(struct rl_sim *sim)
 {
+    if (RL_SIM_UNLIKELY(sim->live.fd >= 0)) {
+        rl_sim_look_at_tails(sim);
+        return rl_sim_receive_live(sim);
+    }
     if (sim->order_length == 0)
         return 0;
     sim->asked = false;
@@ -190,6 +194,6 @@ uint32_t rl_sim_receive(struct rl_sim *sim)
         return sim->open ? rl_sim_drop_all(sim) : 0;
     if (sim->receive_unchecked && sim->rx_count != 0)
         rl_sim_check_receive(sim);
-    look_at_tails(sim);
+    rl_sim_look_at_tails(sim);
     return sim->open ? rl_sim_receive_open(sim) : receive_closed(sim);
 }

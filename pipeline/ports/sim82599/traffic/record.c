@@ -89,38 +89,20 @@ static uint64_t time_stamp(struct rl_sim_record *record)
     return record->last;
 }
 
-/* Append a frame of `length` bytes, including the inserted `tag` (negative: none),
- * padded to 60 bytes. All segments must lie within windows. */
-void rl_sim_record_frame(struct rl_sim *sim, const struct rl_sim_segment *segments, uint32_t count,
-                         uint32_t length, int32_t tag)
+/* Append a frame; `length` is at least RL_SIM_MIN. */
+void rl_sim_record_frame(struct rl_sim *sim, const uint8_t *frame, uint32_t length)
 {
     struct rl_sim_record *record = &sim->record;
-    uint32_t padded = length < RL_SIM_MIN ? RL_SIM_MIN : length;
-    if (record->used + RECORD_HEADER + padded > BUFFER)
+    if (record->used + RECORD_HEADER + length > BUFFER)
         rl_sim_record_flush(sim);
     if (record->fd < 0)
         return;
     uint64_t stamp = time_stamp(record);
     const uint32_t header[4] = {(uint32_t)(stamp / 1000000000u), (uint32_t)(stamp % 1000000000u),
-                                padded, padded};
-    uint8_t *at = record->buffer + record->used;
-    memcpy(at, header, sizeof header);
-    at += sizeof header;
-    uint8_t *frame = at;
-    for (uint32_t i = 0; i < count; i++) {
-        const uint8_t *from = rl_sim_reach(sim, segments[i].address, segments[i].length);
-        memcpy(at, from, segments[i].length);
-        at += segments[i].length;
-    }
-    if (tag >= 0) {
-        uint32_t type = sim->vlan_type;
-        const uint8_t inserted[4] = {(uint8_t)(type >> 8), (uint8_t)type, (uint8_t)(tag >> 8),
-                                     (uint8_t)tag};
-        memmove(frame + 12 + sizeof inserted, frame + 12, length - sizeof inserted - 12);
-        memcpy(frame + 12, inserted, sizeof inserted);
-    }
-    memset(frame + length, 0, padded - length);
-    record->used += RECORD_HEADER + padded;
+                                length, length};
+    memcpy(record->buffer + record->used, header, sizeof header);
+    memcpy(record->buffer + record->used + sizeof header, frame, length);
+    record->used += RECORD_HEADER + length;
     record->frames++;
     sim->card->wire.recorded++;
 }

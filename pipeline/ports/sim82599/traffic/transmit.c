@@ -4,40 +4,53 @@
  * offloads, while nothing is recorded; all other descriptors go through
  * `take_slowly`. */
 #include "../chip/registers.h"
-
-/* The second word of an advanced transmit descriptor. */
-#define LENGTH(high) ((uint32_t)(high)&0xFFFF)
-#define PAYLEN(high) ((uint32_t)((high) >> 46))
-#define PAYLEN_OF(length) ((uint64_t)(length) << 46)
-#define PAYLEN_MASK PAYLEN_OF(0x3FFFF)
-#define DTYP(high) ((uint32_t)((high) >> 20) & 0xF)
-#define DTYP_CONTEXT 2
-#define DTYP_DATA 3
-#define DTYP_MASK (0xFull << 20)
-#define EOP (1ull << 24)
-#define IFCS (1ull << 25)
-#define RS (1ull << 27)
-#define DEXT (1ull << 29)
-#define VLE (1ull << 30)
-#define TSE (1ull << 31)
-#define DD (1ull << 32)
-#define INDEX(high) ((uint32_t)((high) >> 36) & 7)
-#define POPTS (0x3Full << 40)
+#include "transmit.h"
 
 #define PLAIN_MASK (DTYP_MASK | EOP | IFCS | DEXT | VLE | TSE | DD | POPTS)
 #define PLAIN ((uint64_t)DTYP_DATA << 20 | EOP | IFCS | DEXT)
 
 #define PACKET_MIN 17 /* bytes of the shortest packet, without CRC (datasheet 7.2) */
 
-static inline void sent(struct rl_sim *sim, struct rl_sim_tx_queue *queue,
-                        const struct rl_sim_segment *segments, uint32_t count, uint32_t length,
-                        int32_t tag)
+void rl_sim_gather(struct rl_sim *sim, uint8_t *to, const struct rl_sim_segment *segments,
+                   uint32_t count)
 {
-    uint32_t padded = length < RL_SIM_MIN ? RL_SIM_MIN : length;
-    sim->tally.tx_classes[rl_sim_size_bin(padded)]++;
-    queue->count += RL_SIM_ONE_FRAME + padded;
-    if (RL_SIM_UNLIKELY(sim->record.fd >= 0))
-        rl_sim_record_frame(sim, segments, count, length, tag);
+    for (uint32_t i = 0; i < count; i++) {
+        memcpy(to, rl_sim_reach(sim, segments[i].address, segments[i].length), segments[i].length);
+        to += segments[i].length;
+    }
+}
+
+static bool is_watched(const struct rl_sim *sim)
+{
+    return sim->record.fd >= 0 || sim->live.fd >= 0;
+}
+
+static void count_sent(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint32_t length)
+{
+    sim->tally.tx_classes[rl_sim_size_bin(length)]++;
+    queue->count += RL_SIM_ONE_FRAME + length;
+}
+
+void rl_sim_emit(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint8_t *frame, uint32_t length,
+                 int32_t tag)
+{
+    if (tag >= 0) {
+        uint32_t type = sim->vlan_type;
+        const uint8_t inserted[RL_SIM_TAG] = {(uint8_t)(type >> 8), (uint8_t)type,
+                                              (uint8_t)(tag >> 8), (uint8_t)tag};
+        memmove(frame + 12 + sizeof inserted, frame + 12, length - 12);
+        memcpy(frame + 12, inserted, sizeof inserted);
+        length += RL_SIM_TAG;
+    }
+    if (length < RL_SIM_MIN) {
+        memset(frame + length, 0, RL_SIM_MIN - length);
+        length = RL_SIM_MIN;
+    }
+    count_sent(sim, queue, length);
+    if (sim->record.fd >= 0)
+        rl_sim_record_frame(sim, frame, length);
+    if (sim->live.fd >= 0)
+        rl_sim_live_send(sim, frame, length);
 }
 
 static void refuse(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint32_t kind,
@@ -68,11 +81,11 @@ static const char *packet_trouble(const struct rl_sim *sim, const struct rl_sim_
 {
     if (!(queue->first & IFCS))
         return "IFCS is 0, so the packet would be sent without CRC";
-    if (PAYLEN(queue->first) != queue->segment_bytes)
+    if (!(queue->first & TSE) && PAYLEN(queue->first) != queue->segment_bytes)
         return "PAYLEN differs from the length of the data";
     if (queue->segment_bytes < PACKET_MIN)
         return "the packet has less than 17 bytes";
-    if (length > sim->frame_max + RL_SIM_TAG)
+    if (!(queue->first & TSE) && length > sim->frame_max + RL_SIM_TAG)
         return "the packet is longer than MAXFRS, or than 1518 bytes without jumbo frames";
     if (!(sim->registers[HLREG0 / 4] & HLREG0_TXCRCEN))
         return "HLREG0 bit 0 is 0, so the packet would be sent without CRC";
@@ -100,8 +113,17 @@ static void finish_packet(struct rl_sim *sim, struct rl_sim_tx_queue *queue)
             return;
         }
     }
-    int32_t tag = queue->first & VLE ? queue->contexts[INDEX(queue->first)].tag : -1;
-    sent(sim, queue, queue->segments, queue->segment_count, length, tag);
+    int32_t tag = queue->first & VLE ? CONTEXT_TAG(queue->contexts[INDEX(queue->first)].low) : -1;
+    if (queue->first & (TSE | IXSM | TXSM)) {
+        trouble = rl_sim_offload(sim, queue, tag);
+        if (trouble != NULL)
+            refuse(sim, queue, RL_SIM_FAULT_TX_DESCRIPTOR, trouble);
+    } else if (is_watched(sim)) {
+        rl_sim_gather(sim, sim->scratch, queue->segments, queue->segment_count);
+        rl_sim_emit(sim, queue, sim->scratch, queue->segment_bytes, tag);
+    } else {
+        count_sent(sim, queue, length < RL_SIM_MIN ? RL_SIM_MIN : length);
+    }
     queue->segment_count = 0;
 }
 
@@ -119,7 +141,8 @@ static void take_slowly(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint6
             refuse(sim, queue, RL_SIM_FAULT_TX_DESCRIPTOR, "a queue has only contexts 0 and 1");
             return;
         }
-        queue->contexts[INDEX(high)].tag = (uint16_t)(low >> 16);
+        queue->contexts[INDEX(high)].low = low;
+        queue->contexts[INDEX(high)].high = high;
         queue->contexts[INDEX(high)].valid = 1;
         return;
     }
@@ -128,16 +151,15 @@ static void take_slowly(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint6
                "DTYP is neither 3 (data), nor 2 (context) in front of a packet");
         return;
     }
-    if (high & (TSE | POPTS)) {
-        refuse(sim, queue, RL_SIM_FAULT_UNMODELLED,
-               "the model does not support segmentation and checksum insertion");
+    if (high & POPTS & ~(IXSM | TXSM)) {
+        refuse(sim, queue, RL_SIM_FAULT_UNMODELLED, "the model does not support IPsec");
         return;
     }
     if (high & DD)
-        rl_sim_fault(sim, RL_SIM_FAULT_TX_DESCRIPTOR, number, queue->head,
-                     "transmit queue %u descriptor %u was offered to the card with DD set: "
-                     "software would take it for sent",
-                     number, queue->head);
+        rl_sim_lint(sim, RL_SIM_FAULT_TX_DESCRIPTOR, number, queue->head,
+                    "transmit queue %u descriptor %u was offered to the card with DD set: "
+                    "software would take it for sent",
+                    number, queue->head);
     if (queue->segment_count == RL_SIM_SEGMENTS) {
         refuse(sim, queue, RL_SIM_FAULT_TX_DESCRIPTOR, "a packet has at most 40 descriptors");
         return;
@@ -145,6 +167,10 @@ static void take_slowly(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint6
     if (queue->segment_count == 0) {
         queue->first = high;
         queue->segment_bytes = 0;
+    }
+    if (queue->segment_bytes + LENGTH(high) > RL_SIM_PACKET_MAX) {
+        refuse(sim, queue, RL_SIM_FAULT_TX_DESCRIPTOR, "the packet is longer than PAYLEN can say");
+        return;
     }
     queue->segments[queue->segment_count].address = low;
     queue->segments[queue->segment_count++].length = LENGTH(high);
@@ -161,16 +187,21 @@ static inline void write_back(uint64_t *descriptor)
 
 /* With WTHRESH 0 a descriptor with RS is written back at once. With a threshold RS is
  * ignored: all complete descriptors are written back when their number reaches it. */
+static void write_back_last(struct rl_sim_tx_queue *queue, uint32_t head)
+{
+    for (uint32_t i = queue->unwritten; i-- > 0;) {
+        uint32_t at = (head + queue->size - i % queue->size) % queue->size;
+        write_back(queue->ring + 2 * (uint64_t)at);
+    }
+    queue->unwritten = 0;
+}
+
 static inline void complete(struct rl_sim_tx_queue *queue, uint64_t *descriptor, uint64_t high)
 {
     if (RL_SIM_UNLIKELY(queue->threshold != 0)) {
         if (++queue->unwritten < queue->threshold)
             return;
-        for (uint32_t i = queue->unwritten; i-- > 0;) {
-            uint32_t at = (queue->head + queue->size - i % queue->size) % queue->size;
-            write_back(queue->ring + 2 * (uint64_t)at);
-        }
-        queue->unwritten = 0;
+        write_back_last(queue, queue->head);
     } else if (high & RS) {
         write_back(descriptor);
     }
@@ -206,7 +237,7 @@ static bool may_be_plain(const struct rl_sim *sim, const struct rl_sim_tx_queue 
 {
     uint32_t wanted = HLREG0_TXCRCEN | HLREG0_TXPADEN;
     return (sim->registers[HLREG0 / 4] & wanted) == wanted && queue->threshold == 0 &&
-           queue->segment_count == 0 && sim->record.fd < 0;
+           queue->segment_count == 0 && !is_watched(sim);
 }
 
 /* Send the first of `ready` packets that qualify for the fast path, at most up to the
@@ -240,13 +271,25 @@ static uint32_t send_plain(struct rl_sim *sim, struct rl_sim_tx_queue *queue, ui
     return done;
 }
 
+/* With a vector, the card writes back what is below WTHRESH when it has nothing else to do: so it
+ * does when its interrupt timer expires, sooner or later. */
+static void interrupt(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint32_t done)
+{
+    uint32_t number = (uint32_t)(queue - sim->tx);
+    if (!rl_sim_has_vector(sim, number, true))
+        return;
+    if (queue->unwritten != 0 && done == 0 && queue->segment_count == 0)
+        write_back_last(queue, (queue->head + queue->size - 1) % queue->size);
+    rl_sim_cause(sim, number, true);
+}
+
 static uint32_t send_queue(struct rl_sim *sim, struct rl_sim_tx_queue *queue)
 {
     uint32_t ready = look_at_tail(sim, queue);
     uint32_t done = 0;
     if (RL_SIM_UNLIKELY(sim->transits != NULL))
         rl_sim_note_departures(sim, queue, ready);
-    while (done < ready && !queue->halted) {
+    while (done < ready && !queue->halted && !rl_sim_live_full(sim)) {
         if (may_be_plain(sim, queue))
             done += send_plain(sim, queue, ready - done);
         if (done == ready)
@@ -262,6 +305,8 @@ static uint32_t send_queue(struct rl_sim *sim, struct rl_sim_tx_queue *queue)
             queue->head = 0;
         done++;
     }
+    if (RL_SIM_UNLIKELY(sim->interrupts.on) && (done || queue->unwritten))
+        interrupt(sim, queue, done);
     return done;
 }
 

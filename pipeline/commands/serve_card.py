@@ -1,0 +1,125 @@
+"""`ringline serve-card`: the simulated 82599 for other programs, over vfio-user."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import stat
+import sys
+import types
+from collections.abc import Iterator
+
+from ringline.pipeline.ports.served.card import BACKPLANE, ServedCard
+from ringline.pipeline.ports.served.serving import serve
+from ringline.pipeline.ports.served.wires import Wire, open_wire
+from ringline.pipeline.ports.sim82599.model import Sim82599
+from ringline.shm.errors import EnvironmentLacks, UsageError, reason_of
+
+PATH_BYTES = 107  # of a socket's path (unix(7))
+
+
+def serve_card(given: argparse.Namespace) -> int:
+    """Serve a card until SIGINT or SIGTERM; the exit code.
+
+    Raises UsageError and EnvironmentLacks.
+    """
+    device = int(given.device, 16)
+    ending = _Ending()
+    with contextlib.ExitStack() as stack:
+        wire: Wire | None = stack.enter_context(open_wire(given.wire)) if given.wire else None
+        model = stack.enter_context(
+            Sim82599(
+                given.mac, left_running=False, foreign=True, backplane=device == BACKPLANE
+            )
+        )
+        if wire is not None:
+            model.live(wire.fd, wire.peer)
+        if given.record:
+            model.record(given.record)
+        listening = stack.enter_context(_listening(given.socket))
+        stack.enter_context(ending.on_signals())
+        card = ServedCard(model, device, given.mac)
+        _say(f"an 8086:{given.device} is ready at {given.socket}; Ctrl-C ends it")
+        serve(listening, card, model, wire.fd if wire else -1, ending.asked, _say)
+        model.flush()
+        _summarise(model)
+    return 0
+
+
+class _Ending:
+    """Whether a signal has asked for the end."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def asked(self) -> bool:
+        return self._asked
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        def note(number: int, frame: types.FrameType | None) -> None:
+            self._asked = True
+
+        before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _listening(path: str) -> Iterator[socket.socket]:
+    """The socket at `path`, in place of one that nobody has open; removed at the end."""
+    if len(os.fsencode(path)) > PATH_BYTES:
+        raise UsageError(f"--socket must have at most {PATH_BYTES} bytes")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made:
+        try:
+            _remove_stale(path)
+            made.bind(path)
+            os.chmod(path, 0o600)
+            made.listen(1)
+        except OSError as error:
+            raise EnvironmentLacks(f"{path}: cannot be made: {reason_of(error)}") from None
+        try:
+            yield made
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def _remove_stale(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.settimeout(1)
+            try:
+                asking.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)
+            else:
+                raise EnvironmentLacks(f"{path}: another process serves a card there already")
+
+
+def _summarise(model: Sim82599) -> None:
+    wire = model.wire()
+    print(
+        f"received {wire['delivered']} frames, {wire['delivered_bytes']} bytes; "
+        f"sent {wire['transmitted']} frames, {wire['transmitted_bytes']} bytes"
+    )
+    for name, number in wire.items():
+        if number and (name.startswith("dropped_") or name in {"lost", "refused"}):
+            print(f"  {name.replace('_', ' ')}: {number}")
+    if trouble := model.record_error:
+        print(trouble)
+    faults = model.faults()
+    for fault in faults:
+        print(f"the card refused: {fault}")
+
+
+def _say(sentence: str) -> None:
+    print(f"ringline: {sentence}", file=sys.stderr, flush=True)
