@@ -34,6 +34,8 @@ static void finish_operation(struct rl_sim *sim, const uint8_t *wait)
         const uint8_t *mac = sim->mac;
         registers[RAL / 4] =
             mac[0] | (uint32_t)mac[1] << 8 | (uint32_t)mac[2] << 16 | (uint32_t)mac[3] << 24;
+        if (sim->backplane)
+            registers[AUTOC / 4] |= AUTOC_BACKPLANE;
         registers[RAL / 4 + 1] = mac[4] | (uint32_t)mac[5] << 8 | RAH_AV;
         sim->epoch++;
     } else if (wait == &sim->master_wait)

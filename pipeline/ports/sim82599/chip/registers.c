@@ -49,6 +49,8 @@ const struct rl_sim_register rl_sim_registers[] = {
     {QPRDC, 16, 0x40, 0, CLEARS, "QPRDC"},
     {0x2140, 8, 4, 0, STORE | DMA, "RTRPT4C"},
     {RQSMR, 32, 4, 0, STORE, "RQSMR"},
+    {0x241C, ONE, 0, CLEARS, "FCOERPDC"},
+    {0x2428, 2, 4, 0, CLEARS, "FCOEPRC"}, /* and FCOEDWRC */
     {0x2430, ONE, 0, STORE | DMA, "RTRPCS"},
     {RDRXCTL, ONE, 8u << 17, STORE | DMA | SET_UP, "RDRXCTL"},
     {0x2F04, ONE, 0, STORE | DMA, "PFQDE"},
@@ -63,6 +65,7 @@ const struct rl_sim_register rl_sim_registers[] = {
     {0x32A0, ONE, 0, STORE, "FCRTV"},
     {RXPBSIZE, 8, 4, 0, STORE | DMA | SET_UP, "RXPBSIZE"},
     {0x3D00, ONE, 0, STORE, "FCCFG"},
+    {0x3F00, 16, 4, 0, CLEARS, "PXONTXC"}, /* and PXOFFTXC */
     {0x3F60, ONE, 0, CLEARS, "LXONTXC"},
     {0x3F68, ONE, 0, CLEARS, "LXOFFTXC"},
     {MPC, 8, 4, 0, CLEARS, "MPC"},
@@ -88,7 +91,7 @@ const struct rl_sim_register rl_sim_registers[] = {
     {PTC64, 6, 4, 0, CLEARS, "PTC"},
     {0x40F0, 2, 4, 0, CLEARS, "MPTC"}, /* and BPTC */
     {0x4120, ONE, 0, CLEARS, "XEC"},
-    {0x4140, 4, 4, 0, CLEARS, "PXONRXCNT"},
+    {0x4140, 16, 4, 0, CLEARS, "PXONRXCNT"}, /* and PXOFFRXCNT */
     {0x41A4, 2, 4, 0, CLEARS, "LXONRXC"}, /* and LXOFFRXC */
     {0x4200, 8, 4, 0, STORE | EEPROM, "PCS1G"},
     {HLREG0, ONE, HLREG0_TXCRCEN | HLREG0_RXCRCSTRP | HLREG0_TXPADEN,
@@ -118,6 +121,7 @@ const struct rl_sim_register rl_sim_registers[] = {
     {FCTRL, ONE, 0, STORE | FRAMES, "FCTRL"},
     {VLNCTRL, ONE, 0x8100, STORE | FRAMES, "VLNCTRL"},
     {MCSTCTRL, ONE, 0, STORE | FRAMES, "MCSTCTRL"},
+    {0x5118, ONE, 0, CLEARS, "FCCRC"},
     {0x5128, 8, 4, 0, STORE, "ETQF"},
     {0x5110, ONE, 0, STORE, "VMD_CTL"},
     {0x51B0, ONE, 0, STORE, "PFVTCTL"},
@@ -144,6 +148,8 @@ const struct rl_sim_register rl_sim_registers[] = {
     {TQSM, 32, 4, 0, STORE, "TQSM"},
     {QPTC, 16, 4, 0, CLEARS, "QPTC"},
     {QBTC_L, 32, 4, 0, CLEARS, "QBTC"},
+    {0x8784, 2, 4, 0, CLEARS, "FCOEPTC"}, /* and FCOEDWTC */
+    {0x87A0, ONE, 0, CLEARS, "O2BSPC"},
     {0x8800, 5, 4, 0, STORE | DMA, "SECTXCTRL"},
     {0x8900, 6, 4, 0, STORE, "IPSTX"},
     {SECRXCTRL, ONE, 1, STORE | DMA | SET_UP, "SECRXCTRL"},

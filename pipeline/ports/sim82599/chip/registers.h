@@ -99,6 +99,7 @@
 #define AUTOC_LMS(value) ((value) >> 13 & 7)
 #define AUTOC_LMS_SERIAL_10G 3
 #define AUTOC_LMS_KX4 4 /* and above: a backplane, negotiated */
+#define AUTOC_BACKPLANE (3u << 30 | 1u << 16) /* KX4, KX and KR are offered */
 #define LINKS 0x42A4
 #define LINKS_UP_10G (1u << 30 | 3u << 28)
 #define LINKS_NEGOTIATED (1u << 31)
