@@ -80,8 +80,9 @@ def test_short_frames_are_padded(tmp_path: Path) -> None:
         (16, {}, "17 bytes"),
         (1519, {}, "longer"),
         (60, {"command": USUAL | VLE}, "VLE"),
-        (60, {"command": USUAL | 1 << 31}, "segmentation"),
-        (60, {"command": USUAL | 1 << 41}, "checksum"),
+        (60, {"command": USUAL | 1 << 31}, "no context descriptor says where the headers are"),
+        (60, {"command": USUAL | 1 << 41}, "no context descriptor says where the headers are"),
+        (60, {"command": USUAL | 1 << 42}, "IPsec"),
     ],
 )
 def test_packets_that_the_card_would_not_send_are_refused(

@@ -1,32 +1,6 @@
 /* Reads and writes of registers, with their side effects and faults. */
 #include "registers.h"
 
-/* Some registers have two addresses; return the one in the register table. */
-static uint32_t canonical(uint32_t reg)
-{
-    if (reg - SRRCTL_ALIAS < 0x40)
-        return RX_BANK + RX_SRRCTL + (reg - SRRCTL_ALIAS) * 0x10;
-    if (reg - DCA_RXCTRL_ALIAS < 0x40)
-        return RX_BANK + RX_DCA_RXCTRL + (reg - DCA_RXCTRL_ALIAS) * 0x10;
-    if (reg - RAL_ALIAS < 0x80)
-        return RAL + (reg - RAL_ALIAS);
-    if (reg - QPTC_ALIAS < 0x400 && reg % 0x40 == QPTC_ALIAS % 0x40)
-        return QPTC + (reg - QPTC_ALIAS) / 0x10;
-    switch (reg) {
-    case 0x0004:
-        return CTRL;
-    case 0xEC80:
-        return MRQC;
-    default:
-        break;
-    }
-    if (reg - 0xEB00 < 0x80)
-        return RETA + (reg - 0xEB00);
-    if (reg - 0xEB80 < 0x28)
-        return RSSRK + (reg - 0xEB80);
-    return reg;
-}
-
 /* The queue of a register, and the register's offset in the bank of the queue. */
 struct place {
     uint32_t queue;
@@ -82,7 +56,7 @@ static uint32_t read_queue(struct rl_sim *sim, uint32_t reg, const struct place 
 
 static bool exists(struct rl_sim *sim, uint32_t reg, const char *access)
 {
-    if (reg < RL_SIM_BAR_BYTES && reg % 4 == 0 && sim->map[canonical(reg) / 4] != 0)
+    if (reg < RL_SIM_BAR_BYTES && reg % 4 == 0 && sim->map[rl_sim_canonical(reg) / 4] != 0)
         return true;
     rl_sim_fault(sim, RL_SIM_FAULT_REGISTER, 0, reg, "%s of 0x%05x: there is no such register",
                  access, reg);
@@ -95,7 +69,7 @@ uint32_t rl_sim_read(struct rl_sim *sim, uint32_t reg)
     if (!exists(sim, reg, "read"))
         return 0;
     rl_sim_publish(sim);
-    reg = canonical(reg);
+    reg = rl_sim_canonical(reg);
     uint32_t *value = &sim->registers[reg / 4];
     uint32_t was = *value;
     if (rl_sim_register(sim, reg)->mode & CLEARS) {
@@ -339,7 +313,7 @@ void rl_sim_write(struct rl_sim *sim, uint32_t reg, uint32_t value)
     if (!exists(sim, reg, "write"))
         return;
     rl_sim_publish(sim);
-    reg = canonical(reg);
+    reg = rl_sim_canonical(reg);
     if (!writable(sim, reg, value))
         return;
     uint32_t *stored = &sim->registers[reg / 4];
@@ -379,8 +353,8 @@ void rl_sim_write(struct rl_sim *sim, uint32_t reg, uint32_t value)
         return;
     case EERD:
         if (value & EERD_START)
-            *stored = EERD_DONE | (value & 0xFFFC) |
-                      (uint32_t)rl_sim_eeprom(sim, value >> 2 & 0x3FFF) << 16;
+            *stored =
+                EERD_DONE | (value & 0xFFFC) | (uint32_t)rl_sim_eeprom(value >> 2 & 0x3FFF) << 16;
         return;
     case FDIRCTRL:
         *stored = value | FDIRCTRL_DONE;

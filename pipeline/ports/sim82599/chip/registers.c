@@ -60,7 +60,7 @@ const struct rl_sim_register rl_sim_registers[] = {
     {0x3028, ONE, 0x20, STORE | DMA, "RSCDBU"},
     {0x3008, ONE, 0, STORE, "PFCTOP"},
     {0x3200, 4, 4, 0, STORE, "FCTTV"},
-    {0x3220, 8, 4, 0, STORE, "FCRTL"},
+    {0x3220, 16, 4, 0, STORE, "FCRTL"},
     {0x3260, 8, 4, 0, STORE, "FCRTH"},
     {0x32A0, ONE, 0, STORE, "FCRTV"},
     {RXPBSIZE, 8, 4, 0, STORE | DMA | SET_UP, "RXPBSIZE"},
@@ -92,7 +92,7 @@ const struct rl_sim_register rl_sim_registers[] = {
     {0x40F0, 2, 4, 0, CLEARS, "MPTC"}, /* and BPTC */
     {0x4120, ONE, 0, CLEARS, "XEC"},
     {0x4140, 16, 4, 0, CLEARS, "PXONRXCNT"}, /* and PXOFFRXCNT */
-    {0x41A4, 2, 4, 0, CLEARS, "LXONRXC"}, /* and LXOFFRXC */
+    {0x41A4, 2, 4, 0, CLEARS, "LXONRXC"},    /* and LXOFFRXC */
     {0x4200, 8, 4, 0, STORE | EEPROM, "PCS1G"},
     {HLREG0, ONE, HLREG0_TXCRCEN | HLREG0_RXCRCSTRP | HLREG0_TXPADEN,
      STORE | EEPROM | FRAMES | SET_UP, "HLREG0"},
@@ -107,6 +107,7 @@ const struct rl_sim_register rl_sim_registers[] = {
     {LINKS, ONE, 0, READ_ONLY, "LINKS"},
     {AUTOC2, ONE, 0, STORE | EEPROM, "AUTOC2"},
     {ANLP1, 8, 4, 0, READ_ONLY, "ANLP1"},
+    {0x42D0, ONE, 0, READ_ONLY, "MMNGC"},
     {0x4324, ONE, 0, READ_ONLY, "LINKS2"},
     {0x4330, ONE, 0, STORE | EEPROM, "MACC"},
     {RTTDCS, ONE, 0, STORE | DMA | SET_UP, "RTTDCS"},
@@ -122,8 +123,11 @@ const struct rl_sim_register rl_sim_registers[] = {
     {VLNCTRL, ONE, 0x8100, STORE | FRAMES, "VLNCTRL"},
     {MCSTCTRL, ONE, 0, STORE | FRAMES, "MCSTCTRL"},
     {0x5118, ONE, 0, CLEARS, "FCCRC"},
+    {0x5120, ONE, 0, STORE, "RXMTRL"},
     {0x5128, 8, 4, 0, STORE, "ETQF"},
     {0x5110, ONE, 0, STORE, "VMD_CTL"},
+    {0x5188, ONE, 0, STORE, "TSYNCRXCTL"},
+    {0x51A4, 3, 4, 0, STORE, "RXSATRH"},
     {0x51B0, ONE, 0, STORE, "PFVTCTL"},
     {0x51E0, 2, 4, 0, STORE, "PFVFRE"},
     {MTA, 128, 4, 0, STORE | FRAMES, "MTA"},
@@ -152,6 +156,7 @@ const struct rl_sim_register rl_sim_registers[] = {
     {0x87A0, ONE, 0, CLEARS, "O2BSPC"},
     {0x8800, 5, 4, 0, STORE | DMA, "SECTXCTRL"},
     {0x8900, 6, 4, 0, STORE, "IPSTX"},
+    {0x8C00, 6, 4, 0, STORE, "TSYNC"}, /* and SYSTIM, TIMINCA */
     {SECRXCTRL, ONE, 1, STORE | DMA | SET_UP, "SECRXCTRL"},
     {SECRXSTAT, ONE, 0, READ_ONLY, "SECRXSTAT"},
     {0x8E00, 13, 4, 0, STORE, "IPSRX"},
@@ -162,6 +167,7 @@ const struct rl_sim_register rl_sim_registers[] = {
     {TXPBSIZE, 8, 4, 0, STORE | DMA | SET_UP, "TXPBSIZE"},
     {0xCD00, ONE, 0, STORE | DMA, "RTTPCS"},
     {0xCD20, 8, 4, 0, STORE | DMA, "RTTPT2C"},
+    {0xCF90, ONE, 0, STORE, "TXPCS"},
     {0xCE00, ONE, 0, STORE, "TFCS"},
     {0xE000, 640, 4, 0, STORE, "5-tuple filter"}, /* SAQF, DAQF, SDPQF, FTQF, L34TIMIR */
     {0xEA00, 64, 4, 0, STORE, "PSRTYPE"},
@@ -218,10 +224,36 @@ void rl_sim_registers_reset(struct rl_sim *sim)
     sim->interrupts.wanted = sim->interrupts.other = 0;
 }
 
-/* All words are 0, except the MAC address, in the datasheet's port 0 section, and the checksum,
- * with which words 0 to 0x3F add up to 0xBABA (datasheet 6.1). No pointer leads anywhere. */
-uint16_t rl_sim_eeprom(const struct rl_sim *sim, uint32_t word)
+uint32_t rl_sim_canonical(uint32_t reg)
 {
-    (void)sim;
+    if (reg - SRRCTL_ALIAS < 0x40)
+        return RX_BANK + RX_SRRCTL + (reg - SRRCTL_ALIAS) * 0x10;
+    if (reg - DCA_RXCTRL_ALIAS < 0x40)
+        return RX_BANK + RX_DCA_RXCTRL + (reg - DCA_RXCTRL_ALIAS) * 0x10;
+    if (reg - RAL_ALIAS < 0x80)
+        return RAL + (reg - RAL_ALIAS);
+    if (reg - QPTC_ALIAS < 0x400 && reg % 0x40 == QPTC_ALIAS % 0x40)
+        return QPTC + (reg - QPTC_ALIAS) / 0x10;
+    switch (reg) {
+    case 0x0004:
+        return CTRL;
+    case 0xEC80:
+        return MRQC;
+    default:
+        break;
+    }
+    if (reg - 0xEB00 < 0x80)
+        return RETA + (reg - 0xEB00);
+    if (reg - 0x5480 < 0x40)
+        return 0xEA00 + (reg - 0x5480);
+    if (reg - 0xEB80 < 0x28)
+        return RSSRK + (reg - 0xEB80);
+    return reg;
+}
+
+/* All words are 0, so no pointer leads anywhere, except the checksum, with which words 0 to 0x3F
+ * add up to 0xBABA (datasheet 6.1). The MAC address is only where auto-read puts it: in RAL. */
+uint16_t rl_sim_eeprom(uint32_t word)
+{
     return word == 0x3F ? 0xBABA : 0;
 }

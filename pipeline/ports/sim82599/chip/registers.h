@@ -98,7 +98,7 @@
 #define AUTOC_RESTART (1u << 12)
 #define AUTOC_LMS(value) ((value) >> 13 & 7)
 #define AUTOC_LMS_SERIAL_10G 3
-#define AUTOC_LMS_KX4 4 /* and above: a backplane, negotiated */
+#define AUTOC_LMS_KX4 4                       /* and above: a backplane, negotiated */
 #define AUTOC_BACKPLANE (3u << 30 | 1u << 16) /* KX4, KX and KR are offered */
 #define LINKS 0x42A4
 #define LINKS_UP_10G (1u << 30 | 3u << 28)
@@ -201,7 +201,10 @@ void rl_sim_registers_map(struct rl_sim *sim);
 void rl_sim_registers_reset(struct rl_sim *sim);
 
 /* A word of the EEPROM. */
-uint16_t rl_sim_eeprom(const struct rl_sim *sim, uint32_t word);
+uint16_t rl_sim_eeprom(uint32_t word);
+
+/* Some registers have two addresses; return the one in the register table. */
+uint32_t rl_sim_canonical(uint32_t reg);
 
 static inline const struct rl_sim_register *rl_sim_register(const struct rl_sim *sim, uint32_t reg)
 {
