@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from . import newer_qemu
 from .cards import card
 from .kernel import Missing, prepare
 from .machine import COMMAND, Guest, GuestError, Hung
@@ -27,7 +28,10 @@ def main() -> int:
     parser.add_argument("--iommu", action="store_true", help="cards behind an IOMMU, and VFIO")
     parser.add_argument("--deadline", type=float, default=COMMAND, metavar="SECONDS")
     parser.add_argument("--prepare", action="store_true", help="get the kernel, and end")
+    parser.add_argument("--prepare-qemu", action="store_true", help="get QEMU 11, and end")
     given = parser.parse_args()
+    if given.prepare_qemu:
+        return _prepare_qemu()
     if not given.prepare and not given.command:
         parser.error("say which command, or --prepare")
     try:
@@ -55,6 +59,15 @@ def main() -> int:
     except (GuestError, Missing) as error:
         print(f"guest: {error}", file=sys.stderr)
         return NO_GUEST
+
+
+def _prepare_qemu() -> int:
+    try:
+        print(f"guests can use {newer_qemu.prepare()}")
+    except Missing as error:
+        print(f"guest: {error}", file=sys.stderr)
+        return NO_GUEST
+    return 0
 
 
 def _show(output: bytes) -> None:

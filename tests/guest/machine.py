@@ -24,6 +24,7 @@ Guarantees (tests in tests/guest/test_guest.py):
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import select
@@ -37,6 +38,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import newer_qemu
 from .cards import Cable, Card
 from .kernel import Kernel, Missing, archive, kernel
 
@@ -97,16 +99,18 @@ class Guest:
         hugepages: int = 0,
         modules: Sequence[str] = (),
         iommu: bool = False,
+        served: Sequence[str] = (),
         boot: float = BOOT,
         using: Kernel | None = None,
     ) -> None:
         """Boot. `memory` is in MiB, `hugepages` are of 2 MiB and part of it, `modules` are loaded
         besides those of the cards. With `iommu`, each card is behind an IOMMU, in a group of its
-        own, and the modules of VFIO are loaded.
+        own, and the modules of VFIO are loaded. `served` are the sockets of cards that `ringline
+        serve-card` offers.
 
         Raises Missing or DidNotBoot, and then nothing stays."""
         began = time.monotonic()
-        self._qemu = qemu(cards)
+        self._qemu = newer_qemu.program() if served else qemu(cards)
         self.kernel = using or kernel()
         self.cables: list[Cable] = []
         self._closing = contextlib.ExitStack()
@@ -133,7 +137,7 @@ class Guest:
                 line = f"{_KERNEL} guest_modules={','.join(order)}"
                 line += f" guest_hugepages={hugepages}" if hugepages else ""
                 line += " intel_iommu=on" if iommu else ""
-                self._start(far.fileno(), line, processors, memory, iommu)
+                self._start(far.fileno(), line, processors, memory, iommu, served)
             stack.callback(self._stop)
             for cable in self.cables:
                 cable.started()
@@ -198,7 +202,15 @@ class Guest:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self, port: int, line: str, processors: int, memory: int, iommu: bool) -> None:
+    def _start(
+        self,
+        port: int,
+        line: str,
+        processors: int,
+        memory: int,
+        iommu: bool,
+        served: Sequence[str],
+    ) -> None:
         passed = [port, *self._files.values(), *(fd for each in self.cables for fd in each.passed)]
         share = "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"
         arguments = [
@@ -216,6 +228,7 @@ class Guest:
         ]
         for cable in self.cables:
             arguments += cable.arguments
+        arguments += _served_arguments(served, memory) if served else []
         self._process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", self._qemu, *arguments],
             pass_fds=passed,
@@ -266,6 +279,21 @@ class Guest:
                 raise EOFError
             data += piece
         return data
+
+
+def _served_arguments(served: Sequence[str], memory: int) -> list[str]:
+    """QEMU's arguments for cards that others serve. They do DMA, so the memory is shared."""
+    arguments = ["-object", f"memory-backend-memfd,id=memory,share=on,size={memory}M"]
+    arguments += ["-machine", "memory-backend=memory"]
+    for number, path in enumerate(served):
+        device = {
+            "driver": "vfio-user-pci",
+            "bus": "pcie.0",
+            "addr": f"{0x18 + number:#x}",
+            "socket": {"type": "unix", "path": path},
+        }
+        arguments += ["-device", json.dumps(device)]
+    return arguments
 
 
 def qemu(cards: Sequence[Card] = ()) -> str:

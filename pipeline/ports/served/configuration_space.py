@@ -48,7 +48,8 @@ class ConfigurationSpace:
         self._allow(0x3C, "<B", 0xFF)
         self._set(_POWER, "<BBHH", 0x01, _MSIX, 0x0023, 0x0008)
         self._allow(_POWER + 4, "<H", 0x0003)
-        self._set(_MSIX, "<BBHII", 0x11, _EXPRESS, VECTORS - 1, TABLE_BAR, PENDING_OFFSET | TABLE_BAR)
+        places = TABLE_BAR, PENDING_OFFSET | TABLE_BAR  # of the table, and of the pending bits
+        self._set(_MSIX, "<BBHII", 0x11, _EXPRESS, VECTORS - 1, *places)
         self._allow(_MSIX + 2, "<H", 0xC000)
         self._set_express()
         self._set(_ERROR_REPORTING, "<I", 0x0001 | 1 << 16 | _SERIAL_NUMBER << 20)
@@ -73,7 +74,7 @@ class ConfigurationSpace:
         return offset <= control < offset + len(data) and bool(data[control - offset] & 0x80)
 
     def _set_express(self) -> None:
-        """Version 2, an endpoint; 8 lanes at 5 GT/s; function level reset; a payload of 512 bytes."""
+        """An endpoint of version 2 with 8 lanes at 5 GT/s and function level reset."""
         self._set(_EXPRESS, "<BBHI", 0x10, 0, 0x0002, 1 << 28 | 1 << 15 | 2)
         self._allow(_EXPRESS + 8, "<H", 0x7FFF)
         self._set(_EXPRESS + 12, "<I", 0x00000482)

@@ -57,8 +57,8 @@ class Garbled(Exception):
 class Device(Protocol):
     """A PCI device. Methods raise OSError, whose number the client gets."""
 
-    regions: Sequence[int]  # the size of each region in bytes; 0: it is not there
-    vectors: Sequence[int]  # the number of interrupts of each kind
+    regions: list[int]  # the size of each region in bytes; 0: it is not there
+    vectors: list[int]  # the number of interrupts of each kind
 
     def read(self, region: int, offset: int, size: int) -> bytes: ...
     def write(self, region: int, offset: int, data: bytes) -> None: ...

@@ -3,7 +3,7 @@ nothing.
 
     tap:NAME         the interface NAME, which is made unless it is there; root, or its owner
     unix:OWN,PEER    one datagram is one frame. The socket OWN is made, and frames go to PEER, as
-                     with QEMU's -netdev dgram. Two served cards are joined with unix:A,B and unix:B,A
+                     with QEMU's -netdev dgram. unix:A,B and unix:B,A join two served cards
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def open_wire(text: str) -> Wire:
 
 def _tap(name: str) -> Wire:
     if len(name.encode()) > 15 or "/" in name or name in {".", ".."}:
-        raise UsageError(f"--wire: {name!r} cannot be the name of an interface; it has 1 to 15 bytes")
+        raise UsageError(f"--wire: {name!r} cannot name an interface; it has 1 to 15 bytes")
     try:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+
 from ringline.pipeline.ports.served.protocol import Connection, Garbled
 
 from .vfio_user_client import DEVICE_INFO, DMA_MAP, IRQ_INFO, READ, REGION_INFO, SET_IRQS, WRITE
@@ -21,8 +22,8 @@ class Kept:
     """A device with one region and two vectors of the third kind."""
 
     def __init__(self) -> None:
-        self.regions: Sequence[int] = [MEMORY, 0]
-        self.vectors: Sequence[int] = [0, 0, 2]
+        self.regions = [MEMORY, 0]
+        self.vectors = [0, 0, 2]
         self.memory = bytearray(MEMORY)
         self.calls: list[tuple[Any, ...]] = []
         self.fds: list[int] = []
@@ -89,7 +90,8 @@ def test_the_version_is_negotiated() -> None:
         assert talk.ask(1, struct.pack("<HH", 1, 0))[0] == errno.EINVAL
         error, answer = talk.ask(1, struct.pack("<HH", 0, 1) + b'{"capabilities":{}}\0')
         assert (error, answer[:4]) == (0, struct.pack("<HH", 0, 1))
-        assert b'"max_msg_fds": 16' in answer and answer.endswith(b"\0")
+        assert b'"max_msg_fds": 16' in answer
+        assert answer.endswith(b"\0")
 
 
 def test_a_command_before_the_version_ends_the_talk() -> None:

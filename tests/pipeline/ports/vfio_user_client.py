@@ -10,7 +10,6 @@ import socket
 import struct
 from typing import Any
 
-
 from .bare_82599 import DESCRIPTORS_BUS, PACKETS_BUS, Bare82599
 
 VERSION, DMA_MAP, DMA_UNMAP, DEVICE_INFO, REGION_INFO = 1, 2, 3, 4, 5
@@ -129,5 +128,7 @@ class Remote82599(Bare82599):
         self.skip = set()
 
     def __exit__(self, *_: object) -> None:
+        self.descriptors.close()
+        self.packets.close()
         for fd in self.files.values():
             os.close(fd)
