@@ -20,6 +20,7 @@ from ringline.pipeline.commands.arguments import serve_card as serve_card_argume
 from ringline.pipeline.commands.arguments import values
 from ringline.pipeline.commands.arguments.examples import Help, epilog
 from ringline.pipeline.commands.arguments.target import add_target, arguments_of
+from ringline.pipeline.commands.arguments.version import Version
 from ringline.pipeline.terminal import stdio
 from ringline.pipeline.terminal.interrupts import fatal
 from ringline.shm.errors import REMEDIES, EnvironmentLacks, RinglineError, reason_of
@@ -102,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"{epilog('')}\n{EXIT_CODES}",
         formatter_class=Help,
     )
-    top.add_argument("--version", action=_Version)
+    top.add_argument("--version", action=Version)
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, function: Any, of: str) -> argparse.ArgumentParser:
@@ -277,19 +278,6 @@ def parser() -> argparse.ArgumentParser:
         command("bench", _bench, "measure the speed of ringline beside the limits of this machine")
     )
     return top
-
-
-class _Version(argparse.Action):
-    """`--version`: the version is looked up only when the option is given."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from ringline.shm.version import version
-
-        print(f"ringline {version()}")
-        parser.exit()
 
 
 def _run(given: argparse.Namespace) -> int:

@@ -9,7 +9,11 @@
  *    take time after a reset, interrupt mask.
  *  - The card as a previous owner left it: running, interrupts unmasked, a receive
  *    ring at an address outside all windows, statistics not read, laser off.
- *  - Link: up only as a 10G serial link over SFI, with the laser on, after a restart.
+ *  - Link: up only as a 10G serial link over SFI, with the laser on, after a restart; with
+ *    `backplane`, negotiated (LMS 4 and above).
+ *  - Interrupts by MSI-X: EICR, EICS, EIMS, EIMC and their extensions, EIAC, EIAM_EX, IVAR, GPIE,
+ *    and the interval of EITR; link changes.
+ *  - EEPROM reads by EERD: a valid checksum, and zeros.
  *  - Statistics that a read clears, that survive a reset, and that count queues
  *    as RQSMR and TQSM map them: QPRC, QPRDC, QBRC, QPTC, QBTC, MPC, GPRC,
  *    GORC, GPTC, GOTC, TPR, TOR, TPT, BPRC, MPRC, PRC*, PTC*, RUC, ROC.
@@ -22,7 +26,8 @@
  *    buffers of SRRCTL's size, longer frames in several; runts and oversize;
  *    DROP_EN, and without it a packet buffer of RXPBSIZE that fills.
  *  - Transmit: advanced data and context descriptors, frames of several
- *    descriptors, PAYLEN, padding, VLAN insertion, RS and WTHRESH.
+ *    descriptors, PAYLEN, padding, VLAN insertion, RS and WTHRESH; IP, TCP, UDP and SCTP
+ *    checksums, TCP segmentation.
  *  - DMA through the mapped windows. Any other address is a fault that stops the
  *    queue, as an IOMMU would.
  *
@@ -30,16 +35,18 @@
  *  - Time. An operation that takes time on the card is finished here after a number of
  *    reads of its status register, or of steps, so that a missing wait is always found.
  *    Line rate: a wire without a rate is as fast as the model.
- *  - Interrupts, DCA, flow control, DCB, virtualisation (pools, mailbox), RSC,
+ *  - INTx and MSI, DCA, flow control, DCB, virtualisation (pools, mailbox), RSC,
  *    header split, flow director and other queue filters, IPsec, MACsec,
- *    time stamps, TCP segmentation and checksum insertion, legacy descriptors,
- *    head write-back, double VLAN, EEPROM contents, PHY and firmware, frames with
- *    CRC errors. Their registers keep what is written, or a fault names the request.
+ *    time stamps, UDP segmentation, tunnels, legacy descriptors, head write-back,
+ *    double VLAN, loopback, SFP+ modules, PHY and firmware, frames with CRC errors. Their registers
+ * keep what is written, or a fault names the request.
  *  - Transmitted bytes are read only for a recording, so transmit statistics do not
  *    distinguish multicast and broadcast.
  *
  * Requests that the card would not carry out are refused and recorded as faults: a
- * kind, a sentence, a count. A correct driver causes none. */
+ * kind, a sentence, a count. A correct driver causes none. What the card does not mind, but a
+ * driver of ringline should leave alone, is a fault too, unless the driver is `foreign`; it
+ * changes nothing else. */
 #ifndef RINGLINE_SIM82599_H
 #define RINGLINE_SIM82599_H
 #include <stddef.h>
