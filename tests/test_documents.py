@@ -65,7 +65,7 @@ def test_the_configuration_is_accepted(edit: Callable[[str], str], tmp_path: Pat
 
 
 def test_the_commands_exist() -> None:
-    shown = set(re.findall(r"^    ringline (\w+)", README, re.MULTILINE))
+    shown = set(re.findall(r"^    ringline ([\w-]+)", README, re.MULTILINE))
     assert shown
     for command in shown:
         done = subprocess.run(
@@ -108,7 +108,7 @@ def test_every_file_that_a_document_names_exists(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     named = re.findall(r"`([\w./@-]+/[\w./@-]*|[\w-]+\.(?:md|toml|py|c|h))`", text)
     assert len(named) > 20
-    folders = ("shm", "workers", "pipeline", "tests", "deploy", "tools", ".ci")
+    folders = ("shm", "workers", "pipeline", "tests", "deploy", "docs", "tools", ".ci")
     there = {f"/{path.relative_to(ROOT)}" for name in folders for path in (ROOT / name).rglob("*")}
     there |= {f"/{path.name}" for path in ROOT.iterdir()}
     missing = [

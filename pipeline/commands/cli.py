@@ -123,7 +123,6 @@ def parser() -> argparse.ArgumentParser:
         "--for", dest="seconds", type=values.seconds, metavar="SECONDS", help="stop after SECONDS"
     )
     run.add_argument("--report", metavar="FILE", help="write a JSON report to FILE at the end")
-
     run.add_argument(
         "--strict",
         action="store_true",
