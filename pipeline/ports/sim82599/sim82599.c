@@ -41,7 +41,6 @@ void rl_sim_free(struct rl_sim *sim)
     rl_sim_source_free(sim);
     free(sim->record.buffer);
     free(sim->arrivals);
-    free(sim->live.bytes);
     free(sim->windows);
     if (sim->own_card)
         free(sim->card);

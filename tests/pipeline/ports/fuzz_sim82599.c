@@ -5,6 +5,7 @@
  * Arguments: seed, rounds. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include "../../../pipeline/ports/sim82599/sim82599.h"
 
@@ -56,10 +57,10 @@ static uint32_t value_for(uint32_t reg)
 
 static uint32_t some_register(void)
 {
-    static const uint32_t known[] = {0x0,    0x8,    0x18,   0x2f00, 0x3000, 0x3c00,
-                                     0x4240, 0x4268, 0x42a0, 0x42a4, 0x42a8, 0x4900,
-                                     0x4a80, 0x5000, 0x5080, 0x5088, 0x5818, 0x5c00,
-                                     0x5c80, 0x8100, 0x8d00, 0x8d04, 0xcc00, 0x10010};
+    static const uint32_t known[] = {
+        0x0,    0x800,  0x808,  0x820,  0x880,  0x898,  0x900,  0x904,  0xaa0,  0x10014, 0x8,
+        0x18,   0x2f00, 0x3000, 0x3c00, 0x4240, 0x4268, 0x42a0, 0x42a4, 0x42a8, 0x4900,  0x4a80,
+        0x5000, 0x5080, 0x5088, 0x5818, 0x5c00, 0x5c80, 0x8100, 0x8d00, 0x8d04, 0xcc00,  0x10010};
     switch (chance(8)) {
     case 0:
         return chance(RL_SIM_BAR_BYTES + 64);
@@ -137,6 +138,16 @@ static void scribble(uint8_t *descriptors, uint8_t *packets)
             words[i] = anything();
         if (chance(32) == 0)
             words[i + 1] ^= 1ull << chance(64);
+        if (chance(16) == 0) { /* a context, and a packet that uses it */
+            words[i] = (14 << 9 | 20) ^ (chance(8) ? 0 : anything());
+            words[i + 1] = 2u << 20 | 1u << 29 | chance(4) << 11 | chance(2) << 10 |
+                           (uint64_t)(chance(8) ? 20 : chance(256)) << 40 |
+                           (uint64_t)chance(chance(4) ? 400 : 0x10000) << 48;
+        } else if (chance(8) == 0) {
+            words[i + 1] |= (uint64_t)chance(4) << 40;
+            if (chance(2))
+                words[i + 1] = (words[i + 1] | 1u << 31) - (54ull << 46);
+        }
     }
     for (uint32_t i = 0; i < 64; i++)
         packets[chance(PACKET_BYTES)] = (uint8_t)anything();
@@ -183,6 +194,30 @@ static int32_t load(struct rl_sim *sim)
     return rl_sim_source(sim, &source);
 }
 
+/* Memory comes and goes, also in the middle of a ring or a buffer. */
+static void remap(struct rl_sim *sim, uint8_t *descriptors, uint8_t *packets)
+{
+    uint32_t at = chance(DESCRIPTOR_BYTES), bytes = 1 + chance(DESCRIPTOR_BYTES - at);
+    rl_sim_unmap(sim, chance(2) ? DESCRIPTORS_BUS + at : anything(), bytes);
+    rl_sim_unmap(sim, PACKETS_BUS + at, bytes);
+    if (chance(4)) {
+        rl_sim_map(sim, DESCRIPTORS_BUS + at, descriptors + at, bytes);
+        rl_sim_map(sim, PACKETS_BUS + at, packets + at, bytes);
+    }
+}
+
+/* The wire is a socket pair, of which `far` is the other end. */
+static void talk(int far)
+{
+    static uint8_t frame[20000];
+    for (uint32_t i = 0; i < 64; i++)
+        frame[i] = (uint8_t)anything();
+    frame[0] = 0xff;
+    send(far, frame, 1 + chance(chance(4) ? 1600 : sizeof frame - 1), MSG_DONTWAIT);
+    while (chance(8) && recv(far, frame, sizeof frame, MSG_DONTWAIT) > 0)
+        ;
+}
+
 static int unbalanced(const struct rl_sim_wire *wire)
 {
     return wire->offered != wire->delivered + wire->held + wire->dropped_filtered +
@@ -195,7 +230,10 @@ static int round_of(uint32_t number)
 {
     uint8_t *descriptors = aligned_alloc(4096, DESCRIPTOR_BYTES);
     uint8_t *packets = malloc(PACKET_BYTES);
-    struct rl_sim_config config = {.left_running = (uint8_t)chance(2)};
+    struct rl_sim_config config = {.left_running = (uint8_t)chance(2),
+                                   .foreign = (uint8_t)chance(2),
+                                   .backplane = chance(4) == 0};
+    int ends[2] = {-1, -1};
     struct rl_sim *sim = rl_sim_new(&config);
     struct rl_sim_card *card = rl_sim_card(sim);
     FILE *record = chance(2) ? tmpfile() : NULL;
@@ -206,6 +244,10 @@ static int round_of(uint32_t number)
     rl_sim_map(sim, DESCRIPTORS_BUS, descriptors, DESCRIPTOR_BYTES);
     rl_sim_map(sim, PACKETS_BUS, packets, PACKET_BYTES);
     load(sim);
+    if (chance(2) && socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, ends) == 0) {
+        rl_sim_live(sim, ends[0], NULL, 0);
+        rl_sim_vector(sim, chance(64), ends[0]);
+    }
     if (record != NULL)
         rl_sim_record(sim, chance(8) ? fileno(record) : -1);
     if (chance(8))
@@ -233,8 +275,14 @@ static int round_of(uint32_t number)
                 bring_up(sim);
             if (chance(64) == 0)
                 load(sim);
+            if (chance(16) == 0)
+                remap(sim, descriptors, packets);
+            if (chance(64) == 0)
+                rl_sim_function_reset(sim);
             break;
         default: {
+            if (ends[1] >= 0)
+                talk(ends[1]);
             volatile uint32_t *tail =
                 rl_sim_tail(sim, (chance(2) ? 0x1018 : 0x6018) + 0x40 * chance(4));
             if (tail != NULL)
@@ -251,6 +299,10 @@ static int round_of(uint32_t number)
     rl_sim_free(sim);
     if (record != NULL)
         fclose(record);
+    if (ends[0] >= 0) {
+        close(ends[0]);
+        close(ends[1]);
+    }
     free(descriptors);
     free(packets);
     return bad;

@@ -25,11 +25,14 @@ int32_t rl_sim_live(struct rl_sim *sim, int32_t fd, const void *peer, uint32_t p
     sim->frames = calloc(1, sizeof *sim->frames);
     sim->layers = calloc(1, sizeof *sim->layers);
     sim->bytes = aligned_alloc(64, FRAME_BYTES);
-    if (!live->bytes || !sim->frames || !sim->layers || !sim->bytes)
+    if (!live->bytes || !sim->frames || !sim->layers || !sim->bytes) {
+        rl_sim_source_free(sim);
         return -1;
+    }
     memset(sim->bytes, 0, FRAME_BYTES);
     sim->frames->bytes = sim->bytes;
-    memcpy(live->peer, peer, peer_bytes);
+    if (peer_bytes)
+        memcpy(live->peer, peer, peer_bytes);
     live->peer_bytes = peer_bytes;
     live->fd = fd;
     return 0;

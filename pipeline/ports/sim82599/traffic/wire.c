@@ -56,6 +56,9 @@ void rl_sim_source_free(struct rl_sim *sim)
 {
     free_frames(sim);
     free(sim->held);
+    free(sim->live.bytes);
+    memset(&sim->live, 0, sizeof sim->live);
+    sim->live.fd = -1;
     sim->held = NULL;
     sim->more = NULL;
     rl_sim_held_drop(sim);

@@ -1,0 +1,84 @@
+"""`ringline serve-card`: how it begins, ends, and what it says of wrong arguments."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+COMMAND = str(Path(sys.executable).with_name("ringline"))
+SECONDS = 60.0
+
+
+def serve(*arguments: str) -> subprocess.Popen[str]:
+    line = [COMMAND, "serve-card", *arguments]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def refused(*arguments: str) -> tuple[int, str]:
+    """Exit code and message of a command that cannot work."""
+    with serve(*arguments) as process:
+        _, said = process.communicate(timeout=SECONDS)
+        return process.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_in_order_and_leaves_no_socket(tmp_path: Path, number: signal.Signals) -> None:
+    path, own = tmp_path / "card", tmp_path / "own"
+    with serve("--socket", str(path), "--wire", f"unix:{own},{tmp_path}/peer") as process:
+        assert process.stderr is not None
+        assert "an 8086:10f7 is ready" in process.stderr.readline()
+        assert own.is_socket()
+        assert path.stat().st_mode & 0o777 == 0o600
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0
+    assert out == "received 0 frames, 0 bytes; sent 0 frames, 0 bytes\n"
+    assert not path.exists()
+    assert not own.exists()
+
+
+def test_a_stale_socket_is_replaced_and_a_served_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "card"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stale:
+        stale.bind(str(path))
+    with serve("--socket", str(path)) as process:
+        assert process.stderr is not None
+        assert "is ready" in process.stderr.readline()
+        code, said = refused("--socket", str(path))
+        assert (code, "another process serves a card there already" in said) == (3, True)
+        process.terminate()
+        process.communicate(timeout=SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ([], 2, "--socket"),
+        (["--socket", "/nonexistent/card"], 3, "/nonexistent/card: cannot be made: "),
+        (["--socket", "x" * 200], 2, "--socket must have at most 107 bytes"),
+        (["--socket", "card", "--id", "1234"], 2, "10f7"),
+        (["--socket", "card", "--mac", "1:2"], 2, "must be an address such as 02:00"),
+        (["--socket", "card", "--mac", "ff:ff:ff:ff:ff:ff"], 2, "the address of one card"),
+        (["--socket", "card", "--wire", "udp:7"], 2, "--wire must be tap:NAME or unix:OWN,PEER"),
+        (["--socket", "card", "--wire", "unix:/nonexistent/a,b"], 3, "cannot be made"),
+    ],
+)
+def test_wrong_arguments_get_a_sentence(arguments: Sequence[str], code: int, says: str) -> None:
+    returned, said = refused(*arguments)
+    assert returned == code
+    assert says in said
+    assert "Traceback" not in said
+
+
+def test_a_file_in_place_of_the_socket_stays(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("mine")
+    code, said = refused("--socket", str(path))
+    assert (code, "cannot be made" in said) == (3, True)
+    assert path.read_text() == "mine"
