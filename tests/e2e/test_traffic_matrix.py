@@ -157,7 +157,7 @@ def test_ping_iperf3_and_a_file_pass(cell: Cell, operator: Operator) -> None:
             # The first packets may be lost: a router sends a request in place of them.
             hosts.host("a", "ping", "-c", "1", "-w", "30", address)
             said = hosts.host("a", "ping", "-c", "5", "-i", "0.1", "-W", "5", address)
-            assert " 0% packet loss" in said
+            assert " 0% packet loss" in said, (said, run.status()["ports"])
             figures["ping_ms"] = float(said.rpartition(" = ")[2].split("/")[1])
             for name, way in WAYS.items():
                 end = transfer(hosts, address, *way)
