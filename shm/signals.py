@@ -5,6 +5,9 @@ again" or "print your progress": a run refuses them with a line. `IGNORED_BY_CHI
 these: only the supervisor decides, also when a terminal, `systemctl kill` or `docker kill`
 sends a signal to every process.
 
+Children ignore those too that stop a process in the background when it uses the terminal: with
+`stty tostop`, a line in the log would stop a worker.
+
 Not listed are signals of a crash (SIGSEGV, SIGABRT, …) and of job control (SIGTSTP, …), which
 keep their effect, and those that the kernel or Python ignores (SIGCHLD, SIGWINCH, SIGPIPE, …).
 
@@ -32,7 +35,12 @@ _KEPT = {
 ENDING: tuple[int, ...] = tuple(
     sorted(int(number) for number in _signal.valid_signals() if number not in (*_KEPT, *ASKING))
 )
-IGNORED_BY_CHILDREN: tuple[int, ...] = (*ENDING, *ASKING)
+IGNORED_BY_CHILDREN: tuple[int, ...] = (
+    *ENDING,
+    *ASKING,
+    _signal.SIGTTIN,
+    _signal.SIGTTOU,
+)
 
 
 def ignore(numbers: Iterable[int]) -> None:

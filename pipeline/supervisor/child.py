@@ -4,9 +4,12 @@ No child is made by forking a process that has threads or DMA memory: subprocess
 and exec in C, and no Python code runs in between.
 
 Guarantees (tests in tests/pipeline/supervisor/test_child.py):
- - a child has a session of its own, so keys pressed in a terminal send it no signal, and
+ - a child has a process group of its own, so keys pressed in a terminal send it no signal, and
    inherits its control socket and nothing else
    (test_nothing_but_the_control_socket_is_inherited)
+ - it has the session of the supervisor (test_a_child_stays_in_the_session). The kernel shares a CPU
+   among sessions first, and then inside each (sched(7), autogroup). Of two processes with sessions
+   of their own, none gives the CPU to the other when it yields.
  - the processes that a child started are killed when it is reaped
    (test_processes_that_a_child_started_end_with_it)
  - its exit is reported with its status or signal (test_exit_is_reported_with_its_reason)
@@ -49,7 +52,7 @@ class Child:
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=2,
-                start_new_session=True,
+                process_group=0,
             )
         except OSError as error:
             self.control.close()

@@ -92,16 +92,21 @@ def test_nothing_but_the_control_socket_is_inherited(start: Start) -> None:
             "fds = [int(n) for n in os.listdir('/proc/self/fd')]\n"
             "open_ = [n for n in fds if os.path.exists(f'/proc/self/fd/{n}')]\n"
             "control.send({'fds': [n for n in open_ if n > 2 and n != control.fileno()],\n"
-            "  'session': os.getsid(0) == os.getpid(), 'in': os.readlink('/proc/self/fd/0')})\n"
+            "  'group': os.getpgid(0) == os.getpid(), 'in': os.readlink('/proc/self/fd/0')})\n"
         )
         said = answer(child)
     finally:
         os.close(read)
         os.close(write)
-    assert said["session"], "keys pressed in a terminal would send it signals"
+    assert said["group"], "keys pressed in a terminal would send it signals"
     assert said["in"] == "/dev/null"
     assert isinstance(said["fds"], list)
     assert said["fds"] == []
+
+
+def test_a_child_stays_in_the_session(start: Start) -> None:
+    child = start("Control.from_environment().send({'session': os.getsid(0)})\n")
+    assert answer(child)["session"] == os.getsid(0)
 
 
 def test_a_child_is_ended_by_its_closed_socket_or_by_sigkill(start: Start) -> None:
