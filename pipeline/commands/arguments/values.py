@@ -10,7 +10,8 @@ import tomllib
 from argparse import ArgumentTypeError
 from typing import Any, Protocol
 
-LONGEST = 60.0  # seconds
+LONGEST = 60.0  # seconds of a delay
+LONGEST_RUN = 1e9  # seconds: 31 years
 
 
 class Takes(Protocol):
@@ -33,13 +34,15 @@ def add_options(to: Takes) -> None:
 
 
 def seconds(text: str) -> float:
-    """A number of seconds above 0."""
+    """A number of seconds above 0, at most LONGEST_RUN."""
     try:
         found = float(text)
     except ValueError:
         found = -1.0
-    if not 0 < found < 1e9:
-        raise ArgumentTypeError(f"must be a number of seconds above 0, not {text!r}")
+    if not 0 < found <= LONGEST_RUN:
+        raise ArgumentTypeError(
+            f"must be a number of seconds above 0 and at most {LONGEST_RUN:.0f}, not {text!r}"
+        )
     return found
 
 

@@ -36,6 +36,7 @@ from ringline.shm.errors import EnvironmentLacks, GaveUp
 
 TOO_LATE = 124  # the exit code when the time of a command is over, as of timeout(1)
 NO_COMMAND = 126  # the exit code when the shell cannot be started, as in a shell
+_LONGEST_WAIT = 86400.0  # seconds: poll(2) counts milliseconds in 32 bits
 _AFTER_SIGNAL = 128  # the exit code after a signal is this plus its number
 _READY = b"1"
 _KEYS = (signal.SIGINT, signal.SIGQUIT)  # Ctrl-C and Ctrl-\ reach the command by themselves
@@ -167,9 +168,9 @@ class _Holder:
     # -- events -----------------------------------------------------------------------------
 
     def _ready(self) -> Iterator[int]:
-        left = None if self._deadline is None else self._deadline - time.monotonic()
-        found = self._poll.poll(None if left is None else max(0.0, left) * 1000)
-        if not found and left is not None:
+        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        found = self._poll.poll(None if left is None else min(left, _LONGEST_WAIT) * 1000)
+        if not found and self._deadline is not None and self._deadline <= time.monotonic():
             self._too_late()
         # The command before the instance: the kernel ends it when the instance ends.
         order = [fd for fd, _ in found]

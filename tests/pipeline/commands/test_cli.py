@@ -123,9 +123,19 @@ def test_help_and_version_are_printed(capsys: pytest.CaptureFixture[str]) -> Non
     [
         ([], "the following arguments are required: COMMAND"),
         (["rn"], "invalid choice: 'rn'"),
-        (["run", "--for", "soon"], "must be a number of seconds above 0, not 'soon'"),
-        (["run", "--for", "0"], "must be a number of seconds above 0, not '0'"),
-        (["run", "--for", "nan"], "must be a number of seconds above 0, not 'nan'"),
+        (
+            ["run", "--for", "soon"],
+            "above 0 and at most 1000000000, not 'soon'",
+        ),
+        (
+            ["run", "--for", "0"],
+            "above 0 and at most 1000000000, not '0'",
+        ),
+        (
+            ["run", "--for", "nan"],
+            "above 0 and at most 1000000000, not 'nan'",
+        ),
+        (["run", "--for", "1e308"], "above 0 and at most 1000000000, not '1e308'"),
         (["check"], "required: CONFIG"),
         (["try", "forward"], "required: CAPTURE"),
         (["try", "forward", "x.pcap", "-o", "ports"], "must be KEY=VALUE, not 'ports'"),
