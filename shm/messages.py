@@ -119,6 +119,12 @@ class Renew(TypedDict):
     generation: int
 
 
+class Look(TypedDict):
+    """The link of a port may have changed: look at all ports now, and send Ports."""
+
+    do: Literal["look"]
+
+
 class Drain(TypedDict):
     """Stop receiving, and let what is in flight go out for at most `seconds`."""
 
@@ -219,7 +225,7 @@ class DriverStopped(TypedDict):
     report: StopReport
 
 
-ToDriver = Sockets | DriverOpen | Begin | Renew | Drain | Stop
+ToDriver = Sockets | DriverOpen | Begin | Look | Renew | Drain | Stop
 FromDriver = (
     Opened | Attached | DriverReady | Ports | Renewed | Finished | Drained | DriverStopped | Failed
 )

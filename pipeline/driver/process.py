@@ -15,6 +15,7 @@ Guarantees (tests in tests/pipeline/driver/test_process.py):
    (test_the_driver_is_finished_only_when_nothing_is_in_flight,
    test_the_driver_is_drained_only_when_nothing_is_in_flight,
    test_a_drain_ends_at_its_deadline_with_the_number_of_packets_in_flight)
+ - Look is answered in the next turn (test_the_driver_looks_at_its_ports_when_it_is_told)
 """
 
 from __future__ import annotations
@@ -134,6 +135,8 @@ class Driver:
             self._open(Config.from_json(message["config"]), message["yield"], descriptors)
         elif message["do"] == "begin":
             self._begin()
+        elif message["do"] == "look":
+            self._statistics_at = 0.0
         elif message["do"] == "renew":
             self._renew(message["queue"], message["generation"], descriptors)
         elif message["do"] == "drain":

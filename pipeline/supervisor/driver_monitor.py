@@ -1,4 +1,9 @@
-"""The monitor of the driver process."""
+"""The monitor of the driver process.
+
+The driver looks at its links once a second. The supervisor hears of a change at once, from the
+kernel, and tells the driver to look (tests/e2e/test_link_news.py:
+test_a_link_is_seen_without_waiting_for_the_next_look).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from dataclasses import replace
 from typing import Literal, assert_never, cast
 
 from ringline.pipeline.configuration import deadlines
+from ringline.pipeline.ports.interfaces.netlink import LinkNews
 from ringline.pipeline.supervisor.heartbeat import Heartbeat
 from ringline.pipeline.supervisor.instance import grant
 from ringline.pipeline.supervisor.monitor import ERRORS, Monitor, RunContext
@@ -29,6 +35,7 @@ from ringline.workers.captures.captures import CaptureError
 
 DRIVER_HEARTBEAT_TIMEOUT = deadlines.DRIVER_SILENCE
 SETTLE_TIMEOUT = deadlines.SETTLE
+ATTACH_AGAIN = 1.0  # seconds after an interface that is there again could not be used
 
 DriverChange = Literal["finished", "drained", "stopped", "gone"]
 OnSettled = Callable[[SettlementReport], None]
@@ -56,6 +63,9 @@ class DriverMonitor(Monitor):
         self.exit_reason = "was not started"
         self._sources = sources
         self._refusal_log = RefusalLog(sources)
+        self._news: LinkNews | None = None  # of the interfaces of the kernel, while it runs
+        self._looking = self._look_again = False  # Look is sent; after it there were more news
+        self._attach_at = 0.0
         self._changed = changed
         self._heartbeat = Heartbeat()
         # Renewals without an answer, by queue and new generation: sent when, call what.
@@ -73,10 +83,39 @@ class DriverMonitor(Monitor):
             for remark in attachment.remarks:
                 self.context.announce(remark)
             self._send_sockets(index)
+        if instance.attachments:
+            self._news = LinkNews()
+            self.context.loop.watch(self._news.fileno(), self._links_changed)
         message: DriverOpen = {"do": "open", "config": config.to_json(), "yield": place.shared}
         segments = [instance.descriptors.segment, instance.packets.segment, instance.lane]
         with grant(*segments, *instance.cards.values()) as descriptors:
             self.send(message, descriptors)
+
+    def _links_changed(self) -> None:
+        assert self._news is not None
+        self._news.take()
+        if self._looking:
+            self._look_again = True
+        elif self.ready:
+            self._looking = True
+            self.send_now({"do": "look"})
+
+    def _looked(self) -> None:
+        """The driver has looked at its ports. A change since then needs another look."""
+        again, self._looking, self._look_again = self._look_again, False, False
+        if again:
+            self._links_changed()
+
+    def _close_news(self) -> None:
+        if self._news is not None:
+            self.context.loop.forget(self._news.fileno())
+            self._news.close()
+            self._news = None
+
+    def shut_down(self, seconds: float) -> None:
+        """See `Monitor.shut_down`."""
+        self._close_news()
+        super().shut_down(seconds)
 
     def _send_sockets(self, port: int) -> None:
         attachment = self.context.instance.attachments[port]
@@ -127,7 +166,10 @@ class DriverMonitor(Monitor):
             attachment.close()
 
     def _renew_attachments(self) -> None:
-        """Attach to interfaces that were removed and are there again."""
+        """Attach to interfaces that were removed and are there again. An attempt that fails changes
+        interfaces, too, so these news are no reason for the next attempt."""
+        if time.monotonic() < self._attach_at:
+            return
         for port, attachment in self.context.instance.attachments.items():
             try:
                 if attachment.renew():
@@ -135,6 +177,7 @@ class DriverMonitor(Monitor):
                     self._sources.ports[port].attached = attachment.description
                     self.context.announce(attachment.remarks[0])
             except EnvironmentLacks as error:
+                self._attach_at = time.monotonic() + ATTACH_AGAIN
                 if self.context.is_new(str(error)):
                     self.context.announce(str(error))
 
@@ -182,6 +225,7 @@ class DriverMonitor(Monitor):
             self._update_ports(received["ports"])
             if self._taking:
                 self._renew_attachments()
+            self._looked()
         elif received["event"] == "attached":
             if not received["used"]:
                 self.context.instance.attachments[received["port"]].close()
@@ -206,6 +250,7 @@ class DriverMonitor(Monitor):
 
     def on_exit(self, reason: str) -> None:
         """Note the exit and pass it on."""
+        self._close_news()
         self._give_back()
         self.exit_reason = reason
         self._sources.driver_pid = None

@@ -218,23 +218,7 @@ def test_an_interface_that_is_made_again_is_used_again(operator: Operator, veths
             wait_until(
                 lambda: status(operator.name)["ports"]["a"]["drops"]["tx_down"] > 0, "a drop"
             )
-            host = veths.hosts["b"]
-            ip(
-                "-n",
-                veths.middle,
-                "link",
-                "add",
-                "vb",
-                "type",
-                "veth",
-                "peer",
-                "name",
-                "eth0",
-                "netns",
-                host,
-            )
-            ip("-n", host, "link", "set", "eth0", "up")
-            ip("-n", veths.middle, "link", "set", "vb", "up")
+            veths.join("b")
             wait_until(lambda: status(operator.name)["ports"]["b"]["link"]["up"], "a link")
             target = veths.wire("b")
             arrive(source, target)

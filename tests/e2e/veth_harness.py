@@ -89,20 +89,24 @@ class Veths:
         for namespace in (self.middle, *self.hosts.values()):
             ip("netns", "add", namespace)
             ip("-n", namespace, "link", "set", "lo", "up")
+        for side in self.hosts:
+            self.join(side, queues, far)
+
+    def join(self, side: str, queues: int = 1, far: int = 1) -> None:
+        """Join a host with the middle by a veth pair: at first, or again when it was removed."""
+        host, number = self.hosts[side], SIDES[side]
         near, far_end = (
-            ["numrxqueues", str(number), "numtxqueues", str(number)] for number in (queues, far)
+            ["numrxqueues", str(count), "numtxqueues", str(count)] for count in (queues, far)
         )
-        for side, host in self.hosts.items():
-            number = SIDES[side]
-            pair = ["link", "add", f"v{side}", *near, "type", "veth"]
-            ip("-n", self.middle, *pair, "peer", "name", "eth0", "netns", host, *far_end)
-            # The middle itself says nothing on its interfaces.
-            with entered(self.middle):
-                Path(f"/proc/sys/net/ipv6/conf/v{side}/disable_ipv6").write_text("1")
-            ip("-n", self.middle, "link", "set", f"v{side}", "up")
-            ip("-n", host, "link", "set", "eth0", "up")
-            ip("-n", host, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
-            ip("-n", host, "addr", "add", f"fd77::{number}/64", "dev", "eth0", "nodad")
+        pair = ["link", "add", f"v{side}", *near, "type", "veth"]
+        ip("-n", self.middle, *pair, "peer", "name", "eth0", "netns", host, *far_end)
+        # The middle itself says nothing on its interfaces.
+        with entered(self.middle):
+            Path(f"/proc/sys/net/ipv6/conf/v{side}/disable_ipv6").write_text("1")
+        ip("-n", self.middle, "link", "set", f"v{side}", "up")
+        ip("-n", host, "link", "set", "eth0", "up")
+        ip("-n", host, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
+        ip("-n", host, "addr", "add", f"fd77::{number}/64", "dev", "eth0", "nodad")
 
     @staticmethod
     def within(namespace: str) -> list[str]:

@@ -22,6 +22,7 @@ _ERROR, _DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE
 _ACKNOWLEDGED, _CREATE = 4, 0x600  # NLM_F_ACK; NLM_F_CREATE | NLM_F_EXCL
 _NEWLINK, _GETLINK, _SETLINK = 16, 18, 19
 _NEWADDR, _GETADDR = 20, 22
+_LINK_GROUP = 1  # RTMGRP_LINK
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _ADDRESS = struct.Struct("=4BI")  # struct ifaddrmsg
@@ -99,6 +100,41 @@ def add_address(number: int, address: str) -> None:
     body = _ADDRESS.pack(family, parsed.network.prefixlen, 0, 0, number)
     body += _attribute(INTERFACE_ADDRESS, parsed.packed) + _attribute(LOCAL_ADDRESS, parsed.packed)
     _order(_NEWADDR, body, _CREATE)
+
+
+class LinkNews:
+    """Tells that some interface of this network namespace has changed: a descriptor that is
+    readable then. To be told needs no privilege."""
+
+    def __init__(self) -> None:
+        """Raises OSError."""
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        try:
+            self._socket.bind((0, _LINK_GROUP))
+        except OSError:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._socket.fileno()
+
+    def take(self) -> None:
+        """Forget all news that are there. Some may be lost when there are many (ENOBUFS): then
+        others are there."""
+        while True:
+            try:
+                self._socket.recv(1 << 16)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+
+    def close(self) -> None:
+        """No more news."""
+        self._socket.close()
 
 
 def _order(what: int, body: bytes, flags: int = 0) -> None:

@@ -114,6 +114,15 @@ def test_a_supervisor_that_does_not_read_does_not_stop_the_driver(
     assert driver.wait_for("stopped")["report"]["ports"][0]["name"] == "wan"
 
 
+def test_the_driver_looks_at_its_ports_when_it_is_told(
+    driver: DriverHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "STATISTICS_EVERY", 3600.0)
+    for _ in range(5):
+        driver.ours.send({"do": "look"})
+        driver.wait_for("ports")
+
+
 PACKETS = 10
 
 
