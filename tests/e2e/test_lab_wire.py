@@ -1,6 +1,6 @@
 """`ringline lab --loss --delay --rate`: ping and iperf3 judge the wire.
 
-It needs a kernel with netem. tests/guest/test_wire.py runs this file in a guest, which has one.
+It needs a kernel with netem. tests/guest/test_kinds.py runs this file in a guest, which has one.
 """
 
 from __future__ import annotations

@@ -176,6 +176,17 @@ class Veths:
                 ip("netns", "del", namespace)
 
 
+def needs_kind(veths: Veths, kind: str) -> None:
+    """Skip the test when this kernel has no interfaces of the kind."""
+    lower = ["link", "va"] if kind in ("vlan", "macvlan") else []
+    command = ["ip", "-n", veths.middle, "link", "add", *lower, "name", "x", "type", kind]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    if made.returncode == 0:
+        ip("-n", veths.middle, "link", "del", "x")
+    if "Unknown device type" in made.stderr:
+        pytest.skip(f"needs a kernel with AF_XDP and interfaces of the kind {kind}")
+
+
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = TIMEOUT) -> Any:
     end = time.monotonic() + seconds
     while not (value := condition()):

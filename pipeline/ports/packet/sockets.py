@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from ringline.pipeline._pipeline import ffi
 from ringline.pipeline.configuration.config import FRAME_MAX
-from ringline.pipeline.ports.interfaces import interface
+from ringline.pipeline.ports.interfaces import interface, neighbours
 from ringline.pipeline.ports.interfaces.socket_port import SocketAttachment
 from ringline.pipeline.ports.packet import checks, rings
 from ringline.shm.errors import EnvironmentLacks, reason_of
@@ -91,6 +91,10 @@ class PacketAttachment(SocketAttachment):
         kernel = f", driver {found.driver}" if found.driver else ""
         self.remarks = [
             f"port {config.name}: {found.name}{kernel}: {self.description}, queues {config.queues}",
+            *(
+                f"port {config.name}: {sentence}"
+                for sentence in neighbours.said_of_packet(found, config.promiscuous)
+            ),
             *checks.long_frames(config, found),
         ]
 

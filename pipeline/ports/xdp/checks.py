@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ringline.pipeline.ports.interfaces import guard, interface
+from ringline.pipeline.ports.interfaces import guard, interface, neighbours
 from ringline.pipeline.ports.interfaces.ethtool import Channels
 from ringline.pipeline.ports.xdp import rights
 from ringline.shm.errors import EnvironmentLacks
@@ -25,6 +25,8 @@ def check(config: PortConfig, packet_bytes: int) -> Interface:
     why = interface.occupied(found)
     if config.xdp is not None and not config.xdp.force:
         why = why or guard.cut_off(found, config.xdp.take)
+    if config.xdp is not None and config.xdp.attach == "native":
+        why = why or _not_native(found)
     if why:
         raise EnvironmentLacks(f"{where}: {why}")
     lacking = rights.missing(packet_bytes)
@@ -35,6 +37,16 @@ def check(config: PortConfig, packet_bytes: int) -> Interface:
     if found.queues != config.queues:
         _check_channels(config, found)
     return found
+
+
+def _not_native(found: Interface) -> str:
+    """Why native XDP gets no frame of the interface, and what to do; "" when it does."""
+    if not neighbours.needs_generic(found):
+        return ""
+    return (
+        f'{found.name} is a bond, from which native XDP gets no frames; set attach = "generic", '
+        "or take a member out of the bond and name it"
+    )
 
 
 def wanted_channels(found: Interface, config: PortConfig) -> Channels | None:

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration import deadlines
-from ringline.pipeline.ports.interfaces import ethtool, interface, notes
+from ringline.pipeline.ports.interfaces import ethtool, interface, neighbours, notes
 from ringline.pipeline.ports.interfaces.socket_port import SocketAttachment
 from ringline.pipeline.ports.xdp import bpf, checks, rings
 from ringline.pipeline.ports.xdp.program import assemble
@@ -101,11 +101,10 @@ class XdpAttachment(SocketAttachment):
         self.remarks.insert(
             0, f"port {config.name}: {name}{kernel}: {self.description}, queues {config.queues}"
         )
-        if above := [each for each, _ in interface.on_top(found)]:
-            self.remarks.append(
-                f"port {config.name}: {', '.join(above)} receives through {name}, and gets no "
-                "frame that the port takes; leave its frames out of take, if it needs them"
-            )
+        self.remarks += [
+            f"port {config.name}: {sentence}"
+            for sentence in neighbours.said_of_xdp(found, config.promiscuous)
+        ]
         if found.virtual and not xdp.fix_checksums and ethtool.computes_checksums(name):
             self.remarks.append(
                 f"port {config.name}: {name} is virtual: its frames may come without their TCP and "
@@ -140,6 +139,8 @@ class XdpAttachment(SocketAttachment):
     def _attach(self) -> str:
         """Attach the program: native, else generic. Returns which."""
         wanted = self._xdp.attach
+        if neighbours.needs_generic(self._found):
+            wanted = "generic"
         tried = []
         for mode in ("native", "generic") if wanted == "auto" else (wanted,):
             try:
