@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import newer_qemu
+from . import newer_kernel, newer_qemu
 from .cards import card
 from .kernel import Missing, prepare
 from .machine import COMMAND, Guest, GuestError, Hung
@@ -28,6 +28,9 @@ def main() -> int:
     parser.add_argument("--iommu", action="store_true", help="cards behind an IOMMU, and VFIO")
     parser.add_argument("--deadline", type=float, default=COMMAND, metavar="SECONDS")
     parser.add_argument("--prepare", action="store_true", help="get the kernel, and end")
+    parser.add_argument(
+        "--newer-kernel", action="store_true", help="the kernel of Debian 13's backports"
+    )
     parser.add_argument("--prepare-qemu", action="store_true", help="get QEMU 11, and end")
     given = parser.parse_args()
     if given.prepare_qemu:
@@ -39,7 +42,7 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        kernel = prepare()
+        kernel = newer_kernel.prepare() if given.newer_kernel else prepare()
         if given.prepare:
             print(f"guests boot Linux {kernel.release}")
             return 0
@@ -50,6 +53,7 @@ def main() -> int:
             hugepages=given.hugepages,
             modules=given.module,
             iommu=given.iommu,
+            using=kernel,
         ) as guest:
             print(f"guest: Linux {kernel.release}, {guest.boot_seconds:.1f} s", file=sys.stderr)
             return guest.run(" ".join(given.command), given.deadline, _show).code

@@ -37,20 +37,21 @@ _TURN = 0.1  # seconds: how long the recorder may not notice that it is to end
 
 @dataclass(frozen=True)
 class Model:
-    """A kind of card: QEMU's name of it, the kernel module, options, the most queues, and the first
-    version of QEMU that has it."""
+    """A kind of card: QEMU's name of it, the kernel module, options, the most queues, the first
+    version of QEMU that has it, and whether it must be behind a port of PCI Express of its own."""
 
     device: str
     module: str
     options: str = ""
     queues_most: int = 1
     since: int = 7
+    express: bool = False
 
 
 MODELS = {
     "virtio-net": Model("virtio-net-pci", "virtio_net", "disable-legacy=on", 8),
     "e1000e": Model("e1000e", "e1000e"),
-    "igb": Model("igb", "igb", since=8),
+    "igb": Model("igb", "igb", since=8, express=True),
 }
 
 
@@ -94,8 +95,12 @@ class Cable:
         options += [card.model.options] if card.model.options else []
         if card.queues > 1:
             options += ["mq=on", f"vectors={2 * card.queues + 2}"]
-        address = f"bus=pcie.0,addr={0x10 + number:#x}"
-        self.arguments = [
+        address = place = f"bus=pcie.0,addr={0x10 + number:#x}"
+        self.arguments = []
+        if card.model.express:
+            port = f"pcie-root-port,id=port{number},chassis={number + 1},{place}"
+            self.arguments, address = ["-device", port], f"bus=port{number}"
+        self.arguments += [
             *("-netdev", f"{network},id=n{number}"),
             *("-device", ",".join([*options, address])),
         ]

@@ -29,7 +29,7 @@ LIMIT = 600.0  # seconds: for one tool of the set-up
 KEPT = re.compile(
     r"kernel/(crypto|drivers/(char|dca|i2c|net|pps|ptp|uio|vfio|virtio)|fs|lib|net|virt)/.*\.ko$"
 )
-_XZ = b"\xfd7zXZ\0"
+_XZ, _ZSTD = b"\xfd7zXZ\0", b"(\xb5/\xfd"
 
 
 class Missing(Exception):
@@ -77,9 +77,15 @@ def cache() -> Path:
 
 def kernel() -> Kernel:
     """The newest kernel in the cache that was unpacked with the modules of KEPT. Raises Missing."""
-    found = [path.parent for path in cache().glob("*/kept") if path.read_text() == KEPT.pattern]
+    return newest(cache(), "needs a kernel for guests; run: python -m tests.guest --prepare")
+
+
+def newest(folder: Path, otherwise: str) -> Kernel:
+    """The newest kernel in `folder` that was unpacked with the modules of KEPT. Raises Missing with
+    the text `otherwise` when there is none."""
+    found = [path.parent for path in folder.glob("*/kept") if path.read_text() == KEPT.pattern]
     if not found:
-        raise Missing("needs a kernel for guests; run: python -m tests.guest --prepare")
+        raise Missing(otherwise)
     newest = max(found, key=lambda path: [int(each) for each in re.findall(r"\d+", path.name)])
     modules = {path.stem.replace("-", "_"): path for path in (newest / "modules").glob("*.ko")}
     return Kernel(newest.name, newest / "vmlinux", modules)
@@ -93,7 +99,7 @@ def prepare() -> Kernel:
         if shutil.which(tool) is None:
             raise Missing(f"needs a kernel for guests, and {tool} to get it from Debian")
     cache().mkdir(parents=True, exist_ok=True)
-    with _locked():
+    with locked():
         with contextlib.suppress(Missing):
             return kernel()  # another process was faster
         with tempfile.TemporaryDirectory(dir=cache()) as name:
@@ -113,7 +119,7 @@ def init() -> Path:
         with tempfile.NamedTemporaryFile(dir=cache(), delete=False) as new:
             made = Path(new.name)
         try:
-            _tool(compiler, "-O2", "-static", "-o", str(made), str(INIT))
+            tool(compiler, "-O2", "-static", "-o", str(made), str(INIT))
             made.chmod(0o755)
             made.replace(program)
         finally:
@@ -146,20 +152,33 @@ def _padded(data: bytes) -> bytes:
 
 
 def _download(folder: Path) -> None:
-    asked = _tool("apt-cache", "depends", PACKAGE)
+    asked = tool("apt-cache", "depends", PACKAGE)
     package = re.search(r"Depends: (linux-image-\S+)", asked)
     if package is None:
         raise Missing(f"needs the package {PACKAGE} of Debian, which apt does not know")
-    _tool("apt-get", "-qq", "download", package[1], cwd=folder)
-    release = package[1].removeprefix("linux-image-")
-    _unpack(next(folder.glob("*.deb")), folder / release)
-    with contextlib.suppress(FileNotFoundError):  # the same kernel, with other modules
-        (cache() / release).rename(folder / "before")
-    (folder / release).rename(cache() / release)
+    tool("apt-get", "-qq", "download", package[1], cwd=folder)
+    keep(list(folder.glob("*.deb")), package[1].removeprefix("linux-image-"), cache())
 
 
-def _unpack(package: Path, folder: Path) -> None:
-    (folder / "modules").mkdir(parents=True)
+def keep(packages: Iterable[Path], release: str, where: Path) -> None:
+    """Unpack the image and the modules that are in these packages, into a folder of `where`. Raises
+    Missing."""
+    with tempfile.TemporaryDirectory(dir=where) as name:
+        folder = Path(name, release)
+        (folder / "modules").mkdir(parents=True)
+        packed = b""
+        for package in packages:
+            packed = _unpack(package, folder / "modules") or packed
+        # The decompressed image starts twice as fast as the packed one.
+        (folder / "vmlinux").write_bytes(_image(packed))
+        (folder / "kept").write_text(KEPT.pattern)
+        with contextlib.suppress(FileNotFoundError):  # the same kernel, with other modules
+            (where / release).rename(Path(name, "before"))
+        folder.rename(where / release)
+
+
+def _unpack(package: Path, modules: Path) -> bytes:
+    """Unpack the modules of a package. Returns the packed image; b"" when the package has none."""
     command = ["dpkg-deb", "--fsys-tarfile", str(package)]
     packed = b""
     with (
@@ -168,17 +187,33 @@ def _unpack(package: Path, folder: Path) -> None:
     ):
         for member in content:
             name = Path(member.name).name
-            if name.startswith("vmlinuz-"):
+            if name.startswith("vmlinuz") and member.isfile():
                 packed = _read(content, member)
-            elif KEPT.search(member.name):
-                (folder / "modules" / name).write_bytes(_read(content, member))
-    begin = packed.find(_XZ)
-    if begin < 0:
-        raise Missing(f"needs a kernel that is packed with xz; {package.name} is packed otherwise")
-    # The decompressed image starts twice as fast as the packed one.
-    image = lzma.LZMADecompressor().decompress(packed[begin:])
-    (folder / "vmlinux").write_bytes(image)
-    (folder / "kept").write_text(KEPT.pattern)
+            elif KEPT.search(member.name.removesuffix(".xz")):
+                data = _read(content, member)
+                data = lzma.decompress(data) if name.endswith(".xz") else data
+                (modules / name.removesuffix(".xz")).write_bytes(data)
+    return packed
+
+
+def _image(packed: bytes) -> bytes:
+    """The image inside a kernel that is packed with xz or zstd. Raises Missing."""
+    if (begin := packed.find(_XZ)) >= 0:
+        return lzma.LZMADecompressor().decompress(packed[begin:])
+    for found in re.finditer(re.escape(_ZSTD), packed):  # the program that unpacks it has this too
+        if shutil.which("zstd") is None:
+            raise Missing("needs zstd (Debian package zstd), to unpack a kernel")
+        # zstd writes the image, and then complains of what follows it.
+        done = subprocess.run(
+            ["zstd", "-dcq"],
+            input=packed[found.start() :],
+            capture_output=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        if done.stdout.startswith(b"\x7fELF"):
+            return done.stdout
+    raise Missing("needs a kernel that is packed with xz or zstd; this one is packed otherwise")
 
 
 def _read(content: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -192,7 +227,7 @@ def _dependencies(module: Path) -> list[str]:
     return [each for each in found[1].decode().split(",") if each] if found else []
 
 
-def _tool(*command: str, cwd: Path | None = None) -> str:
+def tool(*command: str, cwd: Path | None = None) -> str:
     """The output of a command. Raises Missing with its last line when it fails."""
     done = subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT, check=False
@@ -204,7 +239,7 @@ def _tool(*command: str, cwd: Path | None = None) -> str:
 
 
 @contextlib.contextmanager
-def _locked() -> Iterator[None]:
+def locked() -> Iterator[None]:
     with open(cache() / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -26,7 +26,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import select
 import shlex
 import shutil
@@ -297,22 +296,16 @@ def _served_arguments(served: Sequence[str], memory: int) -> list[str]:
 
 
 def qemu(cards: Sequence[Card] = ()) -> str:
-    """The program, from RINGLINE_QEMU or PATH. Raises Missing: it is not there, or too old for one
-    of the cards."""
+    """The program, from RINGLINE_QEMU or PATH; QEMU 11 if one of the cards needs a newer one.
+    Raises Missing."""
     name = os.environ.get("RINGLINE_QEMU", "qemu-system-x86_64")
     path = shutil.which(name)
-    if path is None:
-        raise Missing(f"needs {name} (Debian package qemu-system-x86)")
     since = max((each.model.since for each in cards), default=0)
-    if since > 7:  # Debian 12 has 7.2
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-        found = re.search(r"version (\d+)", said.stdout)
-        if found is None or int(found[1]) < since:
-            of = next(each.model.device for each in cards if each.model.since == since)
-            raise Missing(
-                f"needs QEMU {since} or newer for the card {of}; set RINGLINE_QEMU to one"
-            )
-    return path
+    if path is not None and (since <= 7 or newer_qemu.version(path) >= since):  # Debian 12 has 7.2
+        return path
+    if since > 7:
+        return newer_qemu.program()
+    raise Missing(f"needs {name} (Debian package qemu-system-x86)")
 
 
 def _exports() -> str:

@@ -1,4 +1,4 @@
-"""QEMU 11, which can use a card that another program serves over vfio-user.
+"""QEMU 11, which has the card igb, and can use a card that another program serves over vfio-user.
 
 Debian 12 has QEMU 7. `prepare` unpacks Debian 13 with QEMU 11 of its backports into a folder of the
 cache, 500 MB in 40 s; it needs root and debootstrap. The program there runs with its own C library.
@@ -24,7 +24,7 @@ def program() -> str:
     """QEMU 11 from RINGLINE_QEMU, the cache or PATH. Raises Missing."""
     known = [os.environ.get("RINGLINE_QEMU"), str(_folder() / "qemu"), "qemu-system-x86_64"]
     for path in (shutil.which(name) for name in known if name):
-        if path is not None and _version(path) >= SINCE:
+        if path is not None and version(path) >= SINCE:
             return path
     raise Missing(f"needs QEMU {SINCE}; run as root: python -m tests.guest --prepare-qemu")
 
@@ -39,9 +39,9 @@ def prepare() -> str:
     root = folder / "root"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    mirror = _mirror()
-    _tool("debootstrap", "--variant=minbase", f"--keyring={KEYS}", RELEASE, str(root), mirror)
-    backports = f"deb [signed-by={KEYS}] {mirror} {RELEASE}-backports main\n"
+    source = mirror()
+    _tool("debootstrap", "--variant=minbase", f"--keyring={KEYS}", RELEASE, str(root), source)
+    backports = f"deb [signed-by={KEYS}] {source} {RELEASE}-backports main\n"
     (root / "etc/apt/sources.list.d/backports.list").write_text(backports)
     install = "apt-get -qq install --yes --no-install-recommends -t trixie-backports"
     line = f"apt-get -qq update && {install} qemu-system-x86 && apt-get clean"
@@ -64,19 +64,20 @@ def _folder() -> Path:
     return cache() / "qemu11"
 
 
-def _version(path: str) -> int:
+def version(path: str) -> int:
+    """The first number of the version of a QEMU; 0 when it says none."""
     said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
     found = re.search(r"version (\d+)", said.stdout)
     return int(found[1]) if found else 0
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Where this machine gets its Debian packages."""
     asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
     done = subprocess.run(asked, capture_output=True, text=True, check=False)
     found = [line for line in done.stdout.split() if "security" not in line]
     if not found:
-        raise Missing("needs a source of Debian packages, to get QEMU 11")
+        raise Missing("needs a source of Debian packages that apt knows")
     return found[0]
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from . import __main__ as command
 from . import kernel as kernels
+from . import newer_kernel
 from .booted import booted
 from .cards import card
 from .kernel import Kernel, Missing
@@ -132,8 +133,11 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     old.chmod(0o755)
     monkeypatch.setenv("RINGLINE_QEMU", str(old))
     assert qemu([card("e1000e")]) == str(old)
-    with pytest.raises(Missing, match="needs QEMU 8 or newer for the card igb; set RINGLINE_QEMU"):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Missing, match=r"needs QEMU 11; run as root: .* --prepare-qemu"):
         qemu([card("e1000e"), card("igb")])
+    with pytest.raises(Missing, match=r"needs a kernel of trixie-backports .* --newer-kernel"):
+        newer_kernel.kernel()
     monkeypatch.setenv("RINGLINE_QEMU", str(tmp_path / "nothing"))
     with pytest.raises(Missing, match=r"needs .*nothing \(Debian package qemu-system-x86\)"):
         qemu()
