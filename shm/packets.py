@@ -64,13 +64,12 @@ class PacketMemory(DmaMemory):
         return DeviceAddresses(shift, pages, straddling)
 
     def _straddlers(self) -> list[int]:
-        """Buffers that start in one page and end in another."""
-        found = []
-        for page_end in range(self.page_size, self.segment.used, self.page_size):
-            buffer, inside = divmod(page_end - self.first_offset, self.stride)
-            if 0 <= buffer < self.buffers and inside:
-                found.append(buffer)
-        return found
+        """Buffers that, with the cache line before them, start in one page and end in another:
+        one at each end of a page. The kernel counts the line before a buffer too
+        (pipeline/ports/xdp/xdp.h)."""
+        page_ends = range(self.page_size, self.segment.used, self.page_size)
+        found = ((page_end - self.first_offset) // self.stride for page_end in page_ends)
+        return [buffer for buffer in found if buffer < self.buffers]
 
     def __enter__(self) -> PacketMemory:
         return self

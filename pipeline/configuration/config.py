@@ -26,7 +26,7 @@ CRC_BYTES = 4
 # Of ports on interfaces of the kernel: the word before the colon.
 KERNEL_KINDS = ("xdp", "packet", "tap")
 PAGE = 4096  # bytes of an ordinary page
-BUFFERS_PER_HUGEPAGE = (2 << 20) // BUFFER_STRIDE  # whole ones: one more straddles the page's end
+BUFFERS_PER_HUGEPAGE = (2 << 20) // BUFFER_STRIDE  # and one more that straddles its end
 
 
 @dataclass(frozen=True)
@@ -312,7 +312,7 @@ class Config:
         ):
             needed.append(("buffers across a page's end", total // BUFFERS_PER_HUGEPAGE + 1))
         elif self.dma_mode == "pieces":  # the pages may be ordinary ones
-            across = total * BUFFER_STRIDE // (PAGE - BUFFER_STRIDE) + 2
+            across = total * BUFFER_STRIDE // (PAGE - BUFFER_STRIDE) + 4
             needed.append(("buffers across a page's end", across))
         return needed
 

@@ -2,9 +2,10 @@
  * stops, count them for the books; and the system calls that Python lacks. */
 #define _GNU_SOURCE
 #include "../memory.h"
-#include "xdp.h"
+#include "chunks.h"
 
 #include <errno.h>
+#include <linux/bpf.h>
 #include <linux/if_xdp.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -13,6 +14,11 @@
 _Static_assert(sizeof(struct rl_xdp_descriptor) == sizeof(struct xdp_desc) &&
                    offsetof(struct rl_xdp_descriptor, length) == offsetof(struct xdp_desc, len),
                "a descriptor as the kernel declares it");
+_Static_assert(RL_XDP_HEADROOM == XDP_PACKET_HEADROOM, "the headroom of the kernel");
+_Static_assert(RL_XDP_HEADROOM - RL_XDP_LEAD == RL_BUFFER_HEADROOM &&
+                   RL_XDP_CHUNK == RL_XDP_HEADROOM + RL_BUFFER_DATA,
+               "a card writes into the data of a buffer, and into all of it");
+_Static_assert(RL_XDP_FIRST == RL_HEADER_BYTES - RL_XDP_LEAD, "the chunk of buffer 0");
 
 int rl_xdp_post(struct rl_xdp *xdp, uint32_t count)
 {
@@ -23,8 +29,7 @@ int rl_xdp_post(struct rl_xdp *xdp, uint32_t count)
         struct rl_xdp_ring *fill = &xdp->queues[q].fill;
         for (uint32_t i = 0; i < count; i++) {
             uint32_t buffer = memory->free[--memory->free_count];
-            ((uint64_t *)fill->entries)[fill->own++ & fill->mask] =
-                (uint64_t)buffer * RL_BUFFER_STRIDE;
+            ((uint64_t *)fill->entries)[fill->own++ & fill->mask] = rl_xdp_chunk(buffer);
             xdp->held[buffer] = RL_XDP_RECEIVING | q << 16;
             memory->ledger[buffer] = rl_ledger_card_rx(xdp->port.index);
         }

@@ -54,7 +54,6 @@ _MODES = {"native": bpf.NATIVE, "generic": bpf.GENERIC}
 # A frame for nobody: its EtherType is one for local experiments (IEEE 802, 88B5).
 _PROBE_TYPE = b"\x88\xb5"
 _PROBE_BYTES = 60
-_HEADROOM = 256  # XDP_PACKET_HEADROOM
 
 
 class XdpAttachment(SocketAttachment):
@@ -236,11 +235,9 @@ class XdpAttachment(SocketAttachment):
             raise OSError(-result, _why_not_bound(-result, queue))
 
     def _register(self, first: socket.socket) -> None:
-        """Register packet memory, from buffer 0 on, as the memory of all sockets of the port."""
-        packets = self._packets
-        begin = packets.segment.address + packets.first_offset
-        size = packets.segment.size - packets.first_offset
-        registration = struct.pack("=QQIIII", begin, size, packets.stride, 0, _UNALIGNED, 0)
+        """Register packet memory as the memory of all sockets of the port."""
+        begin, size = self._packets.segment.address, self._packets.segment.size
+        registration = struct.pack("=QQIIII", begin, size, lib.RL_XDP_CHUNK, 0, _UNALIGNED, 0)
         try:
             first.setsockopt(rings.SOL_XDP, rings.UMEM_REG, registration)
         except OSError as error:
@@ -270,7 +267,7 @@ class XdpAttachment(SocketAttachment):
     def _probe(self, queues: list[Any]) -> None:
         own = bytes.fromhex(self._found.mac.replace(":", ""))
         frame = (own + own + _PROBE_TYPE).ljust(_PROBE_BYTES, b"\0")
-        begin = self._packets.first_offset + _HEADROOM
+        begin = self._packets.first_offset + self._packets.headroom
         self._packets.segment.memory[begin : begin + len(frame)] = frame
         for number, queue in enumerate(queues):
             if not send_probe(queue, len(frame)):
@@ -319,7 +316,8 @@ def send_probe(queue: object, length: int, seconds: float = deadlines.PROBE) -> 
     tx, completion = queue.tx, queue.completion  # type: ignore[attr-defined]
     descriptors = ffi.cast("struct rl_xdp_descriptor *", tx.entries)
     entry = descriptors[tx.own & tx.mask]
-    entry.address, entry.length, entry.options = _HEADROOM << 48, length, 0
+    entry.address = lib.RL_XDP_FIRST | lib.RL_XDP_HEADROOM << 48
+    entry.length, entry.options = length, 0
     tx.own += 1
     tx.producer[0] = tx.own
     deadline = time.monotonic() + seconds

@@ -9,7 +9,7 @@
  * Errors of a system call need no answer. EAGAIN, EBUSY and ENOBUFS mean that the kernel has no
  * room now, and ENETDOWN that the interface is down: descriptors stay on the ring, and the next
  * call tries again. */
-#include "xdp.h"
+#include "chunks.h"
 
 #include "../interfaces/complete.h"
 #include "../memory.h"
@@ -17,9 +17,7 @@
 #include <sys/socket.h>
 
 #define NEED_WAKEUP 1u /* XDP_RING_NEED_WAKEUP */
-#define ADDRESS_BITS 48
-#define ADDRESS_MASK ((UINT64_C(1) << ADDRESS_BITS) - 1)
-#define WAKES_MAX 3 /* in copy mode the kernel sends at most 32 packets per system call */
+#define WAKES_MAX 3    /* in copy mode the kernel sends at most 32 packets per system call */
 #define TAG_BYTES 4
 #define MAC_BYTES 12
 
@@ -45,7 +43,7 @@ static inline int needs_wakeup(const struct rl_xdp_ring *ring)
 static inline uint32_t buffer_of(const struct rl_xdp *xdp, uint64_t address, uint32_t use)
 {
     const struct rl_memory *memory = xdp->port.memory;
-    uint64_t buffer = (address & ADDRESS_MASK) / RL_BUFFER_STRIDE;
+    uint64_t buffer = rl_xdp_buffer(address);
     if (unlikely(buffer >= memory->buffers || (xdp->held[buffer] & 0xffff0000) != use))
         return UINT32_MAX;
     return (uint32_t)buffer;
@@ -54,7 +52,7 @@ static inline uint32_t buffer_of(const struct rl_xdp *xdp, uint64_t address, uin
 static inline void post(struct rl_xdp *xdp, uint32_t queue, uint32_t buffer)
 {
     struct rl_xdp_ring *fill = &xdp->queues[queue].fill;
-    ((uint64_t *)fill->entries)[fill->own++ & fill->mask] = (uint64_t)buffer * RL_BUFFER_STRIDE;
+    ((uint64_t *)fill->entries)[fill->own++ & fill->mask] = rl_xdp_chunk(buffer);
     xdp->held[buffer] = RL_XDP_RECEIVING | queue << 16;
     xdp->port.memory->ledger[buffer] = rl_ledger_card_rx(xdp->port.index);
 }
@@ -98,7 +96,7 @@ uint32_t rl_xdp_rx_burst(struct rl_port *port, uint32_t queue, struct rl_referen
         }
         struct rl_reference *ref = &refs[taken++];
         *ref = (struct rl_reference){.buffer = buffer,
-                                     .offset = (uint16_t)(descriptor->address >> ADDRESS_BITS),
+                                     .offset = rl_xdp_offset(descriptor->address),
                                      .length = (uint16_t)descriptor->length,
                                      .port = (uint8_t)port->index};
         if (xdp->completing)
@@ -165,9 +163,8 @@ uint32_t rl_xdp_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_r
         struct rl_reference ref = refs[i];
         if (unlikely(ref.flags & RL_FLAG_VLAN))
             ref = tagged(port->memory, ref);
-        descriptors[tx->own++ & tx->mask] = (struct rl_xdp_descriptor){
-            (uint64_t)ref.buffer * RL_BUFFER_STRIDE | (uint64_t)ref.offset << ADDRESS_BITS,
-            ref.length, 0};
+        descriptors[tx->own++ & tx->mask] =
+            (struct rl_xdp_descriptor){rl_xdp_frame(ref.buffer, ref.offset), ref.length, 0};
         xdp->held[ref.buffer] = use | ref.length;
     }
     if (n == 0)

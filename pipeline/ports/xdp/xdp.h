@@ -16,8 +16,18 @@ struct rl_xdp_ring {
     uint32_t own;
 };
 
-/* struct xdp_desc. Bits 47:0 of an address are the first byte of a buffer, counted from that of
- * buffer 0; bits 63:48 are the offset of the frame in the buffer. */
+/* What the kernel calls a chunk: RL_XDP_HEADROOM bytes (XDP_PACKET_HEADROOM of linux/bpf.h), and
+ * then what a card may write. A chunk begins RL_XDP_LEAD bytes before its buffer, so a card writes
+ * where other cards do. With fewer than 2048 bytes, igb and ixgbe would cut long frames: their
+ * registers SRRCTL count in KiB. The bytes before a buffer are written by nobody. RL_XDP_FIRST is
+ * the address of the chunk of buffer 0, counted from the first byte of packet memory. */
+#define RL_XDP_HEADROOM 256
+#define RL_XDP_LEAD 64
+#define RL_XDP_CHUNK 2304
+#define RL_XDP_FIRST 4032
+
+/* struct xdp_desc. Bits 47:0 of an address are the first byte of a chunk; bits 63:48 are the offset
+ * of the frame in the chunk. */
 struct rl_xdp_descriptor {
     uint64_t address;
     uint32_t length;

@@ -13,8 +13,15 @@ from ringline.pipeline.ports.xdp.port import XdpPort
 from .port_harness import PortHarness
 
 STRIDE = 2240
-HEADROOM = 256
+LEAD = 64  # bytes of a chunk before its buffer
+FIRST = 4096 - LEAD  # the address of the chunk of buffer 0
+HEADROOM = 256  # bytes from the start of a chunk to a received frame
 NEED_WAKEUP = 1
+
+
+def chunk(buffer: int) -> int:
+    """The address of the chunk of a buffer."""
+    return FIRST + buffer * STRIDE
 
 
 class FakeRing:
@@ -109,14 +116,14 @@ class FakeXdp(PortHarness):
         """The buffers that the port has put on the fill ring since the last call."""
         entries = self.port.kernel[queue]["fill"].take()
         addresses = [struct.unpack("=Q", entry)[0] for entry in entries]
-        assert all(address % STRIDE == 0 for address in addresses)
-        return [address // STRIDE for address in addresses]
+        assert all((address - FIRST) % STRIDE == 0 for address in addresses)
+        return [(address - FIRST) // STRIDE for address in addresses]
 
     def arrive(self, buffer: int, frame: bytes, queue: int = 0, length: int | None = None) -> None:
         """A frame arrives in a buffer of the fill ring."""
-        at = self.memory.base + buffer * STRIDE + HEADROOM
+        at = self.memory.base + buffer * STRIDE + HEADROOM - LEAD
         ffi.memmove(at, frame, len(frame))
-        self.give_address(buffer * STRIDE | HEADROOM << 48, length or len(frame), queue)
+        self.give_address(chunk(buffer) | HEADROOM << 48, length or len(frame), queue)
 
     def give_address(self, address: int, length: int, queue: int = 0) -> None:
         self.port.kernel[queue]["rx"].give(struct.pack("=QII", address, length, 0))
@@ -127,7 +134,7 @@ class FakeXdp(PortHarness):
         for entry in self.port.kernel[queue]["tx"].take(most):
             address, length, options = struct.unpack("=QII", entry)
             assert options == 0
-            at = self.memory.base + (address & (1 << 48) - 1) + (address >> 48)
+            at = self.memory.base + (address & (1 << 48) - 1) + (address >> 48) - FIRST - LEAD
             found.append((address, bytes(ffi.buffer(at, length))))
         return found
 

@@ -10,7 +10,7 @@ from ringline.pipeline._pipeline import lib
 from ringline.pipeline.configuration.config import XdpConfig
 from ringline.shm.errors import Bug, ConfigurationError
 
-from .fake_xdp import HEADROOM, STRIDE, FakeXdp
+from .fake_xdp import HEADROOM, LEAD, STRIDE, FakeXdp, chunk
 from .port_harness import FRAME, RIGHT
 
 
@@ -32,7 +32,7 @@ def test_a_reference_names_what_arrived_and_another_buffer_is_posted(xdp: FakeXd
     xdp.arrive(buffer, FRAME, queue=1)
     assert xdp.rx_burst(0) == []
     (ref,) = xdp.rx_burst(1)
-    assert (ref.buffer, ref.offset, ref.length) == (buffer, HEADROOM, 100)
+    assert (ref.buffer, ref.offset, ref.length) == (buffer, HEADROOM - LEAD, 100)
     assert (ref.port, ref.flags, ref.rss_hash, ref.vlan_tci) == (0, 0, 0, 0)
     assert xdp.frame(ref) == FRAME
     (fresh,) = xdp.posted_buffers(1)
@@ -71,7 +71,7 @@ def test_rings_go_round(xdp: FakeXdp) -> None:
     assert xdp.residuals() == RIGHT
 
 
-@pytest.mark.parametrize("address", [5000 * STRIDE, 512 * STRIDE, (1 << 48) - 1, 300 * STRIDE])
+@pytest.mark.parametrize("address", [chunk(5000), chunk(512), (1 << 48) - 1, chunk(300), 0, 4031])
 def test_an_address_that_was_not_posted_is_skipped(xdp: FakeXdp, address: int) -> None:
     (buffer, *_) = xdp.posted_buffers()
     xdp.give_address(address, 60)

@@ -83,7 +83,7 @@ def test_a_kernel_without_busy_polling_is_named(monkeypatch: pytest.MonkeyPatch)
     ("number", "sentence"),
     [
         (errno.EINVAL, "this kernel has no unaligned chunks (Linux 5.4 has them)"),
-        (errno.ENOBUFS, "the limit of locked memory (ulimit -l) is below 1020 KiB"),
+        (errno.ENOBUFS, "the limit of locked memory (ulimit -l) is below 1024 KiB"),
         (errno.ENOMEM, "Cannot allocate memory"),
     ],
 )
@@ -205,7 +205,7 @@ def test_a_probe_is_one_frame_and_its_completion() -> None:
     completion = FakeRing(queue.completion, 64, 8, producing=False)
     assert not sockets.send_probe(queue, 60, seconds=0.0)
     (descriptor,) = tx.take()
-    assert descriptor == (256 << 48).to_bytes(8, "little") + (60).to_bytes(8, "little")
+    assert descriptor == (256 << 48 | 4032).to_bytes(8, "little") + (60).to_bytes(8, "little")
     completion.give(descriptor[:8])
     assert sockets.send_probe(queue, 60, seconds=0.0)
     assert completion.words[1] == 1
