@@ -76,6 +76,7 @@ def _configuration(given: Namespace) -> Examined:
         name=given.name or f"lab-{os.getpid()}",
         ports=names,
         state=given.state,
+        blanks=given.blanks,
         devices=[f"{name}=xdp:{at}" for name, at in zip(names, INTERFACES, strict=True)],
     )
     found = examined(given.plugin, arguments)

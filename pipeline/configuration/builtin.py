@@ -35,6 +35,7 @@ ARGUMENTS = {
     "port.NAME.wire.pace": "--pace",
     "port.NAME.wire.speed": "--speed",
     "port.NAME.wire.repeat": "--repeat",
+    "worker.blanks": "--blanks",
 }
 SIMULATED = "sim:82599"
 _OF_A_PORT = re.compile(r'port\.(?:"(?:[^"\\]|\\.)*"|[A-Za-z0-9_-]+)\.')
@@ -59,6 +60,7 @@ class Arguments:
     devices: the device of each port as PORT=DEVICE, in the form of `replay`; a port without one is
         a simulated card. With any, no synthetic flows arrive anywhere.
     pace, speed, repeat: keys of the wires on which captures arrive.
+    blanks: empty buffers for packets that the plugin creates; None: as many as it usually needs.
     """
 
     plugin: str | None = None
@@ -74,6 +76,7 @@ class Arguments:
     pace: str | None = None
     speed: float | None = None
     repeat: int | None = None
+    blanks: int | None = None
 
     def given(self) -> list[str]:
         """The keys of ARGUMENTS whose argument is given."""
@@ -90,6 +93,7 @@ class Arguments:
             self.pace,
             self.speed,
             self.repeat,
+            self.blanks,
         )
         return [key for key, value in zip(ARGUMENTS, values, strict=True) if value is not None]
 
@@ -242,6 +246,8 @@ def _values(
         values["worker"]["plugin"] = given.plugin
     if given.state is not None:
         values["worker"]["state"] = given.state
+    if given.blanks is not None:
+        values["worker"]["blanks"] = given.blanks
     if given.name is not None:
         values["name"] = given.name
     return values

@@ -189,6 +189,12 @@ class PortConfig:
         return self.device.partition(":")[0] in KERNEL_KINDS
 
     @property
+    def posts_buffers(self) -> bool:
+        """Whether it gives buffers to its RX descriptors in advance. Packet sockets and TAPs hold
+        frames in memory of the kernel, from which they are copied."""
+        return self.device.partition(":")[0] not in ("packet", "tap")
+
+    @property
     def dma_mode(self) -> str:
         """How the card addresses memory: offset, physical or, for an interface of the kernel
         that copies nothing, pieces; `auto` is resolved."""
@@ -298,7 +304,9 @@ class Config:
         needed: list[tuple[str, int]] = []
         for port in self.ports:
             each = f"port {port.name}: {port.queues} x"
-            needed.append((f"{each} {port.rx_descriptors} RX", port.queues * port.rx_descriptors))
+            if port.posts_buffers:
+                rx = port.queues * port.rx_descriptors
+                needed.append((f"{each} {port.rx_descriptors} RX", rx))
             needed.append((f"{each} {port.tx_descriptors} TX", port.queues * port.tx_descriptors))
         workers = self.queues
         needed.append((f"rings: {workers} x 2 x {RING_CAPACITY}", workers * 2 * RING_CAPACITY))

@@ -28,6 +28,7 @@ from ringline.pipeline.configuration.interface_keys import read_keys, refuse_key
 from ringline.pipeline.configuration.levels import PORT, SPECIMEN, advice
 from ringline.pipeline.configuration.lines import lines_of, with_line
 from ringline.pipeline.configuration.machine_checks import problems_here
+from ringline.pipeline.configuration.needs import UNSET, too_few_buffers, with_blanks
 from ringline.pipeline.configuration.toml import Table, joined, read_file, shown
 from ringline.shm.errors import ConfigurationError
 from ringline.workers.captures.headers import ETHERNET_MIN
@@ -100,19 +101,6 @@ def _with_places(
     return tuple(placed)
 
 
-def too_few_buffers(found: c.Config) -> list[str]:
-    """A problem when `memory.buffers` is below `needed_buffers`; else an empty list."""
-    needed = found.needed_buffers()
-    total = sum(number for _, number in needed)
-    if found.memory.buffers is None or found.memory.buffers >= total:
-        return []
-    parts = " + ".join(f"{number} ({what})" for what, number in needed)
-    return [
-        f"memory.buffers: {found.memory.buffers} are too few: {parts} = {total}; "
-        f'write at least {total}, or "auto"'
-    ]
-
-
 def read(values: dict[str, Any], folder: Path, problems: list[str]) -> c.Config:
     """The configuration in a parsed file; mistakes are added to `problems`.
 
@@ -140,6 +128,7 @@ def _read(top: Table, folder: Path, problems: list[str]) -> c.Config:
     ports = _ports(top.table("port", "[port.NAME] for each port"), folder, problems)
     queues = max((port.queues for port in ports), default=0)
     workers, restart = _workers(top.table("worker"), queues, problems)
+    workers = with_blanks(workers, len(ports))
     driver = _driver(top.table("driver"))
     metrics = _metrics(top.table("metrics"))
     top.done()
@@ -316,7 +305,7 @@ def _workers(
     table: Table | None, queues: int, problems: list[str]
 ) -> tuple[tuple[c.WorkerConfig, ...], c.RestartConfig]:
     table = table or Table({}, "worker", problems)
-    common = _worker(table, c.WorkerConfig())
+    common = _worker(table, c.WorkerConfig(blanks=UNSET))
     cpus = table.integers("cpus", 0, CPU_MAX)
     restart = _restart(table.table("restart"))
     workers = [

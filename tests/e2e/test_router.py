@@ -40,7 +40,7 @@ def veths(request: pytest.FixtureRequest) -> Iterator[Veths]:
 
 def configuration(operator: Operator, veths: Veths, queues: int, routes: str = "") -> str:
     ports = [port(side, queues=queues, rx_descriptors=2048) for side in veths.hosts]
-    lines = ["[worker]", 'plugin = "router"', "blanks = 64", "[worker.options]"]
+    lines = ["[worker]", 'plugin = "router"', "[worker.options]"]
     if routes:
         (operator.folder / "routes.csv").write_text(routes)
         lines.append('routes = "routes.csv"')

@@ -16,7 +16,8 @@ from ringline.workers.testing import run_plugin
 
 from .operator_harness import Operator
 from .test_xdp import Forwarding
-from .veth_harness import TIMEOUT, Veths, needs, port, wait_until
+from .veth_harness import TIMEOUT, Veths, needs, port, receive, wait_until
+from .xdp_harness import status
 
 pytestmark = pytest.mark.timeout(600)  # the first test compiles the plugin
 ETHERTYPE = 0x88B5  # for experiments (IEEE 802.3)
@@ -36,7 +37,7 @@ def veths(request: pytest.FixtureRequest) -> Iterator[Veths]:
 
 def configuration(veths: Veths, queues: int) -> str:
     ports = [port(side, queues=queues, rx_descriptors=2048) for side in veths.hosts]
-    return "\n".join(ports) + '\n[worker]\nplugin = "switch"\nblanks = 64\n'
+    return "\n".join(ports) + '\n[worker]\nplugin = "switch"\n'
 
 
 def transfer(veths: Veths, to: str, address: str, *more: str) -> dict[str, Any]:
@@ -131,6 +132,32 @@ def crossing(
     server.communicate(timeout=TIMEOUT)
     assert client.returncode == 0, said
     wait_until(lambda: all(worker["up"] for worker in run.status()["workers"]), "the successors")
+
+
+@pytest.mark.parametrize("veths", [(3, 1)], indirect=True, ids=[""])
+def test_arguments_make_a_switch_that_floods_to_all_ports(veths: Veths, operator: Operator) -> None:
+    """Without a configuration: each broadcast comes to both other hosts."""
+    warm("switch")
+    veths.silence()
+    sender = veths.wire("a")
+    receivers = [veths.wire(side) for side in "bc"]
+    devices = [word for side in veths.hosts for word in ("--device", f"{side}=xdp:v{side}")]
+    report = operator.folder / "report.json"
+    arguments = ["run", "switch", *devices, "--name", operator.name, "--report", report]
+    within = Veths.within(veths.middle)
+    with operator.started(*arguments, within=within) as process:
+        wait_until(lambda: status(operator.name).get("state") == "running", "the run")
+        for number in range(200):  # more than a batch
+            rest = ETHERTYPE.to_bytes(2, "big") + number.to_bytes(46, "big")
+            sender.send(b"\xff" * 6 + b"\x02\0\0\0\0\x0a" + rest)
+        for receiver in receivers:
+            assert len(receive(receiver, lambda frame: frame[12:14] == b"\x88\xb5", 200)) == 200
+        process.terminate()
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, errors
+    found = json.loads(report.read_text())
+    assert found["workers"][0]["metrics"]["without_blank"] == 0
+    assert not any(found["balance"].values()), found["balance"]
 
 
 @pytest.mark.parametrize("veths", [(2, 2)], indirect=True, ids=[""])

@@ -80,8 +80,6 @@ def configuration(cell: Cell) -> str:
     else:
         lines = [port(side, attach=cell.ports, **keys) for side in "ab"]
     lines += ["[worker]", f'plugin = "{cell.plugin}"']
-    if cell.plugin != "forward":
-        lines.append("blanks = 64")
     if cell.plugin == "router":
         lines.append("[worker.options.addresses]")
         for side in "ab":

@@ -102,6 +102,13 @@ def add_plugin_arguments(to: Takes, queues: str, name: str) -> None:
         metavar="BYTES",
         help="memory for the plugin's named state and counters (default: 4194304), or '4 MiB'",
     )
+    to.add_argument(
+        "--blanks",
+        type=values.number,
+        metavar="N",
+        help="empty buffers of each worker, for a plugin that creates packets (default: as many as "
+        "switch and router need; 0 for others)",
+    )
     to.add_argument("--name", help=f"name of the instance; default: {name}")
 
 
@@ -122,4 +129,5 @@ def arguments_of(given: Namespace) -> Arguments:
         pace=given.pace,
         speed=given.speed,
         repeat=given.repeat,
+        blanks=given.blanks,
     )

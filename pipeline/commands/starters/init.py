@@ -86,7 +86,8 @@ device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00
 plugin = "forward"                # or yours: "./file.py:object", from `ringline new`
 # cpus = []                       # pin the workers to these CPUs in turn; []: ringline chooses
 # state = 4194304                 # bytes for the named state, counters and tables of the plugin
-# blanks = 0                      # empty buffers for packets that the plugin creates
+# blanks = 0                      # empty buffers for packets that the plugin creates; switch and
+                                  # router have as many as they need
 # debug = false                   # true: bounds checks in compiled plugins
 # silence = 1.0                   # seconds in one batch or tick; then the worker is replaced
 

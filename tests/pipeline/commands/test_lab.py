@@ -52,7 +52,7 @@ def test_a_wrong_argument_gets_one_sentence(
         (["--rate", "0mbit"], "argument --rate: must be a rate from 1kbit"),
         (
             ["--for", "0"],
-            "argument --for: above 0 and at most 1000000000, not '0'",
+            "--for: must be a number of seconds above 0 and at most 1000000000, not '0'",
         ),
         (["--for", "1e308"], "above 0 and at most 1000000000, not '1e308'"),
         (["--delay", "1" + "0" * 300 + "s"], "argument --delay: must be a time up to 60 s"),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringline.pipeline.configuration import builtin, schema
+from ringline.pipeline.configuration import builtin, needs, schema
 from ringline.pipeline.configuration import config as c
 from ringline.pipeline.configuration.machine_checks import shared_memory
 from ringline.pipeline.supervisor.instance import Instance
@@ -157,7 +157,7 @@ def test_the_builtin_configuration_runs_anywhere() -> None:
     assert found.ports[0].wire is not None
     assert found.ports[0].wire.rate_mpps == 0
     assert found.metrics.elsewhere_if_taken
-    assert schema.too_few_buffers(found) == []
+    assert needs.too_few_buffers(found) == []
 
 
 def test_every_mistake_is_reported_at_once(problems_of: Any) -> None:
