@@ -13,3 +13,9 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: `1 queue`, `1,000 queues`, or with `many` that plural.
+    (tests/shm/test_text.py: test_one_is_not_many)"""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -22,6 +22,7 @@ import mmap
 from ringline.shm import slots
 from ringline.shm._shm import ffi
 from ringline.shm.errors import EnvironmentLacks, PluginError
+from ringline.shm.text import counted
 from ringline.workers import tables
 from ringline.workers.named.log import Log
 from ringline.workers.named.reasons import DropReasons
@@ -229,7 +230,7 @@ class Worker:
         if rows > most:
             values = columns - tables.LABEL_WORDS
             raise PluginError(
-                f"table {name!r} has {rows} rows of {values} value{'' if values == 1 else 's'}; at "
+                f"table {name!r} has {rows} rows of {counted(values, 'value')}; at "
                 f"most {most} such rows are exported: ask for fewer, or divide the table"
             )
         others = [entry for entry in self._slot.entries() if entry.name != name]

@@ -22,7 +22,7 @@ from ringline.pipeline.ports.rss import rss_key
 from ringline.pipeline.ports.sim82599.capture_card import Received, deliver
 from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import UsageError
-from ringline.shm.text import printable
+from ringline.shm.text import counted, printable
 from ringline.workers.captures.captures import CaptureReader, Tally, descriptor_named
 
 WIDTH = 80  # columns of the output
@@ -160,7 +160,7 @@ def _flows_per_queue(spread: Spread) -> list[int]:
 def _capture_lines(name: str, spread: Spread, port: PortConfig, flows: int) -> Iterator[str]:
     packets = sum(count.packets for count in spread.queues)
     size = sum(count.bytes for count in spread.queues)
-    yield f"{name}: {_number(packets, 'packet')}, {_number(size, 'byte')}, key {port.rss_key}"
+    yield f"{name}: {counted(packets, 'packet')}, {counted(size, 'byte')}, key {port.rss_key}"
     yield ""
     rows = [("queue", "packets", "share", "bytes", "share", "flows")]
     rows += [
@@ -178,14 +178,14 @@ def _capture_lines(name: str, spread: Spread, port: PortConfig, flows: int) -> I
     ]
     yield from _table(rows)
     if spread.unhashed:
-        unhashed = _number(spread.unhashed, "packet")
+        unhashed = counted(spread.unhashed, "packet")
         yield f"{unhashed} without a hash (not IP, or two VLAN tags): on queue 0"
     if spread.left_out:
-        yield f"left out {_number(spread.left_out, 'frame')} that no card would receive: too long"
+        yield f"left out {counted(spread.left_out, 'frame')} that no card would receive: too long"
     both, meet = spread.connections()
     if both:
         yield (
-            f"{_number(both, 'connection')} seen in both directions: {meet:,} on one queue, "
+            f"{counted(both, 'connection')} seen in both directions: {meet:,} on one queue, "
             f"{both - meet:,} on different queues"
         )
     else:
@@ -220,7 +220,7 @@ def _of_tuples(tuples: Sequence[Flow], port: PortConfig, as_json: bool) -> str:
         ]
         whole = {**_key_json(port), "queues": port.queues, "tuples": found}
         return json.dumps(whole, indent=2)
-    lines = [f"{_number(port.queues, 'queue')}, key {port.rss_key}"]
+    lines = [f"{counted(port.queues, 'queue')}, key {port.rss_key}"]
     for pair, (ahead, back) in zip(both, there, strict=True):
         rows = [
             ((str(received.queue), f"0x{received.rss_hash:08x}"), flow)
@@ -237,10 +237,6 @@ def _of_tuples(tuples: Sequence[Flow], port: PortConfig, as_json: bool) -> str:
 def _received(flow: Flow, port: PortConfig) -> Received:
     ((received,),) = deliver([memoryview(flow.frame())], port)
     return received
-
-
-def _number(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _share(part: int, whole: int) -> str:

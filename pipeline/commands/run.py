@@ -29,6 +29,7 @@ from ringline.shm.errors import (
     UsageError,
 )
 from ringline.shm.family import starter_end
+from ringline.shm.text import counted
 
 
 def run(
@@ -144,7 +145,7 @@ def _strict_error(snapshot: Snapshot) -> NotAllWell | None:
 
 def _greeting(config: Config) -> str:
     ports = ", ".join(f"{port.name} ({port.device})" for port in config.ports)
-    workers = "1 worker" if config.queues == 1 else f"{config.queues} workers"
+    workers = counted(config.queues, "worker")
     return f"starting {config.name}: {ports}, {workers}; Ctrl-C ends it"
 
 

@@ -17,6 +17,7 @@ from ringline.pipeline.ports.served.serving import serve
 from ringline.pipeline.ports.served.wires import Wire, open_wire
 from ringline.pipeline.ports.sim82599.model import Sim82599
 from ringline.shm.errors import EnvironmentLacks, UsageError, reason_of
+from ringline.shm.text import counted
 
 PATH_BYTES = 107  # of a socket's path (unix(7))
 
@@ -106,8 +107,8 @@ def _remove_stale(path: str) -> None:
 def _summarise(model: Sim82599) -> None:
     wire = model.wire()
     print(
-        f"received {wire['delivered']} frames, {wire['delivered_bytes']} bytes; "
-        f"sent {wire['transmitted']} frames, {wire['transmitted_bytes']} bytes"
+        f"received {counted(wire['delivered'], 'frame')}, {wire['delivered_bytes']:,} bytes; "
+        f"sent {counted(wire['transmitted'], 'frame')}, {wire['transmitted_bytes']:,} bytes"
     )
     for name, number in wire.items():
         if number and (name.startswith("dropped_") or name in {"lost", "refused"}):

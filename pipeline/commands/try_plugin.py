@@ -22,13 +22,14 @@ from typing import Any
 from ringline.pipeline.configuration import forms
 from ringline.pipeline.configuration.config import PortConfig, WorkerConfig
 from ringline.pipeline.configuration.machine_checks import same, why_kept
+from ringline.pipeline.configuration.needs import usual_blanks
 from ringline.pipeline.configuration.toml import Table
 from ringline.pipeline.ports.sim82599.capture_card import CaptureCard, CaptureCards
 from ringline.pipeline.terminal import stdio
 from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import PluginError, UsageError, reason_of
 from ringline.shm.refusals import WORDS
-from ringline.shm.text import printable
+from ringline.shm.text import counted, printable
 from ringline.workers.captures.captures import CaptureReader, Tally, descriptor_named
 from ringline.workers.trials import trial
 
@@ -104,7 +105,7 @@ def attempt(asked: Attempt) -> int:
             )
     told = [remark for card in cards for remark in card.reader.tally.remarks()]
     print(
-        summary(asked, ports, cards, done, [*told, *_remarks(asked, done)]),
+        summary(asked, ports, cards, done, [*told, *_remarks(asked, done, len(ports))]),
         file=sys.stderr if to_stdout else sys.stdout,
         flush=True,
     )
@@ -195,13 +196,14 @@ def _is_open_at(number: int, capture: str) -> bool:
     return stat.S_ISREG(found.st_mode) and os.path.samestat(found, os.fstat(number))
 
 
-def _remarks(asked: Attempt, done: trial.Summary) -> list[str]:
+def _remarks(asked: Attempt, done: trial.Summary, ports: int) -> list[str]:
     """Sentences about what a run does differently with the default settings."""
     remarks = list(done.remarks)
     if done.created and asked.blanks:
         remarks.append(
-            f"the plugin created packets in {asked.blanks} blanks for each batch; a run gives "
-            f"it as many as the key blanks of [worker] says, by default {WorkerConfig.blanks}"
+            f"the plugin created packets in {counted(asked.blanks, 'blank')} for each batch; a run "
+            "gives it as many as the key blanks of [worker] says, by default "
+            f"{usual_blanks(asked.plugin, ports)}"
         )
     return remarks
 
@@ -240,8 +242,8 @@ def _lines(
     count = done.counters
     paths = [card.reader.tally.path for card in cards]
     yield (
-        f"{asked.plugin} ({done.tier}) on {' and '.join(paths)}: {count['packets']:,} packets, "
-        f"{count['bytes']:,} bytes"
+        f"{asked.plugin} ({done.tier}) on {' and '.join(paths)}: "
+        f"{counted(count['packets'], 'packet')}, {count['bytes']:,} bytes"
     )
     if len(cards) > 1:
         received = ", ".join(f"{ports[card.port]} {card.received:,}" for card in cards)

@@ -32,6 +32,7 @@ from ringline.pipeline.telemetry.observe import Sources
 from ringline.pipeline.telemetry.snapshot import Snapshot
 from ringline.pipeline.telemetry.status_socket import StatusServer
 from ringline.shm.errors import Bug
+from ringline.shm.text import counted
 
 DISPLAY_EVERY = 1.0  # seconds
 
@@ -110,7 +111,7 @@ class Publisher:
     def ready(self, ports: int, workers: int) -> None:
         """The run is up: notify the service manager, and show that at once."""
         self._display_at = time.monotonic()
-        self._notifier.ready(f"{_count(ports, 'port')}, {_count(workers, 'worker')}")
+        self._notifier.ready(f"{counted(ports, 'port')}, {counted(workers, 'worker')}")
 
     def stopping(self) -> None:
         """The run has begun to end: notify the service manager."""
@@ -151,10 +152,6 @@ class Publisher:
                 self._reader_gone()
         except Exception as error:
             self._note("the display", error)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _is_pipe(stream: Any) -> bool:

@@ -48,6 +48,7 @@ from ringline.shm.errors import EnvironmentLacks, PluginError, RinglineError, re
 from ringline.shm.messages import SettlementReport, WorkerOpen
 from ringline.shm.rings import RingPair
 from ringline.shm.slot_guard import SlotGuard
+from ringline.shm.text import counted
 from ringline.workers.process import launch
 
 MESSAGE_MAX = 256 << 10  # bytes: the longest messages are errors of compilers
@@ -339,8 +340,9 @@ class WorkerMonitor(Monitor):
 
     def _announce_death(self, death: Death, settled: SettlementReport, *, successor: bool) -> None:
         lost = settled["lost"]
-        buffers = "1 buffer" if lost == 1 else f"{lost} buffers"
-        sentence = f"{self.name} {death.describe()}; {buffers} of packets and blanks lost"
+        sentence = (
+            f"{self.name} {death.describe()}; {counted(lost, 'buffer')} of packets and blanks lost"
+        )
         if successor:
             self.context.announce(f"{sentence}, {settled['carried']} go to its successor")
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ringline.pipeline.telemetry.snapshot import Snapshot
+from ringline.shm.text import counted
 
 ALL_WELL = "all well"
 STARTING, RUNNING = ("starting", "opening", "beginning"), "running"  # (supervisor/run_states.py)
@@ -36,24 +37,20 @@ def flaws(snapshot: Snapshot) -> list[str]:
     """Everything that went wrong, as parts of a sentence; empty if all is well."""
     found = []
     if queues := given_up(snapshot):
-        found.append(f"{_count(len(queues), 'queue')} given up")
+        found.append(f"{counted(len(queues), 'queue')} given up")
     if restarts := sum(worker.restarts for worker in snapshot.workers):
-        found.append(_count(restarts, "restart"))
+        found.append(counted(restarts, "restart"))
     errors: Counter[str] = Counter()
     for worker in snapshot.workers:
         errors.update(worker.errors)
-    found += [_count(number, f"{kind} error") for kind, number in errors.items() if number]
+    found += [counted(number, f"{kind} error") for kind, number in errors.items() if number]
     if lost := snapshot.lost:
-        found.append(f"{_count(lost, 'packet')} lost")
+        found.append(f"{counted(lost, 'packet')} lost")
     if faults := sum(len(port.faults) for port in snapshot.ports):
-        found.append(_count(faults, "fault"))
+        found.append(counted(faults, "fault"))
     return found
 
 
 def how_it_ended(snapshot: Snapshot) -> str:
     """`all well`, or the flaws as one sentence."""
     return ", ".join(flaws(snapshot)) or ALL_WELL
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -16,6 +16,7 @@ from ringline.pipeline.telemetry.flaws import ALL_WELL, GIVEN_UP, flaws
 from ringline.pipeline.telemetry.report import latency_quantile
 from ringline.pipeline.telemetry.snapshot import PortSnapshot, Snapshot, WorkerSnapshot
 from ringline.shm.errors import RinglineError
+from ringline.shm.text import counted
 
 NOTHING = "-"
 RUNNING, ENDED = "running", "ended"
@@ -222,7 +223,7 @@ def _port_summary(port: PortSnapshot) -> list[str]:
 
 def _worker_summary(worker: WorkerSnapshot) -> list[str]:
     packets = int(worker.counters["packets"])
-    items = [f"{packets:,} packets"]
+    items = [counted(packets, "packet")]
     if worker.state == GIVEN_UP:
         items.append(GIVEN_UP)
     if worker.restarts:

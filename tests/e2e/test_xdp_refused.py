@@ -59,7 +59,7 @@ BAD = {
         before=["link set va mtu 9000"],
     ),
     "queues": Bad(
-        "va receives on 1 queues, and 2 are configured; set queues = 1: it has at most 1",
+        "va receives on 1 queue, and the port has 2; set queues = 1: it has at most 1",
         'device = "xdp:va"\nqueues = 2',
     ),
     "zero-copy": Bad(

@@ -134,7 +134,7 @@ def test_copies_without_a_blank_are_counted_and_told() -> None:
     run = switched(frame(BROADCAST, mac(1), 0), ports=4, blanks=1)
     assert [run[0].verdict, *(copy.verdict for copy in run.created)] == [1, 2]
     assert run.named["without_blank"] == 1
-    assert [line for line in run.log if "1 copies of flooded frames found no blank" in line[1]]
+    assert [line for line in run.log if "1 copy of flooded frames found no blank" in line[1]]
 
 
 def test_a_full_group_of_lines_is_counted_and_its_frames_are_flooded() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from ringline.shm.errors import EnvironmentLacks, reason_of
-from ringline.shm.text import printable
+from ringline.shm.text import counted, printable
 from ringline.workers.captures import pcap, pcapng
 from ringline.workers.captures.byte_source import descriptor_named, wait_for
 from ringline.workers.captures.capture_table import Capture, CaptureError, Frames, Tally
@@ -125,7 +125,8 @@ class CaptureWriter:
         if error.errno == errno.EPIPE:
             remedy = "the program that reads it has ended"
         return EnvironmentLacks(
-            f"{self.path}: recording stopped after {self.frames} frames: {error.strerror}; {remedy}"
+            f"{self.path}: recording stopped after {counted(self.frames, 'frame')}: "
+            f"{error.strerror}; {remedy}"
         )
 
     def close(self) -> None:

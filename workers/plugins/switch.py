@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from ringline.shm.text import counted
 from ringline.workers.api import (
     VLAN,
     Counter,
@@ -96,9 +97,8 @@ def _tick(worker: Worker, state: State) -> None:
     missing = int(state.without_blank.array[0])
     if missing > state.told[0]:
         worker.log.warning(
-            "%d copies of flooded frames found no blank: set blanks under [worker], "
-            "64 for each port above two",
-            missing - int(state.told[0]),
+            "%s of flooded frames found no blank: set more blanks under [worker], at most 512",
+            counted(missing - int(state.told[0]), "copy", "copies"),
         )
     state.told[0] = missing
 

@@ -35,6 +35,7 @@ from ringline.pipeline.supervisor.instance import create_lane
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.packets import DescriptorMemory, PacketMemory
 from ringline.shm.rings import RingPair
+from ringline.shm.text import counted
 
 FLOWS = 256
 SIZE = 64  # bytes of a frame with CRC
@@ -49,10 +50,6 @@ SIZES = (64, 128, 256, 512, 1024, 1518)
 QUEUES_GOAL = 1.15  # 16 queues to 1
 SECONDS = 0.32  # of each figure in one run: four windows
 WARM = 0.02  # seconds
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -80,19 +77,19 @@ class Sweep:
 ONE_OF_16 = "16 queues, 15 of them empty"
 SWEEPS = (
     Sweep(
-        {_counted(count, "queue"): Point(queues=count) for count in QUEUES}
+        {counted(count, "queue"): Point(queues=count) for count in QUEUES}
         | {ONE_OF_16: Point(queues=16, busy=1)},
         {"16 queues": QUEUES_GOAL, ONE_OF_16: QUEUES_GOAL},
     ),
-    Sweep({_counted(count, "port"): Point(ports=count) for count in PORTS}),
+    Sweep({counted(count, "port"): Point(ports=count) for count in PORTS}),
     Sweep(
         {
-            f"{_counted(count, 'queue')} of a simulated card": Point(queues=count, card=True)
+            f"{counted(count, 'queue')} of a simulated card": Point(queues=count, card=True)
             for count in (1, 16)
         }
     ),
-    Sweep({_counted(count, "flow"): Point(flows=count, card=True) for count in MANY_FLOWS}),
-    Sweep({_counted(size, "byte"): Point(size=size, card=True) for size in SIZES}),
+    Sweep({counted(count, "flow"): Point(flows=count, card=True) for count in MANY_FLOWS}),
+    Sweep({counted(size, "byte"): Point(size=size, card=True) for size in SIZES}),
 )
 
 

@@ -8,6 +8,7 @@ from ringline.pipeline.ports.interfaces import guard, interface, neighbours
 from ringline.pipeline.ports.interfaces.ethtool import Channels
 from ringline.pipeline.ports.xdp import rights
 from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.text import counted
 
 if TYPE_CHECKING:
     from ringline.pipeline.configuration.config import PortConfig
@@ -64,22 +65,22 @@ def _check_channels(config: PortConfig, found: Interface) -> None:
     """The port has as many queues as the interface: frames of another queue would go to the
     kernel."""
     wanted, now = config.queues, found.channels
-    path = f"port.{config.name}.queues"
+    path, has = f"port.{config.name}.queues", counted(found.queues, "queue")
     if now is None:
         raise EnvironmentLacks(
-            f"{path}: the driver of {found.name} cannot change its {found.queues} queues, and "
-            f"{wanted} are configured; set queues = {found.queues}"
+            f"{path}: the driver of {found.name} cannot change its {has}, and the port "
+            f"has {wanted}; set queues = {found.queues}"
         )
     most = now.most_combined or min(now.most_rx, now.most_tx)
     words = "combined {0}" if now.most_combined else "rx {0} tx {0}"
     if wanted > most:
         raise EnvironmentLacks(
-            f"{path}: {found.name} receives on {found.queues} queues, and {wanted} are configured; "
+            f"{path}: {found.name} receives on {has}, and the port has {wanted}; "
             f"set queues = {found.queues}: it has at most {most}"
         )
     if config.xdp is not None and config.xdp.channels != "set":
         raise EnvironmentLacks(
-            f"{path}: {found.name} receives on {found.queues} queues, and {wanted} are configured; "
+            f"{path}: {found.name} receives on {has}, and the port has {wanted}; "
             f'set queues = {found.queues}, or channels = "set", or run: '
             f"ethtool -L {found.name} {words.format(wanted)}"
         )

@@ -39,6 +39,7 @@ from ringline.pipeline.ports.interfaces.socket_port import SocketAttachment
 from ringline.pipeline.ports.xdp import bpf, checks, rings
 from ringline.pipeline.ports.xdp.program import assemble
 from ringline.shm.errors import EnvironmentLacks, reason_of
+from ringline.shm.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +132,9 @@ class XdpAttachment(SocketAttachment):
         try:
             ethtool.set_channels(self._found.name, new)
         except OSError as error:
-            raise self._failed(f"{self._config.queues} queues cannot be set", error) from None
+            raise self._failed(
+                f"it cannot have {counted(self._config.queues, 'queue')}", error
+            ) from None
         self.channels = (self._found.number, before.rx, before.tx, before.combined, before.other)
         self._closing.callback(interface.restore_channels, self._found.number, before)
 

@@ -105,7 +105,7 @@ def test_a_good_interface_is_accepted(
             {"queues": 2, "channels": ethtool.Channels(2, 2, 0, 2, 2, 0)},
             "set queues = 2: it has at most 2",
         ),
-        ({"queues": 1, "channels": None}, "cannot change its 1 queues"),
+        ({"queues": 1, "channels": None}, "cannot change its 1 queue, and the port has 2"),
     ],
 )
 def test_an_interface_that_cannot_be_used_is_named(
