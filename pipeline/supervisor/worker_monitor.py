@@ -187,6 +187,7 @@ class WorkerMonitor(Monitor):
             self._guard.note()
             self._heartbeat = Heartbeat(checked_at=time.monotonic())
             self._served = self._count_served()
+            self._source.served = True
             self.step(WorkerEvent.READY)
         elif event == "failed":
             error = message.get("error")

@@ -13,6 +13,7 @@ from ringline.shm.text import counted
 
 ALL_WELL = "all well"
 STARTING, RUNNING = ("starting", "opening", "beginning"), "running"  # (supervisor/run_states.py)
+ENDED = "ended"
 GIVEN_UP = "given up"  # the state of a worker (supervisor/worker_states.py)
 
 
@@ -36,6 +37,8 @@ def health(snapshot: Snapshot) -> str | None:
 def flaws(snapshot: Snapshot) -> list[str]:
     """Everything that went wrong, as parts of a sentence; empty if all is well."""
     found = []
+    if snapshot.state == ENDED and (idle := sum(not worker.served for worker in snapshot.workers)):
+        found.append(f"ended before {counted(idle, 'worker')} had started")
     if queues := given_up(snapshot):
         found.append(f"{counted(len(queues), 'queue')} given up")
     if restarts := sum(worker.restarts for worker in snapshot.workers):

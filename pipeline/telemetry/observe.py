@@ -82,6 +82,7 @@ class WorkerSource:
     pid: int | None = None
     generation: int = 0
     restarts: int = 0
+    served: bool = False  # it was ready at least once
     version: str = ""  # of the plugin, as the worker told it
     reasons: dict[int, str] = field(default_factory=dict)  # names of drop reasons (note_reasons)
 
@@ -270,6 +271,7 @@ def _worker(source: WorkerSource, books: Any, clock: _Clock) -> WorkerSnapshot:
         queue=source.queue,
         plugin=source.plugin,
         version=source.version,
+        served=source.served,
         state=source.state,
         up=source.up,
         pid=source.pid,

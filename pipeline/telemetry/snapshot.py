@@ -139,6 +139,7 @@ class WorkerSnapshot:
     refusals: dict[str, int] = field(default_factory=dict)  # struct rl_refusals: bad references
     reasons: tuple[str, ...] = ()  # drop reasons that the plugin named
     version: str = ""  # of the plugin; empty if it has none
+    served: bool = True  # it was ready at least once
 
     @property
     def errors(self) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from ringline.shm import signals
 
+from .operator_harness import TIMEOUT, Operator
 from .run_harness import RunHarness, check_counts, wait_until
 
 pytestmark = pytest.mark.slow
@@ -78,3 +80,32 @@ def pidfd(pid: int) -> int:
     import os
 
     return os.pidfd_open(pid)
+
+
+SLOW = """
+import time
+from pathlib import Path
+
+class Slow:
+    def setup(self, worker):
+        Path("begun").touch()
+        time.sleep(1000)
+
+    def process(self, batch):
+        pass
+"""
+
+
+def test_a_signal_before_the_workers_have_started_is_told(operator: Operator) -> None:
+    """It is no run in which all was well. A restart of the machine is one cause."""
+    operator.write(SLOW, "slow.py")
+    report = operator.folder / "report.json"
+    arguments = ["run", "./slow.py:Slow", "--queues", "1", "--name", operator.name]
+    with operator.started(*arguments, "--report", report) as process:
+        wait_until((operator.folder / "begun").exists, "the set-up")
+        process.terminate()
+        out, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, errors
+    assert "ended before 1 worker had started" in out
+    assert "all well" not in out
+    assert json.loads(report.read_text())["exit"]["reason"] == "ended before 1 worker had started"

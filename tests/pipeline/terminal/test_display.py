@@ -133,6 +133,11 @@ def test_all_is_well_only_when_it_was(idle: Idle) -> None:
     assert flaws(idle.take()) == ["1 queue given up"]
     assert "worker 1: 0 packets, given up" in table.summary(idle.take())
     assert "queue 1 was given up" in str(given_up_error(idle.take()))
+    idle.sources.workers[1].state = "stopped"
+    assert flaws(idle.take()) == []
+    idle.sources.state = "ended"
+    idle.sources.workers[0].served = True
+    assert flaws(idle.take()) == ["ended before 1 worker had started"]
 
 
 def test_the_summary_of_a_bad_day_lists_everything_in_80_columns(idle: Idle) -> None:
