@@ -91,6 +91,8 @@ def no_room(error: OSError, path: str, size: int) -> Unavailable:
             "docker run --shm-size=1g; in Kubernetes an emptyDir with medium Memory, mounted at "
             f"{directory})"
         )
+    if error.errno != errno.ENOMEM:  # it is not about room, as when no descriptor is left
+        return Unavailable(f"{path} cannot be made: {reason_of(error)}")
     return Unavailable(
         f"{size} bytes of shared memory for {path} cannot be allocated ({free} are free in "
         f"{directory}): {reason_of(error)}"

@@ -244,7 +244,7 @@ def test_a_folder_for_the_status_socket_that_cannot_be_used(
 
 # The number decides which of the descriptors of a start is the first that is missing.
 DESCRIPTORS = "raise the limit (ulimit -n)"
-LIMITS = {f"--nofile={number}": DESCRIPTORS for number in (8, 12, 13, 14, 16, 18, 20, 22, 25, 26)}
+LIMITS = {f"--nofile={number}": DESCRIPTORS for number in (8, 10, 12, 13, 14, 16, 18, 20, 22, 25, 26)}
 LIMITS["--fsize=1000000"] = "File too large"
 
 
@@ -254,6 +254,7 @@ def test_a_limit_that_is_too_low(operator: Operator, config: Path, limit: str) -
     assert ended.code == 3, ended.errors
     assert LIMITS[limit] in ended.last
     assert "None" not in ended.last
+    assert "are free in" not in ended.last, "room is not what is missing"
 
 
 @pytest.mark.parametrize("command", ["check", "try"])
