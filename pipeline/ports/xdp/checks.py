@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ringline.pipeline.ports.interfaces import guard, interface, neighbours
@@ -13,6 +14,10 @@ from ringline.shm.text import counted
 if TYPE_CHECKING:
     from ringline.pipeline.configuration.config import PortConfig
     from ringline.pipeline.ports.interfaces.interface import Interface
+
+
+SYSFS = Path("/sys/class/net")
+_ACCESS_PLATFORM = 33  # a bit of the features of a virtio device
 
 
 def check(config: PortConfig, packet_bytes: int) -> Interface:
@@ -59,6 +64,24 @@ def wanted_channels(found: Interface, config: PortConfig) -> Channels | None:
     if now.most_combined:
         return Channels(0, 0, 0, 0, 0, queues, now.other)
     return Channels(0, 0, 0, queues, queues, 0, now.other)
+
+
+def no_zero_copy(found: Interface) -> str:
+    """Why a driver refuses zero-copy, where the kernel gives no reason; "" when that is not known.
+    Linux's virtio_net needs a device that uses the addresses of the IOMMU: feature 33 of the device
+    (VIRTIO_F_ACCESS_PLATFORM, virtio 1.2, section 6)."""
+    if found.driver != "virtio_net":
+        return ""
+    try:
+        features = (SYSFS / found.name / "device" / "features").read_text(encoding="ascii")
+    except OSError:
+        return ""
+    if features[_ACCESS_PLATFORM : _ACCESS_PLATFORM + 1] != "0":
+        return ""
+    return (
+        "its device does not use the addresses of an IOMMU (VIRTIO_F_ACCESS_PLATFORM), and "
+        "virtio_net needs that; in QEMU iommu_platform=on does it"
+    )
 
 
 def _check_channels(config: PortConfig, found: Interface) -> None:

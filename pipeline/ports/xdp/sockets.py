@@ -191,6 +191,8 @@ class XdpAttachment(SocketAttachment):
                 return _ZERO_COPY
             except (OSError, TimeoutError) as error:
                 why = error.strerror or str(error)
+                if error.errno == errno.EINVAL:
+                    why = checks.no_zero_copy(self._found) or why
                 if mode == "zero-copy":
                     raise EnvironmentLacks(
                         f"{self._where} does not work without copies: {why}; set "
@@ -383,5 +385,5 @@ def _why_not_bound(number: int, queue: int) -> str:
     return {
         errno.EBUSY: f"another socket is bound to queue {queue}",
         errno.EINVAL: f"there is no queue {queue}, or packet memory does not fit it",
-        errno.EOPNOTSUPP: "its driver has no zero-copy mode for packet memory of ringline",
+        errno.EOPNOTSUPP: f"its driver has no zero-copy mode in this kernel ({os.uname().release})",
     }.get(number, os.strerror(number))

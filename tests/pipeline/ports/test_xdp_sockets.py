@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,6 +99,43 @@ def test_why_a_queue_is_not_bound() -> None:
     assert "another socket is bound to queue 3" in sockets._why_not_bound(errno.EBUSY, 3)
     assert "there is no queue 3" in sockets._why_not_bound(errno.EINVAL, 3)
     assert sockets._why_not_bound(errno.ENODEV, 3) == os.strerror(errno.ENODEV)
+
+
+def test_the_kernel_is_named_whose_driver_has_no_zero_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = "6.1.0-56-amd64"
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(["Linux", "", release, "", ""]))
+    why = "its driver has no zero-copy mode in this kernel (6.1.0-56-amd64)"
+    assert sockets._why_not_bound(errno.EOPNOTSUPP, 0) == why
+
+
+@pytest.mark.parametrize(
+    ("driver", "features", "why"),
+    [
+        ("virtio_net", "0" * 128, "its device does not use the addresses of an IOMMU"),
+        ("virtio_net", "0" * 33 + "1" + "0" * 94, "there is no queue 0, or packet memory"),
+        ("virtio_net", None, "there is no queue 0, or packet memory"),
+        ("igb", "0" * 128, "there is no queue 0, or packet memory"),
+    ],
+)
+def test_what_a_virtio_device_lacks_for_zero_copy_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, driver: str, features: str | None, why: str
+) -> None:
+    made = attachment()
+    made._xdp, made._found = XdpConfig(mode="auto"), dataclasses.replace(GOOD, driver=driver)
+    device = tmp_path / made._found.name / "device"
+    device.mkdir(parents=True)
+    if features is not None:
+        (device / "features").write_text(features + "\n")
+    monkeypatch.setattr(sockets.checks, "SYSFS", tmp_path)
+
+    def refuse() -> None:
+        raise OSError(errno.EINVAL, sockets._why_not_bound(errno.EINVAL, 0))
+
+    monkeypatch.setattr(made, "_open_all_sockets", lambda stack: None)
+    monkeypatch.setattr(made, "_try_zero_copy", refuse)
+    monkeypatch.setattr(made, "_bind_all", lambda flags: None)
+    made._open_bound(contextlib.ExitStack())
+    assert f"is used in copy mode, because zero-copy does not work: {why}" in made.remarks[0]
 
 
 @pytest.mark.parametrize(("mode", "ends"), [("zero-copy", True), ("auto", False)])
