@@ -21,7 +21,7 @@ from pathlib import Path
 
 from .kernel import Missing
 
-_BUFFER_BYTES = 1 << 27  # of a socket: frames that wait for the guest or for the recorder
+BUFFER_BYTES = 1 << 27  # of a socket: frames that wait for the guest or for the recorder
 _CLONE_NEWNET = 0x40000000
 # linux/if_tun.h, linux/sockios.h, linux/if.h
 _TUNSETIFF = 0x400454CA
@@ -32,6 +32,7 @@ _QUEUE_FRAMES = 30000  # frames that a TAP interface holds for the guest
 _ETH_P_ALL = 3
 _ALL = socket.htons(_ETH_P_ALL)
 _RECEIVE_BUFFER_FORCE = 33  # SO_RCVBUFFORCE
+_ROOM = 60.0  # seconds that a frame may wait until there is room for it
 _TURN = 0.1  # seconds: how long the recorder may not notice that it is to end
 
 
@@ -84,37 +85,24 @@ def card(text: str) -> Card:
     return Card(model, queues)
 
 
-class Cable:
-    """The end of a card's cable on the host: sends frames to the guest, and records what the guest
-    sends. `arguments` are those of QEMU, and `passed` the descriptors that QEMU gets."""
+class End:
+    """The end of a card's cable on the host: sends frames to the guest through the socket `near`,
+    and records what the guest sends."""
 
-    def __init__(self, card: Card, number: int) -> None:
+    def __init__(self, near: socket.socket) -> None:
         self._frames: list[bytes] = []
         self._changed = threading.Condition()
         self._ending = False
-        self.passed: list[int] = []
-        with contextlib.ExitStack() as stack:
-            network = self._pair(stack) if card.queues == 1 else self._tap(stack, card.queues)
-            self._near = stack.pop_all()
-        options = [card.model.device, f"netdev=n{number}", f"mac=52:54:00:00:00:{number + 1:02x}"]
-        options += [card.model.options] if card.model.options else []
-        if card.queues > 1:
-            options += ["mq=on", f"vectors={2 * card.queues + 2}"]
-        address = place = f"bus=pcie.0,addr={0x10 + number:#x}"
-        self.arguments = []
-        if card.model.express:
-            port = f"pcie-root-port,id=port{number},chassis={number + 1},{place}"
-            self.arguments, address = ["-device", port], f"bus=port{number}"
-        self.arguments += [
-            *("-netdev", f"{network},id=n{number}"),
-            *("-device", ",".join([*options, address])),
-        ]
+        self._socket = near
+        near.settimeout(_ROOM)
+        self._receiving = near.dup()
+        self._receiving.settimeout(_TURN)
         self._recorder = threading.Thread(target=self._record, daemon=True)
         self._recorder.start()
 
     def send(self, frame: bytes) -> None:
         """Send a frame to the guest; waits while there is no room. Raises OSError: TimeoutError
-        when there is none for a second, or the guest has ended."""
+        when there is none for a minute, or the guest has ended."""
         self._socket.send(frame)
 
     def frames(self) -> list[bytes]:
@@ -138,49 +126,10 @@ class Cable:
                 if not self._changed.wait(seconds) and len(self._frames) == seen:
                     return found
 
-    def started(self) -> None:
-        """QEMU has the descriptors now: it alone keeps them."""
-        for fd in self.passed:
-            os.close(fd)
-        self.passed = []
-
     def close(self) -> None:
-        self.started()
         self._ending = True
         self._recorder.join()
-        self._near.close()
-
-    def _pair(self, stack: contextlib.ExitStack) -> str:
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._use(stack.enter_context(near))
-        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-        self.passed = [far.detach()]
-        return f"dgram,local.type=fd,local.str={self.passed[0]}"
-
-    def _tap(self, stack: contextlib.ExitStack, queues: int) -> str:
-        if os.geteuid() != 0:
-            raise Missing("needs root, for a card with several queues")
-        with _own_namespace():
-            name = b"cable"
-            for _ in range(queues):
-                fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-                self.passed.append(fd)
-                flags = _TAP | _NO_INFORMATION | _MULTI_QUEUE | _VNET_HEADER
-                fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name, flags))
-            # The kernel of the host itself says nothing on the cable.
-            Path("/proc/sys/net/ipv6/conf/cable/disable_ipv6").write_text("1")
-            near = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
-            fcntl.ioctl(near, _SIOCSIFTXQLEN, struct.pack("16si20x", name, _QUEUE_FRAMES))
-            fcntl.ioctl(near, _SIOCSIFFLAGS, struct.pack("16sH22x", name, _UP))
-        near.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, _BUFFER_BYTES)
-        near.bind(("cable", _ETH_P_ALL))
-        self._use(near)
-        return f"tap,vhost=off,fds={':'.join(map(str, self.passed))}"
-
-    def _use(self, near: socket.socket) -> None:
-        self._socket = near
-        self._receiving = near.dup()
-        self._receiving.settimeout(_TURN)
+        self._socket.close()
 
     def _record(self) -> None:
         with self._receiving as receiving:
@@ -196,6 +145,68 @@ class Cable:
                 with self._changed:
                     self._frames.append(frame)
                     self._changed.notify_all()
+
+
+class Cable(End):
+    """The end of the cable of a card that QEMU makes. `arguments` are those of QEMU, and `passed`
+    the descriptors that QEMU gets."""
+
+    def __init__(self, card: Card, number: int) -> None:
+        self.passed: list[int] = []
+        with contextlib.ExitStack() as stack:
+            make = self._pair if card.queues == 1 else self._tap
+            near, network = make(stack, card.queues)
+            super().__init__(near)
+            stack.pop_all()
+        options = [card.model.device, f"netdev=n{number}", f"mac=52:54:00:00:00:{number + 1:02x}"]
+        options += [card.model.options] if card.model.options else []
+        if card.queues > 1:
+            options += ["mq=on", f"vectors={2 * card.queues + 2}"]
+        address = place = f"bus=pcie.0,addr={0x10 + number:#x}"
+        self.arguments = []
+        if card.model.express:
+            port = f"pcie-root-port,id=port{number},chassis={number + 1},{place}"
+            self.arguments, address = ["-device", port], f"bus=port{number}"
+        self.arguments += [
+            *("-netdev", f"{network},id=n{number}"),
+            *("-device", ",".join([*options, address])),
+        ]
+
+    def started(self) -> None:
+        """QEMU has the descriptors now: it alone keeps them."""
+        for fd in self.passed:
+            os.close(fd)
+        self.passed = []
+
+    def close(self) -> None:
+        self.started()
+        super().close()
+
+    def _pair(self, stack: contextlib.ExitStack, _: int) -> tuple[socket.socket, str]:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        stack.enter_context(near)
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+        self.passed = [far.detach()]
+        return near, f"dgram,local.type=fd,local.str={self.passed[0]}"
+
+    def _tap(self, stack: contextlib.ExitStack, queues: int) -> tuple[socket.socket, str]:
+        if os.geteuid() != 0:
+            raise Missing("needs root, for a card with several queues")
+        with _own_namespace():
+            name = b"cable"
+            for _ in range(queues):
+                fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+                self.passed.append(fd)
+                flags = _TAP | _NO_INFORMATION | _MULTI_QUEUE | _VNET_HEADER
+                fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name, flags))
+            # The kernel of the host itself says nothing on the cable.
+            Path("/proc/sys/net/ipv6/conf/cable/disable_ipv6").write_text("1")
+            near = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+            fcntl.ioctl(near, _SIOCSIFTXQLEN, struct.pack("16si20x", name, _QUEUE_FRAMES))
+            fcntl.ioctl(near, _SIOCSIFFLAGS, struct.pack("16sH22x", name, _UP))
+        near.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, BUFFER_BYTES)
+        near.bind(("cable", _ETH_P_ALL))
+        return near, f"tap,vhost=off,fds={':'.join(map(str, self.passed))}"
 
 
 @contextlib.contextmanager

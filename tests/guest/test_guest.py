@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,6 +162,38 @@ def test_modules_are_loaded_behind_those_that_they_need(tmp_path: Path) -> None:
     found = Kernel("6.1.0-9-amd64", tmp_path, modules)
     assert found.in_order(["top", "base", "built-in"]) == ["base", "middle", "top"]
     assert found.version == (6, 1)
+
+
+def test_a_kernel_of_several_packages_is_unpacked(tmp_path: Path) -> None:
+    """As in newer releases of Debian: the image is packed with zstd, behind a program that unpacks
+    it and has the same magic number; modules are in another package, and packed."""
+    if not (shutil.which("dpkg-deb") and shutil.which("zstd")):
+        pytest.skip("needs dpkg-deb and zstd")
+    image, module = b"\x7fELF image", b"\x7fELF module"
+    packed = subprocess.run(["zstd", "-qc"], input=image, capture_output=True, check=True).stdout
+    contents = {
+        "linux-binary": {"boot/vmlinuz-7.3.4-a": b"\x28\xb5\x2f\xfd program" + packed + b"end"},
+        "linux-modules": {"usr/lib/modules/7.3.4-a/kernel/net/one.ko.xz": lzma.compress(module)},
+    }
+    packages = []
+    for name, files in contents.items():
+        for path, content in files.items():
+            (tmp_path / name / path).parent.mkdir(parents=True)
+            (tmp_path / name / path).write_bytes(content)
+        control = tmp_path / name / "DEBIAN" / "control"
+        control.parent.mkdir()
+        control.write_text(
+            f"Package: {name}\nVersion: 1\nArchitecture: amd64\nMaintainer: a\nDescription: a\n"
+        )
+        packages.append(tmp_path / f"{name}.deb")
+        line = ["dpkg-deb", "-b", str(tmp_path / name), str(packages[-1])]
+        subprocess.run(line, capture_output=True, check=True)
+    kernels.keep(packages, "7.3.4-a", tmp_path)
+    found = kernels.newest(tmp_path, "")
+    assert found.image.read_bytes() == image
+    assert found.modules["one"].read_bytes() == module
+    with pytest.raises(Missing, match="packed with xz or zstd; this one is packed otherwise"):
+        kernels.keep(packages[1:], "7.3.4-b", tmp_path)
 
 
 def test_the_command_ends_with_the_code_of_its_command(
