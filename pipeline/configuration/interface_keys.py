@@ -16,6 +16,7 @@ from ringline.pipeline.configuration.toml import Table, shown
 
 ETHERTYPES = {"ipv4": 0x0800, "arp": 0x0806, "ipv6": 0x86DD}
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "icmpv6": 58, "sctp": 132}
+VLAN_TAGS = (0x8100, 0x88A8)  # at most two are skipped
 WITH_PORTS = (PROTOCOLS["tcp"], PROTOCOLS["udp"])
 MATCHES_MAX = 64
 BUSY_POLL_MAX = 1000  # microseconds
@@ -203,6 +204,8 @@ def _impossible(match: Match) -> str:
     of_ip = (ETHERTYPES["ipv4"], ETHERTYPES["ipv6"])
     if match.port is not None and match.protocol not in (None, *WITH_PORTS):
         return "only TCP and UDP have ports"
+    if match.ethertype in VLAN_TAGS:
+        return "this is the ethertype of a VLAN tag; name the one behind the tag"
     if match.ethertype is not None:
         if match.ethertype not in of_ip and (match.protocol, match.port, version) != (
             None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ringline.pipeline.configuration.config import Match
@@ -18,8 +18,10 @@ from ringline.pipeline.ports.interfaces import interface, netlink
 
 ROUTES4, ROUTES6 = Path("/proc/net/route"), Path("/proc/net/ipv6_route")
 _REJECT = 0x200  # RTF_REJECT of linux/route.h
-_TCP = 6
+_TCP, _ICMPV6 = 6, 58
 _IPV4, _ARP, _IPV6 = 0x0800, 0x0806, 0x86DD
+# Neighbour discovery (RFC 4861) finds a neighbour with frames to and from these addresses.
+_DISCOVERY = ("fe80::/10", "ff02::/16")
 
 
 def cut_off(found: interface.Interface, take: Sequence[Match]) -> str:
@@ -49,29 +51,29 @@ def objection(
                 f"{name} carries your ssh session ({client} to {server}), which would "
                 f"hang; leave its frames out of take, or set force = true"
             )
-    gateway = default_route(name)
-    if gateway and (not take or any(_is_of_everything(match) for match in take)):
-        return (
-            f"{name} carries the default route of this machine (through {gateway}), which "
-            "would lose its network; name the frames for ringline in take, or set force = true, "
-            f"or copy them with a port packet:{name}"
-        )
+    for gateway in default_routes(name):
+        kind = _IPV6 if ":" in gateway else _IPV4
+        if not take or any(_is_of_everything(match, kind) for match in take):
+            return (
+                f"{name} carries the default route of this machine (through {gateway}), which "
+                "would lose its network; name the frames for ringline in take, or set force = "
+                f"true, or copy them with a port packet:{name}"
+            )
     return ""
 
 
-def default_route(name: str) -> str:
-    """The gateway of a default route through the interface; "" when there is none."""
+def default_routes(name: str) -> Iterator[str]:
+    """The gateways of the default routes through the interface, those of IPv4 first."""
     for line in _lines(ROUTES4)[1:]:
         words = line.split()
         if len(words) > 7 and words[0] == name and words[1] == words[7] == "00000000":
-            return str(ipaddress.IPv4Address(bytes.fromhex(words[2])[::-1]))
+            yield str(ipaddress.IPv4Address(bytes.fromhex(words[2])[::-1]))
     for line in _lines(ROUTES6):
         words = line.split()
         if len(words) > 9 and words[9] == name and words[1] == "00" and not int(words[0], 16):
             if int(words[8], 16) & _REJECT:
                 continue
-            return str(ipaddress.IPv6Address(bytes.fromhex(words[4])))
-    return ""
+            yield str(ipaddress.IPv6Address(bytes.fromhex(words[4])))
 
 
 def _lines(path: Path) -> list[str]:
@@ -107,10 +109,10 @@ def _session(environment: Mapping[str, str]) -> tuple[str, str, int] | None:
 
 
 def _is_of_session(match: Match, client: str, server: str, port: int) -> bool:
-    """Whether frames of the session, or the ARP that it needs, agree with the match."""
+    """Whether frames of the session, or those that find its neighbour, agree with the match."""
     kind = _IPV6 if ":" in server else _IPV4
-    if match.ethertype == _ARP:
-        return kind == _IPV4
+    if _is_of_neighbours(match, kind):
+        return True
     if match.ethertype not in (None, kind) or match.protocol not in (None, _TCP):
         return False
     if match.port not in (None, port):
@@ -121,10 +123,31 @@ def _is_of_session(match: Match, client: str, server: str, port: int) -> bool:
     return any(ipaddress.ip_address(each) in network for each in (client, server))
 
 
-def _is_of_everything(match: Match) -> bool:
-    """Whether a match leaves nothing of IPv4 or IPv6 to the kernel, or the ARP that it needs."""
+def _is_of_everything(match: Match, kind: int) -> bool:
+    """Whether a match leaves nothing of IPv4 or IPv6, which is `kind`, to the kernel, or takes the
+    frames that find a neighbour."""
+    if _is_of_neighbours(match, kind):
+        return True
     if match.protocol is not None or match.port is not None:
         return False
     if match.prefix is not None:
-        return ipaddress.ip_network(match.prefix).prefixlen == 0
-    return match.ethertype in (_IPV4, _IPV6, _ARP)
+        network = ipaddress.ip_network(match.prefix)
+        return network.prefixlen == 0 and network.version == (6 if kind == _IPV6 else 4)
+    return match.ethertype == kind
+
+
+def _is_of_neighbours(match: Match, kind: int) -> bool:
+    """Whether frames agree with the match without which no neighbour of IPv4 or IPv6 is found: ARP,
+    or neighbour discovery."""
+    if kind == _IPV4:
+        return match.ethertype == _ARP
+    if match.ethertype not in (None, _IPV6) or match.protocol not in (None, _ICMPV6):
+        return False
+    if match.port is not None:
+        return False
+    if match.prefix is None:
+        return True
+    network = ipaddress.ip_network(match.prefix)
+    return network.version == 6 and any(
+        network.overlaps(ipaddress.IPv6Network(each)) for each in _DISCOVERY
+    )

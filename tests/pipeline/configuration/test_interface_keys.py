@@ -99,6 +99,10 @@ take = [
             'take = [{ ethertype = "ipv6", prefix = "10.0.0.0/8" }]',
             "the prefix is of IPv4, and the ethertype is not",
         ),
+        (
+            "take = [{ ethertype = 0x8100 }]",
+            "take[0]: no frame agrees: this is the ethertype of a VLAN tag",
+        ),
         ('dma = "offset"', "the kernel reaches packet memory by itself"),
         ('mac = "02:00:00:00:00:01"', "ip link set dev NAME address MAC"),
         ("vlan_strip = true", "frames keep their VLAN tag here"),

@@ -46,7 +46,7 @@ def check(take: list[Match], environment: dict[str, str] | None = None) -> str:
 )
 def test_a_default_route_is_found(tmp_path: Path, file: str, text: str, gateway: str) -> None:
     (tmp_path / file).write_text(text)
-    assert guard.default_route("eth9") == gateway
+    assert list(guard.default_routes("eth9")) == [gateway] * bool(gateway)
     said = check([])
     assert bool(said) == bool(gateway)
     if gateway:
@@ -69,6 +69,49 @@ def test_take_may_leave_the_default_route_alone(
 ) -> None:
     (tmp_path / "ROUTES4").write_text(DEFAULT4)
     assert bool(check(take)) == refused
+
+
+@pytest.mark.parametrize(
+    ("take", "refused"),
+    [
+        ([VXLAN], False),
+        ([Match(ethertype=0x0806)], False),
+        ([Match(ethertype=0x0800)], False),
+        ([Match(ethertype=0x86DD)], True),
+        ([Match(prefix="::/0")], True),
+        ([Match(prefix="2001:db8::/32")], False),
+        ([Match(protocol=58)], True),
+        ([Match(ethertype=0x0800, protocol=58)], False),
+        ([Match(prefix="ff00::/8")], True),
+        ([Match(prefix="fe80::1/128")], True),
+        ([Match(prefix="fe80::/10", protocol=17)], False),
+    ],
+)
+def test_take_may_leave_the_default_route_of_ipv6_alone(
+    tmp_path: Path, take: list[Match], refused: bool
+) -> None:
+    """Also the frames that find the gateway: there is no ARP for IPv6."""
+    (tmp_path / "ROUTES6").write_text(DEFAULT6)
+    assert bool(check(take)) == refused
+    (tmp_path / "ROUTES4").write_text(DEFAULT4)
+    assert bool(check([Match(protocol=58)]))
+
+
+@pytest.mark.parametrize(
+    ("match", "refused"),
+    [
+        (Match(port=22), True),
+        (Match(protocol=58), True),
+        (Match(prefix="ff02::1:ff00:0/104"), True),
+        (Match(ethertype=0x0806), False),
+        (Match(protocol=17), False),
+        (Match(prefix="2001:db8:1::/48", protocol=58), False),
+    ],
+)
+def test_take_may_leave_a_session_over_ipv6_alone(match: Match, refused: bool) -> None:
+    session = {"SSH_CONNECTION": "2001:db8::9 50000 2001:db8::1 22"}
+    said = guard.objection("eth9", [match], session, lambda _: {"2001:db8::1"})
+    assert bool(said) == refused
 
 
 @pytest.mark.parametrize(
