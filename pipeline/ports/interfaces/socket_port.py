@@ -105,21 +105,22 @@ class SocketPort(AttachedPort):
         queues = ffi.new(f"{ffi.typeof(self._c.queues).item.cname}[]", self.queue_pairs)
         with contextlib.ExitStack() as stack:
             mapped = []
+            removed = f"{where} was removed during the start; start the run again when it is there"
             try:
                 for queue, each in enumerate(self._sockets):
                     made = self._map_queue(each.fileno(), ffi.addressof(queues, queue))
                     stack.callback(made.close)
                     mapped.append(made)
-            except OSError as error:  # of AF_XDP: the interface is gone
+            except OSError as error:
+                if interface.find(self._interface) is None:  # AF_XDP says "busy" then
+                    raise EnvironmentLacks(removed) from None
                 raise EnvironmentLacks(
                     f"{where}: the rings of its sockets cannot be mapped: {reason_of(error)}; if "
                     "it was removed during the start, start again when it is there"
                 ) from None
             found = interface.find(self._interface)
             if found is None:
-                raise EnvironmentLacks(
-                    f"{where} was removed during the start; start the run again when it is there"
-                )
+                raise EnvironmentLacks(removed)
             stack.pop_all()
         return found, mapped, queues
 
