@@ -40,7 +40,7 @@ class PacketMemory(DmaMemory):
 
         Raises EnvironmentLacks when there is not enough memory.
         """
-        size = lib.RL_HEADER_BYTES + buffers * lib.RL_BUFFER_STRIDE
+        size = cls.bytes_of(buffers)
         kind = lib.RL_SEGMENT_PACKETS
         return cls(create_segment(instance, "packets", size, kind=kind, pages=hugepages))
 
@@ -48,8 +48,13 @@ class PacketMemory(DmaMemory):
     def attach(cls, fd: int, buffers: int) -> PacketMemory:
         """Map the packet memory behind `fd`, which has `buffers` buffers, and take over `fd`.
         Its header is not read, because every worker can write to it."""
-        size = lib.RL_HEADER_BYTES + buffers * lib.RL_BUFFER_STRIDE
-        return cls(Segment.attach_known(fd, kind=lib.RL_SEGMENT_PACKETS, used=size))
+        used = cls.bytes_of(buffers)
+        return cls(Segment.attach_known(fd, kind=lib.RL_SEGMENT_PACKETS, used=used))
+
+    @staticmethod
+    def bytes_of(buffers: int) -> int:
+        """Bytes of a segment with `buffers` buffers; the kernel gives whole pages."""
+        return int(lib.RL_HEADER_BYTES + buffers * lib.RL_BUFFER_STRIDE)
 
     def device_addresses(self, mode: str, base: int = PACKETS_BASE) -> DeviceAddresses:
         """The addresses of the buffers for a device.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 import sys
 from collections.abc import Iterator
@@ -21,8 +22,10 @@ from ringline.pipeline.configuration.lines import with_line
 from ringline.pipeline.ports.create import create_port, kind_of
 from ringline.pipeline.ports.pci import PciDevice, sysfs_root
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks
+from ringline.shm.packets import PacketMemory
 from ringline.workers.trials import checking
 
+HUGEPAGE = 2 << 20  # bytes
 PLACE = re.compile(r" in line \d+\)$")  # a mistake in an option ends with its own place
 
 
@@ -59,6 +62,12 @@ def check(what: str, given: Arguments = NO_ARGUMENTS) -> str:
     return "\n".join(lines + [f"{what}: warning: {warning}" for warning in warnings])
 
 
+def _locked(config: Config) -> int:
+    """Bytes of packet memory. With hugepages that are not required, it may have fewer."""
+    page = HUGEPAGE if config.memory.hugepages == "require" else mmap.PAGESIZE
+    return -(-PacketMemory.bytes_of(config.buffers) // page) * page
+
+
 def card_problems(config: Config) -> list[str]:
     """One sentence for each card that is missing, not supported, or in use by the system."""
     problems = []
@@ -67,7 +76,7 @@ def card_problems(config: Config) -> list[str]:
             continue
         try:
             if port.kernel_interface:
-                kind_of(port).check(port, config.buffers * BUFFER_STRIDE)
+                kind_of(port).check(port, _locked(config))
                 continue
             create_port(port, index)
             PciDevice(port.device.removeprefix("pci:"), sysfs_root()).check_unused()

@@ -26,7 +26,8 @@ _INDEX = (
     "Metrics for Prometheus are at /metrics; /healthz tells whether all queues are served\n"
 )
 _REMEDIES = {
-    errno.EADDRNOTAVAIL: "; name an address of this machine, or 0.0.0.0 for all of them",
+    errno.EADDRNOTAVAIL: "; name an address of this machine that is up (in a new network "
+    "namespace, ip link set lo up gives it 127.0.0.1), or 0.0.0.0 for all of them",
     errno.EACCES: "; only root may use ports below 1024",
 }
 _REASONS = {

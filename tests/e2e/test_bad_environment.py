@@ -185,7 +185,8 @@ def test_a_metrics_address_that_is_not_this_machines(operator: Operator) -> None
     config = operator.write(listening_on("192.0.2.1:9464"))
     assert operator.refused(3, "run", config) == (
         "metrics.listen: cannot listen on 192.0.2.1:9464: Cannot assign requested address; name an "
-        "address of this machine, or 0.0.0.0 for all of them"
+        "address of this machine that is up (in a new network namespace, ip link set lo up gives "
+        "it 127.0.0.1), or 0.0.0.0 for all of them"
     )
 
 
@@ -244,7 +245,9 @@ def test_a_folder_for_the_status_socket_that_cannot_be_used(
 
 # The number decides which of the descriptors of a start is the first that is missing.
 DESCRIPTORS = "raise the limit (ulimit -n)"
-LIMITS = {f"--nofile={number}": DESCRIPTORS for number in (8, 10, 12, 13, 14, 16, 18, 20, 22, 25, 26)}
+LIMITS = {
+    f"--nofile={number}": DESCRIPTORS for number in (8, 10, 12, 13, 14, 16, 18, 20, 22, 25, 26)
+}
 LIMITS["--fsize=1000000"] = "File too large"
 
 

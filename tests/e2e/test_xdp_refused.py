@@ -164,8 +164,11 @@ def test_missing_rights_are_named(operator: Operator, veths: Veths) -> None:
         assert "this process lacks CAP_NET_ADMIN and CAP_NET_RAW" in said
     within = [*Veths.within(veths.middle), "prlimit", "--memlock=65536"]
     within += ["setpriv", "--bounding-set=-ipc_lock"]
-    said = operator.refused(3, "run", config, within=within)
-    assert "a limit of locked memory of" in said
+    said = [operator.refused(3, command, config, within=within) for command in ("run", "check")]
+    limits = [re.search(r"a limit of locked memory of \d+ KiB", each) for each in said]
+    assert limits[0], said
+    assert limits[1], said
+    assert limits[0][0] == limits[1][0]
 
 
 def test_the_rights_that_are_named_are_enough(operator: Operator, veths: Veths) -> None:

@@ -35,7 +35,8 @@ def status(name: str) -> dict[str, Any]:
             return found
         if "no instance" in done.stderr:
             return {}
-        assert "does not answer" in done.stderr and time.monotonic() < end, done.stderr
+        assert "does not answer" in done.stderr, done.stderr
+        assert time.monotonic() < end, done.stderr
 
 
 def child(process: subprocess.Popen[str], mark: str) -> int:
