@@ -16,6 +16,7 @@ FILES = [
         "loops/answers",
         "loops/filler",
         "veths/sockets",
+        "veths/packets",
     )
 ]
 DECLARATIONS = [f"{name}.h" for name in FILES]

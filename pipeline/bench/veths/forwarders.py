@@ -1,9 +1,10 @@
 """Processes of `bench xdp`, each started by it in one of its namespaces: the source of the packets,
-and what forwards them in place of ringline.
+and what forwards or receives them in place of ringline.
 
-    python -m ringline.pipeline.bench.veths.forwarders WHAT CPU
+    python -m ringline.pipeline.bench.veths.forwarders WHAT CPU [DESCRIPTOR]
 
 The process runs on this CPU, prints `ready`, works until SIGTERM, and ends when its parent does.
+What receives counts its packets in the memory behind the descriptor.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import ctypes
 import errno
 import importlib
+import mmap
 import os
 import select
 import signal
@@ -26,7 +28,9 @@ from ringline.pipeline._pipeline import lib as pipeline
 from ringline.pipeline.bench._bench import ffi, lib
 from ringline.pipeline.bench.veths.links import FROM, INPUT, OUTPUT, ip
 from ringline.pipeline.configuration import deadlines
-from ringline.pipeline.configuration.config import PortConfig, XdpConfig
+from ringline.pipeline.configuration.config import PacketConfig, PortConfig, XdpConfig
+from ringline.pipeline.ports.packet import rings
+from ringline.pipeline.ports.packet.sockets import PacketAttachment
 from ringline.pipeline.ports.xdp import bpf
 from ringline.pipeline.ports.xdp.rings import SocketRings
 from ringline.pipeline.ports.xdp.sockets import XdpAttachment
@@ -171,25 +175,51 @@ def scapy() -> Iterator[Work]:
     yield lambda: sendrecv.bridge_and_sniff(*NAMES, store=False, prn=lambda packet: None)
 
 
+@contextlib.contextmanager
+def packets(descriptor: int) -> Iterator[Work]:
+    """A loop in C over the ring of a packet socket (TPACKET_V3), which only receives."""
+    config = PortConfig(name=INPUT, device=f"packet:{INPUT}", packet=PacketConfig())
+    queue = ffi.new("struct rl_packet_queue *")
+    geometry = rings.Geometry.of(config)
+    with contextlib.ExitStack() as stack:
+        attached = stack.enter_context(contextlib.closing(PacketAttachment(config)))
+        (fd,) = attached.descriptors
+        stack.enter_context(contextlib.closing(rings.SocketRings(fd, queue, geometry)))
+        memory = stack.enter_context(mmap.mmap(descriptor, COUNT_BYTES))
+        with ffi.from_buffer(memory, require_writable=True) as begin:
+            count = ffi.cast("uint64_t *", begin)
+            ticks = int(TURN * ticks_per_second())
+            attached.take()
+            yield lambda: lib.rl_bare_packets(queue, ticks, count)
+
+
 NAMES = (INPUT, OUTPUT)
-WHAT = {
+COUNT_BYTES = 8
+WHAT: dict[str, Callable[..., contextlib.AbstractContextManager[Work]]] = {
     "source": source,
     "bare": bare,
     "bridge": bridge,
     "sockets": sockets,
     "scapy": scapy,
+    "packets": packets,
 }
 
 
 @contextlib.contextmanager
-def started(what: str, cpu: int) -> Iterator[int]:
+def started(what: str, cpu: int, *count: int) -> Iterator[int]:
     """Start such a process in the namespace of this thread and wait until it is ready; its id.
+    `count` is the descriptor of COUNT_BYTES of memory for what receives, otherwise nothing.
 
     Raises EnvironmentLacks with the sentence that it printed when it cannot work.
     """
-    command = [sys.executable, "-P", "-m", __name__, what, str(cpu)]
+    command = [sys.executable, "-P", "-m", __name__, what, *map(str, (cpu, *count))]
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        pass_fds=count,
     ) as process:
         try:
             assert process.stdout is not None
@@ -211,14 +241,14 @@ def started(what: str, cpu: int) -> Iterator[int]:
                 process.kill()
 
 
-def main(what: str, cpu: str) -> int:
+def main(what: str, cpu: str, *count: str) -> int:
     if shm.rl_die_with_parent(signal.SIGKILL, os.getppid()) != 0:
         return 1
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark ends this process
     os.sched_setaffinity(0, {int(cpu)})
     try:
-        with WHAT[what]() as work:
+        with WHAT[what](*map(int, count)) as work:
             print("ready", flush=True)
             while True:
                 work()

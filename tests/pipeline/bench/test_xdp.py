@@ -86,6 +86,8 @@ def test_everything_is_measured_once(able: None) -> None:
     assert {"xdp, forward between two veths", "bare loop in C", "Linux's bridge"} <= set(rates)
     assert all(value > 0 for value in rates.values()), rates
     assert figures[0]["limit"] == rates["bare loop in C"]
+    (packet,) = (each for each in figures if each["what"].startswith("packet"))
+    assert packet["limit"] > 0
     assert {each.name for each in Path("/sys/class/net").iterdir()} == before
 
 
@@ -137,12 +139,16 @@ def test_the_table_has_ratios_and_says_who_had_which_cpu() -> None:
         return Windows((0.1,), {"sent": (rate * 1e5,), "offered": (rate * 1e5,)})
 
     rates = {"source": 3.0, "ringline": 0.9, "bare": 1.0, "bridge": 0.6, "sockets": 0.1}
+    rates |= {"packet": 1.4, "packets": 1.5}
     figures = xdp.figures(Turns({what: [turn(r)] for what, r in rates.items()}), Places(0, 1, 1))
     first, *others = figures
     assert (first.value, first.limit, first.verdict) == (pytest.approx(0.9), 1.0, "yes")
     ratios = {each.what.strip(): each for each in others if each.unit == "x"}
     assert ratios["ringline to Linux's bridge"].value == pytest.approx(1.5)
     assert ratios["ringline to Linux's bridge"].verdict == "yes"
+    (packet,) = (each for each in others if each.what.startswith("packet"))
+    assert (packet.value, packet.limit, packet.verdict) == (pytest.approx(1.4), 1.5, "yes")
+    assert "the source and the kernel are its limit" in packet.note
     said = " ".join(table(figures).split())
     assert "the source and the kernel's receiving have CPU 0; what forwards has CPU 1" in said
     assert "the worker of ringline shares it; Scapy is not installed" in said
@@ -151,10 +157,20 @@ def test_the_table_has_ratios_and_says_who_had_which_cpu() -> None:
 
 def test_a_slow_source_is_named_as_the_limit() -> None:
     turn = Windows((0.1,), {"sent": (1e5,), "offered": (1e5,)})
-    found = Turns({what: [turn] for what in ("source", "ringline", "bare")})
+    names = ("source", "ringline", "bare", "packet", "packets")
+    found = Turns({what: [turn] for what in names})
     (note, *_) = xdp.figures(found, Places(0, 1, 2))[0].notes()
     assert "the source is hardly faster than what it feeds" in note
     assert "the worker of ringline has CPU 2" in note
+
+
+def test_a_port_that_loses_packets_is_not_limited_by_the_source() -> None:
+    lossy = Windows((0.1,), {"sent": (0.5e5,), "offered": (1e5,)})
+    whole = Windows((0.1,), {"sent": (1.01e5,), "offered": (1e5,)})
+    found = Turns({"packet": [lossy], "packets": [whole]})
+    packet, *shares = xdp.receiving(found)
+    assert (packet.note, packet.verdict) == ("", "no")
+    assert [each.value for each in shares] == [50.0, 100.0]
 
 
 def test_what_cannot_start_at_once_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
