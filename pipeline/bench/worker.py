@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,7 @@ class Worker:
     counters: Any
     pid: int
     slot: WorkerSlot
+    memory: Any  # uint8_t *, the first buffer
 
 
 @contextlib.contextmanager
@@ -55,34 +56,48 @@ def worker(
     idle: str,
     frame: bytes = bytes(FRAME),
     state_bytes: int = STATE,
+    ports: Sequence[str] = ("bench",),
+    options: Mapping[str, Any] | None = None,
 ) -> Iterator[Worker]:
-    """Start a worker that runs `plugin` on `cpu`, and wait until it is ready.
+    """Start a worker that runs `plugin` with `options` on `cpu`, and wait until it is ready.
 
     `idle` is busy or adaptive; `frame` is the content of each packet, FRAME bytes; `state_bytes`
-    are for the named state of the plugin. The worker ends with the context.
+    are for the named state of the plugin. The packets come from `ports` in turn. The worker ends
+    with the context.
     """
     instance = f"bench-{os.getpid()}"
     with (
         PacketMemory.create(instance, BATCH, hugepages="off") as packets,
         RingPair.create(instance, 0, 1) as rings,
         WorkerSlot.create(instance, 0, state_bytes) as slot,
-        started(plugin, packets, rings, slot, cpu=cpu, idle=idle) as pid,
+        started(
+            plugin, packets, rings, slot, cpu=cpu, idle=idle, ports=ports, options=options
+        ) as pid,
     ):
         segment = ffi.cast("struct rl_rings_segment *", rings.segment.address)
         yield Worker(
             segment,
             ffi.new("struct rl_ring_end *", {"ring": ffi.addressof(segment, "in")}),
             ffi.new("struct rl_ring_end *", {"ring": ffi.addressof(segment, "out")}),
-            _references(packets, frame),
+            _references(packets, frame, len(ports)),
             slot.counters,
             pid,
             slot,
+            ffi.cast("uint8_t *", packets.segment.address + packets.first_offset),
         )
 
 
 @contextlib.contextmanager
 def started(
-    plugin: str, packets: PacketMemory, rings: RingPair, slot: WorkerSlot, *, cpu: int, idle: str
+    plugin: str,
+    packets: PacketMemory,
+    rings: RingPair,
+    slot: WorkerSlot,
+    *,
+    cpu: int,
+    idle: str,
+    ports: Sequence[str] = ("bench",),
+    options: Mapping[str, Any] | None = None,
 ) -> Iterator[int]:
     """Start a worker of queue 0 over this memory, and wait until it is ready; its process id."""
     child = Child("worker", launch.command(), launch.environment())
@@ -93,10 +108,10 @@ def started(
                 "queue": 0,
                 "generation": 1,
                 "plugin": plugin,
-                "options": {},
+                "options": dict(options or {}),
                 "places": {},
                 "reasons": [],
-                "ports": ["bench"],
+                "ports": [*ports],
                 "folder": None,
                 "state_bytes": slot.segment.used - AREA,
                 "debug": False,
@@ -126,7 +141,7 @@ def _await_ready(child: Child) -> None:
             return
 
 
-def _references(packets: PacketMemory, frame: bytes) -> Any:
+def _references(packets: PacketMemory, frame: bytes, ports: int) -> Any:
     references = ffi.new("struct rl_reference[]", BATCH)
     memory = ffi.cast("uint8_t *", packets.segment.address + packets.first_offset)
     for number in range(BATCH):
@@ -134,4 +149,5 @@ def _references(packets: PacketMemory, frame: bytes) -> Any:
         references[number].buffer = number
         references[number].offset = lib.RL_BUFFER_HEADROOM
         references[number].length = FRAME
+        references[number].port = number % ports
     return references

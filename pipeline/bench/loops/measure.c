@@ -167,12 +167,17 @@ uint32_t rl_measure_round_trips(struct rl_rings_segment *rings, struct rl_ring_e
 
 uint64_t rl_measure_feed(struct rl_rings_segment *rings, struct rl_ring_end *in,
                          struct rl_ring_end *out, const struct rl_reference *refs, uint32_t n,
-                         uint64_t count, uint64_t timeout)
+                         uint64_t count, uint64_t timeout, uint8_t *memory, const uint8_t *frames,
+                         uint32_t bytes)
 {
     struct rl_reference answers[BULK_MAX];
+    uint32_t most = frames ? n : RL_RING_CAPACITY;
     uint64_t start = rl_clock(), since = start, back = 0;
     while (back < count) {
-        if (in->own - out->own + n <= RL_RING_CAPACITY && rl_ring_room(in, n) == (int)n) {
+        if (in->own - out->own + n <= most && rl_ring_room(in, n) == (int)n) {
+            for (uint32_t i = 0; frames && i < n; i++)
+                memcpy(memory + (uint64_t)refs[i].buffer * RL_BUFFER_STRIDE + refs[i].offset,
+                       frames + i * bytes, bytes);
             if (!__atomic_load_n(&rings->times.unwanted, __ATOMIC_RELAXED))
                 rl_times_put(&rings->times, in, n, NULL, (int64_t)since);
             rl_ring_put(in, refs, n);

@@ -34,9 +34,12 @@ uint32_t rl_measure_round_trips(struct rl_rings_segment *rings, struct rl_ring_e
                                 uint64_t timeout);
 
 /* Keep a worker busy: push `refs` (`n` of them, at most 64) again and again until `count`
- * references have come back, with the times that the lane writes. Returns ticks, or 0 when none
- * came back for `timeout` ticks or the worker published an index out of range. */
+ * references have come back, with the times that the lane writes. `frames`, if it is not NULL, are
+ * `n` frames of `bytes` bytes, which are written into the buffers in `memory` before each push;
+ * then a push waits until all references are back. Returns ticks, or 0 when none came back for
+ * `timeout` ticks or the worker published an index out of range. */
 uint64_t rl_measure_feed(struct rl_rings_segment *rings, struct rl_ring_end *in,
                          struct rl_ring_end *out, const struct rl_reference *refs, uint32_t n,
-                         uint64_t count, uint64_t timeout);
+                         uint64_t count, uint64_t timeout, uint8_t *memory, const uint8_t *frames,
+                         uint32_t bytes);
 #endif

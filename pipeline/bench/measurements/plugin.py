@@ -1,18 +1,22 @@
-"""`bench plugin`: `mac_swap` in each tier, and the header tools and lookups in compiled Python, in
-a real worker, with batches of 64 packets.
+"""`bench plugin`: `mac_swap` in each tier, the header tools and lookups in compiled Python, and the
+plugins `switch` and `router`, in a real worker, with batches of 64 packets.
 
 The figures of a plugin are the time inside the plugin as the worker counts it: the call for a
 batch, including the code of the tier around the user's function. The figures of a worker are all
 of its work for a packet, with its rings. In the rows of a plugin that reads times, the limit is the
-same plugin without them, in turn with it.
+same plugin without them, in turn with it. The switch and the router have 64 hosts, half of them at
+each of two ports; each is known. The feeding loop writes their frames again before each batch, as a
+card does, because the router changes them.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import socket
 import statistics
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +42,11 @@ UDP_FRAME = bytes.fromhex(
     "02000000000202000000000108004500002000010000401166ca0a0000010a00000203e80035000c0000"
 ).ljust(FRAME, b"\0")
 COMPILED_OF_C = 1.2  # goal of the compiled tier: at most this times the time of C
+HOSTS = BATCH
+PORTS = ("left", "right")
+LEFT, RIGHT = "10.0.0.1", "10.0.1.1"  # the addresses of the router
+ROUTER_MAC = bytes.fromhex("0200000000ff")
+LONG = 86400.0  # seconds for which a neighbour is known: longer than a benchmark
 TIME_COSTS = 0.5  # goal: nanoseconds per packet, for the time of the packet
 
 
@@ -95,7 +104,70 @@ def measure(machine: Machine, runs: int) -> list[Figure]:
         found = _lookup(machine, runs, f"{PACKAGE}.measured:{function}", named, loop)
         on = machine.goal_on if goal else ""
         figures.append(_figure(f"plugin, {what}", found, goal=goal, goal_on=on))
+    for name, options, learnt, frames in (
+        ("switch", {}, switched(learning=True), switched()),
+        ("router", ROUTER, arp(), routed()),
+    ):
+        plugin = f"{PACKAGE}.{name}:{name}"
+        with worker(plugin, cpu=machine.cpus[-1], idle="busy", ports=PORTS, options=options) as two:
+            _feed(name, two, BATCH, learnt)
+            _warm(machine, name, two, PACKETS, frames)
+            once = functools.partial(_run, machine, name, two, PACKETS, frames=frames)
+            figures.append(_figure(f"plugin, {name}", quiet_runs(once, runs, machine)))
     return figures
+
+
+def _mac(host: int) -> bytes:
+    return b"\x02\0\0\0\1" + bytes([host])
+
+
+def switched(*, learning: bool = False) -> list[bytes]:
+    """Frames from each host to one at the other port, or to all to let a switch learn it."""
+    return [
+        ((b"\xff" * 6 if learning else _mac(host ^ 1)) + _mac(host) + UDP_FRAME[12:])
+        for host in range(HOSTS)
+    ]
+
+
+ROUTER: dict[str, Any] = {
+    "addresses": {PORTS[0]: [f"{LEFT}/24"], PORTS[1]: [f"{RIGHT}/24"]},
+    "macs": dict.fromkeys(PORTS, ROUTER_MAC.hex(":")),
+    "lifetime": LONG,
+}
+
+
+def _address(host: int) -> bytes:
+    return bytes([10, 0, host % len(PORTS), 10 + host])
+
+
+def arp() -> list[bytes]:
+    """A request of each host for the address of the router at its port (RFC 826)."""
+    own = [socket.inet_aton(LEFT), socket.inet_aton(RIGHT)]
+    return [
+        (
+            b"\xff" * 6
+            + _mac(host)
+            + bytes.fromhex("08060001080006040001")
+            + _mac(host)
+            + _address(host)
+            + bytes(6)
+            + own[host % len(PORTS)]
+        ).ljust(FRAME, b"\0")
+        for host in range(HOSTS)
+    ]
+
+
+def routed() -> list[bytes]:
+    """UDP over IPv4 from each host to one at the other port."""
+    frames = []
+    for host in range(HOSTS):
+        header = bytearray(UDP_FRAME[14:34])
+        header[10:12] = bytes(2)
+        header[12:20] = _address(host) + _address(host ^ 1)
+        total = sum(struct.unpack("!10H", header))
+        header[10:12] = struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF)
+        frames.append(ROUTER_MAC + _mac(host) + UDP_FRAME[12:14] + bytes(header) + UDP_FRAME[34:])
+    return frames
 
 
 def _figure(what: str, found: Runs[_Run], **given: Any) -> Figure:
@@ -103,7 +175,7 @@ def _figure(what: str, found: Runs[_Run], **given: Any) -> Figure:
         what,
         "ns",
         [run.plugin for run in found],
-        [run.bare for run in found],
+        [run.bare for run in found if run.bare],
         disturbed=found.disturbed,
         **given,
     )
@@ -225,9 +297,11 @@ def _run(
     packets: int,
     bare: Callable[[], int] | None = None,
     bare_packets: int = 0,
+    *,
+    frames: Sequence[bytes] = (),
 ) -> _Run:
     """Feed the worker `peer` with `packets` again and again; then `bare`, which returns the ticks
-    for `bare_packets`."""
+    for `bare_packets`. `frames`: see `_feed`."""
     os.sched_setaffinity(0, {machine.cpus[0]})
     second = ticks_per_second() / 1e9
     count = peer.counters
@@ -240,7 +314,7 @@ def _run(
         }
 
     watch = Watch(machine.cpus, {"feeding loop": os.getpid(), "worker": peer.pid})
-    ours = sample(read, SECONDS, watch, wait=again(lambda: _feed(name, peer, packets)))
+    ours = sample(read, SECONDS, watch, wait=again(lambda: _feed(name, peer, packets, frames)))
     limit: tuple[float, ...] = ()
     if bare is not None:
         whole = {"spent": 0.0, "packets": 0}
@@ -253,15 +327,18 @@ def _run(
     return _Run(ours.per("plugin", "packets"), ours.per("worker", "packets"), limit, ours.disturbed)
 
 
-def _warm(machine: Machine, name: str, peer: Worker, packets: int) -> None:
+def _warm(
+    machine: Machine, name: str, peer: Worker, packets: int, frames: Sequence[bytes] = ()
+) -> None:
     os.sched_setaffinity(0, {machine.cpus[0]})
-    again(lambda: _feed(name, peer, packets))(WARM_SECONDS)
+    again(lambda: _feed(name, peer, packets, frames))(WARM_SECONDS)
 
 
-def _feed(name: str, peer: Worker, packets: int) -> None:
-    """Let `packets` pass the worker `peer`."""
+def _feed(name: str, peer: Worker, packets: int, frames: Sequence[bytes] = ()) -> None:
+    """Let `packets` pass the worker `peer`; with `frames`, BATCH of them, these again and again."""
     timeout = int(TIMEOUT * ticks_per_second())
     if not lib.rl_measure_feed(
-        peer.rings, peer.in_, peer.out, peer.references, BATCH, packets, timeout
+        *(peer.rings, peer.in_, peer.out, peer.references, BATCH, packets, timeout),
+        *(peer.memory, ffi.from_buffer(b"".join(frames)) if frames else ffi.NULL, FRAME),
     ):
         raise EnvironmentLacks(f"the worker with {name} stopped answering")
