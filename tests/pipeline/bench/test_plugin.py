@@ -7,7 +7,7 @@ import pytest
 from ringline.pipeline.bench.measurements import plugin
 from ringline.workers.testing import Frame, run_plugin
 
-pytestmark = pytest.mark.timeout(600)  # compiles the plugins
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # compiles the plugins
 OTHER = [1 - host % 2 for host in range(plugin.HOSTS)]  # the port at which the target is
 
 
