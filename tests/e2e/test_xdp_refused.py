@@ -20,21 +20,18 @@ from ringline.pipeline.ports.xdp.sockets import XdpAttachment
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.packets import PacketMemory
 
-from .operator_harness import HEAD, Operator, as_nobody
+from .operator_harness import HEAD, Operator
 from .veth_harness import (
     TIMEOUT,
     Veths,
     entered,
     ip,
-    is_numbered,
     needs,
     needs_kind,
-    numbered,
     port,
     receive,
-    wait_until,
 )
-from .xdp_harness import child, started
+from .xdp_harness import started
 
 
 class Bad(NamedTuple):
@@ -178,36 +175,6 @@ def test_the_rights_that_are_named_are_enough(operator: Operator, veths: Veths) 
     within = [*Veths.within(veths.middle), "setpriv", f"--bounding-set={kept}"]
     ended = operator.run("run", config, "--for", "1", within=within)
     assert ended.code == 0, ended
-
-
-def test_a_user_with_these_rights_runs_it_and_workers_have_none(
-    open_operator: Operator, veths: Veths
-) -> None:
-    needs("setpriv")
-    operator = open_operator
-    config = operator.write(HEAD + port("a") + "\n" + port("b"))
-    kept = "+net_admin,+net_raw,+bpf,+ipc_lock"
-    identity = "setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs"
-    identity += f" --inh-caps=-all,{kept} --ambient-caps=-all,{kept} --bounding-set=-all,{kept}"
-    reachable = as_nobody()
-    begin = [*Veths.within(veths.middle), *reachable[: reachable.index("setpriv")]]
-    within = [*begin, *identity.split(), "env", "-u", "XDG_RUNTIME_DIR", "-u", "HOME"]
-    source, target = veths.wire("a"), veths.wire("b")
-    with operator.started("run", config, within=within) as process:
-        wait_until(lambda: veths.attached("a") and veths.attached("b"), "the programs")
-        worker = child(process, "start.py")
-        for number in range(100):
-            source.send(next(numbered([number])))
-            if receive(target, is_numbered, 1):
-                break
-        else:
-            pytest.fail("no frame arrived")
-        rights = Path(f"/proc/{worker}/status").read_text()
-        process.terminate()
-        _, errors = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 0, errors
-    assert re.findall(r"Uid:\s*(\d+)", rights) == ["65534"]
-    assert re.findall(r"Cap(?:Inh|Prm|Eff|Amb):\s*(\w+)", rights) == ["0" * 16] * 4
 
 
 def test_an_interface_that_receives_through_the_port_is_named(

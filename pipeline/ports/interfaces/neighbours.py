@@ -23,10 +23,13 @@ def said_of_xdp(found: Interface, promiscuous: bool) -> list[str]:
         sentences.append(
             f"{name} is a bond, whose frames come by generic XDP only, which is slower"
         )
-    if above := _above(found):
+    above = _above(found)
+    if above:
+        one = len(above) == 1
+        get, its, need = ("gets", "its", "it needs") if one else ("get", "their", "they need")
         sentences.append(
-            f"{above} through {name}, and gets no frame that the port takes; leave its frames out "
-            "of take, if it needs them"
+            f"{_receive(above)} through {name}, and {get} no frame that the port takes; leave {its} "
+            f"frames out of take, if {need} them"
         )
     return sentences
 
@@ -44,7 +47,7 @@ def said_of_packet(found: Interface, promiscuous: bool) -> list[str]:
             "that the port sends"
         )
     if above := _above(found):
-        sentences.append(f"{above} through {name}: the port gets these frames, too")
+        sentences.append(f"{_receive(above)} through {name}: the port gets these frames, too")
     return sentences
 
 
@@ -60,7 +63,10 @@ def _said_of_bridge(found: Interface, promiscuous: bool) -> list[str]:
     ]
 
 
-def _above(found: Interface) -> str:
-    """Which interfaces receive through this one, as the begin of a sentence; "" for none."""
-    names = [each for each, _ in on_top(found)]
-    return f"{', '.join(names)} {'receives' if len(names) == 1 else 'receive'}" if names else ""
+def _above(found: Interface) -> list[str]:
+    """Which interfaces receive through this one."""
+    return [name for name, _ in on_top(found)]
+
+
+def _receive(names: list[str]) -> str:
+    return f"{', '.join(names)} {'receives' if len(names) == 1 else 'receive'}"
