@@ -57,7 +57,8 @@ def test_a_bridge_gives_what_is_for_this_machine(
     with started(operator, veths, text=wan + '[worker]\nplugin = "drop"\n') as (process, _):
 
         def received() -> int:
-            return int(status(operator.name)["ports"]["wan"]["received"]["packets"])
+            ports = wait_until(lambda: status(operator.name).get("ports"), "an answer")
+            return int(ports["wan"]["received"]["packets"])
 
         def broadcast() -> int:
             """Returns how many frames have come, once this one has."""

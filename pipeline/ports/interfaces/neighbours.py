@@ -28,8 +28,8 @@ def said_of_xdp(found: Interface, promiscuous: bool) -> list[str]:
         one = len(above) == 1
         get, its, need = ("gets", "its", "it needs") if one else ("get", "their", "they need")
         sentences.append(
-            f"{_receive(above)} through {name}, and {get} no frame that the port takes; leave {its} "
-            f"frames out of take, if {need} them"
+            f"{_receive(above)} through {name}, and {get} no frame that the port takes; leave "
+            f"{its} frames out of take, if {need} them"
         )
     return sentences
 

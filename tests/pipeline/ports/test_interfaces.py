@@ -95,7 +95,7 @@ def test_a_good_interface_is_accepted(
             {"program": 77, "program_mode": "native"},
             "has an XDP program already (number 77, native)",
         ),
-        ({"queues": 2}, "receives on 2 queues, and 4 are configured; set queues = 2, or channels"),
+        ({"queues": 2}, "receives on 2 queues, and the port has 4; set queues = 2, or channels"),
         ({"queues": 2}, "ethtool -L eth9 combined 4"),
         (
             {"queues": 2, "channels": ethtool.Channels(4, 4, 0, 2, 2, 0)},
@@ -105,7 +105,7 @@ def test_a_good_interface_is_accepted(
             {"queues": 2, "channels": ethtool.Channels(2, 2, 0, 2, 2, 0)},
             "set queues = 2: it has at most 2",
         ),
-        ({"queues": 1, "channels": None}, "cannot change its 1 queue, and the port has 2"),
+        ({"queues": 1, "channels": None}, "cannot change its 1 queue, and the port has 4"),
     ],
 )
 def test_an_interface_that_cannot_be_used_is_named(
