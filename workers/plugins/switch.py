@@ -18,7 +18,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from ringline.shm.text import counted
 from ringline.workers.api import (
@@ -30,7 +29,7 @@ from ringline.workers.api import (
     field,
     packet_function,
 )
-from ringline.workers.plugins.helper import mix
+from ringline.workers.plugins.helper import helper, mix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -157,13 +156,13 @@ def switch(frame: Any, meta: Any, state: Any) -> int:
     return first
 
 
-@njit
+@helper
 def group_of(key: Any, lines: Any) -> Any:
     """The first line of the group of a station, whatever its port."""
     return mix(0, key >> 4) & (lines - LINES)
 
 
-@njit
+@helper
 def learn(state: Any, key: Any, now: Any) -> None:
     """Write into the own part that the station of `key` is at the port of `key`."""
     mine = state.mine
@@ -189,7 +188,7 @@ def learn(state: Any, key: Any, now: Any) -> None:
     state.learned[0] += 1
 
 
-@njit
+@helper
 def find(state: Any, key: Any, now: Any) -> Any:
     """The port where the station of `key` was last heard by any worker; -1 if by none."""
     found, newest = -1, now - state.lifetime - 1
@@ -205,7 +204,7 @@ def find(state: Any, key: Any, now: Any) -> Any:
     return found
 
 
-@njit
+@helper
 def copy_into(copy: Any, frame: Any, meta: Any, tag: Any) -> None:
     """Write the frame into a new one that is `tag` bytes longer, with the tag that the card took
     away in its place: the card does not give a created packet one."""

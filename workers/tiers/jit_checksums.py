@@ -15,7 +15,7 @@ from ringline.workers.headers import checksums
 from ringline.workers.headers.headers import ICMP, TCP, UDP, headers
 from ringline.workers.packets import L3_OK, L4_OK
 from ringline.workers.tiers.jit import FRAME
-from ringline.workers.tiers.jit_headers import INLINE, ROUTING, extension_bytes
+from ringline.workers.tiers.jit_headers import INLINE, INSIDE, ROUTING, extension_bytes
 from ringline.workers.tiers.jit_packets import load_field, store_field
 
 
@@ -32,7 +32,7 @@ def fold(total: int) -> int:
     return ((half + (half << 16) + (half >> 16)) & 0xFFFF_FFFF) >> 16
 
 
-@register_jitable
+@register_jitable(**INSIDE)
 def add_words(total: int, frame: Any, at: int, end: int) -> int:
     """As rl_add_words, for the bytes `at` to `end` of the frame."""
     for _ in range((end - at) // 4):
@@ -46,7 +46,7 @@ def add_words(total: int, frame: Any, at: int, end: int) -> int:
     return total
 
 
-@overload(checksums.checksum)
+@overload(checksums.checksum, jit_options=INSIDE)
 def _checksum(frame: Any, start: Any = 0, end: Any = None, initial: Any = 0) -> Any:
     if frame != FRAME:
         return None
@@ -62,7 +62,7 @@ def _checksum(frame: Any, start: Any = 0, end: Any = None, initial: Any = 0) -> 
     return checksum
 
 
-@register_jitable
+@register_jitable(**INSIDE)
 def is_udp_checksum(frame: Any, offset: int) -> bool:
     """As rl_is_udp_checksum."""
     found = headers(frame)
@@ -88,7 +88,7 @@ def _update_checksum(frame: Any, offset: Any, old: Any, new: Any) -> Any:
     return update_checksum
 
 
-@register_jitable
+@register_jitable(**INSIDE)
 def final_destination_ipv6(frame: Any, l3: int, l4: int) -> int:
     """As rl_final_destination_ipv6."""
     protocol = load_field(frame, l3 + 6, 1)
@@ -111,7 +111,7 @@ def final_destination_ipv6(frame: Any, l3: int, l4: int) -> int:
     return destination
 
 
-@register_jitable
+@register_jitable(**INSIDE)
 def final_destination_ipv4(frame: Any, l3: int) -> int:
     """As rl_final_destination_ipv4."""
     at = l3 + 20
@@ -129,7 +129,7 @@ def final_destination_ipv4(frame: Any, l3: int) -> int:
     return l3 + 16
 
 
-@register_jitable
+@register_jitable(**INSIDE)
 def fix_transport(frame: Any, found: Any) -> bool:
     """As rl_fix_transport."""
     if found.fragment or not found.checksum_at or found.end > len(frame):
@@ -163,7 +163,7 @@ def fix_transport(frame: Any, found: Any) -> bool:
     return True
 
 
-@overload(checksums.fix_checksums)
+@overload(checksums.fix_checksums, jit_options=INSIDE)
 def _fix_checksums(frame: Any) -> Any:
     if frame != FRAME:
         return None

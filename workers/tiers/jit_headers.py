@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from numba import njit
 from numba.extending import overload, register_jitable
 
 from ringline.workers._workers import lib
@@ -16,7 +17,8 @@ from ringline.workers.headers.headers import ICMP, ICMPV6, TCP, UDP, Headers
 from ringline.workers.tiers.jit import FRAME
 from ringline.workers.tiers.jit_packets import load_field
 
-INLINE = {"forceinline": True}
+INSIDE = {"no_cfunc_wrapper": True}  # C does not call it
+INLINE = {"forceinline": True, **INSIDE}
 
 SCTP: int = lib.RL_SCTP
 TYPE_IPV4: int = lib.RL_TYPE_IPV4
@@ -164,73 +166,78 @@ def beyond_extensions(frame: Any, at: int, limit: int, protocol: int) -> Any:
     return protocol, limit if protocol == NO_NEXT_HEADER else at, fragment
 
 
+# A dispatcher, not an overload: numba compiles an overload again for each kind of caller.
+@njit(**INLINE, no_cpython_wrapper=True)
+def find_headers(frame: Any) -> Any:
+    """The headers of a packet."""
+    if is_usual(frame):
+        return usual(frame)
+    length = len(frame)
+    ethertype = l3 = version = end = protocol = fragment = 0
+    src = dst = src_high = dst_high = 0
+    l4 = payload = checksum_at = sport = dport = 0
+    vlan = -1
+    at = limit = 0
+    if length >= 14:
+        ethertype = load_field(frame, 12, 2)
+        l3 = 14
+        while ethertype == TYPE_VLAN or ethertype == TYPE_SERVICE_VLAN:
+            if l3 + 4 > length:
+                break
+            if vlan < 0:
+                vlan = load_field(frame, l3, 2) & 0xFFF
+            ethertype = load_field(frame, l3 + 2, 2)
+            l3 += 4
+        if ethertype == TYPE_IPV4 and l3 + 20 <= length:
+            first = load_field(frame, l3, 1)
+            at = l3 + 4 * (first & 15)
+            if first == 0x45 or (first >> 4 == 4 and l3 + 20 <= at <= length):
+                version = 4
+                end = l3 + load_field(frame, l3 + 2, 2)
+                part = load_field(frame, l3 + 6, 2) & 0x3FFF
+                fragment = 1 if part else 0
+                protocol = load_field(frame, l3 + 9, 1)
+                src = load_field(frame, l3 + 12, 4)
+                dst = load_field(frame, l3 + 16, 4)
+                limit = min(end, length) if part & 0x1FFF == 0 else 0
+        elif ethertype == TYPE_IPV6 and l3 + 40 <= length and load_field(frame, l3, 1) >> 4 == 6:
+            version = 6
+            end = l3 + 40 + load_field(frame, l3 + 4, 2)
+            src_high = load_field(frame, l3 + 8, 8)
+            src = load_field(frame, l3 + 16, 8)
+            dst_high = load_field(frame, l3 + 24, 8)
+            dst = load_field(frame, l3 + 32, 8)
+            limit = min(end, length)
+            protocol, at, fragment = beyond_extensions(
+                frame, l3 + 40, limit, load_field(frame, l3 + 6, 1)
+            )
+        l4, payload, checksum_at, sport, dport = transport(frame, version, protocol, at, limit)
+    return Headers(
+        ethertype,
+        vlan,
+        version,
+        l3,
+        l4,
+        payload,
+        end,
+        checksum_at,
+        protocol,
+        fragment,
+        src,
+        dst,
+        src_high,
+        dst_high,
+        sport,
+        dport,
+    )
+
+
 @overload(view.headers, jit_options=INLINE)
 def _headers(frame: Any) -> Any:
     if frame != FRAME:
         return None
 
     def headers(frame: Any) -> Any:
-        if is_usual(frame):
-            return usual(frame)
-        length = len(frame)
-        ethertype = l3 = version = end = protocol = fragment = 0
-        src = dst = src_high = dst_high = 0
-        l4 = payload = checksum_at = sport = dport = 0
-        vlan = -1
-        at = limit = 0
-        if length >= 14:
-            ethertype = load_field(frame, 12, 2)
-            l3 = 14
-            while ethertype == TYPE_VLAN or ethertype == TYPE_SERVICE_VLAN:
-                if l3 + 4 > length:
-                    break
-                if vlan < 0:
-                    vlan = load_field(frame, l3, 2) & 0xFFF
-                ethertype = load_field(frame, l3 + 2, 2)
-                l3 += 4
-            if ethertype == TYPE_IPV4 and l3 + 20 <= length:
-                first = load_field(frame, l3, 1)
-                at = l3 + 4 * (first & 15)
-                if first == 0x45 or (first >> 4 == 4 and l3 + 20 <= at <= length):
-                    version = 4
-                    end = l3 + load_field(frame, l3 + 2, 2)
-                    part = load_field(frame, l3 + 6, 2) & 0x3FFF
-                    fragment = 1 if part else 0
-                    protocol = load_field(frame, l3 + 9, 1)
-                    src = load_field(frame, l3 + 12, 4)
-                    dst = load_field(frame, l3 + 16, 4)
-                    limit = min(end, length) if part & 0x1FFF == 0 else 0
-            elif (
-                ethertype == TYPE_IPV6 and l3 + 40 <= length and load_field(frame, l3, 1) >> 4 == 6
-            ):
-                version = 6
-                end = l3 + 40 + load_field(frame, l3 + 4, 2)
-                src_high = load_field(frame, l3 + 8, 8)
-                src = load_field(frame, l3 + 16, 8)
-                dst_high = load_field(frame, l3 + 24, 8)
-                dst = load_field(frame, l3 + 32, 8)
-                limit = min(end, length)
-                protocol, at, fragment = beyond_extensions(
-                    frame, l3 + 40, limit, load_field(frame, l3 + 6, 1)
-                )
-            l4, payload, checksum_at, sport, dport = transport(frame, version, protocol, at, limit)
-        return Headers(
-            ethertype,
-            vlan,
-            version,
-            l3,
-            l4,
-            payload,
-            end,
-            checksum_at,
-            protocol,
-            fragment,
-            src,
-            dst,
-            src_high,
-            dst_high,
-            sport,
-            dport,
-        )
+        return find_headers(frame)
 
     return headers
