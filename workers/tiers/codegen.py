@@ -25,6 +25,8 @@ from ringline.workers.named.values import Counter, Counters, Gauge, Histogram
 from ringline.workers.tiers import code_cache, jit_lookup, refusals
 
 ENTRY = "run_batch"
+# For a function that only compiled code calls.
+_INSIDE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 PLAIN, COUNTED = "plain", "counted"  # without and with reference counts
 
 _LOOP = '''\
@@ -43,7 +45,7 @@ from ringline.workers.tiers.jit_lookup import state_address
 
 # A separate function: with numba 0.68 on Python 3.12 and 3.13 a try within a loop catches
 # only the first exception.
-@njit(_nrt={counted}, forceinline=True)
+@njit(_nrt={counted}, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def judge(batch, packet, time, ports{parameter}):
     try:
         frame = frame_at(packet_address(batch, packet), packet_length(packet))
@@ -222,7 +224,7 @@ class Build:
     def dispatcher(self, *, counted: bool) -> Any:
         """The user's function as a numba dispatcher, not yet compiled."""
         if counted not in self._dispatchers:
-            decorate = njit(boundscheck=self._debug, _nrt=counted, forceinline=True)
+            decorate = njit(boundscheck=self._debug, _nrt=counted, forceinline=True, **_INSIDE)
             self._dispatchers[counted] = decorate(self._function)
         return self._dispatchers[counted]
 

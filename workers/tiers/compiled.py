@@ -193,7 +193,7 @@ class CompiledTier(Tier):
         folder = os.path.dirname(os.path.abspath(__file__))
         for ours in (
             *("codegen.py", "jit.py", "jit_packets.py", "jit_headers.py", "jit_checksums.py"),
-            *("jit_lookup.py", "../lookup/tables.h"),
+            *("jit_lookup.py", "llvm/pieces.py", "../lookup/tables.h"),
             *("../batch.h", "../headers/types.h", "../../shm/types.h"),
         ):
             with open(os.path.join(folder, ours), encoding="utf-8") as file:
@@ -231,12 +231,15 @@ class CompiledTier(Tier):
     def _compile_new(self, build: Build) -> tuple[Any, str]:
         """The loop, and whether it is PLAIN or COUNTED."""
         from ringline.workers.tiers import codegen, jit
+        from ringline.workers.tiers.llvm.pieces import pieces
 
         before = len(jit.times_read)
-        loop, way = self._compile_plain(build), codegen.PLAIN
-        if loop is None:
-            self._try_alone(build.dispatcher(counted=True))
-            loop, way = build.compiled(counted=True), codegen.COUNTED
+        with pieces():
+            loop, way = self._compile_plain(build), codegen.PLAIN
+            if loop is None:
+                self._try_alone(build.dispatcher(counted=True))
+                loop, way = build.compiled(counted=True), codegen.COUNTED
+        if way == codegen.COUNTED:
             self.remarks += self._remarks_on(loop)
         # An overload of numba's is found by its type, not by a name in the function.
         self.reads_times |= len(jit.times_read) > before

@@ -1,0 +1,1 @@
+"""What ringline changes in how numba uses LLVM."""
