@@ -31,6 +31,8 @@ class Attachment(ABC):
     description: str
     remarks: list[str]
     channels: Sequence[int] = ()
+    waiting: str = ""
+    """While the interface is gone: a sentence that says for which name the port waits."""
 
     @abstractmethod
     def take(self) -> None:
@@ -89,3 +91,26 @@ class Kind(Protocol):
 
     def create(self, config: PortConfig, index: int) -> AttachedPort:
         """The driver's part; `index` is the port's number in the instance."""
+
+
+def wait_for(config: PortConfig) -> str:
+    """`Attachment.waiting`. The interface may have had another name when it went."""
+    return (
+        f"port {config.name}: its interface is gone from this network namespace; the port waits "
+        f"for one with the name {config.address}"
+    )
+
+
+def remarks_together(ports: Sequence[PortConfig]) -> list[str]:
+    """Sentences about ports that use one interface in two ways."""
+    copied = {port.address: port for port in ports if port.packet is not None}
+    found = []
+    for port in ports:
+        if port.xdp is not None and (copy := copied.get(port.address)) is not None:
+            found.append(
+                f"port {copy.name} gets no copy of the frames that port {port.name} takes from "
+                f"{port.address} or sends there: AF_XDP is before the packet sockets; it gets "
+                "those that the kernel receives and sends"
+                + ("" if port.xdp.take else f" (take is not set, so port {port.name} takes all)")
+            )
+    return found

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Literal, assert_never, cast
 
 from ringline.pipeline.configuration import deadlines
+from ringline.pipeline.ports.attachment import remarks_together
 from ringline.pipeline.ports.interfaces.netlink import LinkNews
 from ringline.pipeline.supervisor.heartbeat import Heartbeat
 from ringline.pipeline.supervisor.instance import grant
@@ -68,6 +69,7 @@ class DriverMonitor(Monitor):
         self._attach_at = 0.0
         self._changed = changed
         self._heartbeat = Heartbeat()
+        self._waiting: set[int] = set()  # ports whose interface is gone, when that was announced
         # Renewals without an answer, by queue and new generation: sent when, call what.
         self._renewals: dict[tuple[int, int], tuple[float, OnSettled]] = {}
 
@@ -86,6 +88,8 @@ class DriverMonitor(Monitor):
         if instance.attachments:
             self._news = LinkNews()
             self.context.loop.watch(self._news.fileno(), self._links_changed)
+        for remark in remarks_together(config.ports):
+            self.context.announce(remark)
         message: DriverOpen = {"do": "open", "config": config.to_json(), "yield": place.shared}
         segments = [instance.descriptors.segment, instance.packets.segment, instance.lane]
         with grant(*segments, *instance.cards.values()) as descriptors:
@@ -173,9 +177,13 @@ class DriverMonitor(Monitor):
         for port, attachment in self.context.instance.attachments.items():
             try:
                 if attachment.renew():
+                    self._waiting.discard(port)
                     self._send_sockets(port)
                     self._sources.ports[port].attached = attachment.description
                     self.context.announce(attachment.remarks[0])
+                elif attachment.waiting and port not in self._waiting:
+                    self._waiting.add(port)
+                    self.context.announce(attachment.waiting)
             except EnvironmentLacks as error:
                 self._attach_at = time.monotonic() + ATTACH_AGAIN
                 if self.context.is_new(str(error)):

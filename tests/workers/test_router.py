@@ -48,6 +48,12 @@ def ip6(source: str, target: str, payload: bytes, protocol: int = UDP, hops: int
     return head + packed(source) + packed(target) + payload
 
 
+def with_length(packet: bytes, length: int) -> bytes:
+    """The IPv4 packet with another total length, and a right header checksum."""
+    head = packet[:2] + length.to_bytes(2, "big") + packet[4:10] + b"\0\0" + packet[12:20]
+    return head[:10] + checksum(head).to_bytes(2, "big") + head[12:] + packet[20:]
+
+
 def udp(length: int = 20) -> bytes:
     return b"\x10\0\x20\0" + (8 + length).to_bytes(2, "big") + b"\0\0" + bytes(length)
 
@@ -294,6 +300,8 @@ def test_errors_are_limited() -> None:
         (ip4("192.0.2.9", "198.51.100.0", udp()), "broadcast"),
         (ip4("192.0.2.9", "198.51.100.9", udp())[:-4] + b"", "bad_header"),  # shorter than it says
         (b"\x45\0\0\x30" + bytes(44), "bad_header"),
+        (with_length(ip4("192.0.2.9", "198.51.100.9", udp()), 0), "bad_header"),
+        (with_length(ip4("192.0.2.9", "198.51.100.9", udp()), 19), "bad_header"),
     ],
 )
 def test_what_is_not_forwarded_is_dropped_by_name(packet: bytes, why: str) -> None:

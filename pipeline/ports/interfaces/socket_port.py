@@ -9,7 +9,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ringline.pipeline._pipeline import ffi
-from ringline.pipeline.ports.attachment import AttachedPort, Attachment
+from ringline.pipeline.ports.attachment import AttachedPort, Attachment, wait_for
 from ringline.pipeline.ports.interfaces import interface
 from ringline.shm.errors import EnvironmentLacks, reason_of
 
@@ -46,8 +46,10 @@ class SocketAttachment(Attachment):
             # It may come back with its number, but the kernel has unbound the sockets.
             self.close()
         if interface.find(self._config.address) is None:
+            self.waiting = wait_for(self._config)
             return False
         self._open_all()
+        self.waiting = ""
         return True
 
 

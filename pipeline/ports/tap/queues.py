@@ -21,7 +21,7 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
-from ringline.pipeline.ports.attachment import Attachment
+from ringline.pipeline.ports.attachment import Attachment, wait_for
 from ringline.pipeline.ports.interfaces import netlink
 from ringline.pipeline.ports.tap import checks, tun
 from ringline.shm.errors import EnvironmentLacks
@@ -109,9 +109,11 @@ class TapAttachment(Attachment):
         if self.descriptors and tun.state(self.descriptors[0])[0]:
             return False
         if not self._ours and netlink.link(name=self._name) is None:
+            self.waiting = wait_for(self._config)
             return False
         self.close()
         self._open_all()
+        self.waiting = ""
         return True
 
     def close(self) -> None:

@@ -118,7 +118,10 @@ def judge4(frame: Any, h: Any, state: Any, here: Any, group: Any, checked: Any) 
     if h.version != 4 or h.end > len(frame):
         return DISCARD, BAD_HEADER, 0, 0, 0, 0, 0
     l3, l4 = h.l3, h.l4
-    if not checked and checksum(frame, l3, l3 + 4 * (field(frame, l3, 1) & 15)) != 0:
+    header_end = l3 + 4 * (field(frame, l3, 1) & 15)
+    if h.end < header_end:  # RFC 1812 5.2.2
+        return DISCARD, BAD_HEADER, 0, 0, 0, 0, 0
+    if not checked and checksum(frame, l3, header_end) != 0:
         return DISCARD, BAD_HEADER, 0, 0, 0, 0, 0
     top = h.src >> 24
     if top == 0 or top == 127 or top >= 224:  # noqa: PLR1714  # numba
