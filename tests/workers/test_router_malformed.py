@@ -19,12 +19,12 @@ from ..e2e.operator_harness import Operator
 from ..e2e.run_harness import SEED
 from ..e2e.veth_harness import TIMEOUT, Veths, entered, ip, needs, port, receive
 from ..e2e.xdp_harness import started
-from .malformed import HOST, LAN, TARGET, WAN, forwarded, frames
+from .malformed import HOST, ICMPV6, LAN, TARGET, WAN, forwarded, frames
 from .test_router import ADDRESSES, KNOWN, KNOWN6, PORTS, ROUTER
 
 pytestmark = pytest.mark.timeout(900)  # the first test compiles the plugin
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
-COUNT = 50_000 if PROOF else 3000
+COUNT = 50_000 if PROOF else 1000
 ON_WIRE = 5000 if PROOF else 500
 IP = (b"\x08\0", b"\x86\xdd")
 
@@ -51,7 +51,9 @@ def test_malformed_frames_are_judged_by_their_own_bytes_as_the_rfcs_say() -> Non
         assert first.error is None, why
         assert first == second, (why, second)
         wanted = forwarded(each)
-        assert (first.verdict == 1) == (wanted is not None), why
+        # Else it is a request for the address of a host that the frame names by accident.
+        passed = first.verdict == 1 and first.frame[:6] in (HOST, TARGET)
+        assert passed == (wanted is not None), why
         if wanted is not None:
             crossed += 1
             assert first.frame[: len(wanted)] == wanted, (why, wanted.hex())
@@ -122,6 +124,10 @@ def test_the_kernel_forwards_the_same_frames(veths: Veths, operator: Operator) -
     with started(operator, veths, text="\n".join(text)) as (process, report):
         for each in (KNOWN, KNOWN6):
             wires[1].send(each.data)
+        answer = receive(
+            wires[1], lambda frame: frame[20] == ICMPV6 and frame[6:12] == LAN, 1, 20.0
+        )
+        assert answer, SEED
         assert cut(crossing(given, wires), wanted) == wanted, SEED
         process.terminate()
         process.communicate(timeout=TIMEOUT)

@@ -1,5 +1,12 @@
 """What ports on sockets of an interface share, in the supervisor and in the driver: `xdp:` and
-`packet:`. The kernel shares rings with such a socket, and unbinds it when its interface is gone."""
+`packet:`. The kernel shares rings with such a socket, and unbinds it when its interface is gone.
+
+Guarantees (tests in tests/e2e/test_start_broken.py):
+ - a supervisor that is killed during the start leaves nothing attached
+   (test_a_start_that_is_killed_leaves_nothing_and_the_next_one_starts)
+ - an interface that is removed during the start is named or waited for
+   (test_an_interface_that_is_removed_during_the_start_gets_a_sentence_or_is_waited_for)
+"""
 
 from __future__ import annotations
 

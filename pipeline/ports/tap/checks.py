@@ -23,7 +23,8 @@ _TYPE_TAP = 2  # IFF_TAP
 @dataclass(frozen=True)
 class Found:
     """A TAP that is there already. `owner` and `group` may use it without a right; None: there is
-    none. `queues` are open in other programs."""
+    none. `queues` are open in other programs; 0 also for a TAP for one queue, of which the kernel
+    does not tell it."""
 
     number: int
     mtu: int
@@ -106,7 +107,7 @@ def _objection(config: PortConfig, name: str, found: Found) -> str:
     """Why the port cannot use a TAP that is there, and what to do; "" when it can."""
     assert config.tap is not None
     if found.queues:
-        return f"{name} is in use by another program; end it, or choose another name"
+        return in_use(name)
     if config.queues > 1 and not found.multi_queue:
         return (
             f"{name} has one queue, and {config.queues} are configured; set queues = 1, or make it "
@@ -132,6 +133,12 @@ def _objection(config: PortConfig, name: str, found: Found) -> str:
             f"user {os.geteuid()}"
         )
     return ""
+
+
+def in_use(name: str) -> str:
+    """The objection to a TAP that is open elsewhere. The kernel tells this of a TAP for several
+    queues only; one for a single queue is known to be in use when it cannot be opened."""
+    return f"{name} is in use by another program; end it, or choose another name"
 
 
 def _permitted(found: Found) -> bool:

@@ -17,6 +17,7 @@ Guarantees (tests in tests/e2e/test_tap_life.py):
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 from typing import TYPE_CHECKING
@@ -66,6 +67,10 @@ class TapAttachment(Attachment):
             make = self._ours and first
             return tun.open_queue(self._name, multi_queue=multi_queue, make=make)
         except OSError as error:
+            if error.errno == errno.EBUSY:  # it has one queue
+                raise EnvironmentLacks(
+                    f"port.{self._config.name}.device: {checks.in_use(self._name)}"
+                ) from None
             raise self._failed("no queue of the TAP can be opened", error) from None
 
     def _set_up(self, tap: TapConfig) -> None:
