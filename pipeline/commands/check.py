@@ -20,7 +20,8 @@ from ringline.pipeline.configuration.config import (
 from ringline.pipeline.configuration.forms import check_plugin
 from ringline.pipeline.configuration.lines import with_line
 from ringline.pipeline.ports.create import create_port, kind_of
-from ringline.pipeline.ports.pci import PciDevice, sysfs_root
+from ringline.pipeline.ports.pci.sysfs import PciDevice, sysfs_root
+from ringline.pipeline.ports.pci.taken import check_access
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks
 from ringline.shm.packets import PacketMemory
 from ringline.workers.trials import checking
@@ -79,7 +80,7 @@ def card_problems(config: Config) -> list[str]:
                 kind_of(port).check(port, _locked(config))
                 continue
             create_port(port, index)
-            PciDevice(port.device.removeprefix("pci:"), sysfs_root()).check_unused()
+            check_access(PciDevice(port.device.removeprefix("pci:"), sysfs_root()), port)
         except EnvironmentLacks as error:
             where = f"port.{port.name}"
             message = str(error)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ringline.pipeline.configuration.forms import check_name
 from ringline.pipeline.configuration.toml import read_file
-from ringline.pipeline.ports import pci
 from ringline.pipeline.ports.interfaces import notes
+from ringline.pipeline.ports.pci import sysfs
 from ringline.pipeline.telemetry import status_socket
 from ringline.shm.errors import ConfigurationError
 from ringline.shm.segments import remove_stale
@@ -37,7 +37,7 @@ def cleanup(what: str) -> str:
     done: list[str] = []
 
     def stop(address: str) -> None:
-        left_alone = pci.stop_dma(address)
+        left_alone = sysfs.stop_dma(address)
         done.append(left_alone or f"DMA of PCI device {address} was stopped")
 
     done += notes.restore_left(name)

@@ -154,6 +154,7 @@ class PortConfig:
     device: str  # sim:82599 | pci:0000:03:00.0 | xdp:eth0 | packet:eth0 | tap:tap0
     queues: int = 1
     dma: str = "auto"  # auto | offset | physical
+    unproved: bool = False  # a card that nothing was tried on
     rx_descriptors: int = 512  # per queue
     tx_descriptors: int = 512
     promiscuous: bool = True
@@ -204,7 +205,7 @@ class PortConfig:
             return "offset"
         if self.dma != "auto":
             return self.dma
-        return "offset" if self.simulated else "physical"
+        return "offset"
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ TAP_ADDRESSES_MAX = 64
 def refuse_keys_of_others(table: Table, device: str) -> None:
     """Each key in the table of a port that only ports of another kind have is a mistake."""
     kind = device.partition(":")[0]
+    if table.values.get("unproved") is True and kind != "pci":
+        table.problem("unproved", "only a card as in pci:0000:03:00.0 has this key")
     for key in dict.fromkeys(key for keys in KEYS.values() for key in keys):
         if key in table and key not in KEYS.get(kind, ()):
             table.raw(key)

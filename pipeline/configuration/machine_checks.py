@@ -121,10 +121,15 @@ def _capture(path: str, wire: WireConfig) -> Iterable[str]:
 
 
 def remarks_here(config: Config) -> list[str]:
-    """Sentences about packets that a replay does not send as they are in the file, as far as a
-    capture is read before the run."""
+    """Sentences about cards that reach all memory, and about packets that a replay does not send as
+    they are in the file, as far as a capture is read before the run."""
     remarks: list[str] = []
     for port in config.ports:
+        if port.dma_mode == "physical":
+            remarks.append(
+                f'port.{port.name}: dma = "physical": no IOMMU keeps the card from memory of other '
+                "programs"
+            )
         if port.wire is not None and port.wire.replay is not None:
             with contextlib.suppress(CaptureError, OSError):  # the run tells it
                 remarks += _look_into(port.wire).remarks(clock=port.wire.pace == "captured")

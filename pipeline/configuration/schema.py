@@ -210,6 +210,7 @@ def _port(name: str, table: Table, folder: Path) -> c.PortConfig:
         device=device,
         queues=table.integer("queues", 1, 1, c.QUEUES_MAX),
         dma=dma,
+        unproved=table.flag("unproved", False),
         # A power of two, because bursts wrap with a mask; the chip needs a multiple of 8.
         rx_descriptors=table.integer("rx_descriptors", 512, 64, 4096, power_of_two=True),
         tx_descriptors=table.integer("tx_descriptors", 512, 64, 4096, power_of_two=True),

@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import assert_never, cast
+from typing import TYPE_CHECKING, assert_never, cast
 
 from ringline.pipeline.configuration.config import Config
 from ringline.pipeline.driver.lane import Idle, Lane
@@ -36,9 +36,17 @@ from ringline.shm.child_main import run_child
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.ledger import Ledger
 from ringline.shm.messages import FromDriver, PortReport, StopReport, ToDriver
-from ringline.shm.packets import DescriptorMemory, PacketMemory
+from ringline.shm.packets import (
+    DESCRIPTORS_BASE,
+    PACKETS_BASE,
+    DescriptorMemory,
+    PacketMemory,
+)
 from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment
+
+if TYPE_CHECKING:
+    from ringline.pipeline.ports.pci.vfio import Container
 
 TURN = 0.02  # seconds between control turns under load
 IDLE_TURN = 0.1  # the same while no packet moves: each turn costs an idle machine some CPU
@@ -56,6 +64,7 @@ class Driver:
         self._segments: list[Segment] = []
         self._sockets: dict[int, list[int]] = {}  # by port, until it is opened
         self._channels: dict[int, list[int]] = {}  # by port, see the message Sockets
+        self._container: Container | None = None  # memory that cards reach through VFIO
         self._config = Config()
         self._begun = False  # the cards receive
         self._finished = False  # Finished is sent
@@ -75,6 +84,8 @@ class Driver:
             self._close_ports()
             if self._lane is not None:
                 self._lane.close()
+            if self._container is not None:  # before the memory that it maps
+                self._container.close()
             for segment in self._segments:
                 segment.close()
 
@@ -166,9 +177,12 @@ class Driver:
             deep_sleep=config.driver.deep_sleep_us / 1e6,
         )
         lane = Lane(books, packets, addresses, config.queues, idle)
+        ring_addresses = descriptor_memory.device_addresses(mode)
+        self._container = _container(config, packets, descriptor_memory)
         cards = descriptors[3:]
         for index, port_config in enumerate(config.ports):
             port = create_port(port_config, index)
+            port.container = self._container
             port.limits = port.limits.share(len(config.ports))
             self._ports.append(port)
             if port_config.process:
@@ -179,7 +193,7 @@ class Driver:
             if port_config.kernel_interface:
                 assert isinstance(port, AttachedPort)
                 port.use_sockets(self._sockets.pop(index))
-            port.open(lane.memory, descriptor_memory, descriptor_memory.device_addresses(mode))
+            port.open(lane.memory, descriptor_memory, ring_addresses)
             lane.add_port(port)
         self._lane = lane
         self._send({"event": "opened"})
@@ -279,6 +293,18 @@ class Driver:
                 }
             )
         return described
+
+
+def _container(
+    config: Config, packets: PacketMemory, descriptors: DescriptorMemory
+) -> Container | None:
+    """For cards behind an IOMMU; it opens nothing until there is one. None without cards on PCI."""
+    if config.dma_mode != "offset" or not any(it.device.startswith("pci:") for it in config.ports):
+        return None
+    from ringline.pipeline.ports.pci.vfio import Container, Region
+
+    memories = ((DESCRIPTORS_BASE, descriptors.segment), (PACKETS_BASE, packets.segment))
+    return Container([Region(base, it.address, it.size) for base, it in memories])
 
 
 def main() -> int:

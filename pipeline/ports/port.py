@@ -16,6 +16,7 @@ from ringline.pipeline.configuration.deadlines import PortLimits
 from ringline.shm.errors import EnvironmentLacks, HardwareError
 
 if TYPE_CHECKING:
+    from ringline.pipeline.ports.pci.vfio import Container
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
 
 
@@ -45,6 +46,8 @@ class Port(ABC):
     step: tuple[int, int] | None = None
     """Addresses of the function and the context of a device model that the lane steps; None for a
     real card and for a model in another process."""
+    container: Container | None = None
+    """The memory that a card reaches through VFIO; the driver sets it."""
     limits = PortLimits()
     """How long each call may wait; the driver sets the port's share."""
     _stop_errors: tuple[str, ...] = ()

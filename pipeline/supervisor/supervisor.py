@@ -394,6 +394,6 @@ class Supervisor:
 
 def _stop_bus_mastering(address: str) -> object:
     """Imported here: only instances with real cards need the module."""
-    from ringline.pipeline.ports import pci
+    from ringline.pipeline.ports.pci import sysfs
 
-    return pci.stop_dma(address)
+    return sysfs.stop_dma(address)

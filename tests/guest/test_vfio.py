@@ -29,3 +29,127 @@ def test_a_card_of_a_guest_has_an_iommu_group_of_its_own(guest: Guest) -> None:
     regions = guest.checked(f"cat {group}/reserved_regions").splitlines()
     assert [line.split()[2] for line in regions] == ["msi"]
     assert guest.checked("ls /dev/vfio/vfio").strip() == "/dev/vfio/vfio"
+
+
+PROGRAM = """
+import mmap, os, sys, time
+from pathlib import Path
+from ringline.pipeline.configuration.config import PortConfig
+from ringline.pipeline.ports.pci.sysfs import PciDevice
+from ringline.pipeline.ports.pci.taken import check_access
+from ringline.pipeline.ports.pci.vfio import Container, Region, VfioDevice
+from ringline.pipeline._pipeline import ffi
+from ringline.shm.errors import EnvironmentLacks
+card = PciDevice("ADDRESS", Path("/sys"))
+memory = mmap.mmap(-1, 1 << 20)
+here = int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
+
+def refused(act):
+    try:
+        act()
+    except EnvironmentLacks as error:
+        return str(error)
+    raise SystemExit("it was not refused")
+
+def opened(iova=0x100000000, least=0x20000):
+    container = Container([Region(0x10000000, here, 4096), Region(iova, here + 4096, 8192)])
+    try:
+        return VfioDevice(card, container, least), container
+    except EnvironmentLacks:
+        container.close()
+        raise
+""".replace("ADDRESS", ADDRESS)
+BIND = f"""d=/sys/bus/pci/devices/{ADDRESS}
+echo vfio-pci > $d/driver_override
+[ ! -e $d/driver ] || echo {ADDRESS} > $d/driver/unbind
+echo {ADDRESS} > /sys/bus/pci/drivers_probe
+readlink $d/driver
+"""
+
+
+def python(guest: Guest, program: str) -> str:
+    return guest.checked(f"python - <<'END'\n{PROGRAM}{program}\nEND")
+
+
+def test_what_vfio_lacks_is_named(guest: Guest) -> None:
+    """Before and after the card is bound to vfio-pci."""
+    config = f'PortConfig("wan", "pci:{ADDRESS}"'
+    said = python(guest, f"print(refused(lambda: check_access(card, {config}))))")
+    assert said.startswith(f"PCI device {ADDRESS} belongs to its kernel driver e1000e; unbind")
+    guest.checked(f"echo {ADDRESS} > /sys/bus/pci/devices/{ADDRESS}/driver/unbind")
+    said = python(guest, f"print(refused(lambda: check_access(card, {config}))))")
+    assert f"{ADDRESS} has no driver, so nothing would keep it from the memory of other" in said
+    assert "vfio-pci" in guest.checked(BIND)
+    program = f"""
+check_access(card, {config}))
+print(refused(lambda: check_access(card, {config}, dma="physical"))))
+print(refused(lambda: opened(iova=1 << 40)))
+print(refused(lambda: opened(least=1 << 20)))
+limit = Path("/sys/module/vfio_iommu_type1/parameters/dma_entry_limit")
+limit.write_text("1")
+print(refused(opened))
+limit.write_text("65535")
+import resource
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (4096, 4096))
+os.chmod("/dev/vfio/vfio", 0o666)
+os.chmod(f"/dev/vfio/{{card.folder.joinpath('iommu_group').resolve().name}}", 0o666)
+os.setuid(65534)
+print(refused(opened))
+"""
+    lines = python(guest, program).splitlines()
+    expected = (
+        "is behind an IOMMU, which stops physical addresses",
+        "the IOMMU does not translate the addresses 0x10000000000 to",
+        "BAR 0 of PCI device 0000:00:10.0 has 131072 bytes; the registers of this card need",
+        "VFIO allows no more mappings for one process; raise /sys/module/vfio_iommu_type1",
+        "the limit of locked memory is 4 KiB, and 12 KiB are needed; raise it (ulimit -l",
+    )
+    for line, words in zip(lines, expected, strict=True):
+        assert words in line
+
+
+def test_registers_and_interrupts_of_a_card(guest: Guest) -> None:
+    """82574 datasheet: IMS 0xD0, ICS 0xC8, IVAR 0xE4, CTRL_EXT 0x18; bit 20 is RXQ0."""
+    guest.checked(BIND)
+    program = """
+device, container = opened()
+device.enable_memory()
+device.set_bus_mastering(True)
+assert device.read_config(0, 4) == 0x10D38086
+assert device.read_config(4, 2) & 6 == 6
+assert device.interrupts() == 5
+fds = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(device.interrupts())]
+device.use_interrupts(fds)
+device.bar.write32(0xE4, 8 | 2)
+device.bar.write32(0xD0, 1 << 20)
+device.bar.write32(0xC8, 1 << 20)
+until = time.monotonic() + 20
+while True:
+    try:
+        print("counted", os.eventfd_read(fds[2]))
+        break
+    except BlockingIOError:
+        assert time.monotonic() < until, "no interrupt"
+device.use_interrupts([])
+print(refused(lambda: device.use_interrupts(fds * 2)))
+device.bar.close()
+container.close()
+"""
+    said = python(guest, program)
+    assert "counted 1" in said
+    assert "gets no 10 interrupts (it has 5)" in said
+
+
+def test_a_killed_process_leaves_no_dma(guest: Guest) -> None:
+    guest.checked(BIND)
+    command = f"/sys/bus/pci/devices/{ADDRESS}/config"
+    program = f"""
+device, container = opened()
+device.set_bus_mastering(True)
+assert Path("{command}").read_bytes()[4] & 4
+os.kill(os.getpid(), 9)
+"""
+    result = guest.run(f"python - <<'END'\n{PROGRAM}{program}\nEND")
+    assert result.code == 128 + 9, result.output
+    said = python(guest, f'print(Path("{command}").read_bytes()[4] & 4)')
+    assert said == "0\n"

@@ -28,7 +28,7 @@ from ringline.pipeline.bench.sampling.disturbance import Watch
 from ringline.pipeline.bench.sampling.windows import Windows, best_fifth, sample
 from ringline.pipeline.configuration.config import CRC_BYTES, FlowsConfig, PortConfig
 from ringline.pipeline.driver.lane import Idle, Lane
-from ringline.pipeline.ports.pci import sysfs_root
+from ringline.pipeline.ports.pci.sysfs import sysfs_root
 from ringline.pipeline.ports.sim82599.port import Sim82599Port, card_mac
 from ringline.pipeline.ports.sim82599.wire import LINE_BYTES, FrameTable, from_flows
 from ringline.pipeline.supervisor.instance import create_lane

@@ -31,7 +31,7 @@ from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.configuration.config import FlowsConfig, PortConfig
 from ringline.pipeline.driver.lane import Lane
 from ringline.pipeline.driver.process import BALANCE_EVERY, TURN
-from ringline.pipeline.ports.pci import sysfs_root
+from ringline.pipeline.ports.pci.sysfs import sysfs_root
 from ringline.pipeline.ports.sim82599.port import Sim82599Port
 from ringline.pipeline.ports.sim82599.transits import Transits, quantile
 from ringline.pipeline.ports.sim82599.wire import CARD_MAC, FrameTable, from_flows

@@ -16,7 +16,8 @@ from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.ixgbe import initialisation
 from ringline.pipeline.ports.ixgbe.card import Card
 from ringline.pipeline.ports.ixgbe.registers import QUEUE_STATISTICS, REGISTERS, STATISTICS
-from ringline.pipeline.ports.pci import PciDevice, TakenCard
+from ringline.pipeline.ports.pci.sysfs import PciDevice
+from ringline.pipeline.ports.pci.taken import TakenCard
 from ringline.pipeline.ports.port import Link, Port
 from ringline.pipeline.ports.registers import Register, RegisterAccess
 from ringline.shm.errors import ConfigurationError
@@ -64,7 +65,8 @@ class IxgbePort(Port):
     def _map_registers(self) -> RegisterAccess:
         """Take the card for this process alone, and map its registers."""
         device = PciDevice(self._config.device.removeprefix("pci:"), self._sysfs)
-        return self._taken.take(device, max(register.end for register in REGISTERS.values()))
+        size = max(register.end for register in REGISTERS.values())
+        return self._taken.take(device, size, self._config, self.container)
 
     def _set_bus_mastering(self, on: bool) -> None:
         """Allow or forbid DMA by the card."""
@@ -173,6 +175,11 @@ class IxgbePort(Port):
     def scan(self, seen: Any) -> None:
         for rings in (self._c.rx, self._c.tx):
             lib.rl_ixgbe_scan(rings, self._config.queues, seen)
+
+
+def create(config: PortConfig, index: int, sysfs: Path) -> IxgbePort:
+    """The port for a card on PCI."""
+    return IxgbePort(config, index, sysfs)
 
 
 def descriptor_flags(vlan_strip: bool) -> list[int]:

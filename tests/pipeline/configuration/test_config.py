@@ -257,7 +257,12 @@ def test_every_mistake_is_reported_at_once(problems_of: Any) -> None:
             "port.b",
             "uses the card of port a",
         ),
-        (port() + '[port.lan]\ndevice = "pci:0000:03:00.0"', "port", "need one dma mode"),
+        (
+            port() + '[port.lan]\ndevice = "pci:0000:03:00.0"\ndma = "physical"',
+            "port",
+            "need one dma mode",
+        ),
+        (port("unproved = true"), "port.wan.unproved", "only a card as in pci:"),
         (port() + '[memory]\nbuffers = "many"', "memory.buffers", '"auto" or an integer'),
         (port() + "[memory]\nbuffers = 0", "memory.buffers", "from 1 to"),
         (port() + "[worker]\nstate = 10", "worker.state", "bytes from 65536"),

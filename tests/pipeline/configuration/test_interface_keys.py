@@ -204,7 +204,7 @@ def test_two_ports_on_one_interface_are_a_mistake() -> None:
 
 
 def test_an_interface_fits_beside_every_card() -> None:
-    for device, mode in (("sim:82599", "offset"), ("pci:0000:03:00.0", "physical")):
+    for device, mode in (("sim:82599", "offset"), ("pci:0000:03:00.0", "offset")):
         config, problems = examined(
             f'[port.one]\ndevice = "xdp:eth0"\n[port.two]\ndevice = "{device}"\n'
         )

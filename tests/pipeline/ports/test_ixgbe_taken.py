@@ -12,7 +12,7 @@ from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.configuration.deadlines import PortLimits
 from ringline.pipeline.ports.ixgbe.card import Card
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
-from ringline.pipeline.ports.pci import PciDevice
+from ringline.pipeline.ports.pci.sysfs import PciDevice
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks
 
 from .fake_card import SECRXSTAT

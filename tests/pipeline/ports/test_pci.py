@@ -12,7 +12,7 @@ import pytest
 
 from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.create import create_port
-from ringline.pipeline.ports.pci import PciDevice, stop_dma
+from ringline.pipeline.ports.pci.sysfs import PciDevice, stop_dma
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks
 
 ADDRESS = "0000:03:00.0"
@@ -83,7 +83,7 @@ def test_a_driver_whose_interface_is_down_is_refused_by_name(
         PciDevice(ADDRESS, tmp_path).check_unused()
     assert str(caught.value) == (
         f"PCI device {ADDRESS} belongs to its kernel driver ixgbe; unbind the driver first "
-        f"(echo {ADDRESS} > {tmp_path}/bus/pci/drivers/ixgbe/unbind)"
+        f"(driverctl set-override {ADDRESS} vfio-pci)"
     )
 
 
@@ -168,7 +168,7 @@ def test_registers_that_a_driver_of_the_kernel_uses(
     def refuse(*_: object) -> None:
         raise OSError(errno.EINVAL, "Invalid argument")
 
-    monkeypatch.setattr("ringline.pipeline.ports.pci.mmap.mmap", refuse)
+    monkeypatch.setattr("ringline.pipeline.ports.pci.sysfs.mmap.mmap", refuse)
     with pytest.raises(EnvironmentLacks, match=r"resource0 cannot be mapped.*/proc/iomem"):
         PciDevice(ADDRESS, tmp_path).take(BAR_BYTES)
 

@@ -31,20 +31,18 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from ringline.pipeline._pipeline import ffi
 from ringline.pipeline.configuration import deadlines
-from ringline.shm._shm import lib as shm
+from ringline.pipeline.ports.pci.mapping import MappedRegisters
 from ringline.shm.errors import EnvironmentLacks, reason_of
 from ringline.shm.owners import holder
-from ringline.shm.segments import Segment
 
-_COMMAND = 4  # offset of the command register in configuration space
-_MEMORY_SPACE = 0x2
-_BUS_MASTER = 0x4
+LOCKDOWN = Path("/sys/kernel/security/lockdown")
+COMMAND = 4  # offset of the command register in configuration space
+MEMORY_SPACE = 0x2
+BUS_MASTER = 0x4
 _IFF_UP = 0x1
-_POLL = 100e-6  # seconds between two reads of a register
 _LOOK = 0.02  # seconds between two attempts to lock a card
 
 # Kernel drivers that only hand a device to a process: the device does nothing by itself.
@@ -102,8 +100,9 @@ class PciDevice:
 
     def __init__(self, address: str, root: Path) -> None:
         self.address = address if address.count(":") > 1 else f"0000:{address}"
+        self.root = root
         self.folder = devices_folder(root) / self.address
-        self._real = root == Path("/sys")
+        self.real = root == Path("/sys")  # else a model offers it
         if not self.folder.is_dir():
             present = sorted(path.name for path in devices_folder(root).glob("*"))
             raise EnvironmentLacks(
@@ -117,15 +116,39 @@ class PciDevice:
         return self._hex("vendor"), self._hex("device")
 
     @property
+    def network(self) -> bool:
+        """Whether it is a network card: base class 2 of the PCI Code and ID Assignment."""
+        return self._hex("class") >> 16 == 2
+
+    @property
+    def numa_node(self) -> int | None:
+        """The NUMA node that it is attached to; None if the machine does not say."""
+        try:
+            node = int((self.folder / "numa_node").read_text())
+        except (OSError, ValueError):
+            return None
+        return node if node >= 0 else None
+
+    @property
+    def interfaces(self) -> list[Path]:
+        """The folders of its network interfaces."""
+        nets = (*self.folder.glob("net/*"), *self.folder.glob("virtio*/net/*"))
+        return sorted(nets)
+
+    @property
+    def driver(self) -> str:
+        """The driver that is bound to it, of any kind; "" without one."""
+        link = self.folder / "driver"
+        return link.resolve().name if link.is_symlink() or link.exists() else ""
+
+    @property
     def kernel_driver(self) -> str | None:
         """The kernel driver that uses the device; None without one, or with a driver that only
         hands the device to a process."""
-        link = self.folder / "driver"
-        if link.is_symlink() or link.exists():
-            name = link.resolve().name
+        if name := self.driver:
             return None if name in HANDING_OVER else name
         # Such an interface has a driver, even if the link to it is missing.
-        return "(unknown)" if any((self.folder / "net").glob("*")) else None
+        return "(unknown)" if self.interfaces else None
 
     @property
     def user(self) -> int | None:
@@ -148,11 +171,11 @@ class PciDevice:
                     f"PCI device {self.address} is in use by {_process(other)}; stop that first"
                 )
             return
-        unbind = f"echo {self.address} > {self.folder.parents[1]}/drivers/{driver}/unbind"
+        unbind = how_to_bind(self.address)
         if driver == "(unknown)":
             unbind = f"lspci -k -s {self.address} names it"
-        for interface in sorted((self.folder / "net").glob("*")):
-            if _is_up(interface):
+        for interface in self.interfaces:
+            if is_up(interface):
                 raise EnvironmentLacks(
                     f"PCI device {self.address} is in use: its kernel driver {driver} has the "
                     f"interface {interface.name} up; take it down first "
@@ -170,7 +193,7 @@ class PciDevice:
         Raises `EnvironmentLacks` when the device is in use or cannot be used.
         """
         self.check_unused()
-        bar = MappedBar(self.folder / "resource0", min_bytes, read_clears=self._real)
+        bar = MappedBar(self.folder / "resource0", min_bytes, read_clears=self.real)
         try:
             self.check_unused()  # again: a driver may have come before the lock
             self._open_configuration().close()
@@ -181,11 +204,11 @@ class PciDevice:
 
     def enable_memory(self) -> None:
         """Make the registers of the device answer: they do not before a driver used it."""
-        self._command(_MEMORY_SPACE, on=True)
+        self._command(MEMORY_SPACE, on=True)
 
     def set_bus_mastering(self, on: bool) -> None:
         """Allow or forbid DMA by the device."""
-        self._command(_BUS_MASTER, on=on)
+        self._command(BUS_MASTER, on=on)
 
     def _open_configuration(self) -> BinaryIO:
         path = self.folder / "config"
@@ -197,10 +220,10 @@ class PciDevice:
     def _command(self, bits: int, *, on: bool) -> None:
         with self._open_configuration() as config:
             try:
-                before = int.from_bytes(os.pread(config.fileno(), 2, _COMMAND), "little")
+                before = int.from_bytes(os.pread(config.fileno(), 2, COMMAND), "little")
                 after = before | bits if on else before & ~bits
                 if after != before:
-                    os.pwrite(config.fileno(), after.to_bytes(2, "little"), _COMMAND)
+                    os.pwrite(config.fileno(), after.to_bytes(2, "little"), COMMAND)
             except OSError as error:
                 raise _unusable(self.folder / "config", error) from None
 
@@ -214,52 +237,13 @@ class PciDevice:
             raise EnvironmentLacks(f"{path} does not hold a hexadecimal number") from None
 
 
-class TakenCard:
-    """A card that this process has taken. Before `take`, and for a simulated card, there is none,
-    and nothing is written."""
-
-    def __init__(self) -> None:
-        self._device: PciDevice | None = None
-        self._note: Segment | None = None
-
-    def take(self, device: PciDevice, min_bytes: int) -> MappedBar:
-        """See `PciDevice.take`."""
-        bar = device.take(min_bytes)
-        self._device = device
-        return bar
-
-    def write_first(self, note: Segment) -> None:
-        """Note in the header of the segment `note` that the card is taken, then write to the card
-        for the first time.
-
-        Whatever becomes of this process, the note makes somebody switch off the card's DMA.
-        """
-        if self._device is None:
-            return
-        note.note_pci(self._device.address)
-        try:
-            self._device.enable_memory()
-        except EnvironmentLacks:
-            note.forget_pci(self._device.address)
-            raise
-        self._note = note
-
-    def set_bus_mastering(self, on: bool) -> None:
-        """Allow or forbid DMA. A card without DMA need not be stopped: its note is removed."""
-        if self._device is not None and self._note is not None:
-            self._device.set_bus_mastering(on)
-            if not on:
-                self._note.forget_pci(self._device.address)
-
-
-class MappedBar:
-    """A BAR mapped into this process; implements `RegisterAccess`.
+class MappedBar(MappedRegisters):
+    """A BAR mapped through its file in sysfs, which stays locked.
 
     Raises `EnvironmentLacks` when the file cannot be mapped or another process has locked it.
     """
 
     def __init__(self, path: Path, min_bytes: int, *, read_clears: bool) -> None:
-        self.read_clears = read_clears
         try:
             self._file = path.open("r+b", buffering=0)
         except OSError as error:
@@ -276,41 +260,16 @@ class MappedBar:
                     f"{path} has {size} bytes; the registers of this card need {min_bytes}"
                 )
             try:
-                self._memory = mmap.mmap(self._file.fileno(), size)
+                memory = mmap.mmap(self._file.fileno(), size)
             except OSError as error:
                 raise _unmappable(path, error) from None
         except BaseException:
             self._file.close()
             raise
-        self._view = ffi.from_buffer("uint8_t[]", self._memory, require_writable=True)
-        self._base = int(ffi.cast("uintptr_t", self._view))
-
-    def read32(self, address: int) -> int:
-        """The 32-bit register at byte `address`."""
-        value: int = shm.rl_read32(self._base + address)
-        return value
-
-    def write32(self, address: int, value: int) -> None:
-        """Write the 32-bit register at byte `address`."""
-        shm.rl_write32(self._base + address, value)
-
-    def pointer(self, address: int) -> Any:
-        """The register as cdata `volatile uint32_t *`; invalid after `close`."""
-        return ffi.cast("volatile uint32_t *", self._base + address)
-
-    def relax(self) -> None:
-        """Sleep between two reads of a register."""
-        time.sleep(_POLL)
-
-    def close(self) -> None:
-        """Unmap the registers and release the lock on the device."""
-        del self._base  # a later access raises AttributeError; it does not crash
-        ffi.release(self._view)
-        self._memory.close()
-        self._file.close()
+        super().__init__(memory, read_clears=read_clears, release=self._file.close)
 
 
-def _is_up(interface: Path) -> bool:
+def is_up(interface: Path) -> bool:
     """Whether an interface is administratively up: its driver uses the card then, even without
     a link."""
     flags, state = interface / "flags", interface / "operstate"
@@ -353,8 +312,28 @@ def _process(pid: int) -> str:
     return f"process {pid}" if pid else "a process whose id is unknown"
 
 
+def how_to_bind(address: str) -> str:
+    """The command that gives a device to VFIO (driverctl is a package of most distributions)."""
+    return f"driverctl set-override {address} vfio-pci"
+
+
+def lockdown() -> str:
+    """How far the kernel is locked down (kernel_lockdown(7)): "" when it is not."""
+    try:
+        text = LOCKDOWN.read_text(encoding="ascii")
+    except OSError:  # no securityfs
+        return ""
+    found = re.search(r"\[(\w+)\]", text)
+    return found[1] if found and found[1] != "none" else ""
+
+
 def _unusable(path: Path, error: OSError) -> EnvironmentLacks:
     remedy = "; run as root" if isinstance(error, PermissionError) else ""
+    if remedy and (mode := lockdown()):
+        remedy = (
+            f": this kernel is locked down ({mode}, as with Secure Boot), which forbids it to root "
+            f"too; VFIO stays allowed ({how_to_bind(path.parent.name)})"
+        )
     return EnvironmentLacks(f"cannot use {path}: {reason_of(error)}{remedy}")
 
 
@@ -364,5 +343,6 @@ def _unmappable(path: Path, error: OSError) -> EnvironmentLacks:
         return _unusable(path, error)
     return EnvironmentLacks(
         f"{path} cannot be mapped ({error.strerror}): a driver of the kernel uses this memory; "
-        f"/proc/iomem names it beside {path.parent.name}; unload that driver"
+        f"/proc/iomem names it beside {path.parent.name}; unload that driver, or use VFIO "
+        f"({how_to_bind(path.parent.name)})"
     )

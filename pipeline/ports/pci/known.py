@@ -1,0 +1,66 @@
+"""Which driver of ringline drives which card, by vendor and device ID.
+
+A relative has the same registers as a card that is proved, as far as its datasheet and Linux's
+driver say, but nothing has run on one or on a model of one. It is refused unless the port has
+`unproved = true`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ringline.pipeline.configuration.config import PortConfig
+from ringline.pipeline.ports.pci.sysfs import PciDevice
+from ringline.shm.errors import EnvironmentLacks
+
+INTEL = 0x8086
+
+
+@dataclass(frozen=True)
+class Known:
+    """A card: the folder of its driver below pipeline/ports, its name, and whether it is proved."""
+
+    driver: str
+    name: str
+    proved: bool = True
+
+
+# The IDs are those of Linux (ixgbe_type.h).
+CARDS = {
+    (INTEL, 0x10FB): Known("ixgbe", "Intel 82599 (SFI, SFP+)"),
+    (INTEL, 0x154D): Known("ixgbe", "Intel 82599 (SFP+, SF2)"),
+    (INTEL, 0x1557): Known("ixgbe", "Intel 82599EN (SFP+)"),
+    (INTEL, 0x10F7): Known("ixgbe", "Intel 82599 (KX4 backplane)", proved=False),
+    (INTEL, 0x10F8): Known("ixgbe", "Intel 82599 (combined backplane)", proved=False),
+    (INTEL, 0x10F9): Known("ixgbe", "Intel 82599 (CX4)", proved=False),
+    (INTEL, 0x10FC): Known("ixgbe", "Intel 82599 (XAUI)", proved=False),
+    (INTEL, 0x1507): Known("ixgbe", "Intel 82599 (SFP+, EM)", proved=False),
+    (INTEL, 0x154A): Known("ixgbe", "Intel 82599 (four SFP+)", proved=False),
+    (INTEL, 0x1528): Known("ixgbe", "Intel X540", proved=False),
+}
+
+
+def known(device: PciDevice) -> Known | None:
+    """What is known of a device; None for a card that no driver here drives."""
+    return CARDS.get(device.identity)
+
+
+def driver_of(config: PortConfig, device: PciDevice) -> str:
+    """The driver for the card of a port. Raises EnvironmentLacks when there is none, or when the
+    card is a relative that the port does not ask for."""
+    vendor, number = device.identity
+    found = CARDS.get((vendor, number))
+    where = f"port.{config.name}: PCI device {device.address} is"
+    if found is None:
+        proved = ", ".join(f"{v:04x}:{d:04x}" for (v, d), it in sorted(CARDS.items()) if it.proved)
+        raise EnvironmentLacks(
+            f"{where} {vendor:04x}:{number:04x}, for which there is no driver here; there is one "
+            f"for {proved}"
+            + ("" if not device.interfaces else f"; xdp:{device.interfaces[0].name} can use it")
+        )
+    if not found.proved and not config.unproved:
+        raise EnvironmentLacks(
+            f"{where} an {found.name} ({vendor:04x}:{number:04x}): the driver {found.driver} "
+            "should drive it, but it was never tried on one; set unproved = true to try it"
+        )
+    return found.driver

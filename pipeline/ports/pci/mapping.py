@@ -1,0 +1,50 @@
+"""Registers of a card that are mapped into this process."""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ringline.pipeline._pipeline import ffi
+from ringline.shm._shm import lib as shm
+
+_POLL = 100e-6  # seconds between two reads of a register
+
+
+class MappedRegisters:
+    """Mapped registers; implements `RegisterAccess`. `release` is called after that."""
+
+    def __init__(
+        self, memory: mmap.mmap, *, read_clears: bool, release: Callable[[], object]
+    ) -> None:
+        self.read_clears = read_clears
+        self._memory = memory
+        self._release = release
+        self._view = ffi.from_buffer("uint8_t[]", self._memory, require_writable=True)
+        self._base = int(ffi.cast("uintptr_t", self._view))
+
+    def read32(self, address: int) -> int:
+        """The 32-bit register at byte `address`."""
+        value: int = shm.rl_read32(self._base + address)
+        return value
+
+    def write32(self, address: int, value: int) -> None:
+        """Write the 32-bit register at byte `address`."""
+        shm.rl_write32(self._base + address, value)
+
+    def pointer(self, address: int) -> Any:
+        """The register as cdata `volatile uint32_t *`; invalid after `close`."""
+        return ffi.cast("volatile uint32_t *", self._base + address)
+
+    def relax(self) -> None:
+        """Sleep between two reads of a register."""
+        time.sleep(_POLL)
+
+    def close(self) -> None:
+        """Unmap the registers and release the device."""
+        del self._base  # a later access raises AttributeError; it does not crash
+        ffi.release(self._view)
+        self._memory.close()
+        self._release()

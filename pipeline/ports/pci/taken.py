@@ -1,0 +1,106 @@
+"""A card that the driver process has taken: through VFIO, or through sysfs.
+
+The choice follows the driver that is bound to the card, and `dma` of the port:
+
+ - vfio-pci: the IOMMU lets the card reach the two DMA segments and nothing else. When the process
+   ends, however that happens, the kernel stops the card before it frees memory.
+ - another one, or none: sysfs, with physical addresses. The card can then write to all memory of
+   the machine, so the port must have `dma = "physical"`.
+ - a model below RINGLINE_SYSFS: its files, with either kind of address
+
+Guarantees (tests in tests/guest/test_vfio.py):
+ - physical addresses are never used unless the port asks for them, and never behind an IOMMU that
+   stops them (test_what_vfio_lacks_is_named)
+"""
+
+from __future__ import annotations
+
+from ringline.pipeline.configuration.config import PortConfig
+from ringline.pipeline.ports.pci import groups
+from ringline.pipeline.ports.pci.sysfs import MappedBar, PciDevice, how_to_bind
+from ringline.pipeline.ports.pci.vfio import Container, VfioDevice
+from ringline.pipeline.ports.registers import RegisterAccess
+from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.segments import Segment
+
+
+def check_access(device: PciDevice, config: PortConfig) -> None:
+    """Raise EnvironmentLacks when the card is in use, or cannot be reached in the way that the
+    port asks for. Nothing is opened."""
+    device.check_unused()
+    if not device.real:
+        return
+    where = f"port.{config.name}: PCI device {device.address}"
+    if config.dma_mode == "physical":
+        if groups.translates(device):
+            raise EnvironmentLacks(
+                f"{where} is behind an IOMMU, which stops physical addresses: remove "
+                f'dma = "physical", and use VFIO ({how_to_bind(device.address)})'
+            )
+        return
+    if device.driver != "vfio-pci":
+        has = f"has the driver {device.driver}" if device.driver else "has no driver"
+        raise EnvironmentLacks(
+            f"{where} {has}, so nothing would keep it from the memory of other programs: "
+            + groups.remedy(device)
+        )
+    groups.check_viable(device)
+
+
+class TakenCard:
+    """A card that this process has taken. Before `take`, and for a simulated card, there is none,
+    and nothing is written."""
+
+    def __init__(self) -> None:
+        self._device: PciDevice | VfioDevice | None = None
+        self._note: Segment | None = None
+
+    def take(
+        self,
+        device: PciDevice,
+        min_bytes: int,
+        config: PortConfig,
+        container: Container | None = None,
+    ) -> RegisterAccess:
+        """Take the card for this process alone, and map BAR 0, of at least `min_bytes` bytes.
+        Nothing is written to it. `container` has the memory that it may reach through VFIO.
+
+        Raises EnvironmentLacks when the card is in use or cannot be used.
+        """
+        check_access(device, config)
+        if device.real and device.driver == "vfio-pci":
+            assert container is not None
+            opened = VfioDevice(device, container, min_bytes)
+            self._device = opened
+            return opened.bar
+        bar: MappedBar = device.take(min_bytes)
+        self._device = device
+        return bar
+
+    def write_first(self, note: Segment) -> None:
+        """Note in the header of the segment `note` that the card is taken, then write to the card
+        for the first time.
+
+        Whatever becomes of this process, the note makes somebody switch off the card's DMA. With
+        VFIO the kernel does that itself.
+        """
+        if isinstance(self._device, VfioDevice):
+            self._device.enable_memory()
+        if not isinstance(self._device, PciDevice):
+            return
+        note.note_pci(self._device.address)
+        try:
+            self._device.enable_memory()
+        except EnvironmentLacks:
+            note.forget_pci(self._device.address)
+            raise
+        self._note = note
+
+    def set_bus_mastering(self, on: bool) -> None:
+        """Allow or forbid DMA. A card without DMA need not be stopped: its note is removed."""
+        if isinstance(self._device, VfioDevice):
+            self._device.set_bus_mastering(on)
+        elif self._device is not None and self._note is not None:
+            self._device.set_bus_mastering(on)
+            if not on:
+                self._note.forget_pci(self._device.address)
