@@ -40,6 +40,7 @@ MAY_BE_MISSING = (
     "a kernel with AF_XDP",
     "a kernel with TCX",
     "netem",
+    "QEMU 11",
 )
 
 # Slow tests: they run whole instances, compile programs, or try very many cases.

@@ -18,13 +18,14 @@ SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def served_card(folder: Path) -> Iterator[tuple[str, End]]:
+def served_card(folder: Path, device: str = "10f7") -> Iterator[tuple[str, End]]:
     """The socket of a card for `Guest(served=...)`, and the end of its cable."""
     path, card, here = (folder / name for name in ("card", "wire", "end"))
     near = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     near.bind(str(here))
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
     line = [RINGLINE, "serve-card", "--socket", path, "--wire", f"unix:{card},{here}"]
+    line += ["--id", device]
     with near, subprocess.Popen(line, stdout=subprocess.PIPE) as process:
         try:
             until = time.monotonic() + SECONDS

@@ -9,6 +9,9 @@ The choice follows the driver that is bound to the card, and `dma` of the port:
  - a model below RINGLINE_SYSFS: its files, with either kind of address
 
 Guarantees (tests in tests/guest/test_vfio.py):
+ - frames pass whole and in order, through VFIO and with physical addresses
+   (tests/guest/test_vfio_ixgbe.py: test_frames_pass_both_ways_over_vfio,
+   test_frames_pass_both_ways_with_physical_addresses)
  - physical addresses are never used unless the port asks for them, and never behind an IOMMU that
    stops them (test_what_vfio_lacks_is_named)
 """

@@ -19,7 +19,7 @@ from ringline.pipeline.ports.served.wires import open_wire
 from ringline.pipeline.ports.sim82599.model import Sim82599
 from ringline.shm.errors import UsageError
 
-from .bare_82599 import MAC, PACKETS_BUS, Received
+from .bare_82599 import DATA, DEXT, EOP, IFCS, MAC, PACKETS_BUS, RS, Received
 from .frames import BROADCAST, ethernet
 from .vfio_user_client import BAR0, CONFIGURATION, RESET, WRITE, Client, Refused, Remote82599
 
@@ -131,6 +131,37 @@ def test_a_short_frame_is_padded(served: Served) -> None:
         driver.bring_up()
         served.host.send(BROADCAST + bytes(36))
         assert received(driver, 1)[0].data == BROADCAST + bytes(54)
+
+
+def test_a_frame_may_lie_in_pages_that_are_not_neighbours(served: Served) -> None:
+    """As behind an IOMMU: the last piece of device addresses is the first of the file."""
+    piece, pieces = 3 << 10, 200
+    frames = [BROADCAST + bytes([n]) * 1400 for n in range(20)]
+    with served.client() as client, Remote82599(client) as driver:
+        client.unmap(PACKETS_BUS, 4 << 20)
+        for number in range(pieces):
+            place = (pieces - 1 - number) * piece
+            client.map(PACKETS_BUS + number * piece, piece, driver.files[PACKETS_BUS], place)
+
+        def places(start: int, length: int) -> Iterator[int]:
+            """Where the bytes of a buffer are in the file."""
+            for at in range(start, start + length):
+                yield (pieces - 1 - at // piece) * piece + at % piece
+
+        driver.bring_up()
+        for frame in frames:
+            served.host.send(frame)
+        received(driver, len(frames))
+        for number, frame in enumerate(frames):
+            found = places(driver.buffer(0, number), len(frame))
+            assert bytes(driver.packets[at] for at in found) == frame
+            sending = places(driver.buffer(0, number, tx=True), len(frame))
+            for at, byte in zip(sending, frame, strict=True):
+                driver.packets[at] = byte
+            command = EOP | IFCS | RS | DEXT | DATA | len(frame) | len(frame) << 46
+            driver.send_raw(0, PACKETS_BUS + driver.buffer(0, number, tx=True), command)
+        assert [served.host.recv(2000) for _ in frames] == frames
+        assert not served.model.faults()
 
 
 def test_memory_that_was_unmapped_is_out_of_reach(served: Served) -> None:

@@ -125,3 +125,30 @@ uint8_t *rl_sim_find(struct rl_sim *sim, uint64_t bus, uint64_t size)
     sim->window_last = at;
     return window->host + offset;
 }
+
+bool rl_sim_covered(const struct rl_sim *sim, uint64_t bus, uint64_t size)
+{
+    uint32_t at = first_behind(sim, bus);
+    for (uint64_t next = bus; at < sim->window_count && sim->windows[at].bus <= next; at++) {
+        next = sim->windows[at].bus + sim->windows[at].size;
+        if (next - bus >= size)
+            return true;
+    }
+    return false;
+}
+
+void rl_sim_copy_across(struct rl_sim *sim, uint64_t bus, uint8_t *own, uint64_t size, bool write)
+{
+    while (size > 0) {
+        const struct rl_sim_window *window = &sim->windows[first_behind(sim, bus)];
+        uint64_t offset = bus - window->bus;
+        uint64_t part = window->size - offset < size ? window->size - offset : size;
+        if (write)
+            memcpy(window->host + offset, own, part);
+        else
+            memcpy(own, window->host + offset, part);
+        bus += part;
+        own += part;
+        size -= part;
+    }
+}

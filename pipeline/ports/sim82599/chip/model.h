@@ -339,6 +339,27 @@ static inline uint8_t *rl_sim_reach(struct rl_sim *sim, uint64_t bus, uint64_t s
     return rl_sim_find(sim, bus, size);
 }
 
+/* Whether windows that follow each other contain `size` bytes at `bus`. */
+bool rl_sim_covered(const struct rl_sim *sim, uint64_t bus, uint64_t size);
+
+/* Copy to or from the memory at `bus`, which is covered: packets of PCI Express end at the end of a
+ * page, so a card does not mind where the next page is. */
+void rl_sim_copy_across(struct rl_sim *sim, uint64_t bus, uint8_t *own, uint64_t size, bool write);
+
+/* Write `size` bytes to `bus`; false when they are not covered. */
+static inline bool rl_sim_write_memory(struct rl_sim *sim, uint64_t bus, uint8_t *own,
+                                       uint64_t size)
+{
+    uint8_t *to = rl_sim_reach(sim, bus, size);
+    if (RL_SIM_LIKELY(to != NULL))
+        memcpy(to, own, size);
+    else if (rl_sim_covered(sim, bus, size))
+        rl_sim_copy_across(sim, bus, own, size, true);
+    else
+        return false;
+    return true;
+}
+
 static inline uint16_t rl_sim_be16(const uint8_t *bytes)
 {
     return (uint16_t)(bytes[0] << 8 | bytes[1]);

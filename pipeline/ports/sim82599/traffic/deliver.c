@@ -61,15 +61,13 @@ enum rl_sim_outcome rl_sim_deliver_slowly(struct rl_sim *sim, struct rl_sim_rx_q
         uint64_t *descriptor = queue->ring + 2 * (uint64_t)queue->head;
         uint64_t address = __atomic_load_n(&descriptor[0], __ATOMIC_RELAXED);
         uint32_t part = length - done < queue->buffer_bytes ? length - done : queue->buffer_bytes;
-        uint8_t *to = rl_sim_reach(sim, address, part);
         if (descriptor[1] & STATUS_DD)
             rl_sim_lint(sim, RL_SIM_FAULT_RX_DESCRIPTOR, number, queue->head,
                         "receive queue %u descriptor %u was offered to the card with DD set: "
                         "software would take it for a received frame",
                         number, queue->head);
-        if (to == NULL)
+        if (!rl_sim_write_memory(sim, address, image + done, part))
             return rl_sim_abort_dma(sim, queue, address, part);
-        memcpy(to, image + done, part);
         done += part;
         uint64_t upper = (uint64_t)part << 32 | status;
         if (done == length)

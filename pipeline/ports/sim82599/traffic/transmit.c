@@ -15,8 +15,13 @@ void rl_sim_gather(struct rl_sim *sim, uint8_t *to, const struct rl_sim_segment 
                    uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
-        memcpy(to, rl_sim_reach(sim, segments[i].address, segments[i].length), segments[i].length);
-        to += segments[i].length;
+        uint32_t length = segments[i].length;
+        const uint8_t *from = rl_sim_reach(sim, segments[i].address, length);
+        if (RL_SIM_LIKELY(from != NULL))
+            memcpy(to, from, length);
+        else
+            rl_sim_copy_across(sim, segments[i].address, to, length, false);
+        to += length;
     }
 }
 
@@ -107,7 +112,8 @@ static void finish_packet(struct rl_sim *sim, struct rl_sim_tx_queue *queue)
     }
     for (uint32_t i = 0; i < queue->segment_count; i++) {
         const struct rl_sim_segment *segment = &queue->segments[i];
-        if (rl_sim_reach(sim, segment->address, segment->length) == NULL) {
+        if (rl_sim_reach(sim, segment->address, segment->length) == NULL &&
+            !rl_sim_covered(sim, segment->address, segment->length)) {
             abort_dma(sim, queue, segment->address, segment->length);
             sim->tally.refused++;
             return;
