@@ -147,7 +147,8 @@ class PortReport(TypedDict):
     mac: str
     statistics: dict[str, int]  # the card's own counters
     wire: dict[str, int]  # counters of a simulated wire; empty for a real card
-    faults: list[str]  # requests to a simulated card that a real one would refuse
+    faults: list[str]  # its failure, and requests to a simulated card that a chip would refuse
+    failed: str  # why the port has failed for good; "" while it works
     trouble: str | None  # a problem that ends the run; only the operator can solve it
     bad_input: str | None  # the same: a capture that cannot be replayed to its end
 

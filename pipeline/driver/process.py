@@ -279,6 +279,7 @@ class Driver:
     def _describe_ports(self) -> list[PortReport]:
         described: list[PortReport] = []
         for port in self._ports:
+            failed = port.examine()
             link = port.link()
             described.append(
                 {
@@ -288,6 +289,7 @@ class Driver:
                     "statistics": port.statistics(),
                     "wire": port.wire_statistics(),
                     "faults": port.faults(),
+                    "failed": failed,
                     "trouble": port.trouble(),
                     "bad_input": port.bad_input(),
                 }

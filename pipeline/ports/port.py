@@ -51,6 +51,9 @@ class Port(ABC):
     limits = PortLimits()
     """How long each call may wait; the driver sets the port's share."""
     _stop_errors: tuple[str, ...] = ()
+    failed = ""
+    """Why the port has failed for good, as the end of a sentence; its card is released then, and
+    packets for it are dropped as `tx_down`. The other ports go on."""
     live_stamps = False
     """Whether `c_port.stamps` are times of the clock of this machine, not those of a capture."""
     mac: str
@@ -104,6 +107,11 @@ class Port(ABC):
     def scan(self, seen: Any) -> None:
         """Add one to `seen[buffer]` (cdata `uint8_t *`) for each buffer that `posted` counts."""
 
+    def examine(self) -> str:
+        """Look whether the card is still there and does its work; called once a second. Returns
+        `failed`."""
+        return self.failed
+
     def wire_finished(self) -> bool:
         """True once a simulated wire has nothing more to send; always False for a real card."""
         return False
@@ -123,9 +131,10 @@ class Port(ABC):
         return None
 
     def faults(self) -> list[str]:
-        """Errors of `stop`, and requests to a simulated card that the chip would refuse, as
-        sentences."""
-        return list(self._stop_errors)
+        """Why it has failed, errors of `stop`, and requests to a simulated card that the chip would
+        refuse, as sentences."""
+        failed = [f"the port has failed: {self.failed}"] if self.failed else []
+        return [*failed, *self._stop_errors]
 
     @contextlib.contextmanager
     def _noting_errors(self, card: str) -> Iterator[None]:

@@ -67,6 +67,7 @@ class DriverMonitor(Monitor):
         self._news: LinkNews | None = None  # of the interfaces of the kernel, while it runs
         self._looking = self._look_again = False  # Look is sent; after it there were more news
         self._attach_at = 0.0
+        self._failed: set[str] = set()  # ports
         self._changed = changed
         self._heartbeat = Heartbeat()
         self._waiting: set[int] = set()  # ports whose interface is gone, when that was announced
@@ -271,8 +272,20 @@ class DriverMonitor(Monitor):
             self.context.announce(sentence)
         for source, port in zip(self._sources.ports, ports, strict=False):
             source.update(port)
+            if port["failed"] and source.name not in self._failed:
+                self._port_failed(source.name, port["failed"])
             if port["trouble"]:
                 problem = f"port {source.name}: {port['trouble']}"
                 self.context.drain_and_end(EnvironmentLacks(problem))
             if port["bad_input"]:
                 self.context.drain_and_end(CaptureError(port["bad_input"]))
+
+    def _port_failed(self, name: str, why: str) -> None:
+        """A port that fails ends the run only if it is the last one."""
+        self._failed.add(name)
+        last = len(self._failed) == len(self._sources.ports)
+        sentence = f"port {name} has failed: {why}"
+        if last:
+            self.context.drain_and_end(EnvironmentLacks(sentence))
+        else:
+            self.context.announce(f"{sentence}; the other ports go on")

@@ -38,7 +38,7 @@ class PortSnapshot:
     link_mbps: int = 0
     card: dict[str, int] = field(default_factory=dict)  # Port.statistics
     wire: dict[str, int] = field(default_factory=dict)  # Port.wire_statistics
-    faults: tuple[str, ...] = ()  # of a simulated card: driver mistakes, a failed recording
+    faults: tuple[str, ...] = ()  # a failure; of a simulated card also driver mistakes
     reasons: tuple[str, ...] = ()  # drop reasons that plugins named; each has a counter drop_<name>
     descriptors: tuple[int, int] = (0, 0)  # on the RX and on the TX ring of each queue
     queue_pairs: int = 0  # of this port; the instance may have more workers

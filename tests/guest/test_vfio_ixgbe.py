@@ -20,7 +20,7 @@ import pytest
 from ringline.workers.captures.captures import read_capture
 
 from .cards import End
-from .exchange import exchange
+from .exchange import exchange, flood
 from .kernel import Missing
 from .machine import Guest
 from .served import served_card
@@ -36,6 +36,8 @@ memory.hugepages = "require"
 [worker]
 plugin = "forward"
 """
+# Each card sends its own frames back, so they do not need each other.
+ALONE = '[worker.options]\nmap = { wan = "wan", lan = "lan" }\n'
 BIND = """for d in {devices}; do
     [ ! -e $d/driver ] || echo ${{d##*/}} > $d/driver/unbind
     echo {kind} > $d/iommu_group/type
@@ -44,11 +46,37 @@ BIND = """for d in {devices}; do
 done"""
 # Ends when the run is ready, or has ended too early.
 START = """
+export PYTHONPATH=/tmp/first
 ringline run /tmp/vfio.toml --report /tmp/report.json > /tmp/said 2>&1 & echo $! > /tmp/pid
 until grep -q state=running /tmp/said; do
     kill -0 $(cat /tmp/pid) || { cat /tmp/said; exit 1; }
     sleep 0.2
 done
+"""
+# Runs `ringline` with a driver that gives cards addresses which the IOMMU does not know.
+WRONG = """
+import sys
+if "ringline.pipeline.driver.process" in sys.orig_argv:
+    from ringline.shm.packets import PACKETS_BASE, PacketMemory
+    PacketMemory.device_addresses.__defaults__ = (PACKETS_BASE + (1 << 32),)
+"""
+# Fills all free hugepages and much other memory with a pattern, waits, and looks at it again.
+PATTERN = """
+import mmap, sys, time
+from pathlib import Path
+free = int(Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").read_text())
+assert free > 0
+pieces = [mmap.mmap(-1, free << 21, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)]
+pieces.append(mmap.mmap(-1, 200 << 20))
+for piece in pieces:
+    for at in range(0, len(piece), 1 << 20):
+        piece[at : at + (1 << 20)] = bytes([0xA5]) * (1 << 20)
+time.sleep(float(sys.argv[1]))
+whole = bytes([0xA5]) * 4096
+wrong = sum(
+    piece[at : at + 4096] != whole for piece in pieces for at in range(0, len(piece), 4096)
+)
+print(free, "hugepages,", wrong, "wrong pages")
 """
 STOP = """kill $(cat /tmp/pid)
 while kill -0 $(cat /tmp/pid) 2> /dev/null; do sleep 0.2; done
@@ -78,13 +106,18 @@ class Bench:
         )
         return [bool(int(word) & 4) for word in said.split()]
 
-    def start(self, keys: str = "") -> None:
+    def start(self, keys: str = "", more: str = "") -> None:
+        """Start a run on both cards; `keys` are those of both ports."""
         ports = "".join(
             f'[port.{name}]\ndevice = "pci:{at}"\n{keys}\n'
             for name, at in zip(("wan", "lan"), DEVICES, strict=True)
         )
-        self.guest.checked(f"echo {shlex.quote(CONFIG + ports)} > /tmp/vfio.toml")
+        self.guest.checked(f"echo {shlex.quote(CONFIG + more + ports)} > /tmp/vfio.toml")
         self.guest.checked(START)
+
+    def wait_for(self, sentence: str) -> None:
+        """Wait until the run has said the sentence."""
+        self.guest.checked(f"until grep -q {shlex.quote(sentence)} /tmp/said; do sleep 0.2; done")
 
     def stop(self) -> dict[str, Any]:
         """Stop the run. Returns its report, in which everything must be well."""
@@ -159,3 +192,73 @@ def test_frames_pass_both_ways_with_physical_addresses(bench: Bench) -> None:
     passed = pass_frames(bench)
     assert 'dma = "physical": no IOMMU keeps' in bench.guest.checked("cat /tmp/said")
     check(bench, passed, bench.stop())
+
+
+@only_proof
+def test_a_card_that_is_removed_fails_by_name_and_the_rest_runs(bench: Bench) -> None:
+    bench.bind("vfio-pci", "DMA")
+    bench.start(more=ALONE)
+    wan, lan = bench.cards
+    frames = list(numbered(1000))
+    assert exchange((wan, wan, frames), (lan, lan, frames)) == [frames, frames]
+    bench.guest.checked(f"echo 1 > /sys/bus/pci/devices/{DEVICES[1]}/remove")
+    bench.wait_for("port lan has failed: the kernel takes it back: it is being removed")
+    assert exchange((wan, wan, frames)) == [frames]
+    report = bench.stop()
+    assert report["ports"]["wan"]["forwarded"] == 2000
+    assert report["ports"]["lan"]["forwarded"] == 1000
+    assert report["ports"]["lan"]["faults"] == [
+        "the port has failed: the kernel takes it back: it is being removed, or unbound from "
+        "vfio-pci"
+    ]
+    bench.guest.checked("echo 1 > /sys/bus/pci/rescan")
+    bench.bind("vfio-pci", "DMA")
+    assert bench.masters() == [False, False]
+
+
+@only_proof
+def test_a_wrong_address_reaches_no_memory_and_the_port_fails(bench: Bench) -> None:
+    bench.bind("vfio-pci", "DMA")
+    bench.guest.checked(
+        f"mkdir -p /tmp/first; echo {shlex.quote(WRONG)} > /tmp/first/sitecustomize.py"
+    )
+    try:
+        bench.start(more=ALONE)
+    finally:
+        bench.guest.checked("rm -r /tmp/first")
+    with flood(bench.cards[:1], b"\xff" * 60):
+        bench.wait_for("port wan has failed: it accepts frames and writes none of them to memory")
+    report = bench.stop()
+    assert report["ports"]["lan"]["faults"] == []
+    assert report["ports"]["wan"]["received"]["packets"] == 0
+
+
+@only_proof
+@pytest.mark.parametrize("access", ["vfio", "physical"])
+def test_a_killed_driver_leaves_no_dma_into_freed_memory(bench: Bench, access: str) -> None:
+    """The supervisor lives: without VFIO, it stops the cards."""
+    physical = access == "physical"
+    bench.bind("" if physical else "vfio-pci", "identity" if physical else "DMA")
+    bench.start('dma = "physical"' if physical else "")
+    with flood(bench.cards, b"\x5a" * 1514):
+        bench.guest.checked('until grep -q "tx_mpps=0.0*[1-9]" /tmp/said; do sleep 0.2; done')
+        bench.guest.checked(
+            "pkill -9 -f [r]ingline.pipeline.driver.process;"
+            "while kill -0 $(cat /tmp/pid) 2> /dev/null; do sleep 0.2; done"
+        )
+        assert bench.masters() == [False, False]
+        said = bench.guest.checked(f"python -c {shlex.quote(PATTERN)} 3")
+    assert said == "64 hugepages, 0 wrong pages\n"
+    assert "the driver" in bench.guest.checked("cat /tmp/said")
+
+
+@only_proof
+def test_a_refused_start_leaves_the_cards_as_they_were(bench: Bench) -> None:
+    """The second card has no driver, so the run is refused; the first one is not written to."""
+    bench.bind("vfio-pci", "DMA")
+    bench.guest.checked(f"echo {DEVICES[1]} > /sys/bus/pci/devices/{DEVICES[1]}/driver/unbind")
+    look = "".join(f"od -An -tx1 -N64 /sys/bus/pci/devices/{each}/config;" for each in DEVICES)
+    before = bench.guest.checked(look)
+    with pytest.raises(AssertionError, match=r"port\.lan: PCI device 0000:00:19\.0 has no driver"):
+        bench.start()
+    assert bench.guest.checked(look) == before

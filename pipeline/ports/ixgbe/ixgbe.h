@@ -64,6 +64,12 @@ int rl_ixgbe_post(struct rl_ixgbe *card);
  * because the output is down. */
 void rl_ixgbe_return_all(struct rl_ixgbe *card);
 
+/* Bursts of a card that is gone: nothing comes, and nothing is taken. */
+uint32_t rl_ixgbe_rx_nothing(struct rl_port *port, uint32_t queue, struct rl_reference *refs,
+                             uint32_t n);
+uint32_t rl_ixgbe_tx_nothing(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
+                             uint32_t n);
+
 /* The number of buffers on the rings of `queues` queues, counted descriptor by
  * descriptor. Adds one to seen[buffer] for each, unless `seen` is NULL. */
 uint32_t rl_ixgbe_scan(const struct rl_ixgbe_ring *rings, uint32_t queues, uint8_t *seen);

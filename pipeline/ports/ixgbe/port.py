@@ -16,6 +16,7 @@ from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.ixgbe import initialisation
 from ringline.pipeline.ports.ixgbe.card import Card
 from ringline.pipeline.ports.ixgbe.registers import QUEUE_STATISTICS, REGISTERS, STATISTICS
+from ringline.pipeline.ports.ixgbe.watch import GONE, Watch
 from ringline.pipeline.ports.pci.sysfs import PciDevice
 from ringline.pipeline.ports.pci.taken import TakenCard
 from ringline.pipeline.ports.port import Link, Port
@@ -59,6 +60,7 @@ class IxgbePort(Port):
         self._access: RegisterAccess | None = None
         self._running = self._receiving = False
         self._taken = TakenCard()
+        self._totals: dict[str, int] = {}  # the last statistics
 
     # -- a simulated card overrides these ------------------------------------------------
 
@@ -100,6 +102,7 @@ class IxgbePort(Port):
             )
         self._taken.write_first(self._note)
         self._running = self._receiving = True
+        self._watch = Watch(self._c, self._config.queues)
         self._stop_errors = ()
         self._card.begin_call(self.limits.start - self.limits.link)
         for step in self.steps:
@@ -145,6 +148,32 @@ class IxgbePort(Port):
             self._set_bus_mastering(False)
         lib.rl_ixgbe_return_all(self._c)
 
+    def examine(self) -> str:
+        if self._running and self._taken.real:
+            why = self._taken.wanted_back()
+            if not why and self._card.STATUS.read() == GONE:
+                why = "it does not answer any more; was it removed?"
+            if not why and self._totals:
+                stopped = self._watch.look(self._accepted(), up=bool(self.c_port.ready))
+                why = stopped and f"{stopped}; {self._taken.who_stops_it()}"
+            if why:
+                self._give_up(why)
+        return self.failed
+
+    def _accepted(self) -> int:
+        """The frames that the card has accepted and not dropped, as last read."""
+        queues = range(self._config.queues)
+        dropped = sum(self._totals[f"rx_queue{queue}_dropped"] for queue in queues)
+        return self._totals["rx_good_packets"] - self._totals["rx_missed"] - dropped
+
+    def _give_up(self, why: str) -> None:
+        """Stop and release the card, which the other ports can do without."""
+        for burst in ("rx", "tx"):
+            setattr(self.c_port, f"{burst}_burst", ffi.addressof(lib, f"rl_ixgbe_{burst}_nothing"))
+        self.close()
+        self._stop_errors = ()  # what is wrong is known
+        self.failed = why
+
     def close(self) -> None:
         if self._access is not None:
             self.stop(self.limits.abandon)
@@ -154,17 +183,22 @@ class IxgbePort(Port):
     # -- state and counters ------------------------------------------------------------------
 
     def link(self) -> Link:
+        if self.failed:
+            return Link(False, 0)
         links = self._card.LINKS
         up = bool(links.field("UP"))
         self.c_port.ready = up and self._running
         return Link(up, SPEEDS.get(links.field("SPEED"), 0) if up else 0)
 
     def statistics(self) -> dict[str, int]:
+        if self.failed:
+            return self._totals
         card = self._card
         totals = {name: getattr(card, counter).sum() for name, counter in STATISTICS.items()}
         for name, counter in QUEUE_STATISTICS.items():
             for queue in range(self._config.queues):
                 totals[name.format(queue)] = getattr(card, counter)[queue].read()
+        self._totals = totals
         return totals
 
     def posted(self) -> tuple[int, int]:

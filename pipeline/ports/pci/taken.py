@@ -99,6 +99,29 @@ class TakenCard:
             raise
         self._note = note
 
+    @property
+    def real(self) -> bool:
+        """Whether it is a card, and not a model."""
+        return isinstance(self._device, VfioDevice) or (
+            self._device is not None and self._device.real
+        )
+
+    def wanted_back(self) -> str:
+        """Why the kernel asks for the card, or "". Only VFIO says so."""
+        if isinstance(self._device, VfioDevice) and self._device.wanted_back():
+            return "the kernel takes it back: it is being removed, or unbound from vfio-pci"
+        return ""
+
+    def who_stops_it(self) -> str:
+        """What may keep a card from its memory, and where to look."""
+        assert self._device is not None
+        if isinstance(self._device, VfioDevice):
+            return (
+                "the IOMMU may have stopped it at a wrong address; then the kernel's log (dmesg) "
+                f"has a line with DMAR or AMD-Vi and {self._device.address[5:]}"
+            )
+        return "the log of the kernel may say more (dmesg)"
+
     def set_bus_mastering(self, on: bool) -> None:
         """Allow or forbid DMA. A card without DMA need not be stopped: its note is removed."""
         if isinstance(self._device, VfioDevice):

@@ -8,6 +8,10 @@ switches its bus mastering off; only after that the memory may go.
 
 Guarantees (tests in tests/guest/test_vfio.py):
  - bus mastering is off after the process was killed (test_a_killed_process_leaves_no_dma)
+ - a card that the kernel takes back is released, and the other ports go on
+   (tests/guest/test_vfio_ixgbe.py: test_a_card_that_is_removed_fails_by_name_and_the_rest_runs)
+ - a driver that is killed in traffic leaves no DMA into memory that is free then
+   (tests/guest/test_vfio_ixgbe.py: test_a_killed_driver_leaves_no_dma_into_freed_memory)
  - a card that VFIO does not have, or that the port reaches without the IOMMU, is refused with the
    remedy (test_what_vfio_lacks_is_named, and
    tests/pipeline/ports/test_pci_access.py: test_each_refusal_of_vfio_is_a_sentence)
@@ -15,6 +19,7 @@ Guarantees (tests in tests/guest/test_vfio.py):
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -46,7 +51,7 @@ _IOMMU_GET_INFO, _IOMMU_MAP_DMA = 0x3B70, 0x3B71
 _API_VERSION, _TYPE1V2 = 0, 3
 _GROUP_VIABLE = 1
 _BAR0, _CONFIG = 0, 7  # VFIO_PCI_*_REGION_INDEX
-_MSIX = 2  # VFIO_PCI_MSIX_IRQ_INDEX
+_MSIX, _REQUEST = 2, 4  # VFIO_PCI_*_IRQ_INDEX; the second: the kernel wants the device back
 _REGION_MMAP = 4
 _MAP_READ_WRITE = 3
 _IRQ_DATA_NONE, _IRQ_DATA_EVENTFD, _IRQ_ACTION_TRIGGER = 1, 4, 0x20
@@ -221,9 +226,15 @@ class VfioDevice:
                     f"BAR 0 of PCI device {device.address} cannot be mapped: {reason_of(error)}"
                 ) from None
             _, _, self._config = self._region(_CONFIG)
+            self._request = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._wanted = False
         except BaseException:
             os.close(self._fd)
             raise
+        with contextlib.suppress(
+            OSError
+        ):  # Linux before 4.0: a removal waits for the end of the run
+            self._set_eventfds(_REQUEST, [self._request])
         self.bar = MappedRegisters(memory, read_clears=True, release=self._close)
 
     def enable_memory(self) -> None:
@@ -248,14 +259,26 @@ class VfioDevice:
         """Let MSI-X vector n of the card count up `eventfds[n]`; without any, switch MSI-X off.
         Raises EnvironmentLacks."""
         count = len(eventfds)
-        kind = _IRQ_DATA_EVENTFD if count else _IRQ_DATA_NONE
-        request = struct.pack(
-            f"IIIII{count}i", 20 + 4 * count, kind | _IRQ_ACTION_TRIGGER, _MSIX, 0, count, *eventfds
-        )
         _call(
-            lambda: fcntl.ioctl(self._fd, _DEVICE_SET_IRQS, request),
+            lambda: self._set_eventfds(_MSIX, eventfds),
             f"PCI device {self.address} gets no {count} interrupts (it has {self.interrupts()})",
             {},
+        )
+
+    def wanted_back(self) -> bool:
+        """Whether the kernel waits for the end of our use: the device is being removed, or unbound
+        from vfio-pci."""
+        with contextlib.suppress(BlockingIOError):
+            self._wanted = bool(os.eventfd_read(self._request)) or self._wanted
+        return self._wanted
+
+    def _set_eventfds(self, index: int, eventfds: Sequence[int]) -> None:
+        count = len(eventfds)
+        kind = (_IRQ_DATA_EVENTFD if count else _IRQ_DATA_NONE) | _IRQ_ACTION_TRIGGER
+        fcntl.ioctl(
+            self._fd,
+            _DEVICE_SET_IRQS,
+            struct.pack(f"IIIII{count}i", 20 + 4 * count, kind, index, 0, count, *eventfds),
         )
 
     def _region(self, index: int) -> tuple[int, int, int]:
@@ -288,6 +311,7 @@ class VfioDevice:
 
     def _close(self) -> None:
         os.close(self._fd)
+        os.close(self._request)
 
 
 def _open(path: Path, remedy: str) -> int:

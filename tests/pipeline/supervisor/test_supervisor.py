@@ -75,12 +75,13 @@ class Trial:
         timeouts: Timeouts = SHORT,
         silence: float = 5.0,
         device: str = "sim:82599",
+        more: Sequence[PortConfig] = (),
         services: Sequence[Service] = (),
     ) -> Outcome:
         config = Config(
             name=self.name,
             memory=MemoryConfig(hugepages="off"),  # the same on every machine
-            ports=(PortConfig("wan", device, queues=len(plugins)),),
+            ports=(PortConfig("wan", device, queues=len(plugins)), *more),
             workers=tuple(WorkerConfig(plugin, silence=silence) for plugin in plugins),
             restart=RestartConfig(),
             metrics=MetricsConfig(host=None),

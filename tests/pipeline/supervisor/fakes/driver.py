@@ -11,6 +11,7 @@ Usage: driver.py MODE. Modes:
  stubborn   does not stop, ignores SIGABRT
  hangs      has no heartbeat
  finishes   sends `finished` at once
+ fails      its port fails as soon as it runs
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ PORT = {
     "statistics": {},
     "wire": {},
     "faults": [],
+    "failed": "",
     "trouble": None,
     "bad_input": None,
 }
@@ -62,6 +64,8 @@ def serve(control: Control, mode: str) -> int:
             control.send({"event": "opened"})
         elif what == "begin":
             control.send({"event": "ready", "ports": [PORT]})
+            if mode == "fails":
+                control.send({"event": "ports", "ports": [{**PORT, "failed": "it is gone"}]})
             if mode == "finishes":
                 control.send({"event": "finished"})
             if mode == "deaf":
