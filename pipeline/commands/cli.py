@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ringline.pipeline.bench.arguments import add_arguments as add_bench_arguments
+from ringline.pipeline.commands.arguments import hardware, values
 from ringline.pipeline.commands.arguments import lab as lab_arguments
 from ringline.pipeline.commands.arguments import rss as rss_arguments
 from ringline.pipeline.commands.arguments import serve_card as serve_card_arguments
-from ringline.pipeline.commands.arguments import values
 from ringline.pipeline.commands.arguments.examples import Help, epilog
 from ringline.pipeline.commands.arguments.target import add_target, arguments_of
 from ringline.pipeline.commands.arguments.version import Version
@@ -261,9 +261,7 @@ def parser() -> argparse.ArgumentParser:
         )
     )
 
-    command(
-        "interfaces", _interfaces, "list the network interfaces, and which a port can use"
-    ).add_argument("--json", action="store_true", help="print JSON instead of a table")
+    hardware.add_commands(command)
 
     serve_card_arguments.add_arguments(
         command(
@@ -364,13 +362,6 @@ def _completion(given: argparse.Namespace) -> int:
     from ringline.pipeline.commands.target import plugins
 
     print(completion(given.shell, parser(), plugins()))
-    return 0
-
-
-def _interfaces(given: argparse.Namespace) -> int:
-    from ringline.pipeline.commands.interfaces import interfaces
-
-    print(interfaces(given))
     return 0
 
 

@@ -79,7 +79,7 @@ def test_a_card_whose_kernel_driver_has_the_interface_up(
     card.interface("eth0", driver, **files)
     unbind = f"lspci -k -s {ADDRESS} names it"
     if driver is not None:
-        unbind = f"driverctl set-override {ADDRESS} vfio-pci"
+        unbind = f"ringline bind {ADDRESS}"
     told = (
         f"PCI device {ADDRESS} is in use: its kernel driver {whose} has the interface eth0 up; "
         f"take it down first (ip link set eth0 down) and unbind the driver ({unbind})"

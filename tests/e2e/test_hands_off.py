@@ -137,15 +137,15 @@ REFUSALS: dict[str, tuple[Callable[[Card], object], tuple[str, ...]]] = {
     "no number": (make("device", "what\n"), ("hexadecimal number",)),
     "interface up": (
         lambda card: card.bind("ixgbe", up=True),
-        ("kernel driver ixgbe", "ip link set eth0 down", "driverctl set-override"),
+        ("kernel driver ixgbe", "ip link set eth0 down", "ringline bind"),
     ),
     "interface down": (
         lambda card: card.bind("ixgbe", up=False),
-        ("kernel driver ixgbe", "driverctl set-override"),
+        ("kernel driver ixgbe", "ringline bind"),
     ),
     "driver without an interface": (
         lambda card: card.bind("nvme"),
-        ("kernel driver nvme", "driverctl set-override"),
+        ("kernel driver nvme", "ringline bind"),
     ),
     "no registers": (without("resource0"), ("resource0", "No such file")),
     "few registers": (make("resource0", bytes(4096)), ("4096 bytes", "need")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,9 @@ from .cards import card
 from .machine import Guest
 
 ADDRESS = "0000:00:10.0"
+DEVICE = f"/sys/bus/pci/devices/{ADDRESS}"
+PROOF = os.environ.get("RINGLINE_PROOF") == "1"
+SECONDS = 60.0
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -29,6 +33,34 @@ def test_a_card_of_a_guest_has_an_iommu_group_of_its_own(guest: Guest) -> None:
     regions = guest.checked(f"cat {group}/reserved_regions").splitlines()
     assert [line.split()[2] for line in regions] == ["msi"]
     assert guest.checked("ls /dev/vfio/vfio").strip() == "/dev/vfio/vfio"
+
+
+def test_a_card_that_is_in_use_is_not_bound(guest: Guest) -> None:
+    guest.checked("ip addr add 10.9.9.1/24 dev eth0; ip link set eth0 up")
+    result = guest.run(f"ringline bind {ADDRESS}")
+    assert result.code == 3
+    assert f"{ADDRESS} is in use: eth0 is up, eth0 has the addresses 10.9.9.1" in result.output
+    assert guest.checked(f"basename $(readlink {DEVICE}/driver)") == "e1000e\n"
+    [line] = [each for each in guest.checked("ringline devices").splitlines() if "10d3" in each]
+    assert line.split()[:4] == [ADDRESS, "8086:10d3", "-", "e1000e"]
+    said = guest.checked(f"ringline bind {ADDRESS} --force")
+    assert said.startswith(f"PCI device {ADDRESS} is bound to vfio-pci; it was bound to e1000e; ")
+    assert "lost: eth0 is up" in said
+    assert guest.checked(f"ringline unbind {ADDRESS}").endswith("is bound to e1000e\n")
+
+
+def test_a_card_is_bound_and_unbound(guest: Guest) -> None:
+    """And then it works: the kernel sends its first frames when the interface comes up."""
+    for _ in range(50 if PROOF else 1):
+        assert "vfio-pci" in guest.checked(f"ringline bind {ADDRESS}")
+        assert guest.checked(f"basename $(readlink {DEVICE}/driver)") == "vfio-pci\n"
+        assert guest.checked(f"ringline unbind {ADDRESS}").endswith("is bound to e1000e\n")
+    assert guest.checked(f"cat {DEVICE}/driver_override").strip() == "(null)"
+    assert guest.run(f"ringline unbind {ADDRESS}").code == 3
+    before = len(guest.cables[0].frames())
+    guest.checked("ip link set eth0 up")
+    assert guest.cables[0].wait_for(before + 1, SECONDS)
+    guest.checked("ip link set eth0 down")
 
 
 PROGRAM = """
@@ -153,3 +185,25 @@ os.kill(os.getpid(), 9)
     assert result.code == 128 + 9, result.output
     said = python(guest, f'print(Path("{command}").read_bytes()[4] & 4)')
     assert said == "0\n"
+
+
+def test_a_wrong_address_is_stopped_and_the_kernel_says_so(guest: Guest) -> None:
+    """82574 datasheet: TCTL 0x400, TDBAL 0x3800, TDLEN 0x3808, TDH 0x3810, TDT 0x3818. The card
+    fetches a descriptor as soon as the tail moves."""
+    guest.checked(BIND)
+    program = """
+device, container = opened()
+device.enable_memory()
+device.set_bus_mastering(True)
+device.bar.write32(0x400, 2)
+for register, value in ((0x3800, ADDRESS), (0x3804, 1), (0x3808, 4096), (0x3810, 0), (0x3818, 1)):
+    device.bar.write32(register, value)
+time.sleep(1)
+device.bar.close()
+container.close()
+"""
+    fault = "DMAR: [DMA Read NO_PASID] Request device [00:10.0] fault addr 0x1"
+    python(guest, program.replace("ADDRESS", "0x1000"))  # inside the second region
+    assert fault not in guest.checked("dmesg")
+    python(guest, program.replace("ADDRESS", "0x40000000"))
+    assert f"{fault}40000000" in guest.checked("dmesg")

@@ -71,6 +71,9 @@ EXAMPLES = {
         ("ringline rss in.pcap --queues 8", "spreads a capture over eight queues"),
         ("ringline rss --tuple '10.0.0.1:99 > 10.0.0.2:80/tcp'", "finds the queue of one flow"),
     ),
+    "devices": (("ringline devices", "shows each card, its driver, and whether it is usable"),),
+    "bind": (("ringline bind 0000:03:00.0", "makes the card usable as pci:0000:03:00.0"),),
+    "unbind": (("ringline unbind 0000:03:00.0", "gives the card back to its kernel driver"),),
     "serve-card": (
         ("ringline serve-card --socket card.sock", "waits for QEMU, or another program"),
         (

@@ -313,8 +313,8 @@ def _process(pid: int) -> str:
 
 
 def how_to_bind(address: str) -> str:
-    """The command that gives a device to VFIO (driverctl is a package of most distributions)."""
-    return f"driverctl set-override {address} vfio-pci"
+    """The command that gives a device to VFIO."""
+    return f"ringline bind {address}"
 
 
 def lockdown() -> str:

@@ -83,7 +83,7 @@ def test_a_driver_whose_interface_is_down_is_refused_by_name(
         PciDevice(ADDRESS, tmp_path).check_unused()
     assert str(caught.value) == (
         f"PCI device {ADDRESS} belongs to its kernel driver ixgbe; unbind the driver first "
-        f"(driverctl set-override {ADDRESS} vfio-pci)"
+        f"(ringline bind {ADDRESS})"
     )
 
 

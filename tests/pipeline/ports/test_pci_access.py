@@ -61,7 +61,7 @@ def test_a_card_without_vfio_is_refused_unless_physical_memory_is_asked_for(tmp_
     )
     check_access(card, PHYSICAL)
     group(tmp_path, card)
-    assert f"bind it to VFIO (driverctl set-override {ADDRESS} vfio-pci)" in refused(card)
+    assert f"bind it to VFIO (ringline bind {ADDRESS})" in refused(card)
 
 
 def test_physical_memory_is_said_before_the_run() -> None:
@@ -90,7 +90,7 @@ def test_a_group_that_a_kernel_driver_shares_is_refused_by_name(tmp_path: Path) 
     assert (
         f"shares the IOMMU group 7 with {OTHER}, which the kernel driver ixgbe uses (eth7)" in said
     )
-    assert f"driverctl set-override {OTHER} vfio-pci" in said
+    assert f"ringline bind {OTHER}" in said
     (other.folder / "driver").unlink()
     check_access(card, CONFIG)
     (other.folder / "driver").symlink_to(tmp_path / "drivers" / "pcieport")

@@ -1,0 +1,110 @@
+"""`ringline devices`, `bind` and `unbind`: the network cards on PCI, and who has them."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ringline.pipeline.ports.pci import binding, groups
+from ringline.pipeline.ports.pci.known import CARDS
+from ringline.pipeline.ports.pci.sysfs import PciDevice, devices_folder, is_up, sysfs_root
+from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.text import printable
+
+COLUMNS = ("address", "id", "card", "driver", "numa", "group", "link", "usable")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A card. `id` is vendor:device, `group` its IOMMU group, "-" without an IOMMU; `link` is that
+    of its interface, "-" without one; `usable` is yes, no, or physical: only with dma = "physical".
+    `why` says why not yes."""
+
+    address: str
+    id: str
+    card: str
+    driver: str
+    numa: str
+    group: str
+    link: str
+    usable: str
+    why: str
+
+
+def devices(given: Namespace) -> str:
+    """The network cards on PCI, as text or, with --json, as JSON."""
+    root = sysfs_root()
+    found = [PciDevice(path.name, root) for path in sorted(devices_folder(root).glob("*"))]
+    rows = [row_of(device) for device in found if device.network]
+    if given.json:
+        return json.dumps({"devices": [asdict(row) for row in rows]})
+    if not rows:
+        return "this machine has no network card on PCI"
+    cells = [COLUMNS, *(tuple(map(printable, list(asdict(row).values())[:-1])) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+    return "\n".join(lines + [f"{row.address}: {printable(row.why)}" for row in rows if row.why])
+
+
+def row_of(device: PciDevice) -> Row:
+    """What is known of a card, and whether a port can use it now."""
+    vendor, number = device.identity
+    card = CARDS.get((vendor, number))
+    usable, why = _usable(device)
+    node = device.numa_node
+    return Row(
+        address=device.address,
+        id=f"{vendor:04x}:{number:04x}",
+        card=card.name if card else "-",
+        driver=device.driver or "-",
+        numa="-" if node is None else str(node),
+        group=groups.group_of(device) or "-",
+        link=", ".join(map(_link, device.interfaces)) or "-",
+        usable=usable,
+        why=why,
+    )
+
+
+def bind(given: Namespace) -> str:
+    """Give a card to vfio-pci."""
+    return binding.bind(PciDevice(given.address, sysfs_root()), force=given.force)
+
+
+def unbind(given: Namespace) -> str:
+    """Give a card back."""
+    return binding.unbind(PciDevice(given.address, sysfs_root()))
+
+
+def _usable(device: PciDevice) -> tuple[str, str]:
+    card = CARDS.get(device.identity)
+    if card is None:
+        other = f"; xdp:{device.interfaces[0].name} can use it" if device.interfaces else ""
+        return "no", f"there is no driver here for this card{other}"
+    needs = "" if card.proved else "a port needs unproved = true, for it was never tried on one"
+    try:
+        if device.driver == "vfio-pci":
+            if user := device.user:
+                return "no", f"process {user} has it"
+            groups.check_viable(device)
+        elif groups.translates(device):
+            lost = binding.what_is_lost(device)
+            in_use = f"; in use: {lost}" if lost else ""
+            return "no", f"bind it to VFIO (ringline bind {device.address}){in_use}"
+        else:
+            device.check_unused()
+            return "physical", f"no IOMMU translates its addresses: {groups.remedy(device)}"
+    except EnvironmentLacks as error:
+        return "no", str(error)
+    return "yes", needs
+
+
+def _link(interface: Path) -> str:
+    if not is_up(interface):
+        return f"{interface.name} down"
+    try:
+        speed = int((interface / "speed").read_text())
+    except (OSError, ValueError):
+        speed = -1
+    return f"{interface.name} up" + (f" {speed} Mbit/s" if speed > 0 else "")

@@ -1,0 +1,155 @@
+"""Give a card to vfio-pci, and back to what had it before.
+
+`driver_override` and `drivers_probe` are described in the kernel's
+Documentation/ABI/testing/sysfs-bus-pci. What a card had is noted in a file below NOTES until it
+gets that back; like the binding itself, the note lasts until the machine starts again.
+
+Guarantees (tests in tests/guest/test_vfio.py):
+ - a card has its driver back after `unbind`, and works (test_a_card_is_bound_and_unbound)
+ - a card that cannot be bound keeps its driver (test_a_card_that_is_in_use_is_not_bound)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from ringline.pipeline.ports.interfaces import guard, netlink
+from ringline.pipeline.ports.pci import groups
+from ringline.pipeline.ports.pci.sysfs import PciDevice, is_up
+from ringline.shm.errors import EnvironmentLacks, reason_of
+
+NOTES = Path("/run/ringline/bound")
+VFIO = "vfio-pci"
+_SETTLED = 5.0  # seconds within which a driver has its card
+_LOOK = 0.02
+
+
+def bind(device: PciDevice, *, force: bool = False) -> str:
+    """Give a card to vfio-pci. Returns a sentence about it. With `force`, an interface in use is
+    lost. Raises EnvironmentLacks, and then the card has what it had."""
+    if device.driver == VFIO:
+        return f"PCI device {device.address} is bound to {VFIO} already"
+    groups.check_viable(device)
+    lost = what_is_lost(device)
+    if lost and not force:
+        raise EnvironmentLacks(f"PCI device {device.address} is in use: {lost}; --force takes it")
+    if not (_bus(device) / "drivers" / VFIO).exists():
+        raise EnvironmentLacks(f"the kernel has no driver {VFIO}: load it (modprobe {VFIO})")
+    had, override = device.driver, _override(device)
+    _note(device, had, override)
+    try:
+        _move(device, VFIO, VFIO)
+    except EnvironmentLacks:
+        with contextlib.suppress(EnvironmentLacks):
+            _move(device, override, had)
+        _forget(device)
+        raise
+    before = f"; it was bound to {had}" if had else ""
+    after = f"; lost: {lost}" if lost else ""
+    return f"PCI device {device.address} is bound to {VFIO}{before}{after}"
+
+
+def unbind(device: PciDevice) -> str:
+    """Give a card back to what had it before `bind`; without a note of that, to the driver that the
+    kernel chooses. Returns a sentence about it. Raises EnvironmentLacks."""
+    if device.driver != VFIO:
+        has = f"bound to {device.driver}" if device.driver else "not bound to any driver"
+        raise EnvironmentLacks(f"PCI device {device.address} is {has}, not to {VFIO}")
+    if user := device.user:
+        raise EnvironmentLacks(f"PCI device {device.address} is in use by process {user}: stop it")
+    had, override = _noted(device)
+    _move(device, override, had)
+    _forget(device)
+    now = device.driver
+    return (
+        f"PCI device {device.address} is bound to {now}"
+        if now
+        else (
+            f"PCI device {device.address} has no driver"
+            + (" again" if had == "" else "; its module may not be loaded")
+        )
+    )
+
+
+def what_is_lost(device: PciDevice) -> str:
+    """What an interface of the card does now, as parts of a sentence; "" for nothing."""
+    found = []
+    for folder in device.interfaces:
+        name = folder.name
+        number = int((folder / "ifindex").read_text())
+        if is_up(folder):
+            found.append(f"{name} is up")
+        if addresses := sorted(netlink.addresses(number)):
+            found.append(f"{name} has the addresses {', '.join(addresses)}")
+        for gateway in guard.default_routes(name):
+            found.append(f"{name} carries the default route through {gateway}")
+        if (above := folder / "master").exists():
+            found.append(f"{name} belongs to {above.resolve().name}")
+        found += [
+            f"{upper.name.removeprefix('upper_')} receives through {name}"
+            for upper in folder.glob("upper_*")
+            if upper.resolve().name != (above.resolve().name if above.exists() else "")
+        ]
+    return ", ".join(found)
+
+
+def _move(device: PciDevice, override: str, driver: str | None) -> None:
+    """Unbind the card, and bind it to `driver`; "": to none; None: to what the kernel chooses."""
+    _write(device.folder / "driver_override", f"{override}\n")
+    if device.driver:
+        _write(device.folder / "driver" / "unbind", device.address)
+    if driver == "":
+        return
+    _write(_bus(device) / "drivers_probe", device.address)
+    until = time.monotonic() + _SETTLED
+    while driver is not None and device.driver != driver:
+        if time.monotonic() >= until:
+            raise EnvironmentLacks(
+                f"PCI device {device.address} cannot be bound to {driver}: the kernel's log "
+                f"(dmesg) may say why; is its module loaded (modprobe {driver})?"
+            )
+        time.sleep(_LOOK)
+
+
+def _bus(device: PciDevice) -> Path:
+    return device.root / "bus" / "pci"
+
+
+def _override(device: PciDevice) -> str:
+    text = (device.folder / "driver_override").read_text().strip()
+    return "" if text == "(null)" else text
+
+
+def _note(device: PciDevice, driver: str, override: str) -> None:
+    try:
+        NOTES.mkdir(mode=0o755, parents=True, exist_ok=True)
+        (NOTES / device.address).write_text(f"{driver}\n{override}\n")
+    except OSError as error:
+        raise _cannot(NOTES, error) from None
+
+
+def _noted(device: PciDevice) -> tuple[str | None, str]:
+    """Driver and override before `bind`; the driver is None without a note."""
+    try:
+        driver, override, *_ = (NOTES / device.address).read_text().split("\n")
+    except (OSError, ValueError):
+        return None, ""
+    return driver, override
+
+
+def _forget(device: PciDevice) -> None:
+    (NOTES / device.address).unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise _cannot(path, error) from None
+
+
+def _cannot(path: Path, error: OSError) -> EnvironmentLacks:
+    remedy = "; run as root" if isinstance(error, PermissionError) else ""
+    return EnvironmentLacks(f"cannot write to {path}: {reason_of(error)}{remedy}")

@@ -1,0 +1,108 @@
+"""`ringline devices`, `bind` and `unbind`, below a fake sysfs root; tests/guest has real ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ringline.pipeline.commands import cli
+from ringline.pipeline.ports.pci import binding
+from ringline.pipeline.ports.pci.sysfs import PciDevice
+from ringline.shm.errors import EnvironmentLacks
+
+ADDRESS = "0000:03:00.0"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RINGLINE_SYSFS", str(tmp_path))
+    monkeypatch.setattr(binding, "NOTES", tmp_path / "notes")
+    (tmp_path / "bus" / "pci" / "drivers" / "vfio-pci").mkdir(parents=True)
+    (tmp_path / "bus" / "pci" / "devices").mkdir()
+    return tmp_path
+
+
+def card(
+    root: Path, address: str = ADDRESS, number: int = 0x10FB, driver: str = "", group: str = ""
+) -> Path:
+    folder = root / "bus" / "pci" / "devices" / address
+    folder.mkdir()
+    for name, text in (("vendor", "0x8086"), ("device", f"{number:#x}"), ("class", "0x020000")):
+        (folder / name).write_text(text + "\n")
+    (folder / "driver_override").write_text("(null)\n")
+    if driver:
+        (root / "bus" / "pci" / "drivers" / driver).mkdir(exist_ok=True)
+        (folder / "driver").symlink_to(root / "bus" / "pci" / "drivers" / driver)
+    if group:
+        devices = root / "kernel" / "iommu_groups" / group / "devices"
+        devices.mkdir(parents=True, exist_ok=True)
+        (folder / "iommu_group").symlink_to(devices.parent)
+        (devices / address).symlink_to(folder)
+    return folder
+
+
+def listed(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, str]]:
+    assert cli.main(["devices", "--json"]) == 0
+    return {each["address"]: each for each in json.loads(capsys.readouterr().out)["devices"]}
+
+
+def test_each_card_says_whether_it_is_usable(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card(root, "0000:01:00.0", driver="vfio-pci", group="1")
+    card(root, "0000:02:00.0", driver="ixgbe", group="2")
+    card(root, "0000:03:00.0", number=0x10D3, driver="e1000e", group="3")
+    card(root, "0000:04:00.0", number=0x10F9, driver="vfio-pci", group="4")
+    card(root, "0000:05:00.0")
+    card(root, "0000:06:00.0", driver="vfio-pci", group="6")
+    card(root, "0000:06:00.1", number=0x10D3, driver="e1000e", group="6")
+    shown = {address: (each["usable"], each["why"]) for address, each in listed(capsys).items()}
+    assert shown["0000:01:00.0"] == ("yes", "")
+    assert shown["0000:02:00.0"] == ("no", "bind it to VFIO (ringline bind 0000:02:00.0)")
+    assert shown["0000:03:00.0"] == ("no", "there is no driver here for this card")
+    assert shown["0000:04:00.0"][0] == "yes"
+    assert "unproved = true" in shown["0000:04:00.0"][1]
+    assert shown["0000:05:00.0"][0] == "physical"
+    assert shown["0000:06:00.0"][0] == "no"
+    assert "shares the IOMMU group 6 with 0000:06:00.1" in shown["0000:06:00.0"][1]
+    assert cli.main(["devices"]) == 0
+    assert "0000:01:00.0  8086:10fb  Intel 82599 (SFI, SFP+)" in capsys.readouterr().out
+
+
+def test_a_machine_without_cards_says_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["devices"]) == 0
+    assert capsys.readouterr().out == "this machine has no network card on PCI\n"
+
+
+def test_each_refusal_to_bind_is_a_sentence(root: Path) -> None:
+    folder = card(root, driver="ixgbe")
+    device = PciDevice(ADDRESS, root)
+    with pytest.raises(EnvironmentLacks, match="has no IOMMU group: switch on the IOMMU"):
+        binding.bind(device)
+    with pytest.raises(EnvironmentLacks, match="is bound to ixgbe, not to vfio-pci"):
+        binding.unbind(device)
+    (folder / "iommu_group").mkdir()
+    (root / "bus" / "pci" / "drivers" / "vfio-pci").rmdir()
+    with pytest.raises(EnvironmentLacks, match="has no driver vfio-pci: load it"):
+        binding.bind(device)
+    assert not (root / "notes").exists()
+
+
+def test_a_card_that_vfio_does_not_take_keeps_what_it_had(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing moves in a fake sysfs, so vfio-pci never has the card."""
+    monkeypatch.setattr(binding, "_SETTLED", 0.0)
+    folder = card(root, driver="ixgbe", group="1")
+    with pytest.raises(EnvironmentLacks, match="cannot be bound to vfio-pci"):
+        binding.bind(PciDevice(ADDRESS, root))
+    assert (folder / "driver_override").read_text() == "\n"
+    assert (root / "bus" / "pci" / "drivers_probe").read_text() == ADDRESS
+    assert list((root / "notes").iterdir()) == []
+
+
+def test_a_card_that_is_bound_stays(root: Path) -> None:
+    card(root, driver="vfio-pci", group="1")
+    assert binding.bind(PciDevice(ADDRESS, root)).endswith("is bound to vfio-pci already")
