@@ -69,7 +69,7 @@ PROMISES = [
             for path in sorted((ROOT / "pipeline/ports/ixgbe").iterdir())
             if path.suffix in {".c", ".h", ".py"} and path.name != "registers.py"
         ],
-        600,
+        700,
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""A card that fails while it runs: its buffers are free again, and the lane goes on with its port."""
+"""A card that fails while it runs: its buffers are free again, and the lane goes on."""
 
 from __future__ import annotations
 
