@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numba.extending import register_jitable
 
 helper: Any = register_jitable(no_cfunc_wrapper=True)
@@ -18,7 +19,8 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
 
 
-@helper
+# Python calls the compiled code: NumPy warns of a product that overflows.
+@njit
 def mix(hashed: Any, word: Any) -> Any:
     """A hash of 64 bits that has `word` in it, too.
 

@@ -155,3 +155,14 @@ def test_an_exception_in_a_piece_is_an_error(plugin_file: PluginFile) -> None:
     assert [result.verdict for result in run.results] == [0, ERROR]
     assert run.results[1].error is not None
     assert "too long" in run.results[1].error
+
+
+def test_python_calls_the_helpers_of_the_bundled_plugins() -> None:
+    """As ringline does it to explain an exception; the hash is that of the compiled code."""
+    from ringline.workers.plugins.helper import mix
+    from ringline.workers.plugins.routing.neighbours import check_of, hash_of
+
+    first = mix(0, -1)
+    assert first != mix(0, -2)
+    assert hash_of(3, -1, 1 << 40) == mix(mix(3, -1), 1 << 40)
+    assert 0 <= check_of(3, -1, 1 << 40) < 1 << 16
