@@ -72,7 +72,7 @@ def _configuration(given: Namespace) -> Examined:
         )
     arguments = Arguments(
         options=given.options,
-        queues=given.queues or QUEUES,
+        queues=QUEUES if given.queues is None else given.queues,
         name=given.name or f"lab-{os.getpid()}",
         ports=names,
         state=given.state,

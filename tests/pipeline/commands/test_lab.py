@@ -21,6 +21,7 @@ from ringline.pipeline.commands.laboratory.links import Impairment
         (["--ports", "a"], "--ports must be two names"),
         (["--ports", "a,b,c"], "--ports must be two names"),
         (["--queues", "17"], "--queues: must be an integer from 1 to 16"),
+        (["--queues", "0"], "--queues: must be an integer from 1 to 16, not 0"),
         (["-o", "limit=1", "-o", "limit=2"], "limit"),
         (["--name", "a b"], "--name"),
     ],
