@@ -247,9 +247,13 @@ def _entry_point(name: str) -> str:
 
     known = {point.name: point.value for point in entry_points(group=GROUP)}
     if name not in known:
+        import difflib
+
+        close = difflib.get_close_matches(name, known, 1)
         raise PluginError(
             f"plugin {name!r}: no installed package has an entry point of this name in the group "
             f"{GROUP}; there are: {', '.join(sorted(known)) or 'none'}"
+            + (f"; did you mean {close[0]!r}?" if close else "")
         )
     return known[name]
 

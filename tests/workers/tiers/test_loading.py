@@ -143,6 +143,7 @@ def test_an_import_error_is_reported_with_its_line(
         ("nowhere_xyz.at_all:x", "there is no module 'nowhere_xyz' in this environment"),
         ("ringline.workers.nowhere:x", "there is no module 'ringline.workers.nowhere'"),
         ("os:nowhere", "os has no 'nowhere'"),
+        ("swich", "rate_limit, router, switch; did you mean 'switch'?"),
         ("nowhere", "has an entry point of this name in the group ringline.plugins"),
         ("bounce.py", "bounce.py is a file: add the name of the object in it, bounce.py:NAME"),
         (
