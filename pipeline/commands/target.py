@@ -16,11 +16,12 @@ from importlib.metadata import entry_points
 
 from ringline.pipeline.configuration import builtin, schema
 from ringline.pipeline.configuration.config import QUEUES_MAX
-from ringline.pipeline.configuration.forms import check_plugin
+from ringline.pipeline.configuration.forms import DEVICES, check_plugin
 from ringline.pipeline.configuration.toml import did_you_mean, shown
 from ringline.shm.errors import UsageError
 from ringline.workers.captures.captures import is_capture
 
+KINDS = tuple(f"{device.split(':')[0]}:" for device in DEVICES)  # how the name of a device begins
 GROUP = "ringline.plugins"  # as in workers/tiers/loading.py, which runs user code
 
 
@@ -62,6 +63,8 @@ def names_a_plugin(text: str) -> bool:
     if text.endswith(".toml"):
         return False
     if ":" in text:
+        if text.startswith(KINDS) and not os.path.exists(text):
+            raise UsageError(f"{text} is a device and no plugin: write PLUGIN --device {text}")
         wrong = check_plugin(text)
         if wrong and not os.path.exists(text):
             raise UsageError(f"the name of a plugin {wrong}")

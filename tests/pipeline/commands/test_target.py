@@ -53,6 +53,8 @@ def test_a_configuration_is_known_by_its_ending_or_because_it_is_there(
         ("forwrd", '"forwrd" is neither a configuration (FILE.toml) nor a plugin'),
         ("forwrd", '; did you mean "forward"?'),
         ("edge", "; did you mean edge.toml?"),
+        ("xdp:eth0", "xdp:eth0 is a device and no plugin: write PLUGIN --device xdp:eth0"),
+        ("pci:0000:03:00.0", "write PLUGIN --device pci:0000:03:00.0"),
         ("a:b:c", "the name of a plugin must be package.module:object"),
         ("", '"" is neither a configuration (FILE.toml) nor a plugin'),
     ],
@@ -308,7 +310,7 @@ def test_the_command_line_has_every_argument(command: str) -> None:
     words = ["forward", "--replay", "a", "--record", "b", "-o", "c=1", "-o", "d=x"]
     words += ["--queues", "2", "--name", "edge", "--ports", "wan,lan", "--cut", "--state", "70000"]
     words += ["--device", "wan=xdp:a", "--device", "lan=xdp:b"]
-    words += ["--pace", "rate", "--speed", "0.5", "--repeat", "0"]
+    words += ["--pace", "rate", "--speed", "0.5", "--repeat", "0", "--blanks", "32"]
     given = cli.parser().parse_args([command, *words])
     assert given.what == "forward"
     assert arguments_of(given) == Arguments(
@@ -325,6 +327,7 @@ def test_the_command_line_has_every_argument(command: str) -> None:
         "rate",
         0.5,
         0,
+        32,
     )
     assert arguments_of(given).given() == list(builtin.ARGUMENTS)
     assert arguments_of(cli.parser().parse_args([command, "x"])).given() == []
