@@ -104,6 +104,21 @@ def state(number: int) -> tuple[bool, bool]:
     return True, found[1] & (_UP | _RUNNING) == _UP | _RUNNING
 
 
+def without_link(found: Interface) -> list[str]:
+    """A sentence when no frames can come to the interface now, and what to do."""
+    if not found.up:
+        return [
+            f"{found.name} is down: no frame comes or is sent until you run: "
+            f"ip link set dev {found.name} up"
+        ]
+    if not found.running:
+        return [
+            f"{found.name} has no link: no frame comes or is sent until its other end is connected "
+            "and up"
+        ]
+    return []
+
+
 def mtu(number: int) -> int:
     """The MTU in bytes of the interface with this number; 0 when there is none."""
     found = netlink.link(number=number)

@@ -93,7 +93,10 @@ class PacketAttachment(SocketAttachment):
             f"port {config.name}: {found.name}{kernel}: {self.description}, queues {config.queues}",
             *(
                 f"port {config.name}: {sentence}"
-                for sentence in neighbours.said_of_packet(found, config.promiscuous)
+                for sentence in (
+                    *interface.without_link(found),
+                    *neighbours.said_of_packet(found, config.promiscuous),
+                )
             ),
             *checks.long_frames(config, found),
         ]

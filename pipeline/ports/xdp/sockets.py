@@ -103,7 +103,10 @@ class XdpAttachment(SocketAttachment):
         )
         self.remarks += [
             f"port {config.name}: {sentence}"
-            for sentence in neighbours.said_of_xdp(found, config.promiscuous)
+            for sentence in (
+                *interface.without_link(found),
+                *neighbours.said_of_xdp(found, config.promiscuous),
+            )
         ]
         if found.virtual and not xdp.fix_checksums and ethtool.computes_checksums(name):
             self.remarks.append(

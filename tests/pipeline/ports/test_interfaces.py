@@ -144,6 +144,14 @@ def test_what_a_process_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lacking.startswith("a limit of locked memory of 1024 KiB (ulimit -l; it is 64 KiB)")
 
 
+def test_an_interface_without_a_link_is_told_at_the_start() -> None:
+    assert interface.without_link(GOOD) == []
+    (down,) = interface.without_link(dataclasses.replace(GOOD, up=False, running=False))
+    assert down.endswith("until you run: ip link set dev eth9 up")
+    (alone,) = interface.without_link(dataclasses.replace(GOOD, running=False))
+    assert alone.startswith("eth9 has no link")
+
+
 def test_channels_that_are_set_keep_the_kind() -> None:
     combined = checks.wanted_channels(GOOD, PORT)
     assert combined == ethtool.Channels(0, 0, 0, 0, 0, 4)
