@@ -28,7 +28,8 @@ def check(config: PortConfig) -> Interface:
         raise EnvironmentLacks(f"{where}: {why}")
     if not capabilities.has(capabilities.NET_RAW):
         raise EnvironmentLacks(
-            f"{where}: {found.name} cannot be opened: this process lacks CAP_NET_RAW"
+            f"{where}: {found.name} cannot be opened: this process lacks CAP_NET_RAW; "
+            "run as root, or give it what is missing"
         )
     return found
 

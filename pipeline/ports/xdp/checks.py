@@ -38,7 +38,8 @@ def check(config: PortConfig, packet_bytes: int) -> Interface:
     lacking = rights.missing(packet_bytes)
     if lacking:
         raise EnvironmentLacks(
-            f"{where}: {name} cannot be opened: this process lacks {' and '.join(lacking)}"
+            f"{where}: {name} cannot be opened: this process lacks {' and '.join(lacking)}; "
+            "run as root, or give it what is missing"
         )
     if found.queues != config.queues:
         _check_channels(config, found)

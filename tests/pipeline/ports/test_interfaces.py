@@ -144,6 +144,12 @@ def test_what_a_process_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lacking.startswith("a limit of locked memory of 1024 KiB (ulimit -l; it is 64 KiB)")
 
 
+def test_what_to_do_about_a_missing_right_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rights, "effective", lambda: ALL & ~(1 << 13))
+    told = "eth9 cannot be opened: this process lacks CAP_NET_RAW; run as root, or give it what"
+    assert told in refused(monkeypatch, {})
+
+
 def test_an_interface_without_a_link_is_told_at_the_start() -> None:
     assert interface.without_link(GOOD) == []
     (down,) = interface.without_link(dataclasses.replace(GOOD, up=False, running=False))

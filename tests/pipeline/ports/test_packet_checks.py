@@ -59,7 +59,7 @@ def test_an_interface_without_ethernet_is_refused(having: Callable[..., None]) -
 
 def test_the_missing_right_is_named(having: Callable[..., None]) -> None:
     having(rights=~(1 << 13))
-    with pytest.raises(EnvironmentLacks, match="eth9 cannot be opened: this process lacks CAP_NET"):
+    with pytest.raises(EnvironmentLacks, match="this process lacks CAP_NET_RAW; run as root"):
         checks.check(CONFIG)
 
 
