@@ -12,6 +12,7 @@ import sys
 import types
 from collections.abc import Iterator
 
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.ports.served.card import BACKPLANE, ServedCard
 from ringline.pipeline.ports.served.serving import serve
 from ringline.pipeline.ports.served.wires import Wire, open_wire
@@ -95,7 +96,7 @@ def _remove_stale(path: str) -> None:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-            asking.settimeout(1)
+            asking.settimeout(deadlines.STATUS_PROBE)
             try:
                 asking.connect(path)
             except ConnectionRefusedError:

@@ -72,7 +72,7 @@ CARD_FREE = 2.0  # until a driver that lost its supervisor has released a card
 
 SEND = 2.0  # a control message (`Control.send` in shm/control.py)
 SERVE = 2.0  # from the connection of a client to the last byte of its answer
-STATUS_PROBE = 1.0  # whether somebody answers on a status socket
+STATUS_PROBE = 1.0  # whether somebody answers on a status socket, or serves a card there
 STATUS_LOCK = 1.0  # for another process that replaces or removes a socket
 STATUS_ANSWER = 5.0  # for the whole answer
 WATCHDOG = 10.0  # WatchdogSec of deploy/ringline@.service

@@ -25,7 +25,7 @@ from .veth_harness import TIMEOUT, Veths, needs, numbered, port, wait_until
 from .xdp_harness import RESTART, started, status
 
 pytestmark = pytest.mark.timeout(1200)  # the first test compiles the plugin
-KILLS = 50 if os.environ.get("RINGLINE_PROOF") == "1" else 2
+KILLS = 50 if os.environ.get("RINGLINE_PROOF") == "1" else 1
 STATIONS = 500
 FIRST = 0x021000000000  # the address of the first station
 STATE_BYTES = 4 << 20

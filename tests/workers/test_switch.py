@@ -137,8 +137,6 @@ def test_copies_without_a_blank_are_counted_and_told() -> None:
     assert [line for line in run.log if "1 copy of flooded frames found no blank" in line[1]]
 
 
-# Python warns of a hash that overflows; compiled code does not.
-@pytest.mark.filterwarnings("ignore:overflow encountered")
 def test_a_full_group_of_lines_is_counted_and_its_frames_are_flooded() -> None:
     groups: dict[int, list[int]] = {}
     for number in range(1, 4000):
@@ -153,7 +151,6 @@ def test_a_full_group_of_lines_is_counted_and_its_frames_are_flooded() -> None:
     assert switched(*later, stations=64).named["table_full"] == 0
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered")
 def test_the_newest_entry_of_all_workers_wins() -> None:
     """As `all_` of two workers: the station moved, and the second one heard it there."""
     parts = np.zeros((2, 256, 2), np.int64)
