@@ -99,7 +99,7 @@ def workers(supervisor: int) -> list[int]:
     return [
         pid
         for pid in children(supervisor)
-        if b"start.py" in Path(f"/proc/{pid}/cmdline").read_bytes() and os.getsid(pid) == pid
+        if b"start.py" in Path(f"/proc/{pid}/cmdline").read_bytes() and os.getpgid(pid) == pid
     ]
 
 
