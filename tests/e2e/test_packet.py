@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,13 @@ def test_a_capture_is_recorded_byte_for_byte(
     assert [each for each in recorded(record) if not each.startswith(b"\x33\x33")] == sent
 
 
+def quiet(ringline: Forwarding) -> bool:
+    """No frame came for half a second. One that comes after the end has begun is not received."""
+    before = ringline.status()["ports"]["a"]["received"]["packets"]
+    time.sleep(0.5)
+    return bool(before == ringline.status()["ports"]["a"]["received"]["packets"])
+
+
 def test_the_frames_are_those_that_tcpdump_sees(
     veths: Veths, forwarding: Callable[[str], Forwarding], tmp_path: Path
 ) -> None:
@@ -133,7 +141,8 @@ def test_the_frames_are_those_that_tcpdump_sees(
     veths.host("a", "ethtool", "-K", "eth0", "tx", "off")
     record = tmp_path / "record.pcap"
     with captured(veths, tmp_path / "dump.pcap", "a", "inout") as dump:
-        with forwarding(recording(record, rx_descriptors=4096)).running():
+        ringline = forwarding(recording(record, rx_descriptors=4096))
+        with ringline.running():
             said = veths.host("a", "ping", "-c", "3", "-i", "0.2", "-s", "1000", "10.77.0.9")
             assert " 0% packet loss" in said
             server = veths.start("a", "iperf3", "-s", "-1")
@@ -141,6 +150,7 @@ def test_the_frames_are_those_that_tcpdump_sees(
             within = Veths.within(veths.middle)
             run(*within, "iperf3", "-c", "10.77.0.1", "-t", "1", "-b", "10M")
             server.communicate(timeout=TIMEOUT)
+            wait_until(lambda: quiet(ringline), "the last frame")
         seen = [frame for frame in recorded(record) if not frame.startswith(b"\x33\x33")]
         assert len(seen) > 500
         wait_until(lambda: len(dump()) >= len(seen), "what tcpdump writes")

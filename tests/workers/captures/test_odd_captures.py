@@ -181,7 +181,7 @@ def test_a_full_disk_keeps_as_many_whole_frames_as_fit(
     path = tmp_path / "out.pcap"
     fit = (small_files - 24) // (16 + size)
     with (
-        pytest.raises(EnvironmentLacks, match=f"recording stopped after {fit} frames: "),
+        pytest.raises(EnvironmentLacks, match=f"recording stopped after {fit:,} frames: "),
         CaptureWriter(path) as writer,
     ):
         for number in range(2 * fit):
