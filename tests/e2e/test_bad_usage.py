@@ -13,7 +13,7 @@ USAGE = {
     "frobnicate": "invalid choice: 'frobnicate'",
     "run one.toml two.toml": "unrecognized arguments: two.toml",
     "run --for 0": "--for: must be a number of seconds above 0 and at most 1000000000, not '0'",
-    "run --for soon": "--for: must be a number of seconds above 0 and at most 1000000000, not 'soon'",
+    "run --for soon": "a number of seconds above 0 and at most 1000000000, not 'soon'",
     "run --for inf": "--for: must be a number of seconds above 0 and at most 1000000000, not 'inf'",
     "run --report": "--report: expected one argument",
     "check": "the following arguments are required: CONFIG",
