@@ -120,7 +120,9 @@ class Operator:
     ) -> Iterator[subprocess.Popen[str]]:
         """Start `ringline ARGUMENTS`. Leaving the block waits for its end; nothing may be left."""
         mark = f"{self.name}.{time.monotonic_ns()}"
-        variables = {**os.environ, **(environment or {}), MARK: mark}
+        # A thread may be here while pytest changes PYTEST_CURRENT_TEST.
+        inherited = {name: os.environ.get(name) for name in list(os.environ)}
+        variables = {**inherited, **(environment or {}), MARK: mark}
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
         streams |= {"stderr": subprocess.PIPE, "cwd": self.folder}
         process = subprocess.Popen(

@@ -31,7 +31,7 @@ from .veth_harness import (
     send_file,
     wait_until,
 )
-from .xdp_harness import status
+from .xdp_harness import is_running, status
 
 MIXED = Path(__file__).resolve().parents[1] / "data" / "mixed.pcap"
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
@@ -65,7 +65,7 @@ class Forwarding:
         with self._operator.started(
             "run", self._config, "--report", self._path, within=within
         ) as process:
-            wait_until(lambda: self.status().get("state") == "running", "the run")
+            wait_until(lambda: is_running(process, self._operator.name), "the run")
             yield process
             process.terminate()
             _, self.errors = process.communicate(timeout=TIMEOUT)

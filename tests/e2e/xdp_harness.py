@@ -39,6 +39,12 @@ def status(name: str) -> dict[str, Any]:
         assert time.monotonic() < end, done.stderr
 
 
+def is_running(process: subprocess.Popen[str], name: str) -> bool:
+    """Whether the instance runs. One that ended instead fails the test with what it said."""
+    assert process.poll() is None, process.communicate()
+    return status(name).get("state") == "running"
+
+
 def child(process: subprocess.Popen[str], mark: str) -> int:
     """The process id of a child of `ringline run`."""
 
@@ -106,5 +112,5 @@ def started(
     config = operator.write(HEAD + text)
     within = Veths.within(veths.middle)
     with operator.started("run", config, "--report", report, *options, within=within) as process:
-        wait_until(lambda: status(operator.name).get("state") == "running", "the run")
+        wait_until(lambda: is_running(process, operator.name), "the run")
         yield process, report
