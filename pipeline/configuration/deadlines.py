@@ -66,6 +66,7 @@ MAILBOX = 1.0  # an answer of a simulated card in its own process
 NETLINK = 1.0  # an answer of the kernel about an interface
 RELEASED = 5.0  # until the kernel has released closed sockets, so that channels can be restored
 PROBE = 1.0  # until an interface of the kernel reports that it sent a frame
+BOUND = 5.0  # until a kernel driver has a card that was offered to it
 CARD_FREE = 2.0  # until a driver that lost its supervisor has released a card
 
 # -- messages, status, metrics -------------------------------------------------------------------

@@ -15,6 +15,7 @@ import contextlib
 import time
 from pathlib import Path
 
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.ports.interfaces import guard, netlink
 from ringline.pipeline.ports.pci import groups
 from ringline.pipeline.ports.pci.sysfs import PciDevice, is_up
@@ -22,8 +23,7 @@ from ringline.shm.errors import EnvironmentLacks, reason_of
 
 NOTES = Path("/run/ringline/bound")
 VFIO = "vfio-pci"
-_SETTLED = 5.0  # seconds within which a driver has its card
-_LOOK = 0.02
+_LOOK = 0.02  # seconds between two looks whether a driver has its card
 
 
 def bind(device: PciDevice, *, force: bool = False) -> str:
@@ -103,7 +103,7 @@ def _move(device: PciDevice, override: str, driver: str | None) -> None:
     if driver == "":
         return
     _write(_bus(device) / "drivers_probe", device.address)
-    until = time.monotonic() + _SETTLED
+    until = time.monotonic() + deadlines.BOUND
     while driver is not None and device.driver != driver:
         if time.monotonic() >= until:
             raise EnvironmentLacks(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ringline.pipeline.commands import cli
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.ports.pci import binding
 from ringline.pipeline.ports.pci.sysfs import PciDevice
 from ringline.shm.errors import EnvironmentLacks
@@ -94,7 +95,7 @@ def test_a_card_that_vfio_does_not_take_keeps_what_it_had(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing moves in a fake sysfs, so vfio-pci never has the card."""
-    monkeypatch.setattr(binding, "_SETTLED", 0.0)
+    monkeypatch.setattr(deadlines, "BOUND", 0.0)
     folder = card(root, driver="ixgbe", group="1")
     with pytest.raises(EnvironmentLacks, match="cannot be bound to vfio-pci"):
         binding.bind(PciDevice(ADDRESS, root))

@@ -51,14 +51,19 @@ NO_DEADLINES = {
     "WARM_SECONDS",
     "IDLE_SECONDS",
     "POLL_SECONDS",  # between two looks
+    "ATTACH_AGAIN",  # between two attempts
 }
 
 
 def test_every_deadline_of_the_pipeline_is_in_the_table() -> None:
     found = re.compile(r"^(\w*(?:SECONDS|TIMEOUT|DEADLINE|DELAY)\w*) = [\d.]", re.MULTILINE)
+    # `time.monotonic() + NAME`, with a number for NAME in the same file
+    until = re.compile(r"monotonic\(\) \+ (_?[A-Z][A-Z_]*)\b")
     waits = re.compile(r"(?:timeout|seconds)=[\d.]|settimeout\([\d.]|shut_down\([\d.]")
     for path in (ROOT / "pipeline").rglob("*.py"):
         text = path.read_text()
         if path.name != "deadlines.py":
             assert set(found.findall(text)) <= NO_DEADLINES, path
             assert waits.findall(text) == [], path
+            for name in set(until.findall(text)) - NO_DEADLINES:
+                assert not re.search(rf"^{name} = [\d.]", text, re.MULTILINE), (path, name)
