@@ -104,6 +104,20 @@ class SocketPort(AttachedPort):
         """Map the rings of a socket and describe them in `place`, the C struct of a queue. Raises
         OSError."""
 
+    def _mapped_anew(
+        self, descriptors: Sequence[int]
+    ) -> tuple[interface.Interface, list[Any], Any]:
+        """`_mapped` for these sockets, which take the place of those of the port. Raises
+        EnvironmentLacks; then the port has its own as before, and these are closed."""
+        old = self._sockets
+        self.use_sockets(descriptors)
+        try:
+            return self._mapped()
+        except EnvironmentLacks:
+            self._release_these([], self._sockets)
+            self._sockets = old
+            raise
+
     def _mapped(self) -> tuple[interface.Interface, list[Any], Any]:
         """The interface, the rings of the sockets, and an array with the C structs that describe
         them. Nothing that the lane works on is changed.

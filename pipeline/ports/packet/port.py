@@ -13,7 +13,7 @@ from ringline.pipeline.ports.interfaces.socket_port import PAUSE, SocketPort
 from ringline.pipeline.ports.packet import rings
 from ringline.pipeline.ports.port import Link
 from ringline.shm.clock import wall_offset
-from ringline.shm.errors import Bug, EnvironmentLacks
+from ringline.shm.errors import Bug
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,13 +63,7 @@ class PacketPort(SocketPort):
     def replace_sockets(self, descriptors: Sequence[int]) -> None:
         self.statistics()
         old, old_rings = self._sockets, self._rings
-        self.use_sockets(descriptors)
-        try:
-            found, mapped, queues = self._mapped()
-        except EnvironmentLacks:
-            self._release_these([], self._sockets)
-            self._sockets = old
-            raise
+        found, mapped, queues = self._mapped_anew(descriptors)
         self._count_unread()
         lib.rl_packet_return_all(self._c)
         self._release_these(old_rings, old)

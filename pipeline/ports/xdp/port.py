@@ -16,7 +16,7 @@ from ringline.pipeline.ports.interfaces.socket_port import SocketPort
 from ringline.pipeline.ports.port import Link
 from ringline.pipeline.ports.rss import rss_key
 from ringline.pipeline.ports.xdp.rings import SOL_XDP, STATISTICS, SocketRings, socket_of
-from ringline.shm.errors import Bug, ConfigurationError, EnvironmentLacks
+from ringline.shm.errors import Bug, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,13 +75,7 @@ class XdpPort(SocketPort):
     def replace_sockets(self, descriptors: Sequence[int]) -> None:
         earlier = self.statistics()
         old, old_rings = self._sockets, self._rings
-        self.use_sockets(descriptors)
-        try:
-            found, mapped, queues = self._mapped()
-        except EnvironmentLacks:
-            self._release_these([], self._sockets)
-            self._sockets = old
-            raise
+        found, mapped, queues = self._mapped_anew(descriptors)
         self._earlier = earlier
         lib.rl_xdp_return_all(self._c)
         self._release_these(old_rings, old)
