@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -33,6 +34,19 @@ def test_a_card_of_a_guest_has_an_iommu_group_of_its_own(guest: Guest) -> None:
     regions = guest.checked(f"cat {group}/reserved_regions").splitlines()
     assert [line.split()[2] for line in regions] == ["msi"]
     assert guest.checked("ls /dev/vfio/vfio").strip() == "/dev/vfio/vfio"
+
+
+@pytest.mark.skipif(not PROOF, reason="needs RINGLINE_PROOF=1: it takes 20 s")
+def test_doctor_says_what_the_kernel_has(guest: Guest) -> None:
+    told = json.loads(guest.run("ringline doctor --json").output)
+    lines = {each["line"]: each for each in told["lines"]}
+    groups = len(guest.checked("ls /sys/kernel/iommu_groups").split())
+    assert lines["iommu"]["mark"] == "ok"
+    assert lines["iommu"]["figures"] == {"groups": groups, "translated": groups}
+    assert lines["vfio"]["mark"] == "ok"
+    assert lines["mappings"]["figures"] == {"allowed": 65535, "needed": 2}
+    assert f"{ADDRESS}, a card (8086:10d3), has the driver e1000e" in lines["card"]["found"]
+    assert lines["xdp"]["mark"] == "ok"
 
 
 @pytest.mark.skipif(not PROOF, reason="needs RINGLINE_PROOF=1: it takes 15 s")

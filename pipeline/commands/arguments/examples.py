@@ -72,6 +72,10 @@ EXAMPLES = {
         ("ringline rss --tuple '10.0.0.1:99 > 10.0.0.2:80/tcp'", "finds the queue of one flow"),
     ),
     "devices": (("ringline devices", "shows each card, its driver, and whether it is usable"),),
+    "doctor": (
+        ("ringline doctor", "says of each property of this machine: ok, hint or problem"),
+        ("ringline doctor --json", "prints the same for a program; exit code 3: a problem"),
+    ),
     "bind": (("ringline bind 0000:03:00.0", "makes the card usable as pci:0000:03:00.0"),),
     "unbind": (("ringline unbind 0000:03:00.0", "gives the card back to its kernel driver"),),
     "serve-card": (

@@ -15,6 +15,11 @@ def add_commands(command: Callable[[str, Callable[[Namespace], int], str], Argum
             "list the network interfaces, and which a port can use",
         ),
         ("devices", _devices, "list the network cards on PCI, and which a port can use"),
+        (
+            "doctor",
+            _doctor,
+            "say what of this machine stops a run on a card or slows it down, and what to do",
+        ),
     ):
         command(name, function, purpose).add_argument(
             "--json", action="store_true", help="print JSON instead of a table"
@@ -42,6 +47,12 @@ def _devices(given: Namespace) -> int:
 
     print(devices(given))
     return 0
+
+
+def _doctor(given: Namespace) -> int:
+    from ringline.pipeline.commands.doctor.doctor import doctor
+
+    return doctor(given)
 
 
 def _bind(given: Namespace) -> int:

@@ -317,10 +317,11 @@ def how_to_bind(address: str) -> str:
     return f"ringline bind {address}"
 
 
-def lockdown() -> str:
-    """How far the kernel is locked down (kernel_lockdown(7)): "" when it is not."""
+def lockdown(file: Path | None = None) -> str:
+    """How far the kernel is locked down (kernel_lockdown(7)): "" when it is not. `file` stands for
+    LOCKDOWN."""
     try:
-        text = LOCKDOWN.read_text(encoding="ascii")
+        text = (file or LOCKDOWN).read_text(encoding="ascii")
     except OSError:  # no securityfs
         return ""
     found = re.search(r"\[(\w+)\]", text)
