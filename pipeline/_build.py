@@ -9,6 +9,7 @@ DECLARATIONS = [
     "pipeline/ports/port.h",
     "pipeline/driver/lane.h",
     "pipeline/ports/ixgbe/ixgbe.h",
+    "pipeline/ports/e1000e/e1000e.h",
     "pipeline/ports/xdp/xdp.h",
     "pipeline/ports/packet/packet.h",
     "pipeline/ports/tap/tap.h",

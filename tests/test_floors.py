@@ -33,6 +33,7 @@ FLOORS = (
     "pipeline/configuration/",
     "pipeline/ports/",
     "pipeline/ports/ixgbe/",
+    "pipeline/ports/e1000e/",
     "pipeline/ports/sim82599/sim82599.h",
     "pipeline/ports/sim82599/chip/",
     "pipeline/ports/sim82599/traffic/",

@@ -127,6 +127,7 @@ def test_a_consumer_has_a_full_fence_between_its_flag_and_its_last_look(
         ("pipeline/driver/balance.c", "rl_balance_publish", "PUBLISH"),  # `sequence`
         ("pipeline/ports/ixgbe/ixgbe.c", "rl_ixgbe_rx_burst", "ACQUIRE"),  # DD of a descriptor
         ("pipeline/ports/ixgbe/ixgbe.c", "rl_ixgbe_reclaim", "ACQUIRE"),
+        ("pipeline/ports/e1000e/e1000e.c", "rl_e1000e_rx_burst", "ACQUIRE"),
         ("pipeline/ports/xdp/xdp.c", "filled", "ACQUIRE"),  # an index of the kernel
         ("pipeline/ports/xdp/xdp.c", "publish", "PUBLISH"),
         ("pipeline/ports/packet/packet.c", "status_of", "ACQUIRE"),  # of a block or a slot
@@ -148,10 +149,13 @@ def test_an_intent_lies_between_two_fences_for_the_compiler(
     assert steps == ["COMPILER", "DOORBELL", "COMPILER"]
 
 
-def test_descriptors_are_written_before_the_doorbell(output: Callable[..., list[str]]) -> None:
-    file = "pipeline/ports/ixgbe/ixgbe.c"
+@pytest.mark.parametrize("driver", ["ixgbe", "e1000e"])
+def test_descriptors_are_written_before_the_doorbell(
+    driver: str, output: Callable[..., list[str]]
+) -> None:
+    file = f"pipeline/ports/{driver}/{driver}.c"
     assert output(file, "ring_doorbell", "RELEASE", "DOORBELL") == ["RELEASE", "DOORBELL"]
-    for burst in ("rl_ixgbe_rx_burst", "rl_ixgbe_tx_burst"):
+    for burst in (f"rl_{driver}_rx_burst", f"rl_{driver}_tx_burst"):
         assert output(file, burst, "DOORBELL") == [], "a doorbell without ring_doorbell"
 
 

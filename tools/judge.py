@@ -55,6 +55,7 @@ IXGBE = [
     f"tests/pipeline/ports/test_ixgbe_{part}.py"
     for part in ("receive", "transmit", "stop", "start", "books")
 ]
+E1000E = ["tests/pipeline/ports/test_e1000e_port.py"]
 XDP = ["tests/pipeline/ports/test_xdp_bursts.py"]
 PACKET = ["tests/pipeline/ports/test_packet_bursts.py"]
 LOOP = ["tests/workers/process/test_loop.py"]
@@ -83,6 +84,8 @@ TARGETS: dict[str, tuple[list[str], list[str]]] = {
     "pipeline/ports/memory.h": (["pipeline"], [*LANE, *IXGBE, *ANY_WORKER, *KILLED_DRIVER]),
     "pipeline/ports/ixgbe/ixgbe.c": (["pipeline"], [*IXGBE, *ORDER]),
     "pipeline/ports/ixgbe/rings.c": (["pipeline"], IXGBE),
+    "pipeline/ports/e1000e/e1000e.c": (["pipeline"], [*E1000E, *ORDER]),
+    "pipeline/ports/tag.h": (["pipeline"], [*E1000E, *XDP]),
     "pipeline/ports/xdp/xdp.c": (["pipeline"], [*XDP, *ORDER]),
     "pipeline/ports/xdp/rings.c": (["pipeline"], XDP),
     "pipeline/ports/packet/packet.c": (["pipeline"], [*PACKET, *ORDER]),

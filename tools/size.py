@@ -7,7 +7,8 @@ The parts:
    balance.c), what a worker that breaks the rules or a frame with an error gets (refuse.c,
    errors.c), and what plugins call (packet.c, headers/, lookup/);
  - the bursts of a port on AF_XDP, and those of a port on packet sockets;
- - the driver of the Intel 82599 in C and Python, without its table of registers.
+ - the driver of the Intel 82599 in C and Python, without its table of registers, and that of the
+   82574L, likewise.
 
 Blank lines and lines with only a comment do not count. A Python docstring is a comment.
 """
@@ -70,6 +71,15 @@ PROMISES = [
             if path.suffix in {".c", ".h", ".py"} and path.name != "registers.py"
         ],
         700,
+    ),
+    Promise(
+        "e1000e, likewise",
+        [
+            str(path.relative_to(ROOT))
+            for path in sorted((ROOT / "pipeline/ports/e1000e").iterdir())
+            if path.suffix in {".c", ".h", ".py"} and path.name != "registers.py"
+        ],
+        350,
     ),
 ]
 

@@ -132,7 +132,7 @@ def to_folder(card: Card) -> None:
 # name: (what is done to the card, words of the sentence)
 REFUSALS: dict[str, tuple[Callable[[Card], object], tuple[str, ...]]] = {
     "another vendor": (make("vendor", "0x144d\n"), ("144d:10fb", "no driver")),
-    "another device": (make("device", "0x10d3\n"), ("8086:10d3", "no driver")),
+    "another device": (make("device", "0x1533\n"), ("8086:1533", "no driver")),
     "no vendor": (without("vendor"), ("cannot use", "vendor")),
     "no number": (make("device", "what\n"), ("hexadecimal number",)),
     "interface up": (

@@ -57,7 +57,7 @@ def test_a_card_that_is_in_use_is_not_bound(guest: Guest) -> None:
     assert f"{ADDRESS} is in use: eth0 is up, eth0 has the addresses 10.9.9.1" in result.output
     assert guest.checked(f"basename $(readlink {DEVICE}/driver)") == "e1000e\n"
     [line] = [each for each in guest.checked("ringline devices").splitlines() if "10d3" in each]
-    assert line.split()[:4] == [ADDRESS, "8086:10d3", "-", "e1000e"]
+    assert line.split()[:5] == [ADDRESS, "8086:10d3", "Intel", "82574L", "e1000e"]
     said = guest.checked(f"ringline bind {ADDRESS} --force")
     assert said.startswith(f"PCI device {ADDRESS} is bound to vfio-pci; it was bound to e1000e; ")
     assert "lost: eth0 is up" in said

@@ -88,21 +88,24 @@ only_proof = pytest.mark.skipif(not PROOF, reason="needs RINGLINE_PROOF=1: each 
 
 @dataclass
 class Bench:
-    """The guest, and the ends of the cables of its cards, in the order of DEVICES."""
+    """The guest, and the ends of the cables of its cards, in the order of `devices`."""
 
     guest: Guest
     cards: Sequence[End]
+    devices: Sequence[str] = DEVICES
 
     def bind(self, driver: str, kind: str) -> None:
         """Give the cards to `driver` ("": to none), with addresses of the IOMMU (`kind` "DMA") or
         physical ones ("identity")."""
-        folders = " ".join(f"/sys/bus/pci/devices/{each}" for each in DEVICES)
+        folders = " ".join(f"/sys/bus/pci/devices/{each}" for each in self.devices)
         self.guest.checked(BIND.format(devices=folders, driver=driver or "''", kind=kind))
 
     def masters(self) -> list[bool]:
         """Whether each card may do DMA: bit 2 of the command register."""
         said = self.guest.checked(
-            "".join(f"od -An -tu1 -j4 -N1 /sys/bus/pci/devices/{each}/config;" for each in DEVICES)
+            "".join(
+                f"od -An -tu1 -j4 -N1 /sys/bus/pci/devices/{each}/config;" for each in self.devices
+            )
         )
         return [bool(int(word) & 4) for word in said.split()]
 
@@ -110,7 +113,7 @@ class Bench:
         """Start a run on both cards; `keys` are those of both ports."""
         ports = "".join(
             f'[port.{name}]\ndevice = "pci:{at}"\n{keys}\n'
-            for name, at in zip(("wan", "lan"), DEVICES, strict=True)
+            for name, at in zip(("wan", "lan"), self.devices, strict=True)
         )
         self.guest.checked(f"echo {shlex.quote(CONFIG + more + ports)} > /tmp/vfio.toml")
         self.guest.checked(START)

@@ -1,13 +1,15 @@
 """The port of an Intel 82599: found on PCI, initialised step by step, driven by C bursts.
 
 A simulated card is the same port over other registers: it overrides `_map_registers` and
-`_set_bus_mastering`; the rest of the driver is the same.
+`_set_bus_mastering`; the rest of the driver is the same. The port of a family with the same rings
+(e1000e) has another card and other steps and bursts.
 """
 
 from __future__ import annotations
 
 import mmap
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,6 @@ from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.ixgbe import initialisation
 from ringline.pipeline.ports.ixgbe.card import Card
-from ringline.pipeline.ports.ixgbe.registers import QUEUE_STATISTICS, REGISTERS, STATISTICS
 from ringline.pipeline.ports.ixgbe.watch import GONE, Watch
 from ringline.pipeline.ports.pci.sysfs import PciDevice
 from ringline.pipeline.ports.pci.taken import TakenCard
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
 
 QUEUES_MAX = 16  # that RSS can address; the 82599 has 128 of each kind
-SPEEDS = {1: 100, 2: 1000, 3: 10000}  # LINKS.SPEED in Mbit/s
 
 
 class IxgbePort(Port):
@@ -36,27 +36,31 @@ class IxgbePort(Port):
     `steps` is the initialisation. `start` succeeds without a link.
     """
 
-    steps = initialisation.STEPS
+    chip, queues_max = "82599", QUEUES_MAX
+    card_class = Card
+    steps: tuple[Callable[[Any], None], ...] = initialisation.STEPS
+    disable_master: Callable[[Any], None] = staticmethod(initialisation.disable_master)
+    bursts = ("rl_ixgbe_rx_burst", "rl_ixgbe_tx_burst", "rl_ixgbe_reclaim")
 
     def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
-        if not 1 <= config.queues <= QUEUES_MAX:
+        if not 1 <= config.queues <= self.queues_max:
             raise ConfigurationError(
-                f"port.{config.name}.queues: must be 1 to {QUEUES_MAX} queues, not "
-                f"{config.queues}: receive-side scaling of the 82599 addresses no more"
+                f"port.{config.name}.queues: must be 1 to {self.queues_max} queues, not "
+                f"{config.queues}: receive-side scaling of the {self.chip} addresses no more"
             )
         self.name, self.index, self.mac = config.name, index, ""
         self.queue_pairs = config.queues
         self._config, self._sysfs = config, sysfs
         self._memory = mmap.mmap(-1, ffi.sizeof("struct rl_ixgbe"))  # begins on a page
         self._c = ffi.cast("struct rl_ixgbe *", ffi.from_buffer(self._memory))
-        flags = descriptor_flags(config.vlan_strip)
+        flags = self._descriptor_flags(config.vlan_strip)
         self._c.port_and_flags = [index << 48 | each << 56 for each in flags]
         self.c_port = ffi.addressof(self._c, "port")
         self.c_port.queues = self._c
         self.c_port.index = index
         self.c_port.queue_pairs = config.queues
-        for burst in ("rx_burst", "tx_burst", "reclaim"):
-            setattr(self.c_port, burst, ffi.addressof(lib, f"rl_ixgbe_{burst}"))
+        for part, function in zip(("rx_burst", "tx_burst", "reclaim"), self.bursts, strict=True):
+            setattr(self.c_port, part, ffi.addressof(lib, function))
         self._access: RegisterAccess | None = None
         self._running = self._receiving = False
         self._taken = TakenCard()
@@ -67,19 +71,26 @@ class IxgbePort(Port):
     def _map_registers(self) -> RegisterAccess:
         """Take the card for this process alone, and map its registers."""
         device = PciDevice(self._config.device.removeprefix("pci:"), self._sysfs)
-        size = max(register.end for register in REGISTERS.values())
+        size = max(register.end for register in self.card_class.definitions.values())
         return self._taken.take(device, size, self._config, self.container)
 
     def _set_bus_mastering(self, on: bool) -> None:
         """Allow or forbid DMA by the card."""
         self._taken.set_bus_mastering(on)
 
+    @staticmethod
+    def _descriptor_flags(vlan_strip: bool) -> list[int]:
+        """The packet flags for each index of `port_and_flags`."""
+        return descriptor_flags(vlan_strip)
+
     # -- life cycle ------------------------------------------------------------------------
 
     def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
         self.c_port.memory = memory
         self._access = self._map_registers()
-        card = Card(self._access, self._config, self._set_bus_mastering, self.limits.register)
+        card = self.card_class(
+            self._access, self._config, self._set_bus_mastering, self.limits.register
+        )
 
         def place(c_ring: Any, tail: Register, count: int) -> tuple[int, int]:
             address, offset = descriptors.allocate(count * ffi.sizeof("struct rl_ixgbe_descriptor"))
@@ -134,16 +145,14 @@ class IxgbePort(Port):
         card.begin_call(seconds)
         with self._noting_errors(card.name):
             self._stop_receiver()
-            for queue in queues:
-                card.switch_queue(card.RXDCTL[queue], on=False)
+            card.stop_receive_queues()
             deadline = min(time.monotonic() + self.limits.sent, begin + 0.75 * seconds)
             while self.posted()[1] > 0 and time.monotonic() < deadline:
                 card.relax()
                 for queue in queues:
                     lib.rl_ixgbe_reclaim(self.c_port, queue)
-            for queue in queues:
-                card.switch_queue(card.TXDCTL[queue], on=False)
-            initialisation.disable_master(card)
+            card.stop_transmit_queues()
+            self.disable_master(card)
         with self._noting_errors(card.name):
             self._set_bus_mastering(False)
         lib.rl_ixgbe_return_all(self._c)
@@ -162,8 +171,7 @@ class IxgbePort(Port):
 
     def _accepted(self) -> int:
         """The frames that the card has accepted and not dropped, as last read."""
-        queues = range(self._config.queues)
-        dropped = sum(self._totals[f"rx_queue{queue}_dropped"] for queue in queues)
+        dropped = sum(n for name, n in self._totals.items() if name.endswith("_dropped"))
         return self._totals["rx_good_packets"] - self._totals["rx_missed"] - dropped
 
     def _give_up(self, why: str) -> None:
@@ -185,17 +193,16 @@ class IxgbePort(Port):
     def link(self) -> Link:
         if self.failed:
             return Link(False, 0)
-        links = self._card.LINKS
-        up = bool(links.field("UP"))
-        self.c_port.ready = up and self._running
-        return Link(up, SPEEDS.get(links.field("SPEED"), 0) if up else 0)
+        link = self._card.link()
+        self.c_port.ready = link.up and self._running
+        return link
 
     def statistics(self) -> dict[str, int]:
         if self.failed:
             return self._totals
         card = self._card
-        totals = {name: getattr(card, counter).sum() for name, counter in STATISTICS.items()}
-        for name, counter in QUEUE_STATISTICS.items():
+        totals = {name: getattr(card, counter).sum() for name, counter in card.statistics.items()}
+        for name, counter in card.queue_statistics.items():
             for queue in range(self._config.queues):
                 totals[name.format(queue)] = getattr(card, counter)[queue].read()
         self._totals = totals

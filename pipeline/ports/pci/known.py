@@ -25,7 +25,7 @@ class Known:
     proved: bool = True
 
 
-# The IDs are those of Linux (ixgbe_type.h).
+# The IDs are those of Linux (ixgbe_type.h; e1000e/hw.h).
 CARDS = {
     (INTEL, 0x10FB): Known("ixgbe", "Intel 82599 (SFI, SFP+)"),
     (INTEL, 0x154D): Known("ixgbe", "Intel 82599 (SFP+, SF2)"),
@@ -37,6 +37,9 @@ CARDS = {
     (INTEL, 0x1507): Known("ixgbe", "Intel 82599 (SFP+, EM)", proved=False),
     (INTEL, 0x154A): Known("ixgbe", "Intel 82599 (four SFP+)", proved=False),
     (INTEL, 0x1528): Known("ixgbe", "Intel X540", proved=False),
+    (INTEL, 0x10D3): Known("e1000e", "Intel 82574L"),
+    (INTEL, 0x10F6): Known("e1000e", "Intel 82574LA", proved=False),
+    (INTEL, 0x150C): Known("e1000e", "Intel 82583V", proved=False),
 }
 
 

@@ -13,13 +13,12 @@
 
 #include "../interfaces/complete.h"
 #include "../memory.h"
+#include "../tag.h"
 
 #include <sys/socket.h>
 
 #define NEED_WAKEUP 1u /* XDP_RING_NEED_WAKEUP */
 #define WAKES_MAX 3    /* in copy mode the kernel sends at most 32 packets per system call */
-#define TAG_BYTES 4
-#define MAC_BYTES 12
 
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
@@ -114,27 +113,6 @@ uint32_t rl_xdp_rx_burst(struct rl_port *port, uint32_t queue, struct rl_referen
     return taken;
 }
 
-/* Put the VLAN tag of a reference into its frame. The frame grows towards the front if there is
- * room, else towards the end, where a buffer has room for every frame that can be sent. */
-static __attribute__((cold)) struct rl_reference tagged(const struct rl_memory *memory,
-                                                        struct rl_reference ref)
-{
-    uint8_t *frame = rl_buffer(memory, ref.buffer) + ref.offset;
-    if (ref.offset >= TAG_BYTES) {
-        memmove(frame - TAG_BYTES, frame, MAC_BYTES);
-        frame -= TAG_BYTES;
-        ref.offset -= TAG_BYTES;
-    } else {
-        memmove(frame + MAC_BYTES + TAG_BYTES, frame + MAC_BYTES, ref.length - MAC_BYTES);
-    }
-    frame[MAC_BYTES] = 0x81;
-    frame[MAC_BYTES + 1] = 0x00;
-    frame[MAC_BYTES + 2] = (uint8_t)(ref.vlan_tci >> 8);
-    frame[MAC_BYTES + 3] = (uint8_t)ref.vlan_tci;
-    ref.length += TAG_BYTES;
-    return ref;
-}
-
 /* Let the kernel send what is on the TX ring, unless it does so by itself. */
 static inline void wake_sender(const struct rl_xdp_queue *socket)
 {
@@ -162,7 +140,7 @@ uint32_t rl_xdp_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_r
     for (uint32_t i = 0; i < n; i++) {
         struct rl_reference ref = refs[i];
         if (unlikely(ref.flags & RL_FLAG_VLAN))
-            ref = tagged(port->memory, ref);
+            ref = rl_tagged(port->memory, ref);
         descriptors[tx->own++ & tx->mask] =
             (struct rl_xdp_descriptor){rl_xdp_frame(ref.buffer, ref.offset), ref.length, 0};
         xdp->held[ref.buffer] = use | ref.length;

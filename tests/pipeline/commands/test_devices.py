@@ -54,11 +54,11 @@ def test_each_card_says_whether_it_is_usable(
 ) -> None:
     card(root, "0000:01:00.0", driver="vfio-pci", group="1")
     card(root, "0000:02:00.0", driver="ixgbe", group="2")
-    card(root, "0000:03:00.0", number=0x10D3, driver="e1000e", group="3")
+    card(root, "0000:03:00.0", number=0x1533, driver="igb", group="3")
     card(root, "0000:04:00.0", number=0x10F9, driver="vfio-pci", group="4")
     card(root, "0000:05:00.0")
     card(root, "0000:06:00.0", driver="vfio-pci", group="6")
-    card(root, "0000:06:00.1", number=0x10D3, driver="e1000e", group="6")
+    card(root, "0000:06:00.1", number=0x1533, driver="igb", group="6")
     shown = {address: (each["usable"], each["why"]) for address, each in listed(capsys).items()}
     assert shown["0000:01:00.0"] == ("yes", "")
     assert shown["0000:02:00.0"] == ("no", "bind it to VFIO (ringline bind 0000:02:00.0)")

@@ -1,0 +1,65 @@
+"""The 82574L by its registers, with the operations that more than one place needs."""
+
+from __future__ import annotations
+
+import time
+
+from ringline.pipeline.ports.e1000e.registers import QUEUE_STATISTICS, REGISTERS, STATISTICS
+from ringline.pipeline.ports.ixgbe import card as ixgbe
+from ringline.pipeline.ports.port import Link
+from ringline.shm.errors import HardwareError
+
+SPEEDS = (10, 100, 1000, 1000)  # STATUS.SPEED in Mbit/s
+PHY = 1  # its address on the bus of MDIC
+MDIC_WRITE = 1
+
+
+class Card(ixgbe.Card):
+    """See the card of ixgbe. A queue of this chip has no switch of its own."""
+
+    definitions = REGISTERS
+    statistics = STATISTICS
+    queue_statistics = QUEUE_STATISTICS
+
+    def switch_receiver(self, *, on: bool) -> None:
+        """RCTL.EN, and the filters. A receiver that is on stays on until a reset, as with Linux's
+        driver (FLAG2_NO_DISABLE_RX): it may hang when it is switched off. Instead its filters
+        accept nothing then."""
+        everything = on and self.config.promiscuous
+        if on:
+            self.RCTL.update(EN=1, BAM=1, UPE=everything, MPE=everything)
+        else:
+            self.RCTL.update(BAM=0, UPE=0, MPE=0)
+            self.RA.clear("AV")
+
+    def stop_receive_queues(self) -> None:
+        """Nothing: no frame passes the filters."""
+
+    def stop_transmit_queues(self) -> None:
+        """TCTL: stop the transmitter."""
+        self.TCTL.clear("EN")
+
+    def link(self) -> Link:
+        """The state of the link now."""
+        up = bool(self.STATUS.field("LU"))
+        return Link(up, SPEEDS[self.STATUS.field("SPEED")] if up else 0)
+
+    def take_phy(self) -> None:
+        """EXTCNF_CTRL: the firmware of the card uses the PHY too, and may have it now."""
+        seconds = self.wait_seconds
+        until = time.monotonic() + seconds
+        while True:
+            self.EXTCNF_CTRL.set("MDIO_SW")
+            if self.EXTCNF_CTRL.field("MDIO_SW"):
+                return
+            if time.monotonic() >= until:
+                raise HardwareError(
+                    f"{self.name}: the firmware of the card has kept the PHY for {seconds:.2g} s "
+                    "(EXTCNF_CTRL.MDIO_SW stays 0); start again, or switch the machine off and on"
+                )
+            self.relax()
+
+    def write_phy(self, register: int, value: int) -> None:
+        """Write a register of the PHY, which `take_phy` has taken."""
+        self.MDIC.write(DATA=value, REGADD=register, PHYADD=PHY, OP=MDIC_WRITE)
+        self.MDIC.wait("READY", 1, self.wait_seconds)

@@ -1,0 +1,125 @@
+/* Bursts of the 82574L: the code that runs per packet. Every word of a descriptor is read and
+ * written once, as 64 bits. */
+#include "e1000e.h"
+
+#include "../memory.h"
+#include "../tag.h"
+
+#include <string.h>
+
+/* Extended receive descriptor as the card writes it back, upper word: status, errors from bit 20,
+ * length from bit 32, VLAN tag from bit 48; lower word: RSS type, and the hash from bit 32. */
+#define RX_DD (UINT64_C(1) << 0)
+#define RX_EOP (UINT64_C(1) << 1)
+#define RX_FRAME_ERRORS (UINT64_C(0x97) << 24) /* RXE, CXE, SEQ, SE, CE */
+#define RX_TOO_LONG (UINT64_C(0xf800) << 32)   /* 2048 bytes and more */
+#define RX_WHOLE (RX_EOP | RX_FRAME_ERRORS | RX_TOO_LONG)
+
+/* Legacy transmit descriptor, upper word: length from bit 0, commands from bit 24. The card writes
+ * DD where that of the 82599 is, so rl_ixgbe_reclaim finds it. */
+#define TX_EOP_IFCS (UINT64_C(3) << 24)
+#define TX_RS (UINT64_C(1) << 27)
+
+_Static_assert(RL_BUFFER_DATA == 2048, "RX_TOO_LONG and RCTL know the size of a buffer");
+
+#define unlikely(condition) __builtin_expect(!!(condition), 0)
+
+/* The release fence orders all stores to descriptors before the doorbell. */
+static inline void ring_doorbell(const struct rl_ixgbe_ring *ring, uint32_t at)
+{
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    *ring->tail = at & ring->mask;
+}
+
+/* Drop a frame with an error, or one part of a frame in several descriptors, which RCTL should
+ * prevent. The frame is counted once, at its last part; the buffer is posted again. */
+static void drop(struct rl_port *port, uint32_t queue, struct rl_ixgbe_ring *ring, uint32_t at)
+{
+    ring->chained = ring->descriptors[at].upper & RX_EOP ? 0 : UINT32_MAX;
+    if (!ring->chained)
+        rl_count_error(port, queue, ring->buffers[at]);
+    ring->descriptors[at].lower = port->memory->bus[ring->buffers[at]] + port->memory->headroom;
+    ring->descriptors[at].upper = 0;
+}
+
+/* A packet is taken only when there is a free buffer to post in its place, so every descriptor
+ * always has a buffer. */
+uint32_t rl_e1000e_rx_burst(struct rl_port *port, uint32_t queue, struct rl_reference *refs,
+                            uint32_t n)
+{
+    struct rl_ixgbe *card = port->queues;
+    struct rl_ixgbe_ring *ring = &card->rx[queue];
+    struct rl_memory *memory = port->memory;
+    uint64_t headroom = memory->headroom;
+    uint32_t card_rx = rl_ledger_card_rx(port->index);
+    uint32_t at = ring->next;
+    uint32_t taken = 0;
+    while (taken < n && memory->free_count > 0) {
+        struct rl_ixgbe_descriptor *descriptor = &ring->descriptors[at];
+        uint64_t upper = __atomic_load_n(&descriptor->upper, __ATOMIC_ACQUIRE);
+        uint64_t lower = descriptor->lower;
+        if (!(upper & RX_DD))
+            break;
+        if (unlikely((upper & RX_WHOLE) != RX_EOP || ring->chained)) {
+            drop(port, queue, ring, at);
+            at = (at + 1) & ring->mask;
+            n--;
+            continue;
+        }
+        /* IXSM, VP, UDPCS, TCPCS, IPCS, the RSS type, then TCPE and IPE. */
+        uint32_t entry = (uint32_t)((lower << 5 | (upper >> 2 & 0x1f)) & 0x1ff);
+        entry |= (uint32_t)(upper >> 29 & 3) << 9;
+        uint64_t reference[2] = {
+            ring->buffers[at] | headroom << 32 | upper >> 32 << 48,
+            lower >> 32 | upper >> 48 << 32 | card->port_and_flags[entry],
+        };
+        memcpy(&refs[taken++], reference, sizeof reference);
+        uint32_t fresh = memory->free[--memory->free_count];
+        ring->buffers[at] = fresh;
+        descriptor->lower = memory->bus[fresh] + headroom;
+        descriptor->upper = 0;
+        memory->ledger[fresh] = card_rx;
+        at = (at + 1) & ring->mask;
+    }
+    if (unlikely(taken < n && memory->free_count == 0 && ring->descriptors[at].upper & RX_DD))
+        rl_counters(memory, port->index, queue)->rx_starved++;
+    if (at != ring->next) {
+        ring->next = at;
+        ring_doorbell(ring, at - 1);
+    }
+    return taken;
+}
+
+/* A tag goes into the frame: the card inserts tags only when it also strips them (CTRL.VME). */
+uint32_t rl_e1000e_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
+                            uint32_t n)
+{
+    struct rl_ixgbe *card = port->queues;
+    struct rl_ixgbe_ring *ring = &card->tx[queue];
+    struct rl_ixgbe_descriptor *descriptors = ring->descriptors;
+    const uint64_t *bus = port->memory->bus;
+    uint32_t mask = ring->mask;
+    uint32_t first = ring->next;
+    uint32_t at = first;
+    uint32_t room = (ring->clean - first - 1) & mask;
+    uint32_t bytes = 0;
+    n = n < RL_BATCH_MAX ? n : RL_BATCH_MAX;
+    n = n < room ? n : room;
+    for (uint32_t i = 0; i < n; i++) {
+        struct rl_reference ref = refs[i];
+        if (unlikely(ref.flags & RL_FLAG_VLAN))
+            ref = rl_tagged(port->memory, ref);
+        ring->buffers[at] = ref.buffer;
+        descriptors[at].lower = bus[ref.buffer] + ref.offset;
+        descriptors[at].upper = TX_EOP_IFCS | ref.length;
+        bytes += ref.length;
+        at = (at + 1) & mask;
+    }
+    if (n == 0)
+        return 0;
+    descriptors[(at - 1) & mask].upper |= TX_RS;
+    ring->bursts[first] = (struct rl_ixgbe_burst){at, n, bytes};
+    ring->next = at;
+    ring_doorbell(ring, at);
+    return n;
+}
