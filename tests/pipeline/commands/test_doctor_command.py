@@ -39,8 +39,8 @@ def machine(tmp_path: Path) -> Machine:
 def test_each_card_has_a_line(machine: Machine, tmp_path: Path) -> None:
     card(tmp_path, "0000:02:00.0", driver="ixgbe", group="2")
     put(tmp_path, {"sys/kernel/iommu_groups/2/type": "DMA"})
-    card(tmp_path, "0000:03:00.0", number=0x10D3, driver="e1000e", group="3")
-    card(tmp_path, "0000:04:00.0", number=0x10D3, driver="e1000e", group="4")
+    card(tmp_path, "0000:03:00.0", number=0x1572, driver="i40e", group="3")
+    card(tmp_path, "0000:04:00.0", number=0x1572, driver="i40e", group="4")
     put(tmp_path, {"sys/bus/pci/devices/0000:04:00.0/net/eth4/flags": "0x1002"})
     card(tmp_path, "0000:05:00.0", driver="", group="")
     card(tmp_path, "0000:06:00.0", group="6")
