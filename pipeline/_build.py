@@ -8,6 +8,7 @@ HERE = Path(__file__).resolve().parent
 DECLARATIONS = [
     "pipeline/ports/port.h",
     "pipeline/driver/lane.h",
+    "pipeline/ports/descriptor_rings/rings.h",
     "pipeline/ports/ixgbe/ixgbe.h",
     "pipeline/ports/e1000e/e1000e.h",
     "pipeline/ports/xdp/xdp.h",

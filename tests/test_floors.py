@@ -32,6 +32,7 @@ FLOORS = (
     "pipeline/",
     "pipeline/configuration/",
     "pipeline/ports/",
+    "pipeline/ports/descriptor_rings/",
     "pipeline/ports/ixgbe/",
     "pipeline/ports/e1000e/",
     "pipeline/ports/sim82599/sim82599.h",

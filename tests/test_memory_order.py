@@ -126,7 +126,7 @@ def test_a_consumer_has_a_full_fence_between_its_flag_and_its_last_look(
         ("pipeline/driver/settle.c", "settle_unpopped", "ACQUIRE"),  # `consumer` of a dead worker
         ("pipeline/driver/balance.c", "rl_balance_publish", "PUBLISH"),  # `sequence`
         ("pipeline/ports/ixgbe/ixgbe.c", "rl_ixgbe_rx_burst", "ACQUIRE"),  # DD of a descriptor
-        ("pipeline/ports/ixgbe/ixgbe.c", "rl_ixgbe_reclaim", "ACQUIRE"),
+        ("pipeline/ports/descriptor_rings/reclaim.c", "rl_card_reclaim", "ACQUIRE"),
         ("pipeline/ports/e1000e/e1000e.c", "rl_e1000e_rx_burst", "ACQUIRE"),
         ("pipeline/ports/xdp/xdp.c", "filled", "ACQUIRE"),  # an index of the kernel
         ("pipeline/ports/xdp/xdp.c", "publish", "PUBLISH"),

@@ -4,8 +4,6 @@
 #define RINGLINE_LANE_H
 #include "../ports/port.h"
 
-#define RL_NO_BUFFER 0xffffffff
-
 /* Ledger words that Python writes before the lane starts. */
 #define RL_LEDGER_UNUSABLE_WORD 0x00000000
 #define RL_LEDGER_FREE_WORD 0x10000000

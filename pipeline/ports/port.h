@@ -5,6 +5,8 @@
 #define RINGLINE_PORT_H
 #include "../../shm/types.h"
 
+#define RL_NO_BUFFER 0xffffffff /* in place of the index of a buffer */
+
 /* Packet memory as ports see it: buffers by index, their device addresses, the lane's free list
  * and its ledger. Functions are in memory.h. */
 struct rl_memory {

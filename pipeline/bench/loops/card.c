@@ -16,12 +16,12 @@ uint32_t rl_stand_in_step(void *context)
         2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17,
     };
     struct rl_stand_in *this = context;
-    struct rl_ixgbe_ring *rx = &this->card->rx[0], *tx = &this->card->tx[0];
+    struct rl_descriptor_ring *rx = &this->card->rx[0], *tx = &this->card->tx[0];
     struct rl_memory *memory = this->card->port.memory;
     uint32_t last = (rx->next - 1) & rx->mask; /* the tail: this descriptor is the driver's */
     uint32_t count = 0;
     for (; this->filled != last; this->filled = (this->filled + 1) & rx->mask, count++) {
-        struct rl_ixgbe_descriptor *descriptor = &rx->descriptors[this->filled];
+        struct rl_descriptor *descriptor = &rx->descriptors[this->filled];
         uint8_t *buffer = rl_buffer(memory, rx->buffers[this->filled]);
         memcpy(buffer + memory->headroom, frame, sizeof frame);
         descriptor->lower = (uint64_t)this->filled << 32 | RX_RSS_UDP_IPV4;

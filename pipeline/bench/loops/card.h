@@ -4,12 +4,12 @@
  * declarations: C and cffi read this file. */
 #ifndef RINGLINE_BENCH_CARD_H
 #define RINGLINE_BENCH_CARD_H
-#include "../../ports/ixgbe/ixgbe.h"
+#include "../../ports/descriptor_rings/rings.h"
 
 /* One queue of an 82599 that was started. `filled` and `sent` are the next descriptors to fill and
  * to complete; both begin at 0. */
 struct rl_stand_in {
-    struct rl_ixgbe *card;
+    struct rl_card *card;
     uint32_t filled;
     uint32_t sent;
 };

@@ -10,10 +10,10 @@
 uint32_t rl_filler_step(void *context)
 {
     struct rl_filler *filler = context;
-    struct rl_ixgbe *card = filler->card;
+    struct rl_card *card = filler->card;
     uint32_t moved = 0;
     for (uint32_t queue = 0; queue < filler->busy; queue++) {
-        const struct rl_ixgbe_ring *rx = &card->rx[queue], *tx = &card->tx[queue];
+        const struct rl_descriptor_ring *rx = &card->rx[queue], *tx = &card->tx[queue];
         uint32_t *filled = &filler->filled[queue], *sent = &filler->sent[queue];
         uint32_t posted = (rx->next - 1 - *filled) & rx->mask; /* the tail stays the driver's */
         uint32_t n = posted < RL_BATCH_MAX ? posted : RL_BATCH_MAX;

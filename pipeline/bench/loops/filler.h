@@ -3,12 +3,12 @@
  * declarations: C and cffi read this file. */
 #ifndef RINGLINE_BENCH_FILLER_H
 #define RINGLINE_BENCH_FILLER_H
-#include "../../ports/ixgbe/ixgbe.h"
+#include "../../ports/descriptor_rings/rings.h"
 
 /* An 82599 that was started. `filled` and `sent` are by queue the next descriptors to fill and to
  * complete; all begin at 0. */
 struct rl_filler {
-    struct rl_ixgbe *card;
+    struct rl_card *card;
     uint32_t busy; /* the first queues, which get packets; the others stay empty */
     uint32_t filled[16];
     uint32_t sent[16];

@@ -154,7 +154,7 @@ def _fill(port: Sim82599Port, busy: int) -> Any:
     """Fill the descriptors of the first `busy` queues of `port` in the place of its model; the
     cdata that must live as long."""
     filler = ffi.new("struct rl_filler *")
-    filler.card, filler.busy = ffi.cast("struct rl_ixgbe *", port.c_port.queues), busy
+    filler.card, filler.busy = ffi.cast("struct rl_card *", port.c_port.queues), busy
     function = ffi.addressof(lib, "rl_filler_step")
     port.step = int(ffi.cast("uintptr_t", function)), int(ffi.cast("uintptr_t", filler))
     return filler

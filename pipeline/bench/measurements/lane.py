@@ -59,7 +59,7 @@ def prefilled(worker_cpu: int, plugin: str = PLUGIN) -> Iterator[Prefilled]:
     replaces, and a worker process on `worker_cpu`."""
     port = create_port(PortConfig(name="bench", device="sim:82599"), 0)
     with serving(port, worker_cpu, plugin) as peer:
-        card = ffi.cast("struct rl_ixgbe *", port.c_port.queues)
+        card = ffi.cast("struct rl_card *", port.c_port.queues)
         stand_in = ffi.new("struct rl_stand_in *", {"card": card})
         port.step = (
             int(ffi.cast("uintptr_t", ffi.addressof(lib, "rl_stand_in_step"))),

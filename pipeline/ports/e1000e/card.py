@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from ringline.pipeline.ports.descriptor_rings.card import RingCard
 from ringline.pipeline.ports.e1000e.registers import QUEUE_STATISTICS, REGISTERS, STATISTICS
-from ringline.pipeline.ports.ixgbe import card as ixgbe
 from ringline.pipeline.ports.port import Link
 from ringline.shm.errors import HardwareError
 
@@ -14,8 +14,8 @@ PHY = 1  # its address on the bus of MDIC
 MDIC_WRITE = 1
 
 
-class Card(ixgbe.Card):
-    """See the card of ixgbe. A queue of this chip has no switch of its own."""
+class Card(RingCard):
+    """See `RingCard`. A queue of this chip has no switch of its own."""
 
     definitions = REGISTERS
     statistics = STATISTICS

@@ -16,7 +16,7 @@
 #define RX_WHOLE (RX_EOP | RX_FRAME_ERRORS | RX_TOO_LONG)
 
 /* Legacy transmit descriptor, upper word: length from bit 0, commands from bit 24. The card writes
- * DD where that of the 82599 is, so rl_ixgbe_reclaim finds it. */
+ * DD where that of the 82599 is, so rl_card_reclaim finds it. */
 #define TX_EOP_IFCS (UINT64_C(3) << 24)
 #define TX_RS (UINT64_C(1) << 27)
 
@@ -25,7 +25,7 @@ _Static_assert(RL_BUFFER_DATA == 2048, "RX_TOO_LONG and RCTL know the size of a 
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
 /* The release fence orders all stores to descriptors before the doorbell. */
-static inline void ring_doorbell(const struct rl_ixgbe_ring *ring, uint32_t at)
+static inline void ring_doorbell(const struct rl_descriptor_ring *ring, uint32_t at)
 {
     __atomic_thread_fence(__ATOMIC_RELEASE);
     *ring->tail = at & ring->mask;
@@ -33,7 +33,7 @@ static inline void ring_doorbell(const struct rl_ixgbe_ring *ring, uint32_t at)
 
 /* Drop a frame with an error, or one part of a frame in several descriptors, which RCTL should
  * prevent. The frame is counted once, at its last part; the buffer is posted again. */
-static void drop(struct rl_port *port, uint32_t queue, struct rl_ixgbe_ring *ring, uint32_t at)
+static void drop(struct rl_port *port, uint32_t queue, struct rl_descriptor_ring *ring, uint32_t at)
 {
     ring->chained = ring->descriptors[at].upper & RX_EOP ? 0 : UINT32_MAX;
     if (!ring->chained)
@@ -47,15 +47,15 @@ static void drop(struct rl_port *port, uint32_t queue, struct rl_ixgbe_ring *rin
 uint32_t rl_e1000e_rx_burst(struct rl_port *port, uint32_t queue, struct rl_reference *refs,
                             uint32_t n)
 {
-    struct rl_ixgbe *card = port->queues;
-    struct rl_ixgbe_ring *ring = &card->rx[queue];
+    struct rl_card *card = port->queues;
+    struct rl_descriptor_ring *ring = &card->rx[queue];
     struct rl_memory *memory = port->memory;
     uint64_t headroom = memory->headroom;
     uint32_t card_rx = rl_ledger_card_rx(port->index);
     uint32_t at = ring->next;
     uint32_t taken = 0;
     while (taken < n && memory->free_count > 0) {
-        struct rl_ixgbe_descriptor *descriptor = &ring->descriptors[at];
+        struct rl_descriptor *descriptor = &ring->descriptors[at];
         uint64_t upper = __atomic_load_n(&descriptor->upper, __ATOMIC_ACQUIRE);
         uint64_t lower = descriptor->lower;
         if (!(upper & RX_DD))
@@ -94,9 +94,9 @@ uint32_t rl_e1000e_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refe
 uint32_t rl_e1000e_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
                             uint32_t n)
 {
-    struct rl_ixgbe *card = port->queues;
-    struct rl_ixgbe_ring *ring = &card->tx[queue];
-    struct rl_ixgbe_descriptor *descriptors = ring->descriptors;
+    struct rl_card *card = port->queues;
+    struct rl_descriptor_ring *ring = &card->tx[queue];
+    struct rl_descriptor *descriptors = ring->descriptors;
     const uint64_t *bus = port->memory->bus;
     uint32_t mask = ring->mask;
     uint32_t first = ring->next;
@@ -118,7 +118,7 @@ uint32_t rl_e1000e_tx_burst(struct rl_port *port, uint32_t queue, const struct r
     if (n == 0)
         return 0;
     descriptors[(at - 1) & mask].upper |= TX_RS;
-    ring->bursts[first] = (struct rl_ixgbe_burst){at, n, bytes};
+    ring->bursts[first] = (struct rl_posted_burst){at, n, bytes};
     ring->next = at;
     ring_doorbell(ring, at);
     return n;

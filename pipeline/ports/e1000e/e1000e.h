@@ -1,8 +1,7 @@
-/* Bursts of the 82574L, on the descriptor rings of the 82599's port. Plain declarations: C and
- * cffi read this. */
+/* Bursts of the 82574L, on its descriptor rings. Plain declarations: C and cffi read this. */
 #ifndef RINGLINE_E1000E_H
 #define RINGLINE_E1000E_H
-#include "../ixgbe/ixgbe.h"
+#include "../descriptor_rings/rings.h"
 
 /* See struct rl_port. Its index in `port_and_flags` is made of bits of a receive descriptor. */
 uint32_t rl_e1000e_rx_burst(struct rl_port *port, uint32_t queue, struct rl_reference *refs,

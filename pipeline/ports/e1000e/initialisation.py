@@ -1,7 +1,8 @@
 """Bring the 82574L up: one function per step, in the datasheet's order.
 
 Numbers in brackets are sections of the 82574 datasheet. What Linux's driver of the card (82571.c)
-sets and the datasheet does not explain, says so. `STEPS`, at the end, is the whole sequence.
+sets and the datasheet does not explain, says so. `STEPS`, at the end, is the whole sequence. Steps
+that every family takes are in `descriptor_rings/steps.py`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ringline.pipeline.configuration import deadlines
+from ringline.pipeline.ports.descriptor_rings.steps import (
+    allow_dma,
+    clear_statistics,
+    finish_dma,
+    offer_descriptors,
+    place_receive_rings,
+    place_transmit_rings,
+    set_key,
+    set_redirection,
+)
 from ringline.pipeline.ports.e1000e.card import Card
-from ringline.pipeline.ports.rss import rss_key
-from ringline.shm.errors import HardwareError
 
 RESET_SECONDS = 0.01
 PHY_SECONDS = 0.025  # until the PHY has its settings from the EEPROM (Linux)
@@ -30,11 +38,7 @@ def mask_interrupts(card: Card) -> None:
 def disable_master(card: Card) -> None:
     """[4.6.2] Let a card that was left running finish its DMA, and reset it if it does not. The
     next step then resets it a second time."""
-    card.CTRL.set("MASTER_DISABLE")
-    try:
-        card.STATUS.wait("MASTER_ENABLED", 0, min(deadlines.MASTER_DISABLE, card.wait_seconds))
-    except HardwareError:
-        reset(card)
+    finish_dma(card, reset)
 
 
 def reset(card: Card) -> None:
@@ -89,17 +93,6 @@ def start_link(card: Card) -> None:
     card.EXTCNF_CTRL.clear("MDIO_SW")
 
 
-def clear_statistics(card: Card) -> None:
-    """[4.6.4] Start all counters at 0."""
-    for counter in card.counters():
-        counter.restart()
-
-
-def allow_dma(card: Card) -> None:
-    """Switch PCI bus mastering on. Only after the reset: DMA from before must not resume."""
-    card.bus_mastering(True)
-
-
 def clear_multicast(card: Card) -> None:
     """[4.6.5] MTA: accept no multicast frame, unless promiscuous."""
     for word in card.MTA:
@@ -118,18 +111,8 @@ def set_checksums(card: Card) -> None:
 
 
 def set_hash(card: Card) -> None:
-    """RSSRK: the key as little-endian words. MRQC: hash IP addresses, and TCP ports; this chip
-    cannot hash UDP ports."""
-    key = rss_key(card.config.rss_key)
-    for n, register in enumerate(card.RSSRK):
-        register.write(int.from_bytes(key[4 * n : 4 * n + 4], "little"))
+    """MRQC: hash IP addresses, and TCP ports; this chip cannot hash UDP ports."""
     card.MRQC.write(MRQE=MRQE_RSS, TCP_IPV4=1, IPV4=1, TCP_IPV6=1, IPV6=1)
-
-
-def set_redirection(card: Card) -> None:
-    """RETA: entry i of 128 names queue i modulo the number of queues."""
-    for n, register in enumerate(card.RETA):
-        register.write(**{f"Q{i}": (4 * n + i) % len(card.rx) for i in range(4)})
 
 
 def strip_vlan(card: Card) -> None:
@@ -137,30 +120,16 @@ def strip_vlan(card: Card) -> None:
     card.CTRL.update(VME=card.config.vlan_strip)
 
 
-def place_receive_rings(card: Card) -> None:
-    """[4.6.5] Write address and length of each descriptor ring, with head and tail 0. RXDCTL,
-    RDTR: fetch in advance, and write each descriptor back at once."""
+def set_receive_thresholds(card: Card) -> None:
+    """[4.6.5] RXDCTL, RDTR: fetch in advance, and write each descriptor back at once."""
     card.RDTR.write(0)
-    for q, (bus, descriptors) in enumerate(card.rx):
-        card.RDBA[q].write(bus)
-        card.RDLEN[q].write(descriptors * 16)
-        card.RDH[q].write(0)
-        card.RDT[q].write(0)
+    for q in range(len(card.rx)):
         card.RXDCTL[q].update(PTHRESH=32, HTHRESH=4, WTHRESH=0, GRAN=1)
 
 
 def set_gap(card: Card) -> None:
     """[4.6.6] TIPG: the gap that IEEE 802.3 wants, in the units of the datasheet."""
     card.TIPG.write(IPGT=8, IPGR1=8, IPGR2=6)
-
-
-def place_transmit_rings(card: Card) -> None:
-    """[4.6.6] Write address and length of each descriptor ring, with head and tail 0."""
-    for q, (bus, descriptors) in enumerate(card.tx):
-        card.TDBA[q].write(bus)
-        card.TDLEN[q].write(descriptors * 16)
-        card.TDH[q].write(0)
-        card.TDT[q].write(0)
 
 
 def set_thresholds(card: Card) -> None:
@@ -182,13 +151,6 @@ def enable_receiver(card: Card) -> None:
     card.switch_receiver(on=True)
 
 
-def offer_descriptors(card: Card) -> None:
-    """[4.6.5] RDT: offer all but one descriptor. Frames arrive from here on, so this is the last
-    step."""
-    for q, (_, descriptors) in enumerate(card.rx):
-        card.RDT[q].write(descriptors - 1)
-
-
 # fmt: off
 STEPS: tuple[Callable[[Card], None], ...] = (
     # [4.6.1], [4.6.2] interrupts, reset, MAC address
@@ -201,11 +163,11 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     # PCI bus mastering
     allow_dma,
     # [4.6.5] receive
-    clear_multicast, set_descriptors, set_checksums, set_hash, set_redirection, strip_vlan,
-    place_receive_rings,
+    clear_multicast, set_descriptors, set_checksums, set_key, set_hash, set_redirection, strip_vlan,
+    place_receive_rings, set_receive_thresholds,
     # [4.6.6] transmit
     set_gap, place_transmit_rings, set_thresholds, enable_transmitter,
-    # [4.6.5] the receiver
+    # [4.6.5] the receiver; frames arrive from the last step on
     enable_receiver, offer_descriptors,
 )
 # fmt: on

@@ -1,4 +1,4 @@
-"""The port of an Intel 82574L: the descriptor rings of the 82599's port, with another card."""
+"""The port of an Intel 82574L: what it adds to the port of a card with descriptor rings."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from pathlib import Path
 
 from ringline.pipeline._pipeline import lib
 from ringline.pipeline.configuration.config import PortConfig
+from ringline.pipeline.ports.descriptor_rings.port import RingPort
 from ringline.pipeline.ports.e1000e import initialisation
 from ringline.pipeline.ports.e1000e.card import Card
-from ringline.pipeline.ports.ixgbe.port import IxgbePort
 
 
-class E1000ePort(IxgbePort):
-    """One 82574L; see `IxgbePort`. Both write the same fields of a descriptor when they have sent
-    it, so `reclaim` is common."""
+class E1000ePort(RingPort):
+    """One 82574L; see `RingPort`."""
 
     chip, queues_max = "82574L", 2
     card_class = Card
     steps = initialisation.STEPS
     disable_master = staticmethod(initialisation.disable_master)
-    bursts = ("rl_e1000e_rx_burst", "rl_e1000e_tx_burst", "rl_ixgbe_reclaim")
+    bursts = ("rl_e1000e_rx_burst", "rl_e1000e_tx_burst", "rl_card_reclaim")
 
     @staticmethod
     def _descriptor_flags(vlan_strip: bool) -> list[int]:

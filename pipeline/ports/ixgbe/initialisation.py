@@ -1,7 +1,8 @@
 """Bring the 82599 up: one function per step, in the datasheet's order.
 
 Numbers in brackets are sections of the 82599 datasheet. `STEPS`, at the end, is the whole
-sequence: a function that is not in it is not a step.
+sequence: a function that is not in it is not a step. Steps that every family takes are in
+`descriptor_rings/steps.py`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ringline.pipeline.configuration import deadlines
+from ringline.pipeline.ports.descriptor_rings.steps import (
+    allow_dma,
+    clear_statistics,
+    finish_dma,
+    offer_descriptors,
+    place_receive_rings,
+    place_transmit_rings,
+    set_key,
+    set_redirection,
+)
 from ringline.pipeline.ports.ixgbe.card import Card
-from ringline.pipeline.ports.rss import rss_key
-from ringline.shm.errors import HardwareError
 
 RESET_SECONDS = 0.01
 LMS_10G_SERIAL = 3
@@ -34,11 +42,7 @@ def mask_interrupts(card: Card) -> None:
 def disable_master(card: Card) -> None:
     """[4.6.3.2] Let a card that was left running finish its DMA, and reset it if it does not. The
     next step then resets it a second time."""
-    card.CTRL.set("MASTER_DISABLE")
-    try:
-        card.STATUS.wait("MASTER_ENABLED", 0, min(deadlines.MASTER_DISABLE, card.wait_seconds))
-    except HardwareError:
-        reset(card)
+    finish_dma(card, reset)
 
 
 def reset(card: Card) -> None:
@@ -87,17 +91,6 @@ def map_statistics(card: Card) -> None:
         card.TQSM[n].write(**maps)
 
 
-def clear_statistics(card: Card) -> None:
-    """[4.6.5] Start all counters at 0."""
-    for counter in card.counters():
-        counter.restart()
-
-
-def allow_dma(card: Card) -> None:
-    """Switch PCI bus mastering on. Only after the reset: DMA from before must not resume."""
-    card.bus_mastering(True)
-
-
 def size_receive_buffer(card: Card) -> None:
     """[4.6.7] RXPBSIZE: give the whole packet buffer to the one traffic class."""
     for n, size in enumerate(card.RXPBSIZE):
@@ -133,32 +126,14 @@ def set_checksums(card: Card) -> None:
 
 
 def set_hash(card: Card) -> None:
-    """RSSRK: the key as little-endian words. MRQC: hash IP addresses, and TCP and UDP ports."""
-    key = rss_key(card.config.rss_key)
-    for n, register in enumerate(card.RSSRK):
-        register.write(int.from_bytes(key[4 * n : 4 * n + 4], "little"))
+    """MRQC: hash IP addresses, and TCP and UDP ports."""
     fields = ("IPV4", "TCP_IPV4", "UDP_IPV4", "IPV6", "TCP_IPV6", "UDP_IPV6")
     card.MRQC.write(MRQE=MRQE_RSS, **dict.fromkeys(fields, 1))
-
-
-def set_redirection(card: Card) -> None:
-    """RETA: entry i of 128 names queue i modulo the number of queues."""
-    for n, register in enumerate(card.RETA):
-        register.write(**{f"Q{i}": (4 * n + i) % len(card.rx) for i in range(4)})
 
 
 def forbid_no_snoop(card: Card) -> None:
     """[4.6.7] CTRL_EXT: keep DMA cache-coherent."""
     card.CTRL_EXT.set("NS_DIS")
-
-
-def place_receive_rings(card: Card) -> None:
-    """[4.6.7] Write address and length of each descriptor ring, with head and tail 0."""
-    for q, (bus, descriptors) in enumerate(card.rx):
-        card.RDBA[q].write(bus)
-        card.RDLEN[q].write(descriptors * 16)
-        card.RDH[q].write(0)
-        card.RDT[q].write(0)
 
 
 def describe_receive_buffers(card: Card) -> None:
@@ -182,12 +157,6 @@ def enable_receive_queues(card: Card) -> None:
         card.switch_queue(card.RXDCTL[q], on=True)
 
 
-def offer_descriptors(card: Card) -> None:
-    """[4.6.7] RDT: offer all but one descriptor. The card ignores RDT of a disabled queue."""
-    for q, (_, descriptors) in enumerate(card.rx):
-        card.RDT[q].write(descriptors - 1)
-
-
 def finish_frames(card: Card) -> None:
     """[4.6.8] HLREG0: the card appends the CRC and pads frames to 60 bytes."""
     card.HLREG0.set("TXCRCEN", "TXPADEN")
@@ -206,15 +175,6 @@ def size_transmit_buffer(card: Card) -> None:
 def enable_transmit_dma(card: Card) -> None:
     """[4.6.8] DMATXCTL: before any queue is enabled."""
     card.DMATXCTL.set("TE")
-
-
-def place_transmit_rings(card: Card) -> None:
-    """[4.6.8] Write address and length of each descriptor ring, with head and tail 0."""
-    for q, (bus, descriptors) in enumerate(card.tx):
-        card.TDBA[q].write(bus)
-        card.TDLEN[q].write(descriptors * 16)
-        card.TDH[q].write(0)
-        card.TDT[q].write(0)
 
 
 def set_thresholds(card: Card) -> None:
@@ -246,7 +206,7 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     allow_dma,
     # [4.6.7] receive: the whole card
     size_receive_buffer, strip_crc, bound_frames, set_receive_dma, set_filters, set_checksums,
-    set_hash, set_redirection, forbid_no_snoop,
+    set_key, set_hash, set_redirection, forbid_no_snoop,
     # [4.6.7] receive: each queue
     place_receive_rings, describe_receive_buffers, strip_vlan, enable_receive_queues,
     offer_descriptors,

@@ -21,18 +21,18 @@
 #define TX_DTYP_DATA (UINT64_C(3) << 20)
 #define TX_RS (UINT64_C(1) << 27)
 #define TX_VLE (UINT64_C(1) << 30)
-#define TX_DD (UINT64_C(1) << 32)
 #define TX_LENGTH(bytes) ((uint64_t)(bytes) << 46 | (bytes))
 #define TX_CONTEXT (UINT64_C(1) << 29 | UINT64_C(2) << 20) /* DEXT, DTYP */
 
-_Static_assert(offsetof(struct rl_ixgbe, rx) % 64 == 0 && sizeof(struct rl_ixgbe_ring) % 64 == 0,
+_Static_assert(offsetof(struct rl_card, rx) % 64 == 0 &&
+                   sizeof(struct rl_descriptor_ring) % 64 == 0,
                "a ring begins on a cache line");
 _Static_assert(RL_BUFFER_DATA == 2048, "RX_TOO_LONG and SRRCTL know the size of a buffer");
 
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
 /* The release fence orders all stores to descriptors before the doorbell. */
-static inline void ring_doorbell(const struct rl_ixgbe_ring *ring, uint32_t at)
+static inline void ring_doorbell(const struct rl_descriptor_ring *ring, uint32_t at)
 {
     __atomic_thread_fence(__ATOMIC_RELEASE);
     *ring->tail = at & ring->mask;
@@ -41,7 +41,7 @@ static inline void ring_doorbell(const struct rl_ixgbe_ring *ring, uint32_t at)
 /* Drop a frame with an error, or one part of a frame in several descriptors, which
  * SRRCTL and MAXFRS should prevent. The frame is counted once, at its last part; the
  * buffer is posted again. */
-static void drop(struct rl_port *port, uint32_t queue, struct rl_ixgbe_ring *ring, uint32_t at)
+static void drop(struct rl_port *port, uint32_t queue, struct rl_descriptor_ring *ring, uint32_t at)
 {
     ring->chained = ring->descriptors[at].upper & RX_EOP ? 0 : UINT32_MAX;
     if (!ring->chained)
@@ -56,8 +56,8 @@ static void drop(struct rl_port *port, uint32_t queue, struct rl_ixgbe_ring *rin
 uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_reference *refs,
                            uint32_t n)
 {
-    struct rl_ixgbe *card = port->queues;
-    struct rl_ixgbe_ring *ring = &card->rx[queue];
+    struct rl_card *card = port->queues;
+    struct rl_descriptor_ring *ring = &card->rx[queue];
     struct rl_memory *memory = port->memory;
     const uint64_t *bus = memory->bus;
     const uint32_t *free = memory->free + memory->free_count;
@@ -68,7 +68,7 @@ uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refer
     uint64_t chained = ring->chained;
     uint32_t mask = ring->mask;
     uint32_t at = ring->next;
-    struct rl_ixgbe_descriptor *descriptor = ring->descriptors + at;
+    struct rl_descriptor *descriptor = ring->descriptors + at;
     uint32_t *held = ring->buffers + at;
     struct rl_reference *ref = refs;
     const struct rl_reference *end = refs + (n < free_count ? n : free_count);
@@ -121,9 +121,9 @@ uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refer
 uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
                            uint32_t n)
 {
-    struct rl_ixgbe *card = port->queues;
-    struct rl_ixgbe_ring *ring = &card->tx[queue];
-    struct rl_ixgbe_descriptor *descriptors = ring->descriptors;
+    struct rl_card *card = port->queues;
+    struct rl_descriptor_ring *ring = &card->tx[queue];
+    struct rl_descriptor *descriptors = ring->descriptors;
     const uint64_t *bus = port->memory->bus;
     uint32_t mask = ring->mask;
     uint32_t first = ring->next;
@@ -144,7 +144,7 @@ uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl
                 if (sent + 2 > room)
                     break;
                 ring->vlan = ref->vlan_tci;
-                ring->buffers[at] = RL_IXGBE_NO_BUFFER;
+                ring->buffers[at] = RL_NO_BUFFER;
                 descriptors[at].lower = (uint64_t)ref->vlan_tci << 16;
                 descriptors[at].upper = TX_CONTEXT;
                 at = (at + 1) & mask;
@@ -161,38 +161,8 @@ uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl
     if (sent == 0)
         return 0;
     descriptors[(at - 1) & mask].upper |= TX_RS;
-    ring->bursts[first] = (struct rl_ixgbe_burst){at, sent, bytes};
+    ring->bursts[first] = (struct rl_posted_burst){at, sent, bytes};
     ring->next = at;
     ring_doorbell(ring, at);
     return sent;
-}
-
-uint32_t rl_ixgbe_reclaim(struct rl_port *port, uint32_t queue)
-{
-    struct rl_ixgbe *card = port->queues;
-    struct rl_ixgbe_ring *ring = &card->tx[queue];
-    uint32_t mask = ring->mask;
-    uint32_t done = 0;
-    while (ring->clean != ring->next) {
-        uint32_t first = ring->clean;
-        const struct rl_ixgbe_burst *burst = &ring->bursts[first];
-        const struct rl_ixgbe_descriptor *last = &ring->descriptors[(burst->end - 1) & mask];
-        if (!(__atomic_load_n(&last->upper, __ATOMIC_ACQUIRE) & TX_DD))
-            break;
-        struct rl_queue_counters *count = rl_counters(port->memory, port->index, queue);
-        uint32_t picked[RL_BATCH_MAX];
-        const uint32_t *sent = &ring->buffers[first];
-        uint32_t n = burst->packets;
-        if (unlikely(first + n != burst->end)) { /* a context or the ring's end lies between */
-            sent = picked;
-            for (uint32_t at = first, i = 0; i < n; at = (at + 1) & mask)
-                if (ring->buffers[at] != RL_IXGBE_NO_BUFFER)
-                    picked[i++] = ring->buffers[at];
-        }
-        ring->clean = burst->end;
-        count->tx_bytes += burst->bytes;
-        rl_buffers_sent(port->memory, sent, n, count);
-        done += n;
-    }
-    return done;
 }

@@ -1,76 +1,11 @@
-/* The 82599's descriptor rings. Only the descriptors are shared with the card; the
- * rest is private memory of the driver. Plain declarations: C and cffi read this. */
+/* Bursts of the 82599, on its descriptor rings. Plain declarations: C and cffi read this. */
 #ifndef RINGLINE_IXGBE_H
 #define RINGLINE_IXGBE_H
-#include "../port.h"
-
-#define RL_IXGBE_NO_BUFFER 0xffffffff /* in `buffers`, for a context descriptor */
-
-/* Any descriptor: advanced receive, transmit data or transmit context. */
-struct rl_ixgbe_descriptor {
-    uint64_t lower;
-    uint64_t upper;
-};
-
-/* The packets that one call of tx_burst posted. */
-struct rl_ixgbe_burst {
-    uint32_t end; /* index of the descriptor after the last */
-    uint32_t packets;
-    uint32_t bytes;
-};
-
-/* Receive: every descriptor has a buffer; the card owns all but the one before
- * `next`, which is the tail. Transmit: the card owns descriptors [clean, next); only
- * the last descriptor of a burst reports completion, and `bursts` describes the burst
- * at the index of its first descriptor. */
-struct rl_ixgbe_ring {
-    struct rl_ixgbe_descriptor *descriptors;
-    volatile uint32_t *tail;
-    uint32_t mask; /* descriptors - 1; their number is a power of two */
-    uint32_t next;
-    uint32_t clean;
-    uint32_t held;    /* receive: descriptors with buffers: all or, when stopped, none */
-    uint32_t chained; /* receive: all ones inside a frame of several descriptors, else 0 */
-    uint32_t vlan;    /* transmit: tag in the queue's context; above 0xffff: no tag yet */
-    uint8_t line[24];
-    uint32_t buffers[4096]; /* the longest ring that the configuration allows */
-    struct rl_ixgbe_burst bursts[4096];
-};
-
-/* The card and each of its rings begin on a cache line. `port_and_flags` holds the
- * last 16 bits of a reference (the port's index in bits 48 to 55, flags from bit 56);
- * its index is made of bits of a receive descriptor, see rl_ixgbe_rx_burst. */
-struct rl_ixgbe {
-    struct rl_port port;
-    uint64_t port_and_flags[2048];
-    struct rl_ixgbe_ring rx[16];
-    struct rl_ixgbe_ring tx[16];
-};
+#include "../descriptor_rings/rings.h"
 
 /* See struct rl_port. */
 uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_reference *refs,
                            uint32_t n);
 uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
                            uint32_t n);
-uint32_t rl_ixgbe_reclaim(struct rl_port *port, uint32_t queue);
-
-/* Empty the TX rings and post a buffer in every RX descriptor; this erases the state
- * of an earlier start. Returns 1, or 0 without any change when there are too few free
- * buffers. */
-int rl_ixgbe_post(struct rl_ixgbe *card);
-
-/* Return every buffer of the rings to the free list. Call it only when the card does
- * no DMA. Packets that the card has not reported as sent are counted as dropped
- * because the output is down. */
-void rl_ixgbe_return_all(struct rl_ixgbe *card);
-
-/* Bursts of a card that is gone: nothing comes, and nothing is taken. */
-uint32_t rl_ixgbe_rx_nothing(struct rl_port *port, uint32_t queue, struct rl_reference *refs,
-                             uint32_t n);
-uint32_t rl_ixgbe_tx_nothing(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
-                             uint32_t n);
-
-/* The number of buffers on the rings of `queues` queues, counted descriptor by
- * descriptor. Adds one to seen[buffer] for each, unless `seen` is NULL. */
-uint32_t rl_ixgbe_scan(const struct rl_ixgbe_ring *rings, uint32_t queues, uint8_t *seen);
 #endif

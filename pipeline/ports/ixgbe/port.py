@@ -1,221 +1,30 @@
-"""The port of an Intel 82599: found on PCI, initialised step by step, driven by C bursts.
-
-A simulated card is the same port over other registers: it overrides `_map_registers` and
-`_set_bus_mastering`; the rest of the driver is the same. The port of a family with the same rings
-(e1000e) has another card and other steps and bursts.
-"""
+"""The port of an Intel 82599: what it adds to the port of a card with descriptor rings."""
 
 from __future__ import annotations
 
-import mmap
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline._pipeline import lib
 from ringline.pipeline.configuration.config import PortConfig
+from ringline.pipeline.ports.descriptor_rings.port import RingPort
 from ringline.pipeline.ports.ixgbe import initialisation
 from ringline.pipeline.ports.ixgbe.card import Card
-from ringline.pipeline.ports.ixgbe.watch import GONE, Watch
-from ringline.pipeline.ports.pci.sysfs import PciDevice
-from ringline.pipeline.ports.pci.taken import TakenCard
-from ringline.pipeline.ports.port import Link, Port
-from ringline.pipeline.ports.registers import Register, RegisterAccess
-from ringline.shm.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from ringline.shm.packets import DescriptorMemory, DeviceAddresses
 
 QUEUES_MAX = 16  # that RSS can address; the 82599 has 128 of each kind
 
 
-class IxgbePort(Port):
-    """One 82599; see `Port`. The device string names a PCI address below `sysfs`.
-
-    `steps` is the initialisation. `start` succeeds without a link.
-    """
+class IxgbePort(RingPort):
+    """One 82599; see `RingPort`."""
 
     chip, queues_max = "82599", QUEUES_MAX
     card_class = Card
-    steps: tuple[Callable[[Any], None], ...] = initialisation.STEPS
-    disable_master: Callable[[Any], None] = staticmethod(initialisation.disable_master)
-    bursts = ("rl_ixgbe_rx_burst", "rl_ixgbe_tx_burst", "rl_ixgbe_reclaim")
-
-    def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
-        if not 1 <= config.queues <= self.queues_max:
-            raise ConfigurationError(
-                f"port.{config.name}.queues: must be 1 to {self.queues_max} queues, not "
-                f"{config.queues}: receive-side scaling of the {self.chip} addresses no more"
-            )
-        self.name, self.index, self.mac = config.name, index, ""
-        self.queue_pairs = config.queues
-        self._config, self._sysfs = config, sysfs
-        self._memory = mmap.mmap(-1, ffi.sizeof("struct rl_ixgbe"))  # begins on a page
-        self._c = ffi.cast("struct rl_ixgbe *", ffi.from_buffer(self._memory))
-        flags = self._descriptor_flags(config.vlan_strip)
-        self._c.port_and_flags = [index << 48 | each << 56 for each in flags]
-        self.c_port = ffi.addressof(self._c, "port")
-        self.c_port.queues = self._c
-        self.c_port.index = index
-        self.c_port.queue_pairs = config.queues
-        for part, function in zip(("rx_burst", "tx_burst", "reclaim"), self.bursts, strict=True):
-            setattr(self.c_port, part, ffi.addressof(lib, function))
-        self._access: RegisterAccess | None = None
-        self._running = self._receiving = False
-        self._taken = TakenCard()
-        self._totals: dict[str, int] = {}  # the last statistics
-
-    # -- a simulated card overrides these ------------------------------------------------
-
-    def _map_registers(self) -> RegisterAccess:
-        """Take the card for this process alone, and map its registers."""
-        device = PciDevice(self._config.device.removeprefix("pci:"), self._sysfs)
-        size = max(register.end for register in self.card_class.definitions.values())
-        return self._taken.take(device, size, self._config, self.container)
-
-    def _set_bus_mastering(self, on: bool) -> None:
-        """Allow or forbid DMA by the card."""
-        self._taken.set_bus_mastering(on)
+    steps = initialisation.STEPS
+    disable_master = staticmethod(initialisation.disable_master)
+    bursts = ("rl_ixgbe_rx_burst", "rl_ixgbe_tx_burst", "rl_card_reclaim")
 
     @staticmethod
     def _descriptor_flags(vlan_strip: bool) -> list[int]:
-        """The packet flags for each index of `port_and_flags`."""
         return descriptor_flags(vlan_strip)
-
-    # -- life cycle ------------------------------------------------------------------------
-
-    def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
-        self.c_port.memory = memory
-        self._access = self._map_registers()
-        card = self.card_class(
-            self._access, self._config, self._set_bus_mastering, self.limits.register
-        )
-
-        def place(c_ring: Any, tail: Register, count: int) -> tuple[int, int]:
-            address, offset = descriptors.allocate(count * ffi.sizeof("struct rl_ixgbe_descriptor"))
-            c_ring.descriptors = ffi.cast("struct rl_ixgbe_descriptor *", address)
-            c_ring.tail = tail.pointer()
-            c_ring.mask = count - 1
-            return addresses.of(offset), count
-
-        for q in range(self._config.queues):
-            card.rx.append(place(self._c.rx[q], card.RDT[q], self._config.rx_descriptors))
-            card.tx.append(place(self._c.tx[q], card.TDT[q], self._config.tx_descriptors))
-        self._card, self._note = card, descriptors.segment
-
-    def start(self) -> None:
-        if not lib.rl_ixgbe_post(self._c):
-            queues, count = self._config.queues, self._config.rx_descriptors
-            raise ConfigurationError(
-                f"memory.buffers: port {self.name} needs {queues} x {count} = {queues * count} "
-                f"for its RX descriptors, and {self.c_port.memory.free_count} are free"
-            )
-        self._taken.write_first(self._note)
-        self._running = self._receiving = True
-        self._watch = Watch(self._c, self._config.queues)
-        self._stop_errors = ()
-        self._card.begin_call(self.limits.start - self.limits.link)
-        for step in self.steps:
-            step(self._card)
-        self.mac = self._card.mac
-        deadline = time.monotonic() + self.limits.link
-        while not self.link().up and time.monotonic() < deadline:
-            self._card.relax()
-
-    def stop_receiving(self) -> None:
-        self._card.begin_call(self.limits.stop_receiving)
-        with self._noting_errors(self._card.name):
-            self._stop_receiver()
-
-    def _stop_receiver(self) -> None:
-        if self._receiving:
-            self._receiving = False
-            self._card.switch_receiver(on=False)
-
-    def stop(self, seconds: float | None = None) -> None:
-        seconds = self.limits.stop if seconds is None else seconds
-        if not self._running:
-            return
-        self._running = False
-        self.c_port.ready = 0
-        card, queues, begin = self._card, range(self._config.queues), time.monotonic()
-        if self._stop_errors or not self.mac:
-            seconds = min(seconds, 0.1)  # the card has not answered before
-        card.begin_call(seconds)
-        with self._noting_errors(card.name):
-            self._stop_receiver()
-            card.stop_receive_queues()
-            deadline = min(time.monotonic() + self.limits.sent, begin + 0.75 * seconds)
-            while self.posted()[1] > 0 and time.monotonic() < deadline:
-                card.relax()
-                for queue in queues:
-                    lib.rl_ixgbe_reclaim(self.c_port, queue)
-            card.stop_transmit_queues()
-            self.disable_master(card)
-        with self._noting_errors(card.name):
-            self._set_bus_mastering(False)
-        lib.rl_ixgbe_return_all(self._c)
-
-    def examine(self) -> str:
-        if self._running and self._taken.real:
-            why = self._taken.wanted_back()
-            if not why and self._card.STATUS.read() == GONE:
-                why = "it does not answer any more; was it removed?"
-            if not why and self._totals:
-                stopped = self._watch.look(self._accepted(), up=bool(self.c_port.ready))
-                why = stopped and f"{stopped}; {self._taken.who_stops_it()}"
-            if why:
-                self._give_up(why)
-        return self.failed
-
-    def _accepted(self) -> int:
-        """The frames that the card has accepted and not dropped, as last read."""
-        dropped = sum(n for name, n in self._totals.items() if name.endswith("_dropped"))
-        return self._totals["rx_good_packets"] - self._totals["rx_missed"] - dropped
-
-    def _give_up(self, why: str) -> None:
-        """Stop and release the card, which the other ports can do without."""
-        for burst in ("rx", "tx"):
-            setattr(self.c_port, f"{burst}_burst", ffi.addressof(lib, f"rl_ixgbe_{burst}_nothing"))
-        self.close()
-        self._stop_errors = ()  # what is wrong is known
-        self.failed = why
-
-    def close(self) -> None:
-        if self._access is not None:
-            self.stop(self.limits.abandon)
-            self._access.close()
-            self._access = None
-
-    # -- state and counters ------------------------------------------------------------------
-
-    def link(self) -> Link:
-        if self.failed:
-            return Link(False, 0)
-        link = self._card.link()
-        self.c_port.ready = link.up and self._running
-        return link
-
-    def statistics(self) -> dict[str, int]:
-        if self.failed:
-            return self._totals
-        card = self._card
-        totals = {name: getattr(card, counter).sum() for name, counter in card.statistics.items()}
-        for name, counter in card.queue_statistics.items():
-            for queue in range(self._config.queues):
-                totals[name.format(queue)] = getattr(card, counter)[queue].read()
-        self._totals = totals
-        return totals
-
-    def posted(self) -> tuple[int, int]:
-        rings = (self._c.rx, self._c.tx)
-        rx, tx = (lib.rl_ixgbe_scan(each, self._config.queues, ffi.NULL) for each in rings)
-        return rx, tx
-
-    def scan(self, seen: Any) -> None:
-        for rings in (self._c.rx, self._c.tx):
-            lib.rl_ixgbe_scan(rings, self._config.queues, seen)
 
 
 def create(config: PortConfig, index: int, sysfs: Path) -> IxgbePort:

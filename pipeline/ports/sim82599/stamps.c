@@ -8,8 +8,8 @@
 uint32_t rl_sim_rx_burst(struct rl_port *port, uint32_t queue, struct rl_reference *refs,
                          uint32_t n)
 {
-    struct rl_ixgbe *card = port->queues;
-    const struct rl_ixgbe_ring *ring = &card->rx[queue];
+    struct rl_card *card = port->queues;
+    const struct rl_descriptor_ring *ring = &card->rx[queue];
     struct rl_sim_stamps *stamps = (struct rl_sim_stamps *)port->stamps;
     const int64_t *of = stamps->descriptors + queue * RL_SIM_STAMPS_PER_QUEUE;
     uint32_t buffers[RL_BATCH_MAX];

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ringline.pipeline.ports.ixgbe.watch import LOOKS
+from ringline.pipeline.ports.descriptor_rings.watch import LOOKS
 from ringline.pipeline.ports.pci.taken import TakenCard
 
 from .model_card import ModelCard

@@ -161,7 +161,7 @@ def test_a_frame_with_an_error_is_dropped_and_booked(
 
 def test_a_drop_is_an_intent_before_it_is_booked(card: FakeCard) -> None:
     """What a driver that is killed in the middle leaves behind; the record stays afterwards."""
-    ring = ffi.cast("struct rl_ixgbe *", card.c_port.queues).rx[1]
+    ring = ffi.cast("struct rl_card *", card.c_port.queues).rx[1]
     card.receive(number(1), queue=1)
     card.receive(number(2), queue=1, status=EOP | RXE)
     card.counters(1).drop_rx_error = 7

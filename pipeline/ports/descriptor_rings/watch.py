@@ -5,7 +5,7 @@ So the driver looks once a second. A card makes no progress when the card comple
 transmit descriptors that it has, or when it counts frames as accepted and neither writes one to a
 receive descriptor nor drops it. A card that does so in LOOKS looks one after the other has stopped.
 
-Guarantees (tests in tests/pipeline/ports/test_ixgbe_watch.py):
+Guarantees (tests in tests/pipeline/ports/test_card_watch.py):
  - a card that stops is noticed, and one that waits for us or for its link is not
    (test_a_card_that_sends_nothing_has_stopped, test_a_card_that_receives_nothing_has_stopped,
    test_a_card_that_waits_has_not_stopped)
@@ -21,7 +21,7 @@ GONE = 0xFFFFFFFF  # what a read gives that no device answers
 
 
 class Watch:
-    """The looks at one card. `c` is cdata `struct rl_ixgbe *`."""
+    """The looks at one card. `c` is cdata `struct rl_card *`."""
 
     def __init__(self, c: Any, queues: int) -> None:
         self._c, self._queues = c, queues

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from ringline.pipeline._pipeline import ffi
-from ringline.pipeline.ports.ixgbe.watch import LOOKS, Watch
+from ringline.pipeline.ports.descriptor_rings.watch import LOOKS, Watch
 
 
 @pytest.fixture
 def c() -> Any:
     """Two queues with rings of 64 descriptors."""
-    made = ffi.new("struct rl_ixgbe *")
+    made = ffi.new("struct rl_card *")
     for ring in (*made.rx, *made.tx):
         ring.mask = 63
-    descriptors = ffi.new("struct rl_ixgbe_descriptor[64]")
+    descriptors = ffi.new("struct rl_descriptor[64]")
     for queue in range(2):
         made.rx[queue].descriptors = descriptors
     yield made
