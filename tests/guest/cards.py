@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import json
 import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .kernel import Missing
@@ -43,18 +44,18 @@ class Model:
 
     device: str
     module: str
-    options: str = ""
+    options: Mapping[str, str | bool] = field(default_factory=dict)
     queues_most: int = 1
     since: int = 7
     express: bool = False
 
 
 MODELS = {
-    "virtio-net": Model("virtio-net-pci", "virtio_net", "disable-legacy=on", 8),
+    "virtio-net": Model("virtio-net-pci", "virtio_net", {"disable-legacy": "on"}, 8),
     # Linux's driver of virtio-net has zero-copy only when the card maps its memory by the IOMMU's
     # interface, which it does without an IOMMU too.
     "virtio-net-mapped": Model(
-        "virtio-net-pci", "virtio_net", "disable-legacy=on,iommu_platform=on", 8
+        "virtio-net-pci", "virtio_net", {"disable-legacy": "on", "iommu_platform": True}, 8
     ),
     "e1000e": Model("e1000e", "e1000e"),
     "igb": Model("igb", "igb", since=8, express=True),
@@ -63,18 +64,21 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Card:
-    """A card of a guest: its model, and its queues."""
+    """A card of a guest: its model, its queues, and whether it is behind a port of PCI Express of
+    its own. Only such a card can be unplugged."""
 
     model: Model
     queues: int
+    express: bool = False
 
     @property
     def modules(self) -> list[str]:
         return [self.model.module]
 
 
-def card(text: str) -> Card:
-    """The card with a name such as "virtio-net:4". Raises ValueError: the text says why."""
+def card(text: str, *, express: bool = False) -> Card:
+    """The card with a name such as "virtio-net:4"; with `express`, behind a port of its own. Raises
+    ValueError: the text says why."""
     name, _, number = text.partition(":")
     model = MODELS.get(name)
     if model is None:
@@ -82,7 +86,7 @@ def card(text: str) -> Card:
     queues = int(number) if number.isdecimal() else 0 if number else 1
     if not 1 <= queues <= model.queues_most:
         raise ValueError(f"{name} has 1 to {model.queues_most} queues here, not {number}")
-    return Card(model, queues)
+    return Card(model, queues, express or model.express)
 
 
 class End:
@@ -148,8 +152,8 @@ class End:
 
 
 class Cable(End):
-    """The end of the cable of a card that QEMU makes. `arguments` are those of QEMU, and `passed`
-    the descriptors that QEMU gets."""
+    """The end of the cable of a card that QEMU makes. `arguments` are those of QEMU, `device` those
+    of the card alone, and `passed` the descriptors that QEMU gets."""
 
     def __init__(self, card: Card, number: int) -> None:
         self.passed: list[int] = []
@@ -158,19 +162,23 @@ class Cable(End):
             near, network = make(stack, card.queues)
             super().__init__(near)
             stack.pop_all()
-        options = [card.model.device, f"netdev=n{number}", f"mac=52:54:00:00:00:{number + 1:02x}"]
-        options += [card.model.options] if card.model.options else []
+        self.device: dict[str, str | bool | int] = {
+            "driver": card.model.device,
+            "id": f"card{number}",
+            "netdev": f"n{number}",
+            "mac": f"52:54:00:00:00:{number + 1:02x}",
+            **card.model.options,
+        }
         if card.queues > 1:
-            options += ["mq=on", f"vectors={2 * card.queues + 2}"]
-        address = place = f"bus=pcie.0,addr={0x10 + number:#x}"
-        self.arguments = []
-        if card.model.express:
-            port = f"pcie-root-port,id=port{number},chassis={number + 1},{place}"
-            self.arguments, address = ["-device", port], f"bus=port{number}"
-        self.arguments += [
-            *("-netdev", f"{network},id=n{number}"),
-            *("-device", ",".join([*options, address])),
-        ]
+            self.device |= {"mq": True, "vectors": 2 * card.queues + 2}
+        place: dict[str, str | bool | int] = {"bus": "pcie.0", "addr": f"{0x10 + number:#x}"}
+        self.arguments = ["-netdev", f"{network},id=n{number}"]
+        if card.express:
+            port = {"driver": "pcie-root-port", "id": f"port{number}", "chassis": number + 1}
+            self.arguments += ["-device", json.dumps(port | place)]
+            place = {"bus": f"port{number}"}
+        self.device |= place
+        self.arguments += ["-device", json.dumps(self.device)]
 
     def started(self) -> None:
         """QEMU has the descriptors now: it alone keeps them."""

@@ -19,6 +19,9 @@ Guarantees (tests in tests/guest/test_guest.py):
  - nothing that a guest writes reaches this machine (test_the_root_is_that_of_the_host)
  - no process stays when the one that started the guest is killed
    (test_a_guest_ends_with_the_process_that_started_it)
+ - a cable is pulled, a card unplugged and plugged in again, and accesses to its registers are noted
+   (tests/guest/test_monitor.py: test_a_cable_is_pulled_and_plugged_in,
+   test_a_card_is_unplugged_and_plugged_in, test_what_a_driver_writes_is_noted)
 """
 
 from __future__ import annotations
@@ -33,13 +36,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import newer_qemu
 from .cards import Cable, Card
 from .kernel import Kernel, Missing, archive, kernel
+from .monitor import Monitor
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOT = 300.0  # seconds: a boot takes about 6 on an idle machine
@@ -83,7 +87,8 @@ class Result:
 
 class Guest:
     """A running guest. `cables` are the other ends of its cards, in order: the first card is eth0
-    in the guest. `boot_seconds` is the time from the start of QEMU to the first command.
+    in the guest. `monitor` is QEMU's. `boot_seconds` is the time from the start of QEMU to the
+    first command.
 
     The process that makes it must do so in its main thread: QEMU ends with the thread that started
     it.
@@ -125,6 +130,7 @@ class Guest:
                 "console": os.memfd_create("console", 0),
                 "initial": os.memfd_create("initial", 0),
                 "errors": os.memfd_create("errors", 0),
+                "traced": os.memfd_create("traced", 0),
             }
             for fd in self._files.values():
                 stack.callback(os.close, fd)
@@ -132,11 +138,14 @@ class Guest:
                 file.write(archive(self.kernel, order))
             self._port, far = socket.socketpair()
             stack.enter_context(self._port)
-            with far:
+            near, asked = socket.socketpair()
+            self.monitor = Monitor(stack.enter_context(near))
+            with far, asked:
                 line = f"{_KERNEL} guest_modules={','.join(order)}"
                 line += f" guest_hugepages={hugepages}" if hugepages else ""
                 line += " intel_iommu=on" if iommu else ""
-                self._start(far.fileno(), line, processors, memory, iommu, served)
+                ports = (far.fileno(), asked.fileno())
+                self._start(ports, line, processors, memory, iommu, served)
             stack.callback(self._stop)
             for cable in self.cables:
                 cable.started()
@@ -188,6 +197,45 @@ class Guest:
         assert result.code == 0, f"{command}: exit code {result.code}: {result.output}"
         return result.output
 
+    def set_link(self, number: int, *, up: bool) -> None:
+        """Plug in or pull out the cable of a card, by its number. Frames on the way are lost."""
+        self.monitor.execute("set_link", {"name": f"card{number}", "up": up})
+
+    def unplug(self, number: int, seconds: float = COMMAND) -> None:
+        """Take a card that is behind a port of its own out of the machine; the guest is asked
+        first. Raises Hung when it has not let the card go within `seconds`; it may do so later."""
+        self.monitor.execute("device_del", {"id": f"card{number}"})
+        self.wait_until_unplugged(number, seconds)
+
+    def wait_until_unplugged(self, number: int, seconds: float = COMMAND) -> None:
+        """Wait until a card is out that was asked for with `unplug`. Raises Hung."""
+        try:
+            self.monitor.wait_for("DEVICE_DELETED", seconds, device=f"card{number}")
+        except TimeoutError:
+            raise Hung(
+                f"the guest did not let card {number} go within {seconds:g} s\n{self.console()}"
+            ) from None
+
+    def plug(self, number: int) -> None:
+        """Put a card that was unplugged into the machine again, at the end of the same cable."""
+        self.monitor.execute("device_add", self.cables[number].device)
+
+    @contextlib.contextmanager
+    def traced(self, *events: str) -> Iterator[list[str]]:
+        """Note these trace events of QEMU meanwhile, for example "e1000e_core_write" for the writes
+        to registers of an e1000e; `*` stands for any letters. At the end, the list has a line for
+        each, in order: the name of the event, and its values as QEMU prints them."""
+        lines: list[str] = []
+        before = len(self._said("traced"))
+        for event in events:
+            self.monitor.execute("trace-event-set-state", {"name": event, "enable": True})
+        try:
+            yield lines
+        finally:
+            for event in events:
+                self.monitor.execute("trace-event-set-state", {"name": event, "enable": False})
+            lines += self._said("traced")[before:]
+
     def console(self) -> str:
         """The last lines that the kernel printed."""
         return "\n".join(self._said("console")[-_LAST_LINES:])
@@ -203,14 +251,18 @@ class Guest:
 
     def _start(
         self,
-        port: int,
+        ports: tuple[int, int],
         line: str,
         processors: int,
         memory: int,
         iommu: bool,
         served: Sequence[str],
     ) -> None:
-        passed = [port, *self._files.values(), *(fd for each in self.cables for fd in each.passed)]
+        passed = [
+            *ports,
+            *self._files.values(),
+            *(fd for each in self.cables for fd in each.passed),
+        ]
         share = "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"
         arguments = [
             *("-machine", f"q35,{_IOMMU}" if iommu else "q35", "-cpu", "max,la57=off"),
@@ -222,7 +274,15 @@ class Guest:
             *("-initrd", f"/proc/self/fd/{self._files['initial']}"),
             *("-chardev", f"file,id=console,path=/proc/self/fd/{self._files['console']}"),
             *("-serial", "chardev:console", "-device", "virtio-serial-pci"),
-            *("-chardev", f"socket,id=port,fd={port}", "-device", "virtserialport,chardev=port"),
+            *(
+                "-chardev",
+                f"socket,id=port,fd={ports[0]}",
+                "-device",
+                "virtserialport,chardev=port",
+            ),
+            *("-chardev", f"socket,id=monitor,fd={ports[1]}"),
+            *("-mon", "chardev=monitor,mode=control"),
+            *("-D", f"/proc/self/fd/{self._files['traced']}"),
             *("-fsdev", share, "-device", "virtio-9p-pci,fsdev=host,mount_tag=host"),
         ]
         for cable in self.cables:
