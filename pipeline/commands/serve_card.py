@@ -33,7 +33,13 @@ def serve_card(given: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         wire: Wire | None = stack.enter_context(open_wire(given.wire)) if given.wire else None
         model = stack.enter_context(
-            Sim82599(given.mac, left_running=False, foreign=True, backplane=device == BACKPLANE)
+            Sim82599(
+                given.mac,
+                left_running=False,
+                foreign=True,
+                backplane=device == BACKPLANE,
+                broken=given.broken,
+            )
         )
         if wire is not None:
             model.live(wire.fd, wire.peer)

@@ -226,7 +226,8 @@ class Register:
                 raise HardwareError(
                     f"{self._card}: waited {seconds:.2g} s for {self.name}.{name} to become "
                     f"{expected:d}; it is {seen} ({self._definition.description}, "
-                    f"register {self.address:#07x})"
+                    f"register {self.address:#07x}); start again, and if the card still does not "
+                    "answer, switch the machine off and on"
                 )
             self._access.relax()
 

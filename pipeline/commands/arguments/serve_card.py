@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError
 
+BROKEN = ("eeprom", "link", "stop")  # as in sim82599.model
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The options of `ringline serve-card`."""
@@ -33,6 +35,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="02:00:00:00:00:01",
         metavar="MAC",
         help="address in the card's EEPROM (default: 02:00:00:00:00:01)",
+    )
+    parser.add_argument(
+        "--broken",
+        action="append",
+        choices=BROKEN,
+        default=[],
+        help="a card with a defect, to see what a driver does: eeprom: a wrong checksum; link: it "
+        "never comes up; stop: receive queues stay enabled until a reset (may be repeated)",
     )
     parser.add_argument("--record", metavar="FILE", help="write the frames that leave to this pcap")
 

@@ -37,6 +37,7 @@ class RingCard(Registers, ABC):
         self.rx: list[tuple[int, int]] = []
         self.tx: list[tuple[int, int]] = []
         self.bus_mastering = bus_mastering
+        self.real = False  # whether it is a card, and not a model of one
 
     @abstractmethod
     def switch_receiver(self, *, on: bool) -> None:

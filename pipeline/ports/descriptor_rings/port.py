@@ -104,6 +104,7 @@ class RingPort(Port):
         for q in range(self._config.queues):
             card.rx.append(place(self._c.rx[q], card.RDT[q], self._config.rx_descriptors))
             card.tx.append(place(self._c.tx[q], card.TDT[q], self._config.tx_descriptors))
+        card.real = self._taken.real
         self._card, self._note = card, descriptors.segment
 
     def start(self) -> None:

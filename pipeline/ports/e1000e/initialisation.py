@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ringline.pipeline.ports.descriptor_rings import eeprom
 from ringline.pipeline.ports.descriptor_rings.steps import (
     allow_dma,
     clear_statistics,
@@ -58,6 +59,21 @@ def await_eeprom(card: Card) -> None:
     the PHY."""
     card.EECD.wait("AUTO_RD", 1, card.wait_seconds)
     time.sleep(PHY_SECONDS)
+
+
+def check_eeprom(card: Card) -> None:
+    """Refuse a card whose EEPROM has a wrong checksum. Some firmware changes words and leaves the
+    checksum to Linux's driver, which mends it once (82571.c); this one writes no EEPROM."""
+
+    def advice() -> str:
+        if eeprom.word(card, 0x10) & 0x10 or eeprom.word(card, 0x23) & 0x8000:
+            return ""
+        return (
+            "First let the kernel's driver e1000e have the card for a moment: it mends a checksum "
+            "that the firmware of the card has left behind. If that does not help: "
+        )
+
+    eeprom.check(card, card.EECD, advice=advice)
 
 
 def stop_units(card: Card) -> None:
@@ -154,8 +170,8 @@ def enable_receiver(card: Card) -> None:
 # fmt: off
 STEPS: tuple[Callable[[Card], None], ...] = (
     # [4.6.1], [4.6.2] interrupts, reset, MAC address
-    mask_interrupts, disable_master, reset, await_eeprom, stop_units, set_required_bits,
-    set_address,
+    mask_interrupts, disable_master, reset, await_eeprom, check_eeprom, stop_units,
+    set_required_bits, set_address,
     # [4.6.3] link
     start_link,
     # [4.6.4] statistics

@@ -13,7 +13,8 @@ REGISTERS = table(
 # Device
 CTRL         0x00000  -         RW    device control | MASTER_DISABLE 2, SLU 6, FRCSPD 11, FRCDPLX 12, RST 26, RFCE 27, TFCE 28, ZERO 29, VME 30
 STATUS       0x00008  -         RO    device status | LU 1, SPEED 7:6, MASTER_ENABLED 19
-EECD         0x00010  -         RO    EEPROM control | AUTO_RD 9
+EECD         0x00010  -         RO    EEPROM control | EE_PRES 8, AUTO_RD 9
+EERD         0x00014  -         RW    EEPROM read | START 0, DONE 1, ADDRESS 15:2, DATA 31:16
 CTRL_EXT     0x00018  -         RW    extended device control | ONE 22, ZERO 23
 MDIC         0x00020  -         RW    access to the registers of the PHY | DATA 15:0, REGADD 20:16, PHYADD 25:21, OP 27:26, READY 28
 ICR          0x000C0  -         RO    interrupt causes, acknowledged by reading

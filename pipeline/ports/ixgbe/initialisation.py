@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ringline.pipeline.ports.descriptor_rings import eeprom
 from ringline.pipeline.ports.descriptor_rings.steps import (
     allow_dma,
     clear_statistics,
@@ -58,6 +59,12 @@ def reset(card: Card) -> None:
 def await_eeprom(card: Card) -> None:
     """[4.6.3] Wait until the card has read its EEPROM, which holds the MAC address."""
     card.EEC.wait("AUTO_RD", 1, card.wait_seconds)
+
+
+def check_eeprom(card: Card) -> None:
+    """Refuse a card whose EEPROM has a wrong checksum. Each of the words 0x03 to 0x0E points
+    to a section that counts; that of the firmware does not."""
+    eeprom.check(card, card.EEC, sections=range(0x03, 0x0F))
 
 
 def await_dma(card: Card) -> None:
@@ -197,7 +204,7 @@ def enable_receiver(card: Card) -> None:
 # fmt: off
 STEPS: tuple[Callable[[Card], None], ...] = (
     # [4.6.3] interrupts, reset, MAC address
-    mask_interrupts, disable_master, reset, await_eeprom, await_dma, set_address,
+    mask_interrupts, disable_master, reset, await_eeprom, check_eeprom, await_dma, set_address,
     # [4.6.4] link
     start_link,
     # [4.6.5] statistics

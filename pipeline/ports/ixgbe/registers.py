@@ -15,7 +15,8 @@ CTRL_EXT     0x00018  -         RW    extended device control | NS_DIS 16
 ESDP         0x00020  -         RW    software-definable pins; the fourth darkens an optical module | SDP3_DATA 3
 EICR         0x00800  -         RO    interrupt causes, acknowledged by reading
 EIMC         0x00888  -         WO    interrupt mask clear
-EEC          0x10010  -         RO    EEPROM control | AUTO_RD 9
+EEC          0x10010  -         RO    EEPROM control | EE_PRES 8, AUTO_RD 9
+EERD         0x10014  -         RW    EEPROM read | START 0, DONE 1, ADDRESS 15:2, DATA 31:16
 
 # Link
 AUTOC        0x042A0  -         RW    link mode | RESTART_AN 12, LMS 15:13

@@ -8,7 +8,7 @@ recorded to a pcap file.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ringline.pipeline._pipeline import ffi, lib
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 BAR_BYTES: int = lib.RL_SIM_BAR_BYTES
+DEFECTS: dict[str, int] = {
+    "eeprom": lib.RL_SIM_BROKEN_EEPROM,
+    "link": lib.RL_SIM_BROKEN_LINK,
+    "stop": lib.RL_SIM_BROKEN_STOP,
+}
 
 
 class Frames(Protocol):
@@ -68,6 +73,7 @@ class Sim82599:
     which a previous owner left it, running, and must be reset; otherwise it was just powered on.
     With `foreign` the faults are only what the card refuses; else also what a driver of ringline
     should not do. With `backplane` the link is negotiated over a backplane.
+    `broken` are the defects of the card, words of DEFECTS.
     `card` is cdata `struct rl_sim_card *`, the part that other processes may read: zeroed memory
     of a segment that stays mapped until `close`. With None the model allocates it.
     """
@@ -81,12 +87,15 @@ class Sim82599:
         left_running: bool = True,
         foreign: bool = False,
         backplane: bool = False,
+        broken: Sequence[str] = (),
         card: Any = None,
     ) -> None:
         config = ffi.new("struct rl_sim_config *")
         config.mac = mac
         config.left_running = left_running
         config.foreign, config.backplane = foreign, backplane
+        for part in broken:
+            config.broken |= DEFECTS[part]
         config.card = ffi.NULL if card is None else card
         self._sim = lib.rl_sim_new(config)
         if self._sim == ffi.NULL:

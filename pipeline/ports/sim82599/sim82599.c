@@ -21,6 +21,7 @@ struct rl_sim *rl_sim_new(const struct rl_sim_config *config)
     memset(sim->interrupts.fds, 0xFF, sizeof sim->interrupts.fds);
     sim->foreign = config->foreign;
     sim->backplane = config->backplane;
+    sim->broken = config->broken;
     sim->live.fd = -1;
     memcpy(sim->mac, config->mac, sizeof sim->mac);
     sim->record.fd = -1;

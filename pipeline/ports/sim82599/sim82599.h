@@ -144,6 +144,11 @@ struct rl_sim_card {
     int64_t stamps[16][4096];
 };
 
+/* Defects that a card can have, so that drivers can be tried on it; a set of bits. */
+#define RL_SIM_BROKEN_EEPROM 1 /* the checksum of its EEPROM is wrong */
+#define RL_SIM_BROKEN_LINK 2   /* its link never comes up */
+#define RL_SIM_BROKEN_STOP 4   /* a receive queue that is enabled stays so until a reset */
+
 struct rl_sim_config {
     struct rl_sim_card *card; /* zeroed memory; NULL: the model allocates it */
     uint8_t mac[6];           /* in the EEPROM */
@@ -152,7 +157,8 @@ struct rl_sim_config {
      * driver of ringline should leave alone although the card does not mind. */
     uint8_t foreign;
     uint8_t backplane; /* 1: the link is on a backplane, and negotiated; 0: SFI, with a laser */
-    uint8_t padding[7];
+    uint8_t broken;    /* RL_SIM_BROKEN_*: 0 for a card without a defect */
+    uint8_t padding[6];
 };
 
 /* Frames that arrive: `order` holds indices of frames and is repeated until `total`

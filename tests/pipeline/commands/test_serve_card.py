@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from ringline.pipeline.commands.arguments.serve_card import BROKEN
+from ringline.pipeline.ports.sim82599.model import DEFECTS
+
 COMMAND = str(Path(sys.executable).with_name("ringline"))
 SECONDS = 60.0
 
@@ -65,6 +68,7 @@ def test_a_stale_socket_is_replaced_and_a_served_one_is_not(tmp_path: Path) -> N
         (["--socket", "card", "--id", "1234"], 2, "10f7"),
         (["--socket", "card", "--mac", "1:2"], 2, "must be an address such as 02:00"),
         (["--socket", "card", "--mac", "ff:ff:ff:ff:ff:ff"], 2, "the address of one card"),
+        (["--socket", "card", "--broken", "all"], 2, "'eeprom', 'link', 'stop'"),
         (["--socket", "card", "--wire", "udp:7"], 2, "--wire must be tap:NAME or unix:OWN,PEER"),
         (["--socket", "card", "--wire", "unix:/nonexistent/a,b"], 3, "cannot be made"),
     ],
@@ -82,3 +86,7 @@ def test_a_file_in_place_of_the_socket_stays(tmp_path: Path) -> None:
     code, said = refused("--socket", str(path))
     assert (code, "cannot be made" in said) == (3, True)
     assert path.read_text() == "mine"
+
+
+def test_the_defects_are_those_of_the_model() -> None:
+    assert sorted(BROKEN) == sorted(DEFECTS)

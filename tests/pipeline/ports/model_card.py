@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,9 +49,10 @@ class ModelPort(IxgbePort):
     """The real port over the registers of the model; `ModelCard` maps the DMA windows."""
 
     limits = PortLimits(register=0.05, link=0.05, sent=0.05)
+    broken: Sequence[str] = ()
 
     def _map_registers(self) -> RegisterAccess:
-        self.sim = Sim82599()
+        self.sim = Sim82599(broken=self.broken)
         self.sim.bus_master(False)  # its state after PCI enumeration
         self.registers = IgnoringRegisters(self.sim)
         return self.registers

@@ -184,6 +184,8 @@ static void write_rx_queue(struct rl_sim *sim, uint32_t reg, const struct place 
     bool busy = queue->enabled || queue->wait;
     switch (place->offset) {
     case RX_RXDCTL:
+        if (queue->enabled && (sim->broken & RL_SIM_BROKEN_STOP))
+            value |= XDCTL_ENABLE;
         *stored = value;
         queue->strip = (value & RXDCTL_VME) != 0;
         if ((bool)(value & XDCTL_ENABLE) != queue->wanted)
@@ -353,8 +355,8 @@ void rl_sim_write(struct rl_sim *sim, uint32_t reg, uint32_t value)
         return;
     case EERD:
         if (value & EERD_START)
-            *stored =
-                EERD_DONE | (value & 0xFFFC) | (uint32_t)rl_sim_eeprom(value >> 2 & 0x3FFF) << 16;
+            *stored = EERD_DONE | (value & 0xFFFC) |
+                      (uint32_t)rl_sim_eeprom(sim, value >> 2 & 0x3FFF) << 16;
         return;
     case FDIRCTRL:
         *stored = value | FDIRCTRL_DONE;

@@ -91,6 +91,7 @@ void rl_sim_restart_link(struct rl_sim *sim)
     bool lit = !(registers[ESDP / 4] & ESDP_DARK);
     bool negotiates = AUTOC_LMS(registers[AUTOC / 4]) >= AUTOC_LMS_KX4;
     bool able = sim->backplane ? negotiates : sfi && lit;
+    able = able && !(sim->broken & RL_SIM_BROKEN_LINK);
     if (sim->link_up)
         rl_sim_cause_other(sim, EICR_LINK);
     sim->link_up = false;

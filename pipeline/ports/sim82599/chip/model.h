@@ -180,6 +180,7 @@ struct rl_sim {
     bool own_card;
     bool foreign; /* see struct rl_sim_config */
     bool backplane;
+    uint8_t broken;
     uint8_t mac[6];
     uint8_t map[RL_SIM_BAR_BYTES / 4];        /* register -> entry of the register table */
     uint32_t registers[RL_SIM_BAR_BYTES / 4]; /* without tails, which are in card->tails */

@@ -253,7 +253,8 @@ uint32_t rl_sim_canonical(uint32_t reg)
 
 /* All words are 0, so no pointer leads anywhere, except the checksum, with which words 0 to 0x3F
  * add up to 0xBABA (datasheet 6.1). The MAC address is only where auto-read puts it: in RAL. */
-uint16_t rl_sim_eeprom(uint32_t word)
+uint16_t rl_sim_eeprom(const struct rl_sim *sim, uint32_t word)
 {
-    return word == 0x3F ? 0xBABA : 0;
+    uint16_t checksum = sim->broken & RL_SIM_BROKEN_EEPROM ? 0xBABB : 0xBABA;
+    return word == 0x3F ? checksum : 0;
 }

@@ -201,7 +201,7 @@ void rl_sim_registers_map(struct rl_sim *sim);
 void rl_sim_registers_reset(struct rl_sim *sim);
 
 /* A word of the EEPROM. */
-uint16_t rl_sim_eeprom(uint32_t word);
+uint16_t rl_sim_eeprom(const struct rl_sim *sim, uint32_t word);
 
 /* Some registers have two addresses; return the one in the register table. */
 uint32_t rl_sim_canonical(uint32_t reg);
