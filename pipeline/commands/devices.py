@@ -7,9 +7,10 @@ from argparse import Namespace
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ringline.pipeline.ports.interfaces.carries import is_up
 from ringline.pipeline.ports.pci import binding, groups
 from ringline.pipeline.ports.pci.known import CARDS
-from ringline.pipeline.ports.pci.sysfs import PciDevice, devices_folder, is_up, sysfs_root
+from ringline.pipeline.ports.pci.sysfs import PciDevice, devices_folder, sysfs_root
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.text import printable
 
@@ -89,7 +90,7 @@ def _usable(device: PciDevice) -> tuple[str, str]:
                 return "no", f"process {user} has it"
             groups.check_viable(device)
         elif groups.translates(device):
-            lost = binding.what_is_lost(device)
+            lost = device.lost
             in_use = f"; in use: {lost}" if lost else ""
             return "no", f"bind it to VFIO (ringline bind {device.address}){in_use}"
         else:

@@ -16,9 +16,8 @@ import time
 from pathlib import Path
 
 from ringline.pipeline.configuration import deadlines
-from ringline.pipeline.ports.interfaces import guard, netlink
 from ringline.pipeline.ports.pci import groups
-from ringline.pipeline.ports.pci.sysfs import PciDevice, is_up
+from ringline.pipeline.ports.pci.sysfs import PciDevice
 from ringline.shm.errors import EnvironmentLacks, reason_of
 
 NOTES = Path("/run/ringline/bound")
@@ -32,9 +31,12 @@ def bind(device: PciDevice, *, force: bool = False) -> str:
     if device.driver == VFIO:
         return f"PCI device {device.address} is bound to {VFIO} already"
     groups.check_viable(device)
-    lost = what_is_lost(device)
+    lost = device.lost
     if lost and not force:
-        raise EnvironmentLacks(f"PCI device {device.address} is in use: {lost}; --force takes it")
+        raise EnvironmentLacks(
+            f"PCI device {device.address} is in use: {lost}; all that would be lost; --force takes "
+            "the card all the same"
+        )
     if not (_bus(device) / "drivers" / VFIO).exists():
         raise EnvironmentLacks(f"the kernel has no driver {VFIO}: load it (modprobe {VFIO})")
     had, override = device.driver, _override(device)
@@ -71,28 +73,6 @@ def unbind(device: PciDevice) -> str:
             + (" again" if had == "" else "; its module may not be loaded")
         )
     )
-
-
-def what_is_lost(device: PciDevice) -> str:
-    """What an interface of the card does now, as parts of a sentence; "" for nothing."""
-    found = []
-    for folder in device.interfaces:
-        name = folder.name
-        number = int((folder / "ifindex").read_text())
-        if is_up(folder):
-            found.append(f"{name} is up")
-        if addresses := sorted(netlink.addresses(number)):
-            found.append(f"{name} has the addresses {', '.join(addresses)}")
-        for gateway in guard.default_routes(name):
-            found.append(f"{name} carries the default route through {gateway}")
-        if (above := folder / "master").exists():
-            found.append(f"{name} belongs to {above.resolve().name}")
-        found += [
-            f"{upper.name.removeprefix('upper_')} receives through {name}"
-            for upper in folder.glob("upper_*")
-            if upper.resolve().name != (above.resolve().name if above.exists() else "")
-        ]
-    return ", ".join(found)
 
 
 def _move(device: PciDevice, override: str, driver: str | None) -> None:

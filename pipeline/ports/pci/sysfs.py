@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ringline.pipeline.configuration import deadlines
+from ringline.pipeline.ports.interfaces.carries import carried, is_up
 from ringline.pipeline.ports.pci.mapping import MappedRegisters
 from ringline.shm.errors import EnvironmentLacks, reason_of
 from ringline.shm.owners import holder
@@ -42,7 +43,6 @@ LOCKDOWN = Path("/sys/kernel/security/lockdown")
 COMMAND = 4  # offset of the command register in configuration space
 MEMORY_SPACE = 0x2
 BUS_MASTER = 0x4
-_IFF_UP = 0x1
 _LOOK = 0.02  # seconds between two attempts to lock a card
 
 # Kernel drivers that only hand a device to a process: the device does nothing by itself.
@@ -151,6 +151,21 @@ class PciDevice:
         return "(unknown)" if self.interfaces else None
 
     @property
+    def lost(self) -> str:
+        """What is lost when its kernel driver gives it up, as parts of a sentence; "" for
+        nothing."""
+        parts = []
+        if self.real and self.kernel_driver and not self.interfaces:
+            parts.append(
+                f"its kernel driver {self.driver} shows no interface here, and may have it in "
+                "another network namespace (a container)"
+            )
+        for interface in self.interfaces:
+            parts += [f"{interface.name} is up"] if is_up(interface) else []
+            parts += carried(interface)
+        return ", ".join(parts)
+
+    @property
     def user(self) -> int | None:
         """A process to which vfio-pci or a uio driver has handed the device; None without one.
 
@@ -174,6 +189,12 @@ class PciDevice:
         unbind = how_to_bind(self.address)
         if driver == "(unknown)":
             unbind = f"lspci -k -s {self.address} names it"
+        if any(carried(interface) for interface in self.interfaces):
+            raise EnvironmentLacks(
+                f"PCI device {self.address} is in use by its kernel driver {driver}: {self.lost}; "
+                f"all that would be lost: use another card, or give up this one "
+                f"({how_to_bind(self.address)} --force)"
+            )
         for interface in self.interfaces:
             if is_up(interface):
                 raise EnvironmentLacks(
@@ -267,15 +288,6 @@ class MappedBar(MappedRegisters):
             self._file.close()
             raise
         super().__init__(memory, read_clears=read_clears, release=self._file.close)
-
-
-def is_up(interface: Path) -> bool:
-    """Whether an interface is administratively up: its driver uses the card then, even without
-    a link."""
-    flags, state = interface / "flags", interface / "operstate"
-    if flags.exists() and re.fullmatch(r"0x[0-9a-fA-F]+", text := flags.read_text().strip()):
-        return bool(int(text, 16) & _IFF_UP)
-    return state.exists() and state.read_text().strip() == "up"
 
 
 def _lock(file: BinaryIO) -> int | None:
