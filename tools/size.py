@@ -76,7 +76,7 @@ PROMISES = [
     Promise(
         "what cards with descriptor rings share: the port's life cycle, rings, common steps",
         parts_of("descriptor_rings"),
-        440,
+        500,
     ),
     Promise(
         "ixgbe on top of that, in C and Python, without its table of registers (registers.py)",

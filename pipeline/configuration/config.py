@@ -159,7 +159,9 @@ class PortConfig:
     tx_descriptors: int = 512
     promiscuous: bool = True
     mac: str | None = None  # None: the address of the card
+    more_macs: tuple[str, ...] = ()  # more addresses to receive for; without promiscuous
     vlan_strip: bool = False
+    vlan_filter: tuple[int, ...] | None = None  # VLAN IDs to receive; None: all
     rss_key: str = "default"  # default | symmetric | 80 hexadecimal digits
     wire: WireConfig | None = None  # simulated cards only
     process: bool = False  # a simulated card in a process of its own

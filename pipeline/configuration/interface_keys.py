@@ -32,7 +32,9 @@ EXAMPLES = {"tap": "tap0"}  # names in messages
 _OF_CARDS = {
     "dma": "the kernel reaches packet memory by itself; remove dma",
     "mac": "set the address of the interface: ip link set dev NAME address MAC",
+    "more_macs": "give the interface more addresses: ip maddress add MAC dev NAME",
     "vlan_strip": "frames keep their VLAN tag here; remove vlan_strip",
+    "vlan_filter": "the kernel receives for all VLANs here; remove vlan_filter",
 }
 _NOT_OF_TAP = {
     "promiscuous": "a TAP receives every frame that the kernel sends; remove promiscuous",

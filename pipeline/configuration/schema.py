@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ringline.pipeline.configuration import config as c
+from ringline.pipeline.configuration.card_keys import read_card_keys
 from ringline.pipeline.configuration.forms import (
     DEVICES,
     check_device,
     check_listen,
-    check_mac,
     check_name,
     check_plugin,
     check_rss_key,
@@ -215,11 +215,10 @@ def _port(name: str, table: Table, folder: Path) -> c.PortConfig:
         rx_descriptors=table.integer("rx_descriptors", 512, 64, 4096, power_of_two=True),
         tx_descriptors=table.integer("tx_descriptors", 512, 64, 4096, power_of_two=True),
         promiscuous=table.flag("promiscuous", True),
-        mac=table.optional_string("mac", check=check_mac),
-        vlan_strip=table.flag("vlan_strip", False),
         rss_key=table.string("rss_key", "default", check=check_rss_key),
         wire=_wire(wire, folder) if wire is not None else None,
         process=process,
+        **read_card_keys(table),
         **read_keys(table, device),
     )
     table.done()

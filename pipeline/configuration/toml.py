@@ -289,6 +289,20 @@ class Table:
                 return ()
         return tuple(values)
 
+    def strings(self, key: str, *, check: Callable[[str], str | None]) -> tuple[str, ...]:
+        """A list of strings; empty by default. `check` returns what is wrong with one, or None."""
+        values: list[Any] = self._typed(key, (list,), "a list of strings") or []
+        for at, value in enumerate(values):
+            wrong = (
+                check(value)
+                if isinstance(value, str)
+                else f"must be a list of strings; item {at + 1} is {shown(value)}"
+            )
+            if wrong:
+                self.problem(key, wrong)
+                return ()
+        return tuple(values)
+
     def table(self, key: str, head: str | None = None) -> Table | None:
         """The table `key`, or None when the key is absent or not a table. `head` is how a file
         writes it, as in [port.NAME]."""

@@ -37,7 +37,9 @@ device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00
 # tx_descriptors = 512
 # promiscuous = true              # receive frames for every MAC address
 #? mac = "02:00:00:00:00:01"      # default: the address of the card
+# more_macs = []                  # more addresses to receive for, with promiscuous = false
 # vlan_strip = false              # true: the card removes VLAN tags
+#? vlan_filter = [100, 200]       # receive frames of these VLANs and untagged ones; default: all
 # rss_key = "default"             # default | symmetric | 80 hexadecimal digits
 # process = false                 # true: the simulated card runs in its own process
 

@@ -62,5 +62,9 @@ class RingCard(Registers, ABC):
 
     @mac.setter
     def mac(self, text: str) -> None:
-        address = int.from_bytes(bytes.fromhex(text.replace(":", "")), "little")
-        self.RA.write(ADDRESS=address, AV=1)
+        self.RA.write(ADDRESS=as_number(text), AV=1)
+
+
+def as_number(mac: str) -> int:
+    """A MAC address as RAL and RAH have it: the first byte is the lowest."""
+    return int.from_bytes(bytes.fromhex(mac.replace(":", "")), "little")

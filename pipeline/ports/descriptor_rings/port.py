@@ -50,6 +50,7 @@ class RingPort(Port):
                 f"port.{config.name}.queues: must be 1 to {self.queues_max} queues, not "
                 f"{config.queues}: receive-side scaling of the {self.chip} addresses no more"
             )
+        self._refuse_filters(config)
         self.name, self.index, self.mac = config.name, index, ""
         self.queue_pairs = config.queues
         self._config, self._sysfs = config, sysfs
@@ -67,6 +68,19 @@ class RingPort(Port):
         self._running = self._receiving = False
         self._taken = TakenCard()
         self._totals: dict[str, int] = {}  # the last statistics
+
+    def _refuse_filters(self, config: PortConfig) -> None:
+        """Filters that the card, or this driver of it, does not have."""
+        room = getattr(self.card_class.definitions.get("RA_MORE"), "count", 0)
+        if len(config.more_macs) > room:
+            raise ConfigurationError(
+                f"port.{config.name}.more_macs: {len(config.more_macs)} addresses, and the "
+                f"{self.chip} has room for {room} beside its own"
+            )
+        if config.vlan_filter is not None and "VFTA" not in self.card_class.definitions:
+            raise ConfigurationError(
+                f"port.{config.name}.vlan_filter: the driver of the {self.chip} has no VLAN filter"
+            )
 
     # -- a simulated card overrides these ------------------------------------------------
 

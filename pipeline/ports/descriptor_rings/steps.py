@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ringline.pipeline.configuration import deadlines
-from ringline.pipeline.ports.descriptor_rings.card import RingCard
+from ringline.pipeline.ports.descriptor_rings.card import RingCard, as_number
 from ringline.pipeline.ports.rss import rss_key
 from ringline.shm.errors import HardwareError
 
@@ -33,6 +33,23 @@ def clear_statistics(card: RingCard) -> None:
 def allow_dma(card: RingCard) -> None:
     """Switch PCI bus mastering on. Only after the reset: DMA from before must not resume."""
     card.bus_mastering(True)
+
+
+def set_more_addresses(card: RingCard) -> None:
+    """RAL, RAH: the other addresses to receive for; no address in the entries that are left."""
+    for n, register in enumerate(card.RA_MORE):
+        if n < len(card.config.more_macs):
+            register.write(ADDRESS=as_number(card.config.more_macs[n]), AV=1)
+        else:
+            register.write(0)
+
+
+def set_vlans(card: RingCard) -> None:
+    """VFTA: the VLANs to receive, by ID; 0 always, since such a frame has a priority and no VLAN
+    (IEEE 802.1Q)."""
+    wanted = {0, *(card.config.vlan_filter or ())}
+    for n, register in enumerate(card.VFTA):
+        register.write(sum(1 << vlan % 32 for vlan in wanted if vlan // 32 == n))
 
 
 def set_key(card: RingCard) -> None:

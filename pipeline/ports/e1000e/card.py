@@ -27,10 +27,12 @@ class Card(RingCard):
         accept nothing then."""
         everything = on and self.config.promiscuous
         if on:
-            self.RCTL.update(EN=1, BAM=1, UPE=everything, MPE=everything)
+            vlans = self.config.vlan_filter is not None
+            self.RCTL.update(EN=1, BAM=1, UPE=everything, MPE=everything, VFE=vlans)
         else:
             self.RCTL.update(BAM=0, UPE=0, MPE=0)
-            self.RA.clear("AV")
+            for address in (self.RA, *self.RA_MORE):
+                address.clear("AV")
 
     def stop_receive_queues(self) -> None:
         """Nothing: no frame passes the filters."""

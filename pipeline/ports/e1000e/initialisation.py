@@ -19,7 +19,9 @@ from ringline.pipeline.ports.descriptor_rings.steps import (
     place_receive_rings,
     place_transmit_rings,
     set_key,
+    set_more_addresses,
     set_redirection,
+    set_vlans,
 )
 from ringline.pipeline.ports.e1000e.card import Card
 
@@ -92,11 +94,9 @@ def set_required_bits(card: Card) -> None:
 
 
 def set_address(card: Card) -> None:
-    """RAL and RAH: write the configured MAC address, if there is one, and no other."""
+    """RAL and RAH: write the configured MAC address, if there is one."""
     if card.config.mac is not None:
         card.mac = card.config.mac
-    for address in card.RA_MORE:
-        address.write(0)
 
 
 def start_link(card: Card) -> None:
@@ -179,7 +179,8 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     # PCI bus mastering
     allow_dma,
     # [4.6.5] receive
-    clear_multicast, set_descriptors, set_checksums, set_key, set_hash, set_redirection, strip_vlan,
+    set_more_addresses, set_vlans, clear_multicast, set_descriptors, set_checksums, set_key,
+    set_hash, set_redirection, strip_vlan,
     place_receive_rings, set_receive_thresholds,
     # [4.6.6] transmit
     set_gap, place_transmit_rings, set_thresholds, enable_transmitter,

@@ -24,11 +24,12 @@ GCR          0x05B00  -         RW    PCI Express control | ONE 22, L1_WITHOUT_L
 GCR2         0x05B64  -         RW    PCI Express control, continued | ONE 0
 
 # Receive
-RCTL         0x00100  -         RW    receive control | EN 1, UPE 3, MPE 4, BAM 15, SECRC 26
+RCTL         0x00100  -         RW    receive control | EN 1, UPE 3, MPE 4, BAM 15, VFE 18, SECRC 26
 RFCTL        0x05008  -         RW    receive filter control | EXSTEN 15
 MTA          0x05200  +0x4*128  RW    multicast table
 RA           0x05400  -         RW64  first receive address, RAL and RAH | ADDRESS 47:0, AV 63
-RA_MORE      0x05408  +0x8*15   RW64  the other receive addresses
+VFTA         0x05600  +0x4*128  RW    VLAN filter table: one bit for each VLAN ID
+RA_MORE      0x05408  +0x8*15   RW64  the other receive addresses | ADDRESS 47:0, AV 63
 RXCSUM       0x05000  -         RW    receive checksum control | IPOFLD 8, TUOFLD 9, PCSD 13
 MRQC         0x05818  -         RW    multiple receive queues | MRQE 1:0, TCP_IPV4 16, IPV4 17, TCP_IPV6 18, IPV6_EX 19, IPV6 20
 RETA         0x05C00  +0x4*32   RW    redirection table | Q0 7, Q1 15, Q2 23, Q3 31

@@ -19,7 +19,9 @@ from ringline.pipeline.ports.descriptor_rings.steps import (
     place_receive_rings,
     place_transmit_rings,
     set_key,
+    set_more_addresses,
     set_redirection,
+    set_vlans,
 )
 from ringline.pipeline.ports.ixgbe.card import Card
 
@@ -127,6 +129,11 @@ def set_filters(card: Card) -> None:
     card.FCTRL.update(BAM=1, UPE=everything, MPE=everything)
 
 
+def filter_vlans(card: Card) -> None:
+    """VLNCTRL: drop frames of VLANs that are not in VFTA, if there is a list."""
+    card.VLNCTRL.update(VFE=card.config.vlan_filter is not None)
+
+
 def set_checksums(card: Card) -> None:
     """RXCSUM: write the RSS hash to descriptors, in place of the fragment checksum."""
     card.RXCSUM.set("PCSD")
@@ -212,8 +219,9 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     # PCI bus mastering
     allow_dma,
     # [4.6.7] receive: the whole card
-    size_receive_buffer, strip_crc, bound_frames, set_receive_dma, set_filters, set_checksums,
-    set_key, set_hash, set_redirection, forbid_no_snoop,
+    size_receive_buffer, strip_crc, bound_frames, set_receive_dma, set_filters,
+    set_more_addresses, set_vlans, filter_vlans, set_checksums, set_key, set_hash,
+    set_redirection, forbid_no_snoop,
     # [4.6.7] receive: each queue
     place_receive_rings, describe_receive_buffers, strip_vlan, enable_receive_queues,
     offer_descriptors,

@@ -33,6 +33,9 @@ RXPBSIZE     0x03C00  +0x4*8    RW    receive packet buffer size | SIZE_KB 19:10
 RDRXCTL      0x02F00  -         RW    receive DMA control | CRCSTRIP 1, DMAIDONE 3, RSCFRSTSIZE 21:17, RSCACKC 25, FCOE_WRFIX 26
 FCTRL        0x05080  -         RW    receive filter | MPE 8, UPE 9, BAM 10
 RA           0x05400  -         RW64  first receive address, RAL and RAH | ADDRESS 47:0, AV 63
+RA_MORE      0x0A208  +0x8*127  RW64  the other receive addresses | ADDRESS 47:0, AV 63
+VLNCTRL      0x05088  -         RW    VLANs | VFE 30
+VFTA         0x0A000  +0x4*128  RW    VLAN filter table: one bit for each VLAN ID
 RXCSUM       0x05000  -         RW    receive checksum control | PCSD 13
 MRQC         0x05818  -         RW    multiple receive queues | MRQE 3:0, TCP_IPV4 16, IPV4 17, IPV6 20, TCP_IPV6 21, UDP_IPV4 22, UDP_IPV6 23
 RETA         0x05C00  +0x4*32   RW    redirection table | Q0 3:0, Q1 11:8, Q2 19:16, Q3 27:24

@@ -36,6 +36,8 @@ wire = { flows = { count = 9, sizes = "imix", ip = "mixed" }, rate_mpps = 1, rec
 device = "sim:82599"
 promiscuous = false
 mac = "02:00:00:00:00:01"
+more_macs = ["02:00:00:00:00:0A", "02:00:00:00:00:03", "02:00:00:00:00:0a"]
+vlan_filter = [1, 4094]
 [worker]
 plugin = "flow_stats"
 options = { entries = 1000, nested = { list = [1, 2.5, "three", true] } }
@@ -93,6 +95,8 @@ def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
     assert wan.wire.flows.sizes == ((60, 7), (590, 4), (1514, 1))  # without CRC
     assert wan.wire.record == str(tmp_path / "out" / "x.pcap")
     assert (lan.mac, lan.promiscuous, lan.wire) == ("02:00:00:00:00:01", False, None)
+    assert lan.more_macs == ("02:00:00:00:00:0a", "02:00:00:00:00:03")
+    assert (wan.vlan_filter, lan.vlan_filter) == (None, (1, 4094))
     assert found.queues == 2
     assert found.worker(0).options["nested"] == {"list": [1, 2.5, "three", True]}
     assert found.worker(0).state_bytes == 16 << 20

@@ -106,6 +106,11 @@ take = [
         ('dma = "offset"', "the kernel reaches packet memory by itself"),
         ('mac = "02:00:00:00:00:01"', "ip link set dev NAME address MAC"),
         ("vlan_strip = true", "frames keep their VLAN tag here"),
+        ("vlan_filter = [100]", "the kernel receives for all VLANs here"),
+        (
+            'promiscuous = false\nmore_macs = ["02:00:00:00:00:01"]',
+            "ip maddress add MAC dev NAME",
+        ),
         ('rss_key = "symmetric"', 'has no effect without hash = "software"'),
         ("process = true", "only a simulated card can run in a process of its own"),
     ],
@@ -175,6 +180,11 @@ def test_the_keys_of_packet_sockets() -> None:
         ('rss_key = "symmetric"', "the kernel spreads flows by a hash of its own here"),
         ('mode = "copy"', "only a network interface as in xdp:eth0 has this key"),
         ("vlan_strip = true", "frames keep their VLAN tag here"),
+        ("vlan_filter = [100]", "the kernel receives for all VLANs here"),
+        (
+            'promiscuous = false\nmore_macs = ["02:00:00:00:00:01"]',
+            "ip maddress add MAC dev NAME",
+        ),
     ],
 )
 def test_a_mistake_in_a_port_on_packet_sockets_is_one_sentence(keys: str, sentence: str) -> None:

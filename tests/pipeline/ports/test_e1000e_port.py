@@ -13,7 +13,7 @@ from ringline.pipeline.configuration.deadlines import PortLimits
 from ringline.pipeline.ports.e1000e.port import E1000ePort, descriptor_flags
 from ringline.pipeline.ports.e1000e.registers import REGISTERS
 from ringline.pipeline.ports.port import Link
-from ringline.shm.errors import HardwareError
+from ringline.shm.errors import ConfigurationError, HardwareError
 
 from .fake_card import FakeRegisters
 from .port_harness import RIGHT, PortHarness
@@ -182,6 +182,23 @@ def test_start_sets_filters_queues_and_address(card: FakeE1000e) -> None:
     assert card.register("RDT", 1) == 63
     assert not card.register("CTRL") & 1 << 30, "VME: tags stay in the frame"
     assert card.port.access.phy == [1 << 26 | 1 << 21 | 0x1200]
+
+
+def test_more_addresses_and_vlans_are_in_their_tables(instance: Callable[[], str]) -> None:
+    macs = tuple(f"02:00:00:00:01:{n:02x}" for n in range(15))
+    keys: dict[str, Any] = {"promiscuous": False, "more_macs": macs, "vlan_filter": (33,)}
+    with FakeE1000e(instance(), **keys) as card:
+        card.start()
+        words = [card.register("RA_MORE", n) for n in range(15)]
+        assert [word.to_bytes(4, "little")[:4].hex(":") for word in words] == ["02:00:00:00"] * 15
+        highs = [card.port.access.read32(RA + 4 + 8 * n) for n in range(1, 16)]
+        assert highs == [1 << 31 | n << 8 | 1 for n in range(15)]
+        assert [card.register("VFTA", n) for n in range(3)] == [1, 2, 0]
+        assert card.register("RCTL") >> 18 & 1
+        card.port.stop_receiving()
+        assert not any(card.port.access.read32(RA + 4 + 8 * n) >> 31 for n in range(16))
+    with pytest.raises(ConfigurationError, match="16 addresses, and the 82574L has room for 15"):
+        FakeE1000e(instance(), promiscuous=False, more_macs=(*macs, "02:00:00:00:02:00"))
 
 
 def test_stop_closes_the_filters_and_leaves_the_receiver_on(card: FakeE1000e) -> None:

@@ -124,6 +124,48 @@ def test_the_configuration_says_which_destinations_the_card_accepts(
         assert card.sim.faults() == []
 
 
+def test_a_card_receives_for_all_the_addresses_that_it_has_room_for(
+    instance: Callable[[], str],
+) -> None:
+    macs = tuple(f"02:00:00:00:01:{n:02x}" for n in range(127))
+    frames = [bytes.fromhex(mac.replace(":", "")) + FLOWS[0][6:] for mac in macs]
+    with ModelCard(instance(), promiscuous=False, more_macs=macs).start() as card:
+        seen = [one.frame for n in range(0, 127, 32) for one in card.carry(frames[n : n + 32])]
+        assert seen == frames
+        assert card.port.mac == CARD.hex(":")
+        assert card.sim.faults() == []
+    with pytest.raises(
+        ConfigurationError, match="128 addresses, and the 82599 has room for 127 beside"
+    ):
+        ModelCard(instance(), promiscuous=False, more_macs=(*macs, "02:00:00:00:02:00"))
+
+
+@pytest.mark.parametrize(
+    ("vlans", "kept"), [((100, 4094), (None, 0, 100, 4094)), ((), (None, 0)), (None, None)]
+)
+@pytest.mark.parametrize("promiscuous", [False, True])
+def test_frames_of_other_vlans_are_dropped_and_not_counted(
+    instance: Callable[[], str],
+    vlans: tuple[int, ...] | None,
+    kept: tuple[int | None, ...] | None,
+    promiscuous: bool,
+) -> None:
+    tags = (None, 0, 99, 100, 101, 4094, 4095)
+    frames = {
+        tag: CARD + packet("10.0.0.1", "10.0.0.2", 17, (1, 2), vlan=tag)[6:]
+        if tag is not None
+        else CARD + FLOWS[0][6:]
+        for tag in tags
+    }
+    with ModelCard(instance(), promiscuous=promiscuous, vlan_filter=vlans).start() as card:
+        wanted = [frames[tag] for tag in (tags if kept is None else kept)]
+        assert [one.frame for one in card.carry(list(frames.values()))] == wanted
+        statistics = card.port.statistics()
+        assert statistics["rx_good_packets"] == len(wanted)
+        assert sum(n for name, n in statistics.items() if "missed" in name or "drop" in name) == 0
+        assert card.sim.faults() == []
+
+
 def test_packets_in_the_ring_can_be_received_after_receiving_has_stopped(
     instance: Callable[[], str],
 ) -> None:

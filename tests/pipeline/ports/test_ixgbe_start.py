@@ -28,7 +28,15 @@ from .model_card import ModelCard
 Step = Callable[[Card], None]
 MAC = "02:00:00:00:00:77"
 OURS = bytes.fromhex(MAC.replace(":", ""))
-CONFIG: dict[str, Any] = {"queues": 4, "promiscuous": False, "mac": MAC, "vlan_strip": True}
+ALSO = bytes.fromhex("020000000088")
+CONFIG: dict[str, Any] = {
+    "queues": 4,
+    "promiscuous": False,
+    "mac": MAC,
+    "more_macs": (ALSO.hex(":"),),
+    "vlan_strip": True,
+    "vlan_filter": (0x123,),
+}
 CRC = 4
 TAG = 0x6123
 
@@ -39,11 +47,12 @@ def to(destination: bytes, frame: bytes) -> bytes:
 
 UDP = [to(OURS, packet("10.0.0.1", "10.0.0.2", 17, (1000 + n, 53))) for n in range(64)]
 TCP = [to(OURS, packet("fd00::1", "fd00::2", 6, (1000 + n, 80))) for n in range(64)]
-PLAIN = [*UDP, *TCP, to(BROADCAST, UDP[0])]
+PLAIN = [*UDP, *TCP, to(BROADCAST, UDP[0]), to(ALSO, UDP[1])]
 TAGGED = to(OURS, packet("10.0.0.1", "10.0.0.2", 17, (1, 2), b"tagged payload, long", vlan=TAG))
 FOREIGN = to(OTHER, UDP[0])
 LONG = to(OURS, packet("10.0.0.1", "10.0.0.2", 17, (1, 2), bytes(1500)))
-TRAFFIC = [*PLAIN, TAGGED, FOREIGN, LONG]
+ELSEWHERE = to(OURS, packet("10.0.0.1", "10.0.0.2", 17, (1, 2), vlan=0x6124))
+TRAFFIC = [*PLAIN, TAGGED, FOREIGN, ELSEWHERE, LONG]
 
 
 def observe(
