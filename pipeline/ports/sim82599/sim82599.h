@@ -19,8 +19,9 @@
  *    GORC, GPTC, GOTC, TPR, TOR, TPT, BPRC, MPRC, PRC*, PTC*, RUC, ROC.
  *  - 128 receive and 64 transmit queues: ENABLE handshakes, checks of base, length
  *    and SRRCTL; heads and tails; the card owns the descriptors between them.
- *  - RXEN may change only while the security path is stopped, TXPBSIZE and MTQC only
- *    while the arbiter is disabled; DMATXCTL.TE comes before any transmit queue.
+ *  - RXEN may change only while the security path is stopped, or receiving hangs if frames come;
+ *    TXPBSIZE and MTQC only while the arbiter is disabled; DMATXCTL.TE comes before any transmit
+ *    queue.
  *  - Receive: MAC, multicast, broadcast, VLAN filters, promiscuous modes; RSS by
  *    MRQC, RSSRK, RETA, RXCSUM.PCSD; checksum status; CRC strip; VLAN strip;
  *    buffers of SRRCTL's size, longer frames in several; runts and oversize;
@@ -28,6 +29,7 @@
  *  - Transmit: advanced data and context descriptors, frames of several
  *    descriptors, PAYLEN, padding, VLAN insertion, RS and WTHRESH; IP, TCP, UDP and SCTP
  *    checksums, TCP segmentation.
+ *  - Loopback in the MAC, and a link that is forced up.
  *  - DMA through the mapped windows. Any other address is a fault that stops the
  *    queue, as an IOMMU would.
  *
@@ -38,8 +40,8 @@
  *  - INTx and MSI, DCA, flow control, DCB, virtualisation (pools, mailbox), RSC,
  *    header split, flow director and other queue filters, IPsec, MACsec,
  *    time stamps, UDP segmentation, tunnels, legacy descriptors, head write-back,
- *    double VLAN, loopback, SFP+ modules, PHY and firmware, frames with CRC errors. Their registers
- * keep what is written, or a fault names the request.
+ *    double VLAN, loopback outside the MAC, SFP+ modules, PHY and firmware, frames with CRC errors.
+ * Their registers keep what is written, or a fault names the request.
  *  - Transmitted bytes are read only for a recording, so transmit statistics do not
  *    distinguish multicast and broadcast.
  *

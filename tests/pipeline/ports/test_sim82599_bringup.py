@@ -76,7 +76,9 @@ def test_nothing_is_sent_while_the_arbiter_is_disabled() -> None:
 
 
 def test_receive_dma_hangs_until_the_next_reset() -> None:
+    """If frames come while RXEN is switched on."""
     with Bare82599() as driver:
+        driver.sim.load(table([FRAME]))
         driver.bring_up(skip="security")
         assert traffic(driver)[0] == 0
         driver.change(0x3000, 1)
@@ -146,8 +148,9 @@ def test_queues_count_in_the_counters_of_the_maps() -> None:
         ({"srrctl": 2}, "DESCTYPE"),
         ({"srrctl": 1 << 25}, "BSIZEPACKET"),
         ({"srrctl": 17 | 1 << 25}, "BSIZEPACKET"),
-        ({"rdlen": 100}, "length"),
-        ({"rdlen": 0}, "length"),
+        ({"rdlen": 100}, "its ring has 0"),
+        ({"rdlen": 0}, "its ring has 0"),
+        ({"rdlen": 0x80080}, "more than 0x80000 bytes"),
     ],
 )
 def test_a_receive_queue_with_a_bad_ring_is_not_enabled(options: dict[str, int], says: str) -> None:
@@ -155,6 +158,37 @@ def test_a_receive_queue_with_a_bad_ring_is_not_enabled(options: dict[str, int],
         driver.bring_up(**options)
         assert not driver.wait(0x1028, 25)
         assert any(says in fault for fault in driver.sim.faults()), driver.sim.faults()
+
+
+def test_registers_keep_the_bits_that_the_card_has() -> None:
+    """As Linux's driver asks in its register test (ixgbe_ethtool.c, reg_test_82599); a tail can be
+    read back before its queue is enabled."""
+    kept = {
+        0x1000: 0xFFFFFF80,  # RDBAL
+        0x1008: 0xFFF80,  # RDLEN
+        0x6000: 0xFFFFFF80,  # TDBAL
+        0x6008: 0xFFF80,  # TDLEN
+        0x1018: 0xFFFF,  # RDT
+        0x6018: 0xFFFF,  # TDT
+        0x5404: 0x8000FFFF,  # RAH
+        0xA20C: 0x8000FFFF,
+    }
+    with Bare82599(left_running=False) as driver:
+        for register, mask in kept.items():
+            for pattern in (0x5A5A5A5A, 0xA5A5A5A5, 0, 0xFFFFFFFF):
+                driver.write(register, pattern)
+                assert driver.read(register) == pattern & mask, hex(register)
+        assert {"queue", "tail"} == set(driver.sim.fault_counts()), driver.sim.faults()
+
+
+def test_a_link_that_is_forced_up_needs_no_partner() -> None:
+    """AUTOC.FLU; without it, the link is negotiated again."""
+    with Bare82599(left_running=False) as driver:
+        assert driver.read(0x42A4) == 0
+        driver.change(0x42A0, set_=1)
+        assert driver.read(0x42A4) >> 30 & 1
+        driver.change(0x42A0, 1)
+        assert driver.read(0x42A4) == 0
 
 
 def test_a_tail_beyond_the_ring_stops_the_queue() -> None:

@@ -284,3 +284,35 @@ def test_a_disk_that_fills_up_keeps_as_many_whole_frames_as_fit(tmp_path: Path) 
         assert "recording ended after 20 of " in (driver.sim.record_error or "")
     kept = [bytes(frame) for frame in read_capture(path).frames]
     assert kept == [frame.ljust(60, b"\0") for frame in frames[:20]]
+
+
+def test_in_loopback_the_card_receives_what_it_sends(tmp_path: Path) -> None:
+    """HLREG0.LPBK: nothing goes to the wire or comes from it."""
+    path = tmp_path / "out.pcap"
+    frames = [ethernet(bytes([n]) * (46 + 20 * n)) for n in range(20)]
+    with Bare82599() as driver:
+        driver.bring_up()
+        driver.sim.load(table([FRAME]))
+        driver.sim.record(str(path))
+        driver.change(0x4240, set_=1 << 15)
+        for frame in frames:
+            driver.send(frame)
+        driver.sim.step()
+        assert [each.data for each in driver.receive()] == frames
+        assert driver.sim.wire()["recorded"] == 0
+        assert driver.read(0x4074) == driver.read(0x4080) == 20  # GPRC, GPTC
+        driver.change(0x4240, 1 << 15)
+        driver.sim.step()
+        assert [each.data for each in driver.receive()] == [FRAME]
+        assert driver.sim.faults() == []
+
+
+def test_in_loopback_a_frame_without_a_descriptor_is_dropped() -> None:
+    with Bare82599() as driver:
+        driver.bring_up(rdt=8)
+        driver.change(0x4240, set_=1 << 15)
+        for _ in range(20):
+            driver.send(FRAME)
+        driver.sim.step()
+        assert len(driver.receive()) == 8
+        assert driver.read(0x1430) == 12  # QPRDC

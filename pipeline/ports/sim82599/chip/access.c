@@ -146,21 +146,29 @@ static void write_ctrl(struct rl_sim *sim, uint32_t value)
     sim->changed = true;
 }
 
-/* RXEN may change only while the security path is stopped: otherwise receive DMA
- * hangs until the next reset (erratum). */
+/* Whether frames come from the wire now. */
+static bool is_busy(const struct rl_sim *sim)
+{
+    return sim->live.pending || (sim->order_length != 0 && sim->left != 0);
+}
+
+/* RXEN should change only while the security path is stopped: if frames come while it is switched
+ * on, receive DMA hangs until the next reset (erratum). */
 static void write_rxctrl(struct rl_sim *sim, uint32_t value)
 {
     bool was = sim->registers[RXCTRL / 4] & RXCTRL_RXEN;
     bool stopped = (sim->registers[SECRXCTRL / 4] & SECRXCTRL_RX_DIS) && !sim->security_wait;
-    if (was && !(value & RXCTRL_RXEN) && !stopped)
-        rl_sim_lint(sim, RL_SIM_FAULT_RECEIVE_HANG, 0, RXCTRL,
-                    "RXCTRL.RXEN switched off while the security path ran (set SECRXCTRL bit 1, "
-                    "then wait for SECRXSTAT bit 0)");
-    if (!was && (value & RXCTRL_RXEN) && !stopped) {
+    bool on = !was && (value & RXCTRL_RXEN) && !stopped;
+    if (on && is_busy(sim)) {
         sim->receive_hung = true;
         rl_sim_fault(sim, RL_SIM_FAULT_RECEIVE_HANG, 0, RXCTRL,
-                     "RXCTRL.RXEN changed while the security path ran: receive DMA hangs until the "
-                     "next reset (set SECRXCTRL bit 1, then wait for SECRXSTAT bit 0)");
+                     "RXCTRL.RXEN switched on while the security path ran and frames came: receive "
+                     "DMA hangs until the next reset (set SECRXCTRL bit 1, then wait for SECRXSTAT "
+                     "bit 0)");
+    } else if (on || (was && !(value & RXCTRL_RXEN) && !stopped)) {
+        rl_sim_lint(sim, RL_SIM_FAULT_RECEIVE_HANG, 0, RXCTRL,
+                    "RXCTRL.RXEN changed while the security path ran (set SECRXCTRL bit 1, then "
+                    "wait for SECRXSTAT bit 0)");
     }
     if (!was && (value & RXCTRL_RXEN) && sim->registers[EIMS / 4] != 0) {
         uint32_t valid = sim->registers[IVAR_MISC / 4];
@@ -197,10 +205,7 @@ static void write_rx_queue(struct rl_sim *sim, uint32_t reg, const struct place 
             *queue->tail_register = value; /* the next step reads it */
             return;
         }
-        if (value == sim->registers[reg / 4 - (RX_RDT - RX_RDH) / 4])
-            return; /* the head: the ring stays empty */
-        rl_sim_fault(sim, RL_SIM_FAULT_TAIL, place->queue, reg,
-                     "RDT[%u] = %u before RXDCTL.ENABLE reads back: ignored", place->queue, value);
+        rl_sim_idle_tail(sim, reg, place->queue, value, "RXDCTL");
         return;
     case RX_RSCCTL:
         if (value & RSCCTL_RSCEN)
@@ -227,7 +232,7 @@ static void write_rx_queue(struct rl_sim *sim, uint32_t reg, const struct place 
                          rl_sim_register(sim, reg)->name, place->queue);
             return;
         }
-        *stored = value;
+        *stored = rl_sim_aligned(sim, reg, place->queue, value);
     }
 }
 
@@ -248,10 +253,7 @@ static void write_tx_queue(struct rl_sim *sim, uint32_t reg, const struct place 
             *queue->tail_register = value;
             return;
         }
-        if (value == sim->registers[reg / 4 - (TX_TDT - TX_TDH) / 4])
-            return;
-        rl_sim_fault(sim, RL_SIM_FAULT_TAIL, place->queue, reg,
-                     "TDT[%u] = %u before TXDCTL.ENABLE reads back: ignored", place->queue, value);
+        rl_sim_idle_tail(sim, reg, place->queue, value, "TXDCTL");
         return;
     case TX_TDWBAL:
         if (value & 1)
@@ -269,7 +271,7 @@ static void write_tx_queue(struct rl_sim *sim, uint32_t reg, const struct place 
                          rl_sim_register(sim, reg)->name, place->queue);
             return;
         }
-        *stored = value;
+        *stored = rl_sim_aligned(sim, reg, place->queue, value);
     }
 }
 
@@ -342,9 +344,7 @@ void rl_sim_write(struct rl_sim *sim, uint32_t reg, uint32_t value)
         *stored = value;
         return;
     case AUTOC:
-        *stored = value & ~AUTOC_RESTART;
-        if (value & AUTOC_RESTART)
-            rl_sim_restart_link(sim);
+        rl_sim_write_autoc(sim, value);
         return;
     case MSCA: /* no PHY is on the management bus */
         *stored = value & ~MSCA_BUSY;
@@ -370,6 +370,8 @@ void rl_sim_write(struct rl_sim *sim, uint32_t reg, uint32_t value)
     default:
         break;
     }
+    if (reg - RAL < 256 * 4 && reg % 8 == 4)
+        value &= RAH_KEPT;
     if (of_rx_queue(reg, &place))
         write_rx_queue(sim, reg, &place, value);
     else if (of_tx_queue(reg, &place))

@@ -100,6 +100,20 @@ void rl_sim_restart_link(struct rl_sim *sim)
     sim->changed = true;
 }
 
+void rl_sim_write_autoc(struct rl_sim *sim, uint32_t value)
+{
+    uint32_t *stored = &sim->registers[AUTOC / 4];
+    bool was_forced = *stored & AUTOC_FORCE_UP;
+    *stored = value & ~AUTOC_RESTART;
+    if (value & AUTOC_FORCE_UP) {
+        sim->link_up = true;
+        sim->link_wait = 0;
+        sim->changed = true;
+    } else if (was_forced || (value & AUTOC_RESTART)) {
+        rl_sim_restart_link(sim);
+    }
+}
+
 /* Copy the settings for the packet paths from the registers, so that they are read
  * after a change and not for every frame. */
 void rl_sim_refresh(struct rl_sim *sim)
@@ -113,6 +127,7 @@ void rl_sim_refresh(struct rl_sim *sim)
                      !(registers[SECRXCTRL / 4] & SECRXCTRL_RX_DIS);
     sim->transmitting = bus && sim->link_up && (registers[DMATXCTL / 4] & DMATXCTL_TE) &&
                         !(registers[RTTDCS / 4] & RTTDCS_ARBDIS);
+    sim->loopback = hlreg0 & HLREG0_LPBK;
     sim->vlan_type = registers[DMATXCTL / 4] >> 16;
     bool strip = (hlreg0 & HLREG0_RXCRCSTRP) && (registers[RDRXCTL / 4] & RDRXCTL_CRC_STRIP);
     sim->crc_bytes = strip ? 0 : RL_SIM_CRC;

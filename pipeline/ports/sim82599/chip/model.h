@@ -201,6 +201,7 @@ struct rl_sim {
     bool changed;   /* a register that rl_sim_refresh reads was written */
     bool receiving; /* RXEN, link and bus mastering allow it */
     bool transmitting;
+    bool loopback;          /* see loopback.c */
     bool receive_unchecked; /* the set-up was not checked since it changed */
     bool transmit_unchecked;
     uint32_t crc_bytes; /* 4: CRC is left on frames */
@@ -287,6 +288,7 @@ void rl_sim_reset(struct rl_sim *sim, bool device, bool link);
 void rl_sim_poll_all(struct rl_sim *sim);            /* a step polls all operations under way */
 void rl_sim_poll(struct rl_sim *sim, uint8_t *wait); /* a read polls one of them */
 void rl_sim_restart_link(struct rl_sim *sim);
+void rl_sim_write_autoc(struct rl_sim *sim, uint32_t value);
 void rl_sim_refresh(struct rl_sim *sim);
 void rl_sim_check_receive(struct rl_sim *sim);
 void rl_sim_check_transmit(struct rl_sim *sim);
@@ -297,6 +299,9 @@ void rl_sim_tx_enable(struct rl_sim *sim, uint32_t queue, bool on);
 void rl_sim_rx_done(struct rl_sim *sim, uint32_t queue);
 void rl_sim_tx_done(struct rl_sim *sim, uint32_t queue);
 void rl_sim_queues_off(struct rl_sim *sim);
+uint32_t rl_sim_aligned(struct rl_sim *sim, uint32_t reg, uint32_t queue, uint32_t value);
+void rl_sim_idle_tail(struct rl_sim *sim, uint32_t reg, uint32_t queue, uint32_t value,
+                      const char *enable);
 
 /* classify.c, rss.c */
 void rl_sim_parse(const uint8_t *bytes, uint32_t length, struct rl_sim_layers *layers);

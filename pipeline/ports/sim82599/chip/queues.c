@@ -12,13 +12,40 @@ static uint64_t base_of(const struct rl_sim *sim, uint32_t reg)
 static const char *ring_trouble(const struct rl_sim *sim, uint32_t bank)
 {
     uint32_t bytes = sim->registers[(bank + RX_RDLEN) / 4];
-    if (base_of(sim, bank) % 128 != 0)
-        return "its ring does not begin at a multiple of 128";
-    if (bytes == 0 || bytes % 128 != 0 || bytes > 0x80000)
-        return "its ring's length is not a multiple of 128 from 128 to 0x80000 bytes";
+    if (bytes == 0 || bytes > 0x80000)
+        return "its ring has 0, or more than 0x80000 bytes";
     if (sim->registers[(bank + RX_RDH) / 4] >= bytes / 16)
         return "its head is beyond its ring";
     return NULL;
+}
+
+/* The card keeps the bits of a ring's base and length with which both are multiples of 128. */
+uint32_t rl_sim_aligned(struct rl_sim *sim, uint32_t reg, uint32_t queue, uint32_t value)
+{
+    uint32_t offset = reg % 0x40;
+    uint32_t kept = value;
+    if (offset == RX_RDLEN)
+        kept &= RING_BYTES;
+    else if (offset == RX_RDBAL)
+        kept &= ~127u;
+    if (kept != value)
+        rl_sim_lint(sim, RL_SIM_FAULT_QUEUE, queue, reg,
+                    "%s[%u] = 0x%x: the card keeps 0x%x of it; a ring begins at a multiple of 128 "
+                    "and has 128 to 0x80000 bytes",
+                    rl_sim_register(sim, reg)->name, queue, value, kept);
+    return kept;
+}
+
+/* A tail that is written before its queue is enabled: it can be read, and has no effect. */
+void rl_sim_idle_tail(struct rl_sim *sim, uint32_t reg, uint32_t queue, uint32_t value,
+                      const char *enable)
+{
+    uint32_t head = sim->registers[reg / 4 - (RX_RDT - RX_RDH) / 4];
+    sim->card->tails[reg / 4] = value & 0xFFFF;
+    if (value != head)
+        rl_sim_lint(sim, RL_SIM_FAULT_TAIL, queue, reg,
+                    "%s[%u] = %u before %s.ENABLE reads back: ignored",
+                    rl_sim_register(sim, reg)->name, queue, value, enable);
 }
 
 static const char *buffer_trouble(uint32_t srrctl)

@@ -41,6 +41,7 @@
 #define RX_RDBAL 0x00
 #define RX_RDBAH 0x04
 #define RX_RDLEN 0x08
+#define RING_BYTES 0xFFF80u /* RDLEN and TDLEN; of a base, the lowest 7 bits are 0 too */
 #define RX_DCA_RXCTRL 0x0C
 #define RX_RDH 0x10
 #define RX_SRRCTL 0x14
@@ -90,11 +91,13 @@
 #define HLREG0_RXCRCSTRP (1u << 1)
 #define HLREG0_JUMBOEN (1u << 2)
 #define HLREG0_TXPADEN (1u << 10)
+#define HLREG0_LPBK (1u << 15)
 #define MSCA 0x425C
 #define MSRWD 0x4260
 #define MSCA_BUSY (1u << 30)
 #define MAXFRS 0x4268
 #define AUTOC 0x42A0
+#define AUTOC_FORCE_UP (1u << 0)
 #define AUTOC_RESTART (1u << 12)
 #define AUTOC_LMS(value) ((value) >> 13 & 7)
 #define AUTOC_LMS_SERIAL_10G 3
@@ -138,6 +141,7 @@
 #define VFTA 0xA000
 #define RAL 0xA200
 #define RAH_AV (1u << 31)
+#define RAH_KEPT (RAH_AV | 0xFFFF)
 
 /* Per transmit queue q: 0x6000 + 0x40 q. */
 #define TX_BANK 0x6000

@@ -20,6 +20,10 @@ enum rl_sim_outcome rl_sim_abort_dma(struct rl_sim *sim, struct rl_sim_rx_queue 
 void rl_sim_reject(struct rl_sim *sim, const struct rl_sim_frame *frame);
 void rl_sim_drop(struct rl_sim *sim, const struct rl_sim_frame *frame, uint64_t *reason);
 
+/* live.c: deliver the frame that alone is in `frames`. Returns false when it finds no descriptor.
+ */
+bool rl_sim_deliver_one(struct rl_sim *sim, struct rl_sim_window *window);
+
 /* open_loop.c */
 uint32_t rl_sim_receive_open(struct rl_sim *sim);
 uint32_t rl_sim_drop_all(struct rl_sim *sim);

@@ -100,10 +100,8 @@ static bool take(struct rl_sim *sim)
     return true;
 }
 
-/* Returns whether the frame at hand is done with. */
-static bool deliver(struct rl_sim *sim, struct rl_sim_window *window)
+bool rl_sim_deliver_one(struct rl_sim *sim, struct rl_sim_window *window)
 {
-    struct rl_sim_live *live = &sim->live;
     struct rl_sim_frame *frame = sim->frames;
     if (!sim->receiving) {
         sim->tally.not_receiving++;
@@ -130,12 +128,21 @@ static bool deliver(struct rl_sim *sim, struct rl_sim_window *window)
         rl_sim_drop(sim, frame, &sim->tally.disabled);
         return true;
     }
+    return false;
+}
+
+/* Returns whether the frame at hand is done with. */
+static bool deliver(struct rl_sim *sim, struct rl_sim_window *window)
+{
+    struct rl_sim_live *live = &sim->live;
+    if (rl_sim_deliver_one(sim, window))
+        return true;
     uint64_t now = rl_sim_now();
     if (live->since == 0)
         live->since = now;
     if (now - live->since < WAIT_NS)
         return false;
-    rl_sim_drop(sim, frame, &queue->missed);
+    rl_sim_drop(sim, sim->frames, &sim->rx[sim->frames->queue].missed);
     return true;
 }
 
@@ -147,7 +154,10 @@ uint32_t rl_sim_receive_live(struct rl_sim *sim)
     if (sim->receive_unchecked && sim->rx_count != 0)
         rl_sim_check_receive(sim);
     while (moved < RL_SIM_BATCH && take(sim)) {
-        if (!deliver(sim, &window))
+        if (sim->loopback) {
+            sim->tally.not_receiving++;
+            sim->tally.not_receiving_bytes += sim->layers->length;
+        } else if (!deliver(sim, &window))
             break;
         sim->live.pending = false;
         moved++;

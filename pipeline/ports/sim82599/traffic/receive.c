@@ -190,7 +190,7 @@ uint32_t rl_sim_receive(struct rl_sim *sim)
     if (sim->order_length == 0)
         return 0;
     sim->asked = false;
-    if (!sim->receiving)
+    if (!sim->receiving || sim->loopback)
         return sim->open ? rl_sim_drop_all(sim) : 0;
     if (sim->receive_unchecked && sim->rx_count != 0)
         rl_sim_check_receive(sim);

@@ -27,7 +27,7 @@ void rl_sim_gather(struct rl_sim *sim, uint8_t *to, const struct rl_sim_segment 
 
 static bool is_watched(const struct rl_sim *sim)
 {
-    return sim->record.fd >= 0 || sim->live.fd >= 0;
+    return sim->record.fd >= 0 || sim->live.fd >= 0 || sim->loopback;
 }
 
 static void count_sent(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint32_t length)
@@ -52,6 +52,10 @@ void rl_sim_emit(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint8_t *fra
         length = RL_SIM_MIN;
     }
     count_sent(sim, queue, length);
+    if (sim->loopback) {
+        rl_sim_loop_back(sim, frame, length);
+        return;
+    }
     if (sim->record.fd >= 0)
         rl_sim_record_frame(sim, frame, length);
     if (sim->live.fd >= 0)
@@ -319,6 +323,8 @@ static uint32_t send_queue(struct rl_sim *sim, struct rl_sim_tx_queue *queue)
 uint32_t rl_sim_transmit(struct rl_sim *sim)
 {
     uint32_t moved = 0;
+    if (RL_SIM_UNLIKELY(sim->loopback))
+        rl_sim_look_at_tails(sim);
     for (uint32_t i = 0; i < sim->tx_count; i++)
         moved += send_queue(sim, &sim->tx[sim->tx_active[i]]);
     if (RL_SIM_UNLIKELY(moved != 0 && sim->transmit_unchecked))

@@ -45,6 +45,9 @@ void rl_sim_gather(struct rl_sim *sim, uint8_t *to, const struct rl_sim_segment 
 void rl_sim_emit(struct rl_sim *sim, struct rl_sim_tx_queue *queue, uint8_t *frame, uint32_t length,
                  int32_t tag);
 
+/* loopback.c: receive a frame that the card sends, instead of putting it on the wire. */
+void rl_sim_loop_back(struct rl_sim *sim, const uint8_t *frame, uint32_t length);
+
 /* Send the packet at hand with the offloads that it asks for. Returns a problem, or NULL. */
 const char *rl_sim_offload(struct rl_sim *sim, struct rl_sim_tx_queue *queue, int32_t tag);
 #endif
