@@ -35,6 +35,7 @@ FLOORS = (
     "pipeline/ports/descriptor_rings/",
     "pipeline/ports/ixgbe/",
     "pipeline/ports/e1000e/",
+    "pipeline/ports/igb/",
     "pipeline/ports/sim82599/sim82599.h",
     "pipeline/ports/sim82599/chip/",
     "pipeline/ports/sim82599/traffic/",

@@ -55,7 +55,7 @@ IXGBE = [
     f"tests/pipeline/ports/test_ixgbe_{part}.py"
     for part in ("receive", "transmit", "stop", "start", "books")
 ]
-E1000E = ["tests/pipeline/ports/test_e1000e_port.py"]
+E1000E = [f"tests/pipeline/ports/test_{name}_port.py" for name in ("e1000e", "igb")]
 XDP = ["tests/pipeline/ports/test_xdp_bursts.py"]
 PACKET = ["tests/pipeline/ports/test_packet_bursts.py"]
 LOOP = ["tests/workers/process/test_loop.py"]

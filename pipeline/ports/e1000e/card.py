@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from ringline.pipeline.ports.descriptor_rings.card import RingCard
 from ringline.pipeline.ports.e1000e.registers import QUEUE_STATISTICS, REGISTERS, STATISTICS
 from ringline.pipeline.ports.port import Link
+from ringline.pipeline.ports.registers import Register
 from ringline.shm.errors import HardwareError
 
 SPEEDS = (10, 100, 1000, 1000)  # STATUS.SPEED in Mbit/s
@@ -48,16 +50,29 @@ class Card(RingCard):
 
     def take_phy(self) -> None:
         """EXTCNF_CTRL: the firmware of the card uses the PHY too, and may have it now."""
+        self.hold(self.EXTCNF_CTRL, "MDIO_SW")
+
+    def release_phy(self) -> None:
+        """The firmware may have the PHY again."""
+        self.EXTCNF_CTRL.clear("MDIO_SW")
+
+    def hold(self, register: Register, bit: str) -> None:
+        """Set a bit until it reads 1: it does not while the firmware holds what it stands for."""
+        for _ in self.firmware_has_phy(f"{register.name}.{bit} stays 0"):
+            register.set(bit)
+            if register.field(bit):
+                return
+
+    def firmware_has_phy(self, why: str) -> Iterator[None]:
+        """Try again and again, with moments between. Raises HardwareError when the time is over."""
         seconds = self.wait_seconds
         until = time.monotonic() + seconds
         while True:
-            self.EXTCNF_CTRL.set("MDIO_SW")
-            if self.EXTCNF_CTRL.field("MDIO_SW"):
-                return
+            yield
             if time.monotonic() >= until:
                 raise HardwareError(
                     f"{self.name}: the firmware of the card has kept the PHY for {seconds:.2g} s "
-                    "(EXTCNF_CTRL.MDIO_SW stays 0); start again, or switch the machine off and on"
+                    f"({why}); start again, or switch the machine off and on"
                 )
             self.relax()
 

@@ -1,5 +1,5 @@
-/* Bursts of the 82574L: the code that runs per packet. Every word of a descriptor is read and
- * written once, as 64 bits. */
+/* Bursts of the 82574L and the 82576: the code that runs per packet. Every word of a descriptor is
+ * read and written once, as 64 bits. */
 #include "e1000e.h"
 
 #include "../memory.h"
@@ -7,17 +7,21 @@
 
 #include <string.h>
 
-/* Extended receive descriptor as the card writes it back, upper word: status, errors from bit 20,
- * length from bit 32, VLAN tag from bit 48; lower word: RSS type, and the hash from bit 32. */
+/* Receive descriptor (82574L: extended; 82576: advanced) as the card writes it back, upper word:
+ * status, errors from bit 20, length from bit 32, VLAN tag from bit 48; lower word: RSS type, and
+ * the hash from bit 32. */
 #define RX_DD (UINT64_C(1) << 0)
 #define RX_EOP (UINT64_C(1) << 1)
 #define RX_FRAME_ERRORS (UINT64_C(0x97) << 24) /* RXE, CXE, SEQ, SE, CE */
 #define RX_TOO_LONG (UINT64_C(0xf800) << 32)   /* 2048 bytes and more */
 #define RX_WHOLE (RX_EOP | RX_FRAME_ERRORS | RX_TOO_LONG)
 
-/* Legacy transmit descriptor, upper word: length from bit 0, commands from bit 24. The card writes
- * DD where that of the 82599 is, so rl_card_reclaim finds it. */
+/* Transmit descriptor, upper word: length from bit 0, commands from bit 24. That of the 82574L is a
+ * legacy one. That of the 82576 is an advanced one, with the length once more from bit 46. The card
+ * writes DD where that of the 82599 is, so rl_card_reclaim finds it. */
 #define TX_EOP_IFCS (UINT64_C(3) << 24)
+#define TX_ADVANCED (UINT64_C(1) << 29 | UINT64_C(3) << 20) /* DEXT, DTYP */
+#define TX_LENGTH(bytes) ((uint64_t)(bytes) << 46 | (bytes))
 #define TX_RS (UINT64_C(1) << 27)
 
 _Static_assert(RL_BUFFER_DATA == 2048, "RX_TOO_LONG and RCTL know the size of a buffer");
@@ -91,8 +95,8 @@ uint32_t rl_e1000e_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refe
 }
 
 /* A tag goes into the frame: the card inserts tags only when it also strips them (CTRL.VME). */
-uint32_t rl_e1000e_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
-                            uint32_t n)
+static inline uint32_t tx_burst(struct rl_port *port, uint32_t queue,
+                                const struct rl_reference *refs, uint32_t n, int advanced)
 {
     struct rl_card *card = port->queues;
     struct rl_descriptor_ring *ring = &card->tx[queue];
@@ -111,7 +115,8 @@ uint32_t rl_e1000e_tx_burst(struct rl_port *port, uint32_t queue, const struct r
             ref = rl_tagged(port->memory, ref);
         ring->buffers[at] = ref.buffer;
         descriptors[at].lower = bus[ref.buffer] + ref.offset;
-        descriptors[at].upper = TX_EOP_IFCS | ref.length;
+        descriptors[at].upper =
+            advanced ? TX_EOP_IFCS | TX_ADVANCED | TX_LENGTH(ref.length) : TX_EOP_IFCS | ref.length;
         bytes += ref.length;
         at = (at + 1) & mask;
     }
@@ -122,4 +127,16 @@ uint32_t rl_e1000e_tx_burst(struct rl_port *port, uint32_t queue, const struct r
     ring->next = at;
     ring_doorbell(ring, at);
     return n;
+}
+
+uint32_t rl_e1000e_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
+                            uint32_t n)
+{
+    return tx_burst(port, queue, refs, n, 0);
+}
+
+uint32_t rl_igb_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
+                         uint32_t n)
+{
+    return tx_burst(port, queue, refs, n, 1);
 }

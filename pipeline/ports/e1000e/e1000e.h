@@ -1,4 +1,5 @@
-/* Bursts of the 82574L, on its descriptor rings. Plain declarations: C and cffi read this. */
+/* Bursts of the 82574L and the 82576, on their descriptor rings. Plain declarations: C and cffi
+ * read this. */
 #ifndef RINGLINE_E1000E_H
 #define RINGLINE_E1000E_H
 #include "../descriptor_rings/rings.h"
@@ -8,4 +9,6 @@ uint32_t rl_e1000e_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refe
                             uint32_t n);
 uint32_t rl_e1000e_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
                             uint32_t n);
+uint32_t rl_igb_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
+                         uint32_t n);
 #endif

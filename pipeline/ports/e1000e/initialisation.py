@@ -52,7 +52,7 @@ def reset(card: Card) -> None:
     time.sleep(RESET_SECONDS)
     card.CTRL.wait("RST", 0, card.wait_seconds)
     card.CTRL.clear("MASTER_DISABLE")
-    card.EXTCNF_CTRL.clear("MDIO_SW")
+    card.release_phy()
     mask_interrupts(card)
 
 
@@ -106,7 +106,7 @@ def start_link(card: Card) -> None:
     card.CTRL.update(SLU=1, FRCSPD=0, FRCDPLX=0, RFCE=0, TFCE=0)
     card.take_phy()
     card.write_phy(PHY_CONTROL, NEGOTIATE)
-    card.EXTCNF_CTRL.clear("MDIO_SW")
+    card.release_phy()
 
 
 def clear_multicast(card: Card) -> None:

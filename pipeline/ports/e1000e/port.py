@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ringline.pipeline._pipeline import lib
 from ringline.pipeline.configuration.config import PortConfig
@@ -16,8 +18,8 @@ class E1000ePort(RingPort):
 
     chip, queues_max = "82574L", 2
     card_class = Card
-    steps = initialisation.STEPS
-    disable_master = staticmethod(initialisation.disable_master)
+    steps: tuple[Callable[[Any], None], ...] = initialisation.STEPS
+    disable_master: Callable[[Any], None] = staticmethod(initialisation.disable_master)
     bursts = ("rl_e1000e_rx_burst", "rl_e1000e_tx_burst", "rl_card_reclaim")
 
     @staticmethod

@@ -25,7 +25,7 @@ class Known:
     proved: bool = True
 
 
-# The IDs are those of Linux (ixgbe_type.h; e1000e/hw.h).
+# The IDs are those of Linux (ixgbe_type.h; e1000e/hw.h; igb/e1000_hw.h).
 CARDS = {
     (INTEL, 0x10FB): Known("ixgbe", "Intel 82599 (SFI, SFP+)"),
     (INTEL, 0x154D): Known("ixgbe", "Intel 82599 (SFP+, SF2)"),
@@ -40,6 +40,10 @@ CARDS = {
     (INTEL, 0x10D3): Known("e1000e", "Intel 82574L"),
     (INTEL, 0x10F6): Known("e1000e", "Intel 82574LA", proved=False),
     (INTEL, 0x150C): Known("e1000e", "Intel 82583V", proved=False),
+    (INTEL, 0x10C9): Known("igb", "Intel 82576"),
+    (INTEL, 0x10E8): Known("igb", "Intel 82576 (four ports)", proved=False),
+    (INTEL, 0x1526): Known("igb", "Intel 82576 (four ports, ET2)", proved=False),
+    (INTEL, 0x150A): Known("igb", "Intel 82576NS", proved=False),
 }
 
 

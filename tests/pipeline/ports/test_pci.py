@@ -273,6 +273,12 @@ def test_the_driver_is_chosen_by_pci_id(device: Path, tmp_path: Path) -> None:
     assert type(port).__name__ == "E1000ePort"
     with pytest.raises(ConfigurationError, match=r"must be 1 to 2 queues, not 3: .* 82574L"):
         create_port(PortConfig("wan", f"pci:{ADDRESS}", queues=3), 0, tmp_path)
+    (device / "device").write_text("0x10c9\n")
+    port = create_port(PortConfig("wan", f"pci:{ADDRESS}", queues=16), 0, tmp_path)
+    assert type(port).__name__ == "IgbPort"
+    (device / "device").write_text("0x1526\n")
+    with pytest.raises(EnvironmentLacks, match=r"an Intel 82576 .*: the driver igb should"):
+        create_port(PortConfig("wan", f"pci:{ADDRESS}"), 0, tmp_path)
     (device / "device").write_text("0x1572\n")
     with pytest.raises(EnvironmentLacks, match=r"port\.wan.*8086:1572.*8086:10fb"):
         create_port(PortConfig("wan", f"pci:{ADDRESS}"), 0, tmp_path)
