@@ -109,13 +109,14 @@ class Bench:
         )
         return [bool(int(word) & 4) for word in said.split()]
 
-    def start(self, keys: str = "", more: str = "") -> None:
+    def start(self, keys: str = "", more: str = "", plugin: str = "forward") -> None:
         """Start a run on both cards; `keys` are those of both ports."""
         ports = "".join(
             f'[port.{name}]\ndevice = "pci:{at}"\n{keys}\n'
             for name, at in zip(("wan", "lan"), self.devices, strict=True)
         )
-        self.guest.checked(f"echo {shlex.quote(CONFIG + more + ports)} > /tmp/vfio.toml")
+        text = CONFIG.replace('"forward"', f'"{plugin}"') + more + ports
+        self.guest.checked(f"echo {shlex.quote(text)} > /tmp/vfio.toml")
         self.guest.checked(START)
 
     def wait_for(self, sentence: str) -> None:

@@ -49,7 +49,7 @@ class Card(RingCard):
         return Link(up, SPEEDS[self.STATUS.field("SPEED")] if up else 0)
 
     def take_phy(self) -> None:
-        """EXTCNF_CTRL: the firmware of the card uses the PHY too, and may have it now."""
+        """[4.5.2] EXTCNF_CTRL: the firmware of the card uses the PHY too, and may have it now."""
         self.hold(self.EXTCNF_CTRL, "MDIO_SW")
 
     def release_phy(self) -> None:

@@ -39,14 +39,14 @@ def mask_interrupts(card: Card) -> None:
 
 
 def disable_master(card: Card) -> None:
-    """[4.6.2] Let a card that was left running finish its DMA, and reset it if it does not. The
+    """[3.1.3.10] Let a card that was left running finish its DMA, and reset it if it does not. The
     next step then resets it a second time."""
     finish_dma(card, reset)
 
 
 def reset(card: Card) -> None:
     """[4.6.2] Reset all but the PHY, and leave the card alone for 10 ms. The driver has the PHY
-    meanwhile, so that the firmware does not use it (Linux)."""
+    meanwhile, so that the firmware does not use it. Both as Linux does."""
     card.take_phy()
     card.CTRL.set("RST")
     time.sleep(RESET_SECONDS)
@@ -57,8 +57,8 @@ def reset(card: Card) -> None:
 
 
 def await_eeprom(card: Card) -> None:
-    """[4.6.2] Wait until the card has read its EEPROM, which holds the MAC address and settings of
-    the PHY."""
+    """EECD: wait until the card has read its EEPROM, which holds the MAC address and settings of
+    the PHY (Linux)."""
     card.EECD.wait("AUTO_RD", 1, card.wait_seconds)
     time.sleep(PHY_SECONDS)
 
@@ -100,7 +100,7 @@ def set_address(card: Card) -> None:
 
 
 def start_link(card: Card) -> None:
-    """[4.6.3] Let the MAC follow the PHY, without flow control, and the PHY negotiate; the port
+    """[4.6.3.1] Let the MAC follow the PHY, without flow control, and the PHY negotiate; the port
     waits for the link after the last step. Kernel drivers power the PHY down while their interface
     is down, and a reset does not power it up."""
     card.CTRL.update(SLU=1, FRCSPD=0, FRCDPLX=0, RFCE=0, TFCE=0)
@@ -169,7 +169,7 @@ def enable_receiver(card: Card) -> None:
 
 # fmt: off
 STEPS: tuple[Callable[[Card], None], ...] = (
-    # [4.6.1], [4.6.2] interrupts, reset, MAC address
+    # [4.6.1], [3.1.3.10], [4.6.2] interrupts, reset, MAC address
     mask_interrupts, disable_master, reset, await_eeprom, check_eeprom, stop_units,
     set_required_bits, set_address,
     # [4.6.3] link

@@ -47,8 +47,8 @@ def mask_interrupts(card: Card) -> None:
 
 
 def disable_master(card: Card) -> None:
-    """[4.5.5] Let a card that was left running finish its DMA, and reset it if it does not. The
-    next step then resets it a second time."""
+    """Let a card that was left running finish its DMA, and reset it if it does not. The next step
+    then resets it a second time."""
     finish_dma(card, reset)
 
 
@@ -62,7 +62,7 @@ def reset(card: Card) -> None:
 
 
 def await_eeprom(card: Card) -> None:
-    """[4.5.5] Wait until the card has read its EEPROM, which holds the MAC address. A card without
+    """EECD: wait until the card has read its EEPROM, which holds the MAC address. A card without
     an EEPROM, such as QEMU's, never says so, and works (Linux goes on too)."""
     with contextlib.suppress(HardwareError):
         card.EECD.wait("AUTO_RD", 1, min(EEPROM_SECONDS, card.wait_seconds))

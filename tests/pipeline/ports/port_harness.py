@@ -62,6 +62,7 @@ class PortHarness:
             self.port = self.port_class(self.config, 0, Path("/nowhere"))
             ring_addresses = self.descriptors.device_addresses("offset")
             self.rings_bus = ring_addresses.of(0)
+            self.prepare()
             self.port.open(self.lane.memory, self.descriptors, ring_addresses)
             stack.callback(self.port.close)
             self.lane.add_port(self.port)
@@ -79,6 +80,9 @@ class PortHarness:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    def prepare(self) -> None:
+        """What a kind of port needs before it is opened."""
 
     def start(self) -> Self:
         self.port.start()

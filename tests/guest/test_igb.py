@@ -1,0 +1,49 @@
+"""ringline drives QEMU's 82576 over VFIO, in a guest with an IOMMU.
+
+Both the card and Linux's driver of it were written by others. The card needs a newer QEMU than
+Debian 12 has, and is behind a port of PCI Express of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from . import gigabit
+from .booted import booted
+from .cards import card
+from .machine import Guest
+from .test_vfio_ixgbe import PROOF, Bench, only_proof
+
+DEVICES = ("0000:01:00.0", "0000:02:00.0")
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with booted(lambda: Guest([card("igb")] * 2, iommu=True, hugepages=64)) as guest:
+        made = Bench(guest, guest.cables, DEVICES)
+        made.bind("vfio-pci", "DMA")
+        yield made
+
+
+def test_frames_pass_both_ways_over_vfio(bench: Bench) -> None:
+    gigabit.pass_both_ways(bench, 20_000 if PROOF else 2000)
+
+
+@only_proof
+@pytest.mark.parametrize("queues", [2, 4])
+def test_filters_queues_and_tags(bench: Bench, queues: int) -> None:
+    gigabit.pass_with_filters_queues_and_tags(bench, queues, udp_ports=True)
+
+
+@only_proof
+def test_a_promiscuous_port_gets_everything(bench: Bench) -> None:
+    gigabit.pass_everything_with_tags_in_place(bench)
+
+
+@only_proof
+def test_a_card_starts_twenty_times(bench: Bench) -> None:
+    gigabit.start_again_and_again(bench)
