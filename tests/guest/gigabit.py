@@ -15,11 +15,11 @@ from .machine import ROOT
 from .test_vfio_ixgbe import Bench, check, numbered
 
 MAC = "02:00:00:00:00:77"
-OURS, OTHER = bytes.fromhex("020000000077"), bytes.fromhex("020000000078")
+OURS, MORE, OTHER = (bytes.fromhex(f"0200000000{end}") for end in ("77", "79", "78"))
 MULTICAST, BROADCAST = bytes.fromhex("01005e000001"), b"\xff" * 6
 FLOWS = 48
 STARTS = 20
-_TAG = bytes.fromhex("81006123")
+_TAG, _OTHER_TAG = bytes.fromhex("81006123"), bytes.fromhex("81006124")
 _V4 = bytes((10, 78, 0, 1, 10, 78, 0, 2))
 _V6 = bytes.fromhex("20010db8" + "0" * 23 + "1" + "20010db8" + "0" * 23 + "2")
 _TCP, _UDP = 6, 17
@@ -116,9 +116,16 @@ def pass_both_ways(bench: Bench, count: int) -> None:
 
 def pass_with_filters_queues_and_tags(bench: Bench, queues: int, udp_ports: bool) -> None:
     """The queues get the flows that the hash says, and the plugin gets that hash and the checksums;
-    frames for other addresses do not come; a tag that the card has stripped is in the frame again
-    when it leaves."""
-    keys = f'queues = {queues}\npromiscuous = false\nmac = "{MAC}"\nvlan_strip = true'
+    frames for other addresses and other VLANs do not come; a tag that the card has stripped is in
+    the frame again when it leaves."""
+    keys = f"""
+queues = {queues}
+promiscuous = false
+mac = "{MAC}"
+more_macs = ["{MORE.hex(":")}"]
+vlan_strip = true
+vlan_filter = [{0x123}]
+"""
     bench.start(keys, plugin=TELL)
     one, other = bench.cards
     hashed = list(flows(udp_ports))
@@ -128,20 +135,28 @@ def pass_with_filters_queues_and_tags(bench: Bench, queues: int, udp_ports: bool
     before = len(other.frames())
     for address in (OTHER, MULTICAST):
         one.send(address + hashed[0].frame[6:])
+    one.send(tagged.frame[:12] + _OTHER_TAG + tagged.frame[12:])
+    one.send(MORE + without[6:])
     for flow in hashed:
         one.send(flow.frame)
     one.send(tagged.frame[:12] + _TAG + tagged.frame[12:])
     one.send(without)
-    other.wait_for(before + len(expected) + 1, _PATIENCE)
+    other.wait_for(before + len(expected) + 2, _PATIENCE)
     report = bench.stop()
-    assert sorted(other.frames()[before:]) == sorted([*expected, without])
+    found = sorted(other.frames()[before:])
+    assert found == sorted([*expected, _told(without), _told(MORE + without[6:])])
     counts = [0] * queues
     for flow in [*hashed, tagged]:
         counts[(toeplitz(flow.hashed) & 127) % queues] += 1
-    counts[0] += 1
+    counts[0] += 2
     wan = report["ports"]["wan"]
     assert [each["rx_packets"] for each in wan["queues"]] == counts
     assert all(counts)
+
+
+def _told(frame: bytes) -> bytes:
+    """A frame that has no hash and no checksum, as the plugin `Tell` sends it."""
+    return frame[:-5] + bytes(5)
 
 
 def pass_everything_with_tags_in_place(bench: Bench) -> None:

@@ -19,9 +19,9 @@ class Card(e1000e.Card):
 
     def switch_receiver(self, *, on: bool) -> None:
         """RCTL: the receiver, and the filters: broadcast, and every unicast and multicast frame
-        when promiscuous."""
-        everything = self.config.promiscuous
-        self.RCTL.update(EN=on, BAM=1, UPE=everything, MPE=everything, SECRC=1)
+        when promiscuous, but those of other VLANs if there is a list."""
+        everything, vlans = self.config.promiscuous, self.config.vlan_filter is not None
+        self.RCTL.update(EN=on, BAM=1, UPE=everything, MPE=everything, VFE=vlans, SECRC=1)
 
     def stop_receive_queues(self) -> None:
         """RXDCTL, after the receiver. That no DMA is under way shows in STATUS later."""

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
+from ringline.pipeline.ports.descriptor_rings import eeprom
 from ringline.pipeline.ports.descriptor_rings.steps import (
     allow_dma,
     clear_statistics,
@@ -19,13 +20,16 @@ from ringline.pipeline.ports.descriptor_rings.steps import (
     place_receive_rings,
     place_transmit_rings,
     set_key,
+    set_more_addresses,
     set_redirection,
+    set_vlans,
 )
 from ringline.pipeline.ports.e1000e.initialisation import (
     RESET_SECONDS,
     clear_multicast,
     enable_receiver,
     enable_transmitter,
+    set_address,
     set_checksums,
     start_link,
     strip_vlan,
@@ -68,11 +72,14 @@ def await_eeprom(card: Card) -> None:
         card.EECD.wait("AUTO_RD", 1, min(EEPROM_SECONDS, card.wait_seconds))
 
 
-def set_address(card: Card) -> None:
-    """RAL and RAH: write the configured MAC address, if there is one, and no other."""
-    if card.config.mac is not None:
-        card.mac = card.config.mac
-    for address in (*card.RA_MORE, *card.RA_LAST):
+def check_eeprom(card: Card) -> None:
+    """Refuse a card whose EEPROM has a wrong checksum."""
+    eeprom.check(card, card.EECD)
+
+
+def clear_last_addresses(card: Card) -> None:
+    """RAL and RAH, 16 to 23: no address."""
+    for address in card.RA_LAST:
         address.write(0)
 
 
@@ -108,7 +115,7 @@ def enable_transmit_queues(card: Card) -> None:
 # fmt: off
 STEPS: tuple[Callable[[Card], None], ...] = (
     # [4.5.4], [4.5.5] interrupts, reset, MAC address
-    mask_interrupts, disable_master, reset, await_eeprom, set_address,
+    mask_interrupts, disable_master, reset, await_eeprom, check_eeprom, set_address,
     # [4.5.7] link
     start_link,
     # [4.5.8] statistics
@@ -116,7 +123,8 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     # PCI bus mastering
     allow_dma,
     # [4.5.9] receive
-    clear_multicast, set_checksums, set_key, set_hash, set_redirection, strip_vlan,
+    set_more_addresses, clear_last_addresses, set_vlans, clear_multicast, set_checksums, set_key,
+    set_hash, set_redirection, strip_vlan,
     place_receive_rings, describe_receive_buffers, enable_receive_queues,
     # [4.5.10] transmit
     place_transmit_rings, enable_transmit_queues, enable_transmitter,

@@ -11,7 +11,8 @@ REGISTERS = table(
 # Device
 CTRL         0x00000  -         RW    device control | MASTER_DISABLE 2, SLU 6, FRCSPD 11, FRCDPLX 12, RST 26, RFCE 27, TFCE 28, VME 30
 STATUS       0x00008  -         RO    device status | LU 1, LAN_ID 3:2, SPEED 7:6, MASTER_ENABLED 19
-EECD         0x00010  -         RO    EEPROM control | AUTO_RD 9
+EECD         0x00010  -         RO    EEPROM control | EE_PRES 8, AUTO_RD 9
+EERD         0x00014  -         RW    EEPROM read | START 0, DONE 1, ADDRESS 15:2, DATA 31:16
 MDIC         0x00020  -         RW    access to the registers of the PHY | DATA 15:0, REGADD 20:16, PHYADD 25:21, OP 27:26, READY 28
 ICR          0x000C0  -         RO    interrupt causes, acknowledged by reading
 IMC          0x000D8  -         WO    interrupt mask clear
@@ -20,11 +21,12 @@ SWSM         0x05B50  -         RW    semaphores of software, and of software an
 SW_FW_SYNC   0x05B5C  -         RW    what software and firmware hold | PHY0 1, PHY1 2, FW_PHY0 17, FW_PHY1 18
 
 # Receive
-RCTL         0x00100  -         RW    receive control | EN 1, UPE 3, MPE 4, BAM 15, SECRC 26
+RCTL         0x00100  -         RW    receive control | EN 1, UPE 3, MPE 4, BAM 15, VFE 18, SECRC 26
 MTA          0x05200  +0x4*128  RW    multicast table
 RA           0x05400  -         RW64  first receive address, RAL and RAH | ADDRESS 47:0, AV 63
-RA_MORE      0x05408  +0x8*15   RW64  the other receive addresses
+RA_MORE      0x05408  +0x8*15   RW64  the other receive addresses | ADDRESS 47:0, AV 63
 RA_LAST      0x054E0  +0x8*8    RW64  receive addresses 16 to 23
+VFTA         0x05600  +0x4*128  RW    VLAN filter table: one bit for each VLAN ID
 RXCSUM       0x05000  -         RW    receive checksum control | IPOFLD 8, TUOFLD 9, PCSD 13
 MRQC         0x05818  -         RW    multiple receive queues | MRQE 2:0, TCP_IPV4 16, IPV4 17, TCP_IPV6_EX 18, IPV6_EX 19, IPV6 20, TCP_IPV6 21, UDP_IPV4 22, UDP_IPV6 23
 RETA         0x05C00  +0x4*32   RW    redirection table | Q0 3:0, Q1 11:8, Q2 19:16, Q3 27:24

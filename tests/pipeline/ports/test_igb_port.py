@@ -20,7 +20,7 @@ from .port_harness import RIGHT, PortHarness
 
 DD, EOP, TCPCS, IPCS, TCPE = 1, 1 << 1, 1 << 5, 1 << 6, 1 << 29
 DATA, RS, TX_DD = 0x23 << 24 | 3 << 20, 1 << 27, 1 << 32
-CTRL, STATUS, EECD, MDIC, SWSM, SYNC = 0, 8, 0x10, 0x20, 0x5B50, 0x5B5C
+CTRL, STATUS, EECD, EERD, MDIC, SWSM, SYNC = 0, 8, 0x10, 0x14, 0x20, 0x5B50, 0x5B5C
 RESET, READY, UP_1000, SECOND_PORT = 1 << 26, 1 << 28, 2 | 2 << 6, 1 << 2
 ENABLE = 1 << 25
 MAC = "02:00:00:00:00:77"
@@ -44,6 +44,8 @@ class Registers(FakeRegisters):
             value |= READY
         if address == CTRL:
             value &= ~RESET
+        if address == EERD:
+            value |= 2
         if address == SWSM and self.foreign:
             value &= ~2
         self.words[address // 4] = value
@@ -171,6 +173,25 @@ def test_a_card_without_an_eeprom_starts(instance: Callable[[], str]) -> None:
     with FakeIgb(instance()) as card:
         card.port.access.words[EECD // 4] = 0
         assert card.start().port.link() == Link(True, 1000)
+
+
+def test_more_addresses_and_a_list_of_vlans(instance: Callable[[], str]) -> None:
+    macs = ("02:00:00:00:01:01", "02:00:00:00:01:02")
+    with FakeIgb(instance(), promiscuous=False, more_macs=macs, vlan_filter=(33,)) as card:
+        card.port.access.words[0x54E4 // 4] = 1 << 31  # an address that another driver left
+        card.start()
+        assert card.register("RA_MORE", 1) == 0x00000002
+        assert card.register("RA_MORE", 1, 4) == 1 << 31 | 0x0201
+        assert card.register("RA_MORE", 2, 4) == card.register("RA_LAST", 0, 4) == 0
+        assert [card.register("VFTA", n) for n in range(3)] == [1, 2, 0]
+        assert card.register("RCTL") & 1 << 18
+
+
+def test_a_wrong_eeprom_is_refused(instance: Callable[[], str]) -> None:
+    with FakeIgb(instance()) as card:
+        card.port.access.words[EECD // 4] |= 1 << 8
+        with pytest.raises(HardwareError, match="the checksum of the card's EEPROM is wrong"):
+            card.start()
 
 
 def test_more_queues_than_the_card_has_are_refused(instance: Callable[[], str]) -> None:
