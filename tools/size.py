@@ -3,9 +3,9 @@
 The parts:
  - the packet path in C: every file with code that runs per packet between a card and a plugin.
    Not counted: headers with declarations only (types.h, lane.h, ...), and code that runs between
-   two passes, which settles a dead worker (settle.c) or computes the balances (balance.h,
-   balance.c), what a worker that breaks the rules or a frame with an error gets (refuse.c,
-   errors.c), and what plugins call (packet.c, headers/, lookup/);
+   two passes, which settles a dead worker (settle.c), waits (idle.c) or computes the balances
+   (balance.h, balance.c), what a worker that breaks the rules or a frame with an error gets
+   (refuse.c, errors.c), and what plugins call (packet.c, headers/, lookup/);
  - the bursts of a port on AF_XDP, and those of a port on packet sockets;
  - what drivers of cards with descriptor rings share, in C and Python, and on top of it the driver
    of the Intel 82599, without its table of registers, and those of the 82574L and the 82576,

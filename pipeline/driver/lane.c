@@ -10,16 +10,10 @@
 #include "../../shm/wait.h"
 #include "lane_inline.h"
 
-#include <sched.h>
-
-#define PAUSES_PER_PASS 32
 /* Cap on the references that a correct worker holds: two full rings and one batch.
  * `buffers = "auto"` provides this number for each worker. A worker that holds more is marked
  * as faulty, because it would leave no buffers to the other queues. */
 #define HELD_MAX (2 * RL_RING_CAPACITY + RL_BATCH_MAX)
-/* Consecutive empty passes before the first longer pause; of one queue, before it may rest. */
-#define EMPTY_PASSES 64
-
 /* Pushes blanks on `in` until the worker has its configured number. */
 static void grant_blanks(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue)
 {
@@ -181,7 +175,7 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
          * 15 of them a packet of the 16th queue cost 1.4 times as much as without them, with this
          * rest 1.1 times. It ends at once when the lane has nothing else to do. */
         slot->quiet = moved == before ? slot->quiet + 1 : 0;
-        slot->rests_until = slot->quiet > EMPTY_PASSES ? now + lane->rest : 0;
+        slot->rests_until = slot->quiet > RL_EMPTY_PASSES ? now + lane->rest : 0;
     }
     count->passes++;
     count->heartbeat = now;
@@ -193,38 +187,18 @@ uint32_t rl_lane_pass(struct rl_lane *lane)
     return moved;
 }
 
-/* Spins, then pauses, then sleeps. A sleep delays the next packet and costs some microseconds,
- * so it gets longer with the time since the last packet. */
-static void wait_for_work(struct rl_lane *lane)
-{
-    uint64_t idle = lane->pass_at - lane->progress_at;
-    if (lane->yielding)
-        sched_yield();
-    /* Both time and passes count: on a shared core, time also passes while the worker runs. */
-    if (!lane->adaptive || idle < lane->pause_after || ++lane->empty_passes < EMPTY_PASSES) {
-        rl_pause();
-    } else if (idle < lane->sleep_after) {
-        for (int i = 0; i < PAUSES_PER_PASS; i++)
-            rl_pause();
-    } else {
-        int deep = lane->deep_sleep_ns > lane->sleep_ns && idle >= lane->deep_after;
-        struct timespec nap = {0, (long)(deep ? lane->deep_sleep_ns : lane->sleep_ns)};
-        lane->books->lane.sleeps++;
-        nanosleep(&nap, NULL);
-    }
-}
-
 uint64_t rl_lane_run(struct rl_lane *lane, uint64_t until)
 {
     uint64_t moved = 0;
+    lane->called = 0;
     lane->may_rest = 0; /* a pass without a packet must have served every queue */
     uint32_t request;
     do { /* at least one pass: a result of 0 must mean that nothing was left to move */
         moved += rl_lane_pass(lane);
         if (lane->moved == 0)
-            wait_for_work(lane);
+            moved += rl_lane_wait(lane, until);
         request = __atomic_load_n(&lane->books->request, __ATOMIC_ACQUIRE);
-    } while (lane->pass_at < until && request == lane->request_seen);
+    } while (lane->pass_at < until && request == lane->request_seen && !lane->called);
     lane->request_seen = request;
     return moved;
 }

@@ -4,6 +4,9 @@
 #define RINGLINE_LANE_H
 #include "../ports/port.h"
 
+/* Consecutive empty passes before the first longer pause; of one queue, before it may rest. */
+#define RL_EMPTY_PASSES 64
+
 /* Ledger words that Python writes before the lane starts. */
 #define RL_LEDGER_UNUSABLE_WORD 0x00000000
 #define RL_LEDGER_FREE_WORD 0x10000000
@@ -52,6 +55,7 @@ struct rl_lane {
     uint64_t wake_interval; /* ticks between two wake-ups of one worker */
     uint64_t rest;          /* ticks: how long an empty queue is left out while others are busy */
     uint64_t ticks_per_64ns_shifted; /* ticks in 64 ns, times 2^16: for latency buckets */
+    int32_t calls; /* a descriptor that is readable when the driver is wanted elsewhere; -1: none */
     int64_t clock_offset; /* ns: CLOCK_MONOTONIC plus this is the time of a packet; only grows */
     uint64_t progress_at; /* ticks: start of the last pass in which the lane or a model worked */
     /* The fields below belong to lane.c. */
@@ -61,6 +65,8 @@ struct rl_lane {
     uint32_t moved;        /* packets moved by the last pass */
     uint32_t empty_passes;
     uint32_t may_rest; /* not 0: the last pass moved packets, so quiet queues may rest now */
+    uint32_t armed;    /* one bit for each port: its card will count up its eventfd */
+    uint32_t called;   /* 1: the descriptor `calls` is readable */
 };
 
 /* The result of a settlement: how many references of the dead worker ended in which way. */
@@ -74,6 +80,9 @@ struct rl_settlement {
 /* Run passes, at least one, until the clock reaches `until` (ticks) or the supervisor increments
  * `request`. Returns how many packets moved: 0 means that nothing was left to move. */
 uint64_t rl_lane_run(struct rl_lane *lane, uint64_t until);
+
+/* A pass moved nothing: wait. Returns how many packets another pass moved meanwhile, mostly 0. */
+uint32_t rl_lane_wait(struct rl_lane *lane, uint64_t until);
 
 /* One pass over models, queues and ports. Returns how many packets moved. */
 uint32_t rl_lane_pass(struct rl_lane *lane);

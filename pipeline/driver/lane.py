@@ -33,7 +33,8 @@ class Idle:
 
     `adaptive` False: it spins and never sleeps. `descriptors` is the length of the shortest RX
     ring: a sleep lasts half the time that this ring takes to fill at line rate. After DEEP_AFTER
-    without progress it lasts `deep_sleep` seconds, if that is longer. `yielding`: the core is
+    without progress it lasts `deep_sleep` seconds, if that is longer, or until the next frame when
+    all cards can wake the lane. `yielding`: the core is
     shared with another process.
     """
 
@@ -57,7 +58,8 @@ class Lane:
     """The packet loop with its free list, ledger, rings and counters.
 
     `books` is the segment `.lane.0`, `queues` the number of workers. At the start the free list
-    has all buffers of `packets` except the unusable ones.
+    has all buffers of `packets` except the unusable ones. `calls` is a descriptor that becomes
+    readable when `run` shall end early; -1: none.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Lane:
         addresses: DeviceAddresses,
         queues: int,
         idle: Idle,
+        calls: int = -1,
     ) -> None:
         self._books_segment = books
         self._packets = packets
@@ -81,6 +84,7 @@ class Lane:
         lane = self._lane
         lane.books = self._books
         lane.queues = queues
+        lane.calls = calls
         for slot in lane.slots:
             slot.sampled = lib.RL_NO_BUFFER
         lane.adaptive = idle.adaptive

@@ -176,7 +176,7 @@ class Driver:
             descriptors=min(port.rx_descriptors for port in config.ports),
             deep_sleep=config.driver.deep_sleep_us / 1e6,
         )
-        lane = Lane(books, packets, addresses, config.queues, idle)
+        lane = Lane(books, packets, addresses, config.queues, idle, self._supervisor.fileno())
         ring_addresses = descriptor_memory.device_addresses(mode)
         self._container = _container(config, packets, descriptor_memory)
         cards = descriptors[3:]

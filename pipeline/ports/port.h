@@ -44,6 +44,10 @@ struct rl_port {
     /* NULL: the lane's clock says when a packet came. Else room for RL_BATCH_MAX times, in
      * nanoseconds since 1970, which rx_burst fills: one for each reference. */
     int64_t *stamps;
+    /* NULL: the card cannot wake the lane. Else it tells the card to count up the eventfd `event`
+     * as soon as a frame is there, once. */
+    void (*arm)(struct rl_port *port);
+    int32_t event; /* -1: the card is gone, and wakes nobody */
 };
 
 /* Count a frame with an error as received and dropped. The port posts its buffer again. */

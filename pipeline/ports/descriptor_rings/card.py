@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.port import Link
-from ringline.pipeline.ports.registers import Definition, RegisterAccess, Registers
+from ringline.pipeline.ports.registers import Definition, Register, RegisterAccess, Registers
 
 
 class RingCard(Registers, ABC):
@@ -38,6 +38,11 @@ class RingCard(Registers, ABC):
         self.tx: list[tuple[int, int]] = []
         self.bus_mastering = bus_mastering
         self.real = False  # whether it is a card, and not a model of one
+
+    def unmask(self) -> tuple[Register, int] | None:
+        """The register that unmasks the receive interrupt, and its bit there; None: the steps of
+        this family prepare none."""
+        return None
 
     @abstractmethod
     def switch_receiver(self, *, on: bool) -> None:

@@ -69,6 +69,14 @@ class RingPort(Port):
         self._taken = TakenCard()
         self._totals: dict[str, int] = {}  # the last statistics
 
+    def _let_the_card_wake_the_lane(self) -> None:
+        """Only where a process can get interrupts of the card, which is with VFIO."""
+        unmask = self._card.unmask()
+        event = self._event() if unmask is not None else -1
+        if unmask is not None and event >= 0:
+            self._c.unmask, self._c.interrupt = self._pointer(unmask[0]), unmask[1]
+            self.c_port.arm, self.c_port.event = ffi.addressof(lib, "rl_card_arm"), event
+
     def _refuse_filters(self, config: PortConfig) -> None:
         """Filters that the card, or this driver of it, does not have."""
         room = getattr(self.card_class.definitions.get("RA_MORE"), "count", 0)
@@ -93,6 +101,14 @@ class RingPort(Port):
     def _set_bus_mastering(self, on: bool) -> None:
         """Allow or forbid DMA by the card."""
         self._taken.set_bus_mastering(on)
+
+    def _event(self) -> int:
+        """The eventfd that the first interrupt of the card counts up; -1: there is none."""
+        return self._taken.event()
+
+    def _pointer(self, register: Register) -> Any:
+        """Where C writes a register that is no tail."""
+        return register.pointer()
 
     @staticmethod
     @abstractmethod
@@ -136,6 +152,7 @@ class RingPort(Port):
         for step in self.steps:
             step(self._card)
         self.mac = self._card.mac
+        self._let_the_card_wake_the_lane()
         deadline = time.monotonic() + self.limits.link
         while not self.link().up and time.monotonic() < deadline:
             self._card.relax()
@@ -195,6 +212,7 @@ class RingPort(Port):
         """Stop and release the card, which the other ports can do without."""
         for burst in ("rx", "tx"):
             setattr(self.c_port, f"{burst}_burst", ffi.addressof(lib, f"rl_card_{burst}_nothing"))
+        self._c.unmask, self.c_port.event = ffi.NULL, -1
         self.close()
         self._stop_errors = ()  # what is wrong is known
         self.failed = why

@@ -59,6 +59,13 @@ uint32_t rl_card_scan(const struct rl_descriptor_ring *rings, uint32_t queues, u
     return buffers;
 }
 
+void rl_card_arm(struct rl_port *port)
+{
+    const struct rl_card *card = port->queues;
+    if (card->unmask)
+        *card->unmask = card->interrupt;
+}
+
 uint32_t rl_card_rx_nothing(struct rl_port *port, uint32_t queue, struct rl_reference *refs,
                             uint32_t n)
 {

@@ -42,6 +42,9 @@ struct rl_descriptor_ring {
  * its index is made of bits of a receive descriptor, see the rx_burst of the card. */
 struct rl_card {
     struct rl_port port;
+    volatile uint32_t *unmask; /* the register that unmasks the receive interrupt, or NULL */
+    uint32_t interrupt;        /* its bit in this register */
+    uint8_t line[36];
     uint64_t port_and_flags[2048];
     struct rl_descriptor_ring rx[16];
     struct rl_descriptor_ring tx[16];
@@ -60,6 +63,9 @@ int rl_card_post(struct rl_card *card);
  * no DMA. Packets that the card has not reported as sent are counted as dropped
  * because the output is down. */
 void rl_card_return_all(struct rl_card *card);
+
+/* Unmask the receive interrupt. The card masks it again when it has raised it. */
+void rl_card_arm(struct rl_port *port);
 
 /* Bursts of a card that is gone: nothing comes, and nothing is taken. */
 uint32_t rl_card_rx_nothing(struct rl_port *port, uint32_t queue, struct rl_reference *refs,

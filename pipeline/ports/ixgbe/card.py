@@ -40,6 +40,10 @@ class Card(RingCard):
         for queue in range(len(self.tx)):
             self.switch_queue(self.TXDCTL[queue], on=False)
 
+    def unmask(self) -> tuple[Register, int]:
+        """EIMS, and the first vector, which all receive queues have (`prepare_interrupt`)."""
+        return self.EIMS, 1
+
     def link(self) -> Link:
         """The state of the link now."""
         up = bool(self.LINKS.field("UP"))

@@ -34,6 +34,8 @@ MAX_FRAME_WITH_CRC = 1518  # bytes, without a VLAN tag: the card adds 4 for a ta
 BUFFER_KIB = 2  # RL_BUFFER_DATA: the card cannot write past the end of a buffer
 ONE_BUFFER = 1  # advanced descriptor, header and payload in the same buffer
 MRQE_RSS = 1
+VECTOR_0 = 1 << 7  # valid
+INTERVAL_10_US = 5  # in units of 2 us
 
 
 def mask_interrupts(card: Card) -> None:
@@ -203,6 +205,18 @@ def enable_transmit_queues(card: Card) -> None:
         card.switch_queue(card.TXDCTL[q], on=True)
 
 
+def prepare_interrupt(card: Card) -> None:
+    """[7.3] GPIE, IVAR, EITR: MSI-X vector 0 for a frame on any receive queue, at most one message
+    in 10 us. EIAC, EIAM: a message clears and masks its cause, so there is one for each time that
+    the lane unmasks it before it sleeps."""
+    card.GPIE.write(MULTIPLE=1, EIAME=1, PBA=1)
+    for register in card.IVAR:
+        register.write(RX_EVEN=VECTOR_0, RX_ODD=VECTOR_0)
+    card.EITR.write(INTERVAL=INTERVAL_10_US)
+    card.EIAC.write(1)
+    card.EIAM.write(1)
+
+
 def enable_receiver(card: Card) -> None:
     """[4.6.7] Frames arrive from here on, so this is the last step."""
     card.switch_receiver(on=True)
@@ -228,7 +242,7 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     # [4.6.8] transmit
     finish_frames, size_transmit_buffer, enable_transmit_dma,
     place_transmit_rings, set_thresholds, enable_transmit_queues,
-    # [4.6.7] the receiver
-    enable_receiver,
+    # [7.3] interrupts, [4.6.7] the receiver
+    prepare_interrupt, enable_receiver,
 )
 # fmt: on

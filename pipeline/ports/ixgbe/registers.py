@@ -14,7 +14,13 @@ STATUS       0x00008  -         RO    device status | MASTER_ENABLED 19
 CTRL_EXT     0x00018  -         RW    extended device control | NS_DIS 16
 ESDP         0x00020  -         RW    software-definable pins; the fourth darkens an optical module | SDP3_DATA 3
 EICR         0x00800  -         RO    interrupt causes, acknowledged by reading
+EIAC         0x00810  -         RW    interrupt causes that their message clears
+EITR         0x00820  -         RW    moderation of the first vector | INTERVAL 11:3
+EIMS         0x00880  -         RW    interrupt mask set
 EIMC         0x00888  -         WO    interrupt mask clear
+GPIE         0x00898  -         RW    interrupt modes | MULTIPLE 4, EIAME 30, PBA 31
+IVAR         0x00900  +0x4*8    RW    vectors of causes: queues 2n and 2n + 1 | RX_EVEN 7:0, RX_ODD 23:16
+EIAM         0x00AD0  -         RW    interrupt causes that their message masks, EIAM_EX(0)
 EEC          0x10010  -         RO    EEPROM control | EE_PRES 8, AUTO_RD 9
 EERD         0x10014  -         RW    EEPROM read | START 0, DONE 1, ADDRESS 15:2, DATA 31:16
 

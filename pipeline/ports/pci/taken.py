@@ -112,6 +112,11 @@ class TakenCard:
             return "the kernel takes it back: it is being removed, or unbound from vfio-pci"
         return ""
 
+    def event(self) -> int:
+        """The eventfd that the first MSI-X vector of the card counts up; -1: there is none. Only
+        VFIO gives one."""
+        return self._device.event() if isinstance(self._device, VfioDevice) else -1
+
     def who_stops_it(self) -> str:
         """What may keep a card from its memory, and where to look."""
         assert self._device is not None

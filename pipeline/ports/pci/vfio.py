@@ -227,7 +227,7 @@ class VfioDevice:
                 ) from None
             _, _, self._config = self._region(_CONFIG)
             self._request = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._wanted = False
+            self._wanted, self._event = False, -1
         except BaseException:
             os.close(self._fd)
             raise
@@ -264,6 +264,19 @@ class VfioDevice:
             f"PCI device {self.address} gets no {count} interrupts (it has {self.interrupts()})",
             {},
         )
+
+    def event(self) -> int:
+        """An eventfd that MSI-X vector 0 counts up; -1 when the card gets no interrupt. It is
+        closed with the card."""
+        if self._event < 0:
+            made = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            try:
+                self.use_interrupts([made])
+            except EnvironmentLacks:
+                os.close(made)
+                return -1
+            self._event = made
+        return self._event
 
     def wanted_back(self) -> bool:
         """Whether the kernel waits for the end of our use: the device is being removed, or unbound
@@ -312,6 +325,8 @@ class VfioDevice:
     def _close(self) -> None:
         os.close(self._fd)
         os.close(self._request)
+        if self._event >= 0:
+            os.close(self._event)
 
 
 def _open(path: Path, remedy: str) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringline.pipeline._pipeline import lib
+from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration.deadlines import PortLimits
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
-from ringline.pipeline.ports.registers import RegisterAccess
+from ringline.pipeline.ports.registers import Register, RegisterAccess
 from ringline.pipeline.ports.sim82599.model import Sim82599
 
 from .bare_82599 import table
@@ -46,10 +47,48 @@ class IgnoringRegisters:
 
 
 class ModelPort(IxgbePort):
-    """The real port over the registers of the model; `ModelCard` maps the DMA windows."""
+    """The real port over the registers of the model; `ModelCard` maps the DMA windows.
+
+    With `wakes`, its first vector counts up an eventfd. C cannot write to EIMS of the model:
+    `follow` does, after `arm` of the port.
+    """
 
     limits = PortLimits(register=0.05, link=0.05, sent=0.05)
     broken: Sequence[str] = ()
+    wakes = False
+    eventfd = -1
+
+    def _event(self) -> int:
+        if self.wakes and self.eventfd < 0:
+            self.eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self.sim.vector(0, self.eventfd)
+        return self.eventfd
+
+    def _pointer(self, register: Register) -> Any:
+        self.unmask, self.unmask_at = ffi.new("uint32_t *"), register.address
+        return self.unmask
+
+    def follow(self) -> None:
+        """Write to the register what C has written since the last call."""
+        if self.unmask[0]:
+            self.registers.write32(self.unmask_at, self.unmask[0])
+            self.unmask[0] = 0
+
+    def events(self) -> int:
+        """How often the vector was raised since the last call."""
+        self.follow()
+        for _ in range(40):
+            self.sim.step()
+        try:
+            return os.eventfd_read(self.eventfd)
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        super().close()
+        if self.eventfd >= 0:
+            os.close(self.eventfd)
+            self.eventfd = -1
 
     def _map_registers(self) -> RegisterAccess:
         self.sim = Sim82599(broken=self.broken)

@@ -55,13 +55,27 @@ ELSEWHERE = to(OURS, packet("10.0.0.1", "10.0.0.2", 17, (1, 2), vlan=0x6124))
 TRAFFIC = [*PLAIN, TAGGED, FOREIGN, ELSEWHERE, LONG]
 
 
+def woken(card: ModelCard) -> list[int]:
+    """How often the card raises its interrupt: for the frames before, once more armed, for a frame
+    that it was armed for, and for the next one, when it is not armed any more."""
+    events = []
+    for armed, frames in ((True, []), (True, []), (False, PLAIN[:1]), (False, PLAIN[:1])):
+        if armed:
+            card.c_port.arm(card.c_port)
+            card.port.follow()
+        if frames:
+            card.carry(frames)
+        events.append(card.port.events())
+    return events
+
+
 def observe(
     instance: str, steps: tuple[Step, ...] = STEPS, ignored: Container[int] = ()
 ) -> dict[str, Any]:
     """All observable results of an initialisation followed by traffic."""
     seen: dict[str, Any] = {}
     with ModelCard(instance, **CONFIG) as card:
-        card.port.steps = steps
+        card.port.steps, card.port.wakes = steps, True
         card.port.registers.ignored = ignored
         try:
             card.start()
@@ -73,6 +87,7 @@ def observe(
             seen["received"] = sorted(card.carry(TRAFFIC), key=repr)
             seen["statistics"] = card.port.statistics()
             seen["transmitted"] = card.sim.wire()["transmitted_bytes"]
+            seen["woken"] = woken(card)
         seen["faults"] = card.sim.faults()
         card.port.stop()
         seen["stop"] = (card.port.faults(), card.sim.faults(), card.residuals())
@@ -87,6 +102,7 @@ def expected() -> dict[str, Any]:
 
 def test_traffic_flows_and_the_model_finds_no_fault(expected: dict[str, Any]) -> None:
     assert "error" not in expected
+    assert expected["woken"] == [1, 0, 1, 0]
     assert expected["faults"] == []
     assert (expected["link"].up, expected["link"].mbps) == (True, 10000)
     assert expected["mac"] == MAC
@@ -256,6 +272,7 @@ UNDETECTED_REGISTERS = {
     "RXPBSIZE": UNDETECTED["size_receive_buffer"],
     "TXPBSIZE": "the first packet buffer has all 160 KiB after a reset",
     "MTQC": "0 after a reset, which is one traffic class",
+    "EITR": "it only limits how often messages come",
     "RDH": "0 after a reset",
     "TDH": "0 after a reset",
     "TDT": "0 after a reset",
