@@ -3,7 +3,8 @@
 A card is named as in "virtio-net", or "virtio-net:4" for four queues. The cable of a card ends in
 a socket of this process. A card with one queue has a socket pair, which loses no frame; a card with
 several has a TAP interface, since QEMU offers several queues only with that. The interface is in a
-network namespace that has no name, and both end with the last descriptor.
+network namespace that has no name, and both end with the last descriptor. The cable of a card with
+a `host` ends in a TAP interface of that host (hosts.py), and nothing records what it sends.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .hosts import CABLE, Host, entered
 from .kernel import Missing
 
 BUFFER_BYTES = 1 << 27  # of a socket: frames that wait for the guest or for the recorder
@@ -64,21 +66,22 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Card:
-    """A card of a guest: its model, its queues, and whether it is behind a port of PCI Express of
-    its own. Only such a card can be unplugged."""
+    """A card of a guest: its model, its queues, whether it is behind a port of PCI Express of its
+    own (only such a card can be unplugged), and the host at the other end of its cable."""
 
     model: Model
     queues: int
     express: bool = False
+    host: Host | None = None
 
     @property
     def modules(self) -> list[str]:
         return [self.model.module]
 
 
-def card(text: str, *, express: bool = False) -> Card:
-    """The card with a name such as "virtio-net:4"; with `express`, behind a port of its own. Raises
-    ValueError: the text says why."""
+def card(text: str, host: Host | None = None, *, express: bool = False) -> Card:
+    """The card with a name such as "virtio-net:4", with `host` at the other end; with `express`,
+    behind a port of its own. Raises ValueError: the text says why."""
     name, _, number = text.partition(":")
     model = MODELS.get(name)
     if model is None:
@@ -86,7 +89,7 @@ def card(text: str, *, express: bool = False) -> Card:
     queues = int(number) if number.isdecimal() else 0 if number else 1
     if not 1 <= queues <= model.queues_most:
         raise ValueError(f"{name} has 1 to {model.queues_most} queues here, not {number}")
-    return Card(model, queues, express or model.express)
+    return Card(model, queues, express or model.express, host)
 
 
 class End:
@@ -158,8 +161,8 @@ class Cable(End):
     def __init__(self, card: Card, number: int) -> None:
         self.passed: list[int] = []
         with contextlib.ExitStack() as stack:
-            make = self._pair if card.queues == 1 else self._tap
-            near, network = make(stack, card.queues)
+            tap = card.queues > 1 or card.host is not None
+            near, network = self._tap(stack, card) if tap else self._pair(stack)
             super().__init__(near)
             stack.pop_all()
         self.device: dict[str, str | bool | int] = {
@@ -190,30 +193,30 @@ class Cable(End):
         self.started()
         super().close()
 
-    def _pair(self, stack: contextlib.ExitStack, _: int) -> tuple[socket.socket, str]:
+    def _pair(self, stack: contextlib.ExitStack) -> tuple[socket.socket, str]:
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         stack.enter_context(near)
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         self.passed = [far.detach()]
         return near, f"dgram,local.type=fd,local.str={self.passed[0]}"
 
-    def _tap(self, stack: contextlib.ExitStack, queues: int) -> tuple[socket.socket, str]:
+    def _tap(self, stack: contextlib.ExitStack, card: Card) -> tuple[socket.socket, str]:
         if os.geteuid() != 0:
             raise Missing("needs root, for a card with several queues")
-        with _own_namespace():
-            name = b"cable"
-            for _ in range(queues):
+        with entered(card.host) if card.host else _own_namespace():
+            name = CABLE.encode()
+            for _ in range(card.queues):
                 fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
                 self.passed.append(fd)
                 flags = _TAP | _NO_INFORMATION | _MULTI_QUEUE | _VNET_HEADER
                 fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name, flags))
-            # The kernel of the host itself says nothing on the cable.
-            Path("/proc/sys/net/ipv6/conf/cable/disable_ipv6").write_text("1")
+            # The kernel of the host itself says nothing on the cable unless it is asked to.
+            Path(f"/proc/sys/net/ipv6/conf/{CABLE}/disable_ipv6").write_text("1")
             near = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
             fcntl.ioctl(near, _SIOCSIFTXQLEN, struct.pack("16si20x", name, _QUEUE_FRAMES))
             fcntl.ioctl(near, _SIOCSIFFLAGS, struct.pack("16sH22x", name, _UP))
         near.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, BUFFER_BYTES)
-        near.bind(("cable", _ETH_P_ALL))
+        near.bind((CABLE, 0 if card.host else _ETH_P_ALL))
         return near, f"tap,vhost=off,fds={':'.join(map(str, self.passed))}"
 
 

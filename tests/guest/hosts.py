@@ -8,6 +8,7 @@ killed.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 
 CABLE = "cable"  # the interface
 DEADLINE = 240.0  # seconds, for a command
+_CLONE_NEWNET = 0x40000000
 _numbers = itertools.count(1)
 # Gets a file, and says its length and SHA-256.
 RECEIVE = """
@@ -125,10 +127,26 @@ class Host:
         """Send random bytes to a receiver; what RECEIVE must say."""
         return self.run(sys.executable, "-c", SEND, address, str(size))
 
+    def reach(self, address: str) -> None:
+        """Wait until the address answers a ping."""
+        self.run("sh", "-c", f"until ping -c 1 -W 1 -q {address} > /dev/null; do sleep 0.1; done")
+
     def pings(self, address: str, *options: str) -> None:
         """All of some pings come back."""
         said = self.run("ping", "-q", "-W", "20", *options, address)
         assert " 0% packet loss" in said, said
+
+
+@contextlib.contextmanager
+def entered(host: Host) -> Iterator[None]:
+    """This thread is in the namespace of the host. What is made here stays there."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/thread-self/ns/net") as before, open(f"/run/netns/{host.name}") as target:
+        assert libc.setns(target.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        try:
+            yield
+        finally:
+            assert libc.setns(before.fileno(), _CLONE_NEWNET) == 0
 
 
 @contextlib.contextmanager

@@ -41,7 +41,17 @@ def served_to(host: Host, folder: Path, device: str) -> Iterator[str]:
 @contextlib.contextmanager
 def _served(folder: Path, device: str, wire: str, within: Sequence[str] = ()) -> Iterator[str]:
     path = folder / "card"
-    line = [*within, RINGLINE, "serve-card", "--socket", path, "--wire", wire, "--id", device]
+    line: list[str | Path] = [
+        *within,
+        RINGLINE,
+        "serve-card",
+        "--socket",
+        path,
+        "--wire",
+        wire,
+        "--id",
+        device,
+    ]
     with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
         try:
             until = time.monotonic() + SECONDS
