@@ -31,14 +31,20 @@ static inline const uint32_t *rl_ledger_words(const struct rl_lane_segment *book
     return (const uint32_t *)((const uint8_t *)books + books->ledger_offset);
 }
 
+/* Units of packet memory in a buffer. A segment that was never filled says 0. */
+static inline uint32_t rl_buffer_units(const struct rl_lane_segment *books)
+{
+    return books->units ? books->units : 1;
+}
+
 /* Counts every buffer under its holder and every packet in flight under its input port.
- * `blanks[queue]` grows by the blanks in flight. `seen`, unless NULL, has one byte per buffer: it
+ * `blanks[queue]` grows by the blanks in flight. `seen`, unless NULL, has one byte per unit: it
  * grows for buffers that are unusable or with a worker. */
 static inline void rl_balance_count(const struct rl_lane_segment *books, struct rl_balance *balance,
                                     uint64_t *blanks, uint8_t *seen)
 {
     const uint32_t *ledger = rl_ledger_words(books);
-    for (uint64_t buffer = 0; buffer < books->buffers; buffer++) {
+    for (uint64_t buffer = 0; buffer < books->buffers; buffer += rl_buffer_units(books)) {
         uint32_t word = ledger[buffer];
         uint32_t input = rl_ledger_input(word);
         uint32_t queue = rl_ledger_queue(word) & (RL_QUEUES_MAX - 1);
@@ -119,13 +125,13 @@ static inline void rl_balance_publish(struct rl_lane_segment *books, const uint3
                                            count->blanks_returned - count->blanks_lost - blanks[q]);
         held += fresh.worker[q];
     }
-    fresh.buffers_residual =
-        (int64_t)(books->buffers - (free ? free_count : fresh.free) - held - fresh.unusable);
+    fresh.buffers_residual = (int64_t)(books->buffers / rl_buffer_units(books) -
+                                       (free ? free_count : fresh.free) - held - fresh.unusable);
     if (seen) {
         fresh.complete = 1;
         for (uint64_t i = 0; i < free_count; i++)
             seen[free[i]]++;
-        for (uint64_t buffer = 0; buffer < books->buffers; buffer++) {
+        for (uint64_t buffer = 0; buffer < books->buffers; buffer += rl_buffer_units(books)) {
             fresh.scan_missing += seen[buffer] == 0;
             fresh.scan_duplicates += seen[buffer] > 1;
         }

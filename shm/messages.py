@@ -236,7 +236,8 @@ FromDriver = (
 # `plugin` and `options` are those of the configuration; a plugin or an option given as a path is
 # relative to `folder`. `places` says where an option is in the file, for messages.
 # `reasons` are the drop reasons that earlier lives of the worker named, by number. `ports` are the
-# names of all ports. `state_bytes` is the size in bytes of the plugin's area in the slot. `idle`
+# names of all ports, and `frame_max` is the longest frame in bytes that one of them sends.
+# `state_bytes` is the size in bytes of the plugin's area in the slot. `idle`
 # is "adaptive" or "busy". `yield` is true when the worker shares its CPU. With `cpu` None it may
 # run on any CPU.
 # Descriptors: .packets, .rings.<queue>.<generation>, .worker.<queue>, then, to read only,
@@ -252,6 +253,7 @@ WorkerOpen = TypedDict(
         "places": dict[str, str],
         "reasons": list[str],
         "ports": list[str],
+        "frame_max": int,
         "folder": str | None,
         "state_bytes": int,
         "debug": bool,

@@ -21,40 +21,46 @@ DESCRIPTORS_BASE = 0x1000_0000
 
 
 class PacketMemory(DmaMemory):
-    """`buffers` buffers of `stride` bytes; buffer n starts at `first_offset + n * stride`.
+    """`buffers` units of `stride` bytes; unit n starts at `first_offset + n * stride`.
 
-    The first `headroom` bytes of a buffer are for data that a plugin puts before a frame; a card
+    A buffer is `units` consecutive units, `room` bytes; its number is that of its first unit. The
+    first `headroom` bytes of a buffer are for data that a plugin puts before a frame; a card
     writes after them.
     """
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, units: int = 1) -> None:
         super().__init__(segment)
+        self.units = units
         self.stride: int = lib.RL_BUFFER_STRIDE
+        self.room = units * self.stride
         self.headroom: int = lib.RL_BUFFER_HEADROOM
         self.first_offset: int = lib.RL_HEADER_BYTES
         self.buffers = (segment.used - self.first_offset) // self.stride
 
     @classmethod
-    def create(cls, instance: str, buffers: int, *, hugepages: str = "auto") -> PacketMemory:
-        """Create the segment `.packets` with `buffers` buffers. `hugepages`: auto, require or off.
+    def create(
+        cls, instance: str, buffers: int, *, units: int = 1, hugepages: str = "auto"
+    ) -> PacketMemory:
+        """Create the segment `.packets` with `buffers` buffers of `units` units. `hugepages`: auto,
+        require or off.
 
         Raises EnvironmentLacks when there is not enough memory.
         """
-        size = cls.bytes_of(buffers)
+        size = cls.bytes_of(buffers, units)
         kind = lib.RL_SEGMENT_PACKETS
-        return cls(create_segment(instance, "packets", size, kind=kind, pages=hugepages))
+        return cls(create_segment(instance, "packets", size, kind=kind, pages=hugepages), units)
 
     @classmethod
-    def attach(cls, fd: int, buffers: int) -> PacketMemory:
-        """Map the packet memory behind `fd`, which has `buffers` buffers, and take over `fd`.
-        Its header is not read, because every worker can write to it."""
-        used = cls.bytes_of(buffers)
-        return cls(Segment.attach_known(fd, kind=lib.RL_SEGMENT_PACKETS, used=used))
+    def attach(cls, fd: int, buffers: int, units: int = 1) -> PacketMemory:
+        """Map the packet memory behind `fd`, which has `buffers` buffers of `units` units, and take
+        over `fd`. Its header is not read, because every worker can write to it."""
+        used = cls.bytes_of(buffers, units)
+        return cls(Segment.attach_known(fd, kind=lib.RL_SEGMENT_PACKETS, used=used), units)
 
     @staticmethod
-    def bytes_of(buffers: int) -> int:
+    def bytes_of(buffers: int, units: int = 1) -> int:
         """Bytes of a segment with `buffers` buffers; the kernel gives whole pages."""
-        return int(lib.RL_HEADER_BYTES + buffers * lib.RL_BUFFER_STRIDE)
+        return int(lib.RL_HEADER_BYTES + buffers * units * lib.RL_BUFFER_STRIDE)
 
     def device_addresses(self, mode: str, base: int = PACKETS_BASE) -> DeviceAddresses:
         """The addresses of the buffers for a device.
@@ -73,8 +79,8 @@ class PacketMemory(DmaMemory):
         one at each end of a page. The kernel counts the line before a buffer too
         (pipeline/ports/xdp/xdp.h)."""
         page_ends = range(self.page_size, self.segment.used, self.page_size)
-        found = ((page_end - self.first_offset) // self.stride for page_end in page_ends)
-        return [buffer for buffer in found if buffer < self.buffers]
+        found = ((page_end - self.first_offset) // self.room * self.units for page_end in page_ends)
+        return sorted({buffer for buffer in found if buffer < self.buffers})
 
     def __enter__(self) -> PacketMemory:
         return self

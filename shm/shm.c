@@ -58,9 +58,9 @@ void rl_end_sleep(struct rl_ring_end *end, uint32_t nanoseconds)
     rl_ring_sleep(end, nanoseconds);
 }
 
-int rl_why_refused(const struct rl_reference *ref)
+int rl_why_refused(const struct rl_reference *ref, uint32_t room, uint32_t longest)
 {
-    return rl_frame_fits(ref, RL_BUFFER_STRIDE) ? -1 : (int)rl_frame_cause(ref);
+    return rl_frame_fits(ref, room, longest) ? -1 : (int)rl_frame_cause(ref, longest);
 }
 
 void rl_balance_without_driver(struct rl_lane_segment *books)

@@ -16,7 +16,7 @@ void rl_end_wake(struct rl_ring_end *end);
 void rl_end_sleep(struct rl_ring_end *end, uint32_t nanoseconds); /* below 10^9 */
 
 /* RL_REFUSED_* when no card can send the frame of `ref`, -1 when it can (frames.h). */
-int rl_why_refused(const struct rl_reference *ref);
+int rl_why_refused(const struct rl_reference *ref, uint32_t room, uint32_t longest);
 
 /* Count the books of a dead driver and publish the balances (balance.h). */
 void rl_balance_without_driver(struct rl_lane_segment *books);

@@ -33,6 +33,7 @@ _AREA: int = ffi.offsetof("struct rl_slot_segment", "area")
 _STEP = 1 << 20  # bytes that are cleared at once
 # Packets that the worker has counted and the lane has not yet: far more than one batch.
 _SLACK = 1 << 16
+_LENGTH_MAX = 0xFFFF  # bytes, what a reference can say
 
 
 class SlotGuard:
@@ -58,9 +59,7 @@ class SlotGuard:
         own, most, now = self._slot.counters, pushed + _SLACK, lib.rl_now()
         packets = (own.packets, own.batches, own.forwarded, own.dropped, own.plugin_errors)
         times = (own.busy_ticks, own.idle_ticks, own.plugin_ticks)
-        return bool(
-            max(packets) > most or max(times) > now or own.bytes > most * lib.RL_BUFFER_STRIDE
-        )
+        return bool(max(packets) > most or max(times) > now or own.bytes > most * _LENGTH_MAX)
 
     def restore(self) -> None:
         """Put back the entries that were believed, and clear all others. No worker may run."""

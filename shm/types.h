@@ -19,22 +19,25 @@
 #define RL_SLOT_ENTRIES 128
 #define RL_LATENCY_BUCKETS 32
 
-/* Packet memory: a buffer is RL_BUFFER_HEADROOM bytes and then RL_BUFFER_DATA bytes that the card
- * may write. The stride is 35 cache lines: with a power of two all buffers would compete for the
- * same cache sets (measured: 2048 costs 10 %, and twice that with buffers in random order). */
+/* Packet memory consists of units of RL_BUFFER_STRIDE bytes. A buffer is one unit, or some
+ * consecutive ones if a port receives jumbo frames; its number is that of its first unit, so it
+ * begins at the number times RL_BUFFER_STRIDE. A buffer is RL_BUFFER_HEADROOM bytes and then bytes
+ * that the card may write: RL_BUFFER_DATA in one unit. The stride is 35 cache lines: with a power
+ * of two all buffers would compete for the same cache sets (measured: 2048 costs 10 %, and twice
+ * that with buffers in random order). */
 #define RL_BUFFER_STRIDE 2240
 #define RL_BUFFER_HEADROOM 192
 #define RL_BUFFER_DATA 2048
 
-/* Frame lengths in bytes without the CRC: the shortest that a card sends, and the longest that it
- * receives with jumbo frames off, 1514 and a VLAN tag of 4. */
+/* Frame lengths in bytes without the CRC: the shortest that a card sends, and the longest without
+ * jumbo frames, 1514 and a VLAN tag of 4. */
 #define RL_FRAME_MIN 17
 #define RL_FRAME_MAX 1518
 
 /* A packet reference: 16 bytes that name one packet. `port` is the input port on the `in` ring
  * and the verdict on the `out` ring. */
 struct rl_reference {
-    uint32_t buffer; /* index in packet memory */
+    uint32_t buffer; /* its number in packet memory */
     uint16_t offset; /* from the buffer's first byte to the frame's first byte */
     uint16_t length; /* of the frame in bytes, without CRC */
     uint32_t rss_hash;
@@ -189,7 +192,7 @@ struct rl_queue_counters {
     uint64_t drop_no_worker;
     uint64_t drop_tx_down; /* the output port is stopped or its link is down */
     uint64_t drop_rx_error;
-    uint64_t drop_tx_too_long; /* longer than what the output interface sends */
+    uint64_t drop_tx_too_long; /* longer than what the output port sends */
     uint64_t drop_driver_lost;
     uint64_t drop_named[32]; /* by the verdict RL_VERDICT_REASON + i */
     uint64_t tx_waits;       /* how often the TX descriptor ring was full */
@@ -311,14 +314,15 @@ struct rl_balance {
 #define RL_INPUT_BLANK 255u
 
 /* The segment `.lane.0`, which only the driver and the supervisor map. The ledger follows at
- * `ledger_offset`, one word per buffer. */
+ * `ledger_offset`, one word per unit of packet memory. */
 struct rl_lane_segment {
     uint8_t header[4096];
     uint32_t request; /* the supervisor increments it: the loop ends and Python reads messages */
     uint8_t request_line[60];
     uint64_t ledger_offset;
-    uint64_t buffers;
-    uint8_t geometry_line[48];
+    uint64_t buffers; /* words of the ledger: units of packet memory */
+    uint32_t units;   /* of a buffer: only the words whose number is a multiple of it count */
+    uint8_t geometry_line[44];
     struct rl_lane_counters lane;
     uint8_t lane_line[16];
     struct rl_intent intent;

@@ -27,7 +27,8 @@ struct rl_batch {
     const int64_t *times;
     /* How many drop reasons are named: RL_VERDICT_REASON … + `reasons` - 1 drop a packet. */
     uint32_t reasons;
-    uint32_t padding;
+    uint16_t frame_max; /* bytes of the longest frame that can be sent, its VLAN tag included */
+    uint16_t room;      /* bytes of a buffer */
 };
 
 /* Called once per batch: that costs 1.4 ns per packet, a call per packet through a

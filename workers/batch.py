@@ -120,14 +120,15 @@ class Packet(_workers.Frame):
         """Add `front` bytes before the frame and `back` bytes after it; negative numbers remove.
 
         Returns the new `data`. The content of added bytes is undefined. There are 192 bytes of
-        room before a received frame. Frames of 17 to 1518 bytes can be sent.
+        room before a received frame. Frames of 17 to 1518 bytes can be sent, longer ones to a
+        port with jumbo frames.
 
         Raises ValueError when the frame does not fit into its buffer.
         """
         reference = self._reference
         offset = reference.offset - front
         length = reference.length + front + back
-        if offset < 0 or length < 0 or offset + length > shm.RL_BUFFER_STRIDE:
+        if offset < 0 or length < 0 or offset + length > self._batch._batch.room:
             raise ValueError("the frame does not fit into its buffer")
         reference.offset, reference.length = offset, length
         span = self._batch._loop.spans[self._index]  # for the next iteration
@@ -195,16 +196,18 @@ class Batch:
         Returns False when the worker has no blank buffer left, or when 64 packets were created
         for this batch; `blanks` in the configuration is the number of blank buffers.
 
-        Raises ValueError when there is no such port or `data` has not 17 to 1518 bytes,
+        Raises ValueError when there is no such port or `data` has not 17 to 1518 bytes (more if a
+        port has jumbo frames),
         TypeError when `data` is not bytes.
         """
         content = _bytes_of(data, "the data of a packet")
         length = len(content)
         if not 0 <= port < self._loop.batch.ports:
             raise ValueError(f"the port must be 0 to {self._loop.batch.ports - 1}, not {port}")
-        if not shm.RL_FRAME_MIN <= length <= shm.RL_FRAME_MAX:
+        longest = self._batch.frame_max
+        if not shm.RL_FRAME_MIN <= length <= longest:
             raise ValueError(
-                f"a packet must have {shm.RL_FRAME_MIN} to {shm.RL_FRAME_MAX} bytes, not {length}"
+                f"a packet must have {shm.RL_FRAME_MIN} to {longest} bytes, not {length}"
             )
         there = lib.rl_batch_create(self._batch, length, port)
         if there == ffi.NULL:

@@ -11,6 +11,7 @@ compiled code.
 from __future__ import annotations
 
 from ringline.shm._shm import lib
+from ringline.shm.frames import units_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ HASH: int = lib.RL_FLAG_HASH
 L3_OK: int = lib.RL_FLAG_L3_OK
 L4_OK: int = lib.RL_FLAG_L4_OK
 CHECKSUM_BAD: int = lib.RL_FLAG_CHECKSUM_BAD
+
+
+WRONG_LENGTH = (
+    "the port does not exist, or the length is not 17 to 1518 bytes (more only with jumbo frames)"
+)
 
 
 def _read_only(name: str) -> Any:
@@ -45,6 +51,8 @@ class Meta:
     | port         | number of the input port; as a verdict it sends the packet back   |
     | ports        | number of ports                                                   |
     | queue        | number of this worker                                             |
+    | frame_max    | bytes of the longest frame that a port sends, with a VLAN tag:    |
+    |              | 1518, more if a port has jumbo frames                             |
     | length       | bytes of the frame; `resize` changes it                           |
     | rss_hash     | 32 bits, computed by the card; valid if flags & HASH              |
     | vlan_tci     | 16 bits, the stripped VLAN tag; valid if flags & VLAN. Writable:  |
@@ -75,6 +83,7 @@ class Meta:
         vlan_tci: int = 0,
         flags: int = 0,
         time: int = 0,
+        frame_max: int = lib.RL_FRAME_MAX,
     ) -> None:
         self._fixed = {
             "port": port,
@@ -88,13 +97,15 @@ class Meta:
         self.created: list[tuple[int, Any]] = []  # (port, frame) of each `create`
         self._offset: int = lib.RL_BUFFER_HEADROOM
         self._length = len(frame)
-        self._buffer = bytearray(lib.RL_BUFFER_STRIDE)
+        self._fixed["frame_max"] = max(frame_max, self._length)
+        self._buffer = bytearray(units_for(self.frame_max) * lib.RL_BUFFER_STRIDE)
         self._buffer[self._offset : self._offset + self._length] = frame
 
     # In compiled code, too, these cannot be set.
     port = _read_only("port")
     ports = _read_only("ports")
     queue = _read_only("queue")
+    frame_max = _read_only("frame_max")
     rss_hash = _read_only("rss_hash")
     time = _read_only("time")
 
@@ -159,8 +170,8 @@ def resize(meta: Any, front: int, back: int) -> Any:
     undefined. There are 192 bytes of room before a received frame.
 
     Raises ValueError when the frame does not fit into its buffer. The driver sends frames
-    of 17 to 1518 bytes, of 1514 if the card inserts a VLAN tag; it drops others and counts them as
-    bad references.
+    of 17 to 1518 bytes, of 1514 if the card inserts a VLAN tag, and longer ones to a port with
+    jumbo frames; it drops others and counts them as bad references.
     """
     return meta.resize(front, back)
 
@@ -177,10 +188,11 @@ def create(meta: Any, length: int, port: int) -> Any:
     in the configuration is the number of blank buffers. Created packets are sent after the
     packets of the batch.
 
-    Raises ValueError when there is no such port or `length` is not 17 to 1518.
+    Raises ValueError when there is no such port or `length` is not 17 to 1518, or more with jumbo
+    frames.
     """
-    if not 0 <= port < meta.ports or not lib.RL_FRAME_MIN <= length <= lib.RL_FRAME_MAX:
-        raise ValueError("the port does not exist, or the length is not 17 to 1518 bytes")
+    if not 0 <= port < meta.ports or not lib.RL_FRAME_MIN <= length <= meta.frame_max:
+        raise ValueError(WRONG_LENGTH)
     frame = Meta(bytes(length)).frame
     meta.created.append((port, frame))
     return frame

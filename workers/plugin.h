@@ -19,8 +19,9 @@
  *
  * The function may write to the frame and set meta->vlan_tci and meta->flags. It may change
  * meta->offset and meta->length while the frame stays within its buffer, which has
- * RL_BUFFER_STRIDE bytes. It must not change meta->buffer: the driver refuses a buffer
- * that this worker does not hold.
+ * batch->room bytes. Frames of RL_FRAME_MIN to batch->frame_max bytes can be sent, with the VLAN
+ * tag that the card inserts. It must not change meta->buffer: the driver refuses a buffer that this
+ * worker does not hold.
  *
  * headers/headers.h finds the headers of a frame, headers/checksums.h computes, updates and fixes
  * its checksums; they are included here.
@@ -79,12 +80,12 @@ static inline int64_t rl_drop_reason(uint32_t index)
 /* Create a packet of `length` bytes and send it to `port`. Returns its first byte; its
  * content is undefined, so fill all of it. Returns NULL when no blank buffer is left, when
  * RL_BATCH_MAX packets were created for this batch, when there is no such port, or when
- * `length` is outside RL_FRAME_MIN … RL_FRAME_MAX. Created packets are sent after the
+ * `length` is outside RL_FRAME_MIN … batch->frame_max. Created packets are sent after the
  * packets of the batch, in order. */
 static inline uint8_t *rl_create(struct rl_batch *batch, uint32_t length, uint32_t port)
 {
     if (!batch->blank_count || batch->created == RL_BATCH_MAX || port >= batch->ports ||
-        length < RL_FRAME_MIN || length > RL_FRAME_MAX)
+        length < RL_FRAME_MIN || length > batch->frame_max)
         return NULL;
     struct rl_reference *packet = batch->packets + batch->count + batch->created++;
     *packet = batch->blanks[--batch->blank_count];

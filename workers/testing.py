@@ -19,7 +19,8 @@ from typing import Any
 
 from ringline.shm import counters as counter_blocks
 from ringline.shm.errors import PluginError
-from ringline.shm.refusals import WORDS
+from ringline.shm.frames import MTU, MTU_MAX, frame_max
+from ringline.shm.refusals import words
 from ringline.workers.named.log import Log
 from ringline.workers.packets import DROP, HASH, VLAN
 from ringline.workers.tiers import loading
@@ -117,6 +118,7 @@ def run_plugin(
     state: int = STATE_BYTES,
     batch: int = BATCH,
     debug: bool = True,
+    mtu: int = MTU,
 ) -> Run:
     """Run `plugin` on `frames` and return the results.
 
@@ -129,6 +131,7 @@ def run_plugin(
         configuration says otherwise.
     batch: how many frames the plugin gets at a time, 1 to 64.
     debug: in compiled plugins, an index out of range raises IndexError.
+    mtu: of the ports, in bytes, 1500 to 9216; more than 1500: they have jumbo frames.
 
     Raises PluginError when the plugin cannot be loaded, prepared or set up, or does not
     accept the options; ValueError when `batch` or the port of a frame is out of range; what the
@@ -136,6 +139,8 @@ def run_plugin(
     """
     if not 1 <= batch <= BATCH:
         raise ValueError(f"a batch must have 1 to {BATCH} frames, not {batch}")
+    if not MTU <= mtu <= MTU_MAX:
+        raise ValueError(f"the mtu must be {MTU} to {MTU_MAX} bytes, not {mtu}")
     names = [f"port{n}" for n in range(ports)] if isinstance(ports, int) else list(ports)
     context = Context(queue=queue, ports=names, debug=debug, state_bytes=state)
     tier = _load(plugin)
@@ -147,7 +152,8 @@ def run_plugin(
         lines.append((level, line))
         return True
 
-    harness = Harness(tier, context, blanks=blanks, log=Log(write, limited=False))
+    log, longest = Log(write, limited=False), frame_max(mtu)
+    harness = Harness(tier, context, blanks=blanks, log=log, frame_max=longest)
     results: list[Result] = []
     created: list[Result] = []
     for some in _batches(_arrivals(frames, len(names)), batch, harness):
@@ -157,8 +163,9 @@ def run_plugin(
             error = None
             if departure.verdict == ERROR:
                 error = complaint or harness.explain(arrival)
-            results.append(_result(departure, error, harness.reasons.get(departure.verdict)))
-        created += [_result(departure, None) for departure in made]
+            reason = harness.reasons.get(departure.verdict)
+            results.append(_result(departure, error, longest, reason))
+        created += [_result(departure, None, longest) for departure in made]
     _tick(harness)
     return Run(
         results,
@@ -220,7 +227,9 @@ def _tick(harness: Harness) -> None:
         raise harness.engine.raised
 
 
-def _result(departure: Departure, error: str | None, reason: str | None = None) -> Result:
+def _result(
+    departure: Departure, error: str | None, longest: int, reason: str | None = None
+) -> Result:
     if departure.refused is not None:
-        error = f"a frame of {len(departure.data)} bytes: {WORDS[departure.refused]}"
+        error = f"a frame of {len(departure.data)} bytes: {words(departure.refused, longest)}"
     return Result(departure.verdict, departure.data, departure.vlan_tci, error, reason)

@@ -111,6 +111,7 @@ def started(
                 "options": dict(options or {}),
                 "places": {},
                 "reasons": [],
+                "frame_max": lib.RL_FRAME_MAX,
                 "ports": [*ports],
                 "folder": None,
                 "state_bytes": slot.segment.used - AREA,

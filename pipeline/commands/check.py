@@ -12,7 +12,6 @@ from ringline.pipeline.commands.target import examined
 from ringline.pipeline.configuration import schema
 from ringline.pipeline.configuration.builtin import NO_ARGUMENTS, Arguments
 from ringline.pipeline.configuration.config import (
-    BUFFER_STRIDE,
     QUEUES_MAX,
     Config,
     WorkerConfig,
@@ -54,19 +53,25 @@ def check(what: str, given: Arguments = NO_ARGUMENTS) -> str:
     if missing:
         raise EnvironmentLacks("\n".join(missing))
     ports = ", ".join(f"{port.name} ({port.device})" for port in config.ports)
-    memory = config.buffers * BUFFER_STRIDE / (1 << 20)
     well = "this can run, but see below" if warnings else "all well"
     lines = [
         f"{what}: {well}; instance {config.name}, ports {ports}, workers {config.queues}, "
-        f"buffers {config.buffers} ({memory:.0f} MiB)"
+        f"buffers {memory_text(config)}"
     ]
     return "\n".join(lines + [f"{what}: warning: {warning}" for warning in warnings])
+
+
+def memory_text(config: Config) -> str:
+    """The size of packet memory; with jumbo frames also that of a buffer."""
+    size = f"{config.buffers * config.buffer_bytes / (1 << 20):.0f} MiB"
+    each = f" of {config.buffer_bytes:,} bytes" if config.buffer_units > 1 else ""
+    return f"{config.buffers}{each} ({size})"
 
 
 def _locked(config: Config) -> int:
     """Bytes of packet memory. With hugepages that are not required, it may have fewer."""
     page = HUGEPAGE if config.memory.hugepages == "require" else mmap.PAGESIZE
-    return -(-PacketMemory.bytes_of(config.buffers) // page) * page
+    return -(-PacketMemory.bytes_of(config.buffers, config.buffer_units) // page) * page
 
 
 def card_problems(config: Config) -> list[str]:

@@ -232,6 +232,13 @@ def parser() -> argparse.ArgumentParser:
         "--vlan-strip", action="store_true", help="vlan_strip of the port: the card removes tags"
     )
     attempt.add_argument(
+        "--mtu",
+        type=values.mtu,
+        default=1500,
+        metavar="BYTES",
+        help="mtu of the ports: 1500 to 9216; more than 1500 for jumbo frames (default: 1500)",
+    )
+    attempt.add_argument(
         "--blanks",
         type=values.number,
         default=64,
@@ -349,6 +356,7 @@ def _try(given: argparse.Namespace) -> int:
             given.ports,
             rss_key=given.rss_key,
             vlan_strip=given.vlan_strip,
+            mtu=given.mtu,
             blanks=given.blanks,
             state_bytes=given.state,
             checked=not given.unchecked,

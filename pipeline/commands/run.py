@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from ringline.pipeline.commands.check import memory_text
 from ringline.pipeline.commands.target import examined
 from ringline.pipeline.configuration import builtin
 from ringline.pipeline.configuration.config import Config
@@ -146,7 +147,8 @@ def _strict_error(snapshot: Snapshot) -> NotAllWell | None:
 def _greeting(config: Config) -> str:
     ports = ", ".join(f"{port.name} ({port.device})" for port in config.ports)
     workers = counted(config.queues, "worker")
-    return f"starting {config.name}: {ports}, {workers}; Ctrl-C ends it"
+    jumbo = f", buffers {memory_text(config)}" if config.buffer_units > 1 else ""
+    return f"starting {config.name}: {ports}, {workers}{jumbo}; Ctrl-C ends it"
 
 
 def _print_result(

@@ -28,7 +28,8 @@ from ringline.pipeline.ports.sim82599.capture_card import CaptureCard, CaptureCa
 from ringline.pipeline.terminal import stdio
 from ringline.pipeline.terminal.progress import Progress
 from ringline.shm.errors import PluginError, UsageError, reason_of
-from ringline.shm.refusals import WORDS
+from ringline.shm.frames import frame_max
+from ringline.shm.refusals import words
 from ringline.shm.text import counted, printable
 from ringline.workers.captures.captures import CaptureReader, Tally, descriptor_named
 from ringline.workers.trials import trial
@@ -46,7 +47,7 @@ class Attempt:
     out: a capture file for the packets that the plugin sends; None: none.
     options: the options of the plugin as (key, value).
     ports: the names of the ports; None: those of `captures`, or one with the name "port".
-    rss_key, vlan_strip: settings of the ports that have a capture.
+    rss_key, vlan_strip, mtu: settings of the ports that have a capture.
     to_cut: a capture that is cut short is used up to the cut.
     blanks, state_bytes: settings of the worker.
     checked: an index out of range raises IndexError in compiled plugins.
@@ -59,6 +60,7 @@ class Attempt:
     ports: Sequence[str] | None = None
     rss_key: str = PortConfig.rss_key
     vlan_strip: bool = PortConfig.vlan_strip
+    mtu: int = PortConfig.mtu
     blanks: int = BLANKS
     state_bytes: int = WorkerConfig.state_bytes
     checked: bool = True
@@ -83,7 +85,13 @@ def attempt(asked: Attempt) -> int:
         cards = [
             CaptureCard(
                 opened.enter_context(_open(asked, path)),
-                PortConfig(name, "sim:82599", rss_key=asked.rss_key, vlan_strip=asked.vlan_strip),
+                PortConfig(
+                    name,
+                    "sim:82599",
+                    rss_key=asked.rss_key,
+                    vlan_strip=asked.vlan_strip,
+                    mtu=asked.mtu,
+                ),
                 ports.index(name),
             )
             for name, path in captures.items()
@@ -99,6 +107,7 @@ def attempt(asked: Attempt) -> int:
                 ports,
                 out_descriptor=out_descriptor,
                 blanks=asked.blanks,
+                mtu=asked.mtu,
                 state_bytes=asked.state_bytes,
                 debug=asked.checked,
                 progress=progress.show,
@@ -266,7 +275,7 @@ def _lines(
             f"verdict out of range {count['verdict_errors']:,}{tick}"
         )
     for cause, number in done.refused.items():
-        yield f"  refused {number:,}, {cause}: {WORDS[cause]}"
+        yield f"  refused {number:,}, {cause}: {words(cause, frame_max(asked.mtu))}"
     if done.too_long:
         yield f"  left out {done.too_long:,} frames that no card would receive: too long"
     for name, value in done.named.items():

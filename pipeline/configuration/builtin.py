@@ -36,6 +36,7 @@ ARGUMENTS = {
     "port.NAME.wire.speed": "--speed",
     "port.NAME.wire.repeat": "--repeat",
     "worker.blanks": "--blanks",
+    "port.NAME.mtu": "--mtu",
 }
 SIMULATED = "sim:82599"
 _OF_A_PORT = re.compile(r'port\.(?:"(?:[^"\\]|\\.)*"|[A-Za-z0-9_-]+)\.')
@@ -61,6 +62,7 @@ class Arguments:
         a simulated card. With any, no synthetic flows arrive anywhere.
     pace, speed, repeat: keys of the wires on which captures arrive.
     blanks: empty buffers for packets that the plugin creates; None: as many as it usually needs.
+    mtu: of each port, in bytes; None: 1500.
     """
 
     plugin: str | None = None
@@ -77,6 +79,7 @@ class Arguments:
     speed: float | None = None
     repeat: int | None = None
     blanks: int | None = None
+    mtu: int | None = None
 
     def given(self) -> list[str]:
         """The keys of ARGUMENTS whose argument is given."""
@@ -94,6 +97,7 @@ class Arguments:
             self.speed,
             self.repeat,
             self.blanks,
+            self.mtu,
         )
         return [key for key, value in zip(ARGUMENTS, values, strict=True) if value is not None]
 
@@ -238,6 +242,7 @@ def _values(
         "port": {
             name: {"device": devices.get(name, SIMULATED), "queues": queues}
             | ({"wire": wire} if wire or name not in devices else {})
+            | ({} if given.mtu is None else {"mtu": given.mtu})
             for name, wire in wires.items()
         },
         "worker": {"options": dict(given.options)},

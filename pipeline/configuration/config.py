@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ringline.pipeline.configuration import dataclass_json, deadlines
+from ringline.shm import frames
 from ringline.shm._shm import lib
 
 # The limits are those of the C structs (shm/types.h).
@@ -19,14 +20,14 @@ RING_CAPACITY: int = lib.RL_RING_CAPACITY
 BATCH_MAX: int = lib.RL_BATCH_MAX
 QUEUES_MAX: int = lib.RL_QUEUES_MAX
 PORTS_MAX: int = lib.RL_PORTS_MAX
-FRAME_MAX: int = lib.RL_FRAME_MAX  # bytes without CRC
-BUFFER_STRIDE: int = lib.RL_BUFFER_STRIDE  # bytes
+FRAME_MAX: int = lib.RL_FRAME_MAX  # bytes without CRC, without jumbo frames
+BUFFER_STRIDE: int = lib.RL_BUFFER_STRIDE  # bytes of a buffer without jumbo frames
 BLANKS_MAX = RING_CAPACITY // 2  # more blanks would leave too little of `in` for packets
 CRC_BYTES = 4
 # Of ports on interfaces of the kernel: the word before the colon.
 KERNEL_KINDS = ("xdp", "packet", "tap")
 PAGE = 4096  # bytes of an ordinary page
-BUFFERS_PER_HUGEPAGE = (2 << 20) // BUFFER_STRIDE  # and one more that straddles its end
+HUGEPAGE = 2 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ class PortConfig:
     more_macs: tuple[str, ...] = ()  # more addresses to receive for; without promiscuous
     vlan_strip: bool = False
     vlan_filter: tuple[int, ...] | None = None  # VLAN IDs to receive; None: all
+    mtu: int = frames.MTU  # bytes; cards only, a TAP has its own
     rss_key: str = "default"  # default | symmetric | 80 hexadecimal digits
     wire: WireConfig | None = None  # simulated cards only
     process: bool = False  # a simulated card in a process of its own
@@ -196,6 +198,11 @@ class PortConfig:
         """Whether it gives buffers to its RX descriptors in advance. Packet sockets and TAPs hold
         frames in memory of the kernel, from which they are copied."""
         return self.device.partition(":")[0] not in ("packet", "tap")
+
+    @property
+    def frame_max(self) -> int:
+        """Bytes of the longest frame that it sends and receives, with a VLAN tag, without CRC."""
+        return frames.frame_max(self.mtu if self.tap is None else max(self.tap.mtu, frames.MTU))
 
     @property
     def dma_mode(self) -> str:
@@ -294,6 +301,21 @@ class Config:
         ]
 
     @property
+    def frame_max(self) -> int:
+        """Bytes of the longest frame of any port."""
+        return max((port.frame_max for port in self.ports), default=FRAME_MAX)
+
+    @property
+    def buffer_units(self) -> int:
+        """Units of packet memory in a buffer: more than one if a port has jumbo frames."""
+        return frames.units_for(self.frame_max)
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of a buffer."""
+        return self.buffer_units * BUFFER_STRIDE
+
+    @property
     def buffers(self) -> int:
         """The number of buffers in packet memory."""
         return self.memory.buffers or sum(number for _, number in self.needed_buffers())
@@ -321,7 +343,8 @@ class Config:
         if self.dma_mode == "physical" or (
             self.dma_mode == "pieces" and self.memory.hugepages == "require"
         ):
-            needed.append(("buffers across a page's end", total // BUFFERS_PER_HUGEPAGE + 1))
+            across = total // (HUGEPAGE // self.buffer_bytes) + 1
+            needed.append(("buffers across a page's end", across))
         elif self.dma_mode == "pieces":  # the pages may be ordinary ones
             across = total * BUFFER_STRIDE // (PAGE - BUFFER_STRIDE) + 4
             needed.append(("buffers across a page's end", across))

@@ -6,13 +6,13 @@ import ipaddress
 from typing import Any
 
 from ringline.pipeline.configuration.config import (
-    FRAME_MAX,
     Match,
     PacketConfig,
     TapConfig,
     XdpConfig,
 )
 from ringline.pipeline.configuration.toml import Table, shown
+from ringline.shm import frames
 
 ETHERTYPES = {"ipv4": 0x0800, "arp": 0x0806, "ipv6": 0x86DD}
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "icmpv6": 58, "sctp": 132}
@@ -36,12 +36,12 @@ _OF_CARDS = {
     "vlan_strip": "frames keep their VLAN tag here; remove vlan_strip",
     "vlan_filter": "the kernel receives for all VLANs here; remove vlan_filter",
 }
+_ALSO_OF_CARDS = ("mtu",)
 _NOT_OF_TAP = {
     "promiscuous": "a TAP receives every frame that the kernel sends; remove promiscuous",
     "rss_key": "the kernel chooses the queue of a TAP; remove rss_key",
 }
 TAP_MTU_MIN = 68  # bytes: ETH_MIN_MTU of linux/if_ether.h
-TAP_MTU_MAX = FRAME_MAX - 18  # a frame with a VLAN tag fits into a buffer
 TAP_ADDRESSES_MAX = 64
 
 
@@ -51,7 +51,7 @@ def refuse_keys_of_others(table: Table, device: str) -> None:
     if table.values.get("unproved") is True and kind != "pci":
         table.problem("unproved", "only a card as in pci:0000:03:00.0 has this key")
     for key in dict.fromkeys(key for keys in KEYS.values() for key in keys):
-        if key in table and key not in KEYS.get(kind, ()):
+        if key in table and key not in KEYS.get(kind, ()) and key not in _ALSO_OF_CARDS:
             table.raw(key)
             with_it = " or ".join(
                 f"{other}:{EXAMPLES.get(other, 'eth0')}" for other in KEYS if key in KEYS[other]
@@ -60,6 +60,13 @@ def refuse_keys_of_others(table: Table, device: str) -> None:
     for key, why in _OF_CARDS.items() if kind in KEYS else ():
         if key in table and (kind, key) != ("tap", "mac"):
             table.problem(key, why)
+    if kind in ("xdp", "packet") and "mtu" in table:
+        table.raw("mtu")
+        table.problem(
+            "mtu",
+            f"a port on an interface of the kernel receives frames of an MTU of at most "
+            f"{frames.MTU}; only a card or a TAP has this key",
+        )
     for key, why in _NOT_OF_TAP.items() if kind == "tap" else ():
         if key in table:
             table.problem(key, why)
@@ -115,7 +122,7 @@ def read_tap(table: Table, device: str) -> TapConfig | None:
     if not device.startswith("tap:"):
         return None
     return TapConfig(
-        mtu=table.integer("mtu", TapConfig.mtu, TAP_MTU_MIN, TAP_MTU_MAX),
+        mtu=table.integer("mtu", TapConfig.mtu, TAP_MTU_MIN, frames.MTU_MAX),
         addresses=_addresses(table),
         up=table.flag("up", True),
     )

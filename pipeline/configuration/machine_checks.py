@@ -15,7 +15,6 @@ from pathlib import Path
 
 from ringline.pipeline.configuration.affinity import usable_cpus
 from ringline.pipeline.configuration.config import (
-    BUFFER_STRIDE,
     PORTS_MAX,
     Config,
     PortConfig,
@@ -51,7 +50,8 @@ def shared_memory(config: Config) -> int:
     """Bytes that the instance takes in /dev/shm, without hugepages; a little more than needed."""
     rings = config.queues * 2 * RINGS_BYTES  # a successor's rings beside the old ones
     slots = sum(worker.state_bytes for worker in config.workers)
-    return config.buffers * (BUFFER_STRIDE + 4) + rings + slots + config.queues * MARGIN_BYTES
+    packets = config.buffers * (config.buffer_bytes + 4 * config.buffer_units)
+    return packets + rings + slots + config.queues * MARGIN_BYTES
 
 
 def free_shared_memory() -> int:

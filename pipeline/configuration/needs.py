@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from ringline.pipeline.configuration import config as c
+from ringline.shm import frames
 
 BATCHES = 4  # whole ones of broadcasts, for which a switch has blanks
 UNSET = -1  # the blanks of a worker for which the configuration says none
@@ -43,4 +44,16 @@ def too_few_buffers(found: c.Config) -> list[str]:
     return [
         f"memory.buffers: {found.memory.buffers} are too few: {parts} = {total}; "
         f'write at least {total}, or "auto"'
+    ]
+
+
+def jumbo_zero_copy(ports: Sequence[c.PortConfig]) -> list[str]:
+    """A problem when some port has zero-copy and some port has jumbo frames."""
+    longest = max((port.frame_max for port in ports), default=0)
+    zero_copy = [port.name for port in ports if port.dma_mode == "pieces"]
+    if not zero_copy or frames.units_for(longest) == 1:
+        return []
+    return [
+        f"port.{zero_copy[0]}.mode: zero-copy needs buffers that lie in one page, and those "
+        f'for jumbo frames (mtu) are longer; write mode = "copy", or mtu = {frames.MTU}'
     ]

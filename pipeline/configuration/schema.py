@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ringline.pipeline.configuration import config as c
+from ringline.pipeline.configuration import needs
 from ringline.pipeline.configuration.card_keys import read_card_keys
 from ringline.pipeline.configuration.forms import (
     DEVICES,
@@ -28,14 +29,14 @@ from ringline.pipeline.configuration.interface_keys import read_keys, refuse_key
 from ringline.pipeline.configuration.levels import PORT, SPECIMEN, advice
 from ringline.pipeline.configuration.lines import lines_of, with_line
 from ringline.pipeline.configuration.machine_checks import problems_here
-from ringline.pipeline.configuration.needs import UNSET, too_few_buffers, with_blanks
 from ringline.pipeline.configuration.toml import Table, joined, read_file, shown
+from ringline.shm import frames
 from ringline.shm.errors import ConfigurationError
 from ringline.workers.captures.headers import ETHERNET_MIN
 
 # "imix", a common approximation of Internet traffic: (bytes with CRC, weight).
 IMIX = ((64, 7), (594, 4), (1518, 1))
-SIZES_WANTED = 'must be "imix", an integer or a list of integers from 64 to 1522 (bytes with CRC)'
+SIZES_WANTED = 'must be "imix", an integer or a list of integers from 64 to {} (bytes with CRC)'
 CPU_MAX = 4095
 OPTIONS_ARE_BELOW = "; options of the plugin belong to {table}.options"
 
@@ -79,7 +80,7 @@ def examine(path: str | os.PathLike[str]) -> Examined:
     found = read(values, file.absolute().parent, problems)
     problems += problems_here(found)
     if not problems:
-        problems += too_few_buffers(found)
+        problems += needs.too_few_buffers(found)
     lines = lines_of(text)
     found = dataclasses.replace(found, workers=_with_places(found.workers, lines))
     told = [f"{file}: {with_line(problem, lines)}" for problem in problems]
@@ -128,7 +129,7 @@ def _read(top: Table, folder: Path, problems: list[str]) -> c.Config:
     ports = _ports(top.table("port", "[port.NAME] for each port"), folder, problems)
     queues = max((port.queues for port in ports), default=0)
     workers, restart = _workers(top.table("worker"), queues, problems)
-    workers = with_blanks(workers, len(ports))
+    workers = needs.with_blanks(workers, len(ports))
     driver = _driver(top.table("driver"))
     metrics = _metrics(top.table("metrics"))
     top.done()
@@ -180,6 +181,7 @@ def _ports(top: Table | None, folder: Path, problems: list[str]) -> tuple[c.Port
             f"port: all ports share packet memory and need one dma mode ({modes}); "
             "set dma, or run them as two instances"
         )
+    problems += needs.jumbo_zero_copy(ports)
     return tuple(ports)
 
 
@@ -205,6 +207,8 @@ def _port(name: str, table: Table, folder: Path) -> c.PortConfig:
     if wire is not None and not simulated:
         table.problem("wire", "only a simulated card has a simulated wire")
     refuse_keys_of_others(table, device)
+    of_kernel = device.partition(":")[0] in c.KERNEL_KINDS
+    mtu = frames.MTU if of_kernel else table.integer("mtu", frames.MTU, frames.MTU, frames.MTU_MAX)
     port = c.PortConfig(
         name=name,
         device=device,
@@ -215,8 +219,9 @@ def _port(name: str, table: Table, folder: Path) -> c.PortConfig:
         rx_descriptors=table.integer("rx_descriptors", 512, 64, 4096, power_of_two=True),
         tx_descriptors=table.integer("tx_descriptors", 512, 64, 4096, power_of_two=True),
         promiscuous=table.flag("promiscuous", True),
+        mtu=mtu,
         rss_key=table.string("rss_key", "default", check=check_rss_key),
-        wire=_wire(wire, folder) if wire is not None else None,
+        wire=_wire(wire, folder, mtu) if wire is not None else None,
         process=process,
         **read_card_keys(table),
         **read_keys(table, device),
@@ -225,7 +230,7 @@ def _port(name: str, table: Table, folder: Path) -> c.PortConfig:
     return port
 
 
-def _wire(table: Table, folder: Path) -> c.WireConfig:
+def _wire(table: Table, folder: Path, mtu: int) -> c.WireConfig:
     if "replay" in table and "flows" in table:
         table.problem("flows", "a wire has either replay or flows, not both")
     if "repeat" in table and "replay" not in table:
@@ -245,7 +250,7 @@ def _wire(table: Table, folder: Path) -> c.WireConfig:
     flows = table.table("flows")
     wire = c.WireConfig(
         replay=_path(table, "replay", folder),
-        flows=_flows(flows) if flows is not None else None,
+        flows=_flows(flows, frames.frame_max(mtu)) if flows is not None else None,
         repeat=table.integer("repeat", 1, 0, 1 << 32),
         rate_mpps=table.number("rate_mpps", 0.0, 0.0, 1000.0),
         record=_path(table, "record", folder),
@@ -267,10 +272,10 @@ def _path(table: Table, key: str, folder: Path) -> str | None:
     return None if text is None else str(folder / os.path.expanduser(text))
 
 
-def _flows(table: Table) -> c.FlowsConfig:
+def _flows(table: Table, longest: int) -> c.FlowsConfig:
     flows = c.FlowsConfig(
         count=table.integer("count", 256, 1, 1 << 20),
-        sizes=_sizes(table),
+        sizes=_sizes(table, longest),
         ip=table.choice("ip", "ipv4", ("ipv4", "ipv6", "mixed")),
         protocol=table.choice("protocol", "udp", ("udp", "tcp", "mixed")),
         packets=table.integer("packets", 0, 0, 1 << 48),
@@ -279,24 +284,26 @@ def _flows(table: Table) -> c.FlowsConfig:
     return flows
 
 
-def _sizes(table: Table) -> tuple[tuple[int, int], ...]:
-    """The mix of frame sizes as (bytes without CRC, weight). The file has bytes with CRC."""
+def _sizes(table: Table, longest: int) -> tuple[tuple[int, int], ...]:
+    """The mix of frame sizes as (bytes without CRC, weight). The file has bytes with CRC. A card
+    receives frames of up to `longest` bytes without it."""
     value = table.raw("sizes")
     if value is None:
         return c.FlowsConfig().sizes
+    wanted = SIZES_WANTED.format(longest + c.CRC_BYTES)
     items = value if isinstance(value, list) else [value]
     mix: list[tuple[int, int]] = []
     for item in items:
         whole = isinstance(item, int) and not isinstance(item, bool)
         if item == "imix" and value == "imix":
             mix += IMIX
-        elif whole and ETHERNET_MIN <= item - c.CRC_BYTES <= c.FRAME_MAX:
+        elif whole and ETHERNET_MIN <= item - c.CRC_BYTES <= longest:
             mix.append((item, 1))
         else:
-            table.problem("sizes", f"{SIZES_WANTED}, not {shown(item)}")
+            table.problem("sizes", f"{wanted}, not {shown(item)}")
             return c.FlowsConfig().sizes
     if not mix:
-        table.problem("sizes", f"{SIZES_WANTED}; the list is empty")
+        table.problem("sizes", f"{wanted}; the list is empty")
         return c.FlowsConfig().sizes
     return tuple((size - c.CRC_BYTES, weight) for size, weight in mix)
 
@@ -305,7 +312,7 @@ def _workers(
     table: Table | None, queues: int, problems: list[str]
 ) -> tuple[tuple[c.WorkerConfig, ...], c.RestartConfig]:
     table = table or Table({}, "worker", problems)
-    common = _worker(table, c.WorkerConfig(blanks=UNSET))
+    common = _worker(table, c.WorkerConfig(blanks=needs.UNSET))
     cpus = table.integers("cpus", 0, CPU_MAX)
     restart = _restart(table.table("restart"))
     workers = [

@@ -104,6 +104,8 @@ class Lane:
         memory.base = ffi.cast("uint8_t *", packets.segment.address + packets.first_offset)
         memory.buffers = packets.buffers
         memory.stride = packets.stride
+        memory.room = packets.room
+        memory.frame_max = shm.RL_FRAME_MAX  # until add_port
         memory.headroom = packets.headroom
         memory.bus = self._bus
         memory.free = self._free
@@ -115,7 +117,7 @@ class Lane:
         memory = self._lane.memory
         # The list is a stack: the lowest index is pushed last, so it is taken first.
         for buffer in reversed(range(memory.buffers)):
-            if buffer in unusable:
+            if buffer % self._packets.units or buffer in unusable:
                 memory.ledger[buffer] = lib.RL_LEDGER_UNUSABLE_WORD
             else:
                 memory.ledger[buffer] = lib.RL_LEDGER_FREE_WORD
@@ -134,6 +136,8 @@ class Lane:
             raise ValueError(
                 f"the index of port {port.name} must be {lane.port_count}, not {port.index}"
             )
+        port.c_port.frame_max = port.frame_max
+        lane.memory.frame_max = max(lane.memory.frame_max, port.frame_max)
         lane.ports[port.index] = port.c_port
         lane.port_count += 1
         if port.step is not None:

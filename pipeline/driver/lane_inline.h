@@ -71,15 +71,16 @@ static inline uint32_t rl_accept_run(struct rl_lane *lane, struct rl_lane_slot *
     uint32_t count = lane->memory.buffers, sampled = slot->sampled;
     uint8_t verdict = refs->port;
     /* Only frames that are sent must fit. */
-    uint32_t stride = verdict < lane->port_count ? lane->memory.stride : 0;
-    uint32_t next = rl_ledger_card_tx(0, stride ? verdict : NO_OUTPUT);
+    uint32_t room = verdict < lane->port_count ? lane->memory.room : 0;
+    uint32_t longest = room ? lane->ports[verdict]->frame_max : 0;
+    uint32_t next = rl_ledger_card_tx(0, room ? verdict : NO_OUTPUT);
     uint32_t *to = buffers;
     for (const struct rl_reference *ref = refs, *end = refs + n; ref < end; ref++) {
         uint32_t buffer = ref->buffer;
         if (ref->port != verdict || buffer >= count)
             break;
         uint32_t word = ledger[buffer];
-        if ((word & ~0xffu) != holder || (stride && !rl_frame_fits(ref, stride)))
+        if ((word & ~0xffu) != holder || (room && !rl_frame_fits(ref, room, longest)))
             break;
         ledger[buffer] = next | (word & 0xffff);
         *to++ = buffer;

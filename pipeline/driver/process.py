@@ -164,9 +164,10 @@ class Driver:
         if config.driver.cpu is not None:
             os.sched_setaffinity(0, {config.driver.cpu})
         descriptor_memory = DescriptorMemory.attach(descriptors[0])
-        # Checked first: workers cannot write to this segment. It holds the number of buffers.
+        # Checked first: workers cannot write to this segment. It holds the size of packet memory.
         books = Segment.attach(descriptors[2], kind=lib.RL_SEGMENT_LANE)
-        packets = PacketMemory.attach(descriptors[1], Ledger(books).buffers)
+        units = config.buffer_units
+        packets = PacketMemory.attach(descriptors[1], Ledger(books).buffers // units, units)
         self._segments += [descriptor_memory.segment, packets.segment, books]
         mode = config.dma_mode
         addresses = packets.device_addresses(mode)

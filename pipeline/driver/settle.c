@@ -90,7 +90,7 @@ static void settle_unpopped(struct rl_lane *lane, struct rl_lane_slot *slot, uin
         uint32_t word = memory->ledger[ref.buffer];
         uint32_t input = rl_ledger_input(word);
         if (!rl_ledger_is_worker(word, slot->generation, queue) ||
-            (input != RL_INPUT_BLANK && !rl_frame_fits(&ref, memory->stride)))
+            (input != RL_INPUT_BLANK && !rl_frame_fits(&ref, memory->room, memory->frame_max)))
             continue;
         if (!fresh) {
             rl_release(memory, &ref.buffer, 1, RL_OUTCOME(drop_no_worker, blanks_lost),

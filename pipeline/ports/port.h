@@ -11,13 +11,15 @@
  * and its ledger. Functions are in memory.h. */
 struct rl_memory {
     uint8_t *base;       /* first byte of buffer 0 */
-    uint32_t buffers;    /* their number */
-    uint32_t stride;     /* bytes from one buffer to the next */
+    uint32_t buffers;    /* numbers of buffers end here: units of packet memory */
+    uint32_t stride;     /* bytes of a unit: buffer n begins at n * stride */
+    uint32_t room;       /* bytes of a buffer */
+    uint32_t frame_max;  /* bytes of the longest frame that any port sends or receives */
     uint32_t headroom;   /* bytes of a buffer before the first that a card writes */
     uint32_t free_count; /* buffers on `free` */
-    const uint64_t *bus; /* device address of each buffer */
+    const uint64_t *bus; /* device address of each unit */
     uint32_t *free;      /* LIFO stack of buffer indices */
-    uint32_t *ledger;    /* one word per buffer (ledger.h) */
+    uint32_t *ledger;    /* one word per unit (ledger.h) */
     struct rl_lane_segment *books;
 };
 
@@ -39,6 +41,7 @@ struct rl_port {
     struct rl_memory *memory;
     uint32_t index;       /* of this port in the instance */
     uint32_t queue_pairs; /* number of RX queues, and of TX queues */
+    uint32_t frame_max;   /* bytes of the longest frame that it sends, its VLAN tag included */
     uint32_t ready;       /* 0: stopped or link down; packets for it are dropped as tx_down */
     void *queues;         /* private to the port's driver */
     /* NULL: the lane's clock says when a packet came. Else room for RL_BATCH_MAX times, in

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline.configuration.deadlines import PortLimits
+from ringline.shm._shm import lib
 from ringline.shm.errors import EnvironmentLacks, HardwareError
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Port(ABC):
     """The port's number in the instance: in references, ledger words and counters."""
     queue_pairs: int
     """Number of RX queues, and of TX queues."""
+    frame_max: int = lib.RL_FRAME_MAX
+    """Bytes of the longest frame that it sends and receives, its VLAN tag included."""
     c_port: Any
     """cdata `struct rl_port *`, valid for the port's lifetime; the lane polls it after `start`."""
     step: tuple[int, int] | None = None

@@ -50,9 +50,11 @@ class Instance:
                 DescriptorMemory.create(name, _descriptor_bytes(config), hugepages=hugepages)
             )
             self.packets = stack.enter_context(
-                PacketMemory.create(name, config.buffers, hugepages=hugepages)
+                PacketMemory.create(
+                    name, config.buffers, units=config.buffer_units, hugepages=hugepages
+                )
             )
-            self.lane = stack.enter_context(create_lane(name, config.buffers))
+            self.lane = stack.enter_context(create_lane(name, config.buffers, config.buffer_units))
             self.books: Any = self.lane.at("struct rl_lane_segment *")
             self.slots = [
                 stack.enter_context(
@@ -129,14 +131,16 @@ def _card_segment(instance: str, port: PortConfig) -> Segment:
     return card_segment(instance, port)
 
 
-def create_lane(instance: str, buffers: int) -> Segment:
-    """Create the segment `.lane.0`: counters and books, then one ledger word per buffer."""
+def create_lane(instance: str, buffers: int, units: int = 1) -> Segment:
+    """Create the segment `.lane.0`: counters and books, then one ledger word per unit of packet
+    memory, of which each buffer has `units`."""
     ledger = ffi.sizeof("struct rl_lane_segment")
-    size = ledger + buffers * ffi.sizeof("uint32_t")
+    size = ledger + buffers * units * ffi.sizeof("uint32_t")
     segment = Segment.create(instance, "lane.0", size, kind=lib.RL_SEGMENT_LANE)
     books = segment.at("struct rl_lane_segment *")
     books.ledger_offset = ledger
-    books.buffers = buffers
+    books.buffers = buffers * units
+    books.units = units
     return segment
 
 

@@ -271,6 +271,7 @@ class WorkerMonitor(Monitor):
             "places": config.option_places,
             "reasons": observe.note_reasons(self._source),
             "ports": [port.name for port in self.context.config.ports],
+            "frame_max": self.context.config.frame_max,
             "folder": self.context.config.folder,
             "state_bytes": config.state_bytes,
             "debug": config.debug,

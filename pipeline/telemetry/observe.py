@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringline.pipeline.configuration.config import RING_CAPACITY, Config
+from ringline.pipeline.configuration.config import FRAME_MAX, RING_CAPACITY, Config
 from ringline.pipeline.telemetry.plugin_values import PluginValues
 from ringline.pipeline.telemetry.snapshot import (
     BY_VERDICT,
@@ -103,6 +103,7 @@ class Sources:
     state: str = "starting"
     driver_pid: int | None = None
     metrics_url: str | None = None
+    frame_max: int = FRAME_MAX  # bytes of the longest frame of any port
     started: float = field(default_factory=time.time)
     began: float = field(default_factory=time.monotonic)
     balance: dict[str, Any] = field(init=False)  # struct rl_balance as last read
@@ -116,6 +117,7 @@ class Sources:
         return cls(
             name=config.name,
             lane=lane,
+            frame_max=config.frame_max,
             ports=[
                 PortSource(
                     port.name,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ringline.pipeline.telemetry.observe import Sources
 from ringline.shm import counters
-from ringline.shm.refusals import WORDS
+from ringline.shm.refusals import words
 
 
 class RefusalLog:
@@ -31,6 +31,6 @@ class RefusalLog:
                     packets = "1 packet" if number == 1 else f"{number} packets"
                     yield (
                         f"worker {worker.queue}: plugin {worker.plugin}: {packets} refused, "
-                        f"{cause}: {WORDS[cause]}; later ones are only counted "
-                        f"(bad_reference)"
+                        f"{cause}: {words(cause, self._sources.frame_max)}; later ones are only "
+                        f"counted (bad_reference)"
                     )

@@ -173,6 +173,19 @@ def pass_frames(bench: Bench) -> int:
     return len(frames)
 
 
+def jumbo_frames() -> list[bytes]:
+    """Frames of the lengths around all limits, some tagged, and many of the longest."""
+    edges = (60, 1514, 1518, 1519, 2047, 2048, 2049, 4096, 8191, 8192, 8999, 9000, 9014)
+    lengths = [*(range(60, 9015) if PROOF else edges), *[9014] * (FRAMES // 50)]
+    made = []
+    for number, length in enumerate(lengths):
+        tag = b"\x81\x00\x00\x07" if number % 3 == 0 else b""
+        head = bytes.fromhex("020000000002020000000001") + tag + b"\x88\xb5"
+        frame = head + number.to_bytes(4, "big")
+        made.append(frame + bytes(at % 251 for at in range(length + len(tag) - len(frame))))
+    return made
+
+
 def check(bench: Bench, passed: int, report: dict[str, Any]) -> None:
     for port in report["ports"].values():
         assert port["forwarded"] == passed
@@ -185,6 +198,24 @@ def test_frames_pass_both_ways_over_vfio(bench: Bench) -> None:
     bench.start()
     passed = pass_frames(bench)
     check(bench, passed, bench.stop())
+    assert "DMAR: [DMA" not in bench.guest.checked("dmesg"), "the IOMMU has stopped the card"
+
+
+def test_jumbo_frames_pass_both_ways_over_vfio(bench: Bench) -> None:
+    """Longer ones are dropped by the cards, and counted."""
+    bench.bind("vfio-pci", "DMA")
+    bench.start("mtu = 9000\nrx_descriptors = 128\ntx_descriptors = 128")
+    frames = jumbo_frames()
+    too_long = [frames[0][:12] + b"\x88\xb5" + bytes(length) for length in (9001, 9005, 12000)]
+    one, other = bench.cards
+    for frame in too_long:
+        one.send(frame)
+    found = exchange((one, other, frames), (other, one, frames[::-1]))
+    assert [len(each) for each in found] == [len(frames)] * 2
+    assert found == [frames, frames[::-1]]
+    report = bench.stop()
+    check(bench, len(frames), report)
+    assert report["ports"]["wan"]["card_drops"]["oversize"] == len(too_long)
     assert "DMAR: [DMA" not in bench.guest.checked("dmesg"), "the IOMMU has stopped the card"
 
 

@@ -110,6 +110,8 @@ int main(int argc, char **argv)
     lane.books = books;
     lane.memory = (struct rl_memory){.buffers = buffers,
                                      .stride = RL_BUFFER_STRIDE,
+                                     .room = RL_BUFFER_STRIDE,
+                                     .frame_max = RL_FRAME_MAX,
                                      .headroom = RL_BUFFER_HEADROOM,
                                      .free = calloc(buffers, sizeof(uint32_t)),
                                      .ledger = (uint32_t *)((char *)books + books->ledger_offset),
@@ -122,8 +124,8 @@ int main(int argc, char **argv)
     lane.queues = QUEUES;
     lane.port_count = PORTS;
     for (uint32_t p = 0; p < PORTS; p++) {
-        ports[p] = (struct rl_port){rx_burst, tx_burst, reclaim,   &lane.memory, p,
-                                    QUEUES,   1,        queues[p], NULL};
+        ports[p] = (struct rl_port){rx_burst, tx_burst,     reclaim, &lane.memory, p,
+                                    QUEUES,   RL_FRAME_MAX, 1,       queues[p],    NULL};
         lane.ports[p] = &ports[p];
     }
     struct rl_settlement settlement;

@@ -89,22 +89,29 @@ def test_physical_addresses_follow_the_page_map(
             assert in_one_page == (buffer in usable)
 
 
-@given(buffers=st.integers(1, 5000), shift=st.sampled_from([12, 14, 16, 21, 30]))
+@given(
+    buffers=st.integers(1, 5000),
+    shift=st.sampled_from([12, 14, 16, 21, 30]),
+    units=st.integers(1, 5),
+)
 @settings(max_examples=200 if PROOF else 25)
-def test_straddlers_are_exactly_the_buffers_that_cross_a_page(buffers: int, shift: int) -> None:
+def test_straddlers_are_exactly_the_buffers_that_cross_a_page(
+    buffers: int, shift: int, units: int
+) -> None:
     memory = object.__new__(PacketMemory)
     memory.page_size, memory.stride, memory.first_offset = 1 << shift, STRIDE, HEADER
-    memory.buffers = buffers
+    memory.units, memory.room = units, units * STRIDE
+    memory.buffers = buffers * units
 
     class Used:
-        used = HEADER + buffers * STRIDE
+        used = HEADER + buffers * units * STRIDE
 
     memory.segment = Used  # type: ignore[assignment]  # the only attribute that is used
     assert memory._straddlers() == [
         buffer
-        for buffer in range(buffers)
+        for buffer in range(0, buffers * units, units)
         if (HEADER + buffer * STRIDE - LINE) >> shift
-        != (HEADER + (buffer + 1) * STRIDE - 1) >> shift
+        != (HEADER + (buffer + units) * STRIDE - 1) >> shift
     ]
 
 

@@ -121,6 +121,7 @@ class WorkerHarness:
             "places": {},
             "reasons": [],
             "ports": list(ports),
+            "frame_max": lib.RL_FRAME_MAX,
             "folder": None,
             "state_bytes": self.state_bytes,
             "debug": False,

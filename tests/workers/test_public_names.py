@@ -35,7 +35,7 @@ API = {
     "Log": "error info warning",
     "Map": "address capacity copy delete expire find insert items key_names key_words name refused "
     "touch value_names value_words values",
-    "Meta": "created flags frame length port ports queue resize rss_hash time vlan_tci",
+    "Meta": "created flags frame frame_max length port ports queue resize rss_hash time vlan_tci",
     "Option": "choices default help kind maximum minimum name",
     "Packet": "data flags length port resize rss_hash time verdict vlan_tci",
     "PluginError": "ending exit_code",

@@ -40,7 +40,7 @@ KEY, SEEN = 0, 1  # the words of an entry
 LINES = 8  # of a group; two cache lines
 SPARE = 4  # lines for each station that is asked for, so that a group is seldom full
 REFRESH = 10_000_000  # nanoseconds: so seldom is the time of a busy station written again
-SHORTEST, LONGEST = 17, 1518  # bytes of a frame that can be sent
+SHORTEST = 17  # bytes of a frame that can be sent
 
 # Addresses that no bridge forwards (IEEE 802.1Q-2022, table 8-1): 01:80:c2:00:00:00 to :0f.
 RESERVED = 0x0180C2000000
@@ -145,7 +145,7 @@ def switch(frame: Any, meta: Any, state: Any) -> int:
     for other in range(first + 1, meta.ports):
         if other == meta.port:
             continue
-        made = meta.length + tag <= LONGEST
+        made = meta.length + tag <= meta.frame_max
         if made:
             copy = create(meta, meta.length + tag, other)
             made = len(copy) > 0

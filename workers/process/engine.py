@@ -11,6 +11,7 @@ import time
 
 from ringline.shm._shm import lib as shm
 from ringline.shm.clock import wall_offset
+from ringline.shm.frames import units_for
 from ringline.workers._workers import ffi, lib
 from ringline.workers.tiers.tier import sentence, trace
 
@@ -40,6 +41,7 @@ class Engine:
 
     counters, in_, out, times: cdata pointers; `times` is the struct rl_times beside `in_`.
     memory, view: the address of buffer 0, and packet memory from there on.
+    frame_max: bytes of the longest frame that a port of the instance sends.
     busy: never sleep.
     yielding: for a worker that shares its core with the driver.
     """
@@ -55,6 +57,7 @@ class Engine:
         times: Any,
         memory: int,
         view: memoryview,
+        frame_max: int = shm.RL_FRAME_MAX,
         busy: bool = False,
         yielding: bool = False,
     ) -> None:
@@ -68,6 +71,8 @@ class Engine:
         loop.batch.state = ffi.cast("void *", tier.state)
         loop.batch.ports = len(worker.ports)
         loop.batch.queue = worker.queue
+        loop.batch.frame_max = frame_max
+        loop.batch.room = units_for(frame_max) * shm.RL_BUFFER_STRIDE
         loop.times = ffi.cast("struct rl_times *", times)
         loop.times.unwanted = not tier.reads_times
         if tier.reads_times:

@@ -193,6 +193,7 @@ class Process:
             times=ffi.addressof(rings, "times"),
             memory=self._packets.address + header,
             view=self._packets.memory[header:],
+            frame_max=message["frame_max"],
             busy=message["idle"] == "busy",
             yielding=message["yield"],
         )

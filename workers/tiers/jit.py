@@ -74,7 +74,7 @@ class _MetaModel(models.StructModel):  # type: ignore[misc]
 FIELDS = {
     name: ("packet", *_field("struct rl_reference", name))
     for name in ("port", "length", "rss_hash", "vlan_tci", "flags")
-} | {name: ("batch", *_field("struct rl_batch", name)) for name in ("queue", "ports")}
+} | {name: ("batch", *_field("struct rl_batch", name)) for name in ("queue", "ports", "frame_max")}
 FIELDS["time"] = ("time", 0, 64)
 WRITABLE = ("vlan_tci", "flags")
 times_read: list[None] = []  # grows each time that numba finds `meta.time` in code to compile

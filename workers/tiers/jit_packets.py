@@ -20,7 +20,6 @@ from ringline.workers.tiers.jit import (
     FRAME,
     META,
     REFERENCE,
-    STRIDE,
     WORD,
     MetaType,
     array_at,
@@ -40,10 +39,11 @@ from ringline.workers.tiers.jit import (
 
 HEADROOM: int = shm.RL_BUFFER_HEADROOM
 LENGTH_MIN: int = shm.RL_FRAME_MIN
-LENGTH_MAX: int = shm.RL_FRAME_MAX
 CREATED_MAX: int = shm.RL_BATCH_MAX
 
 batch_blank_count = reader("struct rl_batch", "blank_count")
+batch_room = reader("struct rl_batch", "room")
+batch_frame_max = reader("struct rl_batch", "frame_max")
 batch_blanks = reader("struct rl_batch", "blanks")
 batch_created = reader("struct rl_batch", "created")
 set_batch_blank_count = writer("struct rl_batch", "blank_count")
@@ -169,7 +169,7 @@ def _resized(meta: Any, front: Any, back: Any) -> Any:
     batch, packet = holders(meta)
     offset = packet_offset(packet) - front
     length = packet_length(packet) + front + back
-    if offset < 0 or length < 0 or offset + length > STRIDE:
+    if offset < 0 or length < 0 or offset + length > batch_room(batch):
         raise ValueError("the frame does not fit into its buffer")
     set_packet_offset(packet, offset)
     set_packet_length(packet, length)
@@ -178,8 +178,8 @@ def _resized(meta: Any, front: Any, back: Any) -> Any:
 
 def _created(meta: Any, length: Any, port: Any) -> Any:
     batch, _ = holders(meta)
-    if not 0 <= port < batch_ports(batch) or not LENGTH_MIN <= length <= LENGTH_MAX:
-        raise ValueError("the port does not exist, or the length is not 17 to 1518 bytes")
+    if not 0 <= port < batch_ports(batch) or not LENGTH_MIN <= length <= batch_frame_max(batch):
+        raise ValueError(packets.WRONG_LENGTH)
     left, made = batch_blank_count(batch), batch_created(batch)
     if left == 0 or made == CREATED_MAX:
         return batch, 0

@@ -78,6 +78,7 @@ def sample_batch(queue: int, ports: int, times: bool = False) -> Batch:
     if times:
         loop.batch.times = loop.moments
     loop.batch.count, loop.batch.queue, loop.batch.ports = len(SAMPLES), queue, ports
+    loop.batch.frame_max, loop.batch.room = shm.RL_FRAME_MAX, stride
     for number, frame in enumerate(SAMPLES):
         start = number * stride + headroom
         memory[start : start + len(frame)] = frame

@@ -24,7 +24,7 @@ from ringline.shm._shm import ffi, lib
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.control import describe
 from ringline.shm.errors import PluginError, RinglineError
-from ringline.shm.refusals import WORDS
+from ringline.shm.refusals import words
 from ringline.workers.captures.captures import CaptureWriter
 from ringline.workers.named.log import Log
 from ringline.workers.options import resolve
@@ -148,7 +148,14 @@ def _try(job: Mapping[str, Any], results: IO[str]) -> dict[str, Any]:
     page = mmap.mmap(job["page"], PAGE)
     address = int(ffi.cast("uintptr_t", ffi.from_buffer(page)))
     log = _log(tier.spec)
-    harness = Harness(tier, context, blanks=job["blanks"], counters=address, log=log)
+    harness = Harness(
+        tier,
+        context,
+        blanks=job["blanks"],
+        counters=address,
+        log=log,
+        frame_max=job["frame_max"],
+    )
     _answer(results, {"ready": True})
     watch = Stopwatch(job["plugin"], job["limit"])
     place = ffi.cast("uint64_t *", address + PLACE_OFFSET)
@@ -266,7 +273,7 @@ class _Trial:
             self._complain(
                 frame.number,
                 f"{self._of(frame)}a frame of {len(departure.data)} bytes cannot be sent: "
-                f"{WORDS[departure.refused]}",
+                f"{words(departure.refused, self._harness.frame_max)}",
                 departure.refused,
             )
             return False

@@ -11,6 +11,7 @@ import mmap
 from ringline.shm import slots
 from ringline.shm._shm import ffi, lib
 from ringline.shm.errors import Bug
+from ringline.shm.frames import units_for
 from ringline.shm.refusals import cause_of
 from ringline.shm.rings import RingEnd
 from ringline.workers import tables
@@ -87,6 +88,7 @@ class Harness:
     blanks: how many packets the plugin can create per batch, at most BATCH.
     counters: the address of a struct rl_worker_counters to use; None: the slot's own.
     log: where the plugin's log goes; None: nowhere.
+    frame_max: bytes of the longest frame that a port receives and sends.
     reasons: the name of each verdict that drops a packet for a reason of the plugin.
     """
 
@@ -98,14 +100,15 @@ class Harness:
         blanks: int = 0,
         counters: int | None = None,
         log: Log | None = None,
+        frame_max: int = lib.RL_FRAME_MAX,
     ) -> None:
+        self.frame_max, self._units = frame_max, units_for(frame_max)
         self.slot = private_slot(context.state_bytes)
         self._tier = tier
         self._ports = len(context.ports)
         self._blanks = min(blanks, BATCH)  # a plugin can create no more in one batch
-        self._memory = mmap.mmap(
-            -1, (BATCH + self._blanks) * lib.RL_BUFFER_STRIDE, mmap.MAP_PRIVATE
-        )
+        room = self._units * lib.RL_BUFFER_STRIDE
+        self._memory = mmap.mmap(-1, (BATCH + self._blanks) * room, mmap.MAP_PRIVATE)
         self._view = memoryview(self._memory)
         self._rings = ffi.new("struct rl_rings_segment *")
         in_, out = ffi.addressof(self._rings, "in"), ffi.addressof(self._rings, "out")
@@ -130,6 +133,7 @@ class Harness:
             times=self._times,
             memory=int(ffi.cast("uintptr_t", ffi.from_buffer(self._memory))),
             view=self._view,
+            frame_max=frame_max,
             busy=True,
         )
         self.engine.stop()  # so that `Engine.run` returns when `in` is empty
@@ -146,15 +150,18 @@ class Harness:
         while references := self._out.pop(BATCH):
             for reference in references:
                 buffer, offset, length, _, vlan_tci, port, flags = reference
-                if buffer >= BATCH and port == lib.RL_VERDICT_DROP:
+                number = buffer // self._units
+                if number >= BATCH and port == lib.RL_VERDICT_DROP:
                     continue  # an unused blank
                 start = buffer * lib.RL_BUFFER_STRIDE + offset
                 data = bytes(self._view[start : start + length])
                 tag = vlan_tci if flags & lib.RL_FLAG_VLAN else None
-                refused = cause_of(offset, length, flags) if port < self._ports else None
+                refused = None
+                if port < self._ports:
+                    refused = cause_of(offset, length, flags, self.frame_max)
                 departure = Departure(port, data, tag, refused)
-                if buffer < BATCH:
-                    departures[buffer] = departure
+                if number < BATCH:
+                    departures[number] = departure
                 else:
                     created.append(departure)
         return departures, created
@@ -178,18 +185,20 @@ class Harness:
 
     def _blank(self, number: int) -> Reference:
         headroom, port = lib.RL_BUFFER_HEADROOM, lib.RL_INPUT_BLANK
-        return (BATCH + number, headroom, 0, 0, 0, port, lib.RL_FLAG_BLANK)
+        return ((BATCH + number) * self._units, headroom, 0, 0, 0, port, lib.RL_FLAG_BLANK)
 
-    def _arrive(self, buffer: int, arrival: Arrival) -> Reference:
+    def _arrive(self, number: int, arrival: Arrival) -> Reference:
         """Put a frame into the buffer, and its time beside the place of its reference on the ring.
         Buffers are numbered in the order of the push."""
         frame, port, rss_hash, vlan_tci, flags, time = arrival
         length = len(frame)
-        if length > lib.RL_BUFFER_DATA:
-            raise ValueError(f"a frame must have at most {lib.RL_BUFFER_DATA} bytes, not {length}")
+        most = self._units * lib.RL_BUFFER_STRIDE - lib.RL_BUFFER_HEADROOM
+        if length > most:
+            raise ValueError(f"a frame must have at most {most} bytes, not {length}")
+        buffer = number * self._units
         start = buffer * lib.RL_BUFFER_STRIDE + lib.RL_BUFFER_HEADROOM
         self._view[start : start + length] = frame
-        self._times.of[(self._in.end.own + buffer) % lib.RL_RING_CAPACITY] = time
+        self._times.of[(self._in.end.own + number) % lib.RL_RING_CAPACITY] = time
         self._times.last = time
         return (buffer, lib.RL_BUFFER_HEADROOM, length, rss_hash, vlan_tci, port, flags)
 

@@ -17,6 +17,7 @@ from ringline.shm import errors
 from ringline.shm._shm import ffi
 from ringline.shm.control import revive
 from ringline.shm.errors import PluginError
+from ringline.shm.frames import MTU, frame_max
 from ringline.workers.captures.capture_table import CaptureError
 from ringline.workers.trials import arrivals, checking
 from ringline.workers.trials.arrivals import Source
@@ -86,6 +87,7 @@ def run(
     out_descriptor: int | None = None,
     folder: str | None = None,
     blanks: int = 0,
+    mtu: int = MTU,
     state_bytes: int = 4 << 20,
     debug: bool = False,
     progress: Callable[[float, float], None] | None = None,
@@ -98,6 +100,7 @@ def run(
     out_descriptor: an open file to write to instead; `out` is for messages then.
     folder: a file name in `plugin` is relative to it.
     blanks: how many packets the plugin can create per batch.
+    mtu: of the ports, in bytes.
     state_bytes: for the plugin's named state and counters.
     debug: in compiled plugins, an index out of range raises IndexError.
     progress: `progress(share, 1.0)` is called about ten times a second with the share of the
@@ -124,6 +127,7 @@ def run(
                 "queue": 0,
                 "folder": folder,
                 "blanks": blanks,
+                "frame_max": frame_max(mtu),
                 "state_bytes": state_bytes,
                 "debug": debug,
                 "limit": limit,

@@ -83,6 +83,13 @@ def add_target(parser: ArgumentParser, number: str | None = None, default: str =
         metavar="N",
         help="play the capture N times; 0: without end (default: 1)",
     )
+    group.add_argument(
+        "--mtu",
+        type=values.mtu,
+        metavar="BYTES",
+        help="of each port: 1500 to 9216 (default: 1500); more than 1500 for jumbo frames, which "
+        "need larger buffers",
+    )
     add_plugin_arguments(group, "one for each CPU but the driver's", "ringline")
 
 
@@ -130,4 +137,5 @@ def arguments_of(given: Namespace) -> Arguments:
         speed=given.speed,
         repeat=given.repeat,
         blanks=given.blanks,
+        mtu=given.mtu,
     )

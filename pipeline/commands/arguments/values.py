@@ -111,6 +111,14 @@ def number(text: str) -> int:
     return found
 
 
+def mtu(text: str) -> int:
+    """An MTU that ports can have, in bytes (shm/frames.py)."""
+    found = int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0
+    if not 1500 <= found <= 9216:
+        raise ArgumentTypeError(f"must be an integer from 1500 to 9216, not {text!r}")
+    return found
+
+
 def queues(text: str) -> int:
     """A number of queues; the configuration checks that it is from 1 to 16."""
     if not (text.isascii() and text.isdecimal() and len(text) < 19):

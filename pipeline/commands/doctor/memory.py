@@ -152,7 +152,7 @@ def packet_bytes(queues: int) -> int:
     """Bytes of packet memory of a run on one card, with defaults."""
     port = PortConfig("port", "pci:0000:00:00.0", queues=queues)
     config = Config(ports=(port,), workers=(WorkerConfig(),) * queues)
-    return PacketMemory.bytes_of(config.buffers)
+    return PacketMemory.bytes_of(config.buffers, config.buffer_units)
 
 
 def _queues(machine: Machine) -> int:

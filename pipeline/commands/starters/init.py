@@ -40,6 +40,7 @@ device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00
 # more_macs = []                  # more addresses to receive for, with promiscuous = false
 # vlan_strip = false              # true: the card removes VLAN tags
 #? vlan_filter = [100, 200]       # receive frames of these VLANs and untagged ones; default: all
+# mtu = 1500                      # up to 9216: jumbo frames, in larger buffers
 # rss_key = "default"             # default | symmetric | 80 hexadecimal digits
 # process = false                 # true: the simulated card runs in its own process
 
@@ -66,7 +67,7 @@ device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00
 #   [port.host]
 #   device = "tap:tap0"
 #   addresses = []                # of the kernel, as in ["192.0.2.1/24"]
-#   mtu = 1500                    # bytes, 68 to 1500
+#   mtu = 1500                    # bytes, 68 to 9216
 #   up = true                     # bring the interface up when the workers are ready
 
 [port.wan.wire]                   # of a simulated card: what arrives; remove it for a real card

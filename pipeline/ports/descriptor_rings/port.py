@@ -23,6 +23,7 @@ from ringline.pipeline.ports.pci.taken import TakenCard
 from ringline.pipeline.ports.port import Link, Port
 from ringline.pipeline.ports.registers import Register, RegisterAccess
 from ringline.shm.errors import ConfigurationError
+from ringline.shm.frames import MTU
 
 if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
@@ -39,6 +40,8 @@ class RingPort(Port):
     """The name of the chip, for errors."""
     queues_max: int
     """How many queues receive-side scaling of the chip can address."""
+    mtu_max = MTU
+    """The largest MTU in bytes for which the steps set the card up."""
     card_class: type[RingCard]
     steps: tuple[Callable[[Any], None], ...]
     disable_master: Callable[[Any], None]
@@ -51,6 +54,12 @@ class RingPort(Port):
                 f"{config.queues}: receive-side scaling of the {self.chip} addresses no more"
             )
         self._refuse_filters(config)
+        if config.mtu > self.mtu_max:
+            raise ConfigurationError(
+                f"port.{config.name}.mtu: must be at most {self.mtu_max} bytes, not {config.mtu}: "
+                f"the driver of the {self.chip} receives no longer frames"
+            )
+        self.frame_max = config.frame_max
         self.name, self.index, self.mac = config.name, index, ""
         self.queue_pairs = config.queues
         self._config, self._sysfs = config, sysfs
@@ -62,6 +71,7 @@ class RingPort(Port):
         self.c_port.queues = self._c
         self.c_port.index = index
         self.c_port.queue_pairs = config.queues
+        self.c_port.frame_max = self.frame_max
         for part, function in zip(("rx_burst", "tx_burst", "reclaim"), self.bursts, strict=True):
             setattr(self.c_port, part, ffi.addressof(lib, function))
         self._access: RegisterAccess | None = None

@@ -24,14 +24,13 @@ from ringline.pipeline.ports.descriptor_rings.steps import (
     set_vlans,
 )
 from ringline.pipeline.ports.ixgbe.card import Card
+from ringline.shm import frames
 
 RESET_SECONDS = 0.01
 LMS_10G_SERIAL = 3
 PMA_SFI = 2
 RX_BUFFER_KIB = 512  # the whole packet buffer: no flow director, no traffic classes
 TX_BUFFER_KIB = 160
-MAX_FRAME_WITH_CRC = 1518  # bytes, without a VLAN tag: the card adds 4 for a tag by itself
-BUFFER_KIB = 2  # RL_BUFFER_DATA: the card cannot write past the end of a buffer
 ONE_BUFFER = 1  # advanced descriptor, header and payload in the same buffer
 MRQE_RSS = 1
 VECTOR_0 = 1 << 7  # valid
@@ -115,9 +114,10 @@ def strip_crc(card: Card) -> None:
 
 
 def bound_frames(card: Card) -> None:
-    """HLREG0 and MAXFRS: drop longer frames and count them in ROC."""
-    card.HLREG0.clear("JUMBOEN")
-    card.MAXFRS.write(MFS=MAX_FRAME_WITH_CRC)
+    """HLREG0 and MAXFRS: drop longer frames and count them in ROC. The length in MAXFRS is with
+    the CRC and without a VLAN tag: the card adds 4 for a tag by itself."""
+    card.HLREG0.update(JUMBOEN=card.config.mtu > frames.MTU)
+    card.MAXFRS.write(MFS=card.config.frame_max - frames.TAG_BYTES + frames.CRC_BYTES)
 
 
 def set_receive_dma(card: Card) -> None:
@@ -156,8 +156,9 @@ def describe_receive_buffers(card: Card) -> None:
     """[4.6.7] SRRCTL: one buffer per descriptor, of a size that no frame can overrun; a queue
     without descriptors drops, so that it does not block the others. DCA_RXCTRL: bit 12 must be 0.
     """
+    kib = frames.data_kib(card.config.frame_max)  # the card cannot write past the end of a buffer
     for q in range(len(card.rx)):
-        card.SRRCTL[q].write(BSIZEPACKET=BUFFER_KIB, DESCTYPE=ONE_BUFFER, DROP_EN=1)
+        card.SRRCTL[q].write(BSIZEPACKET=kib, DESCTYPE=ONE_BUFFER, DROP_EN=1)
         card.DCA_RXCTRL[q].clear("RESERVED")
 
 

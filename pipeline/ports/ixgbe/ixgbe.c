@@ -12,8 +12,8 @@
 #define RX_EOP (UINT64_C(1) << 1)
 #define RX_FRAME_ERRORS (UINT64_C(0x3f) << 24)
 #define RX_CHECKSUM_ERRORS (UINT64_C(3) << 30) /* L4E, IPE */
-#define RX_TOO_LONG (UINT64_C(0xf800) << 32)   /* 2048 bytes and more */
-#define RX_WHOLE (RX_EOP | RX_FRAME_ERRORS | RX_TOO_LONG)
+#define RX_LONG (UINT64_C(0xf800) << 32)       /* 2048 bytes and more */
+#define RX_WHOLE (RX_EOP | RX_FRAME_ERRORS)
 
 /* Advanced transmit descriptors, upper word. A packet takes one descriptor, with its
  * length in two fields: DTALEN from bit 0, PAYLEN from bit 46. */
@@ -27,7 +27,7 @@
 _Static_assert(offsetof(struct rl_card, rx) % 64 == 0 &&
                    sizeof(struct rl_descriptor_ring) % 64 == 0,
                "a ring begins on a cache line");
-_Static_assert(RL_BUFFER_DATA == 2048, "RX_TOO_LONG and SRRCTL know the size of a buffer");
+_Static_assert(RL_BUFFER_DATA == 2048, "RX_LONG knows what fits every buffer");
 
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
@@ -64,6 +64,7 @@ uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refer
     uint32_t *ledger = memory->ledger;
     uint32_t free_count = memory->free_count;
     uint64_t headroom = memory->headroom;
+    uint32_t longest = port->frame_max;
     uint32_t card_rx = rl_ledger_card_rx(port->index);
     uint64_t chained = ring->chained;
     uint32_t mask = ring->mask;
@@ -82,11 +83,11 @@ uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refer
         uint64_t lower = descriptor->lower;
         /* Index of `port_and_flags`: status bits VP, UDPCS, L4I, IPCS, then the RSS type. */
         uint32_t entry = (uint32_t)(lower << 4 | (upper >> 3 & 0xf)) & 0xff;
-        uint64_t expected = upper & (RX_WHOLE | RX_CHECKSUM_ERRORS | RX_DD);
+        uint64_t expected = upper & (RX_WHOLE | RX_LONG | RX_CHECKSUM_ERRORS | RX_DD);
         if (unlikely((expected | chained) != (RX_EOP | RX_DD))) {
             if (!(upper & RX_DD))
                 break;
-            if ((upper & RX_WHOLE) != RX_EOP || chained) {
+            if ((upper & RX_WHOLE) != RX_EOP || (uint16_t)(upper >> 32) > longest || chained) {
                 drop(port, queue, ring, at);
                 chained = ring->chained;
                 end--;

@@ -9,6 +9,7 @@ from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.descriptor_rings.port import RingPort
 from ringline.pipeline.ports.ixgbe import initialisation
 from ringline.pipeline.ports.ixgbe.card import Card
+from ringline.shm.frames import MTU_MAX
 
 QUEUES_MAX = 16  # that RSS can address; the 82599 has 128 of each kind
 
@@ -16,7 +17,7 @@ QUEUES_MAX = 16  # that RSS can address; the 82599 has 128 of each kind
 class IxgbePort(RingPort):
     """One 82599; see `RingPort`."""
 
-    chip, queues_max = "82599", QUEUES_MAX
+    chip, queues_max, mtu_max = "82599", QUEUES_MAX, MTU_MAX
     card_class = Card
     steps = initialisation.STEPS
     disable_master = staticmethod(initialisation.disable_master)

@@ -23,6 +23,7 @@ from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.sim82599.port import Sim82599Port
 from ringline.pipeline.ports.sim82599.wire import table_of
 from ringline.shm.errors import Bug
+from ringline.shm.frames import units_for
 from ringline.shm.packets import DESCRIPTORS_BASE, PACKETS_BASE, DescriptorMemory, DeviceAddresses
 from ringline.workers.captures.captures import CaptureError, CaptureReader, Frame
 from ringline.workers.trials.arrivals import Arrived
@@ -144,20 +145,23 @@ class _Receiver:
         )
         self._queues = config.queues
         buffers = config.queues * RX_DESCRIPTORS + SPARE_BUFFERS
+        units = units_for(config.frame_max)
         self._port = Sim82599Port(config, 0, Path("/nonexistent"))
-        stride = lib.RL_BUFFER_STRIDE
-        self._buffers = mmap.mmap(-1, buffers * stride, mmap.MAP_PRIVATE)
+        stride = int(lib.RL_BUFFER_STRIDE)
+        self._buffers = mmap.mmap(-1, buffers * units * stride, mmap.MAP_PRIVATE)
         self._view = memoryview(self._buffers)
         # What nothing refers to is freed, whatever C still points to.
         self._descriptors = _Descriptors()
         self._books = ffi.new("struct rl_lane_segment *")
-        self._ledger = ffi.new("uint32_t[]", buffers)
-        self._bus = ffi.new("uint64_t[]", [PACKETS_BASE + n * stride for n in range(buffers)])
-        self._free = ffi.new("uint32_t[]", list(range(buffers)))
+        self._ledger = ffi.new("uint32_t[]", buffers * units)
+        places = [PACKETS_BASE + n * stride for n in range(buffers * units)]
+        self._bus = ffi.new("uint64_t[]", places)
+        self._free = ffi.new("uint32_t[]", list(range(0, buffers * units, units)))
         self._references = ffi.new("struct rl_reference[]", CHUNK)
         self._memory = memory = ffi.new("struct rl_memory *")
         memory.base = ffi.cast("uint8_t *", ffi.from_buffer(self._buffers))
-        memory.buffers, memory.stride, memory.headroom = buffers, stride, lib.RL_BUFFER_HEADROOM
+        memory.buffers, memory.stride, memory.room = buffers * units, stride, units * stride
+        memory.headroom, memory.frame_max = lib.RL_BUFFER_HEADROOM, config.frame_max
         memory.bus, memory.ledger, memory.books = self._bus, self._ledger, self._books
         memory.free, memory.free_count = self._free, buffers
 

@@ -71,7 +71,8 @@ class Card:
 
     def _open(self, config: Config, index: int, descriptors: list[int]) -> None:
         rings = DescriptorMemory.attach(descriptors[0]).segment
-        packets = PacketMemory.attach(descriptors[1], config.buffers).segment
+        memory = PacketMemory.attach(descriptors[1], config.buffers, config.buffer_units)
+        packets = memory.segment
         card = Segment.attach(descriptors[2], kind=lib.RL_SEGMENT_CARD)
         self._segments = [rings, packets, card]
         sim = connect(config.ports[index], index, card=card_in(card))

@@ -113,12 +113,14 @@ def _objection(config: PortConfig, name: str, found: Found) -> str:
             f"{name} has one queue, and {config.queues} are configured; set queues = 1, or make it "
             f"again: ip tuntap del {name} mode tap; ip tuntap add {name} mode tap multi_queue"
         )
-    if found.mtu > MTU_MAX:
+    most = max(config.tap.mtu, MTU_MAX)
+    if found.mtu > most:
         return (
             f"{name} has an MTU of {found.mtu} bytes, and a packet buffer has room for "
-            f"an MTU of at most {MTU_MAX}; run: ip link set dev {name} mtu {MTU_MAX}"
+            f"an MTU of at most {most}; run: ip link set dev {name} mtu {most}"
         )
     own = config.tap.settings + (("mac",) if config.mac else ())
+    own = tuple(key for key in own if key != "mtu" or config.tap.mtu != found.mtu)
     if own:
         return (
             f"{name} is there already and keeps its settings; remove {', '.join(own)}, or let "

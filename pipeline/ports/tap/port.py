@@ -35,7 +35,7 @@ class TapPort(AttachedPort):
 
     def __init__(self, config: PortConfig, index: int) -> None:
         self.name, self.index, self.mac = config.name, index, ""
-        self.queue_pairs = config.queues
+        self.queue_pairs, self.frame_max = config.queues, config.frame_max
         self._config = config
         self._number = 0
         self._descriptors: list[int] = []
@@ -53,6 +53,7 @@ class TapPort(AttachedPort):
         self.c_port = ffi.addressof(self._c, "port")
         self.c_port.queues = self._c
         self.c_port.index = index
+        self.c_port.frame_max = self.frame_max
         self.c_port.queue_pairs = config.queues
         for burst in ("rx_burst", "tx_burst", "reclaim"):
             setattr(self.c_port, burst, ffi.addressof(lib, f"rl_tap_{burst}"))

@@ -49,10 +49,10 @@ uint32_t rl_tap_rx_burst(struct rl_port *port, uint32_t queue, struct rl_referen
     for (uint32_t i = 0; i < n && memory->free_count > 0; i++) {
         uint32_t buffer = memory->free[memory->free_count - 1];
         uint8_t *data = rl_buffer(memory, buffer) + memory->headroom;
-        ssize_t length = read(own->fd, data, memory->stride - memory->headroom);
+        ssize_t length = read(own->fd, data, memory->room - memory->headroom);
         if (length <= 0) /* nothing there, or the interface was removed */
             break;
-        if (unlikely(length > RL_FRAME_MAX)) {
+        if (unlikely(length > port->frame_max)) {
             drop(memory, buffer, rl_counters(memory, port->index, queue));
             continue;
         }

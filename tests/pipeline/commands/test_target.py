@@ -311,6 +311,7 @@ def test_the_command_line_has_every_argument(command: str) -> None:
     words += ["--queues", "2", "--name", "edge", "--ports", "wan,lan", "--cut", "--state", "70000"]
     words += ["--device", "wan=xdp:a", "--device", "lan=xdp:b"]
     words += ["--pace", "rate", "--speed", "0.5", "--repeat", "0", "--blanks", "32"]
+    words += ["--mtu", "9000"]
     given = cli.parser().parse_args([command, *words])
     assert given.what == "forward"
     assert arguments_of(given) == Arguments(
@@ -328,6 +329,7 @@ def test_the_command_line_has_every_argument(command: str) -> None:
         0.5,
         0,
         32,
+        9000,
     )
     assert arguments_of(given).given() == list(builtin.ARGUMENTS)
     assert arguments_of(cli.parser().parse_args([command, "x"])).given() == []

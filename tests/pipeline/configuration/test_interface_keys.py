@@ -254,8 +254,8 @@ def test_the_keys_of_a_tap_are_read_and_survive_the_way_to_a_child() -> None:
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
-        ("mtu = 1501", "mtu: must be an integer from 68 to 1500, not 1501"),
-        ("mtu = 67", "mtu: must be an integer from 68 to 1500, not 67"),
+        ("mtu = 9217", "mtu: must be an integer from 68 to 9216, not 9217"),
+        ("mtu = 67", "mtu: must be an integer from 68 to 9216, not 67"),
         ('addresses = "192.0.2.1/24"', "addresses: must be a list of addresses"),
         ('addresses = ["192.0.2.1"]', '"192.0.2.1" is none'),
         ('addresses = ["192.0.2.1/33"]', '"192.0.2.1/33" is none'),
@@ -276,7 +276,7 @@ def test_a_wrong_key_of_a_tap_gets_one_sentence(keys: str, sentence: str) -> Non
     assert sentence in problems[0]
 
 
-@pytest.mark.parametrize("keys", ["mtu = 1400", "addresses = []", "up = true"])
+@pytest.mark.parametrize("keys", ["addresses = []", "up = true"])
 def test_other_ports_do_not_have_the_keys_of_a_tap(keys: str) -> None:
     for device in ("sim:82599", "xdp:eth0"):
         _, problems = port(keys, device)
@@ -301,3 +301,18 @@ def test_the_name_of_a_tap_is_checked(name: str, sentence: str) -> None:
 def test_a_tap_and_another_port_cannot_be_one_interface() -> None:
     _, problems = examined('[port.one]\ndevice = "xdp:eth0"\n[port.two]\ndevice = "tap:eth0"\n')
     assert problems == ["port.two: uses the card of port one (xdp:eth0)"]
+
+
+@pytest.mark.parametrize("device", ["xdp:eth0", "packet:eth0"])
+def test_a_port_on_an_interface_has_no_mtu_of_its_own(device: str) -> None:
+    _, problems = port("mtu = 9000", device)
+    assert problems == [
+        "port.wan.mtu: a port on an interface of the kernel receives frames of an MTU of at most "
+        "1500; only a card or a TAP has this key"
+    ]
+
+
+@pytest.mark.parametrize("mtu", [1499, 9217])
+def test_the_mtu_of_a_card_has_limits(mtu: int) -> None:
+    _, problems = port(f"mtu = {mtu}", "sim:82599")
+    assert problems == [f"port.wan.mtu: must be an integer from 1500 to 9216, not {mtu}"]

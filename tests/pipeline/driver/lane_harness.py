@@ -61,19 +61,25 @@ class Harness:
     """A lane with two fake ports, its packet memory, and a fake worker per queue.
 
     On leaving the `with` block, the books must balance. `queues` is the number of
-    queues of each port.
+    queues of each port, `frame_max` the longest frame of each; a buffer is `units` units.
     """
 
     def __init__(
-        self, blanks: int = 0, buffers: int = BUFFERS, queues: tuple[int, int] = (QUEUES, QUEUES)
+        self,
+        blanks: int = 0,
+        buffers: int = BUFFERS,
+        queues: tuple[int, int] = (QUEUES, QUEUES),
+        units: int = 1,
+        frame_max: tuple[int, int] = (lib.RL_FRAME_MAX, lib.RL_FRAME_MAX),
     ) -> None:
         self.instance = f"t{os.getpid()}-lane{next(instances)}"
-        self.packets = PacketMemory.create(self.instance, buffers, hugepages="off")
-        size = ffi.sizeof("struct rl_lane_segment") + 4 * buffers
+        self.packets = PacketMemory.create(self.instance, buffers, units=units, hugepages="off")
+        size = ffi.sizeof("struct rl_lane_segment") + 4 * buffers * units
         self.books_segment = Segment.create(self.instance, "lane.0", size, kind=lib.RL_SEGMENT_LANE)
         self.books = ffi.cast("struct rl_lane_segment *", self.books_segment.address)
         self.books.ledger_offset = ffi.sizeof("struct rl_lane_segment")
-        self.books.buffers = buffers
+        self.books.buffers = buffers * units
+        self.books.units = units
         self.lane = Lane(
             self.books_segment,
             self.packets,
@@ -82,7 +88,8 @@ class Harness:
             Idle(adaptive=True),
         )
         self.ports = [FakePort(index, count) for index, count in enumerate(queues)]
-        for port in self.ports:
+        for port, longest in zip(self.ports, frame_max, strict=True):
+            port.frame_max = longest
             port.open(self.lane.memory, None, None)
             self.lane.add_port(port)
         self.lane.receiving = True

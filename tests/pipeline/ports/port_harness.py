@@ -11,6 +11,7 @@ from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.driver.lane import Idle, Lane
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
+from ringline.shm.frames import units_for
 from ringline.shm.packets import DescriptorMemory, DeviceAddresses, PacketMemory
 from ringline.shm.segments import Segment
 
@@ -34,7 +35,8 @@ class PortHarness:
             self.config = PortConfig(
                 "wan", "sim:82599", **{"rx_descriptors": 64, "tx_descriptors": 64, **config}
             )
-            self.packets = stack.enter_context(PacketMemory.create(instance, buffers))
+            units = units_for(self.config.frame_max)
+            self.packets = stack.enter_context(PacketMemory.create(instance, buffers, units=units))
             stack.callback(self.packets.segment.unlink)
             self.descriptors = stack.enter_context(DescriptorMemory.create(instance, 1 << 20))
             stack.callback(self.descriptors.segment.unlink)
@@ -42,14 +44,14 @@ class PortHarness:
                 Segment.create(
                     instance,
                     "lane.0",
-                    ffi.sizeof("struct rl_lane_segment") + 4 * buffers,
+                    ffi.sizeof("struct rl_lane_segment") + 4 * buffers * units,
                     kind=lib.RL_SEGMENT_LANE,
                 )
             )
             stack.callback(books.unlink)
             self.books = ffi.cast("struct rl_lane_segment *", books.address)
             self.books.ledger_offset = ffi.sizeof("struct rl_lane_segment")
-            self.books.buffers = buffers
+            self.books.buffers, self.books.units = buffers * units, units
             self.addresses = self.packets.device_addresses("offset")
             if pages is not None:
                 count = (self.packets.segment.size >> pages) + 1

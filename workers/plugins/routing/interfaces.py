@@ -16,6 +16,7 @@ from ipaddress import (
 )
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ringline.shm import frames
 from ringline.workers.api import PluginError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ringline.workers.api import Worker
 
 INTERFACES_MAX = 256
-MTU_LEAST, MTU_MOST = 1280, 1500  # the least of IPv6 (RFC 8200 5); what a buffer holds
+MTU_LEAST = 1280  # of IPv6 (RFC 8200, 5)
 
 # Nobody on a network has these addresses (RFC 6890).
 SPECIAL = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
@@ -92,10 +93,11 @@ def interfaces_of(worker: Worker) -> list[Interface]:
             )
         addresses = [_address(name, text) for text in texts]
         mac = macs.get(port) or _default_mac(worker, options["addresses"], port, addresses)
-        mtu = options["mtus"].get(name, MTU_MOST)
-        if type(mtu) is not int or not MTU_LEAST <= mtu <= MTU_MOST:
+        mtu = options["mtus"].get(name, frames.MTU)
+        if type(mtu) is not int or not MTU_LEAST <= mtu <= frames.MTU_MAX:
             raise PluginError(
-                f"the option mtus.{name} must be an integer, {MTU_LEAST} to {MTU_MOST}, not {mtu!r}"
+                f"the option mtus.{name} must be an integer, {MTU_LEAST} to {frames.MTU_MAX}, "
+                f"not {mtu!r}"
             )
         made.append(Interface(name, port, vlan, mac, mtu, addresses))
     if not 1 <= len(made) <= INTERFACES_MAX:
