@@ -17,14 +17,16 @@
 #define RX_WHOLE (RX_EOP | RX_FRAME_ERRORS | RX_TOO_LONG)
 
 /* Transmit descriptor, upper word: length from bit 0, commands from bit 24. That of the 82574L is a
- * legacy one. That of the 82576 is an advanced one, with the length once more from bit 46. The card
- * writes DD where that of the 82599 is, so rl_card_reclaim finds it. */
-#define TX_EOP_IFCS (UINT64_C(3) << 24)
+ * legacy one. That of the 82576 is an advanced one, with the length of the frame from bit 46. The
+ * card writes DD where that of the 82599 is, so rl_card_reclaim finds it. */
+#define TX_EOP (UINT64_C(1) << 24)
+#define TX_IFCS (UINT64_C(1) << 25)
 #define TX_ADVANCED (UINT64_C(1) << 29 | UINT64_C(3) << 20) /* DEXT, DTYP */
-#define TX_LENGTH(bytes) ((uint64_t)(bytes) << 46 | (bytes))
 #define TX_RS (UINT64_C(1) << 27)
 
 _Static_assert(RL_BUFFER_DATA == 2048, "RX_TOO_LONG and RCTL know the size of a buffer");
+
+#define PAGE UINT32_C(4096) /* the smallest */
 
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
@@ -94,7 +96,9 @@ uint32_t rl_e1000e_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refe
     return taken;
 }
 
-/* A tag goes into the frame: the card inserts tags only when it also strips them (CTRL.VME). */
+/* A tag goes into the frame: the card inserts tags only when it also strips them (CTRL.VME). A
+ * frame across the end of a page takes two descriptors: QEMU's cards lose one whose pages do not
+ * follow each other in its memory (net_tx_pkt_add_raw_fragment), and count it nowhere. */
 static inline uint32_t tx_burst(struct rl_port *port, uint32_t queue,
                                 const struct rl_reference *refs, uint32_t n, int advanced)
 {
@@ -107,26 +111,39 @@ static inline uint32_t tx_burst(struct rl_port *port, uint32_t queue,
     uint32_t at = first;
     uint32_t room = (ring->clean - first - 1) & mask;
     uint32_t bytes = 0;
+    uint32_t sent = 0;
     n = n < RL_BATCH_MAX ? n : RL_BATCH_MAX;
-    n = n < room ? n : room;
-    for (uint32_t i = 0; i < n; i++) {
-        struct rl_reference ref = refs[i];
+    for (; sent < n && room > 1; sent++) {
+        struct rl_reference ref = refs[sent];
         if (unlikely(ref.flags & RL_FLAG_VLAN))
             ref = rl_tagged(port->memory, ref);
+        uint64_t begin = bus[ref.buffer] + ref.offset;
+        uint64_t command = TX_IFCS | (advanced ? TX_ADVANCED | (uint64_t)ref.length << 46 : 0);
+        uint32_t length = ref.length;
+        uint32_t here = PAGE - (uint32_t)(begin & (PAGE - 1));
+        if (here < length) {
+            ring->buffers[at] = RL_NO_BUFFER;
+            descriptors[at].lower = begin;
+            descriptors[at].upper = command | here;
+            begin += here;
+            length -= here;
+            at = (at + 1) & mask;
+            room--;
+        }
         ring->buffers[at] = ref.buffer;
-        descriptors[at].lower = bus[ref.buffer] + ref.offset;
-        descriptors[at].upper =
-            advanced ? TX_EOP_IFCS | TX_ADVANCED | TX_LENGTH(ref.length) : TX_EOP_IFCS | ref.length;
+        descriptors[at].lower = begin;
+        descriptors[at].upper = command | TX_EOP | length;
         bytes += ref.length;
         at = (at + 1) & mask;
+        room--;
     }
-    if (n == 0)
+    if (sent == 0)
         return 0;
     descriptors[(at - 1) & mask].upper |= TX_RS;
-    ring->bursts[first] = (struct rl_posted_burst){at, n, bytes};
+    ring->bursts[first] = (struct rl_posted_burst){at, sent, bytes};
     ring->next = at;
     ring_doorbell(ring, at);
-    return n;
+    return sent;
 }
 
 uint32_t rl_e1000e_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
