@@ -77,6 +77,7 @@ TARGETS: dict[str, tuple[list[str], list[str]]] = {
     "shm/balance.h": (["shm", "pipeline"], BALANCE),
     "pipeline/driver/lane.c": (["pipeline"], [*LANE, *ANY_WORKER, *KILLED_DRIVER]),
     "pipeline/driver/lane_inline.h": (["pipeline"], [*LANE, *ANY_WORKER, *KILLED_DRIVER]),
+    "pipeline/driver/idle.c": (["pipeline"], LANE),
     "pipeline/driver/settle.c": (["pipeline"], [*LANE, *ORDER, *ANY_WORKER, *KILLED_DRIVER]),
     "pipeline/driver/balance.c": (["pipeline"], LANE),
     "pipeline/driver/refuse.c": (["pipeline"], [*LANE, *ANY_WORKER]),

@@ -46,12 +46,12 @@ def serve_card(given: argparse.Namespace) -> int:
         if given.record:
             model.record(given.record)
         listening = stack.enter_context(_listening(given.socket))
-        stack.enter_context(ending.on_signals())
         card = ServedCard(model, device, given.mac)
+        stack.enter_context(ending.on_signals(card))
         _say(f"an 8086:{given.device} is ready at {given.socket}; Ctrl-C ends it")
         serve(listening, card, model, wire.fd if wire else -1, ending.asked, _say)
         model.flush()
-        _summarise(model)
+        _summarise(model, card)
     return 0
 
 
@@ -65,11 +65,17 @@ class _Ending:
         return self._asked
 
     @contextlib.contextmanager
-    def on_signals(self) -> Iterator[None]:
+    def on_signals(self, card: ServedCard) -> Iterator[None]:
+        """SIGUSR1 asks for the counts until now, as with dd(1)."""
+
         def note(number: int, frame: types.FrameType | None) -> None:
             self._asked = True
 
-        before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
+        def count(number: int, frame: types.FrameType | None) -> None:
+            os.write(sys.stderr.fileno(), f"ringline: {card.accesses}\n".encode())
+
+        wanted = {signal.SIGINT: note, signal.SIGTERM: note, signal.SIGUSR1: count}
+        before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
         try:
             yield
         finally:
@@ -111,7 +117,7 @@ def _remove_stale(path: str) -> None:
                 raise EnvironmentLacks(f"{path}: another process serves a card there already")
 
 
-def _summarise(model: Sim82599) -> None:
+def _summarise(model: Sim82599, card: ServedCard) -> None:
     wire = model.wire()
     print(
         f"received {counted(wire['delivered'], 'frame')}, {wire['delivered_bytes']:,} bytes; "
@@ -120,6 +126,8 @@ def _summarise(model: Sim82599) -> None:
     for name, number in wire.items():
         if number and (name.startswith("dropped_") or name in {"lost", "refused"}):
             print(f"  {name.replace('_', ' ')}: {number}")
+    if card.accesses.read or card.accesses.written:
+        print(f"  {card.accesses}")
     if trouble := model.record_error:
         print(trouble)
     faults = model.faults()

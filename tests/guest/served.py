@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from .cards import BUFFER_BYTES, End
@@ -18,28 +20,76 @@ RINGLINE = Path(sys.executable).with_name("ringline")
 SECONDS = 60.0
 
 
+@dataclass(frozen=True)
+class Accesses:
+    """How often the guest has read and written registers; `doorbells` are writes to the tails of
+    descriptor rings."""
+
+    read: int
+    written: int
+    doorbells: int
+
+    def since(self, before: Accesses) -> Accesses:
+        return Accesses(
+            self.read - before.read,
+            self.written - before.written,
+            self.doorbells - before.doorbells,
+        )
+
+
+@dataclass(frozen=True)
+class Served:
+    """A card that a process serves at `path`; what it says is in the file `said`."""
+
+    path: str
+    process: subprocess.Popen[bytes]
+    said: Path
+
+    def accesses(self) -> Accesses:
+        """The counts until now."""
+        before = self.said.stat().st_size
+        self.process.send_signal(signal.SIGUSR1)
+        until = time.monotonic() + SECONDS
+        while True:
+            found = re.search(
+                r"registers: (\d+) read, (\d+) written; (\d+) of", self.said.read_text()[before:]
+            )
+            if found is not None:
+                return Accesses(*map(int, found.groups()))
+            assert time.monotonic() < until, "the card did not say its counts"
+            time.sleep(0.01)
+
+
+class ServedEnd(End):
+    """The end of the cable of a served card, and how often its registers are used."""
+
+    def __init__(self, near: socket.socket, served: Served) -> None:
+        super().__init__(near)
+        self.accesses = served.accesses
+
+
 @contextlib.contextmanager
-def served_card(folder: Path, device: str = "10f7") -> Iterator[tuple[str, End]]:
+def served_card(folder: Path, device: str = "10f7") -> Iterator[tuple[str, ServedEnd]]:
     """The socket of a card for `Guest(served=...)`, and the end of its cable."""
     card, here = (folder / name for name in ("wire", "end"))
     near = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     near.bind(str(here))
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-    with near, _served(folder, device, f"unix:{card},{here}") as path:
+    with near, _served(folder, device, f"unix:{card},{here}") as served:
         near.connect(str(card))
-        with contextlib.closing(End(near)) as end:
-            yield path, end
+        with contextlib.closing(ServedEnd(near, served)) as end:
+            yield served.path, end
 
 
 @contextlib.contextmanager
 def served_to(host: Host, folder: Path, device: str) -> Iterator[str]:
     """The socket of a card for `Guest(served=...)`; the end of its cable is in `host`."""
-    with _served(folder, device, f"tap:{CABLE}", host.line()) as path:
-        yield path
+    with _served(folder, device, f"tap:{CABLE}", host.line()) as served:
+        yield served.path
 
 
 @contextlib.contextmanager
-def _served(folder: Path, device: str, wire: str, within: Sequence[str] = ()) -> Iterator[str]:
+def _served(folder: Path, device: str, wire: str, within: Sequence[str] = ()) -> Iterator[Served]:
     path = folder / "card"
     line: list[str | Path] = [
         *within,
@@ -52,14 +102,18 @@ def _served(folder: Path, device: str, wire: str, within: Sequence[str] = ()) ->
         "--id",
         device,
     ]
-    with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
+    said = folder / "said"
+    with (
+        open(said, "wb") as errors,
+        subprocess.Popen(line, stdout=subprocess.PIPE, stderr=errors) as process,
+    ):
         try:
             until = time.monotonic() + SECONDS
             while not path.exists():
                 assert process.poll() is None, "the card was not served"
                 assert time.monotonic() < until, "the card was not served in time"
                 time.sleep(0.05)
-            yield str(path)
+            yield Served(str(path), process, said)
         finally:
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=SECONDS)

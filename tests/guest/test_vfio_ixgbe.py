@@ -196,8 +196,14 @@ def check(bench: Bench, passed: int, report: dict[str, Any]) -> None:
 def test_frames_pass_both_ways_over_vfio(bench: Bench) -> None:
     bench.bind("vfio-pci", "DMA")
     bench.start()
+    before = [card.accesses().doorbells for card in bench.cards]
     passed = pass_frames(bench)
-    check(bench, passed, bench.stop())
+    rung = [card.accesses().doorbells for card in bench.cards]
+    report = bench.stop()
+    check(bench, passed, report)
+    for port, first, last in zip(report["ports"].values(), before, rung, strict=True):
+        bursts = sum(queue["rx_bursts"] + queue["tx_bursts"] for queue in port["queues"])
+        assert 0 < last - first <= bursts
     assert "DMAR: [DMA" not in bench.guest.checked("dmesg"), "the IOMMU has stopped the card"
 
 

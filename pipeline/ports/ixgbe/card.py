@@ -11,7 +11,9 @@ SPEEDS = {1: 100, 2: 1000, 3: 10000}  # LINKS.SPEED in Mbit/s
 
 
 class Card(RingCard):
-    """See `RingCard`."""
+    """See `RingCard`. `backplane`: it has one, and no cage for a module."""
+
+    backplane = False
 
     definitions = REGISTERS
     statistics = STATISTICS

@@ -82,14 +82,16 @@ def set_address(card: Card) -> None:
 
 
 def start_link(card: Card) -> None:
-    """[4.6.4] Start 10G serial over SFI; the port waits for the link after the last step.
+    """[4.6.4] Start 10G serial over SFI; the port waits for the link after the last step. A
+    backplane negotiates in the mode that its EEPROM has set.
 
     The laser is switched on first: kernel drivers switch it off while their interface is down,
     and a reset does not switch it on.
     """
-    card.ESDP.clear("SDP3_DATA")
-    card.AUTOC2.update(PMA_10G_SERIAL=PMA_SFI)
-    card.AUTOC.update(LMS=LMS_10G_SERIAL)
+    if not card.backplane:
+        card.ESDP.clear("SDP3_DATA")
+        card.AUTOC2.update(PMA_10G_SERIAL=PMA_SFI)
+        card.AUTOC.update(LMS=LMS_10G_SERIAL)
     card.AUTOC.set("RESTART_AN")
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline._pipeline import lib
 from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.descriptor_rings.port import RingPort
 from ringline.pipeline.ports.ixgbe import initialisation
 from ringline.pipeline.ports.ixgbe.card import Card
+from ringline.pipeline.ports.pci.sysfs import PciDevice
 from ringline.shm.frames import MTU_MAX
 
+if TYPE_CHECKING:
+    from ringline.shm.packets import DescriptorMemory, DeviceAddresses
+
+BACKPLANES = (0x10F7, 0x10F8)  # device IDs (ixgbe_type.h of Linux)
 QUEUES_MAX = 16  # that RSS can address; the 82599 has 128 of each kind
 
 
@@ -19,9 +25,16 @@ class IxgbePort(RingPort):
 
     chip, queues_max, mtu_max = "82599", QUEUES_MAX, MTU_MAX
     card_class = Card
+    _card: Card
     steps = initialisation.STEPS
     disable_master = staticmethod(initialisation.disable_master)
     bursts = ("rl_ixgbe_rx_burst", "rl_ixgbe_tx_burst", "rl_card_reclaim")
+
+    backplane = False
+
+    def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
+        super().open(memory, descriptors, addresses)
+        self._card.backplane = self.backplane
 
     @staticmethod
     def _descriptor_flags(vlan_strip: bool) -> list[int]:
@@ -30,7 +43,10 @@ class IxgbePort(RingPort):
 
 def create(config: PortConfig, index: int, sysfs: Path) -> IxgbePort:
     """The port for a card on PCI."""
-    return IxgbePort(config, index, sysfs)
+    port = IxgbePort(config, index, sysfs)
+    device = PciDevice(config.device.removeprefix("pci:"), sysfs)
+    port.backplane = device.identity[1] in BACKPLANES
+    return port
 
 
 def descriptor_flags(vlan_strip: bool) -> list[int]:

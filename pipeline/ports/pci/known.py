@@ -30,7 +30,7 @@ CARDS = {
     (INTEL, 0x10FB): Known("ixgbe", "Intel 82599 (SFI, SFP+)"),
     (INTEL, 0x154D): Known("ixgbe", "Intel 82599 (SFP+, SF2)"),
     (INTEL, 0x1557): Known("ixgbe", "Intel 82599EN (SFP+)"),
-    (INTEL, 0x10F7): Known("ixgbe", "Intel 82599 (KX4 backplane)", proved=False),
+    (INTEL, 0x10F7): Known("ixgbe", "Intel 82599 (KX4 backplane)"),
     (INTEL, 0x10F8): Known("ixgbe", "Intel 82599 (combined backplane)", proved=False),
     (INTEL, 0x10F9): Known("ixgbe", "Intel 82599 (CX4)", proved=False),
     (INTEL, 0x10FC): Known("ixgbe", "Intel 82599 (XAUI)", proved=False),

@@ -10,6 +10,7 @@ Guarantees (tests in tests/pipeline/ports/test_served_card.py):
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import mmap
 import os
@@ -62,6 +63,28 @@ class Files:
         self._maps.clear()
 
 
+@dataclasses.dataclass
+class Accesses:
+    """How often the client has read and written registers of the card. A `doorbell` is a write to
+    the tail of a descriptor ring; `written` counts it too."""
+
+    read: int = 0
+    written: int = 0
+    doorbells: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"registers: {self.read} read, {self.written} written; {self.doorbells} of these were "
+            "doorbells"
+        )
+
+
+def _is_tail(offset: int) -> bool:
+    """Whether it is RDT of one of 128 queues, in two banks, or TDT of one of 128."""
+    bank = 0x1000 <= offset < 0x2000 or 0xD000 <= offset < 0xE000 or 0x6000 <= offset < 0x8000
+    return bank and offset % 0x40 == 0x18
+
+
 class ServedCard:
     """See `Device`. `device` is the device ID: BACKPLANE or SFP. `model` belongs to the caller."""
 
@@ -72,6 +95,7 @@ class ServedCard:
         self.regions[_CONFIGURATION] = BYTES
         self.vectors = [0] * _KINDS
         self.vectors[_MSIX] = VECTORS
+        self.accesses = Accesses()
         self._model = model
         self._space = ConfigurationSpace(device, mac)
         self._table = bytearray(BAR_BYTES[TABLE_BAR])
@@ -84,6 +108,7 @@ class ServedCard:
             return self._space.read(offset, size)
         if region == _TABLE:
             return bytes(self._table[offset : offset + size])
+        self.accesses.read += max(1, size // 4)
         if size == 4 and offset % 4 == 0:
             return self._model.read32(offset).to_bytes(4, "little")
         if size == 8 and offset % 4 == 0:
@@ -100,6 +125,8 @@ class ServedCard:
             self._table[offset : offset + len(data)] = data
         elif len(data) in (4, 8) and offset % 4 == 0:
             for at in range(0, len(data), 4):
+                self.accesses.written += 1
+                self.accesses.doorbells += _is_tail(offset + at)
                 self._model.write32(offset + at, int.from_bytes(data[at : at + 4], "little"))
         else:
             raise OSError(errno.EINVAL, "the registers have 4 bytes")

@@ -46,6 +46,17 @@ def test_it_ends_in_order_and_leaves_no_socket(tmp_path: Path, number: signal.Si
     assert not own.exists()
 
 
+def test_a_signal_asks_how_often_registers_were_used(tmp_path: Path) -> None:
+    with serve("--socket", str(tmp_path / "card")) as process:
+        assert process.stderr is not None
+        assert "is ready" in process.stderr.readline()
+        process.send_signal(signal.SIGUSR1)
+        line = process.stderr.readline()
+        assert line == "ringline: registers: 0 read, 0 written; 0 of these were doorbells\n"
+        process.terminate()
+        process.communicate(timeout=SECONDS)
+
+
 def test_a_stale_socket_is_replaced_and_a_served_one_is_not(tmp_path: Path) -> None:
     path = tmp_path / "card"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stale:

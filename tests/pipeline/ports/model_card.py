@@ -91,7 +91,7 @@ class ModelPort(IxgbePort):
             self.eventfd = -1
 
     def _map_registers(self) -> RegisterAccess:
-        self.sim = Sim82599(broken=self.broken)
+        self.sim = Sim82599(broken=self.broken, backplane=self.backplane)
         self.sim.bus_master(False)  # its state after PCI enumeration
         self.registers = IgnoringRegisters(self.sim)
         return self.registers

@@ -18,7 +18,7 @@ from ringline.shm.errors import ConfigurationError, HardwareError
 from .bare_82599 import table
 from .fake_card import LINKS, FakeCard
 from .frames import BROADCAST, CARD, OTHER, packet
-from .model_card import ModelCard
+from .model_card import ModelCard, ModelPort
 
 # The published verification vectors of receive-side scaling (Microsoft): addresses and ports, the
 # hash of the addresses alone, and the hash of both.
@@ -122,6 +122,21 @@ def test_the_configuration_says_which_destinations_the_card_accepts(
         assert card.port.mac == config.get("mac", CARD.hex(":"))
         assert [one.frame[:6] for one in card.carry(frames)] == accepted
         assert card.sim.faults() == []
+
+
+class BackplanePort(ModelPort):
+    backplane = True
+
+
+class BackplaneCard(ModelCard):
+    port_class = BackplanePort
+
+
+def test_a_backplane_negotiates_in_the_mode_of_its_eeprom(instance: Callable[[], str]) -> None:
+    with BackplaneCard(instance()).start() as card:
+        assert card.port.link() == Link(True, 10000)
+        assert card.sim.read32(0x42A0) >> 13 & 7 == 4  # AUTOC.LMS: KX4 and KR, negotiated
+        assert [one.frame for one in card.carry(FLOWS[:5])] == FLOWS[:5]
 
 
 def test_a_card_receives_for_all_the_addresses_that_it_has_room_for(

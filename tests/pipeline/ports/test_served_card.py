@@ -106,6 +106,17 @@ def test_it_is_a_card_of_intel(served: Served) -> None:
         assert client.read(CONFIGURATION, 0x10, 4) == 0xFFFE0004, "BAR0 has 128 KiB"
 
 
+def test_accesses_to_registers_are_counted_and_doorbells_among_them(served: Served) -> None:
+    with served.client() as client:
+        client.read(BAR0, 0x8, 4)
+        for tail in (0x1018, 0xD018, 0x6018, 0x7FD8):
+            client.write(BAR0, tail, 0, 4)
+        for other in (0x1010, 0x1028, 0x5018, 0x8018, 0x1060):
+            client.write(BAR0, other, 0, 4)
+    accesses = served.card.accesses
+    assert (accesses.read, accesses.written, accesses.doorbells) == (1, 9, 4)
+
+
 @pytest.mark.parametrize(("offset", "size"), [(0, 1), (2, 2), (1, 4)])
 def test_registers_have_four_bytes(served: Served, offset: int, size: int) -> None:
     with served.client() as client, pytest.raises(Refused) as refused:

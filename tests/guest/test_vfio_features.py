@@ -1,0 +1,159 @@
+"""What ringline's port of an 82599 has beyond frames that pass, over VFIO in a guest: filters, 16
+queues, a card with a backplane, and how often it uses registers and interrupts.
+
+The first card has a cage for a module, the second one a backplane.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from .exchange import exchange
+from .kernel import Missing
+from .machine import Guest
+from .served import Accesses, ServedEnd, served_card
+from .test_e1000e import OURS, queue_of, tcp
+from .test_vfio_ixgbe import FRAMES, Bench, numbered, only_proof
+
+pytestmark = pytest.mark.timeout(1800)
+
+FLOWS = 512
+SINGLES = 10  # frames that come alone
+IDLE = 5.0  # seconds that are counted
+# Of the driver: its process, and how often its card raised an interrupt.
+DRIVER = "pgrep -f [r]ingline.pipeline.driver.process"
+TICKS = f"cut -d' ' -f14,15 /proc/$({DRIVER})/stat; getconf CLK_TCK"
+# Wait until it waits for its cards: ppoll(2) on x86.
+ASLEEP = f"until grep -q '^271 ' /proc/$({DRIVER})/syscall; do sleep 0.02; done"
+INTERRUPTS = "grep vfio-msix /proc/interrupts"
+Ends = tuple[Sequence[str], Sequence[ServedEnd]]  # sockets of the cards, and ends of their cables
+
+
+@pytest.fixture(scope="module")
+def ends(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Ends]:
+    with contextlib.ExitStack() as stack:
+        made = [
+            stack.enter_context(served_card(tmp_path_factory.mktemp("card"), device))
+            for device in ("10fb", "10f7")
+        ]
+        yield [path for path, _ in made], [end for _, end in made]
+
+
+@pytest.fixture(scope="module")
+def bench(ends: Ends) -> Iterator[Bench]:
+    paths, cards = ends
+    try:
+        guest = Guest(iommu=True, hugepages=64, served=paths)
+    except Missing as error:
+        pytest.skip(str(error))
+    with guest:
+        bench = Bench(guest, cards)
+        bench.bind("vfio-pci", "DMA")
+        yield bench
+
+
+def accesses(cards: Sequence[ServedEnd]) -> Accesses:
+    counts = [card.accesses() for card in cards]
+    return Accesses(
+        sum(each.read for each in counts),
+        sum(each.written for each in counts),
+        sum(each.doorbells for each in counts),
+    )
+
+
+def cpu_seconds(bench: Bench) -> float:
+    user, system, hertz = bench.guest.checked(TICKS).split()
+    return (int(user) + int(system)) / int(hertz)
+
+
+def interrupts(bench: Bench) -> int:
+    lines = bench.guest.checked(INTERRUPTS).splitlines()
+    return sum(int(number) for line in lines for number in re.findall(r"\s(\d+)(?=\s)", line))
+
+
+@only_proof
+def test_registers_are_used_once_for_a_burst_and_not_at_all_while_idle(
+    bench: Bench, ends: Ends
+) -> None:
+    """Statistics are read once a second; nothing else may be, while no frame comes."""
+    cards = ends[1]
+    bench.start()
+    one, other = cards
+    frames = list(numbered(FRAMES))
+    before = accesses(cards)
+    assert exchange((one, other, frames), (other, one, frames)) == [frames, frames]
+    load = accesses(cards).since(before)
+    bench.guest.checked(ASLEEP)
+    before, cpu, began = accesses(cards), cpu_seconds(bench), time.monotonic()
+    time.sleep(IDLE)
+    cpu, took = cpu_seconds(bench) - cpu, time.monotonic() - began
+    idle = accesses(cards).since(before)
+    woken = interrupts(bench)
+    delays = []
+    for frame in frames[:SINGLES]:
+        bench.guest.checked(ASLEEP)
+        began = time.monotonic()
+        assert exchange((one, other, [frame])) == [[frame]]
+        delays.append(time.monotonic() - began)
+    woken = interrupts(bench) - woken
+    report = bench.stop()
+    per = 2 * FRAMES / 1000
+    print(
+        f"under load, for 1000 packets: {load.read / per:.1f} registers read, "
+        f"{load.written / per:.1f} written, {load.doorbells / per:.1f} of them doorbells\n"
+        f"idle, in {took:.1f} s: {idle}, {100 * cpu / took:.1f} % of a CPU\n"
+        f"the first frame: {1000 * sorted(delays)[SINGLES // 2]:.2f} ms, "
+        f"{woken} interrupts for {SINGLES} frames"
+    )
+    ports = report["ports"].values()
+    bursts = sum(
+        queue["rx_bursts"] + queue["tx_bursts"] for port in ports for queue in port["queues"]
+    )
+    assert load.doorbells <= bursts
+    assert idle.doorbells == 0
+    assert idle.written <= len(cards)
+    assert woken >= SINGLES
+
+
+@only_proof
+def test_filters_keep_what_the_configuration_says(bench: Bench) -> None:
+    one, other = bench.cards
+    also = "02:00:00:00:00:88"
+    keys = f'promiscuous = false\nmac = "{OURS.hex(":")}"\nmore_macs = ["{also}"]\n'
+    bench.start(keys + "vlan_filter = [291]")
+    mac = bytes.fromhex(also.replace(":", ""))
+    vlan, elsewhere, priority = (bytes.fromhex(f"8100{tag}") for tag in ("6123", "6124", "6000"))
+    passing = [tcp(0), tcp(1, mac), tcp(2, b"\xff" * 6), tcp(3, tag=vlan), tcp(4, mac, priority)]
+    dropped = [tcp(5, mac[:5] + b"\x89"), tcp(6, tag=elsewhere), tcp(7, b"\x01" + OURS[1:])]
+    assert exchange((one, other, [*dropped, *passing, *dropped, tcp(8)])) == [[*passing, tcp(8)]]
+    report = bench.stop()
+    assert report["ports"]["wan"]["received"]["packets"] == len(passing) + 1
+    assert not any(report["ports"]["wan"]["card_drops"].values())
+
+
+@only_proof
+def test_16_queues_take_the_flows_that_the_hash_says(bench: Bench) -> None:
+    one, other = bench.cards
+    bench.start("queues = 16\nrx_descriptors = 128\ntx_descriptors = 128")
+    flows = [tcp(flow) for flow in range(FLOWS)]
+    expected = [0] * 16
+    for flow in range(FLOWS):
+        expected[queue_of(flow, 16)] += 1
+    before = len(other.frames())
+    for frame in flows:
+        one.send(frame)
+    other.wait_for(before + FLOWS, 60.0)
+    report = bench.stop()
+    assert sorted(other.frames()[before:]) == sorted(flows)
+    assert bench.masters() == [False, False]
+    wan = report["ports"]["wan"]
+    assert [queue["rx_packets"] for queue in wan["queues"]] == expected
+    assert all(expected)
+    assert [wan["card"][f"rx_queue{queue}_packets"] for queue in range(16)] == expected
