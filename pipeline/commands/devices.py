@@ -69,8 +69,9 @@ def row_of(device: PciDevice) -> Row:
 
 
 def bind(given: Namespace) -> str:
-    """Give a card to vfio-pci."""
-    return binding.bind(PciDevice(given.address, sysfs_root()), force=given.force)
+    """Give a card to vfio-pci, or to uio_pci_generic."""
+    device = PciDevice(given.address, sysfs_root())
+    return binding.bind(device, given.driver, force=given.force)
 
 
 def unbind(given: Namespace) -> str:
@@ -95,7 +96,10 @@ def _usable(device: PciDevice) -> tuple[str, str]:
             return "no", f"bind it to VFIO (ringline bind {device.address}){in_use}"
         else:
             device.check_unused()
-            return "physical", f"no IOMMU translates its addresses: {groups.remedy(device)}"
+            stops = (
+                "; the kernel stops it when ringline ends" if device.driver == binding.UIO else ""
+            )
+            return "physical", f"no IOMMU translates its addresses: {groups.remedy(device)}{stops}"
     except EnvironmentLacks as error:
         return "no", str(error)
     return "yes", needs

@@ -78,7 +78,7 @@ def test_a_refused_start_leaves_the_card_to_its_kernel(bench: Linux) -> None:
         for command in ("run", "check"):
             result = guest.run(f"ringline {command} /tmp/refused.toml")
             assert result.code == 3, result
-            assert f"{DEVICES[0]} is in use: its kernel driver e1000e has the" in result.output
+            assert f"{DEVICES[0]} is in use by its kernel driver e1000e: eth0" in result.output
         result = guest.run(f"ringline bind {DEVICES[0]}")
         assert f"{DEVICES[0]} is in use: eth0 is up" in result.output
         assert guest.checked(look) == before

@@ -26,6 +26,12 @@ def add_commands(command: Callable[[str, Callable[[Namespace], int], str], Argum
         )
     bind = command("bind", _bind, "give a card to vfio-pci, so that a port can use it; needs root")
     bind.add_argument(
+        "--driver",
+        choices=("vfio-pci", "uio_pci_generic"),
+        default="vfio-pci",
+        help='uio_pci_generic: for a machine without an IOMMU, with dma = "physical"',
+    )
+    bind.add_argument(
         "--force",
         action="store_true",
         help="also when its interface is in use: what that does is lost",

@@ -1,4 +1,4 @@
-"""Give a card to vfio-pci, and back to what had it before.
+"""Give a card to vfio-pci or uio_pci_generic, and back to what had it before.
 
 `driver_override` and `drivers_probe` are described in the kernel's
 Documentation/ABI/testing/sysfs-bus-pci. What a card had is noted in a file below NOTES until it
@@ -7,6 +7,7 @@ gets that back; like the binding itself, the note lasts until the machine starts
 Guarantees (tests in tests/guest/test_vfio.py):
  - a card has its driver back after `unbind`, and works (test_a_card_is_bound_and_unbound)
  - a card that cannot be bound keeps its driver (test_a_card_that_is_in_use_is_not_bound)
+ - so it is with uio_pci_generic (tests/guest/test_uio.py: test_frames_pass_both_ways_over_uio)
 """
 
 from __future__ import annotations
@@ -17,32 +18,43 @@ from pathlib import Path
 
 from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.ports.pci import groups
-from ringline.pipeline.ports.pci.sysfs import PciDevice
+from ringline.pipeline.ports.pci.sysfs import PciDevice, how_to_bind
 from ringline.shm.errors import EnvironmentLacks, reason_of
 
 NOTES = Path("/run/ringline/bound")
-VFIO = "vfio-pci"
+VFIO, UIO = DRIVERS = ("vfio-pci", "uio_pci_generic")
 _LOOK = 0.02  # seconds between two looks whether a driver has its card
 
 
-def bind(device: PciDevice, *, force: bool = False) -> str:
-    """Give a card to vfio-pci. Returns a sentence about it. With `force`, an interface in use is
-    lost. Raises EnvironmentLacks, and then the card has what it had."""
-    if device.driver == VFIO:
-        return f"PCI device {device.address} is bound to {VFIO} already"
-    groups.check_viable(device)
+def bind(device: PciDevice, driver: str = VFIO, *, force: bool = False) -> str:
+    """Give a card to `driver`, one of DRIVERS. Returns a sentence about it. With `force`, an
+    interface in use is lost. Raises EnvironmentLacks, and then the card has what it had."""
+    if device.driver == driver:
+        return f"PCI device {device.address} is bound to {driver} already"
+    if device.driver in DRIVERS:
+        raise EnvironmentLacks(
+            f"PCI device {device.address} is bound to {device.driver}: give it back first "
+            f"(ringline unbind {device.address})"
+        )
+    if driver == VFIO:
+        groups.check_viable(device)
+    elif groups.translates(device):
+        raise EnvironmentLacks(
+            f"PCI device {device.address} is behind an IOMMU, which stops the physical addresses "
+            f"that ringline uses with {driver}: bind it to VFIO ({how_to_bind(device.address)})"
+        )
     lost = device.lost
     if lost and not force:
         raise EnvironmentLacks(
             f"PCI device {device.address} is in use: {lost}; all that would be lost; --force takes "
             "the card all the same"
         )
-    if not (_bus(device) / "drivers" / VFIO).exists():
-        raise EnvironmentLacks(f"the kernel has no driver {VFIO}: load it (modprobe {VFIO})")
+    if not (_bus(device) / "drivers" / driver).exists():
+        raise EnvironmentLacks(f"the kernel has no driver {driver}: load it (modprobe {driver})")
     had, override = device.driver, _override(device)
     _note(device, had, override)
     try:
-        _move(device, VFIO, VFIO)
+        _move(device, driver, driver)
     except EnvironmentLacks:
         with contextlib.suppress(EnvironmentLacks):
             _move(device, override, had)
@@ -50,15 +62,17 @@ def bind(device: PciDevice, *, force: bool = False) -> str:
         raise
     before = f"; it was bound to {had}" if had else ""
     after = f"; lost: {lost}" if lost else ""
-    return f"PCI device {device.address} is bound to {VFIO}{before}{after}"
+    return f"PCI device {device.address} is bound to {driver}{before}{after}"
 
 
 def unbind(device: PciDevice) -> str:
     """Give a card back to what had it before `bind`; without a note of that, to the driver that the
     kernel chooses. Returns a sentence about it. Raises EnvironmentLacks."""
-    if device.driver != VFIO:
+    if device.driver not in DRIVERS:
         has = f"bound to {device.driver}" if device.driver else "not bound to any driver"
-        raise EnvironmentLacks(f"PCI device {device.address} is {has}, not to {VFIO}")
+        raise EnvironmentLacks(
+            f"PCI device {device.address} is {has}, not to {' or '.join(DRIVERS)}"
+        )
     if user := device.user:
         raise EnvironmentLacks(f"PCI device {device.address} is in use by process {user}: stop it")
     had, override = _noted(device)

@@ -6,7 +6,7 @@ Documentation/ABI/testing/sysfs-kernel-iommu_groups and driver-api/vfio.rst.
 
 from __future__ import annotations
 
-from ringline.pipeline.ports.pci.sysfs import PciDevice, how_to_bind
+from ringline.pipeline.ports.pci.sysfs import HANDING_OVER, PciDevice, how_to_bind
 from ringline.shm.errors import EnvironmentLacks
 
 # Drivers of other devices in a group that vfio.rst allows: they do no DMA of their own.
@@ -60,6 +60,9 @@ def remedy(device: PciDevice) -> str:
     physical = 'or set dma = "physical"'
     if group_of(device):
         return f"bind it to VFIO ({how_to_bind(device.address)}), {physical}"
+    if device.driver not in HANDING_OVER:
+        command = how_to_bind(device.address, "uio_pci_generic")
+        physical += f", for a card that uio_pci_generic has or no driver ({command})"
     return (
         "switch on the IOMMU in the firmware (VT-d or AMD-Vi) and with intel_iommu=on in the "
         f"kernel's command line, {physical}"

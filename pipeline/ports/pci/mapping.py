@@ -42,6 +42,16 @@ class MappedRegisters:
         """Sleep between two reads of a register."""
         time.sleep(_POLL)
 
+    def release_too(self, release: Callable[[], object]) -> None:
+        """Call `release` at the end of `close`."""
+        before = self._release
+
+        def both() -> None:
+            before()
+            release()
+
+        self._release = both
+
     def close(self) -> None:
         """Unmap the registers and release the device."""
         del self._base  # a later access raises AttributeError; it does not crash

@@ -75,15 +75,17 @@ def stop_dma(address: str, patience: float = deadlines.CARD_FREE) -> str:
     device = PciDevice(address, sysfs_root())
     if driver := device.kernel_driver:
         return f"PCI device {address} belongs to the kernel driver {driver} now"
-    if other := device.user:
-        return f"PCI device {address} belongs to {_process(other)} now"
+    until = time.monotonic() + patience
+    while (other := device.user) and not _is_child(other):
+        if time.monotonic() >= until:
+            return f"PCI device {address} belongs to {_process(other)} now"
+        time.sleep(_LOOK)
     path = device.folder / "resource0"
     try:
         file = path.open("rb", buffering=0)
     except OSError as error:
         raise _unusable(path, error) from None
     with file:
-        until = time.monotonic() + patience
         while (user := _lock(file)) is not None and not _is_child(user):
             if time.monotonic() >= until:
                 return f"PCI device {address} belongs to {_process(user)} now"
@@ -324,9 +326,9 @@ def _process(pid: int) -> str:
     return f"process {pid}" if pid else "a process whose id is unknown"
 
 
-def how_to_bind(address: str) -> str:
-    """The command that gives a device to VFIO."""
-    return f"ringline bind {address}"
+def how_to_bind(address: str, driver: str = "") -> str:
+    """The command that gives a device to VFIO, or to another driver."""
+    return f"ringline bind {address}" + (f" --driver {driver}" if driver else "")
 
 
 def lockdown(file: Path | None = None) -> str:

@@ -4,8 +4,9 @@ The choice follows the driver that is bound to the card, and `dma` of the port:
 
  - vfio-pci: the IOMMU lets the card reach the two DMA segments and nothing else. When the process
    ends, however that happens, the kernel stops the card before it frees memory.
- - another one, or none: sysfs, with physical addresses. The card can then write to all memory of
-   the machine, so the port must have `dma = "physical"`.
+ - uio_pci_generic, or none: sysfs, with physical addresses. The card can then write to all memory
+   of the machine, so the port must have `dma = "physical"`. With uio_pci_generic, the kernel stops
+   the card when the process ends.
  - a model below RINGLINE_SYSFS: its files, with either kind of address
 
 Guarantees (tests in tests/guest/test_vfio.py):
@@ -18,8 +19,10 @@ Guarantees (tests in tests/guest/test_vfio.py):
 
 from __future__ import annotations
 
+import os
+
 from ringline.pipeline.configuration.config import PortConfig
-from ringline.pipeline.ports.pci import groups
+from ringline.pipeline.ports.pci import groups, uio
 from ringline.pipeline.ports.pci.sysfs import MappedBar, PciDevice, how_to_bind
 from ringline.pipeline.ports.pci.vfio import Container, VfioDevice
 from ringline.pipeline.ports.registers import RegisterAccess
@@ -77,6 +80,13 @@ class TakenCard:
             self._device = opened
             return opened.bar
         bar: MappedBar = device.take(min_bytes)
+        if device.real and device.driver == uio.DRIVER:
+            try:
+                held = uio.hold(device)
+            except EnvironmentLacks:
+                bar.close()
+                raise
+            bar.release_too(lambda: os.close(held))
         self._device = device
         return bar
 

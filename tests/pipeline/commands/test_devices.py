@@ -59,6 +59,7 @@ def test_each_card_says_whether_it_is_usable(
     card(root, "0000:05:00.0")
     card(root, "0000:06:00.0", driver="vfio-pci", group="6")
     card(root, "0000:06:00.1", number=0x1533, driver="igb", group="6")
+    card(root, "0000:07:00.0", driver="uio_pci_generic")
     shown = {address: (each["usable"], each["why"]) for address, each in listed(capsys).items()}
     assert shown["0000:01:00.0"] == ("yes", "")
     assert shown["0000:02:00.0"] == ("no", "bind it to VFIO (ringline bind 0000:02:00.0)")
@@ -66,6 +67,9 @@ def test_each_card_says_whether_it_is_usable(
     assert shown["0000:04:00.0"][0] == "yes"
     assert "unproved = true" in shown["0000:04:00.0"][1]
     assert shown["0000:05:00.0"][0] == "physical"
+    assert "ringline bind 0000:05:00.0 --driver uio_pci_generic" in shown["0000:05:00.0"][1]
+    assert shown["0000:07:00.0"][0] == "physical"
+    assert shown["0000:07:00.0"][1].endswith("the kernel stops it when ringline ends")
     assert shown["0000:06:00.0"][0] == "no"
     assert "shares the IOMMU group 6 with 0000:06:00.1" in shown["0000:06:00.0"][1]
     assert cli.main(["devices"]) == 0
@@ -102,6 +106,32 @@ def test_a_card_that_vfio_does_not_take_keeps_what_it_had(
     assert (folder / "driver_override").read_text() == "\n"
     assert (root / "bus" / "pci" / "drivers_probe").read_text() == ADDRESS
     assert list((root / "notes").iterdir()) == []
+
+
+def test_uio_is_for_cards_without_an_iommu(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "BOUND", 0.0)
+    card(root, driver="ixgbe", group="1")
+    device = PciDevice(ADDRESS, root)
+    with pytest.raises(EnvironmentLacks, match="behind an IOMMU, which stops the physical addr"):
+        binding.bind(device, binding.UIO)
+    card(root, "0000:04:00.0", driver="vfio-pci")
+    with pytest.raises(
+        EnvironmentLacks, match=r"bound to vfio-pci: give it back first \(ringline u"
+    ):
+        binding.bind(PciDevice("0000:04:00.0", root), binding.UIO)
+    folder = card(root, "0000:05:00.0", driver="ixgbe")
+    device = PciDevice("0000:05:00.0", root)
+    with pytest.raises(
+        EnvironmentLacks, match=r"no driver uio_pci_generic: load it \(modprobe uio"
+    ):
+        binding.bind(device, binding.UIO)
+    (root / "bus" / "pci" / "drivers" / binding.UIO).mkdir()
+    with pytest.raises(EnvironmentLacks, match="cannot be bound to uio_pci_generic"):
+        binding.bind(device, binding.UIO)
+    assert (root / "bus" / "pci" / "drivers_probe").read_text() == "0000:05:00.0"
+    (folder / "driver").unlink()
+    (folder / "driver").symlink_to(root / "bus" / "pci" / "drivers" / binding.UIO)
+    assert binding.bind(device, binding.UIO).endswith("is bound to uio_pci_generic already")
 
 
 def test_a_card_that_is_bound_stays(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import pytest
 from ringline.pipeline.configuration.config import Config, PortConfig
 from ringline.pipeline.configuration.machine_checks import remarks_here
 from ringline.pipeline.ports.create import create_port
-from ringline.pipeline.ports.pci import groups, sysfs, vfio
+from ringline.pipeline.ports.pci import groups, sysfs, uio, vfio
 from ringline.pipeline.ports.pci.sysfs import PciDevice
-from ringline.pipeline.ports.pci.taken import check_access
+from ringline.pipeline.ports.pci.taken import TakenCard, check_access
 from ringline.shm.errors import EnvironmentLacks
 
 ADDRESS, OTHER = "0000:03:00.0", "0000:03:00.1"
@@ -62,6 +63,29 @@ def test_a_card_without_vfio_is_refused_unless_physical_memory_is_asked_for(tmp_
     check_access(card, PHYSICAL)
     group(tmp_path, card)
     assert f"bind it to VFIO (ringline bind {ADDRESS})" in refused(card)
+
+
+def test_the_device_file_of_uio_is_open_while_the_card_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is closed, the kernel stops the card."""
+    monkeypatch.setattr(uio, "NODES", tmp_path)
+    card = device(tmp_path, driver=uio.DRIVER)
+    (card.folder / "config").write_bytes(bytes(64))
+
+    def is_open() -> bool:
+        links = Path("/proc/self/fd").iterdir()
+        return any(os.path.realpath(link) == str(tmp_path / "uio3") for link in links)
+
+    for words in (r"uio has no device: bind the card again .*--driver uio_pci", "No such file"):
+        with pytest.raises(EnvironmentLacks, match=words):
+            TakenCard().take(card, 0x20000, PHYSICAL)
+        (card.folder / "uio" / "uio3").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "uio3").touch()
+    bar = TakenCard().take(card, 0x20000, PHYSICAL)
+    assert is_open()
+    bar.close()
+    assert not is_open()
 
 
 def test_physical_memory_is_said_before_the_run() -> None:
