@@ -125,7 +125,8 @@ class DescriptorMemory(DmaMemory):
                 raise EnvironmentLacks(
                     f"a descriptor ring of {size} bytes needs physical memory in one piece, and "
                     f"a page of {self.segment.path} has {size_text(self.page_size)}: reserve "
-                    'hugepages and set hugepages = "require"'
+                    'hugepages and set hugepages = "require" (as root: sysctl -w '
+                    "vm.nr_hugepages=64)"
                 )
             offset = -(-offset // self.page_size) * self.page_size
         if offset + size > self.segment.size:

@@ -37,8 +37,14 @@ class Row:
 def devices(given: Namespace) -> str:
     """The network cards on PCI, as text or, with --json, as JSON."""
     root = sysfs_root()
-    found = [PciDevice(path.name, root) for path in sorted(devices_folder(root).glob("*"))]
-    rows = [row_of(device) for device in found if device.network]
+    rows = []
+    for path in sorted(devices_folder(root).glob("*")):
+        try:
+            device = PciDevice(path.name, root)
+            rows += [row_of(device)] if device.network else []
+        except (EnvironmentLacks, OSError) as error:  # it was removed just now, or is damaged
+            why = f"it cannot be read: {error}"
+            rows.append(Row(path.name, "-", "-", "-", "-", "-", "-", usable="no", why=why))
     if given.json:
         return json.dumps({"devices": [asdict(row) for row in rows]})
     if not rows:

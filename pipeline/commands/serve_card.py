@@ -11,8 +11,10 @@ import stat
 import sys
 import types
 from collections.abc import Iterator
+from pathlib import Path
 
 from ringline.pipeline.configuration import deadlines
+from ringline.pipeline.configuration.machine_checks import same, unwritable
 from ringline.pipeline.ports.served.card import BACKPLANE, ServedCard
 from ringline.pipeline.ports.served.serving import serve
 from ringline.pipeline.ports.served.wires import Wire, open_wire
@@ -31,7 +33,10 @@ def serve_card(given: argparse.Namespace) -> int:
     device = int(given.device, 16)
     ending = _Ending()
     with contextlib.ExitStack() as stack:
-        wire: Wire | None = stack.enter_context(open_wire(given.wire)) if given.wire else None
+        _check_paths(given)
+        wire: Wire | None = None
+        if given.wire is not None:
+            wire = stack.enter_context(open_wire(given.wire))
         model = stack.enter_context(
             Sim82599(
                 given.mac,
@@ -53,6 +58,21 @@ def serve_card(given: argparse.Namespace) -> int:
         model.flush()
         _summarise(model, card)
     return 0
+
+
+def _check_paths(given: argparse.Namespace) -> None:
+    """Nothing that others need is overwritten, and no path has two purposes."""
+    if not given.socket:
+        raise UsageError("--socket must be the path of a socket, not empty")
+    _, _, ends = (given.wire or "").partition(":")
+    for other in (given.record, *ends.split(",")):
+        if other and same(Path(given.socket), Path(other)):
+            raise UsageError(
+                f"--socket: {other} has another purpose here already; choose two paths"
+            )
+    if given.record:
+        for problem in unwritable("--record", Path(given.record)):
+            raise UsageError(problem)
 
 
 class _Ending:
@@ -91,6 +111,8 @@ def _listening(path: str) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made:
         try:
             _remove_stale(path)
+            if os.path.lexists(path):
+                raise EnvironmentLacks(f"{path}: exists and is no socket; choose another path")
             made.bind(path)
             os.chmod(path, 0o600)
             made.listen(1)

@@ -56,13 +56,16 @@ def refused(operator: Operator, command: str = "run", text: str = CONFIG, code: 
 
 def test_a_card_that_is_absent(operator: Operator, card: Card) -> None:
     card.folder.rename(card.folder.with_name("0000:04:00.1"))
-    told = f"there is no PCI device {ADDRESS} in sys/bus/pci/devices; there are: 0000:04:00.1"
+    told = (
+        f"there is no PCI device {ADDRESS} in sys/bus/pci/devices; of network cards there are: "
+        "0000:04:00.1"
+    )
     assert refused(operator) == told
     assert refused(operator, "check") == f"port.wan.device: {told}"
 
 
 def test_a_machine_without_pci(operator: Operator) -> None:
-    assert refused(operator).endswith("in sys/bus/pci/devices; there are: none")
+    assert refused(operator).endswith("; of network cards there are: none")
 
 
 @pytest.mark.parametrize(

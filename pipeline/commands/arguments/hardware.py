@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+import re
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+
+from ringline.pipeline.configuration.forms import PCI_ADDRESS
 
 
 def add_commands(command: Callable[[str, Callable[[Namespace], int], str], ArgumentParser]) -> None:
@@ -38,7 +41,21 @@ def add_commands(command: Callable[[str, Callable[[Namespace], int], str], Argum
     )
     unbind = command("unbind", _unbind, "give a card back to its kernel driver; needs root")
     for parser in (bind, unbind):
-        parser.add_argument("address", metavar="ADDRESS", help="PCI address, as in 0000:03:00.0")
+        parser.add_argument(
+            "address", type=_address, metavar="ADDRESS", help="PCI address, as in 0000:03:00.0"
+        )
+
+
+def _address(text: str) -> str:
+    """The address with its domain. The device string of a port is accepted, too."""
+    found = text.removeprefix("pci:").lower()
+    found = found if found.count(":") > 1 else f"0000:{found}"
+    if not re.fullmatch(PCI_ADDRESS, found):
+        raise ArgumentTypeError(
+            f"must be a PCI address such as 0000:03:00.0, not {text!r} (ringline devices shows "
+            "them)"
+        )
+    return found
 
 
 def _interfaces(given: Namespace) -> int:

@@ -36,6 +36,11 @@ def bind(device: PciDevice, driver: str = VFIO, *, force: bool = False) -> str:
             f"PCI device {device.address} is bound to {device.driver}: give it back first "
             f"(ringline unbind {device.address})"
         )
+    if not device.network:
+        raise EnvironmentLacks(
+            f"PCI device {device.address} is no network card, so it keeps what it has; ringline "
+            "devices lists the network cards"
+        )
     if driver == VFIO:
         groups.check_viable(device)
     elif groups.translates(device):
@@ -71,14 +76,23 @@ def unbind(device: PciDevice) -> str:
     if device.driver not in DRIVERS:
         has = f"bound to {device.driver}" if device.driver else "not bound to any driver"
         raise EnvironmentLacks(
-            f"PCI device {device.address} is {has}, not to {' or '.join(DRIVERS)}"
+            f"PCI device {device.address} is {has}, not to {' or '.join(DRIVERS)}, so there is "
+            "nothing to give back"
         )
     if user := device.user:
         raise EnvironmentLacks(f"PCI device {device.address} is in use by process {user}: stop it")
     had, override = _noted(device)
     _move(device, override, had)
-    _forget(device)
     now = device.driver
+    if now == VFIO and device.real:
+        vendor, number = device.identity
+        raise EnvironmentLacks(
+            f"PCI device {device.address} is bound to {VFIO} again: somebody has told that driver "
+            f"to take all cards of its kind; run: echo {vendor:04x} {number:04x} > "
+            f"{_bus(device)}/drivers/{VFIO}/remove_id (or remove the option ids of the module), "
+            "and unbind the card again"
+        )
+    _forget(device)
     return (
         f"PCI device {device.address} is bound to {now}"
         if now

@@ -106,10 +106,9 @@ class PciDevice:
         self.folder = devices_folder(root) / self.address
         self.real = root == Path("/sys")  # else a model offers it
         if not self.folder.is_dir():
-            present = sorted(path.name for path in devices_folder(root).glob("*"))
             raise EnvironmentLacks(
-                f"there is no PCI device {self.address} in {devices_folder(root)}; "
-                f"there are: {', '.join(present) or 'none'}"
+                f"there is no PCI device {self.address} in {devices_folder(root)}; of network "
+                f"cards there are: {', '.join(_network_cards(root)) or 'none'}"
             )
 
     @property
@@ -189,6 +188,8 @@ class PciDevice:
                 )
             return
         unbind = how_to_bind(self.address)
+        if self.real and not (self.folder / "iommu_group").exists():  # VFIO cannot have it
+            unbind = f"as root: echo {self.address} > {self.folder}/driver/unbind"
         if driver == "(unknown)":
             unbind = f"lspci -k -s {self.address} names it"
         if any(carried(interface) for interface in self.interfaces):
@@ -290,6 +291,14 @@ class MappedBar(MappedRegisters):
             self._file.close()
             raise
         super().__init__(memory, read_clears=read_clears, release=self._file.close)
+
+
+def _network_cards(root: Path) -> list[str]:
+    found = []
+    for path in sorted(devices_folder(root).glob("*")):
+        with contextlib.suppress(EnvironmentLacks):  # it was removed just now
+            found += [path.name] if PciDevice(path.name, root).network else []
+    return found
 
 
 def _lock(file: BinaryIO) -> int | None:

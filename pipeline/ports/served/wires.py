@@ -9,6 +9,7 @@ nothing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -71,6 +72,11 @@ def _tap(name: str) -> Wire:
         fcntl.ioctl(fd, _TUNSETIFF, request)
     except OSError as error:
         os.close(fd)
+        if error.errno == errno.EINVAL:
+            raise EnvironmentLacks(
+                f"--wire: there is an interface {name} that is no TAP, or a TAP of another kind; "
+                "choose another name"
+            ) from None
         raise EnvironmentLacks(
             f"--wire: the TAP {name} cannot be used: {reason_of(error)}; become root, or let root "
             f"make it for you: ip tuntap add {name} mode tap user $USER"

@@ -95,6 +95,64 @@ def test_each_refusal_to_bind_is_a_sentence(root: Path) -> None:
     assert not (root / "notes").exists()
 
 
+def test_a_disk_is_not_taken_from_its_driver(root: Path) -> None:
+    folder = card(root, driver="ahci", group="1")
+    (folder / "class").write_text("0x010601\n")
+    with pytest.raises(EnvironmentLacks, match="is no network card, so it keeps what it has"):
+        binding.bind(PciDevice(ADDRESS, root), force=True)
+
+
+def test_a_card_that_cannot_be_read_does_not_hide_the_others(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card(root, "0000:01:00.0")
+    (card(root, "0000:02:00.0") / "vendor").write_text("?\n")
+    card(root, "0000:03:00.0")
+    (card(root, "0000:04:00.0") / "class").unlink()
+    shown = listed(capsys)
+    assert [shown[f"0000:0{n}:00.0"]["usable"] for n in (1, 3)] == ["physical"] * 2
+    for broken in ("0000:02:00.0", "0000:04:00.0"):
+        assert shown[broken]["usable"] == "no"
+        assert shown[broken]["why"].startswith("it cannot be read: ")
+
+
+@pytest.mark.parametrize("command", ["bind", "unbind"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("", "eth0", "all", ".", "..", "../../../etc", "8086:10fb", "0000:03:00", "03:00.8"),
+        *("0000:3:0.0", "0000:03:00.0/", "0000:03:00.0 ", "0000:03:00.0\n", "0000:0g:00.0"),
+        *("pci:", "pci:eth0", "0000:03:20.0", "0:03:00.0", "xdp:eth0", "0000:03:00.0,0000:04:00.0"),
+    ],
+)
+def test_what_is_no_address_is_refused(
+    root: Path, capsys: pytest.CaptureFixture[str], command: str, address: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, address])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert f"must be a PCI address such as 0000:03:00.0, not {address!r} (ringline devices" in said
+
+
+@pytest.mark.parametrize("address", ["03:00.0", "pci:0000:03:00.0", "0000:03:00.0"])
+def test_an_address_may_be_written_in_three_ways(
+    root: Path, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    card(root, driver="vfio-pci", group="1")
+    assert cli.main(["bind", address]) == 0
+    assert "PCI device 0000:03:00.0 is bound to vfio-pci already" in capsys.readouterr().out
+
+
+def test_a_card_that_vfio_takes_again_is_not_given_back(root: Path) -> None:
+    """Nothing moves in a fake sysfs, as if vfio-pci knew the ID of the card."""
+    card(root, driver="vfio-pci", group="1")
+    device = PciDevice(ADDRESS, root)
+    device.real = True
+    with pytest.raises(EnvironmentLacks, match=r"again: .* run: echo 8086 10fb > .*/remove_id"):
+        binding.unbind(device)
+
+
 def test_a_card_that_vfio_does_not_take_keeps_what_it_had(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

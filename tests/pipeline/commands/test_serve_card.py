@@ -76,6 +76,17 @@ def test_a_stale_socket_is_replaced_and_a_served_one_is_not(tmp_path: Path) -> N
         ([], 2, "--socket"),
         (["--socket", "/nonexistent/card"], 3, "/nonexistent/card: cannot be made: "),
         (["--socket", "x" * 200], 2, "--socket must have at most 107 bytes"),
+        (["--socket", ""], 2, "--socket must be the path of a socket, not empty"),
+        (["--socket", "/dev/shm"], 3, "/dev/shm: exists and is no socket; choose another path"),
+        (["--socket", "card", "--wire", ""], 2, "--wire must be tap:NAME or unix:OWN,PEER, not ''"),
+        (["--socket", "card", "--wire", "unix:card,b"], 2, "card has another purpose here already"),
+        (["--socket", "card", "--record", "card"], 2, "card has another purpose here already"),
+        (["--socket", "card", "--record", "/dev"], 2, "--record: /dev is a folder; name a file"),
+        (
+            ["--socket", "card", "--record", "/etc/passwd"],
+            2,
+            "is not a capture that ringline wrote",
+        ),
         (["--socket", "card", "--id", "1234"], 2, "10f7"),
         (["--socket", "card", "--mac", "1:2"], 2, "must be an address such as 02:00"),
         (["--socket", "card", "--mac", "ff:ff:ff:ff:ff:ff"], 2, "the address of one card"),
@@ -95,7 +106,7 @@ def test_a_file_in_place_of_the_socket_stays(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("mine")
     code, said = refused("--socket", str(path))
-    assert (code, "cannot be made" in said) == (3, True)
+    assert (code, "exists and is no socket" in said) == (3, True)
     assert path.read_text() == "mine"
 
 

@@ -88,6 +88,17 @@ def test_the_device_file_of_uio_is_open_while_the_card_is_taken(
     assert not is_open()
 
 
+def test_without_an_iommu_the_way_out_is_not_vfio(tmp_path: Path) -> None:
+    """`ringline bind` needs an IOMMU, and would lead back here."""
+    card = device(tmp_path, driver="ixgbe")
+    unbind = f"as root: echo {ADDRESS} > {card.folder}/driver/unbind"
+    assert refused(card, PHYSICAL) == (
+        f"PCI device {ADDRESS} belongs to its kernel driver ixgbe; unbind the driver first ({unbind})"
+    )
+    group(tmp_path, card)
+    assert refused(card).endswith(f"unbind the driver first (ringline bind {ADDRESS})")
+
+
 def test_physical_memory_is_said_before_the_run() -> None:
     assert remarks_here(Config(ports=(CONFIG,))) == []
     [remark] = remarks_here(Config(ports=(PHYSICAL,)))
