@@ -17,6 +17,7 @@ HEADERS := $(shell find $(PACKAGES) -name '*.h')
 HINTS := $(VENV)/.hints-$(if $(filter 1,$(RINGLINE_NO_HINTS)),off,on)
 ARGS ?=
 CARD ?=
+IOMMU ?=
 export CMD ?=
 REV ?=
 
@@ -109,9 +110,9 @@ tools-for-tests: venv
 	@tools/debian-packages test
 
 .PHONY: guest
-guest: tools-for-tests $(MODULES)  ## run a command in a guest with Debian's kernel (CARD="virtio-net e1000e" CMD='ringline interfaces')
+guest: tools-for-tests $(MODULES)  ## run a command in a guest with Debian's kernel (CARD="virtio-net e1000e" IOMMU=1 CMD='ringline devices')
 	@[ -n "$$CMD" ] || { echo "make guest: say which command, as in CMD='ringline interfaces'" >&2; exit 2; }
-	@$(BIN)/python -m tests.guest $(foreach card,$(CARD),--card $(card)) $(ARGS) -- "$$CMD"
+	@$(BIN)/python -m tests.guest $(foreach card,$(CARD),--card $(card)) $(if $(filter 1,$(IOMMU)),--iommu) $(ARGS) -- "$$CMD"
 
 .PHONY: coverage
 coverage: $(MODULES)  ## run all tests and show the lines that no test reached

@@ -229,6 +229,7 @@ class DriverMonitor(Monitor):
             self.ready = self.served = True
             self._heartbeat = Heartbeat(checked_at=time.monotonic())
             self._update_ports(received["ports"])
+            self._say_links(received["ports"])
             self._take()
         elif received["event"] == "ports":
             self._update_ports(received["ports"])
@@ -266,6 +267,16 @@ class DriverMonitor(Monitor):
         self.ready = False
         self._renewals.clear()
         self._changed("gone")
+
+    def _say_links(self, ports: list[PortReport]) -> None:
+        """Say which card has no link when the run is ready. The run waits for it, without end; of an
+        interface of the kernel, its attachment has said so."""
+        for config, port in zip(self.context.config.ports, ports, strict=False):
+            if config.device.startswith("pci:") and not port["link"]["up"] and not port["failed"]:
+                self.context.announce(
+                    f"port {config.name}: the card has no link: no frame comes or is sent until its "
+                    "cable is in and the other end is up; the run waits for that"
+                )
 
     def _update_ports(self, ports: list[PortReport]) -> None:
         for sentence in self._refusal_log.news():

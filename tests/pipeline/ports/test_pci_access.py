@@ -93,7 +93,8 @@ def test_without_an_iommu_the_way_out_is_not_vfio(tmp_path: Path) -> None:
     card = device(tmp_path, driver="ixgbe")
     unbind = f"as root: echo {ADDRESS} > {card.folder}/driver/unbind"
     assert refused(card, PHYSICAL) == (
-        f"PCI device {ADDRESS} belongs to its kernel driver ixgbe; unbind the driver first ({unbind})"
+        f"PCI device {ADDRESS} belongs to its kernel driver ixgbe; unbind the driver first "
+        f"({unbind})"
     )
     group(tmp_path, card)
     assert refused(card).endswith(f"unbind the driver first (ringline bind {ADDRESS})")

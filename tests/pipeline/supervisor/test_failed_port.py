@@ -30,3 +30,16 @@ def test_the_last_port_ends_the_run(trial: Trial) -> None:
     outcome = trial.run("well", driver="fails", seconds=None)
     assert isinstance(outcome.error, EnvironmentLacks)
     assert str(outcome.error) == "port wan has failed: it is gone"
+
+
+def test_a_card_without_a_link_is_said_and_does_not_end_the_run(trial: Trial) -> None:
+    sentence = (
+        "port wan: the card has no link: no frame comes or is sent until its cable is in and the "
+        "other end is up; the run waits for that"
+    )
+    outcome = trial.run("well", driver="unlinked", device="pci:0000:99:00.0")
+    assert outcome.error is None
+    assert trial.announced.count(sentence) == 1
+    trial.announced.clear()
+    trial.run("well", driver="unlinked")
+    assert sentence not in trial.announced, "a simulated card has the link that it wants"

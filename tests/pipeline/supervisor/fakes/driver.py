@@ -63,7 +63,8 @@ def serve(control: Control, mode: str) -> int:
                 Segment.attach(descriptors[0]).note_pci("0000:99:00.0")
             control.send({"event": "opened"})
         elif what == "begin":
-            control.send({"event": "ready", "ports": [PORT]})
+            link = {"up": mode != "unlinked", "mbps": 10000 * (mode != "unlinked")}
+            control.send({"event": "ready", "ports": [{**PORT, "link": link}]})
             if mode == "fails":
                 control.send({"event": "ports", "ports": [{**PORT, "failed": "it is gone"}]})
             if mode == "finishes":
