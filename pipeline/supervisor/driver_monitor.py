@@ -269,13 +269,13 @@ class DriverMonitor(Monitor):
         self._changed("gone")
 
     def _say_links(self, ports: list[PortReport]) -> None:
-        """Say which card has no link when the run is ready. The run waits for it, without end; of an
-        interface of the kernel, its attachment has said so."""
+        """Say which card has no link when the run is ready; of an interface of the kernel, its
+        attachment has said so."""
         for config, port in zip(self.context.config.ports, ports, strict=False):
             if config.device.startswith("pci:") and not port["link"]["up"] and not port["failed"]:
                 self.context.announce(
-                    f"port {config.name}: the card has no link: no frame comes or is sent until its "
-                    "cable is in and the other end is up; the run waits for that"
+                    f"port {config.name}: the card has no link: no frame comes or is sent until "
+                    "its cable is in and the other end is up; the run waits for that"
                 )
 
     def _update_ports(self, ports: list[PortReport]) -> None:

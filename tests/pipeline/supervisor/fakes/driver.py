@@ -10,6 +10,7 @@ Usage: driver.py MODE. Modes:
  crashes    takes the card 0000:99:00.0, if it is configured; exits when told to drain
  stubborn   does not stop, ignores SIGABRT
  hangs      has no heartbeat
+ unlinked   its card has no link
  finishes   sends `finished` at once
  fails      its port fails as soon as it runs
 """
