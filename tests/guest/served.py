@@ -69,13 +69,16 @@ class ServedEnd(End):
 
 
 @contextlib.contextmanager
-def served_card(folder: Path, device: str = "10f7") -> Iterator[tuple[str, ServedEnd]]:
-    """The socket of a card for `Guest(served=...)`, and the end of its cable."""
+def served_card(
+    folder: Path, device: str = "10f7", broken: str = ""
+) -> Iterator[tuple[str, ServedEnd]]:
+    """The socket of a card for `Guest(served=...)`, and the end of its cable. `broken` is the
+    defect of the card, "" for none."""
     card, here = (folder / name for name in ("wire", "end"))
     near = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     near.bind(str(here))
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-    with near, _served(folder, device, f"unix:{card},{here}") as served:
+    with near, _served(folder, device, f"unix:{card},{here}", broken=broken) as served:
         near.connect(str(card))
         with contextlib.closing(ServedEnd(near, served)) as end:
             yield served.path, end
@@ -89,7 +92,9 @@ def served_to(host: Host, folder: Path, device: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _served(folder: Path, device: str, wire: str, within: Sequence[str] = ()) -> Iterator[Served]:
+def _served(
+    folder: Path, device: str, wire: str, within: Sequence[str] = (), broken: str = ""
+) -> Iterator[Served]:
     path = folder / "card"
     line: list[str | Path] = [
         *within,
@@ -101,6 +106,7 @@ def _served(folder: Path, device: str, wire: str, within: Sequence[str] = ()) ->
         wire,
         "--id",
         device,
+        *(("--broken", broken) if broken else ()),
     ]
     said = folder / "said"
     with (
