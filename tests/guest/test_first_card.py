@@ -1,5 +1,5 @@
-"""A card of a guest from its kernel driver to a run and back, as docs/cards.md says, and what is said
-when something is missing on the way."""
+"""A card of a guest from its kernel driver to a run and back, as docs/cards.md says, and what is
+said when something is missing on the way."""
 
 from __future__ import annotations
 

@@ -29,10 +29,18 @@ _DISCARD = 9  # a port number; nothing is sent to it
 def is_up(interface: Path) -> bool:
     """Whether an interface is administratively up: its driver uses the card then, even without
     a link. `interface` is its folder in sysfs."""
-    flags, state = interface / "flags", interface / "operstate"
-    if flags.exists() and re.fullmatch(r"0x[0-9a-fA-F]+", text := flags.read_text().strip()):
-        return bool(int(text, 16) & _UP)
-    return state.exists() and state.read_text().strip() == "up"
+    flags = _text(interface / "flags")
+    if re.fullmatch(r"0x[0-9a-fA-F]+", flags):
+        return bool(int(flags, 16) & _UP)
+    return _text(interface / "operstate") == "up"
+
+
+def _text(path: Path) -> str:
+    """What a file of an interface has; "" when there is none, as after its removal."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
 def carried(interface: Path) -> list[str]:

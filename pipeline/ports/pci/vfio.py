@@ -117,8 +117,9 @@ class Container:
         self._groups[group] = fd
 
     def _check_type(self) -> None:
-        version = fcntl.ioctl(self._fd, _GET_API_VERSION)
-        has_type = fcntl.ioctl(self._fd, _CHECK_EXTENSION, _TYPE1V2)
+        failed = f"{NODES / 'vfio'} does not answer as VFIO does"
+        version = _call(lambda: fcntl.ioctl(self._fd, _GET_API_VERSION), failed, {})
+        has_type = _call(lambda: fcntl.ioctl(self._fd, _CHECK_EXTENSION, _TYPE1V2), failed, {})
         if version != _API_VERSION or not has_type:
             raise EnvironmentLacks(
                 "VFIO of this kernel has no IOMMU of type 1, version 2: load its module (modprobe "
@@ -127,7 +128,11 @@ class Container:
 
     def _add(self, device: PciDevice, fd: int, *, first: bool) -> None:
         status = bytearray(struct.pack("II", 8, 0))
-        fcntl.ioctl(fd, _GROUP_GET_STATUS, status, True)
+        _call(
+            lambda: fcntl.ioctl(fd, _GROUP_GET_STATUS, status, True),
+            f"VFIO does not know the IOMMU group of PCI device {device.address} any more",
+            {},
+        )
         if not struct.unpack("II", status)[1] & _GROUP_VIABLE:
             raise EnvironmentLacks(
                 f"the IOMMU group of PCI device {device.address} is not viable: a kernel driver "
@@ -189,7 +194,11 @@ class Container:
         then all."""
         info = bytearray(_INFO_BYTES)
         struct.pack_into("I", info, 0, len(info))
-        fcntl.ioctl(self._fd, _IOMMU_GET_INFO, info, True)
+        _call(
+            lambda: fcntl.ioctl(self._fd, _IOMMU_GET_INFO, info, True),
+            "VFIO does not say which addresses the IOMMU translates",
+            {},
+        )
         _, flags, _, at = struct.unpack_from("IIQI", info)
         while flags & _INFO_CAPS and at:
             kind, _, following = struct.unpack_from("HHI", info, at)
@@ -252,7 +261,7 @@ class VfioDevice:
     def interrupts(self) -> int:
         """How many MSI-X vectors the card has."""
         info = bytearray(struct.pack("IIII", 16, 0, _MSIX, 0))
-        fcntl.ioctl(self._fd, _DEVICE_GET_IRQ_INFO, info, True)
+        self._ask(_DEVICE_GET_IRQ_INFO, info)
         return int(struct.unpack("IIII", info)[3])
 
     def use_interrupts(self, eventfds: Sequence[int]) -> None:
@@ -297,9 +306,15 @@ class VfioDevice:
     def _region(self, index: int) -> tuple[int, int, int]:
         """Size, flags and offset of a region of the device."""
         info = bytearray(struct.pack("IIIIQQ", 32, 0, index, 0, 0, 0))
-        fcntl.ioctl(self._fd, _DEVICE_GET_REGION_INFO, info, True)
+        self._ask(_DEVICE_GET_REGION_INFO, info)
         _, flags, _, _, size, offset = struct.unpack("IIIIQQ", info)
         return size, flags, offset
+
+    def _ask(self, request: int, info: bytearray) -> None:
+        try:
+            fcntl.ioctl(self._fd, request, info, True)
+        except OSError as error:
+            raise self._gone(error) from None
 
     def _command(self, bits: int, *, on: bool) -> None:
         before = self.read_config(COMMAND, 2)

@@ -114,13 +114,14 @@ def test_a_device_that_another_process_has_through_such_a_driver_is_refused(
         "vfio-dev": "/dev/vfio/devices/uio9null",
         "iommu_group": "/dev/vfio/null",
     }[kind]
-    readlink = os.readlink
+    readlink, opened = os.readlink, tmp_path / "opened"  # by no other process of the machine
+    opened.touch()
     monkeypatch.setattr(
-        os, "readlink", lambda path: node if readlink(path) == "/dev/zero" else readlink(path)
+        os, "readlink", lambda path: node if readlink(path) == str(opened) else readlink(path)
     )
     PciDevice(ADDRESS, tmp_path).take(BAR_BYTES).close()
     with (
-        open("/dev/zero", "rb") as zero,
+        opened.open("rb") as zero,
         subprocess.Popen(["sleep", "60"], stdin=zero) as other,
     ):
         zero.close()

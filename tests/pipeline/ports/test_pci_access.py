@@ -189,6 +189,10 @@ def test_a_kernel_without_vfio_and_a_group_without_permission(
         ("_SET_IOMMU", errno.EPERM, "does not remap interrupts.*allow_unsafe_interrupts"),
         ("_SET_IOMMU", errno.ENODEV, "modprobe vfio_iommu_type1"),
         ("_GROUP_GET_DEVICE_FD", errno.ENODEV, "was it removed"),
+        ("_GET_API_VERSION", errno.ENOTTY, "vfio/vfio does not answer as VFIO does: no"),
+        ("_GROUP_GET_STATUS", errno.ENODEV, "does not know the IOMMU group of PCI device 0000:03"),
+        ("_IOMMU_GET_INFO", errno.ENODEV, "does not say which addresses the IOMMU translates"),
+        ("_DEVICE_GET_REGION_INFO", errno.ENODEV, "0000:03:00.0 does not answer: no; was it remov"),
     ],
 )
 def test_each_refusal_of_vfio_is_a_sentence(
@@ -218,5 +222,5 @@ def test_each_refusal_of_vfio_is_a_sentence(
     group(tmp_path, card)
     container = vfio.Container([])
     with pytest.raises(EnvironmentLacks, match=words):
-        container.device(card)
+        vfio.VfioDevice(card, container, 4096)
     container.close()
