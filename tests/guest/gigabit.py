@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shlex
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ringline.pipeline.ports.rss import rss_key
 from ringline.shm._shm import lib
@@ -24,6 +24,7 @@ _V4 = bytes((10, 78, 0, 1, 10, 78, 0, 2))
 _V6 = bytes.fromhex("20010db8" + "0" * 23 + "1" + "20010db8" + "0" * 23 + "2")
 _TCP, _UDP = 6, 17
 _PATIENCE = 120.0  # seconds without a frame
+_SAYS = "until tail -n 1 /tmp/said | grep -q port.wan.{} ; do sleep 0.2; done"
 TELL = f"{ROOT}/tests/guest/tell.py:Tell"
 
 
@@ -94,10 +95,10 @@ def flows(udp_ports: bool) -> Iterator[Flow]:
         yield Flow(number, addresses, protocol, ports, right=number % 5 != 4)
 
 
-def pass_both_ways(bench: Bench, count: int) -> None:
+def pass_both_ways(bench: Bench, count: int, keys: str = "") -> None:
     """Frames that arrive at one card leave by the other: all of them, once, in order, as they were,
-    of 60 to 1514 bytes; the cards count them."""
-    bench.start()
+    of 60 to 1514 bytes; the cards count them. `keys` are those of the ports."""
+    bench.start(keys)
     one, other = bench.cards
     frames = list(numbered(count))
     ways = [frames, frames[::-1]]
@@ -144,7 +145,7 @@ vlan_filter = [{0x123}]
     other.wait_for(before + len(expected) + 2, _PATIENCE)
     report = bench.stop()
     found = sorted(other.frames()[before:])
-    assert found == sorted([*expected, _told(without), _told(MORE + without[6:])])
+    assert found == sorted([*expected, without, MORE + without[6:]])
     counts = [0] * queues
     for flow in [*hashed, tagged]:
         counts[(toeplitz(flow.hashed) & 127) % queues] += 1
@@ -152,11 +153,6 @@ vlan_filter = [{0x123}]
     wan = report["ports"]["wan"]
     assert [each["rx_packets"] for each in wan["queues"]] == counts
     assert all(counts)
-
-
-def _told(frame: bytes) -> bytes:
-    """A frame that has no hash and no checksum, as the plugin `Tell` sends it."""
-    return frame[:-5] + bytes(5)
 
 
 def pass_everything_with_tags_in_place(bench: Bench) -> None:
@@ -168,6 +164,44 @@ def pass_everything_with_tags_in_place(bench: Bench) -> None:
     frames.append(begin[:12] + _TAG + begin[12:])
     assert exchange((one, other, frames)) == [frames]
     assert bench.stop()["ports"]["wan"]["card"]["rx_packets"] == len(frames)
+
+
+def lose_the_link_and_find_it(bench: Bench) -> None:
+    """A cable that is pulled takes the link down, and the run goes on when it is back."""
+    bench.start()
+    one, other = bench.cards
+    bench.guest.set_link(0, up=False)
+    bench.guest.checked(_SAYS.format("link_mbits=0"))
+    assert "port.lan.link_mbits=1000" in bench.guest.checked("tail -n 1 /tmp/said")
+    bench.guest.set_link(0, up=True)
+    bench.guest.checked(_SAYS.format("link_mbits=1000"))
+    frames = list(numbered(1000))
+    assert exchange((one, other, frames), (other, one, frames)) == [frames] * 2
+    report = bench.stop()
+    assert not any(port["faults"] for port in report["ports"].values())
+
+
+def ring_once_for_a_burst(bench: Bench, tails: Mapping[str, str]) -> None:
+    """Under load, the driver writes no register but the tails, once for each burst; it writes none
+    when nothing moves. Among the registers that it reads is no head of a ring. `tails` are the
+    addresses of the tails of queue 0, "rx" and "tx"; the heads lie 8 bytes before them."""
+    bench.start()
+    one, other = bench.cards
+    frames = list(numbered(1000))
+    with bench.guest.traced("e1000e_core_write", "e1000e_core_read") as loaded:
+        assert exchange((one, other, frames), (other, one, frames)) == [frames] * 2
+    with bench.guest.traced("e1000e_core_write") as idle:
+        bench.guest.checked("sleep 2")
+    report = bench.stop()
+    assert idle == []
+    for way, tail in tails.items():
+        bursts = sum(port["queues"][0][f"{way}_bursts"] for port in report["ports"].values())
+        rung = sum(f"register {tail}," in line for line in loaded if "core_write" in line)
+        assert 0 < rung <= bursts
+        head = f"register {int(tail, 16) - 8:#x},"
+        assert not any(head in line for line in loaded)
+    written = {line for line in loaded if "core_write" in line}
+    assert all(any(f"register {tail}," in line for tail in tails.values()) for line in written)
 
 
 # Starts and stops the port of a card again and again, in one process, and sends back what comes.

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.timeout(1800)
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
-    with booted(lambda: Guest([card("e1000e")] * 2, iommu=True, hugepages=64)) as guest:
+    cards = [card("e1000e")] * 2
+    uio = ["uio_pci_generic"]
+    with booted(lambda: Guest(cards, iommu=True, hugepages=64, modules=uio)) as guest:
         made = Bench(guest, guest.cables, DEVICES)
         made.bind("vfio-pci", "DMA")
         yield made
@@ -40,6 +42,27 @@ def test_filters_queues_and_tags(bench: Bench) -> None:
 @only_proof
 def test_a_promiscuous_port_gets_everything(bench: Bench) -> None:
     gigabit.pass_everything_with_tags_in_place(bench)
+
+
+@only_proof
+def test_a_link_is_lost_and_found(bench: Bench) -> None:
+    gigabit.lose_the_link_and_find_it(bench)
+
+
+@only_proof
+def test_a_doorbell_is_rung_once_for_a_burst(bench: Bench) -> None:
+    gigabit.ring_once_for_a_burst(bench, {"rx": "0x2818", "tx": "0x3818"})
+
+
+@only_proof
+@pytest.mark.parametrize("driver", ["", "uio_pci_generic"])
+def test_frames_pass_both_ways_with_physical_addresses(bench: Bench, driver: str) -> None:
+    """The IOMMU is told to translate nothing, so addresses are physical."""
+    bench.bind(driver, "identity")
+    try:
+        gigabit.pass_both_ways(bench, 20_000, 'dma = "physical"')
+    finally:
+        bench.bind("vfio-pci", "DMA")
 
 
 @only_proof

@@ -45,5 +45,15 @@ def test_a_promiscuous_port_gets_everything(bench: Bench) -> None:
 
 
 @only_proof
+def test_a_link_is_lost_and_found(bench: Bench) -> None:
+    gigabit.lose_the_link_and_find_it(bench)
+
+
+@only_proof
+def test_a_doorbell_is_rung_once_for_a_burst(bench: Bench) -> None:
+    gigabit.ring_once_for_a_burst(bench, {"rx": "0xc018", "tx": "0xe018"})
+
+
+@only_proof
 def test_a_card_starts_twenty_times(bench: Bench) -> None:
     gigabit.start_again_and_again(bench)
