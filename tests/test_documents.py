@@ -252,3 +252,13 @@ def test_the_arguments_of_lab_are_all_named() -> None:
     told = set(re.findall(r"`(-[-\w]+)", table))
     (lab,) = (each for each in commands_of(cli.parser(), []) if each.name == "lab")
     assert told == set(lab.flags) - {"-h", "--help"}
+
+
+def test_the_sentences_about_cards_are_those_of_the_program() -> None:
+    guide = (ROOT / "docs" / "cards.md").read_text(encoding="utf-8")
+    _, _, table = guide.partition("\n## When it does not work\n")
+    code = "".join(path.read_text() for path in (ROOT / "pipeline").rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # a string that goes on in the next line
+    quoted = re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
+    assert len(quoted) >= 9
+    assert [each for each in quoted if each not in code] == []

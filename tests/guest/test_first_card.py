@@ -74,3 +74,29 @@ def test_what_a_run_lacks_is_one_sentence(guest: Guest) -> None:
     said = refused(guest, f"echo 1 > {limit}; {run}; e=$?; echo 65535 > {limit}; exit $e")
     assert said.endswith(f"VFIO allows no more mappings for one process; raise {limit}")
     guest.checked(f"{run} && ringline unbind {ADDRESS}", SECONDS)
+
+
+TAKE = f"""
+from pathlib import Path
+from ringline.pipeline.ports.pci.sysfs import PciDevice
+from ringline.shm.errors import EnvironmentLacks
+try:
+    PciDevice("{ADDRESS}", Path("/sys")).take(0x20000)
+except EnvironmentLacks as error:
+    print(error)
+"""
+
+
+def test_a_kernel_that_is_locked_down_forbids_sysfs_and_not_vfio(guest: Guest) -> None:
+    """Last, because a kernel stays locked down (kernel_lockdown(7))."""
+    security = "/sys/kernel/security"
+    guest.checked(f"mount -t securityfs none {security}; echo integrity > {security}/lockdown")
+    guest.checked(f"[ ! -e {DEVICE}/driver ] || echo {ADDRESS} > {DEVICE}/driver/unbind")
+    said = guest.checked(f"python - <<'END'\n{TAKE}\nEND", SECONDS)
+    assert said == (
+        f"cannot use {DEVICE}/resource0: Operation not permitted: this kernel is locked down "
+        "(integrity, as with Secure Boot), which forbids it to root too; VFIO stays allowed "
+        f"(ringline bind {ADDRESS})\n"
+    )
+    guest.checked(f"ringline bind {ADDRESS}")
+    assert "all well" in guest.checked("ringline run /tmp/edge.toml --for 1", SECONDS)
