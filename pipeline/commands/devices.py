@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ringline.pipeline.ports.interfaces.carries import is_up
 from ringline.pipeline.ports.pci import binding, groups
-from ringline.pipeline.ports.pci.known import CARDS
+from ringline.pipeline.ports.pci.known import CARDS, stranger
 from ringline.pipeline.ports.pci.sysfs import PciDevice, devices_folder, sysfs_root
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.text import printable
@@ -89,7 +89,7 @@ def _usable(device: PciDevice) -> tuple[str, str]:
     card = CARDS.get(device.identity)
     if card is None:
         other = f"; xdp:{device.interfaces[0].name} can use it" if device.interfaces else ""
-        return "no", f"there is no driver here for this card{other}"
+        return "no", f"there is no driver here for this card{stranger(device)}{other}"
     needs = "" if card.proved else "a port needs unproved = true, for it was never tried on one"
     try:
         if device.driver == "vfio-pci":

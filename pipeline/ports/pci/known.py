@@ -47,9 +47,29 @@ CARDS = {
 }
 
 
+# Cards that look like those above, and have other registers, or only a part of them.
+STRANGERS = {
+    (INTEL, 0x10ED): "a virtual function of an Intel 82599",
+    (INTEL, 0x1515): "a virtual function of an Intel X540",
+    (INTEL, 0x1563): "an Intel X550",
+    (INTEL, 0x1565): "a virtual function of an Intel X550",
+    (INTEL, 0x10C6): "an Intel 82598",
+    (INTEL, 0x10CA): "a virtual function of an Intel 82576",
+    (INTEL, 0x1521): "an Intel I350",
+    (INTEL, 0x1533): "an Intel I210",
+    (INTEL, 0x100E): "an Intel 82540EM (e1000)",
+}
+
+
 def known(device: PciDevice) -> Known | None:
     """What is known of a device; None for a card that no driver here drives."""
     return CARDS.get(device.identity)
+
+
+def stranger(device: PciDevice) -> str:
+    """What a card is that no driver here drives, after its ID in a sentence; "" if unknown."""
+    name = STRANGERS.get(device.identity, "")
+    return f" ({name})" if name else ""
 
 
 def driver_of(config: PortConfig, device: PciDevice) -> str:
@@ -61,8 +81,8 @@ def driver_of(config: PortConfig, device: PciDevice) -> str:
     if found is None:
         proved = ", ".join(f"{v:04x}:{d:04x}" for (v, d), it in sorted(CARDS.items()) if it.proved)
         raise EnvironmentLacks(
-            f"{where} {vendor:04x}:{number:04x}, for which there is no driver here; there is one "
-            f"for {proved}"
+            f"{where} {vendor:04x}:{number:04x}{stranger(device)}, for which there is no driver "
+            f"here; there is one for {proved}"
             + ("" if not device.interfaces else f"; xdp:{device.interfaces[0].name} can use it")
         )
     if not found.proved and not config.unproved:

@@ -63,7 +63,7 @@ def test_each_card_says_whether_it_is_usable(
     shown = {address: (each["usable"], each["why"]) for address, each in listed(capsys).items()}
     assert shown["0000:01:00.0"] == ("yes", "")
     assert shown["0000:02:00.0"] == ("no", "bind it to VFIO (ringline bind 0000:02:00.0)")
-    assert shown["0000:03:00.0"] == ("no", "there is no driver here for this card")
+    assert shown["0000:03:00.0"] == ("no", "there is no driver here for this card (an Intel I210)")
     assert shown["0000:04:00.0"][0] == "yes"
     assert "unproved = true" in shown["0000:04:00.0"][1]
     assert shown["0000:05:00.0"][0] == "physical"

@@ -107,6 +107,13 @@ def test_a_checksum_that_linux_mends_is_said_to_be_so() -> None:
         checked("e1000e", words)
 
 
+def test_the_checksum_of_a_relative_of_the_82599_is_not_checked() -> None:
+    access = Registers([0] * eeprom.WORDS_MAX, 0x10010, 0x10014)
+    config = PortConfig("wan", "pci:0000:03:00.0", unproved=True)
+    of_ixgbe.check_eeprom(ixgbe.Card(access, config, lambda on: None, 0.02))
+    assert access.reads == 0
+
+
 @pytest.mark.parametrize("at", [0x80, 0x3FF0, 0x3FFF])
 def test_sections_that_cannot_be_are_refused_soon(at: int) -> None:
     """Twelve times a section of 6,000 words is more than the EEPROM has."""

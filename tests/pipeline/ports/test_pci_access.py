@@ -143,6 +143,15 @@ def test_a_relative_is_refused_unless_the_port_asks_for_it(tmp_path: Path) -> No
     assert type(port).__name__ == "IxgbePort"
 
 
+def test_a_card_that_looks_like_ours_is_named(tmp_path: Path) -> None:
+    card = device(tmp_path)
+    (card.folder / "device").write_text("0x10ed\n")
+    with pytest.raises(EnvironmentLacks) as caught:
+        create_port(CONFIG, 0, tmp_path)
+    said = f"PCI device {ADDRESS} is 8086:10ed (a virtual function of an Intel 82599), for which"
+    assert said in str(caught.value)
+
+
 def test_a_locked_down_kernel_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "lockdown").write_text("none [integrity] confidentiality\n")
     monkeypatch.setattr(sysfs, "LOCKDOWN", tmp_path / "lockdown")
