@@ -136,5 +136,6 @@ def _check(mount: str, page_size: int, size: int) -> None:
         total = hugepages.pool(page_size, "nr_hugepages")
         raise Unavailable(
             f"{needed} hugepages of {name} are needed and {free} of {total} are free "
-            f"({hugepages.how_to_reserve(page_size, total + needed - free)})"
+            f"({hugepages.how_to_reserve(page_size, total + needed - free)}; ringline doctor says "
+            "how many a whole run needs)"
         )

@@ -137,7 +137,7 @@ def test_require_says_how_many_are_needed_and_how_to_get_them(
         PacketMemory.create(name, 10_000, hugepages="require")
     assert str(refused.value) == (
         'hugepages = "require", but 11 hugepages of 2 MiB are needed and 2 of 5 are free '
-        "(sysctl -w vm.nr_hugepages=14)"
+        "(sysctl -w vm.nr_hugepages=14; ringline doctor says how many a whole run needs)"
     )
     assert segments_of(name) == []
 
