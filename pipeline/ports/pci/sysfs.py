@@ -187,16 +187,15 @@ class PciDevice:
                     f"PCI device {self.address} is in use by {_process(other)}; stop that first"
                 )
             return
-        unbind = how_to_bind(self.address)
-        if self.real and not (self.folder / "iommu_group").exists():  # VFIO cannot have it
-            unbind = f"as root: echo {self.address} > {self.folder}/driver/unbind"
+        without = self.real and not (self.folder / "iommu_group").exists()  # VFIO cannot have it
+        bind = unbind = how_to_bind(self.address, "uio_pci_generic" if without else "")
         if driver == "(unknown)":
             unbind = f"lspci -k -s {self.address} names it"
         if any(carried(interface) for interface in self.interfaces):
             raise EnvironmentLacks(
                 f"PCI device {self.address} is in use by its kernel driver {driver}: {self.lost}; "
                 f"all that would be lost: use another card, or give up this one "
-                f"({how_to_bind(self.address)} --force)"
+                f"({bind} --force)"
             )
         for interface in self.interfaces:
             if is_up(interface):

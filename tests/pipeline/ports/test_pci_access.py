@@ -89,9 +89,9 @@ def test_the_device_file_of_uio_is_open_while_the_card_is_taken(
 
 
 def test_without_an_iommu_the_way_out_is_not_vfio(tmp_path: Path) -> None:
-    """`ringline bind` needs an IOMMU, and would lead back here."""
+    """It needs an IOMMU, and would lead back here."""
     card = device(tmp_path, driver="ixgbe")
-    unbind = f"as root: echo {ADDRESS} > {card.folder}/driver/unbind"
+    unbind = f"ringline bind {ADDRESS} --driver uio_pci_generic"
     assert refused(card, PHYSICAL) == (
         f"PCI device {ADDRESS} belongs to its kernel driver ixgbe; unbind the driver first "
         f"({unbind})"
