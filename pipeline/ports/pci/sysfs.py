@@ -75,20 +75,20 @@ def stop_dma(address: str, patience: float = deadlines.CARD_FREE) -> str:
     device = PciDevice(address, sysfs_root())
     if driver := device.kernel_driver:
         return f"PCI device {address} belongs to the kernel driver {driver} now"
-    until = time.monotonic() + patience
-    while (other := device.user) and not _is_child(other):
-        if time.monotonic() >= until:
-            return f"PCI device {address} belongs to {_process(other)} now"
-        time.sleep(_LOOK)
     path = device.folder / "resource0"
     try:
         file = path.open("rb", buffering=0)
     except OSError as error:
         raise _unusable(path, error) from None
     with file:
+        until = time.monotonic() + patience
         while (user := _lock(file)) is not None and not _is_child(user):
             if time.monotonic() >= until:
                 return f"PCI device {address} belongs to {_process(user)} now"
+            time.sleep(_LOOK)
+        while (other := device.user) and other != user:
+            if time.monotonic() >= until:
+                return f"PCI device {address} belongs to {_process(other)} now"
             time.sleep(_LOOK)
         device.set_bus_mastering(False)
     return ""
