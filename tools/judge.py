@@ -47,6 +47,7 @@ LANE = [
     "tests/pipeline/driver/test_lane_waiting.py",
     "tests/pipeline/driver/test_lane_rest.py",
     "tests/pipeline/driver/test_lane_counters.py",
+    "tests/pipeline/driver/test_lane_interrupts.py",
 ]
 ANY_WORKER = ["tests/pipeline/driver/test_lane_any_worker.py"]
 KILLED_DRIVER = ["tests/shm/test_settle_driver.py"]
