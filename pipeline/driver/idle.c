@@ -1,4 +1,15 @@
-/* What the lane does when a pass moved nothing: spin, pause, sleep, or wait for the cards. */
+/* What the lane does when a pass moved nothing: spin, pause, sleep, or wait for the cards.
+ *
+ * Guarantees (tests in tests/pipeline/driver/test_lane_interrupts.py):
+ *  - an interrupt wakes the lane, and a frame that came before the card was armed is found
+ *    (test_an_interrupt_wakes_the_lane,
+ *    test_a_frame_that_came_before_the_card_was_armed_is_not_forgotten)
+ *  - the lane waits no longer than a sleep for what raises no interrupt
+ *    (test_while_a_worker_holds_something_the_lane_looks_after_each_sleep,
+ *    test_what_raises_no_interrupt_is_looked_at_after_each_sleep)
+ *  - on cards, a doorbell is written at most once for a burst, and none while idle
+ *    (tests/guest/test_vfio_features.py:
+ *    test_registers_are_used_once_for_a_burst_and_not_at_all_while_idle) */
 #define _GNU_SOURCE
 #include "lane.h"
 

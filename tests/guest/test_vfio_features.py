@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import re
+import struct
 import time
 from collections.abc import Iterator, Sequence
 
 import pytest
 
 from .exchange import exchange
+from .gigabit import OTHER, OURS, toeplitz
 from .kernel import Missing
 from .machine import Guest
 from .served import Accesses, ServedEnd, served_card
-from .test_e1000e import OURS, queue_of, tcp
 from .test_vfio_ixgbe import Bench, numbered, only_proof
 
 pytestmark = pytest.mark.timeout(1800)
 
+ADDRESSES = bytes((10, 78, 0, 1, 10, 78, 0, 2))
 FLOWS = 512
 FRAMES = 5000  # each way
 SINGLES = 10  # frames that come alone
@@ -58,6 +60,18 @@ def bench(ends: Ends) -> Iterator[Bench]:
         bench = Bench(guest, cards)
         bench.bind("vfio-pci", "DMA")
         yield bench
+
+
+def tcp(flow: int, destination: bytes = OURS, tag: bytes = b"") -> bytes:
+    """A TCP segment without options or checksums; the source port is that of the flow."""
+    ip = struct.pack(">BBHHHBBH", 0x45, 0, 46, flow, 0, 64, 6, 0) + ADDRESSES
+    segment = struct.pack(">HHIIBBHHH", 5000 + flow, 7, flow, 0, 0x50, 0, 0, 0, 0)
+    return destination + OTHER + tag + b"\x08\x00" + ip + segment + bytes(6)
+
+
+def queue_of(flow: int, queues: int) -> int:
+    """The queue of a flow: RETA names the queues in turn."""
+    return toeplitz(ADDRESSES + struct.pack(">HH", 5000 + flow, 7)) % 128 % queues
 
 
 def accesses(cards: Sequence[ServedEnd]) -> Accesses:
