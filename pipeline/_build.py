@@ -11,6 +11,8 @@ DECLARATIONS = [
     "pipeline/ports/descriptor_rings/rings.h",
     "pipeline/ports/ixgbe/ixgbe.h",
     "pipeline/ports/e1000e/e1000e.h",
+    "pipeline/ports/virtqueue/virtqueue.h",
+    "pipeline/ports/virtio/virtio.h",
     "pipeline/ports/xdp/xdp.h",
     "pipeline/ports/packet/packet.h",
     "pipeline/ports/tap/tap.h",

@@ -146,6 +146,23 @@ void rl_write32(uint64_t address, uint32_t value)
     *(volatile uint32_t *)(uintptr_t)address = value;
 }
 
+uint32_t rl_read_narrow(uint64_t address, uint32_t bytes)
+{
+    if (bytes == 1)
+        return *(volatile uint8_t *)(uintptr_t)address;
+    return bytes == 2 ? *(volatile uint16_t *)(uintptr_t)address : rl_read32(address);
+}
+
+void rl_write_narrow(uint64_t address, uint32_t bytes, uint32_t value)
+{
+    if (bytes == 1)
+        *(volatile uint8_t *)(uintptr_t)address = (uint8_t)value;
+    else if (bytes == 2)
+        *(volatile uint16_t *)(uintptr_t)address = (uint16_t)value;
+    else
+        rl_write32(address, value);
+}
+
 void rl_publish32(uint64_t address, uint32_t value)
 {
     __atomic_store_n((uint32_t *)(uintptr_t)address, value, __ATOMIC_RELEASE);

@@ -47,6 +47,10 @@ int rl_drop_capabilities(void);
 uint32_t rl_read32(uint64_t address);
 void rl_write32(uint64_t address, uint32_t value);
 
+/* The same for registers of `bytes` bytes: 1, 2 or 4. */
+uint32_t rl_read_narrow(uint64_t address, uint32_t bytes);
+void rl_write_narrow(uint64_t address, uint32_t bytes, uint32_t value);
+
 /* One aligned release store: no earlier load or store of this thread may move behind it. */
 void rl_publish32(uint64_t address, uint32_t value);
 void rl_publish64(uint64_t address, uint64_t value);

@@ -36,6 +36,8 @@ FLOORS = (
     "pipeline/ports/ixgbe/",
     "pipeline/ports/e1000e/",
     "pipeline/ports/igb/",
+    "pipeline/ports/virtqueue/",
+    "pipeline/ports/virtio/",
     "pipeline/ports/sim82599/sim82599.h",
     "pipeline/ports/sim82599/chip/",
     "pipeline/ports/sim82599/traffic/",

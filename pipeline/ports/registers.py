@@ -9,6 +9,7 @@ A table has one line per register:
     RO    read only
     RW    read and write
     WO    write only
+    RO8, RW8, RO16, RW16    the same in registers of 8 and 16 bits, with accesses of this width
     RC    a counter that a read clears; `read` adds the values up in `total`
     RW64, RC64   the same in two registers: the low half at `address`, the high half 4 bytes further
 
@@ -29,18 +30,19 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ringline.shm.errors import Bug, HardwareError
 
 _LINE = re.compile(
     r"(?P<name>[A-Z][A-Z0-9_]*)\s+(?P<address>0x[0-9A-Fa-f]+)\s+"
     r"(?:-|\+(?P<stride>0x[0-9A-Fa-f]+)\*(?P<count>[0-9]+))\s+"
-    r"(?P<mode>RO|RW64|RW|WO|RC64|RC)\s+(?P<description>[^|]+?)\s*(?:\|(?P<fields>.*))?"
+    r"(?P<mode>RO16|RO8|RO|RW64|RW16|RW8|RW|WO|RC64|RC)\s+(?P<description>[^|]+?)\s*(?:\|(?P<fields>.*))?"
 )
 _FIELD = re.compile(r"\s*(?P<name>[A-Z][A-Z0-9_]*)\s+(?P<high>[0-9]+)(?::(?P<low>[0-9]+))?\s*")
 _COUNTERS = ("RC", "RC64")
 _PAIRS = ("RW64", "RC64")
+_NARROW = {"RO8": 1, "RW8": 1, "RO16": 2, "RW16": 2}  # bytes
 
 
 class RegisterAccess(Protocol):
@@ -65,6 +67,16 @@ class RegisterAccess(Protocol):
         """Release the registers; they must not be used afterwards."""
 
 
+class NarrowAccess(RegisterAccess, Protocol):
+    """Access to registers of fewer than 32 bits too."""
+
+    def read(self, address: int, size: int) -> int:
+        """The register of `size` bytes, 1, 2 or 4, at byte `address` of the BAR."""
+
+    def write(self, address: int, size: int, value: int) -> None:
+        """Write the register of `size` bytes at byte `address` of the BAR."""
+
+
 @dataclass(frozen=True)
 class Definition:
     """One line of a table."""
@@ -80,7 +92,7 @@ class Definition:
     @property
     def end(self) -> int:
         """Byte offset after the register or its array: a BAR must have at least so many bytes."""
-        size = 8 if self.mode in _PAIRS else 4
+        size = 8 if self.mode in _PAIRS else _NARROW.get(self.mode, 4)
         return self.address + self.stride * max(self.count - 1, 0) + size
 
 
@@ -161,6 +173,8 @@ class Register:
         """Its value now; for a counter the total since `restart`."""
         if self._mode in ("WO", "array"):
             raise Bug(f"register {self.name} ({self._mode}) cannot be read")
+        if size := _NARROW.get(self._mode):
+            return cast("NarrowAccess", self._access).read(self.address, size)
         value = self._access.read32(self.address)
         if self._mode in _PAIRS:
             value |= self._access.read32(self.address + 4) << 32
@@ -188,7 +202,7 @@ class Register:
 
     def write(self, value: int = 0, **fields: int) -> None:
         """Write `value` with the named fields set in it; other bits are those of `value`."""
-        if self._mode not in ("RW", "RW64", "WO"):
+        if self._mode not in ("RW", "RW64", "WO", "RW8", "RW16"):
             raise Bug(f"register {self.name} ({self._mode}) cannot be written")
         for name, content in fields.items():
             low, width = self._field(name)
@@ -197,6 +211,9 @@ class Register:
                     f"register {self.name}: {content} does not fit the field {name} of {width} bits"
                 )
             value = value & ~(((1 << width) - 1) << low) | content << low
+        if size := _NARROW.get(self._mode):
+            cast("NarrowAccess", self._access).write(self.address, size, value)
+            return
         self._access.write32(self.address, value & 0xFFFFFFFF)
         if self._mode in _PAIRS:
             self._access.write32(self.address + 4, value >> 32)

@@ -21,7 +21,7 @@ from ringline.shm.rings import RingPair
 from ringline.shm.segments import Segment, remove_stale
 from ringline.shm.slots import WorkerSlot
 
-DESCRIPTOR_BYTES = 16  # of the 82599 and all cards of its family
+DESCRIPTOR_BYTES = 32  # 16 of the 82599 and all cards of its family, 26 of a virtqueue
 PAGE = 4096  # added to each descriptor ring: covers its alignment and page boundaries
 
 

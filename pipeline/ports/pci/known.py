@@ -14,6 +14,7 @@ from ringline.pipeline.ports.pci.sysfs import PciDevice
 from ringline.shm.errors import EnvironmentLacks
 
 INTEL = 0x8086
+VIRTIO = 0x1AF4
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Known:
     proved: bool = True
 
 
-# The IDs are those of Linux (ixgbe_type.h; e1000e/hw.h; igb/e1000_hw.h).
+# The IDs are those of Linux (ixgbe_type.h; e1000e/hw.h; igb/e1000_hw.h), and of Virtio 1.2 (4.1.2).
 CARDS = {
     (INTEL, 0x10FB): Known("ixgbe", "Intel 82599 (SFI, SFP+)"),
     (INTEL, 0x154D): Known("ixgbe", "Intel 82599 (SFP+, SF2)"),
@@ -39,6 +40,8 @@ CARDS = {
     (INTEL, 0x1528): Known("ixgbe", "Intel X540", proved=False),
     (INTEL, 0x10D3): Known("e1000e", "Intel 82574L"),
     (INTEL, 0x10F6): Known("e1000e", "Intel 82574LA", proved=False),
+    (VIRTIO, 0x1041): Known("virtio", "virtio-net"),
+    (VIRTIO, 0x1000): Known("virtio", "virtio-net (transitional)"),
     (INTEL, 0x150C): Known("e1000e", "Intel 82583V", proved=False),
     (INTEL, 0x10C9): Known("igb", "Intel 82576"),
     (INTEL, 0x10E8): Known("igb", "Intel 82576 (four ports)", proved=False),

@@ -34,6 +34,15 @@ class MappedRegisters:
         """Write the 32-bit register at byte `address`."""
         shm.rl_write32(self._base + address, value)
 
+    def read(self, address: int, size: int) -> int:
+        """The register of `size` bytes, 1, 2 or 4, at byte `address`."""
+        value: int = shm.rl_read_narrow(self._base + address, size)
+        return value
+
+    def write(self, address: int, size: int, value: int) -> None:
+        """Write the register of `size` bytes at byte `address`."""
+        shm.rl_write_narrow(self._base + address, size, value)
+
     def pointer(self, address: int) -> Any:
         """The register as cdata `volatile uint32_t *`; invalid after `close`."""
         return ffi.cast("volatile uint32_t *", self._base + address)

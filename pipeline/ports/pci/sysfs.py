@@ -30,6 +30,7 @@ import mmap
 import os
 import re
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,10 +44,16 @@ LOCKDOWN = Path("/sys/kernel/security/lockdown")
 COMMAND = 4  # offset of the command register in configuration space
 MEMORY_SPACE = 0x2
 BUS_MASTER = 0x4
+INTX_DISABLE = 0x400
 _LOOK = 0.02  # seconds between two attempts to lock a card
 
 # Kernel drivers that only hand a device to a process: the device does nothing by itself.
 HANDING_OVER = frozenset({"vfio-pci", "uio_pci_generic", "igb_uio"})
+
+
+# Finds the BAR with the registers: gets `read_config`, and returns its number and least size.
+ReadConfig = Callable[[int, int], int]
+FindBar = Callable[[ReadConfig], tuple[int, int]]
 
 
 def sysfs_root() -> Path:
@@ -75,14 +82,15 @@ def stop_dma(address: str, patience: float = deadlines.CARD_FREE) -> str:
     device = PciDevice(address, sysfs_root())
     if driver := device.kernel_driver:
         return f"PCI device {address} belongs to the kernel driver {driver} now"
-    path = device.folder / "resource0"
-    try:
-        file = path.open("rb", buffering=0)
-    except OSError as error:
-        raise _unusable(path, error) from None
-    with file:
+    with contextlib.ExitStack() as stack:
+        files: list[BinaryIO] = []
+        for path in sorted(device.folder.glob("resource[0-5]")) or [device.folder / "resource0"]:
+            try:
+                files.append(stack.enter_context(path.open("rb", buffering=0)))
+            except OSError as error:
+                raise _unusable(path, error) from None
         until = time.monotonic() + patience
-        while (user := _lock(file)) is not None and not _is_child(user):
+        while (user := _lock_all(files)) is not None and not _is_child(user):
             if time.monotonic() >= until:
                 return f"PCI device {address} belongs to {_process(user)} now"
             time.sleep(_LOOK)
@@ -209,14 +217,15 @@ class PciDevice:
             f"first ({unbind})"
         )
 
-    def take(self, min_bytes: int) -> MappedBar:
+    def take(self, min_bytes: int, find_bar: FindBar | None = None) -> MappedBar:
         """Take the device for this process alone: check it, and map BAR 0, of at least
-        `min_bytes` bytes. Nothing is written to the device.
+        `min_bytes` bytes, or what `find_bar` says. Nothing is written to the device.
 
         Raises `EnvironmentLacks` when the device is in use or cannot be used.
         """
         self.check_unused()
-        bar = MappedBar(self.folder / "resource0", min_bytes, read_clears=self.real)
+        number, min_bytes = find_bar(self.read_config) if find_bar else (0, min_bytes)
+        bar = MappedBar(self.folder / f"resource{number}", min_bytes, read_clears=self.real)
         try:
             self.check_unused()  # again: a driver may have come before the lock
             self._open_configuration().close()
@@ -224,6 +233,16 @@ class PciDevice:
             bar.close()
             raise
         return bar
+
+    def read_config(self, offset: int, size: int) -> int:
+        """A number of `size` bytes at `offset` of configuration space."""
+        with self._open_configuration() as config:
+            return int.from_bytes(os.pread(config.fileno(), size, offset), "little")
+
+    def mask_interrupt_line(self) -> None:
+        """Keep the device from the interrupt line that it may share. A kernel driver that gets the
+        device removes this when it enables it."""
+        self._command(INTX_DISABLE, on=True)
 
     def enable_memory(self) -> None:
         """Make the registers of the device answer: they do not before a driver used it."""
@@ -307,6 +326,11 @@ def _lock(file: BinaryIO) -> int | None:
     except BlockingIOError:
         return holder(file.fileno())
     return None
+
+
+def _lock_all(files: Sequence[BinaryIO]) -> int | None:
+    """`_lock` for the BARs of a device: a driver locks the one that it maps."""
+    return next((user for user in map(_lock, files) if user is not None), None)
 
 
 def _process_with(nodes: set[str]) -> int | None:

@@ -23,7 +23,7 @@ import os
 
 from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.pci import groups, uio
-from ringline.pipeline.ports.pci.sysfs import MappedBar, PciDevice, how_to_bind
+from ringline.pipeline.ports.pci.sysfs import FindBar, MappedBar, PciDevice, how_to_bind
 from ringline.pipeline.ports.pci.vfio import Container, VfioDevice
 from ringline.pipeline.ports.registers import RegisterAccess
 from ringline.shm.errors import EnvironmentLacks
@@ -67,19 +67,21 @@ class TakenCard:
         min_bytes: int,
         config: PortConfig,
         container: Container | None = None,
+        find_bar: FindBar | None = None,
     ) -> RegisterAccess:
-        """Take the card for this process alone, and map BAR 0, of at least `min_bytes` bytes.
-        Nothing is written to it. `container` has the memory that it may reach through VFIO.
+        """Take the card for this process alone, and map BAR 0, of at least `min_bytes` bytes, or
+        what `find_bar` says. Nothing is written to it. `container` has the memory that it may reach
+        through VFIO.
 
         Raises EnvironmentLacks when the card is in use or cannot be used.
         """
         check_access(device, config)
         if device.real and device.driver == "vfio-pci":
             assert container is not None
-            opened = VfioDevice(device, container, min_bytes)
+            opened = VfioDevice(device, container, min_bytes, find_bar)
             self._device = opened
             return opened.bar
-        bar: MappedBar = device.take(min_bytes)
+        bar: MappedBar = device.take(min_bytes, find_bar)
         if device.real and device.driver == uio.DRIVER:
             try:
                 held = uio.hold(device)
@@ -108,6 +110,16 @@ class TakenCard:
             note.forget_pci(self._device.address)
             raise
         self._note = note
+
+    def mask_interrupt_line(self) -> None:
+        """Keep the card from the interrupt line that it may share."""
+        if self._device is not None:
+            self._device.mask_interrupt_line()
+
+    @property
+    def translated(self) -> bool:
+        """Whether the addresses that the card uses are those of an IOMMU."""
+        return isinstance(self._device, VfioDevice)
 
     @property
     def real(self) -> bool:

@@ -35,7 +35,9 @@ from ringline.pipeline.ports.pci.mapping import MappedRegisters
 from ringline.pipeline.ports.pci.sysfs import (
     BUS_MASTER,
     COMMAND,
+    INTX_DISABLE,
     MEMORY_SPACE,
+    FindBar,
     PciDevice,
     how_to_bind,
 )
@@ -212,19 +214,28 @@ class Container:
 
 class VfioDevice:
     """A card that VFIO has handed to this process. `bar` are the registers of BAR 0, of at least
-    `min_bytes` bytes; closing them closes the card. Nothing is written to it here.
+    `min_bytes` bytes, or of what `find_bar` says; closing them closes the card. Nothing is
+    written to it here.
 
     Raises EnvironmentLacks, and then nothing is open.
     """
 
-    def __init__(self, device: PciDevice, container: Container, min_bytes: int) -> None:
+    def __init__(
+        self,
+        device: PciDevice,
+        container: Container,
+        min_bytes: int,
+        find_bar: FindBar | None = None,
+    ) -> None:
         self.address = device.address
         self._fd = container.device(device)
         try:
-            size, flags, offset = self._region(_BAR0)
+            _, _, self._config = self._region(_CONFIG)
+            number, min_bytes = find_bar(self.read_config) if find_bar else (_BAR0, min_bytes)
+            size, flags, offset = self._region(number)
             if size < min_bytes or not flags & _REGION_MMAP:
                 raise EnvironmentLacks(
-                    f"BAR 0 of PCI device {device.address} has {size} bytes"
+                    f"BAR {number} of PCI device {device.address} has {size} bytes"
                     f"{'' if flags & _REGION_MMAP else ', which cannot be mapped'}; the registers "
                     f"of this card need {min_bytes}"
                 )
@@ -232,9 +243,9 @@ class VfioDevice:
                 memory = mmap.mmap(self._fd, size, offset=offset)
             except OSError as error:
                 raise EnvironmentLacks(
-                    f"BAR 0 of PCI device {device.address} cannot be mapped: {reason_of(error)}"
+                    f"BAR {number} of PCI device {device.address} cannot be mapped: "
+                    f"{reason_of(error)}"
                 ) from None
-            _, _, self._config = self._region(_CONFIG)
             self._request = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._wanted, self._event = False, -1
         except BaseException:
@@ -253,6 +264,10 @@ class VfioDevice:
     def set_bus_mastering(self, on: bool) -> None:
         """Allow or forbid DMA by the device."""
         self._command(BUS_MASTER, on=on)
+
+    def mask_interrupt_line(self) -> None:
+        """Keep the device from the interrupt line that it may share."""
+        self._command(INTX_DISABLE, on=True)
 
     def read_config(self, offset: int, size: int) -> int:
         """A number of `size` bytes at `offset` of configuration space."""

@@ -10,7 +10,8 @@ from typing import Any, Self
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.driver.lane import Idle, Lane
-from ringline.pipeline.ports.ixgbe.port import IxgbePort
+from ringline.pipeline.ports.descriptor_rings.port import RingPort
+from ringline.pipeline.ports.virtio.port import VirtioPort
 from ringline.shm.frames import units_for
 from ringline.shm.packets import DescriptorMemory, DeviceAddresses, PacketMemory
 from ringline.shm.segments import Segment
@@ -26,7 +27,7 @@ class PortHarness:
     With `pages`, packet memory has pages of 2 ** `pages` bytes at unordered device addresses.
     """
 
-    port_class: type[IxgbePort]
+    port_class: type[RingPort] | type[VirtioPort]
 
     def __init__(
         self, instance: str, buffers: int = 512, pages: int | None = None, **config: Any

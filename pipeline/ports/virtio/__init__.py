@@ -1,0 +1,1 @@
+"""The driver for virtio-net on PCI."""

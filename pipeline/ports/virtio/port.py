@@ -1,0 +1,198 @@
+"""The port of a virtio-net device: found on PCI, initialised step by step, driven by C bursts."""
+
+from __future__ import annotations
+
+import mmap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.configuration.config import PortConfig
+from ringline.pipeline.ports.pci.sysfs import PciDevice, ReadConfig
+from ringline.pipeline.ports.pci.taken import TakenCard
+from ringline.pipeline.ports.port import Link, Port
+from ringline.pipeline.ports.registers import RegisterAccess
+from ringline.pipeline.ports.virtio.capabilities import Structure, structures, the_bar
+from ringline.pipeline.ports.virtio.card import Card, Memory
+from ringline.pipeline.ports.virtio.initialisation import STEPS
+from ringline.pipeline.ports.virtqueue import requests
+from ringline.shm.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ringline.shm.packets import DescriptorMemory, DeviceAddresses
+
+GONE = 0xFF  # what a read of 8 bits gives that no device answers
+
+
+class VirtioPort(Port):
+    """One virtio-net device; see `Port`. The device string names a PCI address below `sysfs`.
+
+    `start` succeeds without a link. A queue has as many descriptors as the configuration says, or
+    as the device has when these are fewer.
+    """
+
+    def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
+        self.name, self.index, self.mac = config.name, index, ""
+        self.queue_pairs = config.queues
+        self._config, self._sysfs = config, sysfs
+        self._memory = mmap.mmap(-1, ffi.sizeof("struct rl_virtio"))  # begins on a page
+        self._c = ffi.cast("struct rl_virtio *", ffi.from_buffer(self._memory))
+        self._c.strip = config.vlan_strip
+        for queue in self._queues():
+            queue.broken = 1  # it cannot be used before `start`
+            ffi.buffer(queue.buffers)[:] = b"\xff" * ffi.sizeof(queue.buffers)
+        self.c_port = ffi.addressof(self._c, "port")
+        self.c_port.queues = self._c
+        self.c_port.index = index
+        self.c_port.queue_pairs = config.queues
+        for burst in ("rx_burst", "tx_burst", "reclaim"):
+            setattr(self.c_port, burst, ffi.addressof(lib, f"rl_virtio_{burst}"))
+        self._access: RegisterAccess | None = None
+        self._running = False
+        self._taken = TakenCard()
+        self._totals: dict[str, int] = {}  # the last statistics
+
+    def _queues(self) -> list[Any]:
+        pairs = range(self._config.queues)
+        return [queues[q] for queues in (self._c.rx, self._c.tx) for q in pairs]
+
+    def _map_registers(self) -> tuple[RegisterAccess, dict[int, Structure]]:
+        """Take the device for this process alone, and map its registers."""
+        device = PciDevice(self._config.device.removeprefix("pci:"), self._sysfs)
+        found: dict[int, Structure] = {}
+
+        def find_bar(read: ReadConfig) -> tuple[int, int]:
+            found.update(structures(read))
+            return the_bar(found, f"port {self.name} ({self._config.device})")
+
+        return self._taken.take(device, 0, self._config, self.container, find_bar), found
+
+    def _set_bus_mastering(self, on: bool) -> None:
+        self._taken.set_bus_mastering(on)
+
+    # -- life cycle ------------------------------------------------------------------------
+
+    def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
+        self.c_port.memory = memory
+        self._access, found = self._map_registers()
+        card = Card(self._access, found, self._config, self._c, self.limits.register)
+
+        def place(count: int, size: int) -> Memory:
+            address, offset = descriptors.allocate(size)
+            return Memory(address, addresses.of(offset), count)
+
+        def queue(count: int) -> Memory:
+            return place(count, lib.rl_virtq_bytes(count))
+
+        pairs = range(self._config.queues)
+        card.rx = [queue(self._config.rx_descriptors) for _ in pairs]
+        card.tx = [queue(self._config.tx_descriptors) for _ in pairs]
+        card.command_memory = queue(requests.DESCRIPTORS), place(0, requests.PLACE_BYTES)
+        card.bus_mastering = self._set_bus_mastering
+        card.translated = self._taken.translated
+        self._card, self._note = card, descriptors.segment
+
+    def start(self) -> None:
+        queues, count = self._config.queues, self._config.rx_descriptors
+        if self.c_port.memory.free_count < queues * count:
+            raise ConfigurationError(
+                f"memory.buffers: port {self.name} needs {queues} x {count} = {queues * count} "
+                f"for its RX descriptors, and {self.c_port.memory.free_count} are free"
+            )
+        self._taken.write_first(self._note)
+        self._taken.mask_interrupt_line()
+        self._running = True
+        self._stop_errors = ()
+        self._card.begin_call(self.limits.start - self.limits.link)
+        for step in STEPS:
+            step(self._card)
+        self.mac = self._config.mac or self._card.mac
+        deadline = time.monotonic() + self.limits.link
+        while not self.link().up and time.monotonic() < deadline:
+            self._card.relax()
+
+    def stop_receiving(self) -> None:
+        """The device gets no more buffers: it can still receive as many frames as it has some."""
+        self._c.draining = 1
+
+    def stop(self, seconds: float | None = None) -> None:
+        seconds = self.limits.stop if seconds is None else seconds
+        if not self._running:
+            return
+        self._running = False
+        self.c_port.ready = 0
+        self._c.draining = 1
+        card = self._card
+        card.begin_call(seconds)
+        deadline = time.monotonic() + min(self.limits.sent, 0.75 * seconds)
+        while self.mac and self.posted()[1] > 0 and time.monotonic() < deadline:
+            card.relax()
+            for queue in range(self._config.queues):
+                lib.rl_virtio_reclaim(self.c_port, queue)
+        with self._noting_errors(card.name):
+            card.reset()
+        with self._noting_errors(card.name):
+            self._set_bus_mastering(False)
+        lib.rl_virtio_return_all(self._c)
+
+    def examine(self) -> str:
+        if self._running:
+            why = self._taken.wanted_back()
+            status = self._card.DEVICE_STATUS
+            if not why and status.read() == GONE:
+                why = "it does not answer any more; was it removed?"
+            if not why and status.field("NEEDS_RESET"):
+                why = "it says that something is wrong with it (DEVICE_NEEDS_RESET)"
+                why += f"; {self._taken.who_stops_it()}" if self._taken.real else ""
+            for queue in self._queues():
+                if not why and queue.broken:
+                    why = f"it has returned on queue {queue.number} what it did not have"
+            if why:
+                self._give_up(why)
+        return self.failed
+
+    def _give_up(self, why: str) -> None:
+        """Stop and release the device, which the other ports can do without."""
+        for queue in self._queues():
+            queue.broken = 1  # no burst uses it any more
+        self.close()
+        self._stop_errors = ()  # what is wrong is known
+        self.failed = why
+
+    def close(self) -> None:
+        if self._access is not None:
+            self.stop(self.limits.abandon)
+            self._access.close()
+            self._access = None
+
+    # -- state and counters ------------------------------------------------------------------
+
+    def link(self) -> Link:
+        if self.failed:
+            return Link(False, 0)
+        link = self._card.link()
+        self.c_port.ready = link.up and self._running
+        return link
+
+    def statistics(self) -> dict[str, int]:
+        pairs = range(self._config.queues)
+        return {
+            "rx_checksums_completed": sum(self._c.rx[q].completed for q in pairs),
+            **{f"rx_queue{q}_doorbells": self._c.rx[q].doorbells for q in pairs},
+            **{f"tx_queue{q}_doorbells": self._c.tx[q].doorbells for q in pairs},
+        }
+
+    def posted(self) -> tuple[int, int]:
+        rings = (self._c.rx, self._c.tx)
+        rx, tx = (lib.rl_virtio_scan(each, self._config.queues, ffi.NULL) for each in rings)
+        return rx, tx
+
+    def scan(self, seen: Any) -> None:
+        for queues in (self._c.rx, self._c.tx):
+            lib.rl_virtio_scan(queues, self._config.queues, seen)
+
+
+def create(config: PortConfig, index: int, sysfs: Path) -> VirtioPort:
+    """The port for a device on PCI."""
+    return VirtioPort(config, index, sysfs)
