@@ -26,11 +26,11 @@ WORDS = {
         "RELEASE": r"fence (release|acq_rel|seq_cst)$",
         "BARRIER": r"call void asm sideeffect .*~\{memory\}.*\(",
         "COMPILER": r"fence syncscope\(\"singlethread\"\) seq_cst$",
-        "ACQUIRE": r"= load atomic i(32|64), .* acquire,",
-        "PUBLISH": r"store atomic i32 .* release,",
-        "LOAD": r"= load atomic i32,",
+        "ACQUIRE": r"= load atomic i(16|32|64), .* acquire,",
+        "PUBLISH": r"store atomic i(16|32) .* release,",
+        "LOAD": r"= load atomic i(16|32),",
         "STORE": r"store atomic i32 ",
-        "DOORBELL": r"store volatile i32 ",
+        "DOORBELL": r"store volatile i(16|32) ",
         "COPY": r"call (fastcc )?void @(llvm\.memcpy|rl_copy)",
         "BRANCH": r"br i1 ",
         "RETURN": r"ret ",
@@ -40,9 +40,9 @@ WORDS = {
         "RELEASE": r"__atomic_thread_fence \([345]\);$",
         "BARRIER": r"__asm__ __volatile__\(.*\"memory\"\);$",
         "COMPILER": r"__atomic_signal_fence \(5\);( \[tail call\])?$",
-        "ACQUIRE": r"= __atomic_load_[48] \(.*, 2\);$",
-        "PUBLISH": r"__atomic_store_4 \(.*, 3\);( \[tail call\])?$",
-        "LOAD": r"= __atomic_load_4 \(",
+        "ACQUIRE": r"= __atomic_load_[248] \(.*, 2\);$",
+        "PUBLISH": r"__atomic_store_[24] \(.*, 3\);( \[tail call\])?$",
+        "LOAD": r"= __atomic_load_[24] \(",
         "STORE": r"__atomic_store_4 \(",
         "DOORBELL": r"={v} (?!\{CLOBBER)",
         "COPY": r"memcpy \(|rl_copy[.\w]* \(|= MEM <.*> \[\(char \* \{ref-all\}\)",
@@ -128,6 +128,8 @@ def test_a_consumer_has_a_full_fence_between_its_flag_and_its_last_look(
         ("pipeline/ports/ixgbe/ixgbe.c", "rl_ixgbe_rx_burst", "ACQUIRE"),  # DD of a descriptor
         ("pipeline/ports/descriptor_rings/reclaim.c", "rl_card_reclaim", "ACQUIRE"),
         ("pipeline/ports/e1000e/e1000e.c", "rl_e1000e_rx_burst", "ACQUIRE"),
+        ("pipeline/ports/virtio/virtio.c", "rl_virtq_pending", "ACQUIRE"),  # the used index
+        ("pipeline/ports/virtio/virtio.c", "rl_virtq_publish", "PUBLISH"),  # the available index
         ("pipeline/ports/xdp/xdp.c", "filled", "ACQUIRE"),  # an index of the kernel
         ("pipeline/ports/xdp/xdp.c", "publish", "PUBLISH"),
         ("pipeline/ports/packet/packet.c", "status_of", "ACQUIRE"),  # of a block or a slot
@@ -157,6 +159,20 @@ def test_descriptors_are_written_before_the_doorbell(
     assert output(file, "ring_doorbell", "RELEASE", "DOORBELL") == ["RELEASE", "DOORBELL"]
     for burst in (f"rl_{driver}_rx_burst", f"rl_{driver}_tx_burst"):
         assert output(file, burst, "DOORBELL") == [], "a doorbell without ring_doorbell"
+
+
+def test_a_driver_of_a_virtqueue_looks_what_the_device_wants_after_a_full_fence(
+    output: Callable[..., list[str]],
+) -> None:
+    """Otherwise both could wait: the device for a notification, the driver for the device."""
+    file = "pipeline/ports/virtio/virtio.c"
+    steps = output(file, "rl_virtq_publish", "PUBLISH", "FULL", "LOAD")
+    assert steps == ["PUBLISH", "FULL", "LOAD", "LOAD"]  # the flags, or the event
+    assert output(file, "publish", "DOORBELL") == ["DOORBELL"]
+    for burst in ("rl_virtio_rx_burst", "rl_virtio_tx_burst"):
+        assert output(file, burst, "DOORBELL") == [], "a doorbell without publish"
+    elements = output(file, "rl_virtq_peek", "LOAD")
+    assert elements == ["LOAD", "LOAD"], "an element that the device may change is read twice"
 
 
 def test_a_snapshot_of_the_balances_lies_between_two_full_fences(

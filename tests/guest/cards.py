@@ -35,6 +35,7 @@ _QUEUE_FRAMES = 30000  # frames that a TAP interface holds for the guest
 _ETH_P_ALL = 3
 _ALL = socket.htons(_ETH_P_ALL)
 _RECEIVE_BUFFER_FORCE = 33  # SO_RCVBUFFORCE
+_SOL_PACKET, _PACKET_VNET_HDR = 263, 15
 _ROOM = 60.0  # seconds that a frame may wait until there is room for it
 _TURN = 0.1  # seconds: how long the recorder may not notice that it is to end
 
@@ -59,6 +60,13 @@ MODELS = {
     "virtio-net-mapped": Model(
         "virtio-net-pci", "virtio_net", {"disable-legacy": "on", "iommu_platform": True}, 8
     ),
+    "virtio-net-rss": Model(
+        "virtio-net-pci",
+        "virtio_net",
+        {"disable-legacy": "on", "iommu_platform": True, "rss": True, "hash": True},
+        8,
+    ),
+    "virtio-net-legacy": Model("virtio-net-pci", "virtio_net", {"disable-modern": True}),
     "e1000e": Model("e1000e", "e1000e"),
     "igb": Model("igb", "igb", since=8, express=True),
 }
@@ -111,6 +119,11 @@ class End:
         """Send a frame to the guest; waits while there is no room. Raises OSError: TimeoutError
         when there is none for a minute, or the guest has ended."""
         self._socket.send(frame)
+
+    def use_headers(self, on: bool) -> None:
+        """Frames of a card with several queues, both ways, begin with a struct virtio_net_hdr of 10
+        bytes from now on (PACKET_VNET_HDR, packet(7)), or do so no more."""
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, on)
 
     def frames(self) -> list[bytes]:
         """All that the guest has sent until now, in order."""

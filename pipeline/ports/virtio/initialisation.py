@@ -19,6 +19,7 @@ from ringline.shm.errors import ConfigurationError, EnvironmentLacks, HardwareEr
 TABLE_ENTRIES = 128  # of the redirection table, as with other cards
 HEADER, HEADER_WITH_HASH = 12, 20  # bytes: 5.1.6
 SEVERAL_QUEUES = ("MQ", "RSS")
+MACS_MAX = 127  # as many as an 82599 has room for
 
 
 def reset(card: Card) -> None:
@@ -38,7 +39,9 @@ def choose_features(card: Card) -> None:
     for half in range(2):
         card.DEVICE_FEATURE_SELECT.write(half)
         offered |= card.DEVICE_FEATURE.read() << 32 * half
-    unwanted = {"CTRL_VLAN", *(SEVERAL_QUEUES if card.config.queues == 1 else ())}
+    unwanted = set(SEVERAL_QUEUES if card.config.queues == 1 else ())
+    if card.config.vlan_filter is None:
+        unwanted.add("CTRL_VLAN")  # with it, a device drops all VLANs that it is not told
     wanted = sum(1 << bit for name, bit in r.FEATURES.items() if name not in unwanted)
     card.features = offered & wanted
     if not card.has("VERSION_1"):
@@ -68,16 +71,28 @@ def check_queues(card: Card) -> None:
 
 
 def check_filters(card: Card) -> None:
-    """Without a control queue the device itself decides what it receives."""
-    if not card.config.promiscuous and not card.has("CTRL_RX"):
+    """What the configuration demands of the filters, by the feature that has it."""
+    config = card.config
+    for key, needed, feature, remedy in (
+        ("promiscuous", not config.promiscuous, "CTRL_RX", "set promiscuous = true"),
+        ("mac", config.mac is not None, "CTRL_MAC_ADDR", "remove mac"),
+        ("vlan_filter", config.vlan_filter is not None, "CTRL_VLAN", "remove vlan_filter"),
+        (
+            "vlan_filter",
+            config.vlan_filter is not None and config.promiscuous,
+            "CTRL_RX_EXTRA",
+            "set promiscuous = false, or remove vlan_filter",
+        ),
+    ):
+        if needed and not card.has(feature):
+            raise ConfigurationError(
+                f"port.{config.name}.{key}: this device cannot do that (it does not offer "
+                f"VIRTIO_NET_F_{feature}); {remedy}"
+            )
+    if len(config.more_macs) > MACS_MAX:
         raise ConfigurationError(
-            f"port.{card.config.name}.promiscuous: this device has no filters (it does not offer "
-            "VIRTIO_NET_F_CTRL_RX); set promiscuous = true"
-        )
-    if card.config.mac is not None and not card.has("CTRL_MAC_ADDR"):
-        raise ConfigurationError(
-            f"port.{card.config.name}.mac: this device keeps its own address {card.mac} (it does "
-            "not offer VIRTIO_NET_F_CTRL_MAC_ADDR); remove mac"
+            f"port.{config.name}.more_macs: {len(config.more_macs)} addresses, and the driver of "
+            f"virtio-net gives a device at most {MACS_MAX}"
         )
 
 
@@ -157,20 +172,40 @@ def set_hash(card: Card) -> None:
 
 
 def set_address(card: Card) -> None:
-    """[5.1.6.5.2] The configured MAC address, if there is one."""
+    """[5.1.6.5.2] The configured MAC address, if there is one, and more: the table of unicast
+    addresses, and that of multicast addresses."""
     if card.config.mac is not None:
-        address = bytes.fromhex(card.config.mac.replace(":", ""))
-        card.command(r.MAC_ADDR_SET, address, f"receive for {card.config.mac}")
+        card.command(r.MAC_ADDR_SET, as_bytes(card.config.mac), f"receive for {card.config.mac}")
+    if card.config.more_macs:
+        macs = sorted(map(as_bytes, card.config.more_macs), key=is_group)
+        groups = sum(map(is_group, macs))
+        single = struct.pack("<I", len(macs) - groups) + b"".join(macs[: len(macs) - groups])
+        group = struct.pack("<I", groups) + b"".join(macs[len(macs) - groups :])
+        card.command(r.MAC_TABLE_SET, single + group, f"receive for {len(macs)} more addresses")
 
 
 def set_filters(card: Card) -> None:
-    """[5.1.6.5.1] Accept every unicast and multicast frame when promiscuous; after a reset, a
-    device accepts all. Its table of further addresses is empty after a reset."""
-    if not card.has("CTRL_RX"):
-        return
-    everything = bytes((card.config.promiscuous,))
-    card.command(r.RX_PROMISC, everything, "change what it receives")
-    card.command(r.RX_ALLMULTI, everything, "change what it receives")
+    """[5.1.6.5.1] Accept every unicast and multicast frame when promiscuous. The promiscuous mode
+    of a device may go around its VLAN filter, so with one the driver accepts all addresses instead.
+    [5.1.6.5.3] VLAN 0 passes always: it is a priority and no VLAN (IEEE 802.1Q)."""
+    everything, vlans = card.config.promiscuous, card.config.vlan_filter
+    modes = [(r.RX_PROMISC, "CTRL_RX", everything and vlans is None)]
+    modes += [(r.RX_ALLMULTI, "CTRL_RX", everything), (r.RX_ALLUNI, "CTRL_RX_EXTRA", everything)]
+    for command, feature, on in modes:
+        if card.has(feature):
+            card.command(command, bytes((on,)), "change what it receives")
+    for vlan in sorted({0, *vlans}) if vlans is not None else ():
+        card.command(r.VLAN_ADD, struct.pack("<H", vlan), f"receive for VLAN {vlan}")
+
+
+def as_bytes(mac: str) -> bytes:
+    """The bytes of a MAC address."""
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def is_group(mac: bytes) -> bool:
+    """Whether it is a multicast address (IEEE 802)."""
+    return bool(mac[0] & 1)
 
 
 def receive(card: Card) -> None:

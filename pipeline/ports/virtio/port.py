@@ -1,4 +1,21 @@
-"""The port of a virtio-net device: found on PCI, initialised step by step, driven by C bursts."""
+"""The port of a virtio-net device: found on PCI, initialised step by step, driven by C bursts.
+
+Guarantees (tests in tests/pipeline/ports/test_virtio_port.py):
+ - a descriptor that the device returns is used only if the device has it; one that it has not fails
+   the port by name (test_a_device_that_returns_what_it_does_not_have_fails,
+   test_a_used_index_that_jumps_fails_the_port)
+ - a burst writes to the doorbell at most once, and only when the device wants that; an idle queue
+   never does (test_a_burst_rings_once_and_only_when_the_device_wants_that,
+   tests/guest/test_virtio.py: test_a_burst_notifies_the_device_once_and_idle_queues_never)
+ - frames pass whole and in order, through VFIO
+   (tests/guest/test_virtio.py: test_frames_pass_both_ways_over_vfio)
+ - with RSS, queues and hashes are those that software computes
+   (tests/guest/test_virtio_queues.py: test_hashes_and_queues_are_those_of_the_software)
+ - a device that cannot be used is refused with the remedy
+   (test_what_the_device_lacks_is_a_sentence,
+   tests/guest/test_virtio.py:
+   test_a_device_that_cannot_be_used_is_refused_with_the_remedy)
+"""
 
 from __future__ import annotations
 

@@ -46,6 +46,7 @@ FEATURES = {
     "CTRL_VQ": 17,
     "CTRL_RX": 18,
     "CTRL_VLAN": 19,
+    "CTRL_RX_EXTRA": 20,
     "MQ": 22,
     "CTRL_MAC_ADDR": 23,
     "RING_EVENT_IDX": 29,
@@ -57,7 +58,7 @@ FEATURES = {
     "SPEED_DUPLEX": 63,
 }
 # 5.1.6.5: commands by class and number
-RX_PROMISC, RX_ALLMULTI = (0, 0), (0, 1)
+RX_PROMISC, RX_ALLMULTI, RX_ALLUNI = (0, 0), (0, 1), (0, 2)
 MAC_TABLE_SET, MAC_ADDR_SET = (1, 0), (1, 1)
 VLAN_ADD = (2, 0)
 MQ_VQ_PAIRS_SET, MQ_RSS_CONFIG, MQ_HASH_CONFIG = (4, 0), (4, 1), (4, 2)

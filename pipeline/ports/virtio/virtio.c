@@ -36,9 +36,9 @@ static inline uint32_t pending(struct rl_virtio_queue *queue)
     return unlikely(queue->broken) ? 0 : n;
 }
 
-static inline int has(const struct rl_virtio_queue *queue, struct rl_virtq_element element)
+static inline int has(const struct rl_virtio_queue *queue, uint32_t id)
 {
-    return element.id <= queue->ring.mask && queue->buffers[element.id] != RL_NO_BUFFER;
+    return id <= queue->ring.mask && queue->buffers[id] != RL_NO_BUFFER;
 }
 
 /* 5.1.6.4.1: the sender left a checksum to us. The field holds the sum of the pseudo header. */
@@ -74,6 +74,7 @@ static inline int describe(const struct rl_virtio *card, struct rl_virtio_queue 
     memcpy(&header, frame - card->header, sizeof header.hdr);
     if (card->header == sizeof header)
         memcpy(&header, frame - sizeof header, sizeof header);
+    __asm__ volatile("" : : : "memory"); /* it is not read again: the device may change it */
     uint32_t length = written - card->header;
     if (unlikely(written < card->header + ETHERNET_BYTES || length > RL_FRAME_MAX ||
                  header.hdr.gso_type != VIRTIO_NET_HDR_GSO_NONE))
@@ -114,7 +115,7 @@ uint32_t rl_virtio_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refe
     uint32_t taken = 0, read = 0;
     while (read < n) {
         struct rl_virtq_element element = rl_virtq_peek(&rx->ring, read);
-        if (unlikely(!has(rx, element))) {
+        if (unlikely(!has(rx, element.id))) {
             rx->broken = 1;
             break;
         }
@@ -194,7 +195,7 @@ uint32_t rl_virtio_reclaim(struct rl_port *port, uint32_t queue)
         uint32_t sent[RL_BATCH_MAX], bytes = 0;
         for (n = 0; n < left && n < RL_BATCH_MAX; n++) {
             uint32_t id = rl_virtq_peek(&tx->ring, n).id;
-            if (unlikely(!has(tx, (struct rl_virtq_element){.id = id}))) {
+            if (unlikely(!has(tx, id))) {
                 tx->broken = 1;
                 break;
             }

@@ -35,10 +35,14 @@ static inline uint32_t rl_virtq_pending(const struct rl_virtq *queue)
     return (uint16_t)(__atomic_load_n(&queue->used->index, __ATOMIC_ACQUIRE) - queue->read);
 }
 
-/* The element `ahead` of the first that is still to be read. */
+/* The element `ahead` of the first that is still to be read. The device may change it at any time,
+ * so each number is read once. */
 static inline struct rl_virtq_element rl_virtq_peek(const struct rl_virtq *queue, uint32_t ahead)
 {
-    return queue->used->ring[(queue->read + ahead) & queue->mask];
+    const struct rl_virtq_element *element =
+        &queue->used->ring[(queue->read + ahead) & queue->mask];
+    return (struct rl_virtq_element){.id = __atomic_load_n(&element->id, __ATOMIC_RELAXED),
+                                     .length = __atomic_load_n(&element->length, __ATOMIC_RELAXED)};
 }
 
 /* Elements were read. 2.7.7: used_event stays so far away that no interrupt comes. */

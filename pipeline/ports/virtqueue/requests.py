@@ -10,7 +10,7 @@ from ringline.pipeline._pipeline import ffi, lib
 
 DESCRIPTORS = 64  # a request needs two
 _REQUEST, _ANSWER = 0, 1  # descriptors
-_BYTES = 1024  # of a request, at most
+_BYTES = 4096  # of a request, at most
 PLACE_BYTES = _BYTES + 64
 
 

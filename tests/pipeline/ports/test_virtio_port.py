@@ -26,10 +26,12 @@ from .fake_virtio import (
     MQ,
     PLAIN,
     RSS,
+    RX_EXTRA,
     RX_MODE,
     STATUS,
     UNTOUCHED,
     VERSION_1,
+    VLAN,
     FakeDevice,
     FakeVirtio,
 )
@@ -74,6 +76,24 @@ def test_an_address_and_filters_go_through_the_control_queue(make: Make) -> None
     card = make(mac="02:00:00:00:00:77", promiscuous=False).start()
     assert card.device.commands == [bytes.fromhex("0101020000000077"), b"\0\0\0", b"\0\1\0"]
     assert card.port.mac == "02:00:00:00:00:77"
+
+
+def test_more_addresses_go_to_the_tables_of_their_kind(make: Make) -> None:
+    card = make(more_macs=("02:00:00:00:00:79", "01:00:5e:00:00:01"), promiscuous=False).start()
+    tables = "0100 01000000 020000000079 01000000 01005e000001"
+    assert card.device.commands == [bytes.fromhex(tables), b"\0\0\0", b"\0\1\0"]
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_a_vlan_filter_holds_for_all_addresses(make: Make, everything: bool) -> None:
+    """In its promiscuous mode, QEMU's device receives all VLANs."""
+    card = make(PLAIN | VLAN | RX_EXTRA, promiscuous=everything, vlan_filter=(7, 0x123)).start()
+    assert card.device.accepted & VLAN
+    modes = [b"\0\0\0", bytes((0, 1, everything)), bytes((0, 2, everything))]
+    vlans = [b"\2\0\0\0", b"\2\0\7\0", b"\2\0\x23\1"]
+    assert card.device.commands == modes + vlans
+    card = make(PLAIN | VLAN | RX_EXTRA).start()
+    assert not card.device.accepted & VLAN
 
 
 def test_frames_have_the_flags_of_their_headers(make: Make) -> None:
@@ -279,6 +299,14 @@ def test_queues_are_as_long_as_device_and_configuration_allow(make: Make) -> Non
         ),
         (PLAIN, {"queues": 2}, ConfigurationError, "1 pair of queues, not 2; set queues = 1"),
         (PLAIN | MQ, {"pairs": 2, "queues": 3}, ConfigurationError, "2 pairs of queues, not 3"),
+        (PLAIN, {"vlan_filter": (5,)}, ConfigurationError, "CTRL_VLAN.*remove vlan_filter"),
+        (PLAIN | VLAN, {"vlan_filter": (5,)}, ConfigurationError, "CTRL_RX_EXTRA.*promisc"),
+        (
+            PLAIN,
+            {"more_macs": ("02:00:00:00:00:01",) * 128, "promiscuous": False},
+            ConfigurationError,
+            "more_macs: 128 addresses",
+        ),
         (PLAIN & ~RX_MODE, {"promiscuous": False}, ConfigurationError, "set promiscuous = true"),
         (VERSION_1, {"mac": "02:00:00:00:00:77"}, ConfigurationError, "remove mac"),
     ],
