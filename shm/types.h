@@ -46,12 +46,13 @@ struct rl_reference {
     uint8_t flags;
 };
 
-#define RL_FLAG_VLAN 0x01         /* vlan_tci is valid: the card removed the tag, or inserts it */
-#define RL_FLAG_HASH 0x02         /* rss_hash is valid */
-#define RL_FLAG_L3_OK 0x04        /* the card checked the IPv4 header checksum */
-#define RL_FLAG_L4_OK 0x08        /* the card checked the TCP or UDP checksum */
-#define RL_FLAG_CHECKSUM_BAD 0x10 /* one of these checksums was wrong */
-#define RL_FLAG_BLANK 0x20        /* a granted buffer, not a received packet */
+#define RL_FLAG_VLAN 0x01          /* vlan_tci is valid: the card removed the tag, or inserts it */
+#define RL_FLAG_HASH 0x02          /* rss_hash is valid */
+#define RL_FLAG_L3_OK 0x04         /* the card checked the IPv4 header checksum */
+#define RL_FLAG_L4_OK 0x08         /* the card checked the TCP or UDP checksum */
+#define RL_FLAG_CHECKSUM_BAD 0x10  /* one of these checksums was wrong */
+#define RL_FLAG_BLANK 0x20         /* a granted buffer, not a received packet */
+#define RL_FLAG_FIX_CHECKSUMS 0x40 /* write the checksums when the frame is sent */
 
 #define RL_VERDICT_DROP 255  /* the plugin said: drop */
 #define RL_VERDICT_ERROR 254 /* the plugin failed on this packet: drop, own counter */
@@ -108,9 +109,9 @@ struct rl_times {
     uint32_t unwanted; /* not 0: the plugin reads no times, and the driver may leave out `of` */
     uint8_t unwanted_line[60];
     uint32_t stamped; /* 1: a port has its own times (struct rl_port), for example of a capture */
-    uint32_t padding;
-    int64_t last;   /* if `stamped`: the last time of such a port */
-    int64_t offset; /* the clock of the driver is CLOCK_MONOTONIC plus this */
+    uint32_t engines; /* bit n: the card of port n computes checksums of frames that it sends */
+    int64_t last;     /* if `stamped`: the last time of such a port */
+    int64_t offset;   /* the clock of the driver is CLOCK_MONOTONIC plus this */
     uint8_t clock_line[40];
     int64_t of[1024]; /* of[i]: the time of the packet in in.entries[i]; undefined for a blank */
 };

@@ -14,6 +14,7 @@ DECLARATIONS = [
 SOURCES = [
     "workers/headers/calls.c",
     "workers/loop/loop.c",
+    "workers/loop/checksums.c",
     "workers/loop/columns.c",
     "workers/loop/packet.c",
     "workers/plugins/plugins.c",

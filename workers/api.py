@@ -29,6 +29,7 @@ from ringline.workers.options import Option
 from ringline.workers.packets import (
     CHECKSUM_BAD,
     DROP,
+    FIX_CHECKSUMS,
     HASH,
     L3_OK,
     L4_OK,
@@ -45,6 +46,7 @@ from ringline.workers.worker import Worker
 __all__ = [
     "CHECKSUM_BAD",
     "DROP",
+    "FIX_CHECKSUMS",
     "HASH",
     "ICMP",
     "ICMPV6",

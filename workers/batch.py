@@ -90,7 +90,8 @@ class Packet(_workers.Frame):
 
     @property
     def flags(self) -> int:
-        """A combination of VLAN, HASH, L3_OK, L4_OK and CHECKSUM_BAD. Writable."""
+        """A combination of VLAN, HASH, L3_OK, L4_OK and CHECKSUM_BAD. Writable: with FIX_CHECKSUMS
+        set, the checksums are written when the frame is sent, by the card if it can."""
         return int(self._reference.flags)
 
     @flags.setter

@@ -23,6 +23,7 @@ HASH: int = lib.RL_FLAG_HASH
 L3_OK: int = lib.RL_FLAG_L3_OK
 L4_OK: int = lib.RL_FLAG_L4_OK
 CHECKSUM_BAD: int = lib.RL_FLAG_CHECKSUM_BAD
+FIX_CHECKSUMS: int = lib.RL_FLAG_FIX_CHECKSUMS
 
 
 WRONG_LENGTH = (
@@ -57,7 +58,9 @@ class Meta:
     | rss_hash     | 32 bits, computed by the card; valid if flags & HASH              |
     | vlan_tci     | 16 bits, the stripped VLAN tag; valid if flags & VLAN. Writable:  |
     |              | with the flag VLAN set, the card inserts this tag                 |
-    | flags        | VLAN, HASH, L3_OK, L4_OK, CHECKSUM_BAD; writable                  |
+    | flags        | VLAN, HASH, L3_OK, L4_OK, CHECKSUM_BAD; writable. With            |
+    |              | FIX_CHECKSUMS set, the checksums are written when the frame is    |
+    |              | sent, as `fix_checksums` does, by the card if it can              |
     | time         | when the packet came, in nanoseconds since 1970                   |
 
     `time` is when the driver took the packet from the card, or the card's own time stamp; in

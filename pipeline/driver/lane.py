@@ -166,6 +166,7 @@ class Lane:
         fresh = ffi.NULL
         if rings is not None:
             rings.times.offset = self._lane.clock_offset
+            rings.times.engines = sum(1 << each.index for each in self.ports if each.checksums)
             rings.times.stamped = any(
                 port.c_port.stamps != ffi.NULL and not port.live_stamps for port in self.ports
             )

@@ -72,7 +72,6 @@ static inline uint32_t rl_accept_run(struct rl_lane *lane, struct rl_lane_slot *
     uint8_t verdict = refs->port;
     /* Only frames that are sent must fit. */
     uint32_t room = verdict < lane->port_count ? lane->memory.room : 0;
-    uint32_t longest = room ? lane->ports[verdict]->frame_max : 0;
     uint32_t next = rl_ledger_card_tx(0, room ? verdict : NO_OUTPUT);
     uint32_t *to = buffers;
     for (const struct rl_reference *ref = refs, *end = refs + n; ref < end; ref++) {
@@ -80,7 +79,11 @@ static inline uint32_t rl_accept_run(struct rl_lane *lane, struct rl_lane_slot *
         if (ref->port != verdict || buffer >= count)
             break;
         uint32_t word = ledger[buffer];
-        if ((word & ~0xffu) != holder || (room && !rl_frame_fits(ref, room, longest)))
+        if ((word & ~0xffu) != holder)
+            break;
+        /* Every port sends RL_FRAME_MAX bytes: a constant, so jumbo frames are looked at twice. */
+        if (room && __builtin_expect(!rl_frame_fits(ref, room, RL_FRAME_MAX), 0) &&
+            !rl_frame_fits(ref, room, lane->ports[verdict]->frame_max))
             break;
         ledger[buffer] = next | (word & 0xffff);
         *to++ = buffer;

@@ -57,6 +57,8 @@ class Port(ABC):
     failed = ""
     """Why the port has failed for good, as the end of a sentence; its card is released then, and
     packets for it are dropped as `tx_down`. The other ports go on."""
+    checksums = False
+    """Whether the card computes the checksums of frames with RL_FLAG_FIX_CHECKSUMS."""
     live_stamps = False
     """Whether `c_port.stamps` are times of the clock of this machine, not those of a capture."""
     mac: str

@@ -16,6 +16,7 @@ from ringline.workers.worker import Worker, private_slot
 
 API = {
     "CHECKSUM_BAD": "int",
+    "FIX_CHECKSUMS": "int",
     "DROP": "int",
     "HASH": "int",
     "ICMP": "int",

@@ -18,6 +18,7 @@
  * on `in` are within packet memory; a worker checks only the indices of the ring. */
 #include "loop.h"
 #include "../plugin.h"
+#include "checksums.h"
 
 #include "../../shm/cache.h"
 #include "../../shm/clock.h"
@@ -130,11 +131,14 @@ static void finish_batch(struct rl_worker *worker)
 {
     struct rl_batch *batch = &worker->batch;
     struct rl_worker_counters *counters = worker->counters;
-    uint32_t forwarded = 0, dropped = 0, errors = 0, created = 0, named = 0;
+    uint32_t forwarded = 0, dropped = 0, errors = 0, created = 0, named = 0, flags = 0;
     for (uint32_t i = 0; i < batch->count && batch->judged != batch->count; i++)
         batch->packets[i].port = RL_VERDICT_ERROR;
     for (uint32_t i = 0; i < batch->count; i++) {
-        uint8_t verdict = batch->packets[i].port;
+        uint16_t both; /* `port` and `flags`, in one load */
+        memcpy(&both, &batch->packets[i].port, sizeof both);
+        uint8_t verdict = (uint8_t)both;
+        flags |= both;
         forwarded += verdict < batch->ports;
         dropped += verdict == RL_VERDICT_DROP;
         errors += verdict == RL_VERDICT_ERROR;
@@ -153,6 +157,10 @@ static void finish_batch(struct rl_worker *worker)
         created += i >= batch->count && *verdict < batch->ports;
         named += i < batch->count && reason;
     }
+    for (uint32_t i = batch->count; i < worker->total; i++)
+        flags |= (uint32_t)batch->packets[i].flags << 8;
+    if (__builtin_expect(flags >> 8 & RL_FLAG_FIX_CHECKSUMS, 0))
+        rl_prepare_checksums(batch, worker->total, worker->times->engines);
     counters->forwarded += forwarded;
     counters->dropped += dropped + named;
     counters->plugin_errors += errors;

@@ -13,7 +13,7 @@ int rl_card_post(struct rl_card *card)
         struct rl_descriptor_ring *rx = &card->rx[q];
         struct rl_descriptor_ring *tx = &card->tx[q];
         rx->next = rx->chained = tx->next = tx->clean = 0;
-        tx->vlan = UINT32_MAX;
+        tx->context = UINT64_MAX;
         for (rx->held = 0; rx->held <= rx->mask; rx->held++) {
             uint32_t buffer = memory->free[--memory->free_count];
             memory->ledger[buffer] = rl_ledger_card_rx(card->port.index);

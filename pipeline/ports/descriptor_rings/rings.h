@@ -30,9 +30,11 @@ struct rl_descriptor_ring {
     uint32_t clean;
     uint32_t held;    /* receive: descriptors with buffers: all or, when stopped, none */
     uint32_t chained; /* receive: all ones inside a frame of several descriptors, else 0 */
-    uint32_t vlan;    /* transmit: tag in the queue's context; above 0xffff: no tag yet */
-    uint8_t line[24];
-    /* RL_NO_BUFFER: a context descriptor, or a part of a frame. 4096: the longest ring that the configuration allows. */
+    uint32_t padding;
+    uint64_t context; /* transmit: what the queue's context says; UINT64_MAX: there is none yet */
+    uint8_t line[16];
+    /* RL_NO_BUFFER: a context descriptor, or a part of a frame. 4096: the longest ring that the
+     * configuration allows. */
     uint32_t buffers[4096];
     struct rl_posted_burst bursts[4096];
 };

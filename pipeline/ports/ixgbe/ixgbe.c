@@ -20,7 +20,6 @@
 #define TX_EOP_IFCS_DEXT (UINT64_C(0x23) << 24)
 #define TX_DTYP_DATA (UINT64_C(3) << 20)
 #define TX_RS (UINT64_C(1) << 27)
-#define TX_VLE (UINT64_C(1) << 30)
 #define TX_LENGTH(bytes) ((uint64_t)(bytes) << 46 | (bytes))
 #define TX_CONTEXT (UINT64_C(1) << 29 | UINT64_C(2) << 20) /* DEXT, DTYP */
 
@@ -64,7 +63,6 @@ uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refer
     uint32_t *ledger = memory->ledger;
     uint32_t free_count = memory->free_count;
     uint64_t headroom = memory->headroom;
-    uint32_t longest = port->frame_max;
     uint32_t card_rx = rl_ledger_card_rx(port->index);
     uint64_t chained = ring->chained;
     uint32_t mask = ring->mask;
@@ -87,7 +85,8 @@ uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refer
         if (unlikely((expected | chained) != (RX_EOP | RX_DD))) {
             if (!(upper & RX_DD))
                 break;
-            if ((upper & RX_WHOLE) != RX_EOP || (uint16_t)(upper >> 32) > longest || chained) {
+            if ((upper & RX_WHOLE) != RX_EOP || (uint16_t)(upper >> 32) > port->frame_max ||
+                chained) {
                 drop(port, queue, ring, at);
                 chained = ring->chained;
                 end--;
@@ -137,17 +136,17 @@ uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl
     for (; sent < n; sent++) {
         const struct rl_reference *ref = &refs[sent];
         uint64_t upper = TX_EOP_IFCS_DEXT | TX_DTYP_DATA | TX_LENGTH(ref->length);
-        if (unlikely(ref->flags & RL_FLAG_VLAN)) {
-            /* The tag is not in this descriptor but in the queue's context, which holds
-             * until the next context descriptor. */
-            upper |= TX_VLE;
-            if (ring->vlan != ref->vlan_tci) {
+        if (unlikely(ref->flags & (RL_FLAG_VLAN | RL_FLAG_FIX_CHECKSUMS))) {
+            /* A VLAN tag and the place of the headers are not in this descriptor but in the
+             * queue's context, which holds until the next context descriptor. */
+            uint64_t context = rl_ixgbe_context(port->memory, ref, ring->context, &upper);
+            if (ring->context != context) {
                 if (sent + 2 > room)
                     break;
-                ring->vlan = ref->vlan_tci;
+                ring->context = context;
                 ring->buffers[at] = RL_NO_BUFFER;
-                descriptors[at].lower = (uint64_t)ref->vlan_tci << 16;
-                descriptors[at].upper = TX_CONTEXT;
+                descriptors[at].lower = (uint32_t)context;
+                descriptors[at].upper = TX_CONTEXT | context >> 32;
                 at = (at + 1) & mask;
                 room--;
                 n = n < room ? n : room;

@@ -26,6 +26,7 @@ class IxgbePort(RingPort):
     chip, queues_max, mtu_max = "82599", QUEUES_MAX, MTU_MAX
     card_class = Card
     _card: Card
+    checksums = True
     steps = initialisation.STEPS
     disable_master = staticmethod(initialisation.disable_master)
     bursts = ("rl_ixgbe_rx_burst", "rl_ixgbe_tx_burst", "rl_card_reclaim")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.e1000e.port import E1000ePort
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
+from ringline.pipeline.ports.virtio.port import VirtioPort
 from ringline.shm.errors import ConfigurationError
 
 from .fake_card import EOP, FakeCard
@@ -104,11 +106,17 @@ def test_the_registers_say_the_mtu(
 
 
 @pytest.mark.parametrize(
-    ("kind", "most"), [(IxgbePort, 9216), (E1000ePort, 1500)], ids=["82599", "82574L"]
+    ("kind", "most", "said"),
+    [
+        (IxgbePort, 9216, "at most 9216"),
+        (E1000ePort, 1500, "at most 1500"),
+        (VirtioPort, 1500, "1500"),
+    ],
+    ids=["82599", "82574L", "virtio-net"],
 )
 def test_a_longer_mtu_than_the_card_has_is_refused(
-    kind: type[IxgbePort], most: int, tmp_path: Any
+    kind: Any, most: int, said: str, tmp_path: Path
 ) -> None:
     kind(PortConfig("wan", "pci:0000:03:00.0", mtu=most), 0, tmp_path)
-    with pytest.raises(ConfigurationError, match=rf"port\.wan\.mtu: must be at most {most} bytes"):
+    with pytest.raises(ConfigurationError, match=rf"port\.wan\.mtu: must be {said} bytes"):
         kind(PortConfig("wan", "pci:0000:03:00.0", mtu=most + 1), 0, tmp_path)
