@@ -57,7 +57,7 @@ class VirtioPort(Port):
                 "virtio-net receives no longer frames"
             )
         self.name, self.index, self.mac = config.name, index, ""
-        self.queue_pairs = config.queues
+        self.queue_pairs, self.frame_max = config.queues, config.frame_max
         self._config, self._sysfs = config, sysfs
         self._memory = mmap.mmap(-1, ffi.sizeof("struct rl_virtio"))  # begins on a page
         self._c = ffi.cast("struct rl_virtio *", ffi.from_buffer(self._memory))
@@ -69,6 +69,7 @@ class VirtioPort(Port):
         self.c_port.queues = self._c
         self.c_port.index = index
         self.c_port.queue_pairs = config.queues
+        self.c_port.frame_max = self.frame_max
         for burst in ("rx_burst", "tx_burst", "reclaim"):
             setattr(self.c_port, burst, ffi.addressof(lib, f"rl_virtio_{burst}"))
         self._access: RegisterAccess | None = None

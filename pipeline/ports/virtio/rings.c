@@ -18,7 +18,7 @@ void rl_virtio_post(struct rl_virtio *card)
             rx->buffers[id] = buffer;
             rx->ring.descriptors[id] = (struct rl_virtq_descriptor){
                 .address = memory->bus[buffer] + memory->headroom - card->header,
-                .length = card->header + RL_BUFFER_DATA,
+                .length = card->header + memory->room - memory->headroom,
                 .flags = RL_VIRTQ_WRITE};
             rl_virtq_offer(&rx->ring, (uint16_t)id);
         }

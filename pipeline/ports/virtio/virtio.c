@@ -76,7 +76,7 @@ static inline int describe(const struct rl_virtio *card, struct rl_virtio_queue 
         memcpy(&header, frame - sizeof header, sizeof header);
     __asm__ volatile("" : : : "memory"); /* it is not read again: the device may change it */
     uint32_t length = written - card->header;
-    if (unlikely(written < card->header + ETHERNET_BYTES || length > RL_FRAME_MAX ||
+    if (unlikely(written < card->header + ETHERNET_BYTES || length > card->port.frame_max ||
                  header.hdr.gso_type != VIRTIO_NET_HDR_GSO_NONE))
         return 0;
     ref->length = (uint16_t)length;

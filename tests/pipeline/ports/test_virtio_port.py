@@ -147,6 +147,23 @@ def test_what_is_no_frame_is_dropped_and_counted(
     assert card.port.posted()[0] == 64
 
 
+def test_jumbo_frames_come_whole_and_leave_whole(make: Make) -> None:
+    card = make(mtu=9000).start()
+    frame = bytes(range(251)) * 36
+    for length in (2048, 2049, 9018, 9019):
+        assert card.receive(frame.ljust(length, b"\1")[:length])
+    refs = [card.held(ref) for ref in card.rx_burst()]
+    assert [ref.length for ref in refs] == [2048, 2049, 9018]
+    assert card.counters(0).drop_rx_error == 1
+    refs[2].offset = 0
+    ffi.memmove(card.data(refs[2]), frame, len(frame))
+    refs[2].length = len(frame)
+    assert card.tx_burst(refs) == 3
+    assert [len(sent) for _, sent in card.transmit()] == [2048, 2049, len(frame)]
+    assert card.reclaim() == 3
+    assert card.residuals() == RIGHT
+
+
 def test_a_tag_moves_to_the_reference_and_back_into_the_frame(make: Make) -> None:
     card = make(vlan_strip=True).start()
     tagged = FRAME[:12] + bytes.fromhex("81006123") + FRAME[12:]
