@@ -7,6 +7,7 @@ HERE = Path(__file__).resolve().parent
 
 DECLARATIONS = [
     "pipeline/ports/port.h",
+    "pipeline/ports/pci/absent.h",
     "pipeline/driver/lane.h",
     "pipeline/ports/descriptor_rings/rings.h",
     "pipeline/ports/ixgbe/ixgbe.h",

@@ -1,4 +1,10 @@
-"""Registers of a card that are mapped into this process."""
+"""Registers of a card that are mapped into this process.
+
+Guarantees (tests in tests/pipeline/ports/test_mapping.py):
+ - registers that the kernel takes away read as all ones, and a write to them does nothing
+   (test_registers_that_are_taken_away_read_as_ones)
+ - another SIGBUS ends the process, as without registers (test_another_bus_error_ends_the_process)
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ringline.pipeline._pipeline import ffi
+from ringline.pipeline._pipeline import ffi, lib
 from ringline.shm._shm import lib as shm
 
 _POLL = 100e-6  # seconds between two reads of a register
@@ -24,6 +30,7 @@ class MappedRegisters:
         self._release = release
         self._view = ffi.from_buffer("uint8_t[]", self._memory, require_writable=True)
         self._base = int(ffi.cast("uintptr_t", self._view))
+        lib.rl_absent_expect(self._base, len(memory))
 
     def read32(self, address: int) -> int:
         """The 32-bit register at byte `address`."""
@@ -63,6 +70,7 @@ class MappedRegisters:
 
     def close(self) -> None:
         """Unmap the registers and release the device."""
+        lib.rl_absent_forget(self._base)
         del self._base  # a later access raises AttributeError; it does not crash
         ffi.release(self._view)
         self._memory.close()

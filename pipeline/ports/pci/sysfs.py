@@ -228,7 +228,7 @@ class PciDevice:
         bar = MappedBar(self.folder / f"resource{number}", min_bytes, read_clears=self.real)
         try:
             self.check_unused()  # again: a driver may have come before the lock
-            self._open_configuration().close()
+            bar.configuration = self._open_configuration()
         except BaseException:
             bar.close()
             raise
@@ -285,6 +285,9 @@ class MappedBar(MappedRegisters):
     Raises `EnvironmentLacks` when the file cannot be mapped or another process has locked it.
     """
 
+    configuration: BinaryIO | None = None
+    """Configuration space of the device; closed with the BAR."""
+
     def __init__(self, path: Path, min_bytes: int, *, read_clears: bool) -> None:
         try:
             self._file = path.open("r+b", buffering=0)
@@ -308,7 +311,22 @@ class MappedBar(MappedRegisters):
         except BaseException:
             self._file.close()
             raise
-        super().__init__(memory, read_clears=read_clears, release=self._file.close)
+        super().__init__(memory, read_clears=read_clears, release=self._close)
+
+    def gone(self) -> bool:
+        """Whether the device was removed: the kernel knows it no more, or nothing answers. What the
+        registers of such a device read as depends on the machine: all ones, or all zeros."""
+        assert self.configuration is not None
+        try:
+            vendor = os.pread(self.configuration.fileno(), 2, 0)
+        except OSError:  # ENODEV: the file in sysfs is removed
+            return True
+        return vendor == b"\xff\xff"
+
+    def _close(self) -> None:
+        self._file.close()
+        if self.configuration is not None:
+            self.configuration.close()
 
 
 def _network_cards(root: Path) -> list[str]:

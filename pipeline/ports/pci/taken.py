@@ -15,6 +15,12 @@ Guarantees (tests in tests/guest/test_vfio.py):
    test_frames_pass_both_ways_with_physical_addresses)
  - physical addresses are never used unless the port asks for them, and never behind an IOMMU that
    stops them (test_what_vfio_lacks_is_named)
+ - a card that is removed while it is used fails by name, through VFIO and through sysfs, and the
+   other ports go on
+   (tests/guest/test_pulled.py: test_a_card_that_is_unplugged_fails_by_name_and_the_rest_runs)
+ - when the driver is killed, alone or with its supervisor, no card writes to memory that is free
+   then (tests/guest/test_killed.py: test_a_killed_driver_leaves_no_dma_into_freed_memory,
+   test_a_killed_run_leaves_no_dma_into_freed_memory)
 """
 
 from __future__ import annotations
@@ -60,6 +66,7 @@ class TakenCard:
     def __init__(self) -> None:
         self._device: PciDevice | VfioDevice | None = None
         self._note: Segment | None = None
+        self._bar: MappedBar | None = None  # of a card that is reached through sysfs
 
     def take(
         self,
@@ -89,7 +96,7 @@ class TakenCard:
                 bar.close()
                 raise
             bar.release_too(lambda: os.close(held))
-        self._device = device
+        self._device, self._bar = device, bar
         return bar
 
     def write_first(self, note: Segment) -> None:
@@ -129,9 +136,11 @@ class TakenCard:
         )
 
     def wanted_back(self) -> str:
-        """Why the kernel asks for the card, or "". Only VFIO says so."""
+        """Why the kernel asks for the card, or has taken it away, or "". Only VFIO asks first."""
         if isinstance(self._device, VfioDevice) and self._device.wanted_back():
             return "the kernel takes it back: it is being removed, or unbound from vfio-pci"
+        if self._bar is not None and self._bar.gone():
+            return "the machine does not have the card any more: it was removed"
         return ""
 
     def event(self) -> int:

@@ -299,3 +299,20 @@ def test_an_unknown_device_string_is_an_error_that_names_the_known_ones(tmp_path
 def test_more_queues_than_the_card_has_are_refused(device: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"port\.wan\.queues.*16 queues, not 17"):
         create_port(PortConfig("wan", f"pci:{ADDRESS}", queues=17), 0, tmp_path)
+
+
+def test_a_device_that_was_removed_is_noticed(device: Path, tmp_path: Path) -> None:
+    """A device that does not answer reads as all ones; the kernel ends the file of a device that it
+    has removed, and reads are errors."""
+    (device / "config").write_bytes(b"\x86\x80" + bytes(62))
+    bar = PciDevice(ADDRESS, tmp_path).take(BAR_BYTES)
+    assert not bar.gone()
+    (device / "config").write_bytes(b"\xff" * 64)
+    assert bar.gone()
+    assert bar.configuration is not None
+    bar.configuration.close()
+    ends = os.pipe()  # which cannot be read at an offset
+    bar.configuration = os.fdopen(ends[0], "rb", buffering=0)
+    assert bar.gone()
+    bar.close()
+    os.close(ends[1])
