@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--hugepages", type=int, default=0, metavar="N", help="of 2 MiB")
     parser.add_argument("--module", action="append", default=[], metavar="NAME")
     parser.add_argument("--iommu", action="store_true", help="cards behind an IOMMU, and VFIO")
+    parser.add_argument("--systemd", action="store_true", help="systemd as process 1")
     parser.add_argument("--deadline", type=float, default=COMMAND, metavar="SECONDS")
     parser.add_argument("--prepare", action="store_true", help="get the kernel, and end")
     parser.add_argument(
@@ -53,6 +54,7 @@ def main() -> int:
             hugepages=given.hugepages,
             modules=given.module,
             iommu=given.iommu,
+            systemd=given.systemd,
             using=kernel,
         ) as guest:
             print(f"guest: Linux {kernel.release}, {guest.boot_seconds:.1f} s", file=sys.stderr)

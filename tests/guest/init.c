@@ -10,7 +10,10 @@
  *   to the guest   "run LENGTH\n" with LENGTH bytes of shell commands behind it; a command that
  *                  still runs is killed then
  *
- * The output of a command is what arrives until its first process ends. */
+ * The output of a command is what arrives until its first process ends.
+ *
+ * With guest_systemd=SCRIPT in the kernel's command line, systemd becomes process 1 when the script
+ * has prepared its units, and starts this program again to run the commands. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -258,21 +261,51 @@ static void run(char *command)
     say("exit %d\n", WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
-int main(void)
+static _Noreturn void serve(void)
 {
-    must_mount("proc", "/proc", "proc", 0, NULL);
-    must_mount("sysfs", "/sys", "sysfs", 0, NULL);
-    must_mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
-    load_modules();
-    host = open_port();
+    if (host < 0)
+        host = open_port();
     if (host < 0)
         fail("the port to the host");
-    mount_root();
-    start_loopback();
     say("booted\n");
     for (;;) {
         char *command = next_command();
         run(command);
         free(command);
     }
+}
+
+static _Noreturn void become_systemd(const char *script)
+{
+    int status = 0;
+    pid_t child = fork();
+    if (child == 0) {
+        execl("/bin/sh", "sh", script, NULL);
+        _exit(127);
+    }
+    errno = EIO;
+    if (waitpid(child, &status, 0) != child || status != 0)
+        fail("the units of systemd");
+    execl("/lib/systemd/systemd", "systemd", "--unit=guest.target", "--show-status=no",
+          "--log-target=console", "--log-level=warning", NULL);
+    fail("/lib/systemd/systemd");
+}
+
+int main(int count, char **words)
+{
+    if (count > 1 && strcmp(words[1], "serve") == 0)
+        serve();
+    must_mount("proc", "/proc", "proc", 0, NULL);
+    must_mount("sysfs", "/sys", "sysfs", 0, NULL);
+    must_mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+    char script[4096];
+    snprintf(script, sizeof script, "%s", argument("guest_systemd"));
+    load_modules();
+    if (!*script && (host = open_port()) < 0) /* systemd's service opens it itself */
+        fail("the port to the host");
+    mount_root();
+    start_loopback();
+    if (*script)
+        become_systemd(script);
+    serve();
 }

@@ -55,6 +55,9 @@ _STEADY = ("-accel", "tcg,thread=single", "-icount", "shift=1,sleep=on")
 _IOMMU = "kernel-irqchip=split"
 _IOMMU_DEVICE = ("-device", "intel-iommu,intremap=on,caching-mode=on")
 _VFIO = ("vfio-pci", "vfio_iommu_type1")
+_FOR_SYSTEMD = ("autofs4",)
+_UNITS = Path(__file__).with_name("systemd.sh")
+_SYSTEMD = Path("/lib/systemd/systemd")
 _LAST_LINES = 50  # of the console, in a message
 # The serial console is slow, and so is what only a real processor needs.
 _KERNEL = "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check audit=0"
@@ -104,16 +107,20 @@ class Guest:
         modules: Sequence[str] = (),
         iommu: bool = False,
         served: Sequence[str] = (),
+        systemd: bool = False,
         boot: float = BOOT,
         using: Kernel | None = None,
     ) -> None:
         """Boot. `memory` is in MiB, `hugepages` are of 2 MiB and part of it, `modules` are loaded
         besides those of the cards. With `iommu`, each card is behind an IOMMU, in a group of its
         own, and the modules of VFIO are loaded. `served` are the sockets of cards that `ringline
-        serve-card` offers.
+        serve-card` offers. With `systemd`, this machine's systemd is process 1, without any of its
+        services.
 
         Raises Missing or DidNotBoot, and then nothing stays."""
         began = time.monotonic()
+        if systemd and not _SYSTEMD.exists():
+            raise Missing(f"needs {_SYSTEMD} (Debian package systemd)")
         self._qemu = newer_qemu.program() if served else qemu(cards)
         self.kernel = using or kernel()
         self.cables: list[Cable] = []
@@ -125,6 +132,7 @@ class Guest:
                 stack.callback(self.cables[-1].close)
             names = [*_BASE, *(name for each in cards for name in each.modules), *modules]
             names += _VFIO if iommu else ()
+            names += _FOR_SYSTEMD if systemd else ()
             order = self.kernel.in_order(names)
             self._files = {
                 "console": os.memfd_create("console", 0),
@@ -144,6 +152,7 @@ class Guest:
                 line = f"{_KERNEL} guest_modules={','.join(order)}"
                 line += f" guest_hugepages={hugepages}" if hugepages else ""
                 line += " intel_iommu=on" if iommu else ""
+                line += f" guest_systemd={_UNITS}" if systemd else ""
                 ports = (far.fileno(), asked.fileno())
                 self._start(ports, line, processors, memory, iommu, served)
             stack.callback(self._stop)
