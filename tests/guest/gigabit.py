@@ -110,7 +110,8 @@ def pass_both_ways(bench: Bench, count: int, keys: str = "") -> None:
     for port in report["ports"].values():
         card = port["card"]
         assert card["rx_packets"] == card["tx_packets"] == count
-        assert card["rx_bytes"] == card["tx_bytes"] == sum(len(frame) + 4 for frame in frames)
+        size = sum(map(len, frames))  # QEMU 7 leaves the CRC out of what its 82574L counts
+        assert {card["rx_bytes"], card["tx_bytes"]} <= {size, size + 4 * count}
         assert not any(port["card_drops"].values()), port["card_drops"]
     assert "DMAR: [DMA" not in bench.guest.checked("dmesg"), "the IOMMU has stopped the card"
 
