@@ -53,7 +53,7 @@ class ModelPort(IxgbePort):
     `follow` does, after `arm` of the port.
     """
 
-    limits = PortLimits(register=0.05, link=0.05, sent=0.05)
+    limits = PortLimits(register=0.25, link=0.25, sent=0.05)
     broken: Sequence[str] = ()
     wakes = False
     eventfd = -1
