@@ -62,6 +62,7 @@ REGISTER = 5.0  # until a register has its value: a model in another process may
 LINK = 3.0  # in `start`; without a link a port starts all the same
 SENT = 1.0  # in `stop`: until posted packets are sent
 MASTER_DISABLE = 0.2  # until the DMA that a card has begun is complete
+CONTROL = 2.0  # an answer of a virtio device to a command
 MAILBOX = 1.0  # an answer of a simulated card in its own process
 NETLINK = 1.0  # an answer of the kernel about an interface
 RELEASED = 5.0  # until the kernel has released closed sockets, so that channels can be restored
@@ -151,6 +152,7 @@ NESTED: tuple[tuple[float, float, str], ...] = (
     (ABANDON, CARD_FREE, "a driver that lost its supervisor, the next start"),
     (REGISTER, START, "a register, the start"),
     (LINK, START, "the link, the start"),
+    (CONTROL, STOP, "a command of a virtio device, the stop"),
     (REGISTER, STOP, "a register, the stop"),
     (SENT, STOP, "packets that are still to be sent, the stop"),
     (MASTER_DISABLE, ABANDON, "DMA that has begun, an abandoned port"),

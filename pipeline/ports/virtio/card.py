@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.port import Link
 from ringline.pipeline.ports.registers import Definition, RegisterAccess, Registers
@@ -17,7 +18,6 @@ from ringline.shm.errors import EnvironmentLacks, HardwareError
 
 QUEUE_MIN = 64  # descriptors: a burst
 SPEED_MAX = 0x7FFFFFFF
-CONTROL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Card(Registers):
         """[5.1.6.5] Send a command on the control queue. `what` says in a few words what the device
         is to do. Raises HardwareError when it refuses that, or does not answer in time."""
         assert self.control is not None
-        seconds = min(CONTROL_SECONDS, self.wait_seconds)
+        seconds = min(deadlines.CONTROL, self.wait_seconds)
         answer = self.control.ask(bytes(command) + data, seconds, self.relax)
         if answer != r.OK:
             silent = f"has not answered for {seconds:.2g} s"
