@@ -62,6 +62,8 @@ REGISTER = 5.0  # until a register has its value: a model in another process may
 LINK = 3.0  # in `start`; without a link a port starts all the same
 SENT = 1.0  # in `stop`: until posted packets are sent
 MASTER_DISABLE = 0.2  # until the DMA that a card has begun is complete
+EEPROM = 0.1  # until an 82576 has read its EEPROM; some cards without one never say so
+SEMAPHORE = 1.0  # that a driver which lives never holds the semaphore of an 82576 (SWSM.SMBI)
 CONTROL = 2.0  # an answer of a virtio device to a command
 MAILBOX = 1.0  # an answer of a simulated card in its own process
 NETLINK = 1.0  # an answer of the kernel about an interface
@@ -152,6 +154,8 @@ NESTED: tuple[tuple[float, float, str], ...] = (
     (ABANDON, CARD_FREE, "a driver that lost its supervisor, the next start"),
     (REGISTER, START, "a register, the start"),
     (LINK, START, "the link, the start"),
+    (SEMAPHORE, START, "a semaphore that a killed driver left, the start"),
+    (EEPROM, START, "the EEPROM of a card, the start"),
     (CONTROL, STOP, "a command of a virtio device, the stop"),
     (REGISTER, STOP, "a register, the stop"),
     (SENT, STOP, "packets that are still to be sent, the stop"),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.ports.e1000e import card as e1000e
 from ringline.pipeline.ports.igb.registers import QUEUE_STATISTICS, REGISTERS
 from ringline.shm.errors import HardwareError
-
-SEMAPHORE_SECONDS = 1.0  # that a driver which lives never holds SWSM.SMBI
 
 
 class Card(e1000e.Card):
@@ -57,5 +56,5 @@ class Card(e1000e.Card):
         """SWSM: SMBI keeps the driver of the other port out: a read of 0 sets it. A driver that was
         killed may have left it at 1 (DPDK). SWESMBI keeps the firmware out."""
         with contextlib.suppress(HardwareError):
-            self.SWSM.wait("SMBI", 0, min(SEMAPHORE_SECONDS, self.wait_seconds))
+            self.SWSM.wait("SMBI", 0, min(deadlines.SEMAPHORE, self.wait_seconds))
         self.hold(self.SWSM, "SWESMBI")

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.ports.descriptor_rings import eeprom
 from ringline.pipeline.ports.descriptor_rings.steps import (
     allow_dma,
@@ -37,7 +38,6 @@ from ringline.pipeline.ports.e1000e.initialisation import (
 from ringline.pipeline.ports.igb.card import Card
 from ringline.shm.errors import HardwareError
 
-EEPROM_SECONDS = 0.1
 BUFFER_KIB = 2  # RL_BUFFER_DATA: the card cannot write past the end of a buffer
 ONE_BUFFER = 1  # advanced descriptor, header and payload in the same buffer
 MRQE_RSS = 2
@@ -69,7 +69,7 @@ def await_eeprom(card: Card) -> None:
     """EECD: wait until the card has read its EEPROM, which holds the MAC address. A card without
     an EEPROM, such as QEMU's, never says so, and works (Linux goes on too)."""
     with contextlib.suppress(HardwareError):
-        card.EECD.wait("AUTO_RD", 1, min(EEPROM_SECONDS, card.wait_seconds))
+        card.EECD.wait("AUTO_RD", 1, min(deadlines.EEPROM, card.wait_seconds))
 
 
 def check_eeprom(card: Card) -> None:

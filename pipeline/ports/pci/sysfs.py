@@ -25,20 +25,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import mmap
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.ports.interfaces.carries import carried, is_up
 from ringline.pipeline.ports.pci.mapping import MappedRegisters
+from ringline.pipeline.ports.pci.users import is_child, lock, lock_all, process, process_with
 from ringline.shm.errors import EnvironmentLacks, reason_of
-from ringline.shm.owners import holder
 
 LOCKDOWN = Path("/sys/kernel/security/lockdown")
 COMMAND = 4  # offset of the command register in configuration space
@@ -90,13 +89,13 @@ def stop_dma(address: str, patience: float = deadlines.CARD_FREE) -> str:
             except OSError as error:
                 raise _unusable(path, error) from None
         until = time.monotonic() + patience
-        while (user := _lock_all(files)) is not None and not _is_child(user):
+        while (user := lock_all(files)) is not None and not is_child(user):
             if time.monotonic() >= until:
-                return f"PCI device {address} belongs to {_process(user)} now"
+                return f"PCI device {address} belongs to {process(user)} now"
             time.sleep(_LOOK)
         while (other := device.user) and other != user:
             if time.monotonic() >= until:
-                return f"PCI device {address} belongs to {_process(other)} now"
+                return f"PCI device {address} belongs to {process(other)} now"
             time.sleep(_LOOK)
         device.set_bus_mastering(False)
     return ""
@@ -184,7 +183,7 @@ class PciDevice:
         nodes |= {f"/dev/vfio/devices/{node.name}" for node in (self.folder / "vfio-dev").glob("*")}
         if (group := self.folder / "iommu_group").exists():
             nodes.add(f"/dev/vfio/{group.resolve().name}")
-        return _process_with(nodes) if nodes else None
+        return process_with(nodes) if nodes else None
 
     def check_unused(self) -> None:
         """Raise `EnvironmentLacks` when a kernel driver or another process uses the device."""
@@ -192,7 +191,7 @@ class PciDevice:
         if driver is None:
             if other := self.user:
                 raise EnvironmentLacks(
-                    f"PCI device {self.address} is in use by {_process(other)}; stop that first"
+                    f"PCI device {self.address} is in use by {process(other)}; stop that first"
                 )
             return
         without = self.real and not (self.folder / "iommu_group").exists()  # VFIO cannot have it
@@ -294,9 +293,9 @@ class MappedBar(MappedRegisters):
         except OSError as error:
             raise _unusable(path, error) from None
         try:
-            if (user := _lock(self._file)) is not None:
+            if (user := lock(self._file)) is not None:
                 raise EnvironmentLacks(
-                    f"{path} is mapped by another instance ({_process(user)}): stop it, or "
+                    f"{path} is mapped by another instance ({process(user)}): stop it, or "
                     "configure another card"
                 )
             size = os.fstat(self._file.fileno()).st_size
@@ -335,45 +334,6 @@ def _network_cards(root: Path) -> list[str]:
         with contextlib.suppress(EnvironmentLacks):  # it was removed just now
             found += [path.name] if PciDevice(path.name, root).network else []
     return found
-
-
-def _lock(file: BinaryIO) -> int | None:
-    """Lock a file for this process alone. None, or the process that has it; 0: it is unknown."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return holder(file.fileno())
-    return None
-
-
-def _lock_all(files: Sequence[BinaryIO]) -> int | None:
-    """`_lock` for the BARs of a device: a driver locks the one that it maps."""
-    return next((user for user in map(_lock, files) if user is not None), None)
-
-
-def _process_with(nodes: set[str]) -> int | None:
-    """Another process that has one of these device files open, as far as this user can see."""
-    mine = str(os.getpid())
-    for pid in (name for name in os.listdir("/proc") if name.isdigit() and name != mine):
-        with contextlib.suppress(OSError):
-            for file in os.listdir(f"/proc/{pid}/fd"):
-                with contextlib.suppress(OSError):
-                    if os.readlink(f"/proc/{pid}/fd/{file}") in nodes:
-                        return int(pid)
-    return None
-
-
-def _is_child(pid: int) -> bool:
-    """Whether this process is the parent of `pid`."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return False
-    return int(fields[1]) == os.getpid()
-
-
-def _process(pid: int) -> str:
-    return f"process {pid}" if pid else "a process whose id is unknown"
 
 
 def how_to_bind(address: str, driver: str = "") -> str:

@@ -35,7 +35,6 @@ from ringline.pipeline.ports.virtio.card import Card, Memory
 from ringline.pipeline.ports.virtio.initialisation import STEPS
 from ringline.pipeline.ports.virtqueue import requests
 from ringline.shm.errors import ConfigurationError
-from ringline.shm.frames import MTU
 
 if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
@@ -51,11 +50,6 @@ class VirtioPort(Port):
     """
 
     def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
-        if config.mtu > MTU:
-            raise ConfigurationError(
-                f"port.{config.name}.mtu: must be {MTU} bytes, not {config.mtu}: the driver of "
-                "virtio-net receives no longer frames"
-            )
         self.name, self.index, self.mac = config.name, index, ""
         self.queue_pairs, self.frame_max = config.queues, config.frame_max
         self._config, self._sysfs = config, sysfs
