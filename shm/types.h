@@ -53,6 +53,7 @@ struct rl_reference {
 #define RL_FLAG_CHECKSUM_BAD 0x10  /* one of these checksums was wrong */
 #define RL_FLAG_BLANK 0x20         /* a granted buffer, not a received packet */
 #define RL_FLAG_FIX_CHECKSUMS 0x40 /* write the checksums when the frame is sent */
+#define RL_FLAG_WIRE_LENGTH 0x80   /* from a capture: rss_hash is its bytes on the wire */
 
 #define RL_VERDICT_DROP 255  /* the plugin said: drop */
 #define RL_VERDICT_ERROR 254 /* the plugin failed on this packet: drop, own counter */

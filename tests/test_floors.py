@@ -26,6 +26,7 @@ FLOORS = (
     "workers/tiers/",
     "workers/process/",
     "workers/trials/",
+    "workers/analysis/",
     "workers/api.py",
     "workers/testing.py",
     "workers/plugins/",
@@ -50,6 +51,7 @@ FLOORS = (
     "pipeline/telemetry/",
     "pipeline/supervisor/",
     "pipeline/terminal/",
+    "pipeline/analysis/",
     "pipeline/bench/",
     "pipeline/commands/",
     "pipeline/__main__.py",
@@ -57,6 +59,7 @@ FLOORS = (
 
 # What `pipeline` may import of `workers`: nothing here imports a user's code.
 PURE = (
+    "workers/analysis/children.py",
     "workers/captures/",
     "workers/headers/",
     "workers/lookup/lookup.h",

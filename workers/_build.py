@@ -7,6 +7,8 @@ DECLARATIONS = [
     "workers/batch.h",
     "workers/headers/types.h",
     "workers/loop/loop.h",
+    "workers/captures/scan.h",
+    "workers/analysis/feed.h",
     "workers/plugins/plugins.h",
     "workers/lookup/tables.h",
     "workers/lookup/lookup_python.h",
@@ -17,6 +19,8 @@ SOURCES = [
     "workers/loop/checksums.c",
     "workers/loop/columns.c",
     "workers/loop/packet.c",
+    "workers/captures/scan.c",
+    "workers/analysis/feed.c",
     "workers/plugins/plugins.c",
     "workers/lookup/lookup.c",
 ]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 _FULL: int = shm.RL_BATCH_MAX  # packets of a full batch
+_WIRE_LENGTH: int = shm.RL_FLAG_WIRE_LENGTH
 # Looked up once: a name of `lib` takes a part of the time of a call.
 _columns = lib.rl_batch_columns
 
@@ -87,6 +88,12 @@ class Packet(_workers.Frame):
     def rss_hash(self) -> int:
         """The 32-bit RSS hash that the card computed; valid if `flags & HASH`."""
         return int(self._reference.rss_hash)
+
+    @property
+    def wire_length(self) -> int:
+        """Bytes that the packet had on the wire; see `Meta` in packets.py."""
+        of = self._reference
+        return int(of.rss_hash if of.flags & _WIRE_LENGTH else of.length)
 
     @property
     def flags(self) -> int:
@@ -240,6 +247,14 @@ class Batch:
     def lengths(self) -> NDArray[np.int64]:
         """The bytes of each frame: int64, a copy."""
         return self._column("length")
+
+    @property
+    def wire_lengths(self) -> NDArray[np.int64]:
+        """The bytes that each packet had on the wire: int64, a copy."""
+        np = self._numpy or self._open_columns()
+        on_wire = self.flags & _WIRE_LENGTH != 0
+        lengths: NDArray[Any] = np.where(on_wire, self.hashes, self.lengths)
+        return lengths
 
     @property
     def hashes(self) -> NDArray[np.int64]:

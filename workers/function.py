@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from ringline.workers.named.part import Part
     from ringline.workers.options import Option
     from ringline.workers.worker import Worker
 
@@ -25,7 +26,15 @@ class PacketFunction:
         setup: Callable[[Worker], Any] | None,
         tick: Callable[[Worker, Any], None] | None,
         options: Sequence[Option],
+        merge: Callable[[Part, Part], Part] | None = None,
+        collect: Callable[[Worker, Any], Any] | None = None,
+        present: Callable[[Part], Any] | None = None,
+        analysis: str | None = None,
     ) -> None:
+        self.merge = merge
+        self.collect = collect
+        self.present = present
+        self.analysis = analysis
         self.function = function
         self.setup = setup
         self.tick = tick
@@ -45,6 +54,10 @@ def packet_function(
     setup: Callable[[Worker], Any] | None = None,
     tick: Callable[[Worker, Any], None] | None = None,
     options: Sequence[Option] = (),
+    merge: Callable[[Part, Part], Part] | None = None,
+    collect: Callable[[Worker, Any], Any] | None = None,
+    present: Callable[[Part], Any] | None = None,
+    analysis: str | None = None,
 ) -> Any:
     """Mark `function(frame, meta)` as a packet function: a worker compiles it with numba.
 
@@ -64,10 +77,23 @@ def packet_function(
         state that setup returned.
     options: the options that the plugin accepts; their values are in `worker.options`.
 
+    The others are for `ringline analyze`, which runs the function on many captures at once:
+
+    merge: `merge(a, b)` joins what two parts of the captures left behind, objects of the class
+        Part, of which a was captured first. It returns a Part and may change one of the two.
+    collect: `collect(worker, state)` is called after at most 16,384 packets, and at the end with
+        `worker.ending`. It returns arrays by name that it took out of the state, or None. They are
+        the state of the Part then.
+    present: `present(part)` returns tables of the whole analysis for the user: by name a dict of
+        columns by name.
+    analysis: the name of a packet function that takes the place of this one.
+
     An exception, or a verdict that is neither a port, DROP nor a drop reason, drops the packet
     and is counted. With `debug = true` an index out of range raises IndexError; without it the
     index is not checked, so compare it with `meta.length` first.
     """
     if function is None:
-        return lambda function: PacketFunction(function, setup, tick, options)
-    return PacketFunction(function, setup, tick, options)
+        return lambda function: PacketFunction(
+            function, setup, tick, options, merge, collect, present, analysis
+        )
+    return PacketFunction(function, setup, tick, options, merge, collect, present, analysis)

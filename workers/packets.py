@@ -55,6 +55,8 @@ class Meta:
     | frame_max    | bytes of the longest frame that a port sends, with a VLAN tag:    |
     |              | 1518, more if a port has jumbo frames                             |
     | length       | bytes of the frame; `resize` changes it                           |
+    | wire_length  | bytes that the packet had on the wire: `length`, or more in an    |
+    |              | analysis of a capture that has only the begin of each packet      |
     | rss_hash     | 32 bits, computed by the card; valid if flags & HASH              |
     | vlan_tci     | 16 bits, the stripped VLAN tag; valid if flags & VLAN. Writable:  |
     |              | with the flag VLAN set, the card inserts this tag                 |
@@ -87,6 +89,7 @@ class Meta:
         flags: int = 0,
         time: int = 0,
         frame_max: int = lib.RL_FRAME_MAX,
+        wire_length: int | None = None,
     ) -> None:
         self._fixed = {
             "port": port,
@@ -102,6 +105,7 @@ class Meta:
         self._length = len(frame)
         self._fixed["frame_max"] = max(frame_max, self._length)
         self._buffer = bytearray(units_for(self.frame_max) * lib.RL_BUFFER_STRIDE)
+        self._wire_length = wire_length
         self._buffer[self._offset : self._offset + self._length] = frame
 
     # In compiled code, too, these cannot be set.
@@ -128,6 +132,11 @@ class Meta:
         from ringline.workers.plain import frame_over
 
         return frame_over(self._buffer, self._length, self._offset)
+
+    @property
+    def wire_length(self) -> int:
+        """Bytes that the packet had on the wire."""
+        return self._length if self._wire_length is None else self._wire_length
 
     def resize(self, front: int, back: int) -> Any:
         """As the function `resize`."""

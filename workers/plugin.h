@@ -55,6 +55,13 @@ static inline uint8_t *rl_frame(const struct rl_batch *batch, const struct rl_re
     return batch->memory + (size_t)packet->buffer * RL_BUFFER_STRIDE + packet->offset;
 }
 
+/* How many bytes the packet had on the wire. In an analysis of captures that can be more than
+ * `length`: many programs write only the first bytes of a packet. */
+static inline uint32_t rl_wire_length(const struct rl_reference *packet)
+{
+    return packet->flags & RL_FLAG_WIRE_LENGTH ? packet->rss_hash : packet->length;
+}
+
 /* Whether the verdict is one of `reasons` drop reasons. */
 static inline int rl_verdict_is_reason(int64_t verdict, uint32_t reasons)
 {

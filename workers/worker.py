@@ -53,6 +53,7 @@ class Worker:
     options: a dict of the plugin's options, with defaults.
     rehearsal: true in a dry run before the first packet (see the module).
     time: in `tick` the time now, see `time`.
+    ending: in `collect`, whether no packet follows in this part of an analysis.
     log: `worker.log.warning("text")` writes a line into the log of the run.
 
     A name is a letter, then up to 46 letters, digits and `_`. Every method raises PluginError
@@ -90,6 +91,8 @@ class Worker:
         self.rehearsal = rehearsal
         self._clock: Callable[[], int] = lambda: 0  # replaced by the engine
         self._tables: dict[str, Table] = {}
+        self._arrays: dict[str, NDArray[Any]] = {}  # named state with a dtype
+        self.ending = False
         self._counters: dict[str, Counters] = {}
 
     @property
@@ -256,7 +259,8 @@ class Worker:
         text = slots.fitting(f"{kind} {extents}")
         address = self._slot.lookup_or_add(name, slots.STATE, text, 1, kind.itemsize * count)
         memory = ffi.buffer(ffi.cast("char *", address), kind.itemsize * count)
-        return np.frombuffer(memory, dtype=kind).reshape(extents)
+        made = self._arrays[name] = np.frombuffer(memory, dtype=kind).reshape(extents)
+        return made
 
     def shared(
         self, name: str, dtype: DTypeLike, shape: int | tuple[int, ...]

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ringline.pipeline.bench.arguments import add_arguments as add_bench_arguments
+from ringline.pipeline.commands.arguments import analyze as analyze_arguments
 from ringline.pipeline.commands.arguments import hardware, values
 from ringline.pipeline.commands.arguments import lab as lab_arguments
 from ringline.pipeline.commands.arguments import rss as rss_arguments
@@ -257,6 +258,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="without bounds checks in compiled plugins, as in a run; measures their speed",
     )
+    analyze_arguments.add_command(command, _analyze)
 
     shell = command("completion", _completion, "print a script that completes commands in a shell")
     shell.add_argument("shell", choices=("bash", "zsh", "fish"), help="your shell")
@@ -363,6 +365,13 @@ def _try(given: argparse.Namespace) -> int:
             to_cut=given.cut,
         )
     )
+
+
+def _analyze(given: argparse.Namespace) -> int:
+    with fatal():
+        from ringline.pipeline.commands.analyze import analyze
+
+    return analyze(given)
 
 
 def _completion(given: argparse.Namespace) -> int:

@@ -73,7 +73,7 @@ def attempt(asked: Attempt) -> int:
     The exit code is 2 when the plugin failed on a packet. Raises RinglineError when the plugin
     cannot run, or a capture cannot be read to its end.
     """
-    options = _checked(asked.options)
+    options = checked_options(asked.options)
     ports, captures = captures_of(asked.captures, asked.ports)
     out_descriptor = None if asked.out is None else _output(asked.out, captures.values())
     if asked.out == "-":
@@ -217,7 +217,7 @@ def _remarks(asked: Attempt, done: trial.Summary, ports: int) -> list[str]:
     return remarks
 
 
-def _checked(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def checked_options(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """The options as a table. Raises UsageError as a configuration file would."""
     problems = forms.given_twice(given)
     options = Table({"-o": dict(given)}, "", problems).json_table("-o")
@@ -279,7 +279,7 @@ def _lines(
     if done.too_long:
         yield f"  left out {done.too_long:,} frames that no card would receive: too long"
     for name, value in done.named.items():
-        yield from _named(name, value, done.headings.get(name))
+        yield from named_lines(name, value, done.headings.get(name))
     for remark in remarks:
         yield f"  remark: {remark}"
 
@@ -290,7 +290,7 @@ def _reasons(done: trial.Summary) -> str:
     return f" ({', '.join(told)})" if told else ""
 
 
-def _named(name: str, value: Any, headings: Sequence[str] | None) -> list[str]:
+def named_lines(name: str, value: Any, headings: Sequence[str] | None) -> list[str]:
     """A counter or histogram as one line; a table as its headings and its first rows."""
     if headings is not None:
         return [f"  {name}:", *_table(headings, value or [])]
@@ -305,16 +305,33 @@ def _named(name: str, value: Any, headings: Sequence[str] | None) -> list[str]:
 def _table(headings: Sequence[str], rows: Sequence[Any]) -> Iterator[str]:
     """The headings and up to TABLE_ROWS rows (label, values): labels to the left, numbers to the
     right."""
-    lines = [list(headings)]
-    lines += [
-        [printable(label), *(f"{n:,}" for n in values)] for label, values in rows[:TABLE_ROWS]
-    ]
+    return table_lines(headings, [(label, *values) for label, values in rows], len(rows))
+
+
+def table_lines(
+    headings: Sequence[str], rows: Sequence[Sequence[Any]], count: int
+) -> Iterator[str]:
+    """The headings and up to TABLE_ROWS of `count` rows: texts to the left, numbers to the
+    right."""
+    texts = [[_cell(value) for value in row] for row in rows[:TABLE_ROWS]]
+    lines = [list(headings), *texts]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for label, *numbers in lines:
-        cells = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
-        yield "    " + "  ".join([label.ljust(widths[0]), *cells])
-    if len(rows) > TABLE_ROWS:
-        yield f"    and {len(rows) - TABLE_ROWS:,} more"
+    first = rows[0] if rows else ()
+    left = [not number or isinstance(value, str) for number, value in enumerate(first)]
+    for line in lines:
+        cells = [
+            cell.ljust(width) if to_left else cell.rjust(width)
+            for cell, width, to_left in zip(line, widths, left or [True] * len(line), strict=True)
+        ]
+        yield f"    {'  '.join(cells)}".rstrip()
+    if count > TABLE_ROWS:
+        yield f"    and {count - TABLE_ROWS:,} more"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return printable(value) if isinstance(value, str) else f"{value:,}"
 
 
 def _buckets(buckets: Sequence[int]) -> str:

@@ -122,6 +122,24 @@ class ByteSource:
         self.data = rest
         return rest
 
+    def seek(self, offset: int) -> None:
+        """Move the window to byte `offset` of a regular file that is not compressed."""
+        os.lseek(self._fd, offset, os.SEEK_SET)
+        self._taken = self.base = offset
+        self.data = b""
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the content is decompressed."""
+        return bool(self._tally.of)
+
+    @property
+    def identity(self) -> tuple[int, int, int, int]:
+        """Device, inode, bytes and time of the last change of the file (ns): another answer later
+        means that the file has changed."""
+        found = os.fstat(self._fd)
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
     @property
     def share(self) -> float:
         """How much of the file was read, from 0 to 1; 0 when its size is not known."""

@@ -81,9 +81,37 @@ class PcapReader:
         self._swapped = _VERSIONS[major, minor]
         self._fcs = 2 * (link >> 28) if link & _FCS_PRESENT else 0
         self.link_type = link & _LINK_TYPE_MASK
+        self.at = FILE_HEADER_BYTES  # where the next packet begins in the window
+        self._steps = self.packets()
+        self.ended = False  # `step` has found the end of the file
+
+    @property
+    def unit(self) -> int:
+        """Nanoseconds of one unit of the fraction of a second."""
+        return self._unit
+
+    @property
+    def order(self) -> str:
+        """The byte order, "<" or ">"."""
+        return self._order
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it has Ethernet frames without frame check sequence, and version 2.4."""
+        return self.link_type == LINK_TYPE_ETHERNET and not self._fcs and self._swapped is False
+
+    def move(self, at: int) -> None:
+        """Go on at byte `at` of the window of the source, where a packet must begin."""
+        self.at = at
+
+    def step(self, stop: int | None = None) -> Packet | None:
+        """The next packet; None when there is none. `stop` is for a reader of blocks."""
+        packet = next(self._steps, None)
+        self.ended = packet is None
+        return packet
 
     def packets(self) -> Iterator[Packet]:
-        """All packets in the order of the file."""
+        """All packets in the order of the file. Another reader may take some of them (`move`)."""
         source, tally = self._source, self._tally
         order, unit, swapped, fcs = self._order, self._unit, self._swapped, self._fcs
         link_type = self.link_type
@@ -91,7 +119,7 @@ class PcapReader:
         data = source.data
         view = memoryview(data)
         size = len(data)
-        at = FILE_HEADER_BYTES
+        at = self.at
         while True:
             body = at + PACKET_HEADER_BYTES
             if body > size:
@@ -120,8 +148,13 @@ class PcapReader:
                     what = f"ends after {size - body} of its {captured} bytes"
                     raise tally.ends_inside_packet(source.base, what)
             time = seconds * 1_000_000_000 + fraction * unit
+            self.at = end
             yield Packet(source.base + at, time, original, link_type, fcs, order, view[body:end])
-            at = end
+            at = self.at
+            if source.data is not data:
+                data = source.data
+                view = memoryview(data)
+                size = len(data)
 
     def _check_joined(self, data: bytes, at: int) -> None:
         """Raise CaptureError when the packet at `at` is the header of another file."""

@@ -36,7 +36,9 @@ _OPTION_TSOFFSET = 14
 
 
 @dataclass(frozen=True, slots=True)
-class _Interface:
+class Interface:
+    """An interface of a section: how its packets are read."""
+
     link_type: int
     snap_length: int  # 0: no limit
     units: int  # time stamps are in units of 1 / units seconds
@@ -55,24 +57,57 @@ class PcapngReader:
         self._source = source
         self._tally = tally
         self._order = "<"
-        self._interfaces: list[_Interface] = []
+        self.interfaces: list[Interface] = []
         self._data = b""  # the window
         self._at = 0  # where the present block begins in it
+        self.ended = False  # `step` has found the end
 
     def packets(self) -> Iterator[Packet]:
         """All packets in the order of the file."""
-        while length := self._next_block():
-            (kind,) = self._unpack("I", self._at)
-            body, end = self._at + 8, self._at + length - 4
-            if kind == _SECTION:
-                self._section(body, end)
-            elif kind == _INTERFACE:
-                self._interface(body, end)
-            elif kind in (_ENHANCED, _PACKET):
-                yield self._packet(kind, body, end)
-            elif kind == _SIMPLE:
-                yield self._simple_packet(body, end)
-            self._at += length
+        while not self.ended:
+            packet = self.step()
+            if packet is not None:
+                yield packet
+
+    def step(self, stop: int | None = None) -> Packet | None:
+        """Read one block; returns its packet, or None when it has none. `ended` is then true if
+        there is no block left, or the next one begins at byte `stop` of the content or behind
+        it."""
+        length = self._next_block()
+        if not length or (stop is not None and self._source.base + self._at >= stop):
+            self.ended = True
+            return None
+        (kind,) = self._unpack("I", self._at)
+        body, end = self._at + 8, self._at + length - 4
+        packet: Packet | None = None
+        if kind == _SECTION:
+            self._section(body, end)
+        elif kind == _INTERFACE:
+            self._interface(body, end)
+        elif kind in (_ENHANCED, _PACKET):
+            packet = self._packet(kind, body, end)
+        elif kind == _SIMPLE:
+            packet = self._simple_packet(body, end)
+        self._at += length
+        return packet
+
+    @property
+    def at(self) -> int:
+        """Where the next block begins in the window of the source."""
+        return self._at
+
+    @property
+    def order(self) -> str:
+        """The byte order of the present section, "<" or ">"."""
+        return self._order
+
+    def move(self, at: int) -> None:
+        """Go on at byte `at` of the window of the source, where a block must begin."""
+        self._data, self._at = self._source.data, at
+
+    def enter(self, order: str, interfaces: list[Interface]) -> None:
+        """Go on inside a section with this byte order and these interfaces."""
+        self._order, self.interfaces = order, list(interfaces)
 
     def _unpack(self, layout: str, at: int) -> tuple[int, ...]:
         return struct.unpack_from(self._order + layout, self._data, at)
@@ -152,7 +187,7 @@ class PcapngReader:
                 f"{path}: is pcapng version {major}, and only 1 is supported; "
                 f"convert it with editcap -F pcap {path} NEW"
             )
-        self._interfaces = []
+        self.interfaces = []
 
     def _interface(self, body: int, end: int) -> None:
         if end - body < 8:
@@ -177,16 +212,16 @@ class PcapngReader:
                 count = self._data[value]
                 fcs = count // 8 if count >= 8 else count
             option = value + (length + 3 & ~3)
-        self._interfaces.append(_Interface(link_type, snap_length, units, offset, fcs))
+        self.interfaces.append(Interface(link_type, snap_length, units, offset, fcs))
 
-    def _interface_of(self, number: int) -> _Interface:
+    def _interface_of(self, number: int) -> Interface:
         """The interface `number` of a packet. Raises CaptureError when the section has none."""
-        if number >= len(self._interfaces):
+        if number >= len(self.interfaces):
             raise self._tally.damaged(
                 self._source.base + self._at,
-                f"names interface {number}, and the section has {len(self._interfaces)}",
+                f"names interface {number}, and the section has {len(self.interfaces)}",
             )
-        return self._interfaces[number]
+        return self.interfaces[number]
 
     def _packet(self, kind: int, body: int, end: int) -> Packet:
         """An enhanced packet block, or the obsolete one, which differs in the first word."""
@@ -210,7 +245,7 @@ class PcapngReader:
         return self._made(body + 4, end, captured, original, 0, interface)
 
     def _made(
-        self, start: int, end: int, captured: int, original: int, time: int, interface: _Interface
+        self, start: int, end: int, captured: int, original: int, time: int, interface: Interface
     ) -> Packet:
         """A packet whose bytes begin at `start`, in a block with room up to `end`."""
         at = self._source.base + self._at

@@ -58,6 +58,8 @@ class CaptureReader:
     any_link: packets of other link layers get an Ethernet header if they can; otherwise they are
         left out, and a file without any Ethernet frame is refused.
 
+    source, packets: the window over the file, and what finds the packets in it.
+
     Raises CaptureError when the file does not exist, cannot be read, or is not a capture with
     frames that can be used; the iteration raises it for damage on the way. A capture without
     packets, and what `Tally.remarks` tells, are not errors.
@@ -66,9 +68,11 @@ class CaptureReader:
     def __init__(self, tally: Tally, *, descriptor: int | None = None, any_link: bool = False):
         self.tally = tally
         self._any_link = any_link
-        self._source = ByteSource(tally, descriptor)
+        self.last: int | None = None  # the time of the last frame that had one
+        self.source = ByteSource(tally, descriptor)
         try:
-            self._packets = self._reader().packets()
+            self.packets = self._reader()
+            self._packets = self.packets.packets()
         except CutShort as error:  # before the first packet: there is nothing to use
             self.close()
             raise CaptureError(str(error)) from error
@@ -77,7 +81,7 @@ class CaptureReader:
             raise
 
     def _reader(self) -> pcap.PcapReader | pcapng.PcapngReader:
-        source, tally = self._source, self.tally
+        source, tally = self.source, self.tally
         data = source.need(0, _MAGIC_BYTES)
         if data[:4] == pcapng.MAGIC:
             return pcapng.PcapngReader(source, tally)
@@ -85,7 +89,7 @@ class CaptureReader:
             raise CaptureError(_what_it_is_instead(tally.path, data))
         reader = pcap.PcapReader(source, tally)
         if not self._takes(reader.link_type):
-            raise self._refused([reader.link_type])
+            raise self.refused([reader.link_type])
         return reader
 
     def _takes(self, link_type: int) -> bool:
@@ -93,7 +97,8 @@ class CaptureReader:
             self._any_link and can_become_ethernet(link_type)
         )
 
-    def _refused(self, link_types: list[int]) -> CaptureError:
+    def refused(self, link_types: list[int]) -> CaptureError:
+        """The error when none of the packets, of these link types, can be used."""
         kinds = ", ".join(link_type_name(kind) for kind in link_types)
         if self._any_link:
             why = "and no Ethernet frame can be made of it"
@@ -109,43 +114,53 @@ class CaptureReader:
         try:
             yield from self._frames()
         except CutShort as error:
-            if not tally.to_cut:
-                raise CaptureError(str(error)) from error
-            tally.cut_at = error.cut
+            self.accept_cut(error)
         if tally.left_out and not tally.used:
-            raise self._refused(sorted(tally.left_out))
+            raise self.refused(sorted(tally.left_out))
+
+    def accept_cut(self, error: CutShort) -> None:
+        """Note that the file is cut short. Raises CaptureError unless it may be."""
+        if not self.tally.to_cut:
+            raise CaptureError(str(error)) from error
+        self.tally.cut_at = error.cut
 
     def _frames(self) -> Iterator[Frame]:
-        tally = self.tally
-        last: int | None = None
         for packet in self._packets:
-            original = packet.original - packet.fcs
-            if original < 0:
-                raise tally.damaged(
-                    packet.at, f"is shorter than its frame check sequence of {packet.fcs} bytes"
-                )
-            tally.packets += 1
-            data: bytes | memoryview = packet.data
-            if len(data) > original:
-                tally.overlong += len(data) > packet.original
-                data = packet.data[:original]
-            if packet.link_type != LINK_TYPE_ETHERNET:
-                made = self._made_up(packet, original)
-                if made is None:
-                    tally.left_out[packet.link_type] += 1
-                    continue
-                data, original = made
-                tally.made_up[packet.link_type] += 1
-            tally.used += 1
-            tally.cut += len(data) < original
-            time = packet.nanoseconds
-            if not -(1 << 63) <= time < 1 << 63:
-                tally.misdated += 1
-                time = last or 0
-            elif last is not None and time and time < last:
-                tally.backward += 1
-            last = time or last
-            yield Frame(tally.packets, time, original, data)
+            frame = self.frame_of(packet)
+            if frame is not None:
+                yield frame
+
+    def frame_of(self, packet: Packet) -> Frame | None:
+        """The frame of the next packet, mended and counted; None when it is left out. Raises
+        CaptureError when it is shorter than its frame check sequence."""
+        tally = self.tally
+        original = packet.original - packet.fcs
+        if original < 0:
+            raise tally.damaged(
+                packet.at, f"is shorter than its frame check sequence of {packet.fcs} bytes"
+            )
+        tally.packets += 1
+        data: bytes | memoryview = packet.data
+        if len(data) > original:
+            tally.overlong += len(data) > packet.original
+            data = packet.data[:original]
+        if packet.link_type != LINK_TYPE_ETHERNET:
+            made = self._made_up(packet, original)
+            if made is None:
+                tally.left_out[packet.link_type] += 1
+                return None
+            data, original = made
+            tally.made_up[packet.link_type] += 1
+        tally.used += 1
+        tally.cut += len(data) < original
+        time, last = packet.nanoseconds, self.last
+        if not -(1 << 63) <= time < 1 << 63:
+            tally.misdated += 1
+            time = last or 0
+        elif last is not None and time and time < last:
+            tally.backward += 1
+        self.last = time or last
+        return Frame(tally.packets, time, original, data)
 
     def _made_up(self, packet: Packet, original: int) -> tuple[bytes, int] | None:
         """An Ethernet frame of a packet without one, and its length on the wire; None if that
@@ -158,16 +173,16 @@ class CaptureReader:
     @property
     def share(self) -> float:
         """How much of the file was read, from 0 to 1; 0 when its size is not known."""
-        return self._source.share
+        return self.source.share
 
     @property
     def bytes_read(self) -> int:
         """How many bytes of the content were read, after decompression."""
-        return self._source.base
+        return self.source.base
 
     def close(self) -> None:
         """Close the file, if it was opened here; may be called again."""
-        self._source.close()
+        self.source.close()
 
     def __enter__(self) -> CaptureReader:
         return self

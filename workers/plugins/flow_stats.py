@@ -5,6 +5,8 @@ protocol alone. Flows are in a hash table in named state, one cache line per flo
 survive a crash of the worker. If all PROBES lines for a new flow are in use, the flow has
 no line of its own: `flows_without_place` counts its packets.
 
+`ringline analyze` runs flow_records.py in its place, which keeps all flows.
+
 The top talkers are updated with each packet: a flow replaces the smallest of them when its
 bytes exceed the smallest by a sixteenth. So no scan of the table delays the queue.
 
@@ -15,13 +17,23 @@ line and ranks the top talkers again.
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from ringline.workers.api import DROP, Option, PluginError, field, packet_function
+from ringline.workers.api import DROP, Option, PluginError, packet_function
+from ringline.workers.plugins.flow_key import (
+    FACTOR,
+    REST,
+    SOURCE_HIGH,
+    SOURCE_LOW,
+    TARGET_HIGH,
+    TARGET_LOW,
+    flow_key,
+    hash_of,
+    label,
+)
 from ringline.workers.plugins.forward import MAP, outputs
 
 if TYPE_CHECKING:
@@ -30,21 +42,14 @@ if TYPE_CHECKING:
     from ringline.workers.api import Counter, Worker
 
 PROBES = 16
-# The words of a flow. REST holds the ports, the protocol and the IP version.
-SOURCE_HIGH, SOURCE_LOW, TARGET_HIGH, TARGET_LOW, REST, CHECK, PACKETS, BYTES = range(8)
+# The words of a flow, behind those of its key.
+CHECK, PACKETS, BYTES = 5, 6, 7
 WORDS = 8
 
 # CHECK is the hash of the key, never 0; its low byte is the rank: 0, or 1 + the index in
 # `State.top`.
 RANK = 0xFF
 USED = 0x100
-
-TCP, UDP, SCTP = 6, 17, 132
-FRAGMENT = 44
-PROTOCOLS = {1: "icmp", TCP: "tcp", UDP: "udp", 47: "gre", 50: "esp", 58: "icmp6", SCTP: "sctp"}
-
-# An odd number with no pattern in its bits: 2^64 / the golden ratio.
-FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 class State(NamedTuple):
@@ -103,6 +108,7 @@ def _tick(worker: Worker, state: State) -> None:
         Option("action", str, "forward", choices=("forward", "drop")),
         MAP,
     ],
+    analysis="ringline.workers.plugins.flow_records:flow_records",
 )
 def flow_stats(frame: Any, meta: Any, state: Any) -> int:
     """Count the packet for its flow, and forward it."""
@@ -124,77 +130,10 @@ def flow_stats(frame: Any, meta: Any, state: Any) -> int:
     return verdict
 
 
-@njit
-def flow_key(frame: Any) -> Any:
-    """The key of the packet's flow, five words; the last one is 0 when the packet is not IP."""
-    at, kind = 14, 0
-    if len(frame) >= 14:
-        kind = field(frame, 12, 2)
-    while (kind == 0x8100 or kind == 0x88A8) and len(frame) >= at + 4:  # noqa: PLR1714  # numba
-        kind = field(frame, at + 2, 2)
-        at += 4
-    whole = True  # not a fragment: the ports follow
-    if kind == 0x0800 and len(frame) >= at + 20:
-        protocol = field(frame, at + 9, 1)
-        whole = field(frame, at + 6, 2) & 0x3FFF == 0
-        source_high, source_low = 0, field(frame, at + 12, 4)
-        target_high, target_low = 0, field(frame, at + 16, 4)
-        version, ports_at = 4, at + 4 * (field(frame, at, 1) & 15)
-    elif kind == 0x86DD and len(frame) >= at + 40:
-        protocol = field(frame, at + 6, 1)
-        source_high, source_low = field(frame, at + 8, 8), field(frame, at + 16, 8)
-        target_high, target_low = field(frame, at + 24, 8), field(frame, at + 32, 8)
-        version, ports_at = 6, at + 40
-        # After the header of a fragment there may be any part of the payload.
-        while whole and extends(protocol) and len(frame) >= ports_at + 8:
-            if protocol == FRAGMENT:
-                whole = field(frame, ports_at + 2, 2) & 0xFFF9 == 0
-            size = 8 if protocol == FRAGMENT else 8 * (field(frame, ports_at + 1, 1) + 1)
-            protocol = field(frame, ports_at, 1)
-            ports_at += size
-    else:
-        return 0, 0, 0, 0, 0
-    ports = 0
-    has_ports = protocol == TCP or protocol == UDP or protocol == SCTP  # noqa: PLR1714  # numba
-    if has_ports and whole and len(frame) >= ports_at + 4:
-        ports = field(frame, ports_at, 4)
-    rest = ports << 16 | protocol << 8 | version
-    return source_high, source_low, target_high, target_low, rest
-
-
-@njit
-def extends(protocol: Any) -> Any:
-    """Whether `protocol` is an extension header of IPv6: hop-by-hop options, routing,
-    fragment, destination options, mobility."""
-    return (
-        protocol == 0  # noqa: PLR1714  # numba
-        or protocol == 43
-        or protocol == FRAGMENT
-        or protocol == 60
-        or protocol == 135
-    )
-
-
-@njit
-def mix(hashed: Any, word: Any) -> Any:
-    """One step of the hash.
-
-    The product is unsigned: LLVM may assume that a product of signed numbers does not overflow.
-    """
-    product = np.int64(np.uint64(hashed ^ word) * FACTOR)
-    return product ^ (product >> 29)
-
-
 def _mix_columns(hashed: NDArray[np.int64], word: NDArray[np.int64]) -> NDArray[np.int64]:
     """`mix` for whole columns."""
     product = ((hashed ^ word).view(np.uint64) * FACTOR).view(np.int64)
     return product ^ (product >> 29)
-
-
-@njit
-def hash_of(key: Any) -> Any:
-    """The hash of a flow's key."""
-    return mix(mix(mix(mix(mix(0, key[0]), key[1]), key[2]), key[3]), key[4])
 
 
 def _hash_of_rows(flows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -272,19 +211,3 @@ def promote(state: Any, place: int) -> None:
         elif flows[top[rank], BYTES] < least:
             least = flows[top[rank], BYTES]
     state.least[0] = least
-
-
-def label(row: NDArray[np.int64]) -> str:
-    """A flow as text: `10.0.0.1:80 > 10.0.0.2:1234 tcp`."""
-    rest = int(row[REST]) & 0xFFFF_FFFF_FFFF_FFFF
-    version, protocol, ports = rest & 0xFF, rest >> 8 & 0xFF, rest >> 16
-    words = [int(row[word]) & 0xFFFF_FFFF_FFFF_FFFF for word in range(4)]
-    ends = []
-    for high, low, port in ((*words[:2], ports >> 16), (*words[2:], ports & 0xFFFF)):
-        if version == 4:
-            address = socket.inet_ntop(socket.AF_INET, low.to_bytes(4, "big"))
-        else:
-            address = socket.inet_ntop(socket.AF_INET6, (high << 64 | low).to_bytes(16, "big"))
-            address = f"[{address}]" if ports else address
-        ends.append(f"{address}:{port}" if ports else address)
-    return f"{ends[0]} > {ends[1]} {PROTOCOLS.get(protocol, protocol)}"

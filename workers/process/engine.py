@@ -104,23 +104,26 @@ class Engine:
     def run(self) -> int:
         """Run until a turn is due, everything is drained, or a ring index is out of range; returns
         TURN, DRAINED or FAULT."""
-        loop, run, batch = self.loop, lib.rl_worker_run, self._batch
-        if batch is None:
+        loop, run = self.loop, lib.rl_worker_run
+        if self._batch is None:
             return int(run(loop))
-        process = self._tier.process
-        while True:
-            reason = run(loop)
-            if reason != BATCH:
-                return int(reason)
-            batch._begin()
-            try:
-                if (returned := process(batch)) is not None:
-                    raise self._tier.refuse_answer(returned)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:
-                self.raised, self._in_tick = error, False
-                loop.python = lib.RL_PYTHON_FAILED
+        while (reason := run(loop)) == BATCH:
+            self.process()
+        return int(reason)
+
+    def process(self) -> None:
+        """Let the plugin in Python process the batch for which the loop returned BATCH."""
+        batch, process = self._batch, self._tier.process
+        assert batch is not None
+        batch._begin()
+        try:
+            if (returned := process(batch)) is not None:
+                raise self._tier.refuse_answer(returned)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.raised, self._in_tick = error, False
+            self.loop.python = lib.RL_PYTHON_FAILED
 
     def turn(self) -> None:
         """Call the plugin's tick if it is due; the first turn also measures the clock's rate."""

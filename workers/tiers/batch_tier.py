@@ -110,6 +110,10 @@ class BatchTier(Tier):
         """Replaced by the object's method in `prepare`."""
         raise NotImplementedError
 
+    def call_collect(self, collect: Callable[..., Any], worker: Worker) -> Any:
+        """What the object's `collect` returns in an analysis."""
+        return self._plugin.collect(worker)
+
     @property
     def ticks(self) -> Callable[[Worker], None] | None:
         """The object's `tick`, or None."""

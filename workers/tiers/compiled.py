@@ -98,6 +98,10 @@ class CompiledTier(Tier):
         self._keep = (parts, words)
         self.state = words.ctypes.data
 
+    def call_collect(self, collect: Callable[..., Any], worker: Worker) -> Any:
+        """What the plugin's `collect` returns in an analysis, called with its state."""
+        return collect(worker, self._state)
+
     @property
     def ticks(self) -> Callable[[Worker], None] | None:
         """The plugin's tick, called with its state; or None."""

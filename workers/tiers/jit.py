@@ -87,7 +87,7 @@ class _MetaAttributes(AttributeTemplate):  # type: ignore[misc]
     def generic_resolve(self, _: Any, name: str) -> Any:
         if name == "time":
             times_read.append(None)
-        return types.int64 if name in FIELDS else None
+        return types.int64 if name in FIELDS or name == "wire_length" else None
 
 
 def _member(context: Any, builder: Any, value: Any, name: str) -> Any:
@@ -111,6 +111,17 @@ def store(builder: Any, address: Any, offset: int, bits: int, value: Any) -> Non
 
 @lower_getattr_generic(MetaType)
 def _get(context: Any, builder: Any, _: Any, value: Any, name: str) -> Any:
+    if name == "wire_length":
+        number = {
+            of: _field_of(context, builder, value, of) for of in ("flags", "rss_hash", "length")
+        }
+        flag = builder.and_(number["flags"], ir.Constant(WORD, shm.RL_FLAG_WIRE_LENGTH))
+        is_set = builder.icmp_unsigned("!=", flag, ir.Constant(WORD, 0))
+        return builder.select(is_set, number["rss_hash"], number["length"])
+    return _field_of(context, builder, value, name)
+
+
+def _field_of(context: Any, builder: Any, value: Any, name: str) -> Any:
     holder, offset, bits = FIELDS[name]
     return load(builder, _member(context, builder, value, holder), offset, bits)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from ringline.workers.named.part import Part
     from ringline.workers.options import Option
     from ringline.workers.worker import Worker
 
@@ -42,7 +43,13 @@ class NativePlugin:
         setup: Callable[[Worker], Any] | None,
         tick: Callable[[Worker, Any], None] | None,
         options: Sequence[Option],
+        merge: Callable[[Part, Part], Part] | None = None,
+        collect: Callable[[Worker, Any], Any] | None = None,
+        present: Callable[[Part], Any] | None = None,
     ) -> None:
+        self.merge = merge
+        self.collect = collect
+        self.present = present
         self.plugin = plugin
         self.setup = setup
         self.tick = tick
@@ -55,6 +62,9 @@ def native_plugin(
     setup: Callable[[Worker], Any] | None = None,
     tick: Callable[[Worker, Any], None] | None = None,
     options: Sequence[Option] = (),
+    merge: Callable[[Part, Part], Part] | None = None,
+    collect: Callable[[Worker, Any], Any] | None = None,
+    present: Callable[[Part], Any] | None = None,
 ) -> NativePlugin:
     """Declare a plugin in C, for the configuration to name.
 
@@ -71,8 +81,9 @@ def native_plugin(
         In C a counter is a uint64_t, with a label one for each value; a gauge is a double.
     tick: `tick(worker, state)` is called about once a second.
     options: the options that the plugin accepts; their values are in `worker.options`.
+    merge, collect, present: for `ringline analyze`, as of `packet_function`.
     """
-    return NativePlugin(plugin, setup, tick, options)
+    return NativePlugin(plugin, setup, tick, options, merge, collect, present)
 
 
 class NativeTier(Tier):
@@ -148,6 +159,10 @@ class NativeTier(Tier):
                     f"plugin {self.spec}: RL_PLUGIN_WITH_REASONS names {name!r} twice, or in "
                     "another order than before"
                 )
+
+    def call_collect(self, collect: Callable[..., Any], worker: Worker) -> Any:
+        """What the plugin's `collect` returns in an analysis, called with its state."""
+        return collect(worker, self._state)
 
     @property
     def ticks(self) -> Callable[[Worker], None] | None:

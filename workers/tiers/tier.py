@@ -111,6 +111,10 @@ class Tier:
         cannot run it again or it raises nothing. `numbers` are the fields of `meta`."""
         return None
 
+    def call_collect(self, collect: Callable[..., Any], worker: Worker) -> Any:
+        """What the plugin's `collect` returns in an analysis."""
+        return collect(worker, None)
+
     @property
     def ticks(self) -> Callable[[Worker], None] | None:
         """The function to call about once a second, or None."""

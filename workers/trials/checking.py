@@ -121,19 +121,19 @@ def _answer(child: subprocess.Popen[str], seconds: float) -> bytes:
     return line
 
 
-def has_ended(child: subprocess.Popen[str]) -> bool:
+def has_ended(child: subprocess.Popen[Any]) -> bool:
     """Whether the child has exited. It is not reaped, so its process group number stays valid."""
     return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def await_end(child: subprocess.Popen[str]) -> None:
+def await_end(child: subprocess.Popen[Any]) -> None:
     """Wait up to _ENDING_SECONDS for a child that closed its output to exit."""
     until = time.monotonic() + _ENDING_SECONDS
     while not has_ended(child) and time.monotonic() < until:
         time.sleep(0.005)
 
 
-def end(child: subprocess.Popen[str]) -> None:
+def end(child: subprocess.Popen[Any]) -> None:
     """Kill the child and the processes that it started, reap it, and close the pipes."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)

@@ -67,6 +67,13 @@ EXAMPLES = {
         ),
         ("ringline try forward - --ports wan,lan", "reads standard input; there are two ports"),
     ),
+    "analyze": (
+        ("ringline analyze flow_stats captures/", "finds all flows in a folder of captures"),
+        (
+            "ringline analyze ./guard.py:guard 'day*.pcap.gz' late.pcap -w results",
+            "writes a report, and tables as CSV, into a folder",
+        ),
+    ),
     "rss": (
         ("ringline rss in.pcap --queues 8", "spreads a capture over eight queues"),
         ("ringline rss --tuple '10.0.0.1:99 > 10.0.0.2:80/tcp'", "finds the queue of one flow"),

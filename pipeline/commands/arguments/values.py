@@ -119,6 +119,25 @@ def mtu(text: str) -> int:
     return found
 
 
+def positive(text: str) -> int:
+    """An integer from 1 to 4096."""
+    found = int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0
+    if not 1 <= found <= 4096:
+        raise ArgumentTypeError(f"must be an integer from 1 to 4096, not {text!r}")
+    return found
+
+
+def size(text: str) -> int:
+    """A size such as 64MB or 64MiB, in bytes: at least 64 KiB."""
+    units = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
+    found = _with_unit(text.lower(), units)
+    if found is None or not 65536 <= found <= 1e15:
+        raise ArgumentTypeError(
+            f"must be a size of at least 64KiB such as 64MB or 256MiB, not {text!r}"
+        )
+    return int(found)
+
+
 def queues(text: str) -> int:
     """A number of queues; the configuration checks that it is from 1 to 16."""
     if not (text.isascii() and text.isdecimal() and len(text) < 19):

@@ -1,0 +1,390 @@
+"""Runs a plugin over captures: makes tasks, gives them to an executor, joins their results.
+
+A task is a pure function of a range of a capture, the plugin and its options (`children.do`): to do
+it again is harmless. So a task whose process died is done once more, on any executor.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ringline.pipeline.analysis import captures, joining, sources
+from ringline.pipeline.analysis.captures import Capture, Piece
+from ringline.pipeline.analysis.joining import Outcome, Tree
+from ringline.pipeline.analysis.result import Result
+from ringline.shm.control import revive
+from ringline.shm.errors import Bug, EnvironmentLacks, PluginError
+from ringline.shm.text import printable
+from ringline.workers.analysis import children
+from ringline.workers.captures.capture_table import CaptureError
+
+PIECE_BYTES = 256 << 20  # of a capture that is not compressed, for one task
+SILENCE_SECONDS = 30.0
+STATE_BYTES = 64 << 20
+TRIES = 2  # of a task whose process dies
+_LOOK_SECONDS = 0.1
+_ERRORS = (CaptureError, PluginError, EnvironmentLacks)
+
+Progress = Callable[[int, int, int], None]
+
+
+def run(
+    plugin: str,
+    given: Sequence[str | os.PathLike[str]],
+    options: Mapping[str, Any] | None = None,
+    executor: concurrent.futures.Executor | None = None,
+    *,
+    workers: int | None = None,
+    folder: str | None = None,
+    out: str | None = None,
+    to_cut: bool = False,
+    strict: bool = False,
+    debug: bool = False,
+    piece_bytes: int = PIECE_BYTES,
+    state_bytes: int = STATE_BYTES,
+    silence: float = SILENCE_SECONDS,
+    progress: Progress | None = None,
+) -> Result:
+    """Run `plugin` on all captures that `given` names: files, folders, patterns, `@LIST`.
+
+    options: those of the plugin.
+    executor: where tasks run; None: `workers` processes on this machine, one for each core.
+    folder: a file name in `plugin` is relative to it.
+    out: an existing folder for the tables that the plugin presents, as CSV files.
+    to_cut: a capture that is cut short is used up to the cut.
+    strict: the first capture that cannot be used ends the analysis with its error. Without it,
+        `Result.broken` tells.
+    debug: in compiled plugins, an index out of range raises IndexError.
+    piece_bytes: a capture that is not compressed is divided into parts of about this size.
+    state_bytes: for the plugin's named state and counters, in each task.
+    silence: a task that makes no progress for so many seconds is ended and done once more.
+    progress: `progress(done, all, packets)` is called about ten times a second with bytes of
+        captures that are done, all bytes, and packets. If it raises KeyboardInterrupt, or the user
+        presses Ctrl-C, the result has the captures that are finished.
+
+    Raises UsageError when there is no such capture, PluginError when the plugin cannot start,
+    crashes twice on the same task, or fails to merge, CaptureError with `strict`.
+    """
+    of = {
+        "plugin": plugin,
+        "options": dict(options or {}),
+        "folder": folder or os.getcwd(),
+        "ports": ["port"],
+        "state_bytes": state_bytes,
+        "debug": debug,
+    }
+    began = time.monotonic()
+    found, broken = sources.looked_at(sources.paths_of(given), to_cut=to_cut)
+    if strict and broken:
+        raise CaptureError(next(iter(broken.values())))
+    given_captures = [
+        captures.divided(number, source, piece_bytes) for number, source in enumerate(found)
+    ]
+    count = workers or len(os.sched_getaffinity(0))
+    own = concurrent.futures.ThreadPoolExecutor(count, "analysis") if executor is None else None
+    analysis = _Analysis(of, given_captures, executor or own, count, to_cut, strict, silence)
+    try:
+        result = analysis.run(progress, out)
+    finally:
+        if own is not None:
+            children.cancel()
+            own.shutdown(cancel_futures=True)
+        children.close()
+    result.broken = broken | result.broken
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def _task(
+    of: Mapping[str, Any], job: Mapping[str, Any], parts: Sequence[bytes], silence: float
+) -> tuple[dict[str, Any], bytes]:
+    """What an executor runs; it may do so in another process or on another machine."""
+    return children.do(of, job, parts, silence=silence)
+
+
+class _Analysis:
+    """The tasks of an analysis, and what is known of them so far."""
+
+    def __init__(
+        self,
+        of: Mapping[str, Any],
+        given: Sequence[Capture],
+        executor: concurrent.futures.Executor | None,
+        count: int,
+        to_cut: bool,
+        strict: bool,
+        silence: float,
+    ) -> None:
+        assert executor is not None
+        self._of = of
+        self._captures = given
+        self._executor = executor
+        self._most = 2 * count  # tasks that are given to the executor at a time
+        self._to_cut = to_cut
+        self._strict = strict
+        self._silence = silence
+        self._tree = Tree(max(len(given), 1))
+        self._again: deque[tuple[Capture, Piece]] = deque()
+        self._running: dict[concurrent.futures.Future[Any], Callable[[Any], None]] = {}
+        self._fingerprint: str | None = None
+        self._packets = 0
+        self._bytes = 0
+        self._tasks = 0
+        self._ended: set[int] = set()  # captures that are in the tree, with or without a result
+        self._used: list[Capture] = []
+
+    def run(self, progress: Progress | None, out: str | None) -> Result:
+        """Do all tasks, and return the result."""
+        if not self._captures:
+            self._prepare()
+            return Result(self._of["plugin"])
+        try:
+            self._run_all(progress)
+        except KeyboardInterrupt:
+            self._give_up_the_rest()
+        result = self._result()
+        if self._tree.result is not None:
+            answer, _ = self._wait_for({"do": "present", "folder": out}, [self._tree.result.part])
+            result.tables = answer["tables"]
+        return result
+
+    def _prepare(self) -> None:
+        """Find out whether the plugin can start, when there is no capture for it."""
+        self._wait_for({"do": "prepare"}, [])
+
+    def _wait_for(self, job: Mapping[str, Any], parts: list[bytes]) -> tuple[dict[str, Any], bytes]:
+        """Do a job here and now."""
+        answer, part = children.do(self._of, job, parts, silence=self._silence)
+        self._check(answer)
+        return answer, part
+
+    def _check(self, answer: Mapping[str, Any], what: str = "") -> None:
+        """Raise the error of an answer, if it is one."""
+        if "died" in answer:
+            raise PluginError(f"plugin {self._of['plugin']} {answer['died']}{what}")
+        if "error" in answer:
+            raise revive(answer["error"], _ERRORS)
+
+    # Tasks
+
+    def _jobs(self) -> Iterator[tuple[Capture, Piece]]:
+        """All pieces in order, those to be done again first."""
+        for capture in self._captures:
+            for piece in capture.pieces:
+                while self._again:
+                    yield self._again.popleft()
+                if not capture.broken:
+                    yield capture, piece
+        while self._again:
+            yield self._again.popleft()
+
+    def _run_all(self, progress: Progress | None) -> None:
+        everything = sum(capture.source.bytes for capture in self._captures)
+        jobs = self._jobs()
+        while not self._tree.is_done:
+            while len(self._running) < self._most:
+                job = next(jobs, None)
+                if job is None and self._again:
+                    job = self._again.popleft()
+                if job is None:
+                    break
+                self._begin(*job)
+            if self._tree.is_done:
+                break
+            if not self._running:
+                raise Bug("an analysis waits for a task that nobody does")
+            done, _ = concurrent.futures.wait(
+                self._running, _LOOK_SECONDS, concurrent.futures.FIRST_COMPLETED
+            )
+            for future in done:
+                self._running.pop(future)(future)
+            if progress is not None:
+                progress(self._bytes, everything, self._packets)
+
+    def _submit(
+        self, job: Mapping[str, Any], parts: Sequence[bytes], then: Callable[[Any], None]
+    ) -> None:
+        job = dict(job) | {"fingerprint": self._fingerprint}
+        try:
+            future = self._executor.submit(_task, self._of, job, list(parts), self._silence)
+        except RuntimeError as error:  # it was shut down, or is broken
+            raise EnvironmentLacks(
+                f"the executor takes no more tasks: {printable(str(error))}"
+            ) from None
+        self._running[future] = then
+        self._tasks += 1
+
+    def _begin(self, capture: Capture, piece: Piece) -> None:
+        piece.tries += 1
+        self._submit(
+            capture.job(piece, to_cut=self._to_cut),
+            [],
+            lambda future: self._is_done(capture, piece, future),
+        )
+
+    def _is_done(self, capture: Capture, piece: Piece, future: Any) -> None:
+        """A task has ended: note its answer, and do what it makes possible."""
+        answer, part = _outcome(future)
+        if "died" in answer and piece.tries < TRIES:
+            self._again.append((capture, piece))
+            return
+        if capture.broken:
+            return
+        if "died" in answer:
+            answer = {
+                "broken": f"{printable(capture.source.path)}: plugin {self._of['plugin']} "
+                f"{answer['died']}, twice"
+            }
+            self._break(capture, answer["broken"], PluginError)
+            return
+        self._check(answer)
+        if "fingerprint" in answer:
+            self._fingerprint = answer["fingerprint"]
+        piece.answer, piece.part, piece.tries = answer, part, 0
+        accepted = capture.accepted
+        again = capture.check()
+        self._again.extend((capture, it) for it in again)
+        for it in capture.pieces[accepted : capture.accepted]:
+            if it.answer is not None:
+                self._packets += it.answer["tally"]["packets"]
+                self._bytes += (it.stop or capture.source.bytes) - it.start
+        if capture.broken:
+            self._break(capture, capture.broken, CaptureError)
+        else:
+            self._join(capture.tree, lambda: self._finish(capture))
+
+    def _break(self, capture: Capture, why: str, kind: type[CaptureError | PluginError]) -> None:
+        """A capture cannot be used: nothing of it is in the result."""
+        capture.broken = why
+        if self._strict:
+            raise kind(why)
+        if capture.number not in self._ended:
+            self._ended.add(capture.number)
+            self._tree.put(capture.number, None)
+            self._join(self._tree, lambda: None)
+
+    def _finish(self, capture: Capture) -> None:
+        """All pieces of a capture are joined."""
+        if capture.number in self._ended or not capture.is_accepted:
+            return
+        self._ended.add(capture.number)
+        self._used.append(capture)
+        outcome = capture.tree.result
+        if outcome is not None:
+            complaints = outcome.numbers["complaints"]
+            path = printable(capture.source.path)
+            outcome.numbers["complaints"] = [(path, *it) for it in complaints]
+        self._tree.put(capture.number, outcome)
+        self._join(self._tree, lambda: None)
+
+    # Joining
+
+    def _join(self, tree: Tree, when_done: Callable[[], None]) -> None:
+        """Join what can be joined in a tree; `when_done` is called when all of it is one."""
+        for place, a, b in tree.pairs():
+            numbers = joining.add(a.numbers, b.numbers)
+            if not a.part or not b.part:
+                tree.joined(place, Outcome(numbers, a.part or b.part))
+                continue
+            self._merge(tree, place, numbers, (a.part, b.part), when_done, 1)
+        if tree.is_done:
+            when_done()
+
+    def _merge(
+        self,
+        tree: Tree,
+        place: tuple[int, int],
+        numbers: dict[str, Any],
+        parts: tuple[bytes, bytes],
+        when_done: Callable[[], None],
+        tries: int,
+    ) -> None:
+        """Let the plugin merge two parts, as a task."""
+
+        def then(future: Any) -> None:
+            answer, part = _outcome(future)
+            if "died" in answer and tries < TRIES:
+                self._merge(tree, place, numbers, parts, when_done, tries + 1)
+                return
+            self._check(answer, ", twice" if tries > 1 else "")
+            tree.joined(place, Outcome(numbers, part))
+            self._join(tree, when_done)
+
+        self._submit({"do": "merge"}, parts, then)
+
+    def _give_up_the_rest(self) -> None:
+        """After an interruption: end the tasks, and join the captures that are finished."""
+        children.cancel()
+        for future in self._running:
+            future.cancel()
+        concurrent.futures.wait(self._running, 5.0)
+        self._running.clear()
+        children.close()
+        outcomes = Tree(max(len(self._used), 1))
+        self._used.sort(key=lambda capture: capture.number)
+        for index, capture in enumerate(self._used):
+            outcomes.put(index, capture.tree.result)
+        if not self._used:
+            outcomes.put(0, None)
+        self._tree = outcomes
+        while not outcomes.is_done:
+            for place, a, b in outcomes.pairs():
+                part = a.part or b.part
+                if a.part and b.part:
+                    _, part = self._wait_for({"do": "merge"}, [a.part, b.part])
+                outcomes.joined(place, Outcome(joining.add(a.numbers, b.numbers), part))
+
+    def _result(self) -> Result:
+        result = Result(self._of["plugin"], tasks=self._tasks)
+        self._used.sort(key=lambda capture: capture.number)
+        for capture in self._used:
+            remarks = capture.tally.remarks()
+            result.captures.append(
+                {
+                    "path": printable(capture.source.path),
+                    "packets": capture.tally.packets,
+                    "remarks": remarks,
+                }
+            )
+            result.remarks += remarks
+        used = {capture.number for capture in self._used}
+        for capture in self._captures:
+            result.redone += capture.redone
+            if capture.broken:
+                result.broken[capture.source.path] = capture.broken
+            elif capture.number not in used:
+                result.unfinished.append(printable(capture.source.path))
+        whole = self._tree.result
+        if whole is None:
+            return result
+        numbers = whole.numbers
+        result.tier, result.counters = numbers["tier"], numbers["counters"]
+        result.wire_bytes, result.nanoseconds = numbers["wire_bytes"], numbers["nanoseconds"]
+        result.named, result.headings = numbers["sums"] | numbers["gauges"], numbers["headings"]
+        result.drops, result.trace = numbers["drops"], numbers["trace"]
+        result.first, result.last = numbers["first"], numbers["last"]
+        result.complaints = [tuple(it) for it in numbers["complaints"]]
+        result.remarks += numbers["remarks"]
+        if numbers["clipped"]:
+            result.remarks.append(
+                f"{numbers['clipped']} packets have more than 65535 bytes: the plugin saw the "
+                "first 65535 of each"
+            )
+        result.state = whole.part
+        return result
+
+
+def _outcome(future: concurrent.futures.Future[Any]) -> tuple[dict[str, Any], bytes]:
+    """The answer of a task; that its process died, when the executor says so."""
+    try:
+        answer, part = future.result()
+    except children.Cancelled:
+        raise KeyboardInterrupt from None
+    except (concurrent.futures.BrokenExecutor, concurrent.futures.CancelledError) as error:
+        return {"died": f"lost its process ({type(error).__name__})"}, b""
+    return answer, part

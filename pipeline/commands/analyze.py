@@ -1,0 +1,148 @@
+"""`ringline analyze`: run a plugin over any number of captures, on all cores."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+
+from ringline.pipeline.analysis import analysis
+from ringline.pipeline.analysis.output import Folder, report_of
+from ringline.pipeline.analysis.result import Result
+from ringline.pipeline.commands.try_plugin import checked_options, named_lines, table_lines
+from ringline.pipeline.terminal import stdio
+from ringline.pipeline.terminal.progress import Progress
+from ringline.shm.errors import PluginError
+from ringline.shm.text import counted, printable
+from ringline.workers.captures.capture_table import CaptureError
+
+INTERRUPTED = 130  # exit code, as of a shell
+COLUMNS = 8  # of a table whose first rows are in the summary, at most
+REMARKS = 20  # in the summary; the report has all
+
+
+def analyze(given: argparse.Namespace) -> int:
+    """Analyze the captures and print a summary; the exit code.
+
+    It is 2 when a capture could not be used or the plugin failed on a packet, 130 after Ctrl-C.
+    Raises RinglineError when there is no result.
+    """
+    options = checked_options(given.options)
+    sys.path.append(os.getcwd())
+    with contextlib.ExitStack() as opened:
+        folder = None if given.out is None else opened.enter_context(Folder(given.out))
+        shown = opened.enter_context(contextlib.closing(_Progress()))
+        result = analysis.run(
+            given.plugin,
+            given.sources,
+            options,
+            workers=given.workers,
+            out=None if folder is None else _cleared(folder),
+            to_cut=given.cut,
+            strict=given.strict,
+            debug=given.checked,
+            piece_bytes=given.piece,
+            state_bytes=given.state,
+            silence=given.silence,
+            progress=shown.show,
+        )
+        code = _code(result)
+        if folder is not None:
+            folder.write(report_of(result, code))
+    print("\n".join(printable(line) for line in _lines(result, given.out)), flush=True)
+    for why in result.broken.values():
+        stdio.complain(printable(why))
+    for path, packet, what in result.complaints:
+        of = f"{path}, packet {packet}: " if packet else ""
+        stdio.complain(f"{of}{printable(what)}")
+    for line in result.trace:
+        stdio.complain(printable(line))
+    return code
+
+
+def _cleared(folder: Folder) -> str:
+    folder.clear()
+    return folder.path
+
+
+def _code(result: Result) -> int:
+    if result.unfinished:
+        return INTERRUPTED
+    if result.broken:
+        return CaptureError.exit_code
+    return PluginError.exit_code if result.complaints or _failed(result) else 0
+
+
+def _failed(result: Result) -> int:
+    return sum(result.counters.get(f"{what}_errors", 0) for what in ("plugin", "verdict", "tick"))
+
+
+class _Progress:
+    """Share, rate and time left, on one line in a terminal."""
+
+    def __init__(self) -> None:
+        self._bar = Progress("analyze")
+        self._began = time.monotonic()
+
+    def show(self, done: int, everything: int, packets: int) -> None:
+        """Show how many bytes of all are done, and how many packets."""
+        passed = time.monotonic() - self._began
+        if done and passed > 0.5:
+            left = passed * (everything - done) / done
+            self._bar.label = (
+                f"{packets / passed / 1e6:.2f} M packets/s, {done / passed / 1e6:.0f} MB/s, "
+                f"{_clock(left)} left"
+            )
+        self._bar.show(done, everything)
+
+    def close(self) -> None:
+        """Remove the line."""
+        self._bar.close()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _lines(result: Result, out: str | None) -> Iterator[str]:
+    """The summary."""
+    count = result.counters
+    tier = f" ({result.tier})" if result.tier else ""
+    yield (
+        f"{result.plugin}{tier} on {counted(len(result.captures), 'capture')}: "
+        f"{counted(count.get('packets', 0), 'packet')}, {result.wire_bytes:,} bytes on the wire, "
+        f"in {result.seconds:.1f} s"
+    )
+    if result.first is not None and result.last is not None:
+        yield f"  time in the captures: {(result.last - result.first) / 1e9:,.3f} s"
+    if count:
+        drops = [f"{name} {number:,}" for name, number in result.drops.items() if number]
+        reasons = f" ({', '.join(drops)})" if drops else ""
+        yield f"  forwarded {count['forwarded']:,}, dropped {count['dropped']:,}{reasons}"
+    if failed := _failed(result):
+        yield f"  failed {failed:,}"
+    for name, value in result.named.items():
+        yield from named_lines(name, value, result.headings.get(name))
+    for name, table in result.tables.items():
+        is_wide = len(table["columns"]) > COLUMNS
+        where = f", all in {table['file']}" if table["file"] else ""
+        if is_wide and not where:
+            where = "; -w FOLDER writes them"
+        yield f"  {name}: {counted(table['rows'], 'row')}{where}"
+        if not is_wide:
+            yield from table_lines(table["columns"], table["first"], table["rows"])
+    if out is not None:
+        yield f"  report: {os.path.join(out, 'report.json')}"
+    if result.unfinished:
+        yield f"  interrupted: {counted(len(result.unfinished), 'capture')} not finished"
+    if result.broken:
+        yield f"  left out: {counted(len(result.broken), 'capture')}, see below"
+    for remark in result.remarks[:REMARKS]:
+        yield f"  remark: {remark}"
+    if len(result.remarks) > REMARKS:
+        yield f"  and {counted(len(result.remarks) - REMARKS, 'remark')} more, see the report"

@@ -1,0 +1,79 @@
+"""The arguments of `ringline analyze`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ringline.pipeline.commands.arguments import values
+from ringline.pipeline.commands.arguments.values import Takes
+
+
+def add_command(command: Any, function: Any) -> None:
+    """Add the command, which `function` does."""
+    to: Takes = command(
+        "analyze", function, "run a plugin over any number of captures, on all cores"
+    )
+    to.add_argument(
+        "plugin",
+        metavar="PLUGIN",
+        help="package.module:object, ./file.py:object, ./file.so:symbol, or an entry point",
+    )
+    to.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="a capture, a folder of captures, a pattern such as 'day*.pcap.gz', or @FILE, a list "
+        "of them",
+    )
+    to.add_argument(
+        "-w",
+        "--out",
+        dest="out",
+        metavar="FOLDER",
+        help="write a JSON report and the tables of the plugin, as CSV, into this folder",
+    )
+    values.add_options(to)
+    to.add_argument(
+        "--workers",
+        type=values.positive,
+        metavar="N",
+        help="how many processes run the plugin (default: one for each core)",
+    )
+    to.add_argument(
+        "--piece",
+        type=values.size,
+        default=256 << 20,
+        metavar="SIZE",
+        help="divide captures that are not compressed into pieces of about this size, such as "
+        "64MB (default: 256MiB)",
+    )
+    to.add_argument(
+        "--cut",
+        action="store_true",
+        help="use a capture that is cut short up to the cut, instead of leaving it out",
+    )
+    to.add_argument(
+        "--strict",
+        action="store_true",
+        help="end with the first capture that cannot be used, instead of leaving it out",
+    )
+    to.add_argument(
+        "--silence",
+        type=values.seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="end a task that makes no progress for SECONDS, and do it once more (default: 30)",
+    )
+    to.add_argument(
+        "--state",
+        type=values.number,
+        default=64 << 20,
+        metavar="BYTES",
+        help="memory for the plugin's named state and counters, in each process "
+        "(default: 67108864)",
+    )
+    to.add_argument(
+        "--checked",
+        action="store_true",
+        help="with bounds checks in compiled plugins, as in `ringline try`; slower",
+    )

@@ -1,0 +1,160 @@
+"""Plugins for tests of analyses: `./plugins.py:NAME`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from typing import Any
+
+from ringline.workers.api import DROP, Batch, Option, Part, Worker
+
+
+class Sizes:
+    """Counts packets and sizes in every way that a plugin has."""
+
+    times = True
+
+    def setup(self, worker: Worker) -> None:
+        self.seen = worker.counter("seen")
+        self.kinds = worker.counter("kinds", label="kind", values=("small", "large"))
+        self.sizes = worker.histogram("sizes")
+        self.newest = worker.gauge("newest")
+        self.of = worker.state("of", "i8", (4096,))
+
+    def process(self, batch: Batch) -> None:
+        for packet in batch:
+            self.seen.add()
+            self.kinds["small" if packet.length < 100 else "large"].add()
+            self.sizes.observe(packet.wire_length)
+            self.newest.set(packet.time)
+            self.of[min(packet.wire_length, 4095)] += 1
+            packet.verdict = 0 if packet.length % 2 else DROP
+
+    @staticmethod
+    def merge(a: Part, b: Part) -> Part:
+        a.state["of"] += b.state["of"]
+        return a
+
+
+class Order:
+    """Keeps the first bytes of packets in the order of merge; ticks as well."""
+
+    def setup(self, worker: Worker) -> None:
+        self.bytes: list[int] = []
+        self.ticks = worker.counter("ticks")
+
+    def process(self, batch: Batch) -> None:
+        self.bytes += [packet.data[0] for packet in batch]
+
+    def tick(self, worker: Worker) -> None:
+        self.ticks.add()
+
+    def collect(self, worker: Worker) -> dict[str, Any] | None:
+        import numpy as np
+
+        if not worker.ending and len(self.bytes) < 10:
+            return None
+        taken, self.bytes = np.array(self.bytes, np.uint8), []
+        return {"order": taken}
+
+    @staticmethod
+    def merge(a: Part, b: Part) -> Part:
+        import numpy as np
+
+        return Part({"order": np.concatenate([a.state["order"], b.state["order"]])})
+
+    @staticmethod
+    def present(part: Part) -> dict[str, Any]:
+        return {"order": {"first": part.state["order"], "text": ["a,b"] * len(part.state["order"])}}
+
+
+class Stateful:
+    """Has state and no merge."""
+
+    def setup(self, worker: Worker) -> None:
+        worker.state("of", "i8")
+
+    def process(self, batch: Batch) -> None:
+        pass
+
+
+class Tabular:
+    """Makes a table in its tick, and has no merge."""
+
+    def process(self, batch: Batch) -> None:
+        pass
+
+    def tick(self, worker: Worker) -> None:
+        worker.table("rows", "label", ["value"], 3).write([("a", (1,))])
+
+
+class RaisingMerge(Stateful):
+    """Its merge fails."""
+
+    @staticmethod
+    def merge(a: Part, b: Part) -> Part:
+        raise ValueError("these do not fit")
+
+
+class WrongMerge(Stateful):
+    """Its merge returns nothing."""
+
+    @staticmethod
+    def merge(a: Part, b: Part) -> None:
+        a.state["of"] += b.state["of"]
+
+
+class OneArgument(Stateful):
+    """Its merge cannot be called with two parts."""
+
+    @staticmethod
+    def merge(a: Part) -> Part:
+        return a
+
+
+class Raises:
+    """Fails on packets that begin with 7."""
+
+    def process(self, batch: Batch) -> None:
+        for packet in batch:
+            if packet.data[0] == 7:
+                raise ValueError("seven")
+            packet.verdict = 0
+
+
+class Hurt:
+    """Crashes, hangs or changes its capture at a packet that begins with 9: once, if `once` names
+    a file that it can make, else always."""
+
+    options = (Option("how", str, "crash"), Option("once", str, ""), Option("file", str, ""))
+
+    def setup(self, worker: Worker) -> None:
+        self.given = worker.options
+        self.seen = worker.counter("seen")
+
+    def process(self, batch: Batch) -> None:
+        for packet in batch:
+            self.seen.add()
+            if packet.data[0] == 9 and self._is_the_time():
+                self._hurt()
+
+    def _is_the_time(self) -> bool:
+        once = self.given["once"]
+        if not once:
+            return True
+        try:
+            os.close(os.open(once, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return False
+        return True
+
+    def _hurt(self) -> None:
+        how = self.given["how"]
+        if how == "crash":
+            ctypes.string_at(0)
+        elif how == "hang":
+            time.sleep(3600)
+        else:
+            with open(self.given["file"], "ab") as file:
+                file.write(bytes(7))

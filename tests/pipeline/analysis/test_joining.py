@@ -1,0 +1,68 @@
+"""The tree in which results are joined: in order, and the same whichever comes first."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from ringline.pipeline.analysis.joining import Outcome, Tree, add
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 13])
+def test_leaves_are_joined_in_order_whatever_comes_first(count: int) -> None:
+    shapes = set()
+    for seed in range(20):
+        rng = random.Random(seed)
+        tree, waiting = Tree(count), []
+        leaves = list(range(count))
+        rng.shuffle(leaves)
+        while leaves or waiting:
+            if leaves and (not waiting or rng.random() < 0.5):
+                leaf = leaves.pop()
+                tree.put(leaf, None if leaf == 5 else Outcome(part=b"%d" % leaf))
+            else:
+                place, a, b = waiting.pop(rng.randrange(len(waiting)))
+                tree.joined(place, Outcome(part=b"(" + a.part + b" " + b.part + b")"))
+            waiting += tree.pairs()
+        assert tree.is_done
+        assert tree.result is not None
+        shapes.add(tree.result.part)
+    [shape] = shapes
+    order = [int(leaf) for leaf in shape.replace(b"(", b"").replace(b")", b"").split()]
+    assert order == [leaf for leaf in range(count) if leaf != 5]
+
+
+def test_a_tree_of_nothing_has_no_result() -> None:
+    tree = Tree(2)
+    tree.put(1, None)
+    assert not tree.is_done
+    tree.put(0, None)
+    assert tree.is_done
+    assert tree.result is None
+
+
+def test_numbers_are_added_by_kind() -> None:
+    def numbers(count: int, gauge: float) -> dict[str, object]:
+        return {
+            "counters": {"packets": count},
+            "drops": {},
+            "sums": {"seen": count, "kinds": {"a": count}, "sizes": (count, [0, count])},
+            "gauges": {"newest": gauge},
+            "headings": {},
+            "wire_bytes": 60 * count,
+            "clipped": 0,
+            "nanoseconds": 1.0,
+            "complaints": [[count, "x"]],
+            "trace": [],
+            "remarks": ["r"],
+            "tier": "batch",
+            "first": None if count == 2 else count,
+            "last": count,
+        }
+
+    both = add(numbers(2, 5.0), numbers(3, 4.0))
+    assert both["sums"] == {"seen": 5, "kinds": {"a": 5}, "sizes": [5, [0, 5]]}
+    assert (both["counters"], both["gauges"]) == ({"packets": 5}, {"newest": 4.0})
+    assert (both["wire_bytes"], both["first"], both["last"]) == (300, 3, 3)
+    assert (both["remarks"], both["complaints"]) == (["r"], [[2, "x"], [3, "x"]])

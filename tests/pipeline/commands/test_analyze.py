@@ -1,0 +1,112 @@
+"""`ringline analyze`: what a user sees, and what it leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ringline.pipeline.commands.cli import main
+
+from ...data import make
+
+PLUGINS = Path(__file__).parents[1] / "analysis" / "plugins.py"
+START = 1_700_000_000_000_000_000
+
+
+def save(path: Path, firsts: bytes, begin: int = 0) -> str:
+    packets = [(START + begin + 1000 * n, bytes([it]) + bytes(69)) for n, it in enumerate(firsts)]
+    path.write_bytes(make.pcap(packets))
+    return str(path)
+
+
+def test_a_summary_a_report_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captures = [save(tmp_path / "b.pcap", b"cd", 5), save(tmp_path / "a.pcap", b"ab\x00")]
+    out = tmp_path / "results"
+    arguments = ["analyze", f"{PLUGINS}:Order", *captures, "-w", str(out), "--workers", "1"]
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert "Order (batch) on 2 captures: 5 packets, 350 bytes on the wire, in " in said.out
+    assert f"order: 5 rows, all in {out}/order.csv" in said.out
+    assert said.err == ""
+    report = json.loads((out / "report.json").read_text())
+    assert [Path(it["path"]).name for it in report["captures"]] == ["a.pcap", "b.pcap"]
+    assert report["counters"]["packets"] == 5
+    assert report["is_complete"]
+    with open(out / "order.csv", newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["first", "text"],
+            *([str(it), "a,b"] for it in b"ab\x00cd"),
+        ]
+    assert main(arguments) == 0  # an earlier result is replaced
+    again = json.loads((out / "report.json").read_text())
+    assert {**again, "run": 0} == {**report, "run": 0}
+
+
+def test_exit_codes_and_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = save(tmp_path / "a.pcap", b"ab")
+    bad = save(tmp_path / "b.pcap", b"ab")
+    os.truncate(bad, 150)
+    order = f"{PLUGINS}:Order"
+    assert main(["analyze", order, good, bad, "--workers", "1"]) == 2
+    said = capsys.readouterr()
+    assert "left out: 1 capture" in said.out
+    assert "b.pcap: packet 2, at byte 110, ends after 24 of its 70 bytes" in said.err
+    assert main(["analyze", order, good, bad, "--cut", "--workers", "1"]) == 0
+    assert "3 packets" in capsys.readouterr().out
+    assert main(["analyze", order, good, bad, "--strict", "--workers", "1"]) == 2
+    assert capsys.readouterr().out == ""
+    raises = save(tmp_path / "c.pcap", b"\x07")
+    assert main(["analyze", f"{PLUGINS}:Raises", raises, "--workers", "1"]) == 2
+    assert "c.pcap, packet 1: ValueError: seven" in capsys.readouterr().err
+    assert main(["analyze", "no_such_plugin", good, "--workers", "1"]) == 2
+    assert "no installed package has an entry point" in capsys.readouterr().err
+
+
+def test_a_folder_of_others_and_one_in_use_are_not_touched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = save(tmp_path / "a.pcap", b"ab")
+    arguments = ["analyze", f"{PLUGINS}:Order", good, "--workers", "1", "-w"]
+    assert main([*arguments, str(tmp_path)]) == 2
+    assert "has files that no analysis wrote" in capsys.readouterr().err
+    assert main([*arguments, good]) == 2
+    assert "is a file; -w names a folder" in capsys.readouterr().err
+    out = tmp_path / "out"
+    assert main([*arguments, str(out)]) == 0
+    with open(out / ".ringline-analysis") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        capsys.readouterr()
+        assert main([*arguments, str(out)]) == 2
+    assert "another analysis writes into this folder" in capsys.readouterr().err
+    assert main([*arguments, ""]) == 2
+
+
+def test_ctrl_c_leaves_what_is_finished(tmp_path: Path) -> None:
+    captures = [save(tmp_path / f"{n}.pcap", b"ab", n) for n in range(3)]
+    hang = save(tmp_path / "hang.pcap", b"\x09", 9)
+    out = tmp_path / "out"
+    marker = tmp_path / "marker"
+    command = [sys.executable, "-m", "ringline", "analyze", f"{PLUGINS}:Hurt", *captures, hang]
+    command += ["-o", "how=hang", "-o", f"once={marker}", "-w", str(out), "--workers", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until = time.monotonic() + 60
+        while not marker.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        said, complained = process.communicate(timeout=60)
+    assert process.returncode == 130, complained
+    assert b"interrupted: 1 capture not finished" in said
+    report = json.loads((out / "report.json").read_text())
+    assert report["named"]["seen"] == 6
+    assert report["unfinished"] == [hang]
+    assert not report["is_complete"]

@@ -1,0 +1,250 @@
+"""The child process that does the tasks of an analysis: it runs the user's plugin.
+
+A job is a JSON object in a line on standard input, and the parts that belong to it behind it; the
+answer is the same on standard output. What the plugin prints goes to standard error. The child
+shows its progress in a shared page, so that its parent can tell a slow task from one that hangs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from ringline.shm._shm import lib as shm
+from ringline.shm.control import describe
+from ringline.shm.errors import PluginError, RinglineError
+from ringline.workers._workers import ffi
+from ringline.workers.analysis import tables
+from ringline.workers.analysis.hooks import Hooks
+from ringline.workers.analysis.runner import Runner
+from ringline.workers.captures.capture_table import CaptureError, Tally
+from ringline.workers.captures.scanner import Range, Scanner, Section
+from ringline.workers.function import PacketFunction
+from ringline.workers.named.log import Log
+from ringline.workers.named.part import Part
+from ringline.workers.tiers import loading
+from ringline.workers.tiers.batch_tier import BatchTier
+from ringline.workers.tiers.tier import Context, Tier, sentence, where
+
+# The shared page: packets of the present task; the number of steps; what the child does.
+PAGE = 4096
+PREPARING, RUNNING, JOINING = 0, 1, 2
+
+
+def main() -> NoReturn:
+    """Do jobs until standard input ends."""
+    shm.rl_die_with_parent(signal.SIGKILL, os.getppid())
+    jobs = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    first = json.loads(jobs.readline())
+    page = mmap.mmap(first["page"], PAGE)
+    child = _Child(first, ffi.cast("uint64_t *", ffi.from_buffer(page)))
+    while line := jobs.readline():
+        job = json.loads(line)
+        parts = [jobs.read(size) for size in job["sizes"]]
+        answer, part = child.answer(job, parts)
+        answers.write(json.dumps(answer | {"size": len(part)}).encode() + b"\n")
+        answers.write(part)
+        answers.flush()
+    os._exit(0)  # threads of the plugin must not delay the exit
+
+
+class _Child:
+    """The plugin of this child: it is loaded with the first job."""
+
+    def __init__(self, of: Mapping[str, Any], page: Any) -> None:
+        self._of = of
+        self._page = page
+        self._tier: Tier | None = None
+        self._found: Any = None
+        self._hooks: Hooks | None = None
+        self._fingerprint = ""
+
+    def answer(self, job: Mapping[str, Any], parts: list[bytes]) -> tuple[dict[str, Any], bytes]:
+        """The answer to a job, and the part that belongs to it."""
+        try:
+            self._show(PREPARING)
+            self._load(job)
+            if job["do"] == "run":
+                return self._run(job)
+            self._show(JOINING)
+            if job["do"] == "merge":
+                assert self._hooks is not None
+                return {}, self._hooks.merge(*map(Part.unpack, parts)).pack()
+            if job["do"] == "present":
+                return self._present(job, Part.unpack(parts[0])), b""
+            return {"tier": self._tier.tier if self._tier else ""}, b""
+        except RinglineError as error:
+            return {"error": describe(error)}, b""
+        except SystemExit:
+            raise
+        except BaseException as error:  # for instance a panic in a library
+            if isinstance(error, Exception) and not where(error):
+                raise  # no line of the plugin took part
+            failure = PluginError(f"plugin {self._of['plugin']}: {sentence(error)}")
+            return {"error": describe(failure)}, b""
+
+    def _show(self, doing: int) -> None:
+        self._page[2] = doing
+        self._page[1] += 1
+
+    def _load(self, job: Mapping[str, Any]) -> None:
+        """Load and prepare the plugin, once. Raises PluginError."""
+        if self._tier is None:
+            spec, folder = self._of["plugin"], self._of["folder"]
+            found = loading.find(spec, folder)
+            while isinstance(instead := getattr(found, "analysis", None), str):
+                found = loading.find(instead, folder)
+            self._found = found
+            self._tier = self._new_tier()
+            self._hooks = _hooks_of(spec, found)
+            self._fingerprint = _fingerprint(found)
+        if job.get("fingerprint") not in (None, self._fingerprint):
+            raise PluginError(
+                f"plugin {self._of['plugin']} has changed while the analysis ran: start it again"
+            )
+
+    def _new_tier(self) -> Tier:
+        tier = loading.tier_of(self._of["plugin"], self._found)
+        tier.accept(self._of["options"], self._of["folder"])
+        tier.prepare(self._context())
+        return tier
+
+    def _context(self) -> Context:
+        return Context(
+            ports=self._of["ports"],
+            debug=self._of["debug"],
+            state_bytes=self._of["state_bytes"],
+        )
+
+    def _run(self, job: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Run the plugin on a range of a capture."""
+        assert self._tier is not None
+        assert self._hooks is not None
+        if isinstance(self._tier, BatchTier):
+            self._tier = self._new_tier()  # no task may see the object of another one
+        tally = Tally(job["path"], to_cut=job["to_cut"])
+        log = _log(self._of["plugin"])
+        runner = Runner(self._tier, self._hooks, self._context(), self._page, log)
+        section = job["section"] and Section(*job["section"])
+        part = Range(
+            job["start"], job["stop"], job["is_guess"], section, job["packets"], job["last"]
+        )
+        about: dict[str, Any] = {}
+        self._show(RUNNING)
+        try:
+            scanner = Scanner(tally, runner.scan, part)
+        except CaptureError as error:
+            return {"broken": str(error)}, b""
+        try:
+            if job["identity"] is not None and list(scanner.identity) != job["identity"]:
+                return {"broken": _changed(tally)}, b""
+            about = {"begin": scanner.begin, "section": scanner.section()}
+            if scanner.begin is not None:
+                runner.run(scanner)
+            if scanner.has_changed():
+                return {"broken": _changed(tally)}, b""
+            joined = runner.finish()
+        except CaptureError as error:
+            broken = _changed(tally) if scanner.has_changed() else str(error)
+            return about | {"broken": broken}, b""
+        finally:
+            scanner.close()
+        log._tell_left_out()
+        scan = runner.feed.scan
+        about |= {
+            "end": scanner.position,
+            "end_section": scanner.section(),
+            "first": int(scan.first) if scan.begun else None,
+            "last": scanner.last,
+            "needs_last": scanner.needs_last,
+            "fingerprint": self._fingerprint,
+            "tier": self._tier.tier,
+            "tally": {
+                "packets": tally.packets - job["packets"],
+                "used": tally.used,
+                "cut": tally.cut,
+                "overlong": tally.overlong,
+                "misdated": tally.misdated,
+                "backward": tally.backward,
+                "made_up": dict(tally.made_up),
+                "left_out": dict(tally.left_out),
+                "cut_at": tally.cut_at,
+            },
+        }
+        return about | runner.numbers(), joined.pack()
+
+    def _present(self, job: Mapping[str, Any], part: Part) -> dict[str, Any]:
+        """Write the tables of the whole analysis; the answer describes them."""
+        assert self._hooks is not None
+        made: dict[str, Any] = {}
+        if self._hooks.present is not None:
+            try:
+                made = dict(self._hooks.present(part))
+            except (Exception, SystemExit) as error:
+                raise PluginError(
+                    f"plugin {self._of['plugin']}: present failed: {sentence(error)}"
+                ) from error
+        return {"tables": tables.write(self._of["plugin"], made, job["folder"])}
+
+
+def _changed(tally: Tally) -> str:
+    return (
+        f"{tally.path}: has changed while it was read: analyze it when the program that writes it "
+        "has ended"
+    )
+
+
+def _log(spec: str) -> Log:
+    def write(level: str, line: str) -> bool:
+        print(f"plugin {spec}: {level}: {line}", file=sys.stderr, flush=True)
+        return True
+
+    return Log(write)
+
+
+def _hooks_of(spec: str, found: Any) -> Hooks:
+    """What the plugin declares for analyses. Raises PluginError when it cannot be called."""
+    hooks: dict[str, Any] = {}
+    for name in ("merge", "collect", "present"):
+        hook = getattr(found, name, None)
+        if hook is not None and not callable(hook):
+            raise PluginError(
+                f"plugin {spec}: {name} must be a function, not {type(hook).__name__}"
+            )
+        hooks[name] = hook
+    merge: Any = hooks["merge"]
+    code = getattr(merge, "__code__", None)
+    if code is not None and (code.co_argcount != 2 or code.co_flags & 0x08):
+        raise PluginError(
+            f"plugin {spec}: merge must take (a, b){_static(found)}; it takes "
+            f"({', '.join(code.co_varnames[: code.co_argcount])}) "
+            f"({code.co_filename}, line {code.co_firstlineno})"
+        )
+    return Hooks(spec, hooks["merge"], hooks["collect"], hooks["present"])
+
+
+def _static(found: Any) -> str:
+    return ", with @staticmethod in a class" if isinstance(found, type) else ""
+
+
+def _fingerprint(found: Any) -> str:
+    """A text that changes with the file of the plugin, and with the versions of Python and
+    ringline."""
+    from ringline.shm.version import version
+
+    digest = hashlib.sha256(f"{sys.version} {version()}".encode())
+    holder = found.function if isinstance(found, PacketFunction) else found
+    module = sys.modules.get(getattr(holder, "__module__", None) or "")
+    file = getattr(module, "__file__", None)
+    if file and os.path.isfile(file):
+        with open(file, "rb") as source:
+            digest.update(source.read())
+    return digest.hexdigest()[:24]

@@ -1,0 +1,75 @@
+"""What a plugin leaves behind after a part of the captures, to be joined with that of others.
+
+A Part holds state and tables by name; the plugin's `merge(a, b)` joins two of them. Counters and
+histograms are not in it: ringline adds them itself.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    Rows = list[tuple[str, list[int]]]
+
+
+class Part:
+    """The state and the tables of a plugin after a part of the captures.
+
+    state: arrays by name, as `worker.state` made them, or what the plugin's `collect` returned.
+    tables: lists of rows (label, values) by name.
+    """
+
+    def __init__(
+        self,
+        state: Mapping[str, NDArray[Any]] | None = None,
+        tables: Mapping[str, Rows] | None = None,
+    ) -> None:
+        self.state: dict[str, NDArray[Any]] = dict(state or {})
+        self.tables: dict[str, Rows] = dict(tables or {})
+
+    def __bool__(self) -> bool:
+        return bool(self.state or self.tables)
+
+    def pack(self) -> bytes:
+        """The part as bytes, which `unpack` reads; b"" when it is empty."""
+        if not self:
+            return b""
+        import io
+        import json
+
+        head = json.dumps({"state": list(self.state), "tables": self.tables}).encode()
+        out = io.BytesIO()
+        out.write(len(head).to_bytes(8, "little") + head)
+        if self.state:
+            import numpy as np
+
+            for array in self.state.values():
+                np.save(out, array, allow_pickle=False)
+        return out.getvalue()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Part:
+        """The part that `pack` wrote."""
+        if not data:
+            return cls()
+        import io
+        import json
+
+        size = int.from_bytes(data[:8], "little")
+        head = json.loads(data[8 : 8 + size])
+        source = io.BytesIO(data)
+        source.seek(8 + size)
+        state: dict[str, Any] = {}
+        if head["state"]:
+            import numpy as np
+
+            state = {name: np.load(source, allow_pickle=False) for name in head["state"]}
+        tables = {
+            name: [(label, values) for label, values in rows]
+            for name, rows in head["tables"].items()
+        }
+        return cls(state, tables)

@@ -1,0 +1,228 @@
+"""Whole flow records: what `flow_stats` is in an analysis of captures.
+
+A flow is both directions of a 5-tuple, as in `tshark -z conv`: its end A has the smaller address
+and port. For each direction a record has packets, bytes on the wire, the times of the first and the
+last packet, and the flags of TCP that were seen, all of which are in the end the same whatever the
+order of the packets. So records of parts join exactly.
+
+No flow is lost: when half of the table is in use, `collect` takes all records out of it, and more
+follow for the same flows. One collect and the next are too near to each other to fill the table.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from ringline.workers.api import DROP, Option, Part, PluginError, field, packet_function
+from ringline.workers.plugins.flow_key import PROTOCOLS, REST, TCP, flow_parts, hash_of, label
+from ringline.workers.plugins.forward import MAP, outputs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ringline.workers.api import Counter, Worker
+
+# The words of a record: five of the key, then these. Those in pairs are of the direction from A to
+# B, and of that from B to A. USED is the hash of the key, never 0.
+USED, PACKETS, BYTES, FIRST, LAST, FLAGS = 5, 6, 8, 10, 12, 14
+WORDS = 16
+KEY = 5
+NEVER = np.iinfo(np.int64).max  # the first time of a direction without packets
+
+SLOTS_MIN = 65536  # more than twice the packets between two calls of collect
+
+
+class State(NamedTuple):
+    """The state of the compiled function."""
+
+    records: NDArray[np.int64]  # shape (slots, WORDS)
+    used: NDArray[np.int64]  # [0]: how many of them are in use
+    outputs: NDArray[np.int64]  # the verdict by input port
+    other_packets: Counter  # neither IPv4 nor IPv6
+
+
+def _setup(worker: Worker) -> State:
+    slots = worker.options["slots"]
+    if slots & (slots - 1):
+        raise PluginError(f"the option slots must be a power of two, such as 65536, not {slots}")
+    drop = worker.options["action"] == "drop"
+    sends = [DROP] * len(worker.ports) if drop else outputs(worker)
+    top = worker.state("top", np.int64)
+    top[0] = worker.options["top"]
+    return State(
+        worker.state("records", np.int64, (max(slots, SLOTS_MIN), WORDS)),
+        worker.state("used", np.int64),
+        np.array(sends, np.int64),
+        worker.counter("other_packets"),
+    )
+
+
+def collect(worker: Worker, state: State) -> dict[str, Any] | None:
+    """Take all records out of the table, if it is half full or no packet follows."""
+    if 2 * state.used[0] < len(state.records) and not worker.ending:
+        return None
+    taken = state.records[state.records[:, USED] != 0]
+    state.records[:] = 0
+    state.used[0] = 0
+    order = np.lexsort(taken[:, :KEY].T[::-1])
+    return {"flows": taken[order], "top": np.array([worker.options["top"]])}
+
+
+def merge(a: Part, b: Part) -> Part:
+    """One record for each flow of both parts."""
+    rows = np.concatenate([a.state["flows"], b.state["flows"]])
+    rows = rows[np.lexsort(rows[:, :KEY].T[::-1])]
+    if len(rows):
+        begins = np.flatnonzero(np.r_[True, (rows[1:, :KEY] != rows[:-1, :KEY]).any(axis=1)])
+        merged = rows[begins]
+        merged[:, PACKETS:FIRST] = np.add.reduceat(rows[:, PACKETS:FIRST], begins)
+        merged[:, FIRST:LAST] = np.minimum.reduceat(rows[:, FIRST:LAST], begins)
+        merged[:, LAST:FLAGS] = np.maximum.reduceat(rows[:, LAST:FLAGS], begins)
+        merged[:, FLAGS:] = np.bitwise_or.reduceat(rows[:, FLAGS:], begins)
+        rows = merged
+    return Part({"flows": rows, "top": a.state["top"]})
+
+
+def present(part: Part) -> dict[str, dict[str, Any]]:
+    """The flows, and the largest of them."""
+    rows = part.state["flows"]
+    total = rows[:, PACKETS:FIRST].sum(axis=0).tolist() if len(rows) else [0, 0, 0, 0]
+    best = np.lexsort((*rows[:, :KEY].T[::-1], -rows[:, BYTES : BYTES + 2].sum(axis=1)))
+    best = best[: int(part.state["top"][0])]
+    return {
+        "top_talkers": {
+            "flow": [label(row).replace(" > ", " - ") for row in rows[best]],
+            "packets": rows[best, PACKETS : PACKETS + 2].sum(axis=1),
+            "bytes": rows[best, BYTES : BYTES + 2].sum(axis=1),
+        },
+        "totals": {
+            "flows": [len(rows)],
+            "packets": [total[0] + total[1]],
+            "bytes": [total[2] + total[3]],
+        },
+        "flows": _columns(rows),
+    }
+
+
+def _columns(rows: NDArray[np.int64]) -> dict[str, Any]:
+    """The columns of the table of flows. Times are nanoseconds since 1970."""
+    rest = rows[:, REST].view(np.uint64)
+    protocol = (rest >> np.uint64(8) & np.uint64(0xFF)).tolist()
+    columns: dict[str, Any] = {
+        "protocol": [PROTOCOLS.get(number, str(number)) for number in protocol],
+        "address_a": _addresses(rows, 0),
+        "port_a": rest >> np.uint64(32) & np.uint64(0xFFFF),
+        "address_b": _addresses(rows, 2),
+        "port_b": rest >> np.uint64(16) & np.uint64(0xFFFF),
+    }
+    for direction, name in enumerate(("a_to_b", "b_to_a")):
+        empty = rows[:, PACKETS + direction] == 0
+        columns |= {
+            f"packets_{name}": rows[:, PACKETS + direction],
+            f"bytes_{name}": rows[:, BYTES + direction],
+            f"first_{name}": np.ma.masked_array(rows[:, FIRST + direction], empty),
+            f"last_{name}": np.ma.masked_array(rows[:, LAST + direction], empty),
+            f"tcp_flags_{name}": rows[:, FLAGS + direction],
+        }
+    return columns
+
+
+def _addresses(rows: NDArray[np.int64], at: int) -> list[str]:
+    """The addresses in the words `at` and `at` + 1 as text."""
+    swapped = np.ascontiguousarray(rows[:, at : at + 2].astype(">i8"))
+    packed = swapped.tobytes()
+    version = (rows[:, REST] & 0xFF).tolist()
+    texts = []
+    for number, kind in enumerate(version):
+        whole = packed[16 * number : 16 * number + 16]
+        if kind == 4:
+            texts.append(socket.inet_ntop(socket.AF_INET, whole[12:]))
+        else:
+            texts.append(socket.inet_ntop(socket.AF_INET6, whole))
+    return texts
+
+
+@packet_function(
+    setup=_setup,
+    options=[
+        Option("slots", int, SLOTS_MIN, "lines of the table; a power of two", minimum=16),
+        Option("top", int, 10, "rows of the table of top talkers", minimum=1, maximum=100),
+        Option("action", str, "forward", choices=("forward", "drop")),
+        MAP,
+    ],
+    merge=merge,
+    collect=collect,
+    present=present,
+)
+def flow_records(frame: Any, meta: Any, state: Any) -> int:
+    """Count the packet for its flow, and forward it."""
+    source_high, source_low, target_high, target_low, rest, at = flow_parts(frame)
+    if rest == 0:
+        state.other_packets[0] += 1
+    else:
+        source_port = rest >> 32 & 0xFFFF
+        target_port = rest >> 16 & 0xFFFF
+        way = 0
+        if is_after(source_high, source_low, source_port, target_high, target_low, target_port):
+            way = 1
+            rest = rest & 0xFFFF | source_port << 16 | target_port << 32
+            key = target_high, target_low, source_high, source_low, rest
+        else:
+            key = source_high, source_low, target_high, target_low, rest
+        record = state.records[find(state, key)]
+        time = meta.time
+        record[PACKETS + way] += 1
+        record[BYTES + way] += meta.wire_length
+        record[FIRST + way] = min(record[FIRST + way], time)
+        record[LAST + way] = max(record[LAST + way], time)
+        if rest >> 8 & 0xFF == TCP and at and len(frame) > at + 13:
+            record[FLAGS + way] |= field(frame, at + 13, 1)
+    verdict: int = state.outputs[meta.port]
+    return verdict
+
+
+@njit
+def is_after(
+    high: Any, low: Any, port: Any, other_high: Any, other_low: Any, other_port: Any
+) -> Any:
+    """Whether an end of a flow is B, and the other one A: it has the larger address, or the
+    larger port of equal addresses. The halves of an address compare as signed numbers."""
+    if high != other_high:
+        return high > other_high
+    if low != other_low:
+        return low > other_low
+    return port > other_port
+
+
+@njit
+def find(state: Any, key: Any) -> Any:
+    """The line of the flow `key`, added if it is new. There is always a free line."""
+    records = state.records
+    mask = len(records) - 1
+    hashed = hash_of(key)
+    used = hashed | 1
+    at = (hashed >> 32) & mask
+    while True:
+        record = records[at]
+        if record[USED] == 0:
+            for word in range(KEY):
+                record[word] = key[word]
+            record[USED] = used
+            record[FIRST] = record[FIRST + 1] = NEVER
+            record[LAST] = record[LAST + 1] = -NEVER
+            state.used[0] += 1
+            return at
+        if (
+            record[USED] == used
+            and record[0] == key[0]
+            and record[1] == key[1]
+            and record[2] == key[2]
+            and record[3] == key[3]
+            and record[4] == key[4]
+        ):
+            return at
+        at = (at + 1) & mask
