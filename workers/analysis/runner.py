@@ -67,6 +67,7 @@ class Runner:
             view=self._view,
             busy=True,
         )
+        self._engine.loop.batch.room = 0xFFFF  # a buffer has more
         self._engine.stop()  # so that the loop returns when `in` is empty
         self.feed = feed = ffi.new("struct rl_feed *")
         feed.worker = ffi.cast("struct rl_worker *", self._engine.loop)
