@@ -258,8 +258,6 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="without bounds checks in compiled plugins, as in a run; measures their speed",
     )
-    analyze_arguments.add_command(command, _analyze)
-
     shell = command("completion", _completion, "print a script that completes commands in a shell")
     shell.add_argument("shell", choices=("bash", "zsh", "fish"), help="your shell")
     rss_arguments.add_arguments(
@@ -270,6 +268,7 @@ def parser() -> argparse.ArgumentParser:
         )
     )
 
+    analyze_arguments.add_command(command)
     hardware.add_commands(command)
 
     serve_card_arguments.add_arguments(
@@ -365,13 +364,6 @@ def _try(given: argparse.Namespace) -> int:
             to_cut=given.cut,
         )
     )
-
-
-def _analyze(given: argparse.Namespace) -> int:
-    with fatal():
-        from ringline.pipeline.commands.analyze import analyze
-
-    return analyze(given)
 
 
 def _completion(given: argparse.Namespace) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 from ringline.pipeline.commands.arguments import values
 from ringline.pipeline.commands.arguments.values import Takes
+from ringline.pipeline.terminal.interrupts import fatal
 
 
-def add_command(command: Any, function: Any) -> None:
-    """Add the command, which `function` does."""
+def add_command(command: Any) -> None:
+    """Add the command."""
     to: Takes = command(
-        "analyze", function, "run a plugin over any number of captures, on all cores"
+        "analyze", _analyze, "run a plugin over any number of captures, on all cores"
     )
     to.add_argument(
         "plugin",
@@ -77,3 +79,10 @@ def add_command(command: Any, function: Any) -> None:
         action="store_true",
         help="with bounds checks in compiled plugins, as in `ringline try`; slower",
     )
+
+
+def _analyze(given: argparse.Namespace) -> int:
+    with fatal():
+        from ringline.pipeline.commands.analyze import analyze
+
+    return analyze(given)

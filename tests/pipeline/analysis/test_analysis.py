@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import gzip
+import os
+import signal
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -288,3 +290,29 @@ def test_a_task_that_an_executor_loses_is_done_again(capture: Saved) -> None:
 def test_a_plugin_in_c_runs_as_well(capture: Saved) -> None:
     result = analyze("drop", capture("a.pcap", bytes(200)))
     assert (result.tier, result.counters["dropped"]) == ("C", 200)
+
+
+def test_a_child_that_is_killed_changes_nothing(tmp_path: Path) -> None:
+    paths = []
+    for number in range(4):
+        path = tmp_path / f"{number}.pcap"
+        path.write_bytes(make.pcap(flows(number, 2000, START + 1_000_000_000 * number)))
+        paths.append(path)
+    killed: list[int] = []
+
+    def kill(done: int, everything: int, packets: int) -> None:
+        found = _children_of(os.getpid())
+        if found and not killed:
+            killed.append(found[0])
+            os.kill(found[0], signal.SIGKILL)
+
+    result = analyze("Sizes", *paths, piece_bytes=64 * KIB, workers=2, progress=kill)
+    assert killed
+    assert same(result) == same(analyze("Sizes", *paths))
+
+
+def _children_of(parent: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{parent}/task").iterdir():
+        found += [int(pid) for pid in (task / "children").read_text().split()]
+    return [pid for pid in found if b"analysis.child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
