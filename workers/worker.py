@@ -356,6 +356,13 @@ class PrivateSegment:
         """The address of byte `offset`, cast to the C type `pointer`."""
         return ffi.cast(pointer, self.address + offset)
 
+    def prefer_hugepages(self) -> None:
+        """Ask the kernel for large pages, which a table that is read at random needs."""
+        try:  # noqa: SIM105  # contextlib takes some milliseconds
+            self._map.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:
+            pass  # a kernel without them
+
     def close(self) -> None:
         """Nothing to do: the memory is freed with the last reference to it."""
 

@@ -49,6 +49,7 @@ class Runner:
         in_, out = ffi.addressof(rings, "in"), ffi.addressof(rings, "out")
         rings.times.stamped = 1
         self.slot = private_slot(context.state_bytes)
+        self.slot.segment.prefer_hugepages()  # type: ignore[attr-defined]  # a PrivateSegment
         self._worker = Worker(
             self.slot, queue=context.queue, ports=context.ports, options=tier.options, log=log
         )

@@ -134,6 +134,12 @@ class ByteSource:
         return bool(self._tally.of)
 
     @property
+    def descriptor(self) -> int | None:
+        """The open file, if its bytes are those of the content; None: it is a pipe or compressed.
+        Read it with pread(2), which leaves the position alone."""
+        return self._fd if self.size and not self.is_compressed else None
+
+    @property
     def identity(self) -> tuple[int, int, int, int]:
         """Device, inode, bytes and time of the last change of the file (ns): another answer later
         means that the file has changed."""

@@ -10,6 +10,7 @@ reads the range before it finds out where it really begins.
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import Any, NamedTuple
 
@@ -20,9 +21,12 @@ from ringline.workers.captures.pcap import FILE_HEADER_BYTES, PcapReader
 from ringline.workers.captures.pcapng import Interface, PcapngReader
 from ringline.workers.captures.reader import CaptureReader
 
-# That C looks at between two reads, at least. For a larger window, the C library would get the
-# memory from the kernel each time, page by page.
+# Of a compressed capture, C looks at so many bytes between two reads, at least. For a larger
+# window, the C library would get the memory from the kernel each time, page by page.
 WINDOW_BYTES = 1 << 16
+# Of another one, C has a window of its own: that saves a copy. It has room for any packet.
+OWN_BYTES = 1 << 19
+_PIECE_BYTES = 1 << 17  # of one read into it
 PROBE_BYTES = 4 << 20  # in which a range without a known begin must begin
 _NO_STOP = (1 << 64) - 1
 _OURS = "<"  # the byte order of all machines that ringline runs on
@@ -75,6 +79,10 @@ class Scanner:
         self._tally = tally
         self._stop = part.stop
         self._held: Any = None  # keeps the window
+        self._fd = self._reader.source.descriptor
+        self._own = memoryview(bytearray(OWN_BYTES if self._fd is not None else 1))
+        self._own_data = ffi.from_buffer(self._own)
+        self._base = 0  # where the window of C begins in the content
         self._interfaces: Any = None
         self._known: list[Interface] = []
         self.begin: int | None = 0
@@ -141,7 +149,7 @@ class Scanner:
     @property
     def position(self) -> int:
         """The byte of the content where the next packet or block begins."""
-        return int(self._reader.source.base + self._scan.at)
+        return int(self._base + self._scan.at)
 
     @property
     def last(self) -> int | None:
@@ -151,9 +159,16 @@ class Scanner:
     def _sync(self) -> None:
         """Let C go on where Python is."""
         scan, source, packets = self._scan, self._reader.source, self._reader.packets
-        self._held = source.data
-        scan.data, scan.size, scan.at = ffi.from_buffer(source.data), len(source.data), packets.at
-        scan.stop = _NO_STOP if self._stop is None else max(self._stop - source.base, 0)
+        if self._fd is None:
+            self._held, self._base = source.data, source.base
+            scan.data, scan.size = ffi.from_buffer(source.data), len(source.data)
+            scan.at = packets.at
+        else:
+            at = source.base + packets.at
+            if scan.data != self._own_data or not self._base <= at <= self._base + scan.size:
+                self._base, scan.data, scan.size = at, self._own_data, 0
+            scan.at = at - self._base
+        self._set_stop()
         scan.packets = self._tally.packets
         last = self._reader.last
         scan.timed, scan.last = last is not None, last or 0
@@ -166,6 +181,10 @@ class Scanner:
                     _describe(place, interface)
                 scan.interface, scan.interfaces = self._interfaces, len(self._known)
 
+    def _set_stop(self) -> None:
+        stop = self._stop
+        self._scan.stop = _NO_STOP if stop is None else max(stop - self._base, 0)
+
     def _book(self) -> None:
         """Count for the tally what C has read, and let Python go on where C is."""
         scan, tally, reader = self._scan, self._tally, self._reader
@@ -177,11 +196,16 @@ class Scanner:
         scan.cut = scan.backward = 0
         if scan.timed:
             reader.last = scan.last
-        reader.packets.move(scan.at)
+        source, at = reader.source, self.position
+        if not source.base <= at <= source.base + len(source.data):
+            source.seek(at)
+        reader.packets.move(at - source.base)
 
     def extend(self) -> bool:
         """Move the window to the next packet, and let it be longer than it was behind there;
-        whether there is more."""
+        whether it is."""
+        if self._fd is not None:
+            return self._extend_own(self._fd)
         scan, source = self._scan, self._reader.source
         self._book()
         left = scan.size - scan.at
@@ -189,6 +213,22 @@ class Scanner:
         self._reader.packets.move(0)
         self._sync()
         return bool(scan.size > left)
+
+    def _extend_own(self, fd: int) -> bool:
+        scan, own = self._scan, self._own
+        at, left = scan.at, scan.size - scan.at
+        if left + _PIECE_BYTES > OWN_BYTES:
+            return False  # a block that is larger: Python reads it
+        own[:left] = own[at : at + left]
+        self._base += at
+        scan.at, scan.size = 0, left
+        self._set_stop()
+        try:
+            read = os.preadv(fd, [own[left : left + _PIECE_BYTES]], self._base + left)
+        except OSError:
+            return False  # Python gets the same error, and says it
+        scan.size = left + read
+        return read > 0
 
     def read(self) -> Frame | None:
         """Read the next packet or block with Python: its frame, or None when it has none. `ended`
