@@ -24,6 +24,7 @@ from ringline.workers.api import (
     Meta,
     Option,
     Packet,
+    Part,
     Prefixes,
     Table,
     Worker,
@@ -38,6 +39,7 @@ from ringline.workers.testing import Frame, Result, Run, run_plugin
 
 def of_a_worker(worker: Worker) -> None:
     assert_type(worker.queue, int)
+    assert_type(worker.ending, bool)
     assert_type(worker.ports, dict[str, int])
     assert_type(worker.options, dict[str, Any])
     assert_type(worker.rehearsal, bool)
@@ -117,3 +119,12 @@ def of_tests() -> None:
     assert_type(run.drops, dict[str, int])
     assert_type(run.log, list[tuple[str, str]])
     assert_type(include_directory(), str)
+
+
+def of_a_part(part: Part, packet: Packet, batch: Batch, meta: Meta) -> None:
+    assert_type(part.state, dict[str, NDArray[Any]])
+    assert_type(part.tables["top"], list[tuple[str, list[int]]])
+    assert_type(Part.unpack(part.pack()), Part)
+    assert_type(packet.wire_length, int)
+    assert_type(batch.wire_lengths, NDArray[np.int64])
+    assert_type(meta.wire_length, int)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ringline.shm.errors import PluginError
 from ringline.workers.captures.captures import read_capture
 from ringline.workers.plugins import flow_stats as fs
+from ringline.workers.plugins.flow_key import PROTOCOLS
 from ringline.workers.testing import DROP, Frame, run_plugin
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context
@@ -136,7 +137,7 @@ def flow_label(flow: tuple[Any, ...]) -> str:
             text = f"[{text}]" if ":" in text else text
             text += f":{int.from_bytes(port, 'big')}"
         words.append(text)
-    return f"{words[0]} > {words[1]} {fs.PROTOCOLS.get(protocol, protocol)}"
+    return f"{words[0]} > {words[1]} {PROTOCOLS.get(protocol, protocol)}"
 
 
 @settings(max_examples=30)

@@ -26,7 +26,8 @@ API = {
     "TCP": "int",
     "UDP": "int",
     "VLAN": "int",
-    "Batch": "create flags gather hashes lengths ports scatter times verdicts vlan_tcis",
+    "Batch": "create flags gather hashes lengths ports scatter times verdicts vlan_tcis "
+    "wire_lengths",
     "Counter": "add array value",
     "Counters": "array values",
     "Gauge": "array set value",
@@ -36,14 +37,16 @@ API = {
     "Log": "error info warning",
     "Map": "address capacity copy delete expire find insert items key_names key_words name refused "
     "touch value_names value_words values",
-    "Meta": "created flags frame frame_max length port ports queue resize rss_hash time vlan_tci",
+    "Meta": "created flags frame frame_max length port ports queue resize rss_hash time vlan_tci "
+    "wire_length",
     "Option": "choices default help kind maximum minimum name",
-    "Packet": "data flags length port resize rss_hash time verdict vlan_tci",
+    "Packet": "data flags length port resize rss_hash time verdict vlan_tci wire_length",
+    "Part": "pack state tables unpack",
     "PluginError": "ending exit_code",
     "Prefixes": "address copy fill find4 find6 ipv4 ipv6 load name",
     "Table": "write",
-    "Worker": "counter drop_reason gauge histogram log map memory options ports prefixes queue "
-    "rehearsal shared state table time",
+    "Worker": "counter drop_reason ending gauge histogram log map memory options ports prefixes "
+    "queue rehearsal shared state table time",
     "checksum": "function",
     "create": "function",
     "field": "function",
