@@ -95,8 +95,8 @@ def test_a_card_of_another_kind(operator: Operator, card: Card) -> None:
     (card.folder / "device").write_text("0x1234\n")
     told = (
         f"port.wan: PCI device {ADDRESS} is 8086:1234, for which there is no driver here; "
-        "there is one for 1af4:1000, 1af4:1041, 8086:10c9, 8086:10d3, 8086:10fb, 8086:154d, "
-        "8086:1557"
+        "there is one for 1af4:1000, 1af4:1041, 8086:10c9, 8086:10d3, 8086:10f7, 8086:10fb, "
+        "8086:154d, 8086:1557"
     )
     assert refused(operator) == told
     assert refused(operator, "check") == told
