@@ -64,7 +64,7 @@ static inline struct rl_outcome rl_outcome_of(uint8_t verdict)
  * 2 ns per packet more. */
 static inline uint32_t rl_accept_run(struct rl_lane *lane, struct rl_lane_slot *slot,
                                      uint32_t queue, const struct rl_reference *refs, uint32_t n,
-                                     uint32_t *buffers, uint64_t now)
+                                     uint32_t *buffers, uint64_t now, uint32_t longest)
 {
     uint32_t *ledger = lane->memory.ledger;
     uint32_t holder = rl_ledger_worker(slot->generation, queue, 0);
@@ -79,11 +79,7 @@ static inline uint32_t rl_accept_run(struct rl_lane *lane, struct rl_lane_slot *
         if (ref->port != verdict || buffer >= count)
             break;
         uint32_t word = ledger[buffer];
-        if ((word & ~0xffu) != holder)
-            break;
-        /* Every port sends RL_FRAME_MAX bytes: a constant, so jumbo frames are looked at twice. */
-        if (room && __builtin_expect(!rl_frame_fits(ref, room, RL_FRAME_MAX), 0) &&
-            !rl_frame_fits(ref, room, lane->ports[verdict]->frame_max))
+        if ((word & ~0xffu) != holder || (room && !rl_frame_fits(ref, room, longest)))
             break;
         ledger[buffer] = next | (word & 0xffff);
         *to++ = buffer;
@@ -91,6 +87,16 @@ static inline uint32_t rl_accept_run(struct rl_lane *lane, struct rl_lane_slot *
             rl_sample_done(lane, slot, queue, now);
     }
     return (uint32_t)(to - buffers);
+}
+
+/* The same where a port has jumbo frames: not the constant, which the compiler compares with best.
+ */
+static __attribute__((noinline)) uint32_t
+rl_accept_jumbo(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
+                const struct rl_reference *refs, uint32_t n, uint32_t *buffers, uint64_t now)
+{
+    uint32_t longest = refs->port < lane->port_count ? lane->ports[refs->port]->frame_max : 0;
+    return rl_accept_run(lane, slot, queue, refs, n, buffers, now, longest);
 }
 
 /* Worker to card. Copies references and takes them off `out` only after their packets are on a TX
@@ -111,6 +117,7 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
     }
     uint32_t n = (uint32_t)ready, taken = 0;
     uint32_t holder = rl_ledger_worker(slot->generation, queue, 0);
+    int jumbo = lane->memory.frame_max > RL_FRAME_MAX;
     while (taken < n) {
         uint8_t verdict = refs[taken].port;
         struct rl_port *port = verdict < lane->port_count ? lane->ports[verdict] : NULL;
@@ -119,7 +126,9 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
          * business. */
         if (port || verdict >= RL_VERDICT_ERROR ||
             (uint8_t)(verdict - RL_VERDICT_REASON) < RL_REASONS_MAX)
-            run = rl_accept_run(lane, slot, queue, &refs[taken], n - taken, buffers, now);
+            run = jumbo ? rl_accept_jumbo(lane, slot, queue, &refs[taken], n - taken, buffers, now)
+                        : rl_accept_run(lane, slot, queue, &refs[taken], n - taken, buffers, now,
+                                        RL_FRAME_MAX);
         if (run == 0) {
             rl_refuse(lane, slot, queue, &refs[taken++]);
             continue;

@@ -131,14 +131,12 @@ static void finish_batch(struct rl_worker *worker)
 {
     struct rl_batch *batch = &worker->batch;
     struct rl_worker_counters *counters = worker->counters;
-    uint32_t forwarded = 0, dropped = 0, errors = 0, created = 0, named = 0, flags = 0;
+    uint32_t forwarded = 0, dropped = 0, errors = 0, created = 0, named = 0;
+    uint64_t seen[2] = {0, 0}; /* the bits of all references: flags are the last byte */
     for (uint32_t i = 0; i < batch->count && batch->judged != batch->count; i++)
         batch->packets[i].port = RL_VERDICT_ERROR;
     for (uint32_t i = 0; i < batch->count; i++) {
-        uint16_t both; /* `port` and `flags`, in one load */
-        memcpy(&both, &batch->packets[i].port, sizeof both);
-        uint8_t verdict = (uint8_t)both;
-        flags |= both;
+        uint8_t verdict = batch->packets[i].port;
         forwarded += verdict < batch->ports;
         dropped += verdict == RL_VERDICT_DROP;
         errors += verdict == RL_VERDICT_ERROR;
@@ -157,9 +155,13 @@ static void finish_batch(struct rl_worker *worker)
         created += i >= batch->count && *verdict < batch->ports;
         named += i < batch->count && reason;
     }
-    for (uint32_t i = batch->count; i < worker->total; i++)
-        flags |= (uint32_t)batch->packets[i].flags << 8;
-    if (__builtin_expect(flags >> 8 & RL_FLAG_FIX_CHECKSUMS, 0))
+    for (uint32_t i = 0; i < worker->total; i++) {
+        uint64_t reference[2];
+        memcpy(reference, batch->packets + i, sizeof reference);
+        seen[0] |= reference[0]; /* only so that the compiler need not pick halves */
+        seen[1] |= reference[1];
+    }
+    if (__builtin_expect(seen[1] >> 56 & RL_FLAG_FIX_CHECKSUMS, 0))
         rl_prepare_checksums(batch, worker->total, worker->times->engines);
     counters->forwarded += forwarded;
     counters->dropped += dropped + named;

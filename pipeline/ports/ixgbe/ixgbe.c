@@ -37,16 +37,22 @@ static inline void ring_doorbell(const struct rl_descriptor_ring *ring, uint32_t
     *ring->tail = at & ring->mask;
 }
 
-/* Drop a frame with an error, or one part of a frame in several descriptors, which
- * SRRCTL and MAXFRS should prevent. The frame is counted once, at its last part; the
- * buffer is posted again. */
-static void drop(struct rl_port *port, uint32_t queue, struct rl_descriptor_ring *ring, uint32_t at)
+/* Drop a frame with an error, one that is too long, or one part of a frame in several
+ * descriptors, which SRRCTL and MAXFRS should prevent; 0: it is none of these. A frame is counted
+ * once, at its last part; the buffer is posted again. */
+static __attribute__((noinline)) int drop(struct rl_port *port, uint32_t queue,
+                                          struct rl_descriptor_ring *ring, uint32_t at,
+                                          uint64_t upper)
 {
-    ring->chained = ring->descriptors[at].upper & RX_EOP ? 0 : UINT32_MAX;
+    if ((upper & RX_WHOLE) == RX_EOP && (uint16_t)(upper >> 32) <= port->frame_max &&
+        !ring->chained)
+        return 0;
+    ring->chained = upper & RX_EOP ? 0 : UINT32_MAX;
     if (!ring->chained)
         rl_count_error(port, queue, ring->buffers[at]);
     ring->descriptors[at].lower = port->memory->bus[ring->buffers[at]] + port->memory->headroom;
     ring->descriptors[at].upper = 0;
+    return 1;
 }
 
 /* A packet is taken only when there is a free buffer to post in its place, so every
@@ -85,9 +91,7 @@ uint32_t rl_ixgbe_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refer
         if (unlikely((expected | chained) != (RX_EOP | RX_DD))) {
             if (!(upper & RX_DD))
                 break;
-            if ((upper & RX_WHOLE) != RX_EOP || (uint16_t)(upper >> 32) > port->frame_max ||
-                chained) {
-                drop(port, queue, ring, at);
+            if (drop(port, queue, ring, at, upper)) {
                 chained = ring->chained;
                 end--;
                 continue;
@@ -139,7 +143,9 @@ uint32_t rl_ixgbe_tx_burst(struct rl_port *port, uint32_t queue, const struct rl
         if (unlikely(ref->flags & (RL_FLAG_VLAN | RL_FLAG_FIX_CHECKSUMS))) {
             /* A VLAN tag and the place of the headers are not in this descriptor but in the
              * queue's context, which holds until the next context descriptor. */
-            uint64_t context = rl_ixgbe_context(port->memory, ref, ring->context, &upper);
+            uint64_t bits = upper; /* `upper` stays in a register */
+            uint64_t context = rl_ixgbe_context(port->memory, ref, ring->context, &bits);
+            upper = bits;
             if (ring->context != context) {
                 if (sent + 2 > room)
                     break;
