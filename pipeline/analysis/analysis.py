@@ -17,6 +17,7 @@ from ringline.pipeline.analysis import captures, joining, sources
 from ringline.pipeline.analysis.captures import Capture, Piece
 from ringline.pipeline.analysis.joining import Outcome, Tree
 from ringline.pipeline.analysis.result import Result
+from ringline.pipeline.configuration import deadlines
 from ringline.shm.control import revive
 from ringline.shm.errors import Bug, EnvironmentLacks, PluginError
 from ringline.shm.text import printable
@@ -24,10 +25,9 @@ from ringline.workers.analysis import children
 from ringline.workers.captures.capture_table import CaptureError
 
 PIECE_BYTES = 256 << 20  # of a capture that is not compressed, for one task
-SILENCE_SECONDS = 30.0
 STATE_BYTES = 64 << 20
 TRIES = 2  # of a task whose process dies
-_LOOK_SECONDS = 0.1
+_LOOK = 0.1
 _ERRORS = (CaptureError, PluginError, EnvironmentLacks)
 
 Progress = Callable[[int, int, int], None]
@@ -47,7 +47,7 @@ def run(
     debug: bool = False,
     piece_bytes: int = PIECE_BYTES,
     state_bytes: int = STATE_BYTES,
-    silence: float = SILENCE_SECONDS,
+    silence: float = deadlines.ANALYSIS_SILENCE,
     progress: Progress | None = None,
 ) -> Result:
     """Run `plugin` on all captures that `given` names: files, folders, patterns, `@LIST`.
@@ -199,7 +199,7 @@ class _Analysis:
             if not self._running:
                 raise Bug("an analysis waits for a task that nobody does")
             done, _ = concurrent.futures.wait(
-                self._running, _LOOK_SECONDS, concurrent.futures.FIRST_COMPLETED
+                self._running, _LOOK, concurrent.futures.FIRST_COMPLETED
             )
             for future in done:
                 self._running.pop(future)(future)

@@ -24,6 +24,7 @@ WORKER_GRACE = 0.5  # from SIGABRT to SIGKILL: time for a traceback
 WORKER_DRAIN = 2.0  # DRAIN_SECONDS of workers/process/process.py
 WORKER_SEND = 2.0  # _SECONDS of workers/process/channel.py
 TRIAL_PREPARE = 180.0  # PREPARE_SECONDS of workers/trials/checking.py
+ANALYSIS_SILENCE = 30.0  # no packet read in a task of an analysis
 TRIAL_BATCH = 10.0  # SILENCE_SECONDS of workers/trials/trial.py
 
 # -- the stages of a run (supervisor/run_states.py) ----------------------------------------------

@@ -115,9 +115,8 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
             rl_slot_fault(lane, slot, queue);
         return 0;
     }
-    uint32_t n = (uint32_t)ready, taken = 0;
+    uint32_t n = (uint32_t)ready, taken = 0, jumbo = lane->memory.frame_max > RL_FRAME_MAX;
     uint32_t holder = rl_ledger_worker(slot->generation, queue, 0);
-    int jumbo = lane->memory.frame_max > RL_FRAME_MAX;
     while (taken < n) {
         uint8_t verdict = refs[taken].port;
         struct rl_port *port = verdict < lane->port_count ? lane->ports[verdict] : NULL;

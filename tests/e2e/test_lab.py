@@ -106,7 +106,9 @@ def test_tcp_passes(operator: Operator, version: str, queues: str) -> None:
 def test_iperf3_passes(operator: Operator) -> None:
     needs_lab("iperf3")
     server = "nsenter --net=$RINGLINE_PEER_NETNS iperf3 -s -1 -D"
-    client = "until iperf3 -J -t 1 -c $RINGLINE_PEER > out.json; do sleep 0.1; done"
+    # iperf3 may end with 0 and without a result, when the server is not ready for it.
+    client = "until iperf3 -J -t 1 -c $RINGLINE_PEER > out.json && grep -q sum_received out.json"
+    client += "; do sleep 0.1; done"
     ended = operator.run("lab", "--exec", f"{server}; {client}", other_output=True)
     assert ended.code == 0, ended
     end = json.loads((operator.folder / "out.json").read_text())["end"]

@@ -124,8 +124,16 @@ int main(int argc, char **argv)
     lane.queues = QUEUES;
     lane.port_count = PORTS;
     for (uint32_t p = 0; p < PORTS; p++) {
-        ports[p] = (struct rl_port){rx_burst, tx_burst,     reclaim, &lane.memory, p,
-                                    QUEUES,   RL_FRAME_MAX, 1,       queues[p],    NULL};
+        ports[p] = (struct rl_port){.rx_burst = rx_burst,
+                                    .tx_burst = tx_burst,
+                                    .reclaim = reclaim,
+                                    .memory = &lane.memory,
+                                    .index = p,
+                                    .queue_pairs = QUEUES,
+                                    .frame_max = RL_FRAME_MAX,
+                                    .ready = 1,
+                                    .queues = queues[p],
+                                    .event = -1};
         lane.ports[p] = &ports[p];
     }
     struct rl_settlement settlement;

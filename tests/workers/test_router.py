@@ -446,7 +446,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         ({"macs": {"dmz": "02:00:00:00:00:01"}}, "macs names the port 'dmz'"),
         ({"macs": {"wan": "01:00:00:00:00:01"}}, "macs.wan must be the address of one station"),
         ({"macs": {"wan": 5}}, "macs.wan must be the address of one station"),
-        ({"mtus": {"wan": 9000}}, "mtus.wan must be an integer, 1280 to 1500, not 9000"),
+        ({"mtus": {"wan": 9300}}, "mtus.wan must be an integer, 1280 to 9216, not 9300"),
         ({"mtus": {"wan.9": 1400}}, "mtus names 'wan.9', which has no addresses"),
         ({"neighbours": 100}, "neighbours must be a power of two, such as 1024, not 100"),
         ({"icmp_rate": -1}, '"icmp_rate" must be at least 0'),

@@ -2,6 +2,8 @@
  * its worker changes at the same time harms nobody else. */
 #include "checksums.h"
 
+#include <string.h>
+
 /* Whether a card computes all checksums of the frame. It sums up to the end of the frame, so there
  * must be no padding, and it knows where headers begin only without options and extensions
  * (rl_ixgbe_context, which looks again). */
@@ -28,7 +30,7 @@ static void put_pseudo_sum(uint8_t *frame, const struct rl_headers *found, uint3
     rl_put_be16(frame + found->checksum_at, rl_fold(sum));
 }
 
-void rl_prepare_checksums(struct rl_batch *batch, uint32_t packets, uint32_t engines)
+static void prepare(struct rl_batch *batch, uint32_t packets, uint32_t engines)
 {
     for (uint32_t i = 0; i < packets; i++) {
         struct rl_reference *packet = batch->packets + i;
@@ -46,4 +48,19 @@ void rl_prepare_checksums(struct rl_batch *batch, uint32_t packets, uint32_t eng
             packet->flags &= (uint8_t)~RL_FLAG_FIX_CHECKSUMS;
         }
     }
+}
+
+void rl_prepare_checksums(struct rl_batch *batch, uint32_t packets, uint32_t engines)
+{
+    /* The bits of all references, whole, so that the compiler need not pick parts of them. The
+     * flags are the last byte. */
+    uint64_t seen[2] = {0, 0};
+    for (uint32_t i = 0; i < packets; i++) {
+        uint64_t reference[2];
+        memcpy(reference, batch->packets + i, sizeof reference);
+        seen[0] |= reference[0];
+        seen[1] |= reference[1];
+    }
+    if (__builtin_expect(seen[1] >> 56 & RL_FLAG_FIX_CHECKSUMS, 0))
+        prepare(batch, packets, engines);
 }

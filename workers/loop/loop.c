@@ -132,7 +132,6 @@ static void finish_batch(struct rl_worker *worker)
     struct rl_batch *batch = &worker->batch;
     struct rl_worker_counters *counters = worker->counters;
     uint32_t forwarded = 0, dropped = 0, errors = 0, created = 0, named = 0;
-    uint64_t seen[2] = {0, 0}; /* the bits of all references: flags are the last byte */
     for (uint32_t i = 0; i < batch->count && batch->judged != batch->count; i++)
         batch->packets[i].port = RL_VERDICT_ERROR;
     for (uint32_t i = 0; i < batch->count; i++) {
@@ -155,14 +154,7 @@ static void finish_batch(struct rl_worker *worker)
         created += i >= batch->count && *verdict < batch->ports;
         named += i < batch->count && reason;
     }
-    for (uint32_t i = 0; i < worker->total; i++) {
-        uint64_t reference[2];
-        memcpy(reference, batch->packets + i, sizeof reference);
-        seen[0] |= reference[0]; /* only so that the compiler need not pick halves */
-        seen[1] |= reference[1];
-    }
-    if (__builtin_expect(seen[1] >> 56 & RL_FLAG_FIX_CHECKSUMS, 0))
-        rl_prepare_checksums(batch, worker->total, worker->times->engines);
+    rl_prepare_checksums(batch, worker->total, worker->times->engines);
     counters->forwarded += forwarded;
     counters->dropped += dropped + named;
     counters->plugin_errors += errors;

@@ -12,7 +12,6 @@ from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.e1000e.port import E1000ePort
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
-from ringline.pipeline.ports.virtio.port import VirtioPort
 from ringline.shm.errors import ConfigurationError
 
 from .fake_card import EOP, FakeCard
@@ -110,9 +109,8 @@ def test_the_registers_say_the_mtu(
     [
         (IxgbePort, 9216, "at most 9216"),
         (E1000ePort, 1500, "at most 1500"),
-        (VirtioPort, 1500, "1500"),
     ],
-    ids=["82599", "82574L", "virtio-net"],
+    ids=["82599", "82574L"],
 )
 def test_a_longer_mtu_than_the_card_has_is_refused(
     kind: Any, most: int, said: str, tmp_path: Path
