@@ -17,6 +17,9 @@
 
 #define TRIES 64
 
+/* The flags that a port gives a packet. The worker alone sets the others. */
+#define OF_PORT (RL_FLAG_VLAN | RL_FLAG_HASH | RL_FLAG_L3_OK | RL_FLAG_L4_OK | RL_FLAG_CHECKSUM_BAD)
+
 /* Sends or frees every complete reference on the dead worker's `out`, by its verdict.
  * Takes at most one full ring: a process that the worker forked may still write there.
  * Gives up after `deep_after` ticks and TRIES tries without progress on a full TX ring
@@ -105,7 +108,7 @@ static void settle_unpopped(struct rl_lane *lane, struct rl_lane_slot *slot, uin
             ref.offset = (uint16_t)memory->headroom;
             ref.length = 0;
         } else {
-            ref.flags &= (uint8_t)~RL_FLAG_BLANK;
+            ref.flags &= OF_PORT;
             int64_t time = carried_time(slot, lane->ports[input], at, &earliest, now);
             rl_times_put(times, fresh, 1, NULL, time);
         }

@@ -176,13 +176,18 @@ def test_references_that_a_dead_worker_changed_are_not_trusted(harness: Harness)
     entries[5].buffer = order[6]  # repeated
     entries[7].port = 1  # wrong: port 0 received it
     entries[8].flags |= lib.RL_FLAG_BLANK  # wrong: it is a packet
+    entries[9].flags |= lib.RL_FLAG_FIX_CHECKSUMS | lib.RL_FLAG_WIRE_LENGTH  # no port sets these
+    of_port = lib.RL_FLAG_VLAN | lib.RL_FLAG_HASH | lib.RL_FLAG_L3_OK | lib.RL_FLAG_L4_OK
+    of_port |= lib.RL_FLAG_CHECKSUM_BAD
+    entries[10].flags = of_port
     settled = harness.renew(0)
     assert (settled.carried, settled.lost) == (14, 6)
     successor, other = harness.workers
     successor.pop()
     assert [ref["buffer"] for ref in successor.held] == order[6:]
     assert {ref["port"] for ref in successor.held} == {0}
-    assert not any(ref["flags"] & lib.RL_FLAG_BLANK for ref in successor.held)
+    assert not any(ref["flags"] & ~of_port for ref in successor.held)
+    assert successor.held[10 - 6]["flags"] == of_port
     other.pop()
     other.answer(1)
     harness.run_pass(2)
