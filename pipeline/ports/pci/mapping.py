@@ -4,6 +4,8 @@ Guarantees (tests in tests/pipeline/ports/test_mapping.py):
  - registers that the kernel takes away read as all ones, and a write to them does nothing
    (test_registers_that_are_taken_away_read_as_ones)
  - another SIGBUS ends the process, as without registers (test_another_bus_error_ends_the_process)
+ - registers that cannot be watched so are not used
+   (test_more_registers_than_can_be_watched_are_refused)
 """
 
 from __future__ import annotations
@@ -15,12 +17,16 @@ from typing import Any
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.shm._shm import lib as shm
+from ringline.shm.errors import EnvironmentLacks
 
 _POLL = 100e-6  # seconds between two reads of a register
 
 
 class MappedRegisters:
-    """Mapped registers; implements `RegisterAccess`. `release` is called after that."""
+    """Mapped registers; implements `RegisterAccess`. `close` unmaps them, and then calls `release`.
+
+    Raises EnvironmentLacks when this process has the registers of too many cards.
+    """
 
     def __init__(
         self, memory: mmap.mmap, *, read_clears: bool, release: Callable[[], object]
@@ -30,7 +36,12 @@ class MappedRegisters:
         self._release = release
         self._view = ffi.from_buffer("uint8_t[]", self._memory, require_writable=True)
         self._base = int(ffi.cast("uintptr_t", self._view))
-        lib.rl_absent_expect(self._base, len(memory))
+        if lib.rl_absent_expect(self._base, len(memory)) != 0:
+            self.close()
+            raise EnvironmentLacks(
+                f"this process has mapped the registers of {lib.RL_ABSENT_MAX} cards, and cannot "
+                "have more: use fewer cards"
+            )
 
     def read32(self, address: int) -> int:
         """The 32-bit register at byte `address`."""

@@ -9,7 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from ringline.pipeline._pipeline import lib
 from ringline.pipeline.ports.pci.mapping import MappedRegisters
+from ringline.shm.errors import EnvironmentLacks
 
 BYTES = 0x20000
 STRANGER = """
@@ -56,3 +60,31 @@ def test_another_bus_error_ends_the_process(tmp_path: Path) -> None:
     line = [sys.executable, "-c", STRANGER, *map(str, paths)]
     done = subprocess.run(line, capture_output=True, timeout=60, check=False)
     assert done.returncode == -signal.SIGBUS, done.stderr
+
+
+def test_more_registers_than_can_be_watched_are_refused() -> None:
+    released: list[int] = []
+    mapped: list[MappedRegisters] = []
+
+    def add() -> mmap.mmap:
+        memory = mmap.mmap(-1, mmap.PAGESIZE)
+        number = len(mapped)
+        mapped.append(
+            MappedRegisters(memory, read_clears=False, release=lambda: released.append(number))
+        )
+        return memory
+
+    try:
+        for _ in range(lib.RL_ABSENT_MAX):
+            add()
+        refused = mmap.mmap(-1, mmap.PAGESIZE)
+        with pytest.raises(EnvironmentLacks, match="registers of 64 cards, and cannot have more"):
+            MappedRegisters(refused, read_clears=False, release=lambda: released.append(-1))
+        assert refused.closed
+        assert released == [-1]
+        mapped.pop().close()
+        add()
+    finally:
+        for registers in mapped:
+            registers.close()
+    assert len(released) == lib.RL_ABSENT_MAX + 2
