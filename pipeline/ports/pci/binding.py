@@ -7,6 +7,9 @@ gets that back; like the binding itself, the note lasts until the machine starts
 Guarantees (tests in tests/guest/test_vfio.py):
  - a card has its driver back after `unbind`, and works (test_a_card_is_bound_and_unbound)
  - a card that cannot be bound keeps its driver (test_a_card_that_is_in_use_is_not_bound)
+ - a card that was left half-way goes back to what had it
+   (tests/pipeline/commands/test_binding.py: test_ctrl_c_gives_the_card_back,
+   test_a_bind_that_was_killed_is_undone, test_a_card_whose_driver_did_not_come_can_be_given_back)
  - so it is with uio_pci_generic (tests/guest/test_uio.py: test_frames_pass_both_ways_over_uio)
 """
 
@@ -28,7 +31,8 @@ _LOOK = 0.02  # seconds between two looks whether a driver has its card
 
 def bind(device: PciDevice, driver: str = VFIO, *, force: bool = False) -> str:
     """Give a card to `driver`, one of DRIVERS. Returns a sentence about it. With `force`, an
-    interface in use is lost. Raises EnvironmentLacks, and then the card has what it had."""
+    interface in use is lost. Raises EnvironmentLacks, and then the card has what it had; if even
+    that fails, the note stays for `unbind`."""
     if device.driver == driver:
         return f"PCI device {device.address} is bound to {driver} already"
     if device.driver in DRIVERS:
@@ -56,14 +60,18 @@ def bind(device: PciDevice, driver: str = VFIO, *, force: bool = False) -> str:
         )
     if not (_bus(device) / "drivers" / driver).exists():
         raise EnvironmentLacks(f"the kernel has no driver {driver}: load it (modprobe {driver})")
-    had, override = device.driver, _override(device)
-    _note(device, had, override)
+    noted = _noted(device)
+    if noted and device.driver in ("", noted[0]):  # of a `bind` or `unbind` that did not end
+        had, override = noted
+    else:
+        had, override = device.driver, _override(device)
+        _note(device, had, override)
     try:
         _move(device, driver, driver)
-    except EnvironmentLacks:
+    except BaseException:  # Ctrl-C too
         with contextlib.suppress(EnvironmentLacks):
             _move(device, override, had)
-        _forget(device)
+            _forget(device)
         raise
     before = f"; it was bound to {had}" if had else ""
     after = f"; lost: {lost}" if lost else ""
@@ -72,8 +80,11 @@ def bind(device: PciDevice, driver: str = VFIO, *, force: bool = False) -> str:
 
 def unbind(device: PciDevice) -> str:
     """Give a card back to what had it before `bind`; without a note of that, to the driver that the
-    kernel chooses. Returns a sentence about it. Raises EnvironmentLacks."""
-    if device.driver not in DRIVERS:
+    kernel chooses. Returns a sentence about it. Raises EnvironmentLacks; with a note, `unbind` can
+    then be tried again."""
+    noted = _noted(device)
+    is_between = noted is not None and device.driver in ("", noted[0])
+    if device.driver not in DRIVERS and not is_between:
         has = f"bound to {device.driver}" if device.driver else "not bound to any driver"
         raise EnvironmentLacks(
             f"PCI device {device.address} is {has}, not to {' or '.join(DRIVERS)}, so there is "
@@ -81,7 +92,7 @@ def unbind(device: PciDevice) -> str:
         )
     if user := device.user:
         raise EnvironmentLacks(f"PCI device {device.address} is in use by process {user}: stop it")
-    had, override = _noted(device)
+    had, override = noted or (None, "")
     _move(device, override, had)
     now = device.driver
     if now == VFIO and device.real:
@@ -104,8 +115,11 @@ def unbind(device: PciDevice) -> str:
 
 
 def _move(device: PciDevice, override: str, driver: str | None) -> None:
-    """Unbind the card, and bind it to `driver`; "": to none; None: to what the kernel chooses."""
+    """Unbind the card, and bind it to `driver`; "": to none; None: to what the kernel chooses. A
+    card that has `driver` keeps it."""
     _write(device.folder / "driver_override", f"{override}\n")
+    if device.driver == driver:
+        return
     if device.driver:
         _write(device.folder / "driver" / "unbind", device.address)
     if driver == "":
@@ -138,12 +152,12 @@ def _note(device: PciDevice, driver: str, override: str) -> None:
         raise _cannot(NOTES, error) from None
 
 
-def _noted(device: PciDevice) -> tuple[str | None, str]:
-    """Driver and override before `bind`; the driver is None without a note."""
+def _noted(device: PciDevice) -> tuple[str, str] | None:
+    """Driver and override before `bind`; None without a note."""
     try:
         driver, override, *_ = (NOTES / device.address).read_text().split("\n")
     except (OSError, ValueError):
-        return None, ""
+        return None
     return driver, override
 
 
