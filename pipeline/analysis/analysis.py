@@ -91,8 +91,8 @@ def run(
     try:
         result = analysis.run(progress, out)
     finally:
+        analysis.cancel()
         if own is not None:
-            children.cancel()
             own.shutdown(cancel_futures=True)
         children.close()
     result.broken = broken | result.broken
@@ -101,10 +101,14 @@ def run(
 
 
 def _task(
-    of: Mapping[str, Any], job: Mapping[str, Any], parts: Sequence[bytes], silence: float
+    of: Mapping[str, Any],
+    job: Mapping[str, Any],
+    parts: Sequence[bytes],
+    silence: float,
+    cancellation: children.Cancellation,
 ) -> tuple[dict[str, Any], bytes]:
     """What an executor runs; it may do so in another process or on another machine."""
-    return children.do(of, job, parts, silence=silence)
+    return children.do(of, job, parts, silence=silence, cancellation=cancellation)
 
 
 class _Analysis:
@@ -131,6 +135,7 @@ class _Analysis:
         self._tree = Tree(max(len(given), 1))
         self._again: deque[tuple[Capture, Piece]] = deque()
         self._running: dict[concurrent.futures.Future[Any], Callable[[Any], None]] = {}
+        self._cancellation = children.Cancellation()
         self._fingerprint: str | None = None
         self._packets = 0
         self._bytes = 0
@@ -211,7 +216,9 @@ class _Analysis:
     ) -> None:
         job = dict(job) | {"fingerprint": self._fingerprint}
         try:
-            future = self._executor.submit(_task, self._of, job, list(parts), self._silence)
+            future = self._executor.submit(
+                _task, self._of, job, list(parts), self._silence, self._cancellation
+            )
         except RuntimeError as error:  # it was shut down, or is broken
             raise EnvironmentLacks(
                 f"the executor takes no more tasks: {printable(str(error))}"
@@ -317,14 +324,17 @@ class _Analysis:
 
         self._submit({"do": "merge"}, parts, then)
 
-    def _give_up_the_rest(self) -> None:
-        """After an interruption: end the tasks, and join the captures that are finished."""
-        children.cancel()
+    def cancel(self) -> None:
+        """End the tasks that run in this process, and begin no other."""
+        self._cancellation.cancel()
         for future in self._running:
             future.cancel()
+
+    def _give_up_the_rest(self) -> None:
+        """After an interruption: end the tasks, and join the captures that are finished."""
+        self.cancel()
         concurrent.futures.wait(self._running, 5.0)
         self._running.clear()
-        children.close()
         outcomes = Tree(max(len(self._used), 1))
         self._used.sort(key=lambda capture: capture.number)
         for index, capture in enumerate(self._used):
@@ -383,8 +393,6 @@ def _outcome(future: concurrent.futures.Future[Any]) -> tuple[dict[str, Any], by
     """The answer of a task; that its process died, when the executor says so."""
     try:
         answer, part = future.result()
-    except children.Cancelled:
-        raise KeyboardInterrupt from None
     except (concurrent.futures.BrokenExecutor, concurrent.futures.CancelledError) as error:
         return {"died": f"lost its process ({type(error).__name__})"}, b""
     return answer, part

@@ -7,7 +7,6 @@ process that asked. `do` may be called by several threads, in any process.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import mmap
 import os
@@ -36,7 +35,27 @@ class Died(Exception):
 
 
 class Cancelled(Exception):
-    """`cancel` was called."""
+    """The job was cancelled."""
+
+
+class Cancellation:
+    """Ends the jobs that were given it, soon, with Cancelled; those in this process only, since a
+    copy in another process is a new one."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def __reduce__(self) -> tuple[type[Cancellation], tuple[()]]:
+        return Cancellation, ()
+
+    def cancel(self) -> None:
+        """End them."""
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise Cancelled after `cancel`."""
+        if self._event.is_set():
+            raise Cancelled
 
 
 def do(
@@ -46,60 +65,70 @@ def do(
     *,
     silence: float = 30.0,
     progress: Callable[[int], None] | None = None,
+    cancellation: Cancellation | None = None,
 ) -> tuple[dict[str, Any], bytes]:
-    """Do one job with the plugin; the answer, and the part that belongs to it.
+    """Do one job with the plugin; the answer, and the part that belongs to it. Raises Cancelled.
 
     plugin: what a child is started with: plugin, options, folder, ports, state_bytes, debug.
     silence: after so many seconds without any progress a child is killed.
     progress: is called with the number of packets that are done, about 20 times a second.
+    cancellation: ends the job; None: nobody does.
 
     The answer of a child that died is `{"died": "crashed (SIGSEGV)"}`.
     """
+    cancellation = cancellation or Cancellation()
+    cancellation.check()
     key = json.dumps(plugin, sort_keys=True)
-    child = _idle_or_new(key, plugin)
+    child = _pool.take(key) or _pool.starter.start(plugin)
     try:
-        answer = child.do(job, parts, silence, progress)
+        answer = child.do(job, parts, silence, progress, cancellation)
+        _pool.put(key, child, cancellation)
     except Died as error:
         child.end()
         return {"died": str(error)}, b""
     except BaseException:
         child.end()
         raise
-    with _lock:
-        if not _cancelled.is_set():
-            _idle.setdefault(key, []).append(child)
-            return answer
-    child.end()
     return answer
-
-
-def cancel() -> None:
-    """Let every job in this process end with Cancelled, soon, until `close`."""
-    _cancelled.set()
 
 
 def close() -> None:
     """End the children that do nothing; further jobs start new ones."""
-    _cancelled.clear()
-    with _lock:
-        children = [child for idle in _idle.values() for child in idle]
-        _idle.clear()
-    for child in children:
+    for child in _pool.take_all():
         child.end()
 
 
-_lock = threading.Lock()
-_idle: dict[str, list[_Child]] = {}
-_cancelled = threading.Event()
-atexit.register(close)
+class _Pool:
+    """The children that do nothing, by plugin, and who starts more."""
 
+    def __init__(self) -> None:
+        self.begin()
 
-def _idle_or_new(key: str, plugin: Mapping[str, Any]) -> _Child:
-    with _lock:
-        idle = _idle.get(key)
-        if idle:
-            return idle.pop()
-    return _starter.start(plugin)
+    def begin(self) -> None:
+        """Begin with nothing, and with locks that no other thread holds."""
+        self.starter = _Starter()
+        self._lock = threading.Lock()
+        self._idle: dict[str, list[_Child]] = {}
+
+    def take(self, key: str) -> _Child | None:
+        """A child with this plugin, if there is one."""
+        with self._lock:
+            idle = self._idle.get(key)
+            return idle.pop() if idle else None
+
+    def take_all(self) -> list[_Child]:
+        """All children that do nothing."""
+        with self._lock:
+            taken = [child for idle in self._idle.values() for child in idle]
+            self._idle.clear()
+        return taken
+
+    def put(self, key: str, child: _Child, cancellation: Cancellation) -> None:
+        """Keep a child for the next job, unless its job was cancelled: then nobody may be there to
+        end it. Raises Cancelled."""
+        with self._lock:
+            cancellation.check()
+            self._idle.setdefault(key, []).append(child)
 
 
 class _Child:
@@ -141,6 +170,7 @@ class _Child:
         parts: Sequence[bytes],
         silence: float,
         progress: Callable[[int], None] | None,
+        cancellation: Cancellation,
     ) -> tuple[dict[str, Any], bytes]:
         """Do one job. Raises Died and Cancelled."""
         self._page[0:24] = bytes(24)
@@ -170,8 +200,7 @@ class _Child:
                 state, since = now, time.monotonic()
             if progress is not None:
                 progress(now[0])
-            if _cancelled.is_set():
-                raise Cancelled
+            cancellation.check()
             limit = {_RUNNING: silence, _JOINING: JOIN_SECONDS}.get(now[2], PREPARE_SECONDS)
             if time.monotonic() - since > limit:
                 raise Died(f"made no progress for {limit:g} s{self._place(now)}")
@@ -232,15 +261,14 @@ class _Starter:
     def __init__(self) -> None:
         self._wanted: queue.SimpleQueue[tuple[Mapping[str, Any], queue.SimpleQueue[Any]]]
         self._wanted = queue.SimpleQueue()
-        self._pid = 0
+        self._is_running = False
         self._lock = threading.Lock()
 
     def start(self, plugin: Mapping[str, Any]) -> _Child:
         """Start a child. Raises what Popen raises."""
         with self._lock:
-            if self._pid != os.getpid():  # a process that was forked has no thread
-                self._pid = os.getpid()
-                self._wanted = queue.SimpleQueue()
+            if not self._is_running:
+                self._is_running = True
                 threading.Thread(
                     target=self._run, args=(self._wanted,), name="children", daemon=True
                 ).start()
@@ -262,13 +290,8 @@ class _Starter:
                 answer.put(error)
 
 
-_starter = _Starter()
-
-
-def _forget_children() -> None:
-    """In a process that was forked: the children belong to its parent."""
-    with contextlib.suppress(Exception):
-        _idle.clear()
-
-
-os.register_at_fork(after_in_child=_forget_children)
+_pool = _Pool()
+atexit.register(close)
+# In a process that was forked the children belong to its parent, and another thread of the parent
+# may have held a lock.
+os.register_at_fork(after_in_child=_pool.begin)

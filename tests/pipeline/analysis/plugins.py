@@ -113,6 +113,23 @@ class OneArgument(Stateful):
         return a
 
 
+class Waits:
+    """Waits at each packet until the file `until` is there; makes the file `begun` before that."""
+
+    options = (Option("begun", str, ""), Option("until", str, ""))
+
+    def setup(self, worker: Worker) -> None:
+        self.given = worker.options
+        self.seen = worker.counter("seen")
+
+    def process(self, batch: Batch) -> None:
+        os.close(os.open(self.given["begun"], os.O_CREAT))
+        while not os.path.exists(self.given["until"]):
+            time.sleep(0.01)
+        for _ in batch:
+            self.seen.add()
+
+
 class Raises:
     """Fails on packets that begin with 7."""
 

@@ -7,6 +7,9 @@ import gzip
 import os
 import signal
 import struct
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -263,6 +266,56 @@ def test_an_interruption_leaves_what_is_finished(capture: Saved) -> None:
     result = analyze("Hurt", *paths, hurt, options={"how": "hang"}, progress=interrupt, workers=2)
     assert result.named["seen"] == 18
     assert result.unfinished == [str(hurt)]
+
+
+def test_an_analysis_that_fails_leaves_another_one_alone(capture: Saved, tmp_path: Path) -> None:
+    hang = [capture(f"{n}.pcap", b"\x09", begin=n) for n in range(3)]
+    bad = capture("bad.pcap", bytes(9), begin=9)
+    content = bytearray(bad.read_bytes())
+    struct.pack_into("<I", content, 24 + 116 * 5 + 8, 1 << 30)
+    bad.write_bytes(content)
+    begun, until = tmp_path / "begun", tmp_path / "until"
+    given: dict[str, Any] = {
+        "options": {"begun": str(begun), "until": str(until)},
+        "silence": 120.0,
+    }
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        other = pool.submit(analyze, "Waits", capture("a.pcap", b"abc"), **given)
+        try:
+            end = time.monotonic() + 60
+            while not begun.exists() and time.monotonic() < end:
+                time.sleep(0.01)
+            assert begun.exists()
+            for _ in range(2):
+                with pytest.raises(CaptureError, match="packet 6, at byte"):
+                    analyze("Hurt", *hang, bad, options={"how": "hang"}, strict=True, workers=4)
+        finally:
+            until.touch()
+        result = other.result(60)
+    assert (result.named["seen"], result.unfinished) == (3, [])
+
+
+FORKS = """
+import os, signal
+from ringline.workers.analysis import children
+of = {"plugin": "drop", "options": {}, "folder": "/", "ports": ["port"], "state_bytes": 4096,
+      "debug": False}
+with children._pool._lock, children._pool.starter._lock:
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)
+        answer, _ = children.do(of, {"do": "prepare"})
+        children.close()
+        os._exit(0 if answer == {"tier": "C"} else 1)
+_, status = os.waitpid(pid, 0)
+raise SystemExit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_process_that_is_forked_while_a_lock_is_held_has_children_of_its_own() -> None:
+    command = [sys.executable, "-c", FORKS]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 class Flaky(concurrent.futures.Executor):
