@@ -1,14 +1,24 @@
 """What `ringline analyze` leaves behind: a folder with a JSON report and a CSV file for each table.
 
-Only one analysis writes into a folder: it holds a lock on the report. A folder that has
-something else in it is not touched.
+Only one analysis writes into a folder: it locks a file there. That file lists what analyses left,
+so the next one replaces nothing else. New files are made in a folder of their own, and moved when
+the last one is there.
+
+Guarantees (tests in tests/pipeline/commands/test_analyze.py):
+ - an analysis that fails leaves the results of an earlier one, and no folder that it made
+   (test_an_analysis_that_fails_leaves_what_was_there)
+ - the files of others stay (test_files_of_others_in_the_folder_stay)
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
+import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from ringline.pipeline.analysis.result import Result
@@ -18,20 +28,25 @@ from ringline.shm.text import printable
 
 REPORT = "report.json"
 _LOCK = ".ringline-analysis"
+_NEW = ".ringline-new"
 
 
 class Folder:
     """The folder at `path`, which is made if it is not there. A context manager.
 
+    new: the path of a folder in it, for the files of this analysis until `write`.
+
     Raises UsageError when it has other files, or another analysis writes into it;
-    EnvironmentLacks when it cannot be made.
+    EnvironmentLacks when it cannot be made or written to.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.new = os.path.join(path, _NEW)
         shown = printable(path)
         if not path:
             raise UsageError("-w needs the path of a folder, not an empty one")
+        self._made = _missing(path)  # by this object; it removes them if nothing is written
         try:
             os.makedirs(path, exist_ok=True)
             there = os.listdir(path)
@@ -40,48 +55,107 @@ class Folder:
         except NotADirectoryError as error:
             raise UsageError(f"{shown}: cannot be made: {reason_of(error)}") from None
         except OSError as error:
+            self._remove_folders()
             raise EnvironmentLacks(f"{shown}: cannot be made: {reason_of(error)}") from None
         if there and _LOCK not in there:
             raise UsageError(
                 f"{shown}: has files that no analysis wrote; name a new or an empty folder"
             )
+        self._lock = os.path.join(path, _LOCK)
+        self._keeps_lock = _LOCK in there
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            self._fd = os.open(os.path.join(path, _LOCK), flags, 0o666)
+            self._fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
+            self._remove_folders()
             raise EnvironmentLacks(f"{shown}: cannot be written: {reason_of(error)}") from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(self._fd).st_nlink == 0:
+                raise BlockingIOError  # another analysis has just failed, and removed it
         except BlockingIOError:
             os.close(self._fd)
             raise UsageError(
                 f"{shown}: another analysis writes into this folder; wait for it, or name another"
             ) from None
-
-    def clear(self) -> None:
-        """Remove what an earlier analysis left."""
-        for name in os.listdir(self.path):
-            if name == REPORT or name.endswith((".csv", ".new")):
-                os.unlink(os.path.join(self.path, name))
+        except OSError as error:
+            self._close()
+            raise EnvironmentLacks(f"{shown}: cannot be locked: {reason_of(error)}") from None
+        try:
+            shutil.rmtree(self.new, ignore_errors=True)  # of an analysis that was killed
+            os.mkdir(self.new)
+        except OSError as error:
+            self._close()
+            raise EnvironmentLacks(f"{shown}: cannot be written: {reason_of(error)}") from None
 
     def write(self, report: dict[str, Any]) -> None:
-        """Write the report, whole or not at all. Raises EnvironmentLacks."""
+        """Put the files in `new` and the report in the place of what an earlier analysis left.
+        Raises EnvironmentLacks; when the new report has no room, nothing has changed."""
         path = os.path.join(self.path, REPORT)
         try:
-            with open(f"{path}.new", "w", encoding="utf-8") as file:
+            with open(os.path.join(self.new, REPORT), "w", encoding="utf-8") as file:
                 json.dump(report, file, indent=2)
                 file.write("\n")
-            os.replace(f"{path}.new", path)
+            tables = sorted(set(os.listdir(self.new)) - {REPORT})
+            for name in tables:
+                path = os.path.join(self.path, name)
+                if os.path.isdir(path):
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            earlier = self._listed()
+            path = self._lock
+            self._list(sorted({*earlier, *tables, REPORT}))
+            self._keeps_lock = True
+            for name in (REPORT, *earlier):
+                path = os.path.join(self.path, name)
+                with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                    os.unlink(path)
+            for name in (*tables, REPORT):  # who finds a report finds its tables too
+                path = os.path.join(self.path, name)
+                os.replace(os.path.join(self.new, name), path)
+            path = self._lock
+            self._list([*tables, REPORT])
         except OSError as error:
             raise EnvironmentLacks(
                 f"{printable(path)}: cannot be written: {reason_of(error)}"
             ) from None
 
+    def _listed(self) -> list[str]:
+        """The tables that analyses left here."""
+        text = os.pread(self._fd, os.fstat(self._fd).st_size, 0).decode(errors="replace")
+        return [it for it in text.splitlines() if it.endswith(".csv") and "/" not in it]
+
+    def _list(self, names: Sequence[str]) -> None:
+        data = "".join(f"{name}\n" for name in names).encode()
+        os.pwrite(self._fd, data, 0)
+        os.ftruncate(self._fd, len(data))
+
+    def _remove_folders(self) -> None:
+        for folder in self._made:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+    def _close(self) -> None:
+        shutil.rmtree(self.new, ignore_errors=True)
+        if not self._keeps_lock:
+            with contextlib.suppress(OSError):
+                os.unlink(self._lock)
+            self._remove_folders()
+        os.close(self._fd)
+
     def __enter__(self) -> Folder:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        os.close(self._fd)
+        self._close()
+
+
+def _missing(path: str) -> list[str]:
+    """The folders that must be made for `path`, the innermost first."""
+    missing = []
+    at = os.path.abspath(path)
+    while not os.path.lexists(at):
+        missing.append(at)
+        at = os.path.dirname(at)
+    return missing
 
 
 def report_of(result: Result, code: int) -> dict[str, Any]:

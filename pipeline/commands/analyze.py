@@ -40,7 +40,7 @@ def analyze(given: argparse.Namespace) -> int:
             given.sources,
             options,
             workers=given.workers,
-            out=None if folder is None else _cleared(folder),
+            out=None if folder is None else folder.new,
             to_cut=given.cut,
             strict=given.strict,
             debug=given.checked,
@@ -52,6 +52,8 @@ def analyze(given: argparse.Namespace) -> int:
         code = _code(result)
         if folder is not None:
             folder.write(report_of(result, code))
+            for table in result.tables.values():
+                table["file"] = os.path.join(given.out, os.path.basename(table["file"]))
     print("\n".join(printable(line) for line in _lines(result, given.out)), flush=True)
     for why in result.broken.values():
         stdio.complain(printable(why))
@@ -61,11 +63,6 @@ def analyze(given: argparse.Namespace) -> int:
     for line in result.trace:
         stdio.complain(printable(line))
     return code
-
-
-def _cleared(folder: Folder) -> str:
-    folder.clear()
-    return folder.path
 
 
 def _code(result: Result) -> int:

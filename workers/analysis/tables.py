@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from collections.abc import Iterator, Mapping
@@ -67,3 +68,6 @@ def _write(file: str, columns: Mapping[str, Any]) -> None:
         os.replace(new, file)
     except OSError as error:
         raise EnvironmentLacks(f"{file}: cannot be written: {reason_of(error)}") from None
+    finally:
+        with contextlib.suppress(OSError):  # after a failure it is there still
+            os.unlink(new)

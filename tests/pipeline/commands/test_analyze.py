@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import json
 import os
@@ -14,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from ringline.pipeline.analysis.output import Folder
 from ringline.pipeline.commands.cli import main
+from ringline.shm.errors import EnvironmentLacks, UsageError
+from ringline.workers.analysis import tables
 
 from ...data import make
 
@@ -110,3 +114,122 @@ def test_ctrl_c_leaves_what_is_finished(tmp_path: Path) -> None:
     assert report["named"]["seen"] == 6
     assert report["unfinished"] == [hang]
     assert not report["is_complete"]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {it.name: it.read_bytes() for it in folder.iterdir() if it.is_file()}
+
+
+def test_an_analysis_that_fails_leaves_what_was_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = save(tmp_path / "a.pcap", b"ab")
+    order, out = f"{PLUGINS}:Order", tmp_path / "deep" / "out"
+    for wrong in ([order, "typo.pcap"], ["no_such_plugin", good]):
+        assert main(["analyze", *wrong, "-w", str(out)]) == 2
+        assert not out.parent.exists()
+    (tmp_path / "empty").mkdir()
+    assert main(["analyze", order, "typo.pcap", "-w", str(tmp_path / "empty")]) == 2
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert main(["analyze", order, good, "-w", str(out), "--workers", "1"]) == 0
+    before = files(out)
+    assert sorted(before) == [".ringline-analysis", "order.csv", "report.json"]
+    for wrong in ([order, "typo.pcap"], ["no_such_plugin", good]):
+        assert main(["analyze", *wrong, "-w", str(out)]) == 2
+        assert files(out) == before
+        assert len(list(out.iterdir())) == len(before)
+
+
+def test_files_of_others_in_the_folder_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = save(tmp_path / "a.pcap", b"ab")
+    out = tmp_path / "out"
+    arguments = ["analyze", f"{PLUGINS}:Order", good, "-w", str(out), "--workers", "1"]
+    assert main(arguments) == 0
+    others = {"notes.csv": b"mine", "draft.new": b"mine too"}
+    for name, content in others.items():
+        (out / name).write_bytes(content)
+    (out / "folder.csv").mkdir()
+    with open(out / ".ringline-analysis", "a") as file:
+        file.write("../a.csv\n")
+    (tmp_path / "a.csv").write_text("not here")
+    assert main(arguments) == 0
+    sizes = ["analyze", f"{PLUGINS}:Sizes", good, "-w", str(out), "--workers", "1"]
+    assert main(sizes) == 0
+    left = files(out)
+    assert others.items() <= left.items()
+    assert sorted(left.keys() - others.keys()) == [".ringline-analysis", "report.json"]
+    assert (out / "folder.csv").is_dir()
+    assert (tmp_path / "a.csv").exists()
+    (out / "order.csv").mkdir()
+    capsys.readouterr()
+    assert main(arguments) == 3
+    said = capsys.readouterr().err
+    assert said.endswith("out/order.csv: cannot be written: Is a directory\n")
+    assert files(out) == left
+
+
+def test_what_a_killed_analysis_left_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / ".ringline-analysis").touch()
+    (tmp_path / ".ringline-new").mkdir()
+    (tmp_path / ".ringline-new" / "old.csv").touch()
+    with Folder(str(tmp_path)) as folder:
+        assert os.listdir(folder.new) == []
+        folder.write({})
+    assert sorted(files(tmp_path)) == [".ringline-analysis", "report.json"]
+    assert not (tmp_path / ".ringline-new").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "sentence"),
+    [
+        (errno.ENOLCK, EnvironmentLacks, "cannot be locked: No locks available"),
+        (errno.EWOULDBLOCK, UsageError, "another analysis writes into this folder"),
+    ],
+)
+def test_a_folder_that_cannot_be_locked_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    kind: type[Exception],
+    sentence: str,
+) -> None:
+    def fails(fd: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fails)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(kind, match=sentence):
+        Folder(str(tmp_path / "out"))
+    assert os.listdir("/proc/self/fd") == before
+    assert (tmp_path / "out").exists() == (kind is UsageError)
+
+
+def test_a_lock_that_was_removed_meanwhile_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def removes(fd: int, how: int) -> None:
+        flock(fd, how)
+        os.unlink(tmp_path / ".ringline-analysis")
+
+    monkeypatch.setattr(fcntl, "flock", removes)
+    with pytest.raises(UsageError, match="another analysis writes into this folder"):
+        Folder(str(tmp_path))
+
+
+def test_a_table_for_which_there_is_no_room_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(EnvironmentLacks, match=r"t\.csv: cannot be written: No space left on dev"):
+        tables.write("p", {"t": {"a": [1, 2]}}, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    with Folder(str(tmp_path / "out")) as folder, pytest.raises(EnvironmentLacks, match="No space"):
+        folder.write({})
+    assert not (tmp_path / "out" / ".ringline-new").exists()
