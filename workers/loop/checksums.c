@@ -21,13 +21,16 @@ static int is_plain(const uint8_t *frame, const struct rl_headers *found, uint32
     return found->version == 6 || rl_be16(frame + found->checksum_at) != 0;
 }
 
-/* The sum of the pseudo header (RFC 9293 3.1, RFC 8200 8.1), which the card adds to. */
+/* The sum of the pseudo header (RFC 9293 3.1, RFC 8200 8.1), which the card adds to. The card sums
+ * the checksum of the IPv4 header too, so the old one must go. */
 static void put_pseudo_sum(uint8_t *frame, const struct rl_headers *found, uint32_t length)
 {
     uint32_t at = (uint32_t)found->l3 + (found->version == 4 ? 12 : 8);
     uint64_t sum = (uint64_t)found->protocol + length - (uint64_t)found->l4;
     sum = rl_add_words(sum, frame + at, found->version == 4 ? 8 : 32);
     rl_put_be16(frame + found->checksum_at, rl_fold(sum));
+    if (found->version == 4)
+        rl_put_be16(frame + found->l3 + 10, 0);
 }
 
 static void prepare(struct rl_batch *batch, uint32_t packets, uint32_t engines)

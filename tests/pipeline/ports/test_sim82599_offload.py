@@ -77,6 +77,19 @@ def test_checksums_are_inserted(size: int, protocol: int) -> None:
     assert sent[34 + length - size : 34 + length] == payload
 
 
+def test_the_old_checksum_of_an_ipv4_header_is_summed_too() -> None:
+    """A driver that leaves it in the frame sends a wrong one."""
+    body = struct.pack("!HHHH", 1, 2, 26, partial(ONE, OTHER, UDP, 26)) + bytes(18)
+    packet = ipv4(UDP, body)
+    right = summed(packet[:20])
+    packet = packet[:10] + b"\x12\x34" + packet[12:]
+    with Bare82599() as driver:
+        driver.bring_up()
+        frame = ethernet(packet, 0x0800)
+        (sent,) = offload(driver, frame, USUAL | IXSM | TXSM, ip=20, l4=0, protocol=UDP)
+    assert struct.unpack("!H", sent[24:26])[0] == (right - 0x1234) % 0xFFFF
+
+
 def test_an_sctp_packet_gets_its_crc() -> None:
     """The check value of CRC-32C for "123456789" is 0xE3069283; here the field is in the middle."""
     with Bare82599() as driver:

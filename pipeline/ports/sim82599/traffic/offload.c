@@ -2,7 +2,9 @@
  * descriptor says (datasheet 7.2.4, 7.2.5).
  *
  * Software puts the checksum of the pseudo header into the checksum field; for segmentation
- * without the length. The card adds the rest. */
+ * without the length. The card adds the rest. It sums an IPv4 header with the checksum field as it
+ * stands, so software writes 0 there. (Linux's ixgbe does, and for a tunnel writes a number that
+ * takes the inner headers out of the sum again.) */
 #include "../chip/registers.h"
 #include "transmit.h"
 
@@ -60,11 +62,9 @@ static uint32_t crc32c(const uint8_t *bytes, uint32_t length)
 
 static void insert_sums(uint8_t *frame, uint32_t length, const struct plan *plan)
 {
-    if (plan->ip_sum && plan->ipv4) {
-        put16(frame + plan->ip + IP4_SUM, 0);
+    if (plan->ip_sum && plan->ipv4)
         put16(frame + plan->ip + IP4_SUM,
               ~rl_sim_checksum(frame + plan->ip, plan->l4 - plan->ip, 0) & 0xFFFF);
-    }
     if (!plan->l4_sum)
         return;
     uint32_t bytes = length - plan->l4;
