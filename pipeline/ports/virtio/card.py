@@ -62,7 +62,8 @@ class Card(Registers):
 
     def place(self, number: int, ring: Any, memory: Memory, least: int = QUEUE_MIN) -> Any:
         """[4.1.5.1.3] Give the device a queue in `memory`, of at most as many descriptors as fit
-        there. Returns its doorbell. Raises EnvironmentLacks for a queue with fewer than `least`."""
+        there. Returns its doorbell. Raises EnvironmentLacks for a queue with fewer than `least`,
+        HardwareError for a doorbell that is not among those of the device [4.1.4.4]."""
         self.QUEUE_SELECT.write(number)
         most = self.QUEUE_SIZE.read()
         size = min(memory.descriptors, 1 << most.bit_length() >> 1)
@@ -81,7 +82,14 @@ class Card(Registers):
             (self.QUEUE_DEVICE, ring.used),
         ):
             register.write(memory.bus + int(ffi.cast("uintptr_t", part)) - memory.address)
-        doorbell = self._notify.offset + self.QUEUE_NOTIFY_OFF.read() * self._notify.multiplier
+        notify, at = self._notify, self.QUEUE_NOTIFY_OFF.read() * self._notify.multiplier
+        doorbell = notify.offset + at
+        if at + 2 > notify.length or doorbell % 2:
+            raise HardwareError(
+                f"{self.name}: the device says that the doorbell of queue {number} is at byte {at} "
+                f"of its structure of doorbells, which has {notify.length} bytes at offset "
+                f"{notify.offset}; a doorbell is 2 bytes at an even offset, so the device is broken"
+            )
         self.QUEUE_ENABLE.write(1)
         return ffi.cast("volatile uint16_t *", self._access.pointer(doorbell))
 

@@ -11,6 +11,8 @@ Guarantees (tests in tests/pipeline/ports/test_virtio_port.py):
    (tests/guest/test_virtio.py: test_frames_pass_both_ways_over_vfio)
  - with RSS, queues and hashes are those that software computes
    (tests/guest/test_virtio_queues.py: test_hashes_and_queues_are_those_of_the_software)
+ - a doorbell lies among those of the device
+   (test_a_doorbell_outside_of_its_structure_or_at_an_odd_offset_is_refused)
  - a device that cannot be used is refused with the remedy
    (test_what_the_device_lacks_is_a_sentence,
    tests/guest/test_virtio.py:

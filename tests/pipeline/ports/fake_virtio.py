@@ -39,6 +39,7 @@ class FakeDevice:
         self.size = [size] * (self.control + bool(offered & CONTROL))
         self.words = ffi.new("uint8_t[]", 0x400)
         self.queue = [bytearray(64) for _ in self.size]  # the registers of each
+        self.doorbells: dict[int, int] = {}  # QUEUE_NOTIFY_OFF of a queue, if not its number
         self.resets = 0
         self.commands: list[bytes] = []
         self.answer: int | None = 0
@@ -54,7 +55,8 @@ class FakeDevice:
     def reset_queues(self) -> None:
         for number, registers in enumerate(self.queue):
             registers[:] = bytes(64)
-            struct.pack_into("<HHHH", registers, SIZE, self.size[number], 0, 0, number)
+            place = self.doorbells.get(number, number)
+            struct.pack_into("<HHHH", registers, SIZE, self.size[number], 0, 0, place)
         self.heads = {}
 
     def _bytes(self, address: int) -> tuple[Any, int]:

@@ -15,6 +15,7 @@ import pytest
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.ports.port import Link
 from ringline.pipeline.ports.rss import rss_key
+from ringline.pipeline.ports.virtio.capabilities import Structure
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks, HardwareError
 
 from .fake_virtio import (
@@ -24,6 +25,7 @@ from .fake_virtio import (
     EVENT_IDX,
     HASH_REPORT,
     MQ,
+    NOTIFY,
     PLAIN,
     RSS,
     RX_EXTRA,
@@ -359,6 +361,21 @@ def test_a_device_that_does_not_agree_or_not_answer_is_a_sentence(make: Make) ->
             card.start()
         card.port.stop()
         assert card.residuals() == RIGHT
+
+
+@pytest.mark.parametrize(("place", "multiplier"), [(64, 4), (0xFFFF, 1 << 16), (1, 3)])
+@pytest.mark.parametrize("queue", [0, 1, 2])
+def test_a_doorbell_outside_of_its_structure_or_at_an_odd_offset_is_refused(
+    make: Make, place: int, multiplier: int, queue: int
+) -> None:
+    card = make()
+    card.device.doorbells = {0: 0, 1: 0, 2: 0, queue: place}
+    card.port._card._notify = Structure(4, NOTIFY, 256, multiplier)
+    words = f"doorbell of queue {queue} is at byte {place * multiplier} "
+    with pytest.raises(HardwareError, match=words):
+        card.start()
+    card.port.stop()
+    assert card.residuals() == RIGHT
 
 
 def test_a_device_without_a_control_queue_works(make: Make) -> None:
