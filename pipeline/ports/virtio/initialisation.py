@@ -166,6 +166,11 @@ def set_hash(card: Card) -> None:
         return
     most = min(TABLE_ENTRIES, network.RSS_MAX_INDIRECTION_TABLE_LENGTH.read())
     table = [entry % queues for entry in range(1 << most.bit_length() >> 1)]
+    if len(table) < queues:
+        raise HardwareError(
+            f"{card.name}: the longest RSS table that the device takes has {len(table)} entries, "
+            f"too few for {queues} queues (with RSS it must take {TABLE_ENTRIES})"
+        )
     head = struct.pack("<IHH", types, len(table) - 1, 0)  # what has no hash goes to queue 0
     rest = struct.pack(f"<{len(table)}HHB", *table, queues, len(key))
     card.command(r.MQ_RSS_CONFIG, head + rest + key, f"use RSS over {queues} queues")

@@ -11,6 +11,7 @@ from ringline.pipeline._pipeline import ffi, lib
 DESCRIPTORS = 64  # a request needs two
 _REQUEST, _ANSWER = 0, 1  # descriptors
 _BYTES = 4096  # of a request, at most
+_NONE = 0xFF  # in place of an answer, until the device has written one
 PLACE_BYTES = _BYTES + 64
 
 
@@ -25,9 +26,10 @@ class RequestQueue:
         self._element = ffi.new("struct rl_virtq_element *")
 
     def ask(self, request: bytes, seconds: float, relax: Callable[[], None]) -> int | None:
-        """The answer to a request; None when there is none after `seconds`. Then the device must be
-        reset. `relax` waits a moment."""
+        """The answer to a request, 0xFF from a device that returns it without one; None when it has
+        not come back after `seconds`. Then the device must be reset. `relax` waits a moment."""
         ffi.memmove(self._memory, request, len(request))
+        self._memory[_BYTES] = _NONE
         self._ring.descriptors[_REQUEST].length = len(request)
         if lib.rl_virtq_give(self._ring, _REQUEST):
             self._notify()

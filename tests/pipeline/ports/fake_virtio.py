@@ -42,7 +42,8 @@ class FakeDevice:
         self.doorbells: dict[int, int] = {}  # QUEUE_NOTIFY_OFF of a queue, if not its number
         self.resets = 0
         self.commands: list[bytes] = []
-        self.answer: int | None = 0
+        self.answer: int | None = 0  # None: a command never comes back
+        self.answered = 1 << 30  # how many commands get an answer; others come back without
         self.bus = 0  # device address of the descriptor segment
         self.memory = 0  # its address here
         self.heads: dict[int, int] = {}
@@ -106,7 +107,8 @@ class FakeDevice:
         while (chain := self.take(self.control)) is not None:
             head, (text, answer) = chain
             self.commands.append(bytes(ffi.buffer(self.at(text[0]), text[1])))
-            self.at(answer[0])[0] = self.answer
+            if len(self.commands) <= self.answered:
+                self.at(answer[0])[0] = self.answer
             self.use(self.control, head, 1)
 
     def close(self) -> None:
