@@ -113,33 +113,33 @@ uint32_t rl_virtio_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refe
     n = n < there ? n : there;
     n = n < memory->free_count ? n : memory->free_count;
     uint32_t taken = 0, read = 0;
-    while (read < n) {
+    uint16_t ids[RL_BATCH_MAX];
+    for (; read < n; read++) {
         struct rl_virtq_element element = rl_virtq_peek(&rx->ring, read);
         if (unlikely(!has(rx, element.id))) {
             rx->broken = 1;
             break;
         }
-        read++;
         uint32_t buffer = rx->buffers[element.id];
+        rx->buffers[element.id] = RL_NO_BUFFER; /* if it comes again, the device is broken */
+        ids[read] = (uint16_t)element.id;
         uint8_t *frame = rl_buffer(memory, buffer) + memory->headroom;
         struct rl_reference ref = {
             .buffer = buffer, .offset = (uint16_t)memory->headroom, .port = (uint8_t)port->index};
         if (unlikely(!describe(card, rx, frame, element.length, &ref))) {
             rl_count_error(port, queue, buffer);
+            rl_buffer_free(memory, buffer);
         } else {
             refs[taken++] = ref;
-            buffer = RL_NO_BUFFER;
         }
-        if (buffer == RL_NO_BUFFER && !unlikely(card->draining)) {
-            buffer = memory->free[--memory->free_count];
-            memory->ledger[buffer] = rl_ledger_card_rx(port->index);
-        }
-        rx->buffers[element.id] = buffer;
-        if (unlikely(buffer == RL_NO_BUFFER))
-            continue;
-        rx->ring.descriptors[element.id].address =
+    }
+    for (uint32_t i = 0; i < read && !card->draining; i++) {
+        uint32_t buffer = memory->free[--memory->free_count];
+        memory->ledger[buffer] = rl_ledger_card_rx(port->index);
+        rx->buffers[ids[i]] = buffer;
+        rx->ring.descriptors[ids[i]].address =
             memory->bus[buffer] + memory->headroom - card->header;
-        rl_virtq_offer(&rx->ring, (uint16_t)element.id);
+        rl_virtq_offer(&rx->ring, ids[i]);
     }
     rl_virtq_done(&rx->ring, read);
     if (rx->ring.written != rx->ring.published)

@@ -447,6 +447,18 @@ def test_a_device_that_returns_what_it_does_not_have_fails(
     assert card.residuals()["buffers"] == 0
 
 
+def test_a_device_that_returns_a_buffer_twice_in_one_burst_fails(make: Make) -> None:
+    """The second time, the descriptor has a new buffer that the device has never got."""
+    card = make().start()
+    assert card.receive(FRAME)
+    assert card.receive(FRAME)
+    used = card.device.parts(0)[2]
+    used.ring[1] = used.ring[0]
+    assert [card.frame(card.held(ref)) for ref in card.rx_burst()] == [FRAME]
+    assert card.port.examine() == "it has returned on queue 0 what it did not have"
+    assert card.residuals() == RIGHT
+
+
 def test_a_used_index_that_jumps_fails_the_port(make: Make) -> None:
     card = make().start()
     card.device.parts(0)[2].index = 65
