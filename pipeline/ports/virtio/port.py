@@ -4,7 +4,8 @@ Guarantees (tests in tests/pipeline/ports/test_virtio_port.py):
  - a descriptor that the device returns is used only if the device has it; one that it has not fails
    the port by name (test_a_device_that_returns_what_it_does_not_have_fails,
    test_a_device_that_returns_a_buffer_twice_in_one_burst_fails,
-   test_a_used_index_that_jumps_fails_the_port)
+   test_a_used_index_that_jumps_fails_the_port); from that moment on its packets are dropped, so
+   they hold up no others
  - a burst writes to the doorbell at most once, and only when the device wants that; an idle queue
    never does (test_a_burst_rings_once_and_only_when_the_device_wants_that,
    tests/guest/test_virtio.py: test_a_burst_notifies_the_device_once_and_idle_queues_never)

@@ -26,14 +26,22 @@ static inline void publish(struct rl_virtio_queue *queue)
     queue->doorbells++;
 }
 
+/* The device has returned what it did not have. Packets for the port are dropped from now on: on a
+ * queue that takes none, they would hold up those for other ports until `examine` ends the port. */
+static __attribute__((cold)) uint32_t fail(struct rl_port *port, struct rl_virtio_queue *queue)
+{
+    queue->broken = 1;
+    port->ready = 0;
+    return 0;
+}
+
 /* How many elements can be read; 0 for a broken queue. */
-static inline uint32_t pending(struct rl_virtio_queue *queue)
+static inline uint32_t pending(struct rl_port *port, struct rl_virtio_queue *queue)
 {
     if (unlikely(queue->broken))
         return 0;
     uint32_t n = rl_virtq_pending(&queue->ring);
-    queue->broken = n > queue->ring.mask + 1;
-    return unlikely(queue->broken) ? 0 : n;
+    return unlikely(n > queue->ring.mask + 1) ? fail(port, queue) : n;
 }
 
 static inline int has(const struct rl_virtio_queue *queue, uint32_t id)
@@ -105,7 +113,7 @@ uint32_t rl_virtio_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refe
     struct rl_virtio *card = port->queues;
     struct rl_virtio_queue *rx = &card->rx[queue];
     struct rl_memory *memory = port->memory;
-    uint32_t there = pending(rx);
+    uint32_t there = pending(port, rx);
     if (there == 0)
         return 0;
     if (unlikely(memory->free_count < n && memory->free_count < there))
@@ -117,7 +125,7 @@ uint32_t rl_virtio_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refe
     for (; read < n; read++) {
         struct rl_virtq_element element = rl_virtq_peek(&rx->ring, read);
         if (unlikely(!has(rx, element.id))) {
-            rx->broken = 1;
+            fail(port, rx);
             break;
         }
         uint32_t buffer = rx->buffers[element.id];
@@ -190,13 +198,13 @@ uint32_t rl_virtio_reclaim(struct rl_port *port, uint32_t queue)
     struct rl_virtio *card = port->queues;
     struct rl_virtio_queue *tx = &card->tx[queue];
     uint32_t done = 0;
-    for (uint32_t left = pending(tx), n; left > 0 && !tx->broken; left -= n, done += n) {
+    for (uint32_t left = pending(port, tx), n; left > 0 && !tx->broken; left -= n, done += n) {
         struct rl_queue_counters *count = rl_counters(port->memory, port->index, queue);
         uint32_t sent[RL_BATCH_MAX], bytes = 0;
         for (n = 0; n < left && n < RL_BATCH_MAX; n++) {
             uint32_t id = rl_virtq_peek(&tx->ring, n).id;
             if (unlikely(!has(tx, id))) {
-                tx->broken = 1;
+                fail(port, tx);
                 break;
             }
             sent[n] = tx->buffers[id];

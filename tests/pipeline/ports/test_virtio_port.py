@@ -439,7 +439,9 @@ def test_a_device_that_returns_what_it_does_not_have_fails(
         assert all(card.receive(FRAME) for _ in range(64))
         assert len([card.held(ref) for ref in card.rx_burst()]) == 64
     card.device.use(number, head, 100)
+    assert card.c_port.ready
     assert (card.rx_burst(), card.reclaim()) == ([], 0)
+    assert not card.c_port.ready, "packets for it hold up those for other ports"
     assert card.port.examine() == f"it has returned on queue {number} what it did not have"
     assert card.port.link() == Link(False, 0)
     assert card.tx_burst([card.packet(FRAME)]) == 0
@@ -463,6 +465,7 @@ def test_a_used_index_that_jumps_fails_the_port(make: Make) -> None:
     card = make().start()
     card.device.parts(0)[2].index = 65
     assert card.rx_burst() == []
+    assert not card.c_port.ready
     assert "queue 0" in card.port.examine()
 
 
