@@ -184,6 +184,7 @@ uint32_t rl_virtio_tx_burst(struct rl_port *port, uint32_t queue, const struct r
         memset(rl_buffer(memory, ref.buffer) + begin, 0, card->header);
         uint16_t id = tx->spare[--tx->spares];
         tx->buffers[id] = ref.buffer;
+        tx->lengths[id] = ref.length;
         tx->ring.descriptors[id] = (struct rl_virtq_descriptor){
             .address = memory->bus[ref.buffer] + begin, .length = card->header + ref.length};
         rl_virtq_offer(&tx->ring, id);
@@ -208,7 +209,7 @@ uint32_t rl_virtio_reclaim(struct rl_port *port, uint32_t queue)
                 break;
             }
             sent[n] = tx->buffers[id];
-            bytes += tx->ring.descriptors[id].length - card->header;
+            bytes += tx->lengths[id];
             tx->buffers[id] = RL_NO_BUFFER;
             tx->spare[tx->spares++] = (uint16_t)id;
         }

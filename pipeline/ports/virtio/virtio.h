@@ -9,7 +9,8 @@
 
 /* One receive or transmit queue. A packet takes one descriptor; `buffers` has the buffer of each,
  * or RL_NO_BUFFER.
- * Transmit: `spare` is a stack of the descriptors without a buffer. */
+ * Transmit: `spare` is a stack of the descriptors without a buffer, `lengths` are the bytes of the
+ * frames. */
 struct rl_virtio_queue {
     struct rl_virtq ring;
     volatile uint16_t *doorbell;
@@ -20,6 +21,7 @@ struct rl_virtio_queue {
     uint64_t completed; /* received frames whose checksum the driver has completed */
     uint32_t buffers[RL_VIRTIO_DESCRIPTORS];
     uint16_t spare[RL_VIRTIO_DESCRIPTORS];
+    uint16_t lengths[RL_VIRTIO_DESCRIPTORS];
 };
 
 struct rl_virtio {

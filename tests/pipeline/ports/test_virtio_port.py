@@ -198,6 +198,17 @@ def test_frames_are_sent_behind_a_header_and_come_back(make: Make) -> None:
     assert card.residuals() == RIGHT
 
 
+def test_bytes_are_counted_whatever_the_device_writes_into_descriptors(make: Make) -> None:
+    card = make().start()
+    assert card.tx_burst([card.packet(FRAME)]) == 1
+    assert card.transmit()
+    descriptors, _, _, size = card.device.parts(1)
+    for at in range(size):
+        descriptors[at].length = 1 << 31
+    assert card.reclaim() == 1
+    assert card.counters(0).tx_bytes == 100
+
+
 def test_a_full_queue_takes_no_more_and_order_does_not_matter(make: Make) -> None:
     """The device may return descriptors in another order than it got them."""
     card = make(buffers=300).start()
