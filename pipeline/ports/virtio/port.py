@@ -13,6 +13,8 @@ Guarantees (tests in tests/pipeline/ports/test_virtio_port.py):
    (tests/guest/test_virtio.py: test_frames_pass_both_ways_over_vfio)
  - with RSS, queues and hashes are those that software computes
    (tests/guest/test_virtio_queues.py: test_hashes_and_queues_are_those_of_the_software)
+ - what a worker writes asks the device for nothing: the header of a sent frame is not in packet
+   memory (test_a_worker_cannot_write_the_header_of_a_frame_that_is_sent)
  - a doorbell lies among those of the device
    (test_a_doorbell_outside_of_its_structure_or_at_an_odd_offset_is_refused)
  - a device that cannot be used is refused with the remedy
@@ -36,7 +38,7 @@ from ringline.pipeline.ports.port import Link, Port
 from ringline.pipeline.ports.registers import RegisterAccess
 from ringline.pipeline.ports.virtio.capabilities import Structure, structures, the_bar
 from ringline.pipeline.ports.virtio.card import Card, Memory
-from ringline.pipeline.ports.virtio.initialisation import STEPS
+from ringline.pipeline.ports.virtio.initialisation import HEADER_WITH_HASH, STEPS
 from ringline.pipeline.ports.virtqueue import requests
 from ringline.shm.errors import ConfigurationError
 
@@ -50,7 +52,7 @@ class VirtioPort(Port):
     """One virtio-net device; see `Port`. The device string names a PCI address below `sysfs`.
 
     `start` succeeds without a link. A queue has as many descriptors as the configuration says, or
-    as the device has when these are fewer.
+    as the device has when these are fewer; a packet to send takes two.
     """
 
     def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
@@ -110,6 +112,7 @@ class VirtioPort(Port):
         pairs = range(self._config.queues)
         card.rx = [queue(self._config.rx_descriptors) for _ in pairs]
         card.tx = [queue(self._config.tx_descriptors) for _ in pairs]
+        self._c.no_offload = place(0, HEADER_WITH_HASH).bus
         card.command_memory = queue(requests.DESCRIPTORS), place(0, requests.PLACE_BYTES)
         card.bus_mastering = self._set_bus_mastering
         card.translated = self._taken.translated

@@ -22,9 +22,11 @@ void rl_virtio_post(struct rl_virtio *card)
                 .flags = RL_VIRTQ_WRITE};
             rl_virtq_offer(&rx->ring, (uint16_t)id);
         }
+        uint32_t half = (tx->ring.mask + 1) / 2;
         tx->spares = 0;
-        for (uint32_t id = tx->ring.mask + 1; id-- > 0;) {
-            tx->buffers[id] = RL_NO_BUFFER;
+        for (uint32_t id = half; id-- > 0;) {
+            tx->ring.descriptors[id] = (struct rl_virtq_descriptor){
+                card->no_offload, card->header, RL_VIRTQ_NEXT, (uint16_t)(id + half)};
             tx->spare[tx->spares++] = (uint16_t)id;
         }
     }

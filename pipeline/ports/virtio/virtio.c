@@ -155,16 +155,6 @@ uint32_t rl_virtio_rx_burst(struct rl_port *port, uint32_t queue, struct rl_refe
     return taken;
 }
 
-/* Move a frame towards the end of its buffer, so that the header has room before it. */
-static __attribute__((cold)) struct rl_reference moved(const struct rl_memory *memory,
-                                                       struct rl_reference ref)
-{
-    uint8_t *begin = rl_buffer(memory, ref.buffer);
-    memmove(begin + memory->headroom, begin + ref.offset, ref.length);
-    ref.offset = (uint16_t)memory->headroom;
-    return ref;
-}
-
 uint32_t rl_virtio_tx_burst(struct rl_port *port, uint32_t queue, const struct rl_reference *refs,
                             uint32_t n)
 {
@@ -174,19 +164,16 @@ uint32_t rl_virtio_tx_burst(struct rl_port *port, uint32_t queue, const struct r
     if (unlikely(tx->broken))
         return 0;
     n = n < tx->spares ? n : tx->spares;
+    uint32_t half = (tx->ring.mask + 1) / 2;
     for (uint32_t i = 0; i < n; i++) {
         struct rl_reference ref = refs[i];
         if (unlikely(ref.flags & RL_FLAG_VLAN))
             ref = rl_tagged(memory, ref);
-        if (unlikely(ref.offset < card->header))
-            ref = moved(memory, ref);
-        uint32_t begin = ref.offset - card->header;
-        memset(rl_buffer(memory, ref.buffer) + begin, 0, card->header);
         uint16_t id = tx->spare[--tx->spares];
         tx->buffers[id] = ref.buffer;
         tx->lengths[id] = ref.length;
-        tx->ring.descriptors[id] = (struct rl_virtq_descriptor){
-            .address = memory->bus[ref.buffer] + begin, .length = card->header + ref.length};
+        tx->ring.descriptors[half + id] = (struct rl_virtq_descriptor){
+            .address = memory->bus[ref.buffer] + ref.offset, .length = ref.length};
         rl_virtq_offer(&tx->ring, id);
     }
     if (n > 0)

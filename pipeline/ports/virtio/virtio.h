@@ -7,10 +7,12 @@
 
 #define RL_VIRTIO_DESCRIPTORS 4096 /* the longest queue that the configuration allows */
 
-/* One receive or transmit queue. A packet takes one descriptor; `buffers` has the buffer of each,
- * or RL_NO_BUFFER.
- * Transmit: `spare` is a stack of the descriptors without a buffer, `lengths` are the bytes of the
- * frames. */
+/* One receive or transmit queue. `buffers` has the buffer of each descriptor, or RL_NO_BUFFER.
+ * Receive: a packet takes one descriptor.
+ * Transmit: a packet takes two, since its header must not lie where workers can write. The first is
+ * in the lower half of the queue, says where the header is and never changes; the second, of the
+ * frame, is at the same place in the upper half. `spare` is a stack of the first ones without a
+ * buffer. `lengths` are the bytes of the frames. */
 struct rl_virtio_queue {
     struct rl_virtq ring;
     volatile uint16_t *doorbell;
@@ -26,9 +28,10 @@ struct rl_virtio_queue {
 
 struct rl_virtio {
     struct rl_port port;
-    uint32_t header;   /* bytes before each frame: struct virtio_net_hdr_v1, or ..._v1_hash */
-    uint32_t strip;    /* take VLAN tags out of received frames */
-    uint32_t draining; /* post no buffers any more */
+    uint64_t no_offload; /* device address of the header of all frames that are sent: zeros */
+    uint32_t header;     /* bytes before each frame: struct virtio_net_hdr_v1, or ..._v1_hash */
+    uint32_t strip;      /* take VLAN tags out of received frames */
+    uint32_t draining;   /* post no buffers any more */
     struct rl_virtio_queue rx[RL_QUEUES_MAX];
     struct rl_virtio_queue tx[RL_QUEUES_MAX];
 };

@@ -186,6 +186,12 @@ class FakeVirtio(PortHarness):
     def packet_at(self, bus: int) -> Any:
         return self.packets.segment.memory[bus - self.addresses.page_bus[0] :]
 
+    def read(self, bus: int, length: int) -> bytes:
+        """What the device reads there: in packet memory, or in descriptor memory."""
+        rings = range(self.rings_bus, self.rings_bus + self.descriptors.segment.size)
+        begin = self.device.at(bus) if bus in rings else ffi.from_buffer(self.packet_at(bus))
+        return bytes(ffi.buffer(begin, length))
+
     def receive(
         self, frame: bytes, queue: int = 0, *, header: bytes = b"", written: int = 0
     ) -> bool:
@@ -205,9 +211,9 @@ class FakeVirtio(PortHarness):
         """Send what the driver has posted: (header, frame) of each."""
         sent = []
         while limit > 0 and (found := self.device.take(2 * queue + 1)) is not None:
-            head, [(bus, length, flags)] = found
-            assert flags == 0
-            text = bytes(self.packet_at(bus)[:length])
+            head, chain = found
+            assert not any(flags & WRITE for _, _, flags in chain)
+            text = b"".join(self.read(bus, length) for bus, length, _ in chain)
             sent.append((text[: self.port._c.header], text[self.port._c.header :]))
             self.device.use(2 * queue + 1, head, 0)
             limit -= 1
