@@ -6,6 +6,7 @@
  *    test_a_frame_that_came_before_the_card_was_armed_is_not_forgotten)
  *  - the lane waits no longer than a sleep for what raises no interrupt
  *    (test_while_a_worker_holds_something_the_lane_looks_after_each_sleep,
+ *    test_a_frame_that_waits_for_a_free_buffer_is_taken_when_a_packet_is_sent,
  *    test_what_raises_no_interrupt_is_looked_at_after_each_sleep)
  *  - on cards, a doorbell is written at most once for a burst, and none while idle
  *    (tests/guest/test_vfio_features.py:
@@ -30,10 +31,14 @@ static int cards_can_wake(const struct rl_lane *lane)
     return lane->receiving && lane->step_count == 0;
 }
 
-/* Nothing but a card can give the lane work: no worker holds a packet or a blank, which it could
- * return at any time. A worker cannot wake the lane. */
-static int workers_hold_nothing(const struct rl_lane *lane)
+/* Nothing but a frame that raises its interrupt can give the lane work: no worker holds a packet or
+ * a blank, which it could return at any time (a worker cannot wake the lane), and there is a free
+ * buffer. Without one, frames that have raised their interrupt wait for a packet to be sent, which
+ * raises none. */
+static int only_interrupts_matter(const struct rl_lane *lane)
 {
+    if (lane->memory.free_count == 0)
+        return 0;
     for (uint32_t queue = 0; queue < lane->queues; queue++) {
         const struct rl_slot_counters *count = &lane->books->slots[queue];
         if (count->pushed != count->returned + count->lost)
@@ -69,7 +74,7 @@ static uint32_t wait_for_cards(struct rl_lane *lane, uint64_t until)
     }
     watched[n] = (struct pollfd){lane->calls, POLLIN, 0};
     struct timespec most = {0, (long)lane->deep_sleep_ns};
-    if (workers_hold_nothing(lane))
+    if (only_interrupts_matter(lane))
         most = time_until(lane, until);
     lane->books->lane.sleeps++;
     ppoll(watched, n + 1, &most, NULL);

@@ -11,7 +11,7 @@ import pytest
 
 from ringline.pipeline._pipeline import ffi
 
-from .lane_harness import DROP, Harness
+from .lane_harness import BUFFERS, DROP, Harness
 
 SECONDS = 60.0  # a run that must end earlier
 
@@ -126,6 +126,29 @@ def test_while_a_worker_holds_something_the_lane_looks_after_each_sleep(armed: A
     passes = harness.books.lane.passes
     armed.run_until(lambda: harness.books.lane.passes > passes + 200)
     assert harness.books.lane.passes > passes + 200
+    answer_all(harness)
+
+
+def test_a_frame_that_waits_for_a_free_buffer_is_taken_when_a_packet_is_sent(armed: Armed) -> None:
+    """Its interrupt came before, and that a packet is sent raises none."""
+    harness = armed.harness
+    arriving, sending = harness.ports
+    sending.completing = False
+    arriving.arrive(0, BUFFERS)
+    for _ in range(2 * BUFFERS // 64 + 10):
+        harness.run_pass()
+        harness.workers[0].pop()
+        harness.workers[0].answer(1)
+    assert len(sending.on_tx[0]) == BUFFERS
+    assert harness.lane.memory.free_count == 0
+    arriving.arrive(0, 1)
+
+    def sent() -> None:
+        sending.completing = True
+
+    received = harness.queue(0, 0)
+    armed.run_until(lambda: received.rx_packets == BUFFERS + 1, sent)
+    assert received.rx_packets == BUFFERS + 1
     answer_all(harness)
 
 
