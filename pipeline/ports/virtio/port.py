@@ -16,7 +16,8 @@ Guarantees (tests in tests/pipeline/ports/test_virtio_port.py):
  - what a worker writes asks the device for nothing: the header of a sent frame is not in packet
    memory (test_a_worker_cannot_write_the_header_of_a_frame_that_is_sent)
  - a doorbell lies among those of the device
-   (test_a_doorbell_outside_of_its_structure_or_at_an_odd_offset_is_refused)
+   (tests/pipeline/ports/test_virtio_start.py:
+   test_a_doorbell_outside_of_its_structure_or_at_an_odd_offset_is_refused)
  - a device that cannot be used is refused with the remedy
    (test_what_the_device_lacks_is_a_sentence,
    tests/guest/test_virtio.py:
