@@ -3,6 +3,16 @@
 Numbers in brackets are sections of the 82599 datasheet. `STEPS`, at the end, is the whole
 sequence: a function that is not in it is not a step. Steps that every family takes are in
 `descriptor_rings/steps.py`.
+
+[4.6.7] names more, which no step sets:
+ - FHFT, flexible filters: they only wake a machine that sleeps, and waking is off
+ - RXFECCERR0.ECCFLT_EN: at an error in the memory of a table it stops the receiver and raises an
+   interrupt, and the driver masks that one
+ - MCSTCTRL: 0 after a reset, so the card does not look into the multicast table; multicast
+   addresses of the configuration are among the receive addresses
+ - ETQF, ETQS, SYNQF: off after a reset; SAQF, DAQF, SDPQF: part of the filters that FTQF switches
+ - PFQDE, RTRUP2TC, MFLCN: as after a reset, without pools, traffic classes and flow control
+ - RFCTL, RSCDBU: about coalescing of frames, which is off in each queue after a reset
 """
 
 from __future__ import annotations
@@ -24,6 +34,7 @@ from ringline.pipeline.ports.descriptor_rings.steps import (
     set_vlans,
 )
 from ringline.pipeline.ports.ixgbe.card import Card
+from ringline.pipeline.ports.ixgbe.registers import UNUSED_TABLES
 from ringline.shm import frames
 
 RESET_SECONDS = 0.01
@@ -102,6 +113,14 @@ def map_statistics(card: Card) -> None:
         maps = {f"M{i}": 4 * n + i for i in range(4)}
         card.RQSMR[n].write(**maps)
         card.TQSM[n].write(**maps)
+
+
+def clear_tables(card: Card) -> None:
+    """[4.6.7] PFUTA, MTA, PFVLVF, PFVLVFB, MPSAR, FTQF: an entry that is left would accept frames,
+    or send them to another queue than that of their hash [8.2.3.7.19]."""
+    for name in UNUSED_TABLES:
+        for entry in getattr(card, name):
+            entry.write(0)
 
 
 def size_receive_buffer(card: Card) -> None:
@@ -237,7 +256,7 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     # PCI bus mastering
     allow_dma,
     # [4.6.7] receive: the whole card
-    size_receive_buffer, strip_crc, bound_frames, set_receive_dma, set_filters,
+    clear_tables, size_receive_buffer, strip_crc, bound_frames, set_receive_dma, set_filters,
     set_more_addresses, set_vlans, filter_vlans, set_checksums, set_key, set_hash,
     set_redirection, forbid_no_snoop,
     # [4.6.7] receive: each queue

@@ -40,6 +40,12 @@ RDRXCTL      0x02F00  -         RW    receive DMA control | CRCSTRIP 1, DMAIDONE
 FCTRL        0x05080  -         RW    receive filter | MPE 8, UPE 9, BAM 10
 RA           0x05400  -         RW64  first receive address, RAL and RAH | ADDRESS 47:0, AV 63
 RA_MORE      0x0A208  +0x8*127  RW64  the other receive addresses | ADDRESS 47:0, AV 63
+MTA          0x05200  +0x4*128  RW    multicast table
+UTA          0x0F400  +0x4*128  RW    unicast table, PFUTA
+VLVF         0x0F100  +0x4*64   RW    VLANs of pools, PFVLVF
+VLVFB        0x0F200  +0x4*128  RW    pools of these VLANs, PFVLVFB
+MPSAR        0x0A600  +0x8*128  RW64  pools of each receive address
+FTQF         0x0E600  +0x4*128  RW    filters that choose a queue by addresses, ports and protocol
 VLNCTRL      0x05088  -         RW    VLANs | VFE 30
 VFTA         0x0A000  +0x4*128  RW    VLAN filter table: one bit for each VLAN ID
 RXCSUM       0x05000  -         RW    receive checksum control | PCSD 13
@@ -82,6 +88,9 @@ QPRDC        0x01430  +0x40*16  RC    frames dropped by a queue that had no desc
 QPTC         0x08680  +0x4*16   RC    frames transmitted by a queue
 """  # noqa: E501 - a register is one line
 )
+
+# Tables of which the driver uses nothing, and which have no defined content after a reset.
+UNUSED_TABLES = ("UTA", "MTA", "VLVF", "VLVFB", "MPSAR", "FTQF")
 
 # Names of statistics and their registers. Arrays of the first table are added up; those of the
 # second are reported per queue.

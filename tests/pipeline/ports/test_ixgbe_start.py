@@ -17,7 +17,7 @@ from ringline.pipeline.ports.e1000e import initialisation as e1000e
 from ringline.pipeline.ports.ixgbe import initialisation
 from ringline.pipeline.ports.ixgbe.card import Card
 from ringline.pipeline.ports.ixgbe.initialisation import STEPS
-from ringline.pipeline.ports.ixgbe.registers import REGISTERS
+from ringline.pipeline.ports.ixgbe.registers import REGISTERS, UNUSED_TABLES
 from ringline.shm.errors import HardwareError
 
 from .bare_82599 import table
@@ -55,6 +55,16 @@ ELSEWHERE = to(OURS, packet("10.0.0.1", "10.0.0.2", 17, (1, 2), vlan=0x6124))
 TRAFFIC = [*PLAIN, TAGGED, FOREIGN, ELSEWHERE, LONG]
 
 
+def addresses_of(name: str) -> set[int]:
+    definition = REGISTERS[name]
+    halves = (0, 4) if definition.mode == "RW64" else (0,)
+    return {
+        definition.address + definition.stride * n + half
+        for n in range(max(definition.count, 1))
+        for half in halves
+    }
+
+
 def woken(card: ModelCard) -> list[int]:
     """How often the card raises its interrupt: for the frames before, once more armed, for a frame
     that it was armed for, and for the next one, when it is not armed any more."""
@@ -77,12 +87,18 @@ def observe(
     with ModelCard(instance, **CONFIG) as card:
         card.port.steps, card.port.wakes = steps, True
         card.port.registers.ignored = ignored
+        for name in UNUSED_TABLES:
+            for address in addresses_of(name):
+                card.sim.write32(address, 0xFFFFFFFF)  # another driver left it; a reset keeps it
         try:
             card.start()
         except HardwareError as error:
             seen["error"] = str(error)
         else:
             seen["link"] = card.port.link()
+            seen["tables"] = {
+                name: any(map(card.sim.read32, addresses_of(name))) for name in UNUSED_TABLES
+            }
             seen["mac"] = card.port.mac
             seen["received"] = sorted(card.carry(TRAFFIC), key=repr)
             seen["statistics"] = card.port.statistics()
@@ -104,6 +120,7 @@ def test_traffic_flows_and_the_model_finds_no_fault(expected: dict[str, Any]) ->
     assert "error" not in expected
     assert expected["woken"] == [1, 0, 1, 0]
     assert expected["faults"] == []
+    assert expected["tables"] == dict.fromkeys(UNUSED_TABLES, False)
     assert (expected["link"].up, expected["link"].mbps) == (True, 10000)
     assert expected["mac"] == MAC
     stripped = TAGGED[:12] + TAGGED[16:]
@@ -169,6 +186,7 @@ ORDER = [
     ("await_dma", "allow_dma", "the DMA engines are not initialised before"),
     ("reset", "map_statistics", "a reset clears the maps"),
     ("map_statistics", "clear_statistics", "a counter of another map may have counted"),
+    ("reset", "clear_tables", "the card initialises its tables after a reset"),
     ("allow_dma", "enable_receive_queues", "an enabled queue fetches descriptors by DMA"),
     ("allow_dma", "enable_transmit_queues", "an enabled queue fetches descriptors by DMA"),
     ("place_receive_rings", "enable_receive_queues", "DMA would go to an old address"),
@@ -277,16 +295,6 @@ UNDETECTED_REGISTERS = {
     "TDH": "0 after a reset",
     "TDT": "0 after a reset",
 }
-
-
-def addresses_of(name: str) -> Container[int]:
-    definition = REGISTERS[name]
-    halves = (0, 4) if definition.mode == "RW64" else (0,)
-    return {
-        definition.address + definition.stride * n + half
-        for n in range(max(definition.count, 1))
-        for half in halves
-    }
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)

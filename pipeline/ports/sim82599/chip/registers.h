@@ -187,7 +187,7 @@
 #define DMA 0x10    /* of the DMA engines; a write before their initialisation is a fault */
 #define FRAMES 0x20 /* changes what the card does with a received frame */
 #define SET_UP 0x40 /* rl_sim_refresh reads it */
-#define KEPT 0x80   /* a reset does not change it */
+#define KEPT 0x80   /* a reset does not change it, or the datasheet gives no value after one */
 
 struct rl_sim_register {
     uint32_t first;
