@@ -115,6 +115,19 @@ def map_statistics(card: Card) -> None:
         card.TQSM[n].write(**maps)
 
 
+def prepare_interrupt(card: Card) -> None:
+    """[4.6.6] [7.3] GPIE, IVAR, EITR: MSI-X vector 0 for a frame on any receive queue, at most one
+    message in 10 us. EIAC, EIAM: a message clears and masks its cause, so there is one for each
+    time that the lane unmasks it before it sleeps; so EIMS, the last register of [4.6.6], is left
+    to the lane."""
+    card.GPIE.write(MULTIPLE=1, EIAME=1, PBA=1)
+    for register in card.IVAR:
+        register.write(RX_EVEN=VECTOR_0, RX_ODD=VECTOR_0)
+    card.EITR.write(INTERVAL=INTERVAL_10_US)
+    card.EIAC.write(1)
+    card.EIAM.write(1)
+
+
 def clear_tables(card: Card) -> None:
     """[4.6.7] PFUTA, MTA, PFVLVF, PFVLVFB, MPSAR, FTQF: an entry that is left would accept frames,
     or send them to another queue than that of their hash [8.2.3.7.19]."""
@@ -228,18 +241,6 @@ def enable_transmit_queues(card: Card) -> None:
         card.switch_queue(card.TXDCTL[q], on=True)
 
 
-def prepare_interrupt(card: Card) -> None:
-    """[7.3] GPIE, IVAR, EITR: MSI-X vector 0 for a frame on any receive queue, at most one message
-    in 10 us. EIAC, EIAM: a message clears and masks its cause, so there is one for each time that
-    the lane unmasks it before it sleeps."""
-    card.GPIE.write(MULTIPLE=1, EIAME=1, PBA=1)
-    for register in card.IVAR:
-        register.write(RX_EVEN=VECTOR_0, RX_ODD=VECTOR_0)
-    card.EITR.write(INTERVAL=INTERVAL_10_US)
-    card.EIAC.write(1)
-    card.EIAM.write(1)
-
-
 def enable_receiver(card: Card) -> None:
     """[4.6.7] Frames arrive from here on, so this is the last step."""
     card.switch_receiver(on=True)
@@ -253,6 +254,8 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     start_link,
     # [4.6.5] statistics
     map_statistics, clear_statistics,
+    # [4.6.6] interrupts
+    prepare_interrupt,
     # PCI bus mastering
     allow_dma,
     # [4.6.7] receive: the whole card
@@ -265,7 +268,7 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     # [4.6.8] transmit
     finish_frames, size_transmit_buffer, enable_transmit_dma,
     place_transmit_rings, set_thresholds, enable_transmit_queues,
-    # [7.3] interrupts, [4.6.7] the receiver
-    prepare_interrupt, enable_receiver,
+    # [4.6.7] the receiver
+    enable_receiver,
 )
 # fmt: on

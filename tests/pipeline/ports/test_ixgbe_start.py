@@ -186,6 +186,7 @@ ORDER = [
     ("await_dma", "allow_dma", "the DMA engines are not initialised before"),
     ("reset", "map_statistics", "a reset clears the maps"),
     ("map_statistics", "clear_statistics", "a counter of another map may have counted"),
+    ("reset", "prepare_interrupt", "a reset clears the vectors and masks"),
     ("reset", "clear_tables", "the card initialises its tables after a reset"),
     ("allow_dma", "enable_receive_queues", "an enabled queue fetches descriptors by DMA"),
     ("allow_dma", "enable_transmit_queues", "an enabled queue fetches descriptors by DMA"),
