@@ -24,13 +24,11 @@ class Card(RingCard):
     queue_statistics = QUEUE_STATISTICS
 
     def switch_receiver(self, *, on: bool) -> None:
-        """RCTL.EN, and the filters. A receiver that is on stays on until a reset, as with Linux's
-        driver (FLAG2_NO_DISABLE_RX): it may hang when it is switched off. Instead its filters
-        accept nothing then."""
-        everything = on and self.config.promiscuous
+        """RCTL.EN. A receiver that is on stays on until a reset, as with Linux's driver
+        (FLAG2_NO_DISABLE_RX): it may hang when it is switched off. Instead its filters, which
+        `set_filters` has set, accept nothing then."""
         if on:
-            vlans = self.config.vlan_filter is not None
-            self.RCTL.update(EN=1, BAM=1, UPE=everything, MPE=everything, VFE=vlans)
+            self.RCTL.set("EN")
         else:
             self.RCTL.update(BAM=0, UPE=0, MPE=0)
             for address in (self.RA, *self.RA_MORE):

@@ -99,14 +99,26 @@ def set_address(card: Card) -> None:
         card.mac = card.config.mac
 
 
+def refuse_flow_control(card: Card) -> None:
+    """CTRL: send no pause frames, and obey none; the thresholds are 0 after a reset."""
+    card.CTRL.clear("RFCE", "TFCE")
+
+
 def start_link(card: Card) -> None:
-    """[4.6.3.1] Let the MAC follow the PHY, without flow control, and the PHY negotiate; the port
-    waits for the link after the last step. Kernel drivers power the PHY down while their interface
-    is down, and a reset does not power it up."""
-    card.CTRL.update(SLU=1, FRCSPD=0, FRCDPLX=0, RFCE=0, TFCE=0)
+    """[4.6.3.1] Let the MAC follow the PHY, and the PHY negotiate; the port waits for the link
+    after the last step. Kernel drivers power the PHY down while their interface is down, and a
+    reset does not power it up."""
+    card.CTRL.update(SLU=1, FRCSPD=0, FRCDPLX=0)
     card.take_phy()
     card.write_phy(PHY_CONTROL, NEGOTIATE)
     card.release_phy()
+
+
+def set_filters(card: Card) -> None:
+    """[4.6.5] RCTL: accept broadcast, and every unicast and multicast frame when promiscuous, but
+    those of other VLANs than in VFTA if there is a list. Leave the CRC away."""
+    everything, vlans = card.config.promiscuous, card.config.vlan_filter is not None
+    card.RCTL.update(BAM=1, UPE=everything, MPE=everything, VFE=vlans, SECRC=1)
 
 
 def clear_multicast(card: Card) -> None:
@@ -163,7 +175,7 @@ def enable_transmitter(card: Card) -> None:
 
 
 def enable_receiver(card: Card) -> None:
-    """[4.6.5] RCTL: accept broadcast, and every unicast and multicast frame when promiscuous."""
+    """[4.6.5] RCTL: frames arrive from here on."""
     card.switch_receiver(on=True)
 
 
@@ -173,18 +185,18 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     mask_interrupts, disable_master, reset, await_eeprom, check_eeprom, stop_units,
     set_required_bits, set_address,
     # [4.6.3] link
-    start_link,
+    refuse_flow_control, start_link,
     # [4.6.4] statistics
     clear_statistics,
     # PCI bus mastering
     allow_dma,
     # [4.6.5] receive
-    set_more_addresses, set_vlans, clear_multicast, set_descriptors, set_checksums, set_key,
-    set_hash, set_redirection, strip_vlan,
+    set_filters, set_more_addresses, set_vlans, clear_multicast, set_descriptors, set_checksums,
+    set_key, set_hash, set_redirection, strip_vlan,
     place_receive_rings, set_receive_thresholds,
     # [4.6.6] transmit
     set_gap, place_transmit_rings, set_thresholds, enable_transmitter,
-    # [4.6.5] the receiver; frames arrive from the last step on
+    # [4.6.5] the receiver
     enable_receiver, offer_descriptors,
 )
 # fmt: on

@@ -17,10 +17,8 @@ class Card(e1000e.Card):
     queue_statistics = QUEUE_STATISTICS
 
     def switch_receiver(self, *, on: bool) -> None:
-        """RCTL: the receiver, and the filters: broadcast, and every unicast and multicast frame
-        when promiscuous, but those of other VLANs if there is a list."""
-        everything, vlans = self.config.promiscuous, self.config.vlan_filter is not None
-        self.RCTL.update(EN=on, BAM=1, UPE=everything, MPE=everything, VFE=vlans, SECRC=1)
+        """RCTL.EN. This receiver can be switched off."""
+        self.RCTL.update(EN=on)
 
     def stop_receive_queues(self) -> None:
         """RXDCTL, after the receiver. That no DMA is under way shows in STATUS later."""

@@ -30,8 +30,10 @@ from ringline.pipeline.ports.e1000e.initialisation import (
     clear_multicast,
     enable_receiver,
     enable_transmitter,
+    refuse_flow_control,
     set_address,
     set_checksums,
+    set_filters,
     start_link,
     strip_vlan,
 )
@@ -116,6 +118,8 @@ def enable_transmit_queues(card: Card) -> None:
 STEPS: tuple[Callable[[Card], None], ...] = (
     # [4.5.4], [4.5.5] interrupts, reset, MAC address
     mask_interrupts, disable_master, reset, await_eeprom, check_eeprom, set_address,
+    # [4.5.6] flow control
+    refuse_flow_control,
     # [4.5.7] link
     start_link,
     # [4.5.8] statistics
@@ -123,8 +127,8 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     # PCI bus mastering
     allow_dma,
     # [4.5.9] receive
-    set_more_addresses, clear_last_addresses, set_vlans, clear_multicast, set_checksums, set_key,
-    set_hash, set_redirection, strip_vlan,
+    set_filters, set_more_addresses, clear_last_addresses, set_vlans, clear_multicast,
+    set_checksums, set_key, set_hash, set_redirection, strip_vlan,
     place_receive_rings, describe_receive_buffers, enable_receive_queues,
     # [4.5.10] transmit
     place_transmit_rings, enable_transmit_queues, enable_transmitter,
