@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 import pytest
@@ -32,8 +33,34 @@ def give(bench: Bench) -> None:
         assert f"{each} is bound to uio_pci_generic" in said
 
 
+REFUSED = """
+import sys
+from pathlib import Path
+from ringline.pipeline.ports.pci import binding
+from ringline.pipeline.ports.pci.sysfs import PciDevice
+from ringline.shm.errors import EnvironmentLacks
+card = PciDevice(sys.argv[1], Path("/sys"))
+try:
+    binding.bind(card, "pcieport")
+except EnvironmentLacks as error:
+    assert "cannot be bound to pcieport" in str(error), error
+else:
+    raise AssertionError("pcieport drives bridges, and has a network card")
+assert card.driver == "e1000e"
+"""
+
+
+def test_a_card_that_cannot_be_bound_has_its_driver_back(bench: Bench) -> None:
+    """Before the other tests: the kernel still has the cards. And then the interface works."""
+    bench.guest.checked(f"python -c {shlex.quote(REFUSED)} {DEVICES[0]}")
+    before = len(bench.cards[0].frames())
+    bench.guest.checked("ip link set eth0 up")
+    assert bench.cards[0].wait_for(before + 1, SECONDS)
+    bench.guest.checked("ip link set eth0 down")
+
+
 def test_a_machine_without_an_iommu_is_told_what_it_can_do(bench: Bench) -> None:
-    """The first test: the kernel still has the cards."""
+    """Before the next tests: the kernel still has the cards."""
     guest = bench.guest
     result = guest.run(f"ringline bind {DEVICES[0]}")
     assert result.code == 3

@@ -130,7 +130,7 @@ def single_steps(program: Path, books: Books) -> Iterator[int]:
 def test_books_balance_wherever_the_driver_was_stopped(
     build_c: Callable[..., Path], books: Books, instance: Callable[[], str]
 ) -> None:
-    lane = (f"pipeline/driver/{file}.c" for file in ("lane", "settle", "refuse"))
+    lane = (f"pipeline/driver/{file}.c" for file in ("lane", "settle", "refuse", "idle"))
     sources = "tests/shm/settle_walk.c", *lane
     program = build_c(*sources, flags=["-O3"])  # as it is shipped
     copy = Books(instance())

@@ -6,7 +6,9 @@ gets that back; like the binding itself, the note lasts until the machine starts
 
 Guarantees (tests in tests/guest/test_vfio.py):
  - a card has its driver back after `unbind`, and works (test_a_card_is_bound_and_unbound)
- - a card that cannot be bound keeps its driver (test_a_card_that_is_in_use_is_not_bound)
+ - a card that is in use keeps its driver (test_a_card_that_is_in_use_is_not_bound)
+ - a card that cannot be bound has its driver back (tests/guest/test_uio.py:
+   test_a_card_that_cannot_be_bound_has_its_driver_back)
  - a card that was left half-way goes back to what had it
    (tests/pipeline/commands/test_binding.py: test_ctrl_c_gives_the_card_back,
    test_a_bind_that_was_killed_is_undone, test_a_card_whose_driver_did_not_come_can_be_given_back)
