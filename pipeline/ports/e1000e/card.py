@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-
 from ringline.pipeline.ports.descriptor_rings.card import RingCard
 from ringline.pipeline.ports.e1000e.registers import QUEUE_STATISTICS, REGISTERS, STATISTICS
 from ringline.pipeline.ports.port import Link
-from ringline.pipeline.ports.registers import Register
-from ringline.shm.errors import HardwareError
 
 SPEEDS = (10, 100, 1000, 1000)  # STATUS.SPEED in Mbit/s
 PHY = 1  # its address on the bus of MDIC
@@ -53,26 +48,6 @@ class Card(RingCard):
     def release_phy(self) -> None:
         """The firmware may have the PHY again."""
         self.EXTCNF_CTRL.clear("MDIO_SW")
-
-    def hold(self, register: Register, bit: str) -> None:
-        """Set a bit until it reads 1: it does not while the firmware holds what it stands for."""
-        for _ in self.firmware_has_phy(f"{register.name}.{bit} stays 0"):
-            register.set(bit)
-            if register.field(bit):
-                return
-
-    def firmware_has_phy(self, why: str) -> Iterator[None]:
-        """Try again and again, with moments between. Raises HardwareError when the time is over."""
-        seconds = self.wait_seconds
-        until = time.monotonic() + seconds
-        while True:
-            yield
-            if time.monotonic() >= until:
-                raise HardwareError(
-                    f"{self.name}: the firmware of the card has kept the PHY for {seconds:.2g} s "
-                    f"({why}); start again, or switch the machine off and on"
-                )
-            self.relax()
 
     def write_phy(self, register: int, value: int) -> None:
         """Write a register of the PHY, which `take_phy` has taken."""

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-
-from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.ports.e1000e import card as e1000e
 from ringline.pipeline.ports.igb.registers import QUEUE_STATISTICS, REGISTERS
-from ringline.shm.errors import HardwareError
 
 
 class Card(e1000e.Card):
@@ -32,27 +28,9 @@ class Card(e1000e.Card):
         self.TCTL.clear("EN")
 
     def take_phy(self) -> None:
-        """SW_FW_SYNC: the firmware of the card uses the PHY too, and may have it now. A port of the
-        card is an own function, with a PHY of its own."""
-        phy = f"PHY{self.STATUS.field('LAN_ID')}"
-        for _ in self.firmware_has_phy(f"SW_FW_SYNC.FW_{phy} stays 1"):
-            self._lock()
-            free = not self.SW_FW_SYNC.field(f"FW_{phy}")
-            if free:
-                self.SW_FW_SYNC.set(phy)
-            self.SWSM.clear("SWESMBI", "SMBI")
-            if free:
-                return
+        """A port of the card is an own function, with a PHY of its own."""
+        self.take_part(f"PHY{self.STATUS.field('LAN_ID')}")
 
     def release_phy(self) -> None:
         """The firmware may have the PHY again."""
-        self._lock()
-        self.SW_FW_SYNC.clear(f"PHY{self.STATUS.field('LAN_ID')}")
-        self.SWSM.clear("SWESMBI", "SMBI")
-
-    def _lock(self) -> None:
-        """SWSM: SMBI keeps the driver of the other port out: a read of 0 sets it. A driver that was
-        killed may have left it at 1 (DPDK). SWESMBI keeps the firmware out."""
-        with contextlib.suppress(HardwareError):
-            self.SWSM.wait("SMBI", 0, min(deadlines.SEMAPHORE, self.wait_seconds))
-        self.hold(self.SWSM, "SWESMBI")
+        self.release_part(f"PHY{self.STATUS.field('LAN_ID')}")

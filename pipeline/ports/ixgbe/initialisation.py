@@ -95,16 +95,21 @@ def set_address(card: Card) -> None:
 
 def start_link(card: Card) -> None:
     """[4.6.4] Start 10G serial over SFI; the port waits for the link after the last step. A
-    backplane negotiates in the mode that its EEPROM has set.
+    backplane negotiates in the mode that its EEPROM has set. The firmware of the card may write
+    AUTOC too, so the driver takes the semaphore for it [8.2.3.22.19, 10.5.4].
 
     The laser is switched on first: kernel drivers switch it off while their interface is down,
     and a reset does not switch it on.
     """
+    if not card.config.unproved:  # an X540 has another semaphore
+        card.take_part("MAC")
     if not card.backplane:
         card.ESDP.clear("SDP3_DATA")
         card.AUTOC2.update(PMA_10G_SERIAL=PMA_SFI)
         card.AUTOC.update(LMS=LMS_10G_SERIAL)
     card.AUTOC.set("RESTART_AN")
+    if not card.config.unproved:
+        card.release_part("MAC")
 
 
 def map_statistics(card: Card) -> None:

@@ -23,6 +23,8 @@ IVAR         0x00900  +0x4*8    RW    vectors of causes: queues 2n and 2n + 1 | 
 EIAM         0x00AD0  -         RW    interrupt causes that their message masks, EIAM_EX(0)
 EEC          0x10010  -         RO    EEPROM control | EE_PRES 8, AUTO_RD 9
 EERD         0x10014  -         RW    EEPROM read | START 0, DONE 1, ADDRESS 15:2, DATA 31:16
+SWSM         0x10140  -         RW    semaphores of software, and of software and firmware | SMBI 0, SWESMBI 1
+SW_FW_SYNC   0x10160  -         RW    what software and firmware hold; MAC: registers of the link | MAC 3, FW_MAC 8
 
 # Link
 AUTOC        0x042A0  -         RW    link mode | RESTART_AN 12, LMS 15:13

@@ -164,9 +164,17 @@ def test_a_phy_that_the_firmware_keeps_is_named(instance: Callable[[], str], why
         card.port.access.foreign = "SWSM" in why
         card.port.access.words[SYNC // 4] = 1 << 17
         with pytest.raises(
-            HardwareError, match=f"has kept the PHY for .* \\({why}\\); start again"
+            HardwareError, match=f"has kept the link for .* \\({why}\\); start again"
         ):
             card.start()
+
+
+def test_a_bit_that_a_killed_driver_left_is_taken(instance: Callable[[], str]) -> None:
+    with FakeIgb(instance()) as card:
+        card.port.access.words[SYNC // 4] = 2
+        card.start()
+        assert card.port.access.owners == [2]
+        assert card.register("SW_FW_SYNC") == card.register("SWSM") == 0
 
 
 def test_a_card_without_an_eeprom_starts(instance: Callable[[], str]) -> None:

@@ -235,13 +235,17 @@ class SlowRegisters(FakeRegisters):
         self.words[CTRL // 4] &= ~bits
 
 
+def start_on(card: FakeCard, access: FakeRegisters) -> None:
+    card.port.access = access
+    card.port._map_registers = lambda: access
+    card.port.open(card.memory, card.descriptors, card.descriptors.device_addresses("offset"))
+    card.start()
+
+
 def started(instance: str, access: SlowRegisters) -> list[tuple[int, int]]:
     """All writes while a port starts on such a card."""
     with FakeCard(instance) as card:
-        card.port.access = access
-        card.port._map_registers = lambda: access
-        card.port.open(card.memory, card.descriptors, card.descriptors.device_addresses("offset"))
-        card.start()
+        start_on(card, access)
         assert not access.words[CTRL // 4] & (LRST | RST | MASTER_DISABLE)
         return list(access.log)
 
@@ -276,6 +280,53 @@ def test_a_card_that_does_not_end_its_dma_is_reset_twice(instance: Callable[[], 
     assert sum(address == CTRL and value & RST > 0 for address, value in log) == 2
 
 
+AUTOC, SWSM, SW_FW_SYNC = 0x42A0, 0x10140, 0x10160
+MAC_HELD, FIRMWARE_HELD = 1 << 3, 1 << 8
+
+
+class SharedRegisters(FakeRegisters):
+    """`owners` are the bits of SW_FW_SYNC whenever AUTOC is written; the firmware, or the driver of
+    the other port, gives the registers of the link free at the poll number `free_at`."""
+
+    def __init__(self, held: int, free_at: int) -> None:
+        super().__init__()
+        self.words[SW_FW_SYNC // 4] = held
+        self.free_at = free_at
+        self.owners: list[int] = []
+
+    def write32(self, address: int, value: int) -> None:
+        if address == AUTOC:
+            self.owners.append(self.read32(SW_FW_SYNC))
+        super().write32(address, value)
+
+    def relax(self) -> None:
+        self.free_at -= 1
+        if self.free_at == 0:
+            self.words[SW_FW_SYNC // 4] = 0
+
+
+@pytest.mark.parametrize(
+    ("held", "free_at"), [(0, 0), (FIRMWARE_HELD, 3), (MAC_HELD, 3), (MAC_HELD, 0)]
+)
+def test_the_link_is_set_while_the_firmware_leaves_it(
+    instance: Callable[[], str], held: int, free_at: int
+) -> None:
+    """The last case: a driver of the other port that was killed never gives it free."""
+    access = SharedRegisters(held, free_at)
+    with FakeCard(instance()) as card:
+        start_on(card, access)
+    assert access.owners == [MAC_HELD, MAC_HELD]
+    assert access.read32(SW_FW_SYNC) == access.read32(SWSM) == 0
+
+
+def test_a_link_that_the_firmware_keeps_is_named(instance: Callable[[], str]) -> None:
+    with (
+        FakeCard(instance()) as card,
+        pytest.raises(HardwareError, match=r"kept the link for .* \(SW_FW_SYNC.FW_MAC stays 1\);"),
+    ):
+        start_on(card, SharedRegisters(FIRMWARE_HELD, 0))
+
+
 # Steps whose absence the model cannot show, because a reset leaves the same values. On a real card
 # the EEPROM, or firmware that runs after the reset, may leave others.
 UNDETECTED = {
@@ -291,6 +342,7 @@ UNDETECTED_REGISTERS = {
     "RXPBSIZE": UNDETECTED["size_receive_buffer"],
     "TXPBSIZE": "the first packet buffer has all 160 KiB after a reset",
     "MTQC": "0 after a reset, which is one traffic class",
+    "SW_FW_SYNC": "the model has no firmware, and no second port, that take the link meanwhile",
     "EITR": "it only limits how often messages come",
     "RDH": "0 after a reset",
     "TDH": "0 after a reset",
