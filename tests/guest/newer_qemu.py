@@ -6,6 +6,7 @@ cache, 500 MB in 40 s; it needs root and debootstrap. The program there runs wit
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -31,9 +32,9 @@ def program() -> str:
 
 def prepare() -> str:
     """The program; downloaded unless it is there. Raises Missing."""
-    folder = _folder()
-    if (folder / "qemu").exists():
+    with contextlib.suppress(Missing):
         return program()
+    folder = _folder()
     if os.geteuid() != 0 or shutil.which("debootstrap") is None or not KEYS.exists():
         raise Missing("needs root and the Debian package debootstrap, to get QEMU 11")
     root = folder / "root"

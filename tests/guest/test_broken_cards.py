@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .kernel import Missing
+from .booted import booted
 from .machine import Guest
 from .served import served_card
 from .test_vfio_ixgbe import PROOF, Bench, only_proof
@@ -27,11 +27,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
         folders = {each: tmp_path_factory.mktemp(each) for each in DEFECTS}
         made = [stack.enter_context(served_card(folders[each], "10fb", each)) for each in DEFECTS]
         paths, cards = zip(*made, strict=True)
-        try:
-            guest = Guest(iommu=True, hugepages=64, served=paths)
-        except Missing as error:
-            pytest.skip(str(error))
-        stack.enter_context(guest)
+        guest = stack.enter_context(booted(lambda: Guest(iommu=True, hugepages=64, served=paths)))
         Bench(guest, cards, tuple(DEVICES.values())).bind("vfio-pci", "DMA")
         yield guest
 

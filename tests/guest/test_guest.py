@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from . import __main__ as command
+from . import booted as guests
 from . import kernel as kernels
-from . import newer_kernel
-from .booted import booted
+from . import newer_kernel, newer_qemu
+from .booted import booted, without
 from .cards import card
 from .kernel import Kernel, Missing
 from .machine import ROOT, DidNotBoot, Ended, Guest, Hung, Result, qemu
@@ -42,7 +43,7 @@ def unpacked() -> Kernel:
         qemu()
         return kernels.kernel()
     except Missing as error:
-        pytest.skip(str(error))
+        without(error)
 
 
 @pytest.mark.timeout(600)
@@ -143,6 +144,31 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("RINGLINE_QEMU", str(tmp_path / "nothing"))
     with pytest.raises(Missing, match=r"needs .*nothing \(Debian package qemu-system-x86\)"):
         qemu()
+
+
+def test_a_qemu_that_is_new_enough_is_not_downloaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RINGLINE_GUEST_CACHE", str(tmp_path))
+    own = tmp_path / "qemu-own"
+    own.write_text("#!/bin/sh\necho QEMU emulator version 11.0.0\n")
+    own.chmod(0o755)
+    monkeypatch.setenv("RINGLINE_QEMU", str(own))
+    assert newer_qemu.prepare() == str(own)
+
+
+@pytest.mark.parametrize(
+    ("proof", "outcome"), [(False, pytest.skip.Exception), (True, pytest.fail.Exception)]
+)
+def test_a_test_without_its_guest_is_skipped_and_fails_a_proof(
+    proof: bool, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make() -> Guest:
+        raise Missing("needs QEMU 11; run something")
+
+    monkeypatch.setattr(guests, "PROOF", proof)
+    with pytest.raises(outcome, match="needs QEMU 11; run something"), booted(make):
+        raise AssertionError("there is a guest")
 
 
 @pytest.mark.parametrize(

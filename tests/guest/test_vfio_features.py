@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from .booted import booted
 from .exchange import exchange
 from .gigabit import OTHER, OURS, toeplitz
-from .kernel import Missing
 from .machine import Guest
 from .served import Accesses, ServedEnd, served_card
 from .test_vfio_ixgbe import Bench, numbered, only_proof
@@ -52,11 +52,7 @@ def ends(
 @pytest.fixture(scope="module")
 def bench(ends: Ends) -> Iterator[Bench]:
     paths, cards = ends
-    try:
-        guest = Guest(iommu=True, hugepages=64, served=paths)
-    except Missing as error:
-        pytest.skip(str(error))
-    with guest:
+    with booted(lambda: Guest(iommu=True, hugepages=64, served=paths)) as guest:
         bench = Bench(guest, cards)
         bench.bind("vfio-pci", "DMA")
         yield bench

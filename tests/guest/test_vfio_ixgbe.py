@@ -19,9 +19,9 @@ import pytest
 
 from ringline.workers.captures.captures import read_capture
 
+from .booted import booted
 from .cards import End
 from .exchange import exchange, flood
-from .kernel import Missing
 from .machine import Guest
 from .served import served_card
 
@@ -137,11 +137,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         folders = [tmp_path_factory.mktemp("card") for _ in DEVICES]
         made = [stack.enter_context(served_card(folder, "10fb")) for folder in folders]
         paths, cards = zip(*made, strict=True)
-        try:
-            guest = Guest(iommu=True, hugepages=64, served=paths)
-        except Missing as error:
-            pytest.skip(str(error))
-        yield Bench(stack.enter_context(guest), cards)
+        guest = stack.enter_context(
+            booted(lambda: Guest(iommu=True, hugepages=64, served=paths))
+        )
+        yield Bench(guest, cards)
 
 
 def numbered(count: int) -> Iterator[bytes]:
