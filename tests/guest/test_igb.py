@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from . import gigabit
-from .booted import booted
+from .booted import booted, without
 from .cards import card
-from .machine import Guest
+from .kernel import Missing
+from .machine import Guest, qemu
 from .test_vfio_ixgbe import Bench, only_proof
 
 DEVICES = ("0000:01:00.0", "0000:02:00.0")
@@ -30,11 +31,19 @@ def bench() -> Iterator[Bench]:
 
 
 def test_frames_pass_between_an_82574_and_an_82576() -> None:
-    """One guest for both drivers: this is the sample."""
-    with booted(lambda: Guest([card("e1000e"), card("igb")], iommu=True, hugepages=64)) as guest:
-        mixed = Bench(guest, guest.cables, ("0000:00:10.0", "0000:01:00.0"))
+    """One guest for both drivers: this is the sample. Without the QEMU that has an 82576, frames
+    pass between two 82574Ls, and then the test is skipped."""
+    other, address, missing = card("igb"), "0000:01:00.0", None
+    try:
+        qemu([other])
+    except Missing as error:
+        other, address, missing = card("e1000e"), "0000:00:11.0", error
+    with booted(lambda: Guest([card("e1000e"), other], iommu=True, hugepages=64)) as guest:
+        mixed = Bench(guest, guest.cables, ("0000:00:10.0", address))
         mixed.bind("vfio-pci", "DMA")
         gigabit.pass_both_ways(mixed, 2000)
+    if missing is not None:
+        without(missing, tried="frames have passed between two 82574Ls")
 
 
 @only_proof
