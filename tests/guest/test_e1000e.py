@@ -10,11 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from ringline.shm.packets import DESCRIPTORS_BASE
+
 from . import gigabit
 from .booted import booted
 from .cards import card
 from .machine import Guest
-from .test_vfio_ixgbe import Bench, only_proof
+from .test_vfio_ixgbe import ALONE, WRONG_RINGS, Bench, only_proof
 
 DEVICES = ("0000:00:10.0", "0000:00:11.0")
 
@@ -63,6 +65,23 @@ def test_frames_pass_both_ways_with_physical_addresses(bench: Bench) -> None:
         gigabit.pass_both_ways(bench, 20_000, 'dma = "physical"')
     finally:
         bench.bind("vfio-pci", "DMA")
+
+
+@only_proof
+def test_a_wrong_address_is_stopped_named_by_the_kernel_and_the_port_fails(bench: Bench) -> None:
+    """Of the transmit rings: the card reads no descriptor, and completes none."""
+    bench.guest.checked("dmesg --clear")
+    bench.start_with(WRONG_RINGS, ALONE)
+    bench.cards[0].send(b"\xff" * 60)
+    bench.wait_for("port wan has failed: it sends nothing of what transmit queue 0 has")
+    report = bench.stop()
+    said = bench.guest.checked("dmesg")
+    bench.guest.checked("dmesg --clear")  # other tests look for it
+    wrong = f"{DESCRIPTORS_BASE | 1 << 32:#x}".removesuffix("0000")
+    assert f"DMAR: [DMA Read NO_PASID] Request device [00:10.0] fault addr {wrong}" in said
+    assert report["ports"]["wan"]["received"]["packets"] == 1
+    assert report["ports"]["lan"]["faults"] == []
+    assert bench.masters() == [False, False]
 
 
 @only_proof
