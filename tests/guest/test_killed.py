@@ -1,4 +1,4 @@
-"""The driver of an 82574L is killed in mid traffic, alone and together with the supervisor: nothing
+"""The driver of two cards is killed in mid traffic, alone and together with the supervisor: nothing
 reaches memory that is free then."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .booted import booted
 from .cards import card
 from .exchange import flood
 from .machine import Guest
-from .test_vfio_ixgbe import PATTERN, Bench, only_proof
+from .test_vfio_ixgbe import PATTERN, Bench, only_proof, two_served_cards
 
 DEVICES = ("0000:00:10.0", "0000:00:11.0")
 ACCESS = {"vfio": ("vfio-pci", "DMA", ""), "physical": ("none", "identity", 'dma = "physical"')}
@@ -25,8 +25,14 @@ done"""
 pytestmark = [pytest.mark.timeout(1800), only_proof]
 
 
-@pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
+@pytest.fixture(scope="module", params=["82574L", "82599"])
+def bench(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
+    if request.param == "82599":
+        with two_served_cards(tmp_path_factory) as made:
+            yield made
+        return
     with booted(lambda: Guest([card("e1000e")] * 2, iommu=True, hugepages=64)) as guest:
         yield Bench(guest, guest.cables, DEVICES)
 
@@ -71,7 +77,7 @@ def test_a_killed_run_leaves_no_dma_into_freed_memory(bench: Bench, access: str)
         assert said.endswith(" hugepages, 0 wrong pages\n")
         assert int(said.split()[0]) < 64, "the memory of the run is not free"
         said = bench.guest.checked("ringline cleanup vfio")
-        for device in DEVICES if physical else ():
+        for device in bench.devices if physical else ():
             assert f"DMA of PCI device {device} was stopped" in said
         assert bench.masters() == [False, False]
         assert look_for_writes(bench) == "64 hugepages, 0 wrong pages\n"

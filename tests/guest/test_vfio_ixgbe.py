@@ -151,16 +151,20 @@ class Bench:
         return report
 
 
+@contextlib.contextmanager
+def two_served_cards(folders: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A guest with two cards that are served."""
+    with contextlib.ExitStack() as stack:
+        made = [stack.enter_context(served_card(folders.mktemp("card"), "10fb")) for _ in DEVICES]
+        paths, cards = zip(*made, strict=True)
+        guest = stack.enter_context(booted(lambda: Guest(iommu=True, hugepages=64, served=paths)))
+        yield Bench(guest, cards)
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with contextlib.ExitStack() as stack:
-        folders = [tmp_path_factory.mktemp("card") for _ in DEVICES]
-        made = [stack.enter_context(served_card(folder, "10fb")) for folder in folders]
-        paths, cards = zip(*made, strict=True)
-        guest = stack.enter_context(
-            booted(lambda: Guest(iommu=True, hugepages=64, served=paths))
-        )
-        yield Bench(guest, cards)
+    with two_served_cards(tmp_path_factory) as made:
+        yield made
 
 
 def numbered(count: int) -> Iterator[bytes]:
@@ -287,25 +291,6 @@ def test_a_wrong_address_reaches_no_memory_and_the_port_fails(bench: Bench) -> N
     report = bench.stop()
     assert report["ports"]["lan"]["faults"] == []
     assert report["ports"]["wan"]["received"]["packets"] == 0
-
-
-@only_proof
-@pytest.mark.parametrize("access", ["vfio", "physical"])
-def test_a_killed_driver_leaves_no_dma_into_freed_memory(bench: Bench, access: str) -> None:
-    """The supervisor lives: without VFIO, it stops the cards."""
-    physical = access == "physical"
-    bench.bind("" if physical else "vfio-pci", "identity" if physical else "DMA")
-    bench.start('dma = "physical"' if physical else "")
-    with flood(bench.cards, b"\x5a" * 1514):
-        bench.guest.checked('until grep -q "tx_mpps=0.0*[1-9]" /tmp/said; do sleep 0.2; done')
-        bench.guest.checked(
-            "pkill -9 -f [r]ingline.pipeline.driver.process;"
-            "while kill -0 $(cat /tmp/pid) 2> /dev/null; do sleep 0.2; done"
-        )
-        assert bench.masters() == [False, False]
-        said = bench.guest.checked(f"python -c {shlex.quote(PATTERN)} 3")
-    assert said == "64 hugepages, 0 wrong pages\n"
-    assert "the driver" in bench.guest.checked("cat /tmp/said")
 
 
 @only_proof

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ringline.pipeline.ports.rss import rss_key
-
 from .booted import booted
 from .cards import card
 from .exchange import exchange
+from .gigabit import toeplitz
 from .machine import Guest
 from .test_vfio_ixgbe import PROOF, Bench, only_proof
 from .traffic import flow, frames
@@ -71,16 +70,6 @@ def packet(number: int) -> tuple[bytes, bytes]:
         kind = b"\x08\x00"
     frame = bytes.fromhex("020000000077 020000000078") + kind + head + segment
     return frame, hashed + (ports if protocol in (TCP, UDP) else b"")
-
-
-def toeplitz(data: bytes) -> int:
-    """The hash, as Microsoft defines it."""
-    key = int.from_bytes(rss_key("default"), "big")
-    hashed = 0
-    for bit in range(8 * len(data)):
-        if data[bit // 8] >> 7 - bit % 8 & 1:
-            hashed ^= key >> 320 - 32 - bit & 0xFFFFFFFF
-    return hashed
 
 
 @pytest.mark.parametrize("queues", [2, QUEUES])

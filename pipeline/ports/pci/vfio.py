@@ -11,7 +11,7 @@ Guarantees (tests in tests/guest/test_vfio.py):
  - a card that the kernel takes back is released, and the other ports go on
    (tests/guest/test_vfio_ixgbe.py: test_a_card_that_is_removed_fails_by_name_and_the_rest_runs)
  - a driver that is killed in traffic leaves no DMA into memory that is free then
-   (tests/guest/test_vfio_ixgbe.py: test_a_killed_driver_leaves_no_dma_into_freed_memory)
+   (tests/guest/test_killed.py: test_a_killed_driver_leaves_no_dma_into_freed_memory)
  - a card with a wrong address reaches no memory, the kernel says so, and its port fails
    (tests/guest/test_e1000e.py:
    test_a_wrong_address_is_stopped_named_by_the_kernel_and_the_port_fails)
