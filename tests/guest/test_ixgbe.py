@@ -26,11 +26,19 @@ SECONDS = 60.0
 HOST, GUEST = "10.77.0.1", "10.77.0.2"
 DEVICE = "0000:00:18.0"
 JUMBO = 9000
+CONNECTIONS = 32  # one of four queues gets none of them once in 2500 times
 UP = (
     f"ip addr replace {GUEST}/24 dev eth0 && ip link set eth0 up && "
     "until grep -q up /sys/class/net/eth0/operstate; do sleep 0.1; done"
 )
 REACHED = f"until ping -c 1 -W 1 -q {HOST} >/dev/null; do sleep 0.1; done"
+
+# Ends with an error at the first size of which an answer is missing.
+PING = (
+    "for s in $(seq 18 1472); do said=$(ping -c 10 -i 0.002 -W 5 -q -s $s {}) || "
+    '{{ echo "$s: $said"; exit 1; }}; case $said in *" 0% packet loss"*) ;; '
+    '*) echo "$s: $said"; exit 1;; esac; done'
+)
 
 # What rmmod and insmod do: delete_module(2), finit_module(2).
 RELOAD = """
@@ -80,16 +88,13 @@ def _passed(host: Host) -> list[list[int]]:
     return [[way["packets"], way["bytes"]] for way in ways]
 
 
-def test_ten_pings_of_each_size_come_back(bench: Bench) -> None:
-    """With checksums by the card and without. The shortest frame has 60 bytes, the longest 1514."""
-    for state in ("off", "on"):
-        bench.guest.checked(f"ethtool -K eth0 tx {state} rx {state}")
-        sizes = " ".join(map(str, (*range(18, 1472, 97), 1472)))
-        bench.guest.checked(
-            f"for s in {sizes}; do ping -c 10 -i 0.01 -W 5 -q -s $s {HOST} | "
-            "grep -q ' 0% packet loss' || exit 1; done",
-            deadline=600,
-        )
+@pytest.mark.parametrize("state", ["off", "on"])
+def test_ten_pings_of_each_size_come_back(bench: Bench, state: str) -> None:
+    """Of the guest and of the host, with checksums by the card and without. The shortest frame has
+    60 bytes, the longest 1514."""
+    bench.guest.checked(f"ethtool -K eth0 tx {state} rx {state}; {REACHED}")
+    bench.guest.checked(PING.format(HOST), deadline=1200)
+    bench.host.run("sh", "-c", PING.format(GUEST))
 
 
 def test_jumbo_frames_pass(bench: Bench) -> None:
@@ -103,10 +108,11 @@ def test_four_queues_share_the_flows(bench: Bench) -> None:
     assert "Combined:\t4" in bench.guest.checked("ethtool -l eth0")
     before = _counters(bench.guest)
     with bench.host.iperf_server():
-        bench.guest.checked(f"iperf3 -c {HOST} -t 2 -P 8 -R")
+        bench.guest.checked(f"iperf3 -c {HOST} -t 2 -P {CONNECTIONS} -R")
     after = _counters(bench.guest)
-    busy = [n for n in range(4) if after[f"rx_queue_{n}_packets"] > before[f"rx_queue_{n}_packets"]]
-    assert len(busy) >= 2, "eight connections are on several queues"
+    names = [f"rx_queue_{number}_packets" for number in range(4)]
+    came = [after[name] - before[name] for name in names]
+    assert min(came) > 10, came
 
 
 @pytest.mark.parametrize("offload", ["on", "off"])
