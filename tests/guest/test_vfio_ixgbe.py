@@ -175,19 +175,19 @@ def numbered(count: int) -> Iterator[bytes]:
         yield head + bytes(number % 1455)
 
 
-def captured() -> Iterator[bytes]:
-    """The frames of captures as they are on a wire: with at least 60 bytes."""
+def captured(longest: int, longer_than: int = 0) -> Iterator[bytes]:
+    """The frames of captures up to a length, as they are on a wire: with at least 60 bytes."""
     real = sorted(Path(os.environ.get("RINGLINE_CAPTURES", DATA)).glob("*.pcap*")) if PROOF else []
     for path in [DATA / "mixed.pcap", DATA / "sections.pcapng", *real]:
         for frame in read_capture(path).frames:
-            if len(frame) <= 1514:
+            if longer_than < len(frame) <= longest:
                 yield bytes(frame).ljust(60, b"\0")
 
 
 def pass_frames(bench: Bench) -> int:
     """Frames that arrive at one card leave by the other: all of them, once, in order. Returns how
-    many passed each way."""
-    frames = [*numbered(FRAMES), *captured()]
+    many passed each way. The longer frames of captures pass with a larger MTU (`jumbo_frames`)."""
+    frames = [*numbered(FRAMES), *captured(1514)]
     ways = [frames, frames[::-1]]
     one, other = bench.cards
     found = exchange((one, other, ways[0]), (other, one, ways[1]))
@@ -197,7 +197,8 @@ def pass_frames(bench: Bench) -> int:
 
 
 def jumbo_frames() -> list[bytes]:
-    """Frames of the lengths around all limits, some tagged, and many of the longest."""
+    """Frames of the lengths around all limits, some tagged, and many of the longest; and those of
+    captures that are longer than 1514 bytes, up to 9014, which is the longest without a tag."""
     edges = (60, 1514, 1518, 1519, 2047, 2048, 2049, 4096, 8191, 8192, 8999, 9000, 9014)
     lengths = [*(range(60, 9015) if PROOF else edges), *[9014] * (FRAMES // 50)]
     made = []
@@ -206,7 +207,9 @@ def jumbo_frames() -> list[bytes]:
         head = bytes.fromhex("020000000002020000000001") + tag + b"\x88\xb5"
         frame = head + number.to_bytes(4, "big")
         made.append(frame + bytes(at % 251 for at in range(length + len(tag) - len(frame))))
-    return made
+    long = list(captured(9014, longer_than=1514))
+    assert len(long) >= 8, "those of tests/data"
+    return made + long
 
 
 def check(bench: Bench, passed: int, report: dict[str, Any]) -> None:
