@@ -49,6 +49,10 @@ def _judged(device: PciDevice, row: Row) -> tuple[str, str, str]:
                 "",
             )
         return HINT, "no port can use it", "its kernel driver may make an interface for xdp:"
-    if row.driver == "vfio-pci" and device.user is None:
-        return PROBLEM, "no port can use it now", row.why
+    if row.driver == "vfio-pci":
+        user = device.user
+        if user is None:
+            return PROBLEM, "no port can use it now", row.why
+        remedy = "nothing, if that is your run; else end that process"
+        return HINT, f"process {user} uses it", remedy
     return HINT, "no port pci: can use it now", row.why

@@ -13,7 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 
 from ringline.pipeline.commands.doctor import cards, kernel, memory, processors
-from ringline.pipeline.commands.doctor.findings import HINT, PROBLEM, Finding, Unreadable
+from ringline.pipeline.commands.doctor.findings import (
+    HINT,
+    LOOK_FURTHER,
+    PROBLEM,
+    Finding,
+    Unreadable,
+)
 from ringline.pipeline.commands.doctor.machine import Machine, this_machine
 from ringline.shm.errors import EnvironmentLacks, reason_of
 from ringline.shm.text import counted, printable
@@ -82,9 +88,10 @@ def _looked(look: Look, machine: Machine) -> list[Finding]:
     except Unreadable as error:
         return [Finding(HINT, str(error), error.remedy)]
     except EnvironmentLacks as error:
-        return [Finding(HINT, f"not known: {error}")]
+        return [Finding(HINT, f"not known: {error}", LOOK_FURTHER)]
     except OSError as error:
-        return [Finding(HINT, f"not known: {error.filename or 'a file'}: {reason_of(error)}")]
+        what = f"not known: {error.filename or 'a file'}: {reason_of(error)}"
+        return [Finding(HINT, what, LOOK_FURTHER)]
 
 
 def _sentence(finding: Finding) -> str:

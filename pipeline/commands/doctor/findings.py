@@ -9,6 +9,9 @@ from ringline.shm.errors import EnvironmentLacks
 
 OK, HINT, PROBLEM = "ok", "hint", "problem"
 
+# What to do when nothing better is known about a file of the kernel that gives no answer.
+LOOK_FURTHER = "run as root; if the line stays, look at the messages of the kernel (dmesg)"
+
 Figure = int | float | str | None | Mapping[str, int]
 
 
@@ -26,8 +29,8 @@ class Finding:
 
 
 class Unreadable(EnvironmentLacks):
-    """What a line looks at cannot be read here. `remedy` says who can read it."""
+    """What a line looks at cannot be read here. `remedy` says what to do."""
 
-    def __init__(self, why: str, remedy: str = "") -> None:
+    def __init__(self, why: str, remedy: str = LOOK_FURTHER) -> None:
         super().__init__(why)
         self.remedy = remedy

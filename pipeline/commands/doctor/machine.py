@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ringline.pipeline.commands.doctor.findings import Unreadable
+from ringline.pipeline.commands.doctor.findings import LOOK_FURTHER, Unreadable
 from ringline.pipeline.ports.interfaces.capabilities import NET_ADMIN, effective
 from ringline.pipeline.ports.pci.known import CARDS
 from ringline.pipeline.ports.pci.sysfs import PciDevice, devices_folder, sysfs_root
@@ -147,7 +147,7 @@ def names(folder: Path) -> list[str]:
 
 def unreadable(path: Path, error: OSError) -> Unreadable:
     """The sentence about a path that cannot be read."""
-    remedy = "run as root" if isinstance(error, PermissionError) else ""
+    remedy = "run as root" if isinstance(error, PermissionError) else LOOK_FURTHER
     return Unreadable(f"{path} cannot be read: {reason_of(error)}", remedy)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,14 @@ import pytest
 
 from ringline.pipeline.commands import cli
 from ringline.pipeline.commands.doctor import doctor
-from ringline.pipeline.commands.doctor.findings import HINT, OK, PROBLEM, Finding, Unreadable
+from ringline.pipeline.commands.doctor.findings import (
+    HINT,
+    LOOK_FURTHER,
+    OK,
+    PROBLEM,
+    Finding,
+    Unreadable,
+)
 from ringline.pipeline.commands.doctor.machine import (
     Machine,
     cpu_list,
@@ -26,6 +34,8 @@ from ringline.pipeline.commands.doctor.machine import (
 )
 from ringline.pipeline.commands.doctor.memory import packet_bytes
 from ringline.pipeline.configuration.builtin import Arguments, examine
+from ringline.pipeline.ports.pci.sysfs import PciDevice
+from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.packets import PacketMemory
 
 from .fake_machine import CPU, GROUP, POOL, card, of_line, put, well
@@ -84,12 +94,42 @@ def test_what_cannot_be_read_is_a_hint(machine: Machine, tmp_path: Path) -> None
         (found,) = of_line(machine, line)
         assert found.mark == HINT
         assert found.found.endswith("cannot be read: Is a directory")
+        assert found.remedy == LOOK_FURTHER
     assert unreadable(tmp_path, PermissionError(errno.EACCES, "no")).remedy == "run as root"
     put(tmp_path, {"odd": "many"})
-    with pytest.raises(Unreadable, match="odd does not hold a number"):
+    with pytest.raises(Unreadable, match="odd does not hold a number") as raised:
         number(tmp_path / "odd")
+    assert raised.value.remedy == LOOK_FURTHER
     assert read(tmp_path / "odd" / "below") == ""
     assert names(tmp_path / "odd") == []
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (EnvironmentLacks("it is damaged"), "not known: it is damaged"),
+        (OSError(errno.EIO, "bad", "/sys/file"), "not known: /sys/file: bad"),
+        (OSError(errno.EIO, "bad"), "not known: a file: bad"),
+    ],
+)
+def test_a_line_that_fails_leaves_the_others_and_says_what_to_do(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, error: Exception, found: str
+) -> None:
+    def fail(_: Machine) -> Iterator[Finding]:
+        raise error
+
+    monkeypatch.setattr(doctor, "TABLE", (("card", fail), *doctor.TABLE[1:]))
+    (first, *others) = doctor.examine(machine)
+    assert first == ("card", Finding(HINT, found, LOOK_FURTHER))
+    assert [name for name, _ in others] == [name for name, _ in doctor.TABLE[1:]]
+
+
+def test_a_card_that_a_process_uses(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PciDevice, "user", 7)
+    (found,) = of_line(machine, "card")
+    assert found.mark == HINT
+    assert found.found.endswith("has the driver vfio-pci; process 7 uses it")
+    assert found.remedy == "nothing, if that is your run; else end that process"
 
 
 def test_without_sysfs_and_proc_every_line_is_there(machine: Machine, tmp_path: Path) -> None:
