@@ -72,7 +72,7 @@ def test_what_a_run_lacks_is_one_sentence(guest: Guest) -> None:
     assert re.search(r"the limit of locked memory is 64 KiB, and [0-9]+ KiB are needed", said)
     limit = "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit"
     said = refused(guest, f"echo 1 > {limit}; {run}; e=$?; echo 65535 > {limit}; exit $e")
-    assert said.endswith(f"VFIO allows no more mappings for one process; raise {limit}")
+    assert said.endswith(f"VFIO allows fewer mappings than the 2 of a run; raise {limit}")
     guest.checked(f"{run} && ringline unbind {ADDRESS}", SECONDS)
 
 

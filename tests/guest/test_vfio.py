@@ -165,7 +165,7 @@ print(refused(opened))
         "is behind an IOMMU, which stops physical addresses",
         "the IOMMU does not translate the addresses 0x10000000000 to",
         "BAR 0 of PCI device 0000:00:10.0 has 131072 bytes; the registers of this card need",
-        "VFIO allows no more mappings for one process; raise /sys/module/vfio_iommu_type1",
+        "VFIO allows fewer mappings than the 2 of a run; raise /sys/module/vfio_iommu_type1",
         "the limit of locked memory is 4 KiB, and 12 KiB are needed; raise it (ulimit -l",
     )
     for line, words in zip(lines, expected, strict=True):

@@ -129,7 +129,7 @@ def _node(machine: Machine, card: PciDevice) -> Finding | None:
 
 
 def mappings(machine: Machine) -> Iterator[Finding]:
-    """How many mappings VFIO allows a process: dma_entry_limit, a parameter of the module."""
+    """How many mappings VFIO allows a run (its container): dma_entry_limit of the module."""
     module = machine.sysfs("module") / "vfio_iommu_type1"
     limit = module / "parameters" / "dma_entry_limit"
     if not limit.exists():
@@ -141,7 +141,7 @@ def mappings(machine: Machine) -> Iterator[Finding]:
         yield Finding(OK, f"{found}; a run needs {MAPPINGS}", figures={"needed": MAPPINGS})
         return
     most = number(limit)
-    found = f"VFIO allows a process {most:,} mappings (dma_entry_limit); a run needs {MAPPINGS}"
+    found = f"VFIO allows a run {most:,} mappings (dma_entry_limit); a run needs {MAPPINGS}"
     few = most < MAPPINGS
     yield Finding(
         _needed(machine) if few else OK,

@@ -189,8 +189,8 @@ class Container:
             {
                 errno.ENOMEM: f"the limit of locked memory is {has}, and {needed} KiB are needed; "
                 "raise it (ulimit -l, or LimitMEMLOCK=infinity of the service)",
-                errno.ENOSPC: "VFIO allows no more mappings for one process; raise "
-                f"{TYPE1_MODULE}/parameters/dma_entry_limit",
+                errno.ENOSPC: f"VFIO allows fewer mappings than the {len(self._regions)} of a run; "
+                f"raise {TYPE1_MODULE}/parameters/dma_entry_limit",
             },
         )
 
