@@ -66,6 +66,7 @@ MODELS = {
         {"disable-legacy": "on", "iommu_platform": True, "rss": True, "hash": True},
         8,
     ),
+    "virtio-net-transitional": Model("virtio-net-pci", "virtio_net", {"disable-legacy": "off"}, 8),
     "virtio-net-legacy": Model("virtio-net-pci", "virtio_net", {"disable-modern": True}),
     "e1000e": Model("e1000e", "e1000e"),
     "igb": Model("igb", "igb", since=8, express=True),

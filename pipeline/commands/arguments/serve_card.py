@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError
 
+IDS = ("10f7", "10fb", "154d", "1557")
 BROKEN = ("eeprom", "link", "stop")  # as in sim82599.model
 
 
@@ -18,10 +19,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--id",
         dest="device",
-        choices=("10f7", "10fb"),
+        choices=IDS,
         default="10f7",
-        help="device ID: 10f7 has a backplane, where Linux brings the link up; 10fb has a cage for "
-        "an SFP+ module, which is empty (default: 10f7)",
+        help="device ID: 10f7 has a backplane, where Linux brings the link up; 10fb, 154d and 1557 "
+        "have a cage for an SFP+ module, which is empty (default: 10f7)",
     )
     parser.add_argument(
         "--wire",

@@ -1,8 +1,17 @@
 """Which driver of ringline drives which card, by vendor and device ID.
 
+A card is proved when frames have passed on a model that has its ID: one of QEMU, or the card of
+`ringline serve-card`. 154d and 1557 are the 82599 of 10fb on other boards: Linux's driver treats
+the three alike, and on the served card they differ in nothing but the ID. A transitional virtio-net
+is a modern one, with an interface for older drivers beside it.
+
 A relative has the same registers as a card that is proved, as far as its datasheet and Linux's
 driver say, but nothing has run on one or on a model of one. It is refused unless the port has
 `unproved = true`.
+
+Guarantees (tests in tests/guest/test_same_chip.py):
+ - frames pass on 154d and 1557 (test_frames_pass_on_an_82599_with_another_id)
+ - frames pass on a transitional virtio-net (test_frames_pass_on_a_transitional_virtio_net)
 """
 
 from __future__ import annotations
@@ -19,7 +28,8 @@ VIRTIO = 0x1AF4
 
 @dataclass(frozen=True)
 class Known:
-    """A card: the folder of its driver below pipeline/ports, its name, and whether it is proved."""
+    """A card: the folder of its driver below pipeline/ports, its name, and whether it is proved,
+    see above."""
 
     driver: str
     name: str

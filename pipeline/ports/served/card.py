@@ -31,7 +31,7 @@ from ringline.pipeline.ports.sim82599.model import Sim82599
 _BAR0, _TABLE, _ROM, _CONFIGURATION, _REGIONS = 0, TABLE_BAR, 6, 7, 9
 _MSIX, _KINDS = 2, 5
 
-BACKPLANE, SFP = 0x10F7, 0x10FB
+BACKPLANE = 0x10F7  # the device ID; cards with other IDs have a cage for a module
 _EVENT = struct.pack("<Q", 1)
 
 
@@ -86,7 +86,8 @@ def _is_tail(offset: int) -> bool:
 
 
 class ServedCard:
-    """See `Device`. `device` is the device ID: BACKPLANE or SFP. `model` belongs to the caller."""
+    """See `Device`. `device` is the device ID, as `model` has a backplane or not. `model` belongs
+    to the caller."""
 
     def __init__(self, model: Sim82599, device: int, mac: bytes) -> None:
         self.regions = [0] * _REGIONS
