@@ -8,16 +8,15 @@ switches its bus mastering off; only after that the memory may go.
 
 Guarantees (tests in tests/guest/test_vfio.py):
  - bus mastering is off after the process was killed (test_a_killed_process_leaves_no_dma)
- - a card that the kernel takes back is released, and the other ports go on
-   (tests/guest/test_vfio_ixgbe.py: test_a_card_that_is_removed_fails_by_name_and_the_rest_runs)
- - a driver that is killed in traffic leaves no DMA into memory that is free then
-   (tests/guest/test_killed.py: test_a_killed_driver_leaves_no_dma_into_freed_memory)
  - a card with a wrong address reaches no memory, the kernel says so, and its port fails
    (tests/guest/test_e1000e.py:
    test_a_wrong_address_is_stopped_named_by_the_kernel_and_the_port_fails)
  - a card that VFIO does not have, or that the port reaches without the IOMMU, is refused with the
    remedy (test_what_vfio_lacks_is_named, and
    tests/pipeline/ports/test_pci_access.py: test_each_refusal_of_vfio_is_a_sentence)
+
+taken.py guarantees what follows for a run: of cards that are removed, and of drivers that are
+killed in traffic.
 """
 
 from __future__ import annotations
