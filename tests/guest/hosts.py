@@ -89,10 +89,10 @@ class Host:
         """The command, so that it runs here."""
         return ["ip", "netns", "exec", self.name, *command]
 
-    def run(self, *command: str) -> str:
+    def run(self, *command: str, deadline: float = DEADLINE) -> str:
         """The output of a command whose exit code must be 0."""
         done = subprocess.run(
-            self.line(*command), capture_output=True, text=True, timeout=DEADLINE, check=False
+            self.line(*command), capture_output=True, text=True, timeout=deadline, check=False
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout

@@ -93,8 +93,8 @@ def test_ten_pings_of_each_size_come_back(bench: Bench, state: str) -> None:
     """Of the guest and of the host, with checksums by the card and without. The shortest frame has
     60 bytes, the longest 1514."""
     bench.guest.checked(f"ethtool -K eth0 tx {state} rx {state}; {REACHED}")
-    bench.guest.checked(PING.format(HOST), deadline=1200)
-    bench.host.run("sh", "-c", PING.format(GUEST))
+    bench.guest.checked(PING.format(HOST), deadline=1000)
+    bench.host.run("sh", "-c", PING.format(GUEST), deadline=700)
 
 
 def test_jumbo_frames_pass(bench: Bench) -> None:
