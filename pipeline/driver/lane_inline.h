@@ -91,11 +91,11 @@ static inline uint32_t rl_accept_run(struct rl_lane *lane, struct rl_lane_slot *
 
 /* The same where a port has jumbo frames: not the constant, which the compiler compares with best.
  */
-static __attribute__((noinline)) uint32_t
-rl_accept_jumbo(struct rl_lane *lane, struct rl_lane_slot *slot, uint32_t queue,
-                const struct rl_reference *refs, uint32_t n, uint32_t *buffers, uint64_t now)
+static RL_APART uint32_t rl_accept_jumbo(struct rl_lane *lane, struct rl_lane_slot *slot,
+                                         uint32_t queue, const struct rl_reference *refs,
+                                         uint32_t n, uint32_t *buffers, uint64_t now,
+                                         uint32_t longest)
 {
-    uint32_t longest = refs->port < lane->port_count ? lane->ports[refs->port]->frame_max : 0;
     return rl_accept_run(lane, slot, queue, refs, n, buffers, now, longest);
 }
 
@@ -125,7 +125,8 @@ static inline uint32_t rl_lane_take_back(struct rl_lane *lane, struct rl_lane_sl
          * business. */
         if (port || verdict >= RL_VERDICT_ERROR ||
             (uint8_t)(verdict - RL_VERDICT_REASON) < RL_REASONS_MAX)
-            run = jumbo ? rl_accept_jumbo(lane, slot, queue, &refs[taken], n - taken, buffers, now)
+            run = jumbo ? rl_accept_jumbo(lane, slot, queue, &refs[taken], n - taken, buffers, now,
+                                          port ? port->frame_max : 0)
                         : rl_accept_run(lane, slot, queue, &refs[taken], n - taken, buffers, now,
                                         RL_FRAME_MAX);
         if (run == 0) {

@@ -5,6 +5,9 @@
 #define RINGLINE_PORT_H
 #include "../../shm/types.h"
 
+/* A function that is rarely called, so that its code is not in the middle of a loop. */
+#define RL_APART __attribute__((noinline))
+
 #define RL_NO_BUFFER 0xffffffff /* in place of the index of a buffer */
 
 /* Packet memory as ports see it: buffers by index, their device addresses, the lane's free list

@@ -250,6 +250,8 @@ class _Monitor:
                         return None
                     for answer in self._lines(data):
                         if "ready" not in answer:
+                            if self._progress is not None and "summary" in answer:
+                                self._progress(1.0, 1.0)  # a short trial ends before a look
                             return answer
                         self._is_ready, since = True, time.monotonic()
                 elif over:

@@ -40,9 +40,8 @@ static inline void ring_doorbell(const struct rl_descriptor_ring *ring, uint32_t
 /* Drop a frame with an error, one that is too long, or one part of a frame in several
  * descriptors, which SRRCTL and MAXFRS should prevent; 0: it is none of these. A frame is counted
  * once, at its last part; the buffer is posted again. */
-static __attribute__((noinline)) int drop(struct rl_port *port, uint32_t queue,
-                                          struct rl_descriptor_ring *ring, uint32_t at,
-                                          uint64_t upper)
+static RL_APART int drop(struct rl_port *port, uint32_t queue, struct rl_descriptor_ring *ring,
+                         uint32_t at, uint64_t upper)
 {
     if ((upper & RX_WHOLE) == RX_EOP && (uint16_t)(upper >> 32) <= port->frame_max &&
         !ring->chained)

@@ -178,5 +178,5 @@ def test_a_card_that_is_gone_wakes_nobody_and_keeps_nobody_awake(armed: Armed) -
 
     slept = harness.books.lane.sleeps
     assert armed.run_until(lambda: harness.queue(1, 0).rx_packets == 1, frame) == 1
-    assert harness.books.lane.sleeps < slept + 100
+    assert harness.books.lane.sleeps < slept + 400  # it falls asleep in about 50 steps when idle
     answer_all(harness)
