@@ -96,7 +96,7 @@ PROMISES = [
             for family in ("descriptor_rings", "ixgbe", "e1000e", "igb")
             for path in parts_of(family)
         ],
-        1420,
+        1400,
     ),
     Promise("virtqueues, for any transport", parts_of("virtqueue"), 160),
     Promise("virtio-net on top of virtqueues, likewise", parts_of("virtio"), 740),

@@ -10,19 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ringline.pipeline.ports.descriptor_rings import eeprom
-from ringline.pipeline.ports.descriptor_rings.steps import (
-    allow_dma,
-    clear_statistics,
-    finish_dma,
-    offer_descriptors,
-    place_receive_rings,
-    place_transmit_rings,
-    set_key,
-    set_more_addresses,
-    set_redirection,
-    set_vlans,
-)
+from ringline.pipeline.ports.descriptor_rings import eeprom, steps
 from ringline.pipeline.ports.e1000e.card import Card
 
 RESET_SECONDS = 0.01
@@ -41,7 +29,7 @@ def mask_interrupts(card: Card) -> None:
 def disable_master(card: Card) -> None:
     """[3.1.3.10] Let a card that was left running finish its DMA, and reset it if it does not. The
     next step then resets it a second time."""
-    finish_dma(card, reset)
+    steps.finish_dma(card, reset)
 
 
 def reset(card: Card) -> None:
@@ -187,16 +175,16 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     # [4.6.3] link
     refuse_flow_control, start_link,
     # [4.6.4] statistics
-    clear_statistics,
+    steps.clear_statistics,
     # PCI bus mastering
-    allow_dma,
+    steps.allow_dma,
     # [4.6.5] receive
-    set_filters, set_more_addresses, set_vlans, clear_multicast, set_descriptors, set_checksums,
-    set_key, set_hash, set_redirection, strip_vlan,
-    place_receive_rings, set_receive_thresholds,
+    set_filters, steps.set_more_addresses, steps.set_vlans, clear_multicast, set_descriptors,
+    set_checksums, steps.set_key, set_hash, steps.set_redirection, strip_vlan,
+    steps.place_receive_rings, set_receive_thresholds,
     # [4.6.6] transmit
-    set_gap, place_transmit_rings, set_thresholds, enable_transmitter,
+    set_gap, steps.place_transmit_rings, set_thresholds, enable_transmitter,
     # [4.6.5] the receiver
-    enable_receiver, offer_descriptors,
+    enable_receiver, steps.offer_descriptors,
 )
 # fmt: on

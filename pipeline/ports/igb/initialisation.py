@@ -12,31 +12,8 @@ import time
 from collections.abc import Callable
 
 from ringline.pipeline.configuration import deadlines
-from ringline.pipeline.ports.descriptor_rings import eeprom
-from ringline.pipeline.ports.descriptor_rings.steps import (
-    allow_dma,
-    clear_statistics,
-    finish_dma,
-    offer_descriptors,
-    place_receive_rings,
-    place_transmit_rings,
-    set_key,
-    set_more_addresses,
-    set_redirection,
-    set_vlans,
-)
-from ringline.pipeline.ports.e1000e.initialisation import (
-    RESET_SECONDS,
-    clear_multicast,
-    enable_receiver,
-    enable_transmitter,
-    refuse_flow_control,
-    set_address,
-    set_checksums,
-    set_filters,
-    start_link,
-    strip_vlan,
-)
+from ringline.pipeline.ports.descriptor_rings import eeprom, steps
+from ringline.pipeline.ports.e1000e import initialisation as e1000e
 from ringline.pipeline.ports.igb.card import Card
 from ringline.shm.errors import HardwareError
 
@@ -55,13 +32,13 @@ def mask_interrupts(card: Card) -> None:
 def disable_master(card: Card) -> None:
     """Let a card that was left running finish its DMA, and reset it if it does not. The next step
     then resets it a second time."""
-    finish_dma(card, reset)
+    steps.finish_dma(card, reset)
 
 
 def reset(card: Card) -> None:
     """[4.5.5] Reset this port of the card but not its PHY, and leave it alone for 10 ms."""
     card.CTRL.set("RST")
-    time.sleep(RESET_SECONDS)
+    time.sleep(e1000e.RESET_SECONDS)
     card.CTRL.wait("RST", 0, card.wait_seconds)
     card.CTRL.clear("MASTER_DISABLE")
     mask_interrupts(card)
@@ -117,22 +94,22 @@ def enable_transmit_queues(card: Card) -> None:
 # fmt: off
 STEPS: tuple[Callable[[Card], None], ...] = (
     # [4.5.4], [4.5.5] interrupts, reset, MAC address
-    mask_interrupts, disable_master, reset, await_eeprom, check_eeprom, set_address,
+    mask_interrupts, disable_master, reset, await_eeprom, check_eeprom, e1000e.set_address,
     # [4.5.6] flow control
-    refuse_flow_control,
+    e1000e.refuse_flow_control,
     # [4.5.7] link
-    start_link,
+    e1000e.start_link,
     # [4.5.8] statistics
-    clear_statistics,
+    steps.clear_statistics,
     # PCI bus mastering
-    allow_dma,
+    steps.allow_dma,
     # [4.5.9] receive
-    set_filters, set_more_addresses, clear_last_addresses, set_vlans, clear_multicast,
-    set_checksums, set_key, set_hash, set_redirection, strip_vlan,
-    place_receive_rings, describe_receive_buffers, enable_receive_queues,
+    e1000e.set_filters, steps.set_more_addresses, clear_last_addresses, steps.set_vlans,
+    e1000e.clear_multicast, e1000e.set_checksums, steps.set_key, set_hash, steps.set_redirection,
+    e1000e.strip_vlan, steps.place_receive_rings, describe_receive_buffers, enable_receive_queues,
     # [4.5.10] transmit
-    place_transmit_rings, enable_transmit_queues, enable_transmitter,
+    steps.place_transmit_rings, enable_transmit_queues, e1000e.enable_transmitter,
     # [4.5.9] the receiver; the card ignores RDT of a queue before
-    enable_receiver, offer_descriptors,
+    e1000e.enable_receiver, steps.offer_descriptors,
 )
 # fmt: on

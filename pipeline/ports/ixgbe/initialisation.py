@@ -20,19 +20,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ringline.pipeline.ports.descriptor_rings import eeprom
-from ringline.pipeline.ports.descriptor_rings.steps import (
-    allow_dma,
-    clear_statistics,
-    finish_dma,
-    offer_descriptors,
-    place_receive_rings,
-    place_transmit_rings,
-    set_key,
-    set_more_addresses,
-    set_redirection,
-    set_vlans,
-)
+from ringline.pipeline.ports.descriptor_rings import eeprom, steps
 from ringline.pipeline.ports.ixgbe.card import Card
 from ringline.pipeline.ports.ixgbe.registers import UNUSED_TABLES
 from ringline.shm import frames
@@ -57,7 +45,7 @@ def mask_interrupts(card: Card) -> None:
 def disable_master(card: Card) -> None:
     """[4.6.3.2] Let a card that was left running finish its DMA, and reset it if it does not. The
     next step then resets it a second time."""
-    finish_dma(card, reset)
+    steps.finish_dma(card, reset)
 
 
 def reset(card: Card) -> None:
@@ -258,21 +246,21 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     # [4.6.4] link
     start_link,
     # [4.6.5] statistics
-    map_statistics, clear_statistics,
+    map_statistics, steps.clear_statistics,
     # [4.6.6] interrupts
     prepare_interrupt,
     # PCI bus mastering
-    allow_dma,
+    steps.allow_dma,
     # [4.6.7] receive: the whole card
     clear_tables, size_receive_buffer, strip_crc, bound_frames, set_receive_dma, set_filters,
-    set_more_addresses, set_vlans, filter_vlans, set_checksums, set_key, set_hash,
-    set_redirection, forbid_no_snoop,
+    steps.set_more_addresses, steps.set_vlans, filter_vlans, set_checksums, steps.set_key,
+    set_hash, steps.set_redirection, forbid_no_snoop,
     # [4.6.7] receive: each queue
-    place_receive_rings, describe_receive_buffers, strip_vlan, enable_receive_queues,
-    offer_descriptors,
+    steps.place_receive_rings, describe_receive_buffers, strip_vlan, enable_receive_queues,
+    steps.offer_descriptors,
     # [4.6.8] transmit
     finish_frames, size_transmit_buffer, enable_transmit_dma,
-    place_transmit_rings, set_thresholds, enable_transmit_queues,
+    steps.place_transmit_rings, set_thresholds, enable_transmit_queues,
     # [4.6.7] the receiver
     enable_receiver,
 )

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ringline.pipeline._pipeline import ffi
+from ringline.pipeline.ports.descriptor_rings import steps as shared
 from ringline.pipeline.ports.descriptor_rings.card import RingCard
 from ringline.pipeline.ports.e1000e import initialisation as e1000e
 from ringline.pipeline.ports.igb import initialisation as igb
@@ -44,17 +45,45 @@ Step = Callable[[Any], None]
 MODULES = {"ixgbe": ixgbe, "e1000e": e1000e, "igb": igb, "virtio": virtio}
 
 
-@pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
-def test_every_function_of_the_file_is_one_step(module: ModuleType) -> None:
-    """A step that is written, or imported, and then forgotten in `STEPS` would never run."""
-    functions = [
+# Steps of other files that the module takes by the name of the file: those that it must take all,
+# and those of which it takes what fits its card.
+SHARED: dict[str, tuple[list[ModuleType], list[ModuleType]]] = {
+    "ixgbe": ([shared], []),
+    "e1000e": ([shared], []),
+    "igb": ([shared], [e1000e]),
+    "virtio": ([], []),
+}
+
+
+def functions_of(module: ModuleType) -> list[Step]:
+    """The functions that have the form of a step, written there or imported by name."""
+    return [
         each
         for each in vars(module).values()
         if inspect.isfunction(each) and list(inspect.signature(each).parameters) == ["card"]
     ]
+
+
+@pytest.mark.parametrize("family", MODULES)
+def test_every_function_of_the_file_is_one_step(family: str) -> None:
+    """A step that is written, imported or shared, and then forgotten in `STEPS` would never run."""
+    module, (all_of, some_of) = MODULES[family], SHARED[family]
+    functions = functions_of(module)
     written = [each for each in functions if each.__module__ == module.__name__]
     assert written == [each for each in module.STEPS if each.__module__ == module.__name__]
+    for other in all_of:
+        functions += functions_of(other)
+    borrowed = [each for other in some_of for each in other.STEPS if each not in functions]
+    functions += [each for each in borrowed if each in module.STEPS]
     assert Counter(functions) == Counter(module.STEPS)
+
+
+@pytest.mark.parametrize("family", MODULES)
+def test_the_steps_of_another_file_are_those_that_the_module_names(family: str) -> None:
+    """The list above is that of the module itself."""
+    expected = {each for part in SHARED[family] for each in part}
+    found = {each for each in vars(MODULES[family]).values() if inspect.ismodule(each)}
+    assert {each for each in found if functions_of(each)} == expected
 
 
 # -- the 82574L and the 82576 ----------------------------------------------------------------------
