@@ -18,6 +18,7 @@ from ringline.pipeline.ports.interfaces.netlink import LinkNews
 from ringline.pipeline.supervisor.heartbeat import Heartbeat
 from ringline.pipeline.supervisor.instance import grant
 from ringline.pipeline.supervisor.monitor import ERRORS, Monitor, RunContext
+from ringline.pipeline.telemetry.link_log import LinkLog
 from ringline.pipeline.telemetry.observe import Sources
 from ringline.pipeline.telemetry.refusal_log import RefusalLog
 from ringline.shm.control import Message, revive
@@ -63,7 +64,7 @@ class DriverMonitor(Monitor):
         self._taking = False  # frames of interfaces of the kernel go to the driver
         self.exit_reason = "was not started"
         self._sources = sources
-        self._refusal_log = RefusalLog(sources)
+        self._refusal_log, self._link_log = RefusalLog(sources), LinkLog()
         self._news: LinkNews | None = None  # of the interfaces of the kernel, while it runs
         self._looking = self._look_again = False  # Look is sent; after it there were more news
         self._attach_at = 0.0
@@ -230,9 +231,11 @@ class DriverMonitor(Monitor):
             self._heartbeat = Heartbeat(checked_at=time.monotonic())
             self._update_ports(received["ports"])
             self._say_links(received["ports"])
+            self._say_changed_links(received["ports"])
             self._take()
         elif received["event"] == "ports":
             self._update_ports(received["ports"])
+            self._say_changed_links(received["ports"])
             if self._taking:
                 self._renew_attachments()
             self._looked()
@@ -277,6 +280,14 @@ class DriverMonitor(Monitor):
                     f"port {config.name}: the card has no link: no frame comes or is sent until "
                     "its cable is in and the other end is up; the run waits for that"
                 )
+
+    def _say_changed_links(self, ports: list[PortReport]) -> None:
+        """Say which link has changed since the run was ready. A port that has failed has none."""
+        for port in ports:
+            if not port["failed"]:
+                said = self._link_log.look(port["name"], port["link"], time.monotonic())
+                if said:
+                    self.context.announce(said)
 
     def _update_ports(self, ports: list[PortReport]) -> None:
         for sentence in self._refusal_log.news():

@@ -30,7 +30,7 @@ print(outcome.error or "all well")
 def test_a_link_is_seen_without_waiting_for_the_next_look(
     operator: Operator, veths: Veths, kind: str
 ) -> None:
-    """Down, up, removed and made again."""
+    """Down, up, removed and made again. The log has a line for each."""
     config = operator.write(HEAD + port("a", kind) + "\n" + port("b", kind))
     process = subprocess.Popen(
         [*Veths.within(veths.middle), sys.executable, "-c", SELDOM, str(config)],
@@ -60,3 +60,5 @@ def test_a_link_is_seen_without_waiting_for_the_next_look(
         process.terminate()
         out, errors = process.communicate(timeout=TIMEOUT)
     assert out.strip() == "all well", errors
+    said = [line.partition(": the link is ")[2] for line in errors.splitlines()]
+    assert [line.partition(",")[0] for line in said if line][:4] == ["down", "up", "down", "up"]
