@@ -15,10 +15,10 @@ from typing import Literal, assert_never, cast
 from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.ports.attachment import remarks_together
 from ringline.pipeline.ports.interfaces.netlink import LinkNews
+from ringline.pipeline.ports.link_log import LinkLog
 from ringline.pipeline.supervisor.heartbeat import Heartbeat
 from ringline.pipeline.supervisor.instance import grant
 from ringline.pipeline.supervisor.monitor import ERRORS, Monitor, RunContext
-from ringline.pipeline.telemetry.link_log import LinkLog
 from ringline.pipeline.telemetry.observe import Sources
 from ringline.pipeline.telemetry.refusal_log import RefusalLog
 from ringline.shm.control import Message, revive

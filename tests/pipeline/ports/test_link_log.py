@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ringline.pipeline.telemetry.link_log import BURST, INTERVAL, LinkLog
+from ringline.pipeline.ports.link_log import BURST, INTERVAL, LinkLog
 from ringline.shm.messages import LinkReport
 
 DOWN: LinkReport = {"up": False, "mbps": 0}

@@ -4,7 +4,7 @@ A link that flaps must not fill the log: a port has BURST sentences at once, and
 INTERVAL seconds. A change that has to wait for its sentence is counted there, and the state that a
 sentence says is always the newest.
 
-Guarantees (tests in tests/pipeline/telemetry/test_link_log.py):
+Guarantees (tests in tests/pipeline/ports/test_link_log.py):
  - each change is told once, with the port, the state and the speed (test_each_change_is_told)
  - a link that flaps is told now and then, and its last state in the end
    (test_a_link_that_flaps_is_told_now_and_then)
