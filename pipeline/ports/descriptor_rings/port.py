@@ -7,8 +7,6 @@ A simulated card is the same port over other registers: it overrides `_map_regis
 
 from __future__ import annotations
 
-import mmap
-import time
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +16,8 @@ from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.descriptor_rings.card import RingCard
 from ringline.pipeline.ports.descriptor_rings.watch import GONE, Watch
+from ringline.pipeline.ports.pci.card_port import CardPort
 from ringline.pipeline.ports.pci.sysfs import PciDevice
-from ringline.pipeline.ports.pci.taken import TakenCard
-from ringline.pipeline.ports.port import Link, Port
 from ringline.pipeline.ports.registers import Register, RegisterAccess
 from ringline.shm.errors import ConfigurationError
 from ringline.shm.frames import MTU
@@ -29,11 +26,10 @@ if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
 
 
-class RingPort(Port):
-    """One card; see `Port`. The device string names a PCI address below `sysfs`.
+class RingPort(CardPort):
+    """One card; see `CardPort`. The device string names a PCI address below `sysfs`.
 
-    `steps` is the initialisation; its step `disable_master` also ends a run. `bursts` are the names
-    of the C functions of `struct rl_port`, in its order. `start` succeeds without a link.
+    The step `disable_master` of `steps` also ends a run.
     """
 
     chip: str
@@ -43,9 +39,8 @@ class RingPort(Port):
     mtu_max = MTU
     """The largest MTU in bytes for which the steps set the card up."""
     card_class: type[RingCard]
-    steps: tuple[Callable[[Any], None], ...]
     disable_master: Callable[[Any], None]
-    bursts: tuple[str, str, str]
+    struct, scan_rings, return_all = "struct rl_card", lib.rl_card_scan, lib.rl_card_return_all
 
     def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
         if not 1 <= config.queues <= self.queues_max:
@@ -59,25 +54,10 @@ class RingPort(Port):
                 f"port.{config.name}.mtu: must be at most {self.mtu_max} bytes, not {config.mtu}: "
                 f"the driver of the {self.chip} receives no longer frames"
             )
-        self.frame_max = config.frame_max
-        self.name, self.index, self.mac = config.name, index, ""
-        self.queue_pairs = config.queues
-        self._config, self._sysfs = config, sysfs
-        self._memory = mmap.mmap(-1, ffi.sizeof("struct rl_card"))  # begins on a page
-        self._c = ffi.cast("struct rl_card *", ffi.from_buffer(self._memory))
+        super().__init__(config, index, sysfs)
         flags = self._descriptor_flags(config.vlan_strip)
         self._c.port_and_flags = [index << 48 | each << 56 for each in flags]
-        self.c_port = ffi.addressof(self._c, "port")
-        self.c_port.queues = self._c
-        self.c_port.index = index
-        self.c_port.queue_pairs = config.queues
-        self.c_port.frame_max = self.frame_max
-        for part, function in zip(("rx_burst", "tx_burst", "reclaim"), self.bursts, strict=True):
-            setattr(self.c_port, part, ffi.addressof(lib, function))
-        self._access: RegisterAccess | None = None
-        self._running = self._receiving = False
-        self._taken = TakenCard()
-        self._totals: dict[str, int] = {}  # the last statistics
+        self._receiving = False
 
     def _let_the_card_wake_the_lane(self) -> None:
         """Only where a process can get interrupts of the card, which is with VFIO."""
@@ -107,10 +87,6 @@ class RingPort(Port):
         device = PciDevice(self._config.device.removeprefix("pci:"), self._sysfs)
         size = max(register.end for register in self.card_class.definitions.values())
         return self._taken.take(device, size, self._config, self.container)
-
-    def _set_bus_mastering(self, on: bool) -> None:
-        """Allow or forbid DMA by the card."""
-        self._taken.set_bus_mastering(on)
 
     def _event(self) -> int:
         """The eventfd that the first interrupt of the card counts up; -1: there is none."""
@@ -147,25 +123,14 @@ class RingPort(Port):
         card.real = self._taken.real
         self._card, self._note = card, descriptors.segment
 
-    def start(self) -> None:
-        if not lib.rl_card_post(self._c):
-            queues, count = self._config.queues, self._config.rx_descriptors
-            raise ConfigurationError(
-                f"memory.buffers: port {self.name} needs {queues} x {count} = {queues * count} "
-                f"for its RX descriptors, and {self.c_port.memory.free_count} are free"
-            )
-        self._taken.write_first(self._note)
-        self._running = self._receiving = True
+    def _prepare(self) -> None:
+        lib.rl_card_post(self._c)
+        self._receiving = True
         self._watch = Watch(self._c, self._config.queues)
-        self._stop_errors = ()
-        self._card.begin_call(self.limits.start - self.limits.link)
-        for step in self.steps:
-            step(self._card)
-        self.mac = self._card.mac
+
+    def start(self) -> None:
+        super().start()
         self._let_the_card_wake_the_lane()
-        deadline = time.monotonic() + self.limits.link
-        while not self.link().up and time.monotonic() < deadline:
-            self._card.relax()
 
     def stop_receiving(self) -> None:
         self._card.begin_call(self.limits.stop_receiving)
@@ -177,70 +142,36 @@ class RingPort(Port):
             self._receiving = False
             self._card.switch_receiver(on=False)
 
-    def stop(self, seconds: float | None = None) -> None:
-        seconds = self.limits.stop if seconds is None else seconds
-        if not self._running:
-            return
-        self._running = False
-        self.c_port.ready = 0
-        card, queues, begin = self._card, range(self._config.queues), time.monotonic()
-        if self._stop_errors or not self.mac:
-            seconds = min(seconds, 0.1)  # the card has not answered before
-        card.begin_call(seconds)
-        with self._noting_errors(card.name):
-            self._stop_receiver()
-            card.stop_receive_queues()
-            deadline = min(time.monotonic() + self.limits.sent, begin + 0.75 * seconds)
-            while self.posted()[1] > 0 and time.monotonic() < deadline:
-                card.relax()
-                for queue in queues:
-                    lib.rl_card_reclaim(self.c_port, queue)
-            card.stop_transmit_queues()
-            self.disable_master(card)
-        with self._noting_errors(card.name):
-            self._set_bus_mastering(False)
-        lib.rl_card_return_all(self._c)
+    def _stop_taking(self) -> None:
+        self._stop_receiver()
+        self._card.stop_receive_queues()
 
-    def examine(self) -> str:
-        if self._running and self._taken.real:
-            why = self._taken.wanted_back()
-            if not why and self._card.STATUS.read() == GONE:
-                why = "it does not answer any more; was it removed?"
-            if not why and self._totals:
-                stopped = self._watch.look(self._accepted(), up=bool(self.c_port.ready))
-                why = stopped and f"{stopped}; {self._taken.who_stops_it()}"
-            if why:
-                self._give_up(why)
-        return self.failed
+    def _stop_card(self) -> None:
+        self._card.stop_transmit_queues()
+        self.disable_master(self._card)
 
-    def _accepted(self) -> int:
-        """The frames that the card has accepted and not dropped, as last read."""
+    def _why_it_fails(self) -> str:
+        if not self._taken.real:
+            return ""
+        why = self._taken.wanted_back()
+        if not why and self._card.STATUS.read() == GONE:
+            why = "it does not answer any more; was it removed?"
+        if not why and self._totals:
+            stopped = self._watch.look(self._arrived(), up=bool(self.c_port.ready))
+            why = stopped and f"{stopped}; {self._taken.who_stops_it()}"
+        return why
+
+    def _arrived(self) -> int:
+        """The frames that the card has accepted or dropped, as last read. A frame may be both."""
         dropped = sum(n for name, n in self._totals.items() if name.endswith("_dropped"))
-        return self._totals["rx_good_packets"] - self._totals["rx_missed"] - dropped
+        return self._totals["rx_good_packets"] + self._totals["rx_missed"] + dropped
 
-    def _give_up(self, why: str) -> None:
-        """Stop and release the card, which the other ports can do without."""
+    def _use_no_more(self) -> None:
         for burst in ("rx", "tx"):
             setattr(self.c_port, f"{burst}_burst", ffi.addressof(lib, f"rl_card_{burst}_nothing"))
         self._c.unmask, self.c_port.event = ffi.NULL, -1
-        self.close()
-        self._stop_errors = ()  # what is wrong is known
-        self.failed = why
-
-    def close(self) -> None:
-        if self._access is not None:
-            self.stop(self.limits.abandon)
-            self._access.close()
-            self._access = None
 
     # -- state and counters ------------------------------------------------------------------
-
-    def link(self) -> Link:
-        if self.failed:
-            return Link(False, 0)
-        link = self._card.link()
-        self.c_port.ready = link.up and self._running
-        return link
 
     def statistics(self) -> dict[str, int]:
         if self.failed:
@@ -252,12 +183,3 @@ class RingPort(Port):
                 totals[name.format(queue)] = getattr(card, counter)[queue].read()
         self._totals = totals
         return totals
-
-    def posted(self) -> tuple[int, int]:
-        rings = (self._c.rx, self._c.tx)
-        rx, tx = (lib.rl_card_scan(each, self._config.queues, ffi.NULL) for each in rings)
-        return rx, tx
-
-    def scan(self, seen: Any) -> None:
-        for rings in (self._c.rx, self._c.tx):
-            lib.rl_card_scan(rings, self._config.queues, seen)

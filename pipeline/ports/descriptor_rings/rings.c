@@ -3,13 +3,10 @@
 #include "../memory.h"
 #include "rings.h"
 
-int rl_card_post(struct rl_card *card)
+void rl_card_post(struct rl_card *card)
 {
     struct rl_memory *memory = card->port.memory;
-    uint32_t queues = card->port.queue_pairs;
-    if (memory->free_count < queues * (card->rx[0].mask + 1))
-        return 0;
-    for (uint32_t q = 0; q < queues; q++) {
+    for (uint32_t q = 0; q < card->port.queue_pairs; q++) {
         struct rl_descriptor_ring *rx = &card->rx[q];
         struct rl_descriptor_ring *tx = &card->tx[q];
         rx->next = rx->chained = tx->next = tx->clean = 0;
@@ -22,7 +19,6 @@ int rl_card_post(struct rl_card *card)
                 (struct rl_descriptor){memory->bus[buffer] + memory->headroom, 0};
         }
     }
-    return 1;
 }
 
 void rl_card_return_all(struct rl_card *card)

@@ -57,9 +57,8 @@ struct rl_card {
 uint32_t rl_card_reclaim(struct rl_port *port, uint32_t queue);
 
 /* Empty the TX rings and post a buffer in every RX descriptor; this erases the state
- * of an earlier start. Returns 1, or 0 without any change when there are too few free
- * buffers. */
-int rl_card_post(struct rl_card *card);
+ * of an earlier start. There must be enough free buffers. */
+void rl_card_post(struct rl_card *card);
 
 /* Return every buffer of the rings to the free list. Call it only when the card does
  * no DMA. Packets that the card has not reported as sent are counted as dropped

@@ -13,6 +13,8 @@ from ringline.pipeline.ports.descriptor_rings.card import RingCard, as_number
 from ringline.pipeline.ports.rss import rss_key
 from ringline.shm.errors import HardwareError
 
+RESET_SECONDS = 0.01  # the card is left alone so long after a reset
+
 
 def finish_dma(card: Any, reset: Callable[[Any], None]) -> None:
     """CTRL, STATUS: let a card that was left running finish its DMA, and reset it if it does not.
@@ -33,6 +35,12 @@ def clear_statistics(card: RingCard) -> None:
 def allow_dma(card: RingCard) -> None:
     """Switch PCI bus mastering on. Only after the reset: DMA from before must not resume."""
     card.bus_mastering(True)
+
+
+def set_address(card: RingCard) -> None:
+    """RAL and RAH: write the configured MAC address, if there is one."""
+    if card.config.mac is not None:
+        card.mac = card.config.mac
 
 
 def set_more_addresses(card: RingCard) -> None:
@@ -78,6 +86,11 @@ def offer_descriptors(card: RingCard) -> None:
     """RDT: offer all but one descriptor. A card ignores RDT of a disabled queue."""
     for q, (_, descriptors) in enumerate(card.rx):
         card.RDT[q].write(descriptors - 1)
+
+
+def enable_receiver(card: RingCard) -> None:
+    """Frames arrive from here on."""
+    card.switch_receiver(on=True)
 
 
 def place_transmit_rings(card: RingCard) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from ringline.pipeline.ports.descriptor_rings import eeprom, steps
 from ringline.pipeline.ports.e1000e.card import Card
 
-RESET_SECONDS = 0.01
 PHY_SECONDS = 0.025  # until the PHY has its settings from the EEPROM (Linux)
 PHY_CONTROL = 0  # register of a PHY (IEEE 802.3, 22.2.4)
 NEGOTIATE = 1 << 12 | 1 << 9  # enable, and restart; not powered down
@@ -37,7 +36,7 @@ def reset(card: Card) -> None:
     meanwhile, so that the firmware does not use it. Both as Linux does."""
     card.take_phy()
     card.CTRL.set("RST")
-    time.sleep(RESET_SECONDS)
+    time.sleep(steps.RESET_SECONDS)
     card.CTRL.wait("RST", 0, card.wait_seconds)
     card.CTRL.clear("MASTER_DISABLE")
     card.release_phy()
@@ -79,12 +78,6 @@ def set_required_bits(card: Card) -> None:
     card.CTRL_EXT.update(ONE=1, ZERO=0)
     card.GCR.set("ONE", "L1_WITHOUT_L0S")
     card.GCR2.set("ONE")
-
-
-def set_address(card: Card) -> None:
-    """RAL and RAH: write the configured MAC address, if there is one."""
-    if card.config.mac is not None:
-        card.mac = card.config.mac
 
 
 def refuse_flow_control(card: Card) -> None:
@@ -162,16 +155,11 @@ def enable_transmitter(card: Card) -> None:
     card.TCTL.set("EN", "PSP")
 
 
-def enable_receiver(card: Card) -> None:
-    """[4.6.5] RCTL: frames arrive from here on."""
-    card.switch_receiver(on=True)
-
-
 # fmt: off
 STEPS: tuple[Callable[[Card], None], ...] = (
     # [4.6.1], [3.1.3.10], [4.6.2] interrupts, reset, MAC address
     mask_interrupts, disable_master, reset, await_eeprom, check_eeprom, stop_units,
-    set_required_bits, set_address,
+    set_required_bits, steps.set_address,
     # [4.6.3] link
     refuse_flow_control, start_link,
     # [4.6.4] statistics
@@ -185,6 +173,6 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     # [4.6.6] transmit
     set_gap, steps.place_transmit_rings, set_thresholds, enable_transmitter,
     # [4.6.5] the receiver
-    enable_receiver, steps.offer_descriptors,
+    steps.enable_receiver, steps.offer_descriptors,
 )
 # fmt: on

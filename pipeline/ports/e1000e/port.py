@@ -13,25 +13,6 @@ from ringline.pipeline.ports.e1000e import initialisation
 from ringline.pipeline.ports.e1000e.card import Card
 
 
-class E1000ePort(RingPort):
-    """One 82574L; see `RingPort`."""
-
-    chip, queues_max = "82574L", 2
-    card_class = Card
-    steps: tuple[Callable[[Any], None], ...] = initialisation.STEPS
-    disable_master: Callable[[Any], None] = staticmethod(initialisation.disable_master)
-    bursts = ("rl_e1000e_rx_burst", "rl_e1000e_tx_burst", "rl_card_reclaim")
-
-    @staticmethod
-    def _descriptor_flags(vlan_strip: bool) -> list[int]:
-        return descriptor_flags(vlan_strip)
-
-
-def create(config: PortConfig, index: int, sysfs: Path) -> E1000ePort:
-    """The port for a card on PCI."""
-    return E1000ePort(config, index, sysfs)
-
-
 def descriptor_flags(vlan_strip: bool) -> list[int]:
     """The packet flags for each combination of bits of a receive descriptor.
 
@@ -53,3 +34,19 @@ def descriptor_flags(vlan_strip: bool) -> list[int]:
             | lib.RL_FLAG_CHECKSUM_BAD * bool((l3 and ipe) or (l4 and tcpe))
         )
     return table
+
+
+class E1000ePort(RingPort):
+    """One 82574L; see `RingPort`."""
+
+    chip, queues_max = "82574L", 2
+    card_class = Card
+    steps: tuple[Callable[[Any], None], ...] = initialisation.STEPS
+    disable_master: Callable[[Any], None] = staticmethod(initialisation.disable_master)
+    bursts = ("rl_e1000e_rx_burst", "rl_e1000e_tx_burst", "rl_card_reclaim")
+    _descriptor_flags = staticmethod(descriptor_flags)
+
+
+def create(config: PortConfig, index: int, sysfs: Path) -> E1000ePort:
+    """The port for a card on PCI."""
+    return E1000ePort(config, index, sysfs)

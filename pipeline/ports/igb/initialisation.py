@@ -38,7 +38,7 @@ def disable_master(card: Card) -> None:
 def reset(card: Card) -> None:
     """[4.5.5] Reset this port of the card but not its PHY, and leave it alone for 10 ms."""
     card.CTRL.set("RST")
-    time.sleep(e1000e.RESET_SECONDS)
+    time.sleep(steps.RESET_SECONDS)
     card.CTRL.wait("RST", 0, card.wait_seconds)
     card.CTRL.clear("MASTER_DISABLE")
     mask_interrupts(card)
@@ -94,7 +94,7 @@ def enable_transmit_queues(card: Card) -> None:
 # fmt: off
 STEPS: tuple[Callable[[Card], None], ...] = (
     # [4.5.4], [4.5.5] interrupts, reset, MAC address
-    mask_interrupts, disable_master, reset, await_eeprom, check_eeprom, e1000e.set_address,
+    mask_interrupts, disable_master, reset, await_eeprom, check_eeprom, steps.set_address,
     # [4.5.6] flow control
     e1000e.refuse_flow_control,
     # [4.5.7] link
@@ -110,6 +110,6 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     # [4.5.10] transmit
     steps.place_transmit_rings, enable_transmit_queues, e1000e.enable_transmitter,
     # [4.5.9] the receiver; the card ignores RDT of a queue before
-    e1000e.enable_receiver, steps.offer_descriptors,
+    steps.enable_receiver, steps.offer_descriptors,
 )
 # fmt: on

@@ -25,7 +25,6 @@ from ringline.pipeline.ports.ixgbe.card import Card
 from ringline.pipeline.ports.ixgbe.registers import UNUSED_TABLES
 from ringline.shm import frames
 
-RESET_SECONDS = 0.01
 LMS_10G_SERIAL = 3
 PMA_SFI = 2
 RX_BUFFER_KIB = 512  # the whole packet buffer: no flow director, no traffic classes
@@ -53,7 +52,7 @@ def reset(card: Card) -> None:
     card.CTRL.set("LRST", "RST")
     card.CTRL.wait("RST", 0, card.wait_seconds)
     card.CTRL.wait("LRST", 0, card.wait_seconds)
-    time.sleep(RESET_SECONDS)
+    time.sleep(steps.RESET_SECONDS)
     card.CTRL.clear("MASTER_DISABLE")
     mask_interrupts(card)
 
@@ -73,12 +72,6 @@ def check_eeprom(card: Card) -> None:
 def await_dma(card: Card) -> None:
     """[4.6.3] Wait until the DMA engines are initialised."""
     card.RDRXCTL.wait("DMAIDONE", 1, card.wait_seconds)
-
-
-def set_address(card: Card) -> None:
-    """RAL and RAH: write the configured MAC address, if there is one."""
-    if card.config.mac is not None:
-        card.mac = card.config.mac
 
 
 def start_link(card: Card) -> None:
@@ -234,15 +227,11 @@ def enable_transmit_queues(card: Card) -> None:
         card.switch_queue(card.TXDCTL[q], on=True)
 
 
-def enable_receiver(card: Card) -> None:
-    """[4.6.7] Frames arrive from here on, so this is the last step."""
-    card.switch_receiver(on=True)
-
-
 # fmt: off
 STEPS: tuple[Callable[[Card], None], ...] = (
     # [4.6.3] interrupts, reset, MAC address
-    mask_interrupts, disable_master, reset, await_eeprom, check_eeprom, await_dma, set_address,
+    mask_interrupts, disable_master, reset, await_eeprom, check_eeprom, await_dma,
+    steps.set_address,
     # [4.6.4] link
     start_link,
     # [4.6.5] statistics
@@ -262,6 +251,6 @@ STEPS: tuple[Callable[[Card], None], ...] = (
     finish_frames, size_transmit_buffer, enable_transmit_dma,
     steps.place_transmit_rings, set_thresholds, enable_transmit_queues,
     # [4.6.7] the receiver
-    enable_receiver,
+    steps.enable_receiver,
 )
 # fmt: on

@@ -20,36 +20,6 @@ BACKPLANES = (0x10F7, 0x10F8)  # device IDs (ixgbe_type.h of Linux)
 QUEUES_MAX = 16  # that RSS can address; the 82599 has 128 of each kind
 
 
-class IxgbePort(RingPort):
-    """One 82599; see `RingPort`."""
-
-    chip, queues_max, mtu_max = "82599", QUEUES_MAX, MTU_MAX
-    card_class = Card
-    _card: Card
-    checksums = True
-    steps = initialisation.STEPS
-    disable_master = staticmethod(initialisation.disable_master)
-    bursts = ("rl_ixgbe_rx_burst", "rl_ixgbe_tx_burst", "rl_card_reclaim")
-
-    backplane = False
-
-    def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
-        super().open(memory, descriptors, addresses)
-        self._card.backplane = self.backplane
-
-    @staticmethod
-    def _descriptor_flags(vlan_strip: bool) -> list[int]:
-        return descriptor_flags(vlan_strip)
-
-
-def create(config: PortConfig, index: int, sysfs: Path) -> IxgbePort:
-    """The port for a card on PCI."""
-    port = IxgbePort(config, index, sysfs)
-    device = PciDevice(config.device.removeprefix("pci:"), sysfs)
-    port.backplane = device.identity[1] in BACKPLANES
-    return port
-
-
 def descriptor_flags(vlan_strip: bool) -> list[int]:
     """The packet flags for each combination of bits of a receive descriptor.
 
@@ -69,3 +39,30 @@ def descriptor_flags(vlan_strip: bool) -> list[int]:
             | lib.RL_FLAG_CHECKSUM_BAD * ((ipcs and ipe) or (l4i and l4e and not udp))
         )
     return table
+
+
+class IxgbePort(RingPort):
+    """One 82599; see `RingPort`."""
+
+    chip, queues_max, mtu_max = "82599", QUEUES_MAX, MTU_MAX
+    card_class = Card
+    _card: Card
+    checksums = True
+    steps = initialisation.STEPS
+    disable_master = staticmethod(initialisation.disable_master)
+    bursts = ("rl_ixgbe_rx_burst", "rl_ixgbe_tx_burst", "rl_card_reclaim")
+    _descriptor_flags = staticmethod(descriptor_flags)
+
+    backplane = False
+
+    def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
+        super().open(memory, descriptors, addresses)
+        self._card.backplane = self.backplane
+
+
+def create(config: PortConfig, index: int, sysfs: Path) -> IxgbePort:
+    """The port for a card on PCI."""
+    port = IxgbePort(config, index, sysfs)
+    device = PciDevice(config.device.removeprefix("pci:"), sysfs)
+    port.backplane = device.identity[1] in BACKPLANES
+    return port

@@ -121,9 +121,9 @@ class Card(Registers):
     @property
     def mac(self) -> str:
         """The MAC address that the device receives for, as `02:00:00:00:00:01`; "" for one without
-        an address."""
-        if not self.has("MAC"):
-            return ""
+        an address. One that it was told does not show in its registers [5.1.6.5.2]."""
+        if self.config.mac or not self.has("MAC"):
+            return self.config.mac or ""
         return bytes(each.read() for each in self.network.MAC).hex(":")
 
 

@@ -26,22 +26,18 @@ Guarantees (tests in tests/pipeline/ports/test_virtio_port.py):
 
 from __future__ import annotations
 
-import mmap
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration.config import PortConfig
+from ringline.pipeline.ports.pci.card_port import CardPort
 from ringline.pipeline.ports.pci.sysfs import PciDevice, ReadConfig
-from ringline.pipeline.ports.pci.taken import TakenCard
-from ringline.pipeline.ports.port import Link, Port
 from ringline.pipeline.ports.registers import RegisterAccess
 from ringline.pipeline.ports.virtio.capabilities import Structure, structures, the_bar
 from ringline.pipeline.ports.virtio.card import Card, Memory
 from ringline.pipeline.ports.virtio.initialisation import HEADER_WITH_HASH, STEPS
 from ringline.pipeline.ports.virtqueue import requests
-from ringline.shm.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
@@ -49,38 +45,28 @@ if TYPE_CHECKING:
 GONE = 0xFF  # what a read of 8 bits gives that no device answers
 
 
-class VirtioPort(Port):
-    """One virtio-net device; see `Port`. The device string names a PCI address below `sysfs`.
+class VirtioPort(CardPort):
+    """One virtio-net device; see `CardPort`. The device string names a PCI address below `sysfs`.
 
-    `start` succeeds without a link. A queue has as many descriptors as the configuration says, or
+    A queue has as many descriptors as the configuration says, or
     as the device has when these are fewer; a packet to send takes two.
     """
 
+    steps = STEPS
+    bursts = ("rl_virtio_rx_burst", "rl_virtio_tx_burst", "rl_virtio_reclaim")
+    struct, scan_rings = "struct rl_virtio", lib.rl_virtio_scan
+    return_all = lib.rl_virtio_return_all
+
     def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
-        self.name, self.index, self.mac = config.name, index, ""
-        self.queue_pairs, self.frame_max = config.queues, config.frame_max
-        self._config, self._sysfs = config, sysfs
-        self._memory = mmap.mmap(-1, ffi.sizeof("struct rl_virtio"))  # begins on a page
-        self._c = ffi.cast("struct rl_virtio *", ffi.from_buffer(self._memory))
+        super().__init__(config, index, sysfs)
         self._c.strip = config.vlan_strip
         for queue in self._queues():
             queue.broken = 1  # it cannot be used before `start`
             ffi.buffer(queue.buffers)[:] = b"\xff" * ffi.sizeof(queue.buffers)
-        self.c_port = ffi.addressof(self._c, "port")
-        self.c_port.queues = self._c
-        self.c_port.index = index
-        self.c_port.queue_pairs = config.queues
-        self.c_port.frame_max = self.frame_max
-        for burst in ("rx_burst", "tx_burst", "reclaim"):
-            setattr(self.c_port, burst, ffi.addressof(lib, f"rl_virtio_{burst}"))
-        self._access: RegisterAccess | None = None
-        self._running = False
-        self._taken = TakenCard()
-        self._totals: dict[str, int] = {}  # the last statistics
 
     def _queues(self) -> list[Any]:
         pairs = range(self._config.queues)
-        return [queues[q] for queues in (self._c.rx, self._c.tx) for q in pairs]
+        return [queues[q] for queues in self._rings for q in pairs]
 
     def _map_registers(self) -> tuple[RegisterAccess, dict[int, Structure]]:
         """Take the device for this process alone, and map its registers."""
@@ -92,9 +78,6 @@ class VirtioPort(Port):
             return the_bar(found, f"port {self.name} ({self._config.device})")
 
         return self._taken.take(device, 0, self._config, self.container, find_bar), found
-
-    def _set_bus_mastering(self, on: bool) -> None:
-        self._taken.set_bus_mastering(on)
 
     # -- life cycle ------------------------------------------------------------------------
 
@@ -119,87 +102,36 @@ class VirtioPort(Port):
         card.translated = self._taken.translated
         self._card, self._note = card, descriptors.segment
 
-    def start(self) -> None:
-        queues, count = self._config.queues, self._config.rx_descriptors
-        if self.c_port.memory.free_count < queues * count:
-            raise ConfigurationError(
-                f"memory.buffers: port {self.name} needs {queues} x {count} = {queues * count} "
-                f"for its RX descriptors, and {self.c_port.memory.free_count} are free"
-            )
-        self._taken.write_first(self._note)
+    def _prepare(self) -> None:
         self._taken.mask_interrupt_line()
-        self._running = True
-        self._stop_errors = ()
-        self._card.begin_call(self.limits.start - self.limits.link)
-        for step in STEPS:
-            step(self._card)
-        self.mac = self._config.mac or self._card.mac
-        deadline = time.monotonic() + self.limits.link
-        while not self.link().up and time.monotonic() < deadline:
-            self._card.relax()
 
     def stop_receiving(self) -> None:
         """The device gets no more buffers: it can still receive as many frames as it has some."""
         self._c.draining = 1
 
-    def stop(self, seconds: float | None = None) -> None:
-        seconds = self.limits.stop if seconds is None else seconds
-        if not self._running:
-            return
-        self._running = False
-        self.c_port.ready = 0
-        self._c.draining = 1
-        card = self._card
-        card.begin_call(seconds)
-        deadline = time.monotonic() + min(self.limits.sent, 0.75 * seconds)
-        while self.mac and self.posted()[1] > 0 and time.monotonic() < deadline:
-            card.relax()
-            for queue in range(self._config.queues):
-                lib.rl_virtio_reclaim(self.c_port, queue)
-        with self._noting_errors(card.name):
-            card.reset()
-        with self._noting_errors(card.name):
-            self._set_bus_mastering(False)
-        lib.rl_virtio_return_all(self._c)
+    def _stop_taking(self) -> None:
+        self.stop_receiving()
 
-    def examine(self) -> str:
-        if self._running:
-            why = self._taken.wanted_back()
-            status = self._card.DEVICE_STATUS
-            if not why and status.read() == GONE:
-                why = "it does not answer any more; was it removed?"
-            if not why and status.field("NEEDS_RESET"):
-                why = "it says that something is wrong with it (DEVICE_NEEDS_RESET)"
-                why += f"; {self._taken.who_stops_it()}" if self._taken.real else ""
-            for queue in self._queues():
-                if not why and queue.broken:
-                    why = f"it has returned on queue {queue.number} what it did not have"
-            if why:
-                self._give_up(why)
-        return self.failed
+    def _stop_card(self) -> None:
+        self._card.reset()
 
-    def _give_up(self, why: str) -> None:
-        """Stop and release the device, which the other ports can do without."""
+    def _why_it_fails(self) -> str:
+        why, status = self._taken.wanted_back(), self._card.DEVICE_STATUS
+        if not why and status.read() == GONE:
+            why = "it does not answer any more; was it removed?"
+        if not why and status.field("NEEDS_RESET"):
+            why = "it says that something is wrong with it (DEVICE_NEEDS_RESET)"
+            why += f"; {self._taken.who_stops_it()}" if self._taken.real else ""
         for queue in self._queues():
-            queue.broken = 1  # no burst uses it any more
-        self.close()
-        self._stop_errors = ()  # what is wrong is known
-        self.failed = why
+            if not why and queue.broken:
+                why = f"it has returned on queue {queue.number} what it did not have"
+        return why
 
-    def close(self) -> None:
-        if self._access is not None:
-            self.stop(self.limits.abandon)
-            self._access.close()
-            self._access = None
+    def _use_no_more(self) -> None:
+        for queue in self._queues():
+            queue.broken = 1
 
     # -- state and counters ------------------------------------------------------------------
-
-    def link(self) -> Link:
-        if self.failed:
-            return Link(False, 0)
-        link = self._card.link()
-        self.c_port.ready = link.up and self._running
-        return link
 
     def statistics(self) -> dict[str, int]:
         pairs = range(self._config.queues)
@@ -208,15 +140,6 @@ class VirtioPort(Port):
             **{f"rx_queue{q}_doorbells": self._c.rx[q].doorbells for q in pairs},
             **{f"tx_queue{q}_doorbells": self._c.tx[q].doorbells for q in pairs},
         }
-
-    def posted(self) -> tuple[int, int]:
-        rings = (self._c.rx, self._c.tx)
-        rx, tx = (lib.rl_virtio_scan(each, self._config.queues, ffi.NULL) for each in rings)
-        return rx, tx
-
-    def scan(self, seen: Any) -> None:
-        for queues in (self._c.rx, self._c.tx):
-            lib.rl_virtio_scan(queues, self._config.queues, seen)
 
 
 def create(config: PortConfig, index: int, sysfs: Path) -> VirtioPort:

@@ -74,10 +74,10 @@ class ModelPort(IxgbePort):
             self.registers.write32(self.unmask_at, self.unmask[0])
             self.unmask[0] = 0
 
-    def events(self) -> int:
+    def events(self, steps: int = 40) -> int:
         """How often the vector was raised since the last call."""
         self.follow()
-        for _ in range(40):
+        for _ in range(steps):
             self.sim.step()
         try:
             return os.eventfd_read(self.eventfd)

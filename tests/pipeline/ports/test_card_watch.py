@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from ringline.pipeline._pipeline import ffi
 from ringline.pipeline.ports.descriptor_rings.watch import LOOKS, Watch
+
+from .bare_82599 import table
+from .model_card import ModelCard
+from .port_harness import FRAME, RIGHT
+from .test_ixgbe_failed import FakeTaken
 
 
 @pytest.fixture
@@ -23,6 +29,13 @@ def c() -> Any:
     del descriptors
 
 
+@pytest.fixture
+def card(instance: Callable[[], str]) -> ModelCard:
+    made = ModelCard(instance())
+    made.port._taken = FakeTaken()
+    return made
+
+
 def test_a_card_that_sends_nothing_has_stopped(c: Any) -> None:
     watch = Watch(c, 2)
     c.tx[1].next = 5
@@ -33,7 +46,27 @@ def test_a_card_that_sends_nothing_has_stopped(c: Any) -> None:
 def test_a_card_that_receives_nothing_has_stopped(c: Any) -> None:
     watch = Watch(c, 2)
     said = [watch.look(accepted, up=True) for accepted in range(LOOKS + 1)]
-    assert said == [""] * LOOKS + ["it accepts frames and writes none of them to memory"]
+    assert said == [""] * LOOKS + ["frames arrive, and it writes none of them to memory"]
+
+
+def test_a_card_that_used_up_its_descriptors_has_stopped(card: ModelCard) -> None:
+    """In the first look already, so all frames of the later ones are dropped. The driver looks at
+    descriptors that the card does not write."""
+    with card.start():
+        elsewhere = ffi.new("struct rl_descriptor[64]")
+        card.port._c.rx[0].descriptors = elsewhere
+        accepted, said = [], ""
+        for _ in range(LOOKS + 1):
+            card.sim.load(table([FRAME] * 100), rate_mpps=1000.0)
+            while not card.sim.finished:
+                card.sim.step()
+            seen = card.port.statistics()
+            accepted.append(seen["rx_good_packets"] - seen["rx_queue0_dropped"])
+            assert said == ""
+            said = card.port.examine()
+        assert accepted == [63] * (LOOKS + 1)
+        assert said == "frames arrive, and it writes none of them to memory; look at the log"
+        assert card.residuals() == RIGHT
 
 
 @pytest.mark.parametrize("case", ["link", "progress", "quiet", "ours"])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ringline.pipeline._pipeline import ffi, lib
+from ringline.pipeline.configuration.deadlines import PortLimits
 from ringline.pipeline.ports.ixgbe.card import Card
 from ringline.pipeline.ports.ixgbe.initialisation import STEPS
 from ringline.pipeline.ports.ixgbe.registers import REGISTERS, UNUSED_TABLES
@@ -295,6 +296,7 @@ def test_the_link_is_set_while_the_firmware_leaves_it(
     """The last case: a driver of the other port that was killed never gives it free."""
     access = SharedRegisters(held, free_at)
     with FakeCard(instance()) as card:
+        card.port.limits = PortLimits(register=1.0, link=0.05, sent=0.05)  # a busy machine
         start_on(card, access)
     assert access.owners == [MAC_HELD, MAC_HELD]
     assert access.read32(SW_FW_SYNC) == access.read32(SWSM) == 0
@@ -324,7 +326,7 @@ UNDETECTED_REGISTERS = {
     "TXPBSIZE": "the first packet buffer has all 160 KiB after a reset",
     "MTQC": "0 after a reset, which is one traffic class",
     "SW_FW_SYNC": "the model has no firmware, and no second port, that take the link meanwhile",
-    "EITR": "it only limits how often messages come",
+    "EITR": "it only limits how often messages come (test_ixgbe_interrupts.py)",
     "RDH": "0 after a reset",
     "TDH": "0 after a reset",
     "TDT": "0 after a reset",

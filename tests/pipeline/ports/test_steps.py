@@ -21,7 +21,7 @@ from ringline.pipeline.ports.e1000e import initialisation as e1000e
 from ringline.pipeline.ports.igb import initialisation as igb
 from ringline.pipeline.ports.ixgbe import initialisation as ixgbe
 from ringline.pipeline.ports.virtio import initialisation as virtio
-from ringline.pipeline.ports.virtio import port as virtio_port
+from ringline.pipeline.ports.virtio.port import VirtioPort
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks, HardwareError
 
 from . import test_e1000e_port, test_igb_port
@@ -299,5 +299,5 @@ def test_a_missing_step_of_virtio_is_detected(
     if step is virtio.place_queues:
         missing.add(virtio.receive)  # it would write to queues that are nowhere
     steps = tuple(each for each in virtio.STEPS if each not in missing)
-    monkeypatch.setattr(virtio_port, "STEPS", steps)
+    monkeypatch.setattr(VirtioPort, "steps", steps)
     assert brought_up(instance()) != usable
