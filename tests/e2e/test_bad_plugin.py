@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from ringline.workers.captures.captures import read_capture
 
 from .operator_harness import ONE_QUEUE, TIMEOUT, CommandResult, Operator
+from .run_harness import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -97,7 +97,9 @@ class HoardsInPrepare(Base):
             hoard.append(bytearray(1 << 24))
 
 class BlocksInPrepare(Base):
-    def prepare(self, options): time.sleep(1000)
+    def prepare(self, options):
+        open("blocks", "w").close()
+        time.sleep(1000)
 
 class BlocksInSetup(Base):
     def setup(self, worker): time.sleep(1000)
@@ -445,7 +447,7 @@ def test_a_plugin_that_takes_all_memory_later_is_reported(
 def test_a_plugin_that_never_comes_back_from_prepare_can_be_interrupted(plugins: Operator) -> None:
     path = configured(plugins, "BlocksInPrepare")
     with plugins.started("run", path) as process:
-        time.sleep(1.0)  # by now it blocks
+        wait_until((plugins.folder / "blocks").exists, "prepare")
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=TIMEOUT)
