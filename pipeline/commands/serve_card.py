@@ -20,6 +20,7 @@ from ringline.pipeline.ports.served.serving import serve
 from ringline.pipeline.ports.served.wires import Wire, open_wire
 from ringline.pipeline.ports.sim82599.model import Sim82599
 from ringline.shm.errors import EnvironmentLacks, UsageError, reason_of
+from ringline.shm.owners import is_file_at
 from ringline.shm.text import counted
 
 PATH_BYTES = 107  # of a socket's path (unix(7))
@@ -118,11 +119,13 @@ def _listening(path: str) -> Iterator[socket.socket]:
             made.listen(1)
         except OSError as error:
             raise EnvironmentLacks(f"{path}: cannot be made: {reason_of(error)}") from None
+        status = os.lstat(path)
         try:
             yield made
         finally:
             with contextlib.suppress(OSError):
-                os.unlink(path)
+                if is_file_at(path, status):  # it may be that of another command by now
+                    os.unlink(path)
 
 
 def _remove_stale(path: str) -> None:
@@ -135,8 +138,10 @@ def _remove_stale(path: str) -> None:
                 asking.connect(path)
             except ConnectionRefusedError:
                 os.unlink(path)
-            else:
-                raise EnvironmentLacks(f"{path}: another process serves a card there already")
+                return
+            except TimeoutError:  # it has clients, and more of them wait
+                pass
+            raise EnvironmentLacks(f"{path}: another process serves a card there already")
 
 
 def _summarise(model: Sim82599, card: ServedCard) -> None:

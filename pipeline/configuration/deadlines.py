@@ -77,6 +77,7 @@ CARD_FREE = 2.0  # until a driver that lost its supervisor has released a card
 
 SEND = 2.0  # a control message (`Control.send` in shm/control.py)
 SERVE = 2.0  # from the connection of a client to the last byte of its answer
+CARD_CLIENT = 5.0  # until the client of a served card takes an answer
 STATUS_PROBE = 1.0  # whether somebody answers on a status socket, or serves a card there
 STATUS_LOCK = 1.0  # for another process that replaces or removes a socket
 STATUS_ANSWER = 5.0  # for the whole answer

@@ -4,6 +4,8 @@ of the client.
 Guarantees (tests in tests/pipeline/ports/test_served_card.py):
  - the card reaches only memory that is mapped now, and only while bus mastering is on
    (test_frames_pass_both_ways, test_memory_that_was_unmapped_is_out_of_reach)
+ - a file that grows takes no memory away that is mapped
+   (test_a_file_that_grows_takes_no_memory_away)
  - nothing of a client is left when it goes (test_nothing_of_a_client_is_left)
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import itertools
 import mmap
 import os
 import struct
@@ -40,24 +43,22 @@ class Files:
     one are next to each other here too."""
 
     def __init__(self) -> None:
-        self._maps: dict[tuple[int, int], tuple[mmap.mmap, int]] = {}
+        self._maps: dict[tuple[int, int], list[tuple[mmap.mmap, int]]] = {}
 
     def address(self, fd: int, offset: int, size: int) -> int:
         """The address of a part of a file. Raises OSError, EINVAL: it is not in the file."""
         state = os.fstat(fd)
         if offset + size > state.st_size:
             raise OSError(errno.EINVAL, "beyond the end of the file")
-        key = state.st_dev, state.st_ino
-        found = self._maps.get(key)
-        if found is None or len(found[0]) < offset + size:
+        maps = self._maps.setdefault((state.st_dev, state.st_ino), [])
+        if not maps or len(maps[-1][0]) < offset + size:  # the file has grown: what was given stays
             memory = mmap.mmap(fd, state.st_size)
-            begin = int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
-            found = self._maps[key] = memory, begin
-        return found[1] + offset
+            maps.append((memory, int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))))
+        return maps[-1][1] + offset
 
     def forget(self) -> None:
         """Unmap all. Nothing may point there any more."""
-        for memory, _ in self._maps.values():
+        for memory, _ in itertools.chain(*self._maps.values()):
             with contextlib.suppress(BufferError):
                 memory.close()
         self._maps.clear()

@@ -3,13 +3,16 @@ device as it would use one through Linux's VFIO (QEMU's docs/interop/vfio-user.r
 
 This file knows the protocol and no device: `Device` says what a device must do. One client is
 served at a time. A request with a mistake gets an error number in its reply, as from an ioctl; a
-client that does not speak the protocol at all is disconnected, and `Garbled` says why.
+client that does not speak the protocol at all, or reads no answers, is disconnected, and `Garbled`
+says why.
 
 Guarantees (tests in tests/pipeline/ports/test_served_protocol.py):
  - the version is negotiated first, and max_msg_fds is at most 16, or QEMU refuses
    (test_the_version_is_negotiated)
  - a wrong request gets an error, and the client stays (test_a_wrong_request_gets_an_error)
  - no descriptor that a client sends is left open (test_no_descriptor_is_left)
+ - a client that reads no answers does not stop the server
+   (test_a_client_that_reads_no_answers_ends_the_talk)
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ import socket
 import struct
 from collections.abc import Sequence
 from typing import Protocol
+
+from ringline.pipeline.configuration import deadlines
 
 _HEADER = struct.Struct("<HHIII")  # id, command, size with the header, flags, error
 _REPLY, _NO_REPLY, _ERROR = 0x1, 0x10, 0x20  # flags
@@ -78,7 +83,7 @@ class Connection:
         self._received = b""
         self._fds: list[int] = []
         self._greeted = False
-        client.setblocking(True)
+        client.settimeout(deadlines.CARD_CLIENT)
 
     def fileno(self) -> int:
         """The descriptor that becomes readable when there is something to do."""
@@ -132,7 +137,12 @@ class Connection:
             said = _REPLY | (_ERROR if error else 0)
             answer = b"" if error else answer
             head = _HEADER.pack(number, command, _HEADER.size + len(answer), said, error)
-            self._client.sendall(head + answer)
+            try:
+                self._client.sendall(head + answer)
+            except TimeoutError:
+                raise Garbled(
+                    f"it has not read its answers for {deadlines.CARD_CLIENT:.2g} s"
+                ) from None
         return True
 
     def _carry_out(self, command: int, payload: bytes) -> bytes:

@@ -32,7 +32,7 @@ def serve(
         say("a client has connected")
         try:
             with Connection(client, card) as connection:
-                _serve_one(connection, model, wire, ended)
+                _serve_one(connection, model, wire, ended, say)
             say("the client has gone; the card is reset")
         except Garbled as why:
             say(f"the client was disconnected, because {why}; the card is reset")
@@ -48,7 +48,11 @@ def _next_client(listening: socket.socket, ended: Callable[[], bool]) -> socket.
 
 
 def _serve_one(
-    connection: Connection, model: Sim82599, wire: int, ended: Callable[[], bool]
+    connection: Connection,
+    model: Sim82599,
+    wire: int,
+    ended: Callable[[], bool],
+    say: Callable[[str], None],
 ) -> None:
     watched = select.poll()
     watched.register(connection, select.POLLIN)
@@ -71,6 +75,11 @@ def _serve_one(
         wait = 0.0 if moved else min(model.idle_seconds(), LONGEST_WAIT)
         if not wanted and wire >= 0:
             wait = min(wait, RETRY)
-        for fd, _ in watched.poll(wait * 1000):
-            if fd == of_client and not connection.serve():
-                return
+        for fd, what in watched.poll(wait * 1000):
+            if fd == of_client:
+                if not connection.serve():
+                    return
+            elif what & ~select.POLLIN:  # it would wake the loop again and again
+                say("--wire: its interface is gone; no frame passes any more")
+                watched.unregister(wire)
+                wire, listens = -1, False

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ringline.shm.errors import EnvironmentLacks, UsageError, reason_of
+from ringline.shm.owners import is_file_at
 
 FORMS = "tap:NAME or unix:OWN,PEER"
 _PATH_BYTES = 107  # of a socket's path (unix(7))
@@ -33,6 +34,7 @@ class Wire:
     def __init__(self, fd: int, peer: bytes = b"", path: str = "") -> None:
         self.fd, self.peer = fd, peer
         self._path = path
+        self._status = os.lstat(path) if path else None
 
     def __enter__(self) -> Wire:
         return self
@@ -44,8 +46,8 @@ class Wire:
         trace: TracebackType | None,
     ) -> None:
         os.close(self.fd)
-        if self._path:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if self._status is not None and is_file_at(self._path, self._status):
                 os.unlink(self._path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -68,6 +69,40 @@ def test_a_stale_socket_is_replaced_and_a_served_one_is_not(tmp_path: Path) -> N
         assert (code, "another process serves a card there already" in said) == (3, True)
         process.terminate()
         process.communicate(timeout=SECONDS)
+
+
+def test_a_card_for_which_clients_wait_is_a_served_one(tmp_path: Path) -> None:
+    path = tmp_path / "card"
+    with contextlib.ExitStack() as stack:
+        process = stack.enter_context(serve("--socket", str(path)))
+        assert process.stderr is not None
+        assert "is ready" in process.stderr.readline()
+        clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(8)]
+        for client in clients:
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.connect(str(path))
+        code, said = refused("--socket", str(path))
+        assert (code, "another process serves a card there already" in said) == (3, True)
+        process.terminate()
+        process.communicate(timeout=SECONDS)
+
+
+def test_a_socket_that_another_command_has_made_meanwhile_stays(tmp_path: Path) -> None:
+    path = tmp_path / "card"
+    with serve("--socket", str(path)) as first:
+        assert first.stderr is not None
+        assert "is ready" in first.stderr.readline()
+        path.unlink()
+        with serve("--socket", str(path)) as second:
+            assert second.stderr is not None
+            assert "is ready" in second.stderr.readline()
+            first.terminate()
+            first.communicate(timeout=SECONDS)
+            assert path.is_socket()
+            second.terminate()
+            second.communicate(timeout=SECONDS)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(

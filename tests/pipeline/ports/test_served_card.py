@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ringline.pipeline.ports.served.card import BACKPLANE, ServedCard
+from ringline.pipeline.ports.served.card import BACKPLANE, Files, ServedCard
 from ringline.pipeline.ports.served.serving import serve
 from ringline.pipeline.ports.served.wires import open_wire
 from ringline.pipeline.ports.sim82599.model import Sim82599
@@ -38,17 +38,17 @@ class Served:
         self.host = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.host.bind(str(folder / "host"))
         self.host.settimeout(SECONDS)
-        self._wire = open_wire(f"unix:{folder}/wire,{folder}/host")
+        self.wire = open_wire(f"unix:{folder}/wire,{folder}/host")
         self.host.connect(str(folder / "wire"))
         self.model = Sim82599(MAC, left_running=False, foreign=True)
-        self.model.live(self._wire.fd, self._wire.peer)
+        self.model.live(self.wire.fd, self.wire.peer)
         self.card = ServedCard(self.model, BACKPLANE, MAC)
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listening.bind(self.path)
         self._listening.listen()
         self._loop = threading.Thread(
             target=serve,
-            args=(self._listening, self.card, self.model, self._wire.fd),
+            args=(self._listening, self.card, self.model, self.wire.fd),
             kwargs={"ended": lambda: self.ended, "say": self.said.append},
         )
         self._loop.start()
@@ -71,7 +71,7 @@ class Served:
         self.ended = True
         self._loop.join()
         self.model.close()
-        self._wire.__exit__(None, None, None)
+        self.wire.__exit__(None, None, None)
         self._listening.close()
         self.host.close()
 
@@ -197,6 +197,37 @@ def test_memory_is_mapped_once(served: Served) -> None:
             client.map(1 << 41, 12288, fd)
         assert refused.value.args == (errno.EINVAL,), "beyond the end of the file"
     os.close(fd)
+
+
+def test_a_file_that_grows_takes_no_memory_away() -> None:
+    """A client may enlarge a file, of which a part is mapped, and map more of it."""
+    fd, files = os.memfd_create("growing", 0), Files()
+    os.ftruncate(fd, 4096)
+    os.pwrite(fd, b"first", 0)
+    first = files.address(fd, 0, 4096)
+    os.ftruncate(fd, 8192)
+    second = files.address(fd, 4096, 4096)
+    begins = [int(line.partition("-")[0], 16) for line in _maps("growing")]
+    assert first in begins
+    assert second - 4096 in begins
+    files.forget()
+    assert not _maps("growing")
+    os.close(fd)
+
+
+def _maps(name: str) -> list[str]:
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return [line for line in lines if f"/memfd:{name} " in line]
+
+
+def test_a_wire_that_is_gone_is_told_once(served: Served) -> None:
+    """An interface that is deleted stays readable for ever: only an error."""
+    with served.client() as client:
+        with socket.socket(fileno=os.dup(served.wire.fd)) as gone:
+            gone.shutdown(socket.SHUT_RDWR)
+        served.wait_for("--wire: its interface is gone")
+        assert client.read(BAR0, 0x8, 4) != 0, "the card is still served"
+    assert sum("--wire" in each for each in served.said) == 1
 
 
 def test_an_interrupt_comes_when_its_queue_has_something(served: Served) -> None:

@@ -11,9 +11,19 @@ from typing import Any
 
 import pytest
 
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.ports.served.protocol import Connection, Garbled
 
-from .vfio_user_client import DEVICE_INFO, DMA_MAP, IRQ_INFO, READ, REGION_INFO, SET_IRQS, WRITE
+from .vfio_user_client import (
+    DEVICE_INFO,
+    DMA_MAP,
+    IRQ_INFO,
+    READ,
+    REGION_INFO,
+    SET_IRQS,
+    VERSION,
+    WRITE,
+)
 
 MEMORY = 64  # bytes of region 0
 
@@ -186,6 +196,18 @@ def test_no_descriptor_is_left(talk: Talk) -> None:
     talk.ask(SET_IRQS, struct.pack("<IIIII", 20, 0x24, 2, 0, 1), [fd, fd])
     assert set(os.listdir("/proc/self/fd")) == before
     os.close(fd)
+
+
+def test_a_client_that_reads_no_answers_ends_the_talk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "CARD_CLIENT", 0.05)
+    talk = Talk()
+    payload = struct.pack("<QII", 0, 0, MEMORY)
+    requests = 100 * (struct.pack("<HHIII", 7, READ, 16 + len(payload), 0, 0) + payload)
+    talk.ask(VERSION, struct.pack("<HH", 0, 1))
+    with talk.connection, talk.near, pytest.raises(Garbled, match="has not read its answers for"):
+        for _ in range(1000):
+            talk.near.send(requests)
+            assert talk.connection.serve()
 
 
 def test_a_request_without_reply_gets_none(talk: Talk) -> None:
