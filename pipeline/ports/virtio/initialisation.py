@@ -19,6 +19,8 @@ from ringline.shm.errors import ConfigurationError, EnvironmentLacks, HardwareEr
 TABLE_ENTRIES = 128  # of the redirection table, as with other cards
 HEADER, HEADER_WITH_HASH = 12, 20  # bytes: 5.1.6
 SEVERAL_QUEUES = ("MQ", "RSS")
+COMMANDED = ("CTRL_RX", "CTRL_VLAN", "CTRL_RX_EXTRA", "CTRL_MAC_ADDR", "HASH_REPORT", "MQ", "RSS")
+QUEUES_MAX = 0xFFFF  # a number of a queue has 16 bits
 MACS_MAX = 127  # as many as an 82599 has room for
 
 
@@ -42,6 +44,8 @@ def choose_features(card: Card) -> None:
     unwanted = set(SEVERAL_QUEUES if card.config.queues == 1 else ())
     if card.config.vlan_filter is None:
         unwanted.add("CTRL_VLAN")  # with it, a device drops all VLANs that it is not told
+    if not offered >> r.FEATURES["CTRL_VQ"] & 1:  # 5.1.3.1: the others need it
+        unwanted.update(COMMANDED)
     wanted = sum(1 << bit for name, bit in r.FEATURES.items() if name not in unwanted)
     card.features = offered & wanted
     if not card.has("VERSION_1"):
@@ -60,8 +64,7 @@ def choose_features(card: Card) -> None:
 def check_queues(card: Card) -> None:
     """The device must have as many queues as the port."""
     queues = card.config.queues
-    several = any(map(card.has, SEVERAL_QUEUES)) and card.has("CTRL_VQ")
-    most = card.network.MAX_VIRTQUEUE_PAIRS.read() if several else 1
+    most = max(1, card.network.MAX_VIRTQUEUE_PAIRS.read()) if _has_several(card) else 1
     if queues > most:
         raise ConfigurationError(
             f"port.{card.config.name}.queues: the device has {most} pair{'s'[: most > 1]} of "
@@ -130,12 +133,23 @@ def place_control_queue(card: Card) -> None:
     card.control = None
     if not card.has("CTRL_VQ"):
         return
-    pairs = card.network.MAX_VIRTQUEUE_PAIRS.read() if any(map(card.has, SEVERAL_QUEUES)) else 1
+    pairs = card.network.MAX_VIRTQUEUE_PAIRS.read() if _has_several(card) else 1
+    number = 2 * pairs
+    if not card.config.queues <= pairs <= QUEUES_MAX // 2:
+        raise HardwareError(
+            f"{card.name}: the device says that it has {pairs} pairs of queues, so the number of "
+            f"its control queue would be {number}; that cannot be, so the device is broken"
+        )
     ring = ffi.new("struct rl_virtq *")
     memory, place = card.command_memory
-    doorbell = card.place(2 * pairs, ring, memory, least=2)
+    doorbell = card.place(number, ring, memory, least=2)
     text = ffi.cast("uint8_t *", place.address)
-    card.control = RequestQueue(ring, text, place.bus, lambda: doorbell.__setitem__(0, 2 * pairs))
+    card.control = RequestQueue(ring, text, place.bus, lambda: doorbell.__setitem__(0, number))
+
+
+def _has_several(card: Card) -> bool:
+    """Whether the port may use several pairs of queues."""
+    return any(map(card.has, SEVERAL_QUEUES))
 
 
 def start_device(card: Card) -> None:

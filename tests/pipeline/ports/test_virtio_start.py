@@ -8,10 +8,30 @@ from typing import Any
 
 import pytest
 
+from ringline.pipeline._pipeline import ffi
+from ringline.pipeline.ports.virtio import port
 from ringline.pipeline.ports.virtio.capabilities import Structure
-from ringline.shm.errors import HardwareError
+from ringline.pipeline.ports.virtio.card import Card
+from ringline.pipeline.ports.virtio.initialisation import STEPS, place_control_queue
+from ringline.shm.errors import ConfigurationError, HardwareError
 
-from .fake_virtio import DEVICE, MQ, NOTIFY, PLAIN, RSS, FakeDevice, FakeVirtio
+from .fake_virtio import (
+    DEVICE,
+    HASH_REPORT,
+    LINK,
+    MAC,
+    MAC_ADDR,
+    MQ,
+    NOTIFY,
+    PLAIN,
+    RSS,
+    RX_EXTRA,
+    RX_MODE,
+    VERSION_1,
+    VLAN,
+    FakeDevice,
+    FakeVirtio,
+)
 from .port_harness import RIGHT
 
 Make = Callable[..., FakeVirtio]
@@ -59,3 +79,40 @@ def test_a_doorbell_outside_of_its_structure_or_at_an_odd_offset_is_refused(
         card.start()
     card.port.stop()
     assert card.residuals() == RIGHT
+
+
+def test_without_a_control_queue_no_feature_is_accepted_that_needs_it(make: Make) -> None:
+    needing = MAC_ADDR | RX_MODE | VLAN | RX_EXTRA | MQ | HASH_REPORT | RSS
+    card = make(VERSION_1 | MAC | LINK | needing, promiscuous=True).start()
+    assert card.device.accepted == VERSION_1 | MAC | LINK
+    card.port.stop()
+    with pytest.raises(ConfigurationError, match="has 1 pair of queues, not 2; set queues = 1"):
+        make(VERSION_1 | MAC | LINK | needing, queues=2, buffers=1024).start()
+
+
+@pytest.mark.parametrize("pairs", [1, 0x8000, 0xFFFF])
+def test_a_number_of_queues_that_cannot_be_is_refused(make: Make, pairs: int) -> None:
+    """The second time that the driver reads it; the first, the device says 2."""
+    card = make(PLAIN | MQ, pairs=2, queues=2, buffers=1024)
+    steps = [_lies(pairs) if step is place_control_queue else step for step in STEPS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(port, "STEPS", steps)
+        with pytest.raises(HardwareError, match=f"has {pairs} pairs of queues, .* {2 * pairs}; "):
+            card.start()
+    card.port.stop()
+    assert card.residuals() == RIGHT
+
+
+def _lies(pairs: int) -> Callable[[Card], None]:
+    def step(card: Card) -> None:
+        ffi.memmove(card._access.words + DEVICE + 8, pairs.to_bytes(2, "little"), 2)  # type: ignore[attr-defined]
+        place_control_queue(card)
+
+    return step
+
+
+def test_no_pair_of_queues_is_one(make: Make) -> None:
+    card = make(PLAIN | MQ, pairs=2, queues=2, buffers=1024)
+    ffi.memmove(card.device.words + DEVICE + 8, bytes(2), 2)
+    with pytest.raises(ConfigurationError, match="has 1 pair of queues, not 2; set queues = 1"):
+        card.start()
