@@ -72,7 +72,8 @@ def bind(device: PciDevice, driver: str = VFIO, *, force: bool = False) -> str:
         _move(device, driver, driver)
     except BaseException:  # Ctrl-C too
         with contextlib.suppress(EnvironmentLacks):
-            _move(device, override, had)
+            if (device.driver, _override(device)) != (had, override):
+                _move(device, override, had)
             _forget(device)
         raise
     before = f"; it was bound to {had}" if had else ""

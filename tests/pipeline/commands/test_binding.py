@@ -97,6 +97,20 @@ def test_ctrl_c_gives_the_card_back(kernel: Kernel, monkeypatch: pytest.MonkeyPa
     kernel.check_given_back()
 
 
+def test_a_card_that_could_not_be_changed_is_not_noted(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container: /sys cannot be written, and so the card has what it had."""
+
+    def refuse(path: Path, text: str) -> None:
+        raise EnvironmentLacks(f"cannot write to {path}")
+
+    monkeypatch.setattr(binding, "_write", refuse)
+    with pytest.raises(EnvironmentLacks, match="cannot write to .*driver_override"):
+        binding.bind(kernel.device)
+    kernel.check_given_back()
+
+
 def test_a_bind_that_was_killed_is_undone(kernel: Kernel) -> None:
     kernel.kill_a_bind()
     assert binding.unbind(kernel.device).endswith("is bound to ixgbe")
