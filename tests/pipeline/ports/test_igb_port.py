@@ -158,6 +158,16 @@ def test_the_second_port_of_a_card_has_its_own_phy(instance: Callable[[], str]) 
         assert card.register("SW_FW_SYNC") == card.register("SWSM") == 0
 
 
+def test_a_card_with_the_number_of_a_port_that_cannot_be_is_refused(
+    instance: Callable[[], str],
+) -> None:
+    """All ones, as from a card that was removed."""
+    with FakeIgb(instance()) as card:
+        card.port.access.words[STATUS // 4] = 0xFFFFFFFF
+        with pytest.raises(HardwareError, match=r"it is port 3 \(STATUS.LAN_ID\)"):
+            card.start()
+
+
 @pytest.mark.parametrize("why", ["SWSM.SWESMBI stays 0", "SW_FW_SYNC.FW_PHY0 stays 1"])
 def test_a_phy_that_the_firmware_keeps_is_named(instance: Callable[[], str], why: str) -> None:
     with FakeIgb(instance()) as card:
