@@ -106,7 +106,7 @@ def test_a_card_that_could_not_be_changed_is_not_noted(
         raise EnvironmentLacks(f"cannot write to {path}")
 
     monkeypatch.setattr(binding, "_write", refuse)
-    with pytest.raises(EnvironmentLacks, match="cannot write to .*driver_override"):
+    with pytest.raises(EnvironmentLacks, match=r"cannot write to .*driver_override"):
         binding.bind(kernel.device)
     kernel.check_given_back()
 
