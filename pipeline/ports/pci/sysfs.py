@@ -44,6 +44,7 @@ COMMAND = 4  # offset of the command register in configuration space
 MEMORY_SPACE = 0x2
 BUS_MASTER = 0x4
 INTX_DISABLE = 0x400
+_NETWORK = 2  # base class of the PCI Code and ID Assignment
 _LOOK = 0.02  # seconds between two attempts to lock a card
 
 # Kernel drivers that only hand a device to a process: the device does nothing by itself.
@@ -125,8 +126,8 @@ class PciDevice:
 
     @property
     def network(self) -> bool:
-        """Whether it is a network card: base class 2 of the PCI Code and ID Assignment."""
-        return self._hex("class") >> 16 == 2
+        """Whether it is a network card."""
+        return self._hex("class") >> 16 == _NETWORK
 
     @property
     def numa_node(self) -> int | None:
@@ -331,8 +332,9 @@ class MappedBar(MappedRegisters):
 def _network_cards(root: Path) -> list[str]:
     found = []
     for path in sorted(devices_folder(root).glob("*")):
-        with contextlib.suppress(EnvironmentLacks):  # it was removed just now
-            found += [path.name] if PciDevice(path.name, root).network else []
+        with contextlib.suppress(OSError, ValueError):  # it was removed just now, or is damaged
+            is_network = int((path / "class").read_text(), 16) >> 16 == _NETWORK
+            found += [path.name] if is_network else []
     return found
 
 

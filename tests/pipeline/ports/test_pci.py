@@ -50,6 +50,16 @@ def test_a_missing_device_is_an_error_that_lists_the_present_ones(
     assert ADDRESS in str(caught.value)
 
 
+def test_devices_of_which_only_links_are_there_are_not_listed(device: Path, tmp_path: Path) -> None:
+    """As in a container that has /sys/bus and not /sys/devices, or while devices are removed."""
+    for number in range(3):
+        (device.parent / f"0000:04:00.{number}").symlink_to("../../../devices/gone")
+    (device.parent / "0000:05:00.0").mkdir()
+    for address in ("0000:04:00.1", "0000:99:00.0"):
+        with pytest.raises(EnvironmentLacks, match=f"no PCI device {address} .*: {ADDRESS}$"):
+            PciDevice(address, tmp_path)
+
+
 def test_no_pci_at_all(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentLacks, match="there are: none"):
         PciDevice(ADDRESS, tmp_path)
