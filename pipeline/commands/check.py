@@ -47,7 +47,11 @@ def check(what: str, given: Arguments = NO_ARGUMENTS) -> str:
     problems = found.problems + [
         f"{where}{problem}" for problem in plugin_problems(found, warnings)
     ]
-    missing = [f"{where}{with_line(problem, found.lines)}" for problem in card_problems(config)]
+    mistakes, missing = (
+        [f"{where}{with_line(problem, found.lines)}" for problem in part]
+        for part in card_problems(config)
+    )
+    problems += mistakes
     if problems:
         raise ConfigurationError(problems + missing)
     if missing:
@@ -74,9 +78,11 @@ def _locked(config: Config) -> int:
     return -(-PacketMemory.bytes_of(config.buffers, config.buffer_units) // page) * page
 
 
-def card_problems(config: Config) -> list[str]:
-    """One sentence for each card that is missing, not supported, or in use by the system."""
-    problems = []
+def card_problems(config: Config) -> tuple[list[str], list[str]]:
+    """One sentence for each card that cannot do what its port demands, and one for each that is
+    missing, not supported, or in use by the system."""
+    mistakes: list[str] = []
+    problems: list[str] = []
     for index, port in enumerate(config.ports):
         if port.simulated:
             continue
@@ -86,11 +92,13 @@ def card_problems(config: Config) -> list[str]:
                 continue
             create_port(port, index)
             check_access(PciDevice(port.device.removeprefix("pci:"), sysfs_root()), port)
+        except ConfigurationError as error:
+            mistakes += error.problems
         except EnvironmentLacks as error:
             where = f"port.{port.name}"
             message = str(error)
             problems.append(message if message.startswith(where) else f"{where}.device: {message}")
-    return problems
+    return mistakes, problems
 
 
 def plugin_problems(found: schema.Examined, warnings: list[str]) -> list[str]:

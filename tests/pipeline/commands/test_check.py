@@ -88,3 +88,27 @@ def test_a_missing_card_is_reported_with_every_other_mistake(tmp_path: Path) -> 
     assert unknown.startswith("port.wan.queus: unknown key")
     assert card.startswith("port.wan.device: ")
     assert card.endswith("(line 2)")
+
+
+def test_what_a_card_cannot_do_is_reported_with_every_other_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An 82574L has two queues and no jumbo frames here; another card is missing."""
+    device = tmp_path / "bus" / "pci" / "devices" / "0000:02:00.0"
+    device.mkdir(parents=True)
+    for name, text in (("vendor", "0x8086"), ("device", "0x10d3"), ("class", "0x020000")):
+        (device / name).write_text(text)
+    monkeypatch.setenv("RINGLINE_SYSFS", str(tmp_path))
+    text = """[port.wan]
+device = "pci:0000:02:00.0"
+mtu = 9000
+[port.lan]
+device = "pci:0000:03:00.0"
+[worker]
+plugin = "nowhere_xyz:P"
+"""
+    plugin, mtu, missing = mistakes(tmp_path / "edge.toml", text)
+    assert "nowhere_xyz" in plugin
+    assert mtu.startswith("port.wan.mtu: must be at most 1500 bytes, not 9000: ")
+    assert mtu.endswith(" (line 3)")
+    assert missing.startswith("port.lan.device: there is no PCI device 0000:03:00.0")
