@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from ringline.pipeline.commands.arguments import serve_card as serve_card_argume
 from ringline.pipeline.commands.arguments.examples import Help, epilog
 from ringline.pipeline.commands.arguments.target import add_target, arguments_of
 from ringline.pipeline.commands.arguments.version import Version
-from ringline.pipeline.terminal import stdio
+from ringline.pipeline.terminal import stdio, surroundings
 from ringline.pipeline.terminal.interrupts import fatal
 from ringline.shm.errors import REMEDIES, EnvironmentLacks, RinglineError, reason_of
 from ringline.shm.text import printable
@@ -43,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stdio.ensure()
     try:
         given = parser().parse_args(arguments)
-        _check_current_folder()
+        surroundings.check_current_folder()
         code: int = given.function(given)
         sys.stdout.flush()
         return code
@@ -59,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno in REMEDIES:
             _report_exhaustion(error)
             return EnvironmentLacks.exit_code
+        if why := surroundings.lacking(error):
+            stdio.complain(why)
+            return EnvironmentLacks.exit_code
         return _report_bug(error)
     except MemoryError:
         stdio.complain(f"no memory is left: {REMEDIES[errno.ENOMEM]}")
@@ -73,16 +75,6 @@ def _report_exhaustion(error: OSError) -> None:
         what = "the output cannot be written: "
     stdio.complain(f"{what}{reason_of(error)}")
     stdio.mute(sys.stdout)
-
-
-def _check_current_folder() -> None:
-    """Raise EnvironmentLacks when relative paths cannot work."""
-    try:
-        os.getcwd()
-    except OSError as error:
-        raise EnvironmentLacks(
-            f"the current folder is gone or out of reach ({error.strerror}): go to another one (cd)"
-        ) from None
 
 
 def _report_bug(error: Exception) -> int:

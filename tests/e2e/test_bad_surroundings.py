@@ -119,6 +119,16 @@ def test_a_current_folder_that_was_removed_is_reported(operator: Operator, confi
         assert operator.refused(3, *command, within=within).startswith(told)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts")
+def test_a_machine_without_proc_is_reported(operator: Operator, config: Path) -> None:
+    """As in a sandbox or a chroot."""
+    mounted = 'mount -t tmpfs none /proc && exec "$@"'
+    within = ["unshare", "-m", "sh", "-c", mounted, "sh"]
+    for command in (("run", config), ("doctor",), ("interfaces",)):
+        told = operator.refused(3, *command, within=within)
+        assert told.startswith("/proc is not mounted here, and this needs it: mount it")
+
+
 def test_a_current_folder_that_is_removed_later_disturbs_nothing(operator: Operator) -> None:
     """A worker's successor starts without it."""
     config = operator.write(FOREVER)

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.owners import holder
+
+PROC = "/proc"
 
 
 def lock(file: BinaryIO) -> int | None:
@@ -27,9 +30,16 @@ def lock_all(files: Sequence[BinaryIO]) -> int | None:
 
 
 def process_with(nodes: set[str]) -> int | None:
-    """Another process that has one of these device files open, as far as this user can see."""
+    """Another process that has one of these device files open, as far as this user can see. Raises
+    EnvironmentLacks without /proc."""
     mine = str(os.getpid())
-    for pid in (name for name in os.listdir("/proc") if name.isdigit() and name != mine):
+    pids = [name for name in os.listdir(PROC) if name.isdigit()] if os.path.isdir(PROC) else []
+    if not pids:
+        raise EnvironmentLacks(
+            f"{PROC} is not mounted here, so it is not known who uses a card: mount it (mount -t "
+            f"proc none {PROC})"
+        )
+    for pid in (name for name in pids if name != mine):
         with contextlib.suppress(OSError):
             for file in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):

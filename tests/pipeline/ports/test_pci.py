@@ -12,6 +12,7 @@ import pytest
 
 from ringline.pipeline.configuration.config import PortConfig
 from ringline.pipeline.ports.create import create_port
+from ringline.pipeline.ports.pci import users
 from ringline.pipeline.ports.pci.sysfs import PciDevice, stop_dma
 from ringline.shm.errors import ConfigurationError, EnvironmentLacks
 
@@ -58,6 +59,17 @@ def test_devices_of_which_only_links_are_there_are_not_listed(device: Path, tmp_
     for address in ("0000:04:00.1", "0000:99:00.0"):
         with pytest.raises(EnvironmentLacks, match=f"no PCI device {address} .*: {ADDRESS}$"):
             PciDevice(address, tmp_path)
+
+
+def test_without_proc_nobody_knows_who_has_a_card(
+    device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (device / "iommu_group").symlink_to(tmp_path)
+    (tmp_path / "proc").mkdir()
+    for proc in ("proc", "none"):
+        monkeypatch.setattr(users, "PROC", str(tmp_path / proc))
+        with pytest.raises(EnvironmentLacks, match="not mounted here, so it is not known who uses"):
+            PciDevice(ADDRESS, tmp_path).check_unused()
 
 
 def test_no_pci_at_all(tmp_path: Path) -> None:
