@@ -21,7 +21,6 @@ HEADER, HEADER_WITH_HASH = 12, 20  # bytes: 5.1.6
 SEVERAL_QUEUES = ("MQ", "RSS")
 COMMANDED = ("CTRL_RX", "CTRL_VLAN", "CTRL_RX_EXTRA", "CTRL_MAC_ADDR", "HASH_REPORT", "MQ", "RSS")
 QUEUES_MAX = 0xFFFF  # a number of a queue has 16 bits
-MACS_MAX = 127  # as many as an 82599 has room for
 
 
 def reset(card: Card) -> None:
@@ -92,11 +91,6 @@ def check_filters(card: Card) -> None:
                 f"port.{config.name}.{key}: this device cannot do that (it does not offer "
                 f"VIRTIO_NET_F_{feature}); {remedy}"
             )
-    if len(config.more_macs) > MACS_MAX:
-        raise ConfigurationError(
-            f"port.{config.name}.more_macs: {len(config.more_macs)} addresses, and the driver of "
-            f"virtio-net gives a device at most {MACS_MAX}"
-        )
 
 
 def accept_features(card: Card) -> None:

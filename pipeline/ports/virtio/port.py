@@ -42,6 +42,7 @@ from ringline.pipeline.ports.virtqueue import requests
 if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
 
+MACS_MAX = 127  # as many as an 82599 has room for
 GONE = 0xFF  # what a read of 8 bits gives that no device answers
 
 
@@ -58,6 +59,11 @@ class VirtioPort(CardPort):
     return_all = lib.rl_virtio_return_all
 
     def __init__(self, config: PortConfig, index: int, sysfs: Path) -> None:
+        if len(config.more_macs) > MACS_MAX:
+            raise ConfigurationError(
+                f"port.{config.name}.more_macs: {len(config.more_macs)} addresses, and the driver "
+                f"of virtio-net gives a device at most {MACS_MAX}"
+            )
         super().__init__(config, index, sysfs)
         self._c.strip = config.vlan_strip
         for queue in self._queues():
