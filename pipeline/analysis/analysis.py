@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ringline.pipeline.analysis import captures, joining, sources
+from ringline.pipeline.analysis import captures, joining, sources, urls
 from ringline.pipeline.analysis.captures import Capture, Piece
 from ringline.pipeline.analysis.joining import Outcome, Tree
 from ringline.pipeline.analysis.result import Result
@@ -23,6 +23,7 @@ from ringline.shm.errors import Bug, EnvironmentLacks, PluginError
 from ringline.shm.text import printable
 from ringline.workers.analysis import children
 from ringline.workers.captures.capture_table import CaptureError
+from ringline.workers.captures.files.names import shown
 
 PIECE_BYTES = 256 << 20  # of a capture that is not compressed, for one task
 STATE_BYTES = 64 << 20
@@ -49,8 +50,9 @@ def run(
     state_bytes: int = STATE_BYTES,
     silence: float = deadlines.ANALYSIS_SILENCE,
     progress: Progress | None = None,
+    storage: Mapping[str, Any] | None = None,
 ) -> Result:
-    """Run `plugin` on all captures that `given` names: files, folders, patterns, `@LIST`.
+    """Run `plugin` on all captures that `given` names: files, folders, patterns, `@LIST`, URLs.
 
     options: those of the plugin.
     executor: where tasks run; None: `workers` processes on this machine, one for each core.
@@ -66,6 +68,7 @@ def run(
     progress: `progress(done, all, packets)` is called about ten times a second with bytes of
         captures that are done, all bytes, and packets. If it raises KeyboardInterrupt, or the user
         presses Ctrl-C, the result has the captures that are finished.
+    storage: options of file systems of fsspec, by the scheme of a URL.
 
     Raises UsageError when there is no such capture, PluginError when the plugin cannot start,
     crashes twice on the same task, or fails to merge, CaptureError with `strict`.
@@ -79,7 +82,9 @@ def run(
         "debug": debug,
     }
     began = time.monotonic()
-    found, broken = sources.looked_at(sources.paths_of(given), to_cut=to_cut)
+    access = urls.access_of(storage)
+    paths = sources.paths_of(given, access)
+    found, broken = sources.looked_at(paths, to_cut=to_cut, access=access)
     if strict and broken:
         raise CaptureError(next(iter(broken.values())))
     given_captures = [
@@ -230,7 +235,7 @@ class _Analysis:
         piece.tries += 1
         self._submit(
             capture.job(piece, to_cut=self._to_cut),
-            [],
+            capture.source.content,
             lambda future: self._is_done(capture, piece, future),
         )
 
@@ -244,7 +249,7 @@ class _Analysis:
             return
         if "died" in answer:
             answer = {
-                "broken": f"{printable(capture.source.path)}: plugin {self._of['plugin']} "
+                "broken": f"{capture.source.shown}: plugin {self._of['plugin']} "
                 f"{answer['died']}, twice"
             }
             self._break(capture, answer["broken"], PluginError)
@@ -284,8 +289,7 @@ class _Analysis:
         outcome = capture.tree.result
         if outcome is not None:
             complaints = outcome.numbers["complaints"]
-            path = printable(capture.source.path)
-            outcome.numbers["complaints"] = [(path, *it) for it in complaints]
+            outcome.numbers["complaints"] = [(capture.source.shown, *it) for it in complaints]
         self._tree.put(capture.number, outcome)
         self._join(self._tree, lambda: None)
 
@@ -353,22 +357,17 @@ class _Analysis:
         result = Result(self._of["plugin"], tasks=self._tasks)
         self._used.sort(key=lambda capture: capture.number)
         for capture in self._used:
+            path, packets = capture.source.shown, capture.tally.packets
             remarks = capture.tally.remarks()
-            result.captures.append(
-                {
-                    "path": printable(capture.source.path),
-                    "packets": capture.tally.packets,
-                    "remarks": remarks,
-                }
-            )
+            result.captures.append({"path": path, "packets": packets, "remarks": remarks})
             result.remarks += remarks
         used = {capture.number for capture in self._used}
         for capture in self._captures:
             result.redone += capture.redone
             if capture.broken:
-                result.broken[capture.source.path] = capture.broken
+                result.broken[shown(capture.source.path)] = capture.broken
             elif capture.number not in used:
-                result.unfinished.append(printable(capture.source.path))
+                result.unfinished.append(capture.source.shown)
         whole = self._tree.result
         if whole is None:
             return result

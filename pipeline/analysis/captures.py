@@ -66,6 +66,7 @@ class Capture:
             "do": "run",
             "path": self.source.path,
             "identity": list(self.source.identity),
+            "access": self.source.access and self.source.access.of(self.source.path),
             "to_cut": to_cut,
             "start": known.get("begin", piece.start),
             "stop": piece.stop,
@@ -149,7 +150,8 @@ class Capture:
         tally = self.tally
         if tally.left_out and not tally.used:
             try:
-                with CaptureReader(Tally(self.source.path), any_link=True) as reader:
+                again, access = Tally(self.source.path), self.source.access
+                with CaptureReader(again, any_link=True, access=access) as reader:
                     self.broken = str(reader.refused(sorted(tally.left_out)))
             except CaptureError as error:
                 self.broken = str(error)

@@ -1,4 +1,7 @@
-"""The captures that an analysis is asked for: files, folders, patterns, and lists in a file."""
+"""The captures that an analysis is asked for: files, folders, patterns, and lists in a file.
+
+Each of them may be a URL, see urls.py.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,15 @@ import contextlib
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from ringline.pipeline.analysis import urls
 from ringline.shm.errors import UsageError, reason_of
 from ringline.shm.text import printable
 from ringline.workers.captures.capture_table import CaptureError, Tally
 from ringline.workers.captures.captures import CaptureReader, is_capture
+from ringline.workers.captures.files.access import Access
+from ringline.workers.captures.files.names import is_url, local_path, shown
 
 _PATTERN = "*?["
 
@@ -20,16 +26,26 @@ _PATTERN = "*?["
 class Source:
     """A capture that can be read.
 
-    path: of the file, as it was given.
-    identity: device, inode, bytes and time of the last change (ns).
+    path: of the file, as it was given; or its URL.
+    identity: device, inode, bytes and time of the last change (ns); of a URL its scheme, checksum
+        or version, bytes, time of the last change.
     first: the time of its first frame that has one (ns since 1970); 0 without one.
-    is_plain: it is not compressed, so that parts of it can be read alone.
+    is_plain: it is not compressed, and parts of it can be read alone.
+    access: of a URL: how it is opened.
+    content: of a URL `memory://`: the file, which no other process could read, as one part.
     """
 
     path: str
-    identity: tuple[int, int, int, int]
+    identity: tuple[int | str, int | str, int, int | str]
     first: int
     is_plain: bool
+    access: Access | None = None
+    content: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @property
+    def shown(self) -> str:
+        """Its path for messages and reports."""
+        return printable(shown(self.path))
 
     @property
     def bytes(self) -> int:
@@ -37,28 +53,34 @@ class Source:
         return self.identity[2]
 
 
-def paths_of(given: Sequence[str | os.PathLike[str]]) -> list[str]:
+def paths_of(given: Sequence[str | os.PathLike[str]], access: Access | None = None) -> list[str]:
     """The files that the arguments name, each file once. Raises UsageError.
 
     An argument is a file, a folder (all captures in it and in its folders), a pattern such as
-    `day*.pcap`, or `@FILE`, a list with one argument in each line.
+    `day*.pcap`, or `@FILE`, a list with one argument in each line. Each may be a URL.
     """
-    paths: dict[tuple[int, int], str] = {}
-    for text in given:
-        for path in _named(os.fspath(text), ()):
-            try:
-                found = os.stat(path)
-                paths.setdefault((found.st_dev, found.st_ino), path)
-            except (OSError, ValueError) as error:
-                reason = reason_of(error) if isinstance(error, OSError) else str(error)
-                raise UsageError(f"{printable(path)}: cannot be read: {reason}") from None
+    access = access or urls.access_of(None)
+    named = [name for text in given for name in _named(os.fspath(text), (), access)]
+    behind = list(dict.fromkeys(filter(is_url, named)))
+    files = dict(zip(behind, urls.files_of(behind, access), strict=True))
+    paths: dict[tuple[int, int] | str, str] = {}
+    for path in named:
+        if is_url(path):
+            paths.update({url: url for url in files[path]})
+            continue
+        try:
+            found = os.stat(path)
+            paths.setdefault((found.st_dev, found.st_ino), path)
+        except (OSError, ValueError) as error:
+            reason = reason_of(error) if isinstance(error, OSError) else str(error)
+            raise UsageError(f"{printable(path)}: cannot be read: {reason}") from None
     if not paths:
         raise UsageError("name at least one capture, folder or list of captures")
     return list(paths.values())
 
 
-def _named(text: str, lists: Sequence[str]) -> Iterator[str]:
-    """The files of one argument; `lists` are those that it is in."""
+def _named(text: str, lists: Sequence[str], access: Access) -> Iterator[str]:
+    """The files and URLs of one argument; `lists` are those that it is in."""
     if not text:
         raise UsageError("the name of a capture is empty; write the path of a file")
     if text == "-":
@@ -66,10 +88,17 @@ def _named(text: str, lists: Sequence[str]) -> Iterator[str]:
             "an analysis reads its captures more than once, so none can come from standard input: "
             "write it to a file first"
         )
-    if "://" in text and not os.path.exists(text):
-        raise UsageError(f"{printable(text)}: an analysis reads files, not URLs: download it first")
-    if text.startswith("@") and not os.path.exists(text):
-        yield from _listed(text[1:], lists)
+    is_there = os.path.lexists(text)
+    if is_url(text) and is_there:
+        text = os.path.join(".", text)
+    elif is_url(text):
+        local = local_path(text)
+        if local is None:
+            yield text
+            return
+        text = local
+    if text.startswith("@") and not is_there:
+        yield from _listed(text[1:], lists, access)
     elif os.path.isdir(text):
         yield from _in_folder(text)
     elif os.path.exists(text):
@@ -85,27 +114,35 @@ def _named(text: str, lists: Sequence[str]) -> Iterator[str]:
         raise UsageError(f"{printable(text)}: there is no such capture, folder or list{where}")
 
 
-def _listed(path: str, lists: Sequence[str]) -> Iterator[str]:
-    """The files of the list at `path`, relative to its folder."""
+def _listed(path: str, lists: Sequence[str], access: Access) -> Iterator[str]:
+    """The files of the list at `path`, which may be a URL, relative to its folder."""
     if path in lists:
-        raise UsageError(f"{printable(path)}: the list names itself")
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
-    except (OSError, ValueError) as error:
-        reason = reason_of(error) if isinstance(error, OSError) else "it is not UTF-8"
-        raise UsageError(f"{printable(path)}: the list cannot be read: {reason}") from None
-    folder = os.path.dirname(path)
+        raise UsageError(f"{printable(shown(path))}: the list names itself")
+    path = local_path(path) or path if is_url(path) else path
+    lines = (urls.list_at(path, access) if is_url(path) else _text(path)).splitlines()
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
         inner = text.removeprefix("@")
-        text = text[: len(text) - len(inner)] + os.path.join(folder, os.path.expanduser(inner))
+        sign = text[: len(text) - len(inner)]
         try:
-            yield from _named(text, (*lists, path))
+            if is_url(path):
+                inner = inner if is_url(inner) else urls.beside(path, inner)
+            elif not is_url(inner):
+                inner = os.path.join(os.path.dirname(path), os.path.expanduser(inner))
+            yield from _named(sign + inner, (*lists, path), access)
         except UsageError as error:
-            raise UsageError(f"{printable(path)}, line {number}: {error}") from None
+            raise UsageError(f"{printable(shown(path))}, line {number}: {error}") from None
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"{printable(path)}: the list cannot be read: {reason}") from None
 
 
 def _in_folder(folder: str) -> Iterator[str]:
@@ -136,22 +173,40 @@ def _looks_like_capture(path: str) -> bool:
         return True  # to read it will tell why it cannot be read
 
 
-def looked_at(paths: Iterable[str], *, to_cut: bool) -> tuple[list[Source], dict[str, str]]:
+def looked_at(
+    paths: Iterable[str], *, to_cut: bool, access: Access | None = None
+) -> tuple[list[Source], dict[str, str]]:
     """The captures in the order of their first frames, and a sentence for each file that cannot be
     read, by path."""
-    sources: list[Source] = []
+    access = access or urls.access_of(None)
+    paths = list(paths)
+    behind = [path for path in paths if is_url(path)]
+    answers = urls.all_of(behind, lambda url: _look(url, access, to_cut=to_cut))
+    looks = dict(zip(behind, answers, strict=True))
+    found: list[Source] = []
     broken: dict[str, str] = {}
     for path in paths:
-        tally = Tally(path, to_cut=to_cut)
-        try:
-            with CaptureReader(tally, any_link=True) as reader:
-                source = reader.source
-                identity, is_plain = source.identity, not source.is_compressed
-                first = 0
-                with contextlib.suppress(CaptureError):  # its task tells the same
-                    first = next((frame.nanoseconds for frame in reader if frame.nanoseconds), 0)
-                sources.append(Source(path, identity, first, is_plain))
-        except CaptureError as error:
-            broken[path] = str(error)
-    sources.sort(key=lambda source: (source.first, source.path))
-    return sources, broken
+        look = looks[path] if path in looks else _look(path, access, to_cut=to_cut)
+        if isinstance(look, Source):
+            found.append(look)
+        else:
+            broken[shown(path)] = str(look)
+    found.sort(key=lambda source: (source.first, source.path))
+    return found, broken
+
+
+def _look(path: str, access: Access, *, to_cut: bool) -> Source | CaptureError:
+    """The capture at `path`, or why it cannot be read."""
+    own: Access | None = None
+    content: tuple[bytes, ...] = ()
+    try:
+        if is_url(path):
+            own = replace(access, options=access.options_for(path))
+            content = urls.carried(path, own)
+        with CaptureReader(Tally(path, to_cut=to_cut), any_link=True, access=own) as reader:
+            source, first = reader.source, 0
+            with contextlib.suppress(CaptureError):  # its task tells the same
+                first = next((frame.nanoseconds for frame in reader if frame.nanoseconds), 0)
+            return Source(path, source.identity, first, source.can_seek, own, content)
+    except CaptureError as error:
+        return error

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from ringline.pipeline.analysis import analysis
+from ringline.pipeline.analysis import analysis, urls
 from ringline.pipeline.analysis.output import Folder, report_of
 from ringline.pipeline.analysis.result import Result
 from ringline.pipeline.commands.try_plugin import checked_options, named_lines, table_lines
@@ -48,6 +48,7 @@ def analyze(given: argparse.Namespace) -> int:
             state_bytes=given.state,
             silence=given.silence,
             progress=shown.show,
+            storage=None if given.storage is None else urls.options_in(given.storage),
         )
         code = _code(result)
         if folder is not None:

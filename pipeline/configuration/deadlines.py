@@ -25,6 +25,8 @@ WORKER_DRAIN = 2.0  # DRAIN_SECONDS of workers/process/process.py
 WORKER_SEND = 2.0  # _SECONDS of workers/process/channel.py
 TRIAL_PREPARE = 180.0  # PREPARE_SECONDS of workers/trials/checking.py
 ANALYSIS_SILENCE = 30.0  # no packet read in a task of an analysis
+URL_ANSWER = 20.0  # an answer of the server of a URL; waiting for it counts as progress
+URL_LISTING = 300.0  # all answers about a folder or a pattern behind a URL
 TRIAL_BATCH = 10.0  # SILENCE_SECONDS of workers/trials/trial.py
 
 # -- the stages of a run (supervisor/run_states.py) ----------------------------------------------

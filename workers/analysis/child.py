@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 from ringline.shm._shm import lib as shm
@@ -24,6 +25,8 @@ from ringline.workers.analysis import tables
 from ringline.workers.analysis.hooks import Hooks
 from ringline.workers.analysis.runner import Runner
 from ringline.workers.captures.capture_table import CaptureError, Tally
+from ringline.workers.captures.files.access import Access
+from ringline.workers.captures.files.remote import keep
 from ringline.workers.captures.scanner import Range, Scanner, Section
 from ringline.workers.function import PacketFunction
 from ringline.workers.named.log import Log
@@ -73,7 +76,7 @@ class _Child:
             self._show(PREPARING)
             self._load(job)
             if job["do"] == "run":
-                return self._run(job)
+                return self._run(job, parts)
             self._show(JOINING)
             if job["do"] == "merge":
                 assert self._hooks is not None
@@ -124,8 +127,8 @@ class _Child:
             state_bytes=self._of["state_bytes"],
         )
 
-    def _run(self, job: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Run the plugin on a range of a capture."""
+    def _run(self, job: Mapping[str, Any], parts: list[bytes]) -> tuple[dict[str, Any], bytes]:
+        """Run the plugin on a range of a capture; `parts`: its content, if it is in memory."""
         assert self._tier is not None
         assert self._hooks is not None
         if isinstance(self._tier, BatchTier):
@@ -139,21 +142,24 @@ class _Child:
         )
         about: dict[str, Any] = {}
         self._show(RUNNING)
+        access = job["access"] and Access(**job["access"], waiting=partial(self._show, RUNNING))
         try:
-            scanner = Scanner(tally, runner.scan, part)
+            if parts:
+                keep(job["path"], parts[0], access)
+            scanner = Scanner(tally, runner.scan, part, access)
         except CaptureError as error:
             return {"broken": str(error)}, b""
         try:
             if job["identity"] is not None and list(scanner.identity) != job["identity"]:
-                return {"broken": _changed(tally)}, b""
+                return {"broken": tally.changed()}, b""
             about = {"begin": scanner.begin, "section": scanner.section()}
             if scanner.begin is not None:
                 runner.run(scanner)
             if scanner.has_changed():
-                return {"broken": _changed(tally)}, b""
+                return {"broken": tally.changed()}, b""
             joined = runner.finish()
         except CaptureError as error:
-            broken = _changed(tally) if scanner.has_changed() else str(error)
+            broken = _why(error, scanner, tally)
             return about | {"broken": broken}, b""
         finally:
             scanner.close()
@@ -195,11 +201,12 @@ class _Child:
         return {"tables": tables.write(self._of["plugin"], made, job["folder"])}
 
 
-def _changed(tally: Tally) -> str:
-    return (
-        f"{tally.path}: has changed while it was read: analyze it when the program that writes it "
-        "has ended"
-    )
+def _why(error: CaptureError, scanner: Scanner, tally: Tally) -> str:
+    """Why a capture cannot be used: a file that changes is not damaged."""
+    try:
+        return tally.changed() if scanner.has_changed() else str(error)
+    except CaptureError:  # nobody can tell any more
+        return str(error)
 
 
 def _log(spec: str) -> Log:

@@ -6,17 +6,15 @@ that must be waited for.
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import stat
 from collections.abc import Iterator
+from typing import Protocol
 
-from ringline.shm.errors import reason_of
-from ringline.shm.text import printable
 from ringline.workers.captures import decompression
-from ringline.workers.captures.capture_table import CaptureError, Tally
-from ringline.workers.captures.decompression import PIECE_BYTES
+from ringline.workers.captures.capture_table import Tally
+from ringline.workers.captures.files.access import Access
+from ringline.workers.captures.files.local import LocalFile
+from ringline.workers.captures.files.names import is_url
 
 # Paths that name a file descriptor of this process. The shell's `<(command)` is one, too.
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d{1,9})")
@@ -35,10 +33,29 @@ def descriptor_named(path: str, standard: int) -> int | None:
     return int(found[1]) if found else _STREAMS.get(path)
 
 
+class File(Protocol):
+    """What LocalFile and RemoteFile in files/ offer; they describe it."""
+
+    size: int
+
+    @property
+    def descriptor(self) -> int | None: ...
+    @property
+    def can_seek(self) -> bool: ...
+    @property
+    def identity(self) -> tuple[int | str, int | str, int, int | str]: ...
+    def read(self) -> bytes: ...
+    def seek(self, offset: int) -> None: ...
+    def expect(self, stop: int | None) -> None: ...
+    def has_changed(self) -> bool: ...
+    def close(self) -> None: ...
+
+
 class ByteSource:
     """The content of the file at `tally.file`, decompressed, as a window that moves forward.
 
     descriptor: an open file to read instead, which may be a pipe; it stays open.
+    access: `tally.file` may be a URL.
 
     Attributes:
         data: the bytes in the window.
@@ -47,12 +64,13 @@ class ByteSource:
     Raises CaptureError when the file cannot be opened, read or decompressed.
     """
 
-    def __init__(self, tally: Tally, descriptor: int | None = None) -> None:
+    def __init__(
+        self, tally: Tally, descriptor: int | None = None, access: Access | None = None
+    ) -> None:
         self._tally = tally
-        self._given = descriptor is not None
-        self._fd = _opened(tally.file) if descriptor is None else descriptor
+        self._file = _opened(tally, descriptor, access)
         self._taken = 0  # bytes of the file
-        self.size = 0  # of the file in bytes; 0: unknown, as for a pipe
+        self.size = self._file.size  # of the file in bytes; 0: unknown, as for a pipe
         self.data = b""
         self.base = 0
         self._pieces: Iterator[bytes] = self._read()
@@ -64,7 +82,6 @@ class ByteSource:
 
     def _begin(self) -> None:
         """Look at the first bytes, and decompress from now on if they say so."""
-        self._look_at_file()
         begin = self.need(0, decompression.MAGIC_BYTES)
         known = decompression.format_of(begin)
         if known is not None:
@@ -78,32 +95,8 @@ class ByteSource:
         yield first
         yield from others
 
-    def _look_at_file(self) -> None:
-        name = self._tally.path
-        try:
-            if os.isatty(self._fd):
-                raise CaptureError(f"{name}: is a terminal; give it a capture, as in: < FILE")
-            found = os.fstat(self._fd)
-        except OSError as error:
-            raise CaptureError(f"{name}: cannot be read: {reason_of(error)}") from error
-        if stat.S_ISDIR(found.st_mode):
-            raise CaptureError(f"{name}: is a directory; name a capture file in it")
-        if stat.S_ISREG(found.st_mode):
-            self.size = found.st_size
-
     def _read(self) -> Iterator[bytes]:
-        while True:
-            try:
-                piece = os.read(self._fd, PIECE_BYTES)
-            except BlockingIOError:  # whoever gave the pipe reads it in that way
-                wait_for(self._fd, writing=False)
-                continue
-            except OSError as error:
-                raise CaptureError(
-                    f"{self._tally.path}: cannot be read: {reason_of(error)}"
-                ) from error
-            if not piece:
-                return
+        while piece := self._file.read():
             self._taken += len(piece)
             yield piece
 
@@ -123,10 +116,14 @@ class ByteSource:
         return rest
 
     def seek(self, offset: int) -> None:
-        """Move the window to byte `offset` of a regular file that is not compressed."""
-        os.lseek(self._fd, offset, os.SEEK_SET)
+        """Move the window to byte `offset` of a file with `can_seek`."""
+        self._file.seek(offset)
         self._taken = self.base = offset
         self.data = b""
+
+    def expect(self, stop: int | None) -> None:
+        """Tell that few bytes from byte `stop` of the file on are needed; None: all are."""
+        self._file.expect(stop)
 
     @property
     def is_compressed(self) -> bool:
@@ -134,17 +131,24 @@ class ByteSource:
         return bool(self._tally.of)
 
     @property
-    def descriptor(self) -> int | None:
-        """The open file, if its bytes are those of the content; None: it is a pipe or compressed.
-        Read it with pread(2), which leaves the position alone."""
-        return self._fd if self.size and not self.is_compressed else None
+    def can_seek(self) -> bool:
+        """Whether a part of the content can be read alone."""
+        return not self.is_compressed and self._file.can_seek
 
     @property
-    def identity(self) -> tuple[int, int, int, int]:
-        """Device, inode, bytes and time of the last change of the file (ns): another answer later
-        means that the file has changed."""
-        found = os.fstat(self._fd)
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    def descriptor(self) -> int | None:
+        """The open file, if it is a regular one whose bytes are those of the content, else None.
+        Read it with pread(2), which leaves the position alone."""
+        return None if self.is_compressed else self._file.descriptor
+
+    @property
+    def identity(self) -> tuple[int | str, int | str, int, int | str]:
+        """What the file was when it was opened; the third number is its size in bytes."""
+        return self._file.identity
+
+    def has_changed(self) -> bool:
+        """Whether the file is not any more what it was when it was opened."""
+        return self._file.has_changed()
 
     @property
     def share(self) -> float:
@@ -153,44 +157,12 @@ class ByteSource:
 
     def close(self) -> None:
         """Close the file, if it was opened here; may be called again."""
-        if not self._given and self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+        self._file.close()
 
 
-def wait_for(descriptor: int, *, writing: bool) -> None:
-    """Wait until a descriptor that never blocks can be read or written, or has failed."""
-    import select
+def _opened(tally: Tally, descriptor: int | None, access: Access | None) -> File:
+    if access is None or descriptor is not None or not is_url(tally.file):
+        return LocalFile(tally, descriptor)
+    from ringline.workers.captures.files.remote import RemoteFile
 
-    waiting = select.poll()
-    waiting.register(descriptor, select.POLLOUT if writing else select.POLLIN)
-    waiting.poll()
-
-
-def _opened(path: str) -> int:
-    """Open a file for reading. It must be a regular file: to open a FIFO would block."""
-    if not path:
-        raise CaptureError("the name of the capture is empty; write the path of a file")
-    shown = printable(path)
-    try:
-        found = os.stat(path)
-        if stat.S_ISDIR(found.st_mode):
-            raise CaptureError(f"{shown}: is a directory; name a capture file in it")
-        if not stat.S_ISREG(found.st_mode):
-            raise CaptureError(f"{shown}: is not a regular file; a capture must be one")
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except ValueError as error:  # a zero byte in the name
-        raise CaptureError(f"{path!r}: is not a file name") from error
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            raise CaptureError(
-                f"{shown}: there is no such capture file (looked from {_folder()})"
-            ) from error
-        raise CaptureError(f"{shown}: cannot be read: {reason_of(error)}") from error
-
-
-def _folder() -> str:
-    try:
-        return os.getcwd()
-    except OSError:
-        return "a folder that no longer exists"
+    return RemoteFile(tally, access)

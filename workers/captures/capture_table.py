@@ -14,6 +14,7 @@ from typing import overload
 
 from ringline.shm.errors import RinglineError
 from ringline.shm.text import printable
+from ringline.workers.captures.files.names import shown
 
 LINK_TYPE_ETHERNET = 1
 
@@ -72,7 +73,8 @@ class Tally:
 
     Attributes:
         file: the file.
-        path: the same for messages: what a terminal would obey is escaped.
+        path: the same for messages: what a terminal would obey is escaped, and a URL has no
+            password.
         of: words behind a byte offset, for a compressed file: the offset is after decompression.
         to_cut: a file that is cut short is played up to the cut.
         packets: how many packets were read, those that were left out included.
@@ -89,7 +91,7 @@ class Tally:
 
     def __init__(self, path: str, *, to_cut: bool = False) -> None:
         self.file = path
-        self.path = printable(path)
+        self.path = printable(shown(path))
         self.of = ""
         self.to_cut = to_cut
         self.packets = 0
@@ -176,6 +178,13 @@ class Tally:
         return CutShort(
             f"{self._block(at, what, self.path + ': ')}. {self.way_out(cut=True)}",
             self._block(at, what, ""),
+        )
+
+    def changed(self) -> str:
+        """The sentence when the file is not what it was at the begin."""
+        return (
+            f"{self.path}: has changed while it was read: analyze it when the program that writes "
+            "it has ended"
         )
 
     def _block(self, at: int, what: str, before: str) -> str:

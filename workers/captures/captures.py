@@ -16,9 +16,10 @@ from types import TracebackType
 from ringline.shm.errors import EnvironmentLacks, reason_of
 from ringline.shm.text import counted, printable
 from ringline.workers.captures import pcap, pcapng
-from ringline.workers.captures.byte_source import descriptor_named, wait_for
+from ringline.workers.captures.byte_source import descriptor_named
 from ringline.workers.captures.capture_table import Capture, CaptureError, Frames, Tally
 from ringline.workers.captures.decompression import format_of
+from ringline.workers.captures.files.local import wait_for
 from ringline.workers.captures.packet import Frame
 from ringline.workers.captures.reader import CaptureReader, read_capture
 

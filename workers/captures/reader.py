@@ -20,6 +20,7 @@ from ringline.workers.captures.capture_table import (
     Tally,
     link_type_name,
 )
+from ringline.workers.captures.files.access import Access
 from ringline.workers.captures.link_layers import can_become_ethernet, ethernet_frame
 from ringline.workers.captures.packet import Frame, Packet
 
@@ -57,6 +58,7 @@ class CaptureReader:
     descriptor: an open file to read instead, which may be a pipe; it stays open.
     any_link: packets of other link layers get an Ethernet header if they can; otherwise they are
         left out, and a file without any Ethernet frame is refused.
+    access: `tally.file` may be a URL, which is opened so.
 
     source, packets: the window over the file, and what finds the packets in it.
 
@@ -65,11 +67,18 @@ class CaptureReader:
     packets, and what `Tally.remarks` tells, are not errors.
     """
 
-    def __init__(self, tally: Tally, *, descriptor: int | None = None, any_link: bool = False):
+    def __init__(
+        self,
+        tally: Tally,
+        *,
+        descriptor: int | None = None,
+        any_link: bool = False,
+        access: Access | None = None,
+    ) -> None:
         self.tally = tally
         self._any_link = any_link
         self.last: int | None = None  # the time of the last frame that had one
-        self.source = ByteSource(tally, descriptor)
+        self.source = ByteSource(tally, descriptor, access)
         try:
             self.packets = self._reader()
             self._packets = self.packets.packets()

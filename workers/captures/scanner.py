@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ringline.workers._workers import ffi, lib
 from ringline.workers.captures.capture_table import LINK_TYPE_ETHERNET, CutShort, Tally
+from ringline.workers.captures.files.access import Access
 from ringline.workers.captures.packet import Frame
 from ringline.workers.captures.pcap import FILE_HEADER_BYTES, PcapReader
 from ringline.workers.captures.pcapng import Interface, PcapngReader
@@ -64,7 +65,7 @@ class Range(NamedTuple):
 
 class Scanner:
     """Reads the packets of `part` of the capture at `tally.file` with `scan`, a struct rl_scan *
-    whose `memory` is set. Close it.
+    whose `memory` is set. With `access`, the file may be a URL. Close it.
 
     begin: where the first packet or block of the range begins; None: none was found.
     needs_last: the range began with a packet that has the time of the packet before it, and
@@ -73,8 +74,9 @@ class Scanner:
     Raises CaptureError as CaptureReader does.
     """
 
-    def __init__(self, tally: Tally, scan: Any, part: Range) -> None:
-        self._reader = CaptureReader(tally, any_link=True)
+    def __init__(self, tally: Tally, scan: Any, part: Range, access: Access | None = None) -> None:
+        self._reader = CaptureReader(tally, any_link=True, access=access)
+        self._reader.source.expect(part.stop)
         self._scan = scan
         self._tally = tally
         self._stop = part.stop
@@ -260,7 +262,7 @@ class Scanner:
 
     def has_changed(self) -> bool:
         """Whether the file is another one than at the begin."""
-        return self._reader.source.identity != self.identity
+        return self._reader.source.has_changed()
 
     def close(self) -> None:
         """Close the file; may be called again."""

@@ -25,7 +25,13 @@ def add_command(command: Any) -> None:
         nargs="+",
         metavar="SOURCE",
         help="a capture, a folder of captures, a pattern such as 'day*.pcap.gz', or @FILE, a list "
-        "of them",
+        "of them; each may be a URL, such as s3://bucket/day/",
+    )
+    to.add_argument(
+        "--storage-options",
+        dest="storage",
+        metavar="FILE",
+        help='options of fsspec for URLs by scheme, as JSON: {"s3": {"endpoint_url": "https://…"}}',
     )
     to.add_argument(
         "-w",

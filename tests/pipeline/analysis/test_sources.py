@@ -51,7 +51,6 @@ def test_a_list_is_relative_to_its_folder(folder: Path) -> None:
         ("none*", "none*: no file has such a name"),
         ("", "the name of a capture is empty"),
         ("-", "none can come from standard input"),
-        ("s3://bucket/a.pcap", "reads files, not URLs"),
         ("@none", "none: the list cannot be read: No such file or directory"),
         ("@bad", "bad, line 2: gone.pcap: there is no such capture"),
         ("@loop", "the list names itself"),

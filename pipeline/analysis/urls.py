@@ -1,0 +1,183 @@
+"""The captures that URLs name: files, folders, patterns, and lists behind a URL."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from ringline.pipeline.configuration import deadlines
+from ringline.shm.errors import UsageError, reason_of
+from ringline.shm.text import printable
+from ringline.workers.captures.capture_table import CaptureError, Tally
+from ringline.workers.captures.captures import is_capture
+from ringline.workers.captures.files import remote
+from ringline.workers.captures.files.access import Access
+from ringline.workers.captures.files.names import schemes, shown
+
+AT_ONCE = 16  # URLs that are asked about at the same time
+LIST_BYTES_MAX = 64 << 20
+
+_FORM = '{"s3": {"endpoint_url": "https://…"}}'
+_T = TypeVar("_T")
+
+
+def access_of(options: Mapping[str, Any] | None) -> Access:
+    """How URLs are opened with these options for file systems, by scheme, beside those of fsspec's
+    own configuration. Raises UsageError."""
+    options = options if options is not None else {}
+    for given in options.values():
+        if not isinstance(given, Mapping):
+            raise UsageError(
+                f"the storage options must be an object for each scheme of URLs, as in {_FORM}"
+            )
+    try:
+        json.dumps(options)
+    except (TypeError, ValueError):
+        raise UsageError("the storage options must be values of JSON: texts, numbers …") from None
+    whole = {it: dict(values) for it, values in _configured().items()}
+    for scheme, given in options.items():
+        whole[scheme] = whole.get(scheme, {}) | dict(given)
+    return Access(whole, deadlines.URL_ANSWER)
+
+
+def options_in(path: str) -> Mapping[str, Any]:
+    """The storage options in a file. Raises UsageError, without a word of the content: it may have
+    secrets."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            options = json.load(file)
+    except (OSError, ValueError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else "it is not JSON"
+        raise UsageError(f"{printable(path)}: cannot be read: {reason}") from None
+    if not isinstance(options, dict):
+        raise UsageError(f"{printable(path)}: has no object: write {_FORM}")
+    return options
+
+
+def _configured() -> Mapping[str, Mapping[str, Any]]:
+    """What fsspec reads from its environment variables and files, for it to travel with tasks."""
+    try:
+        from fsspec.config import conf
+    except ImportError:
+        return {}
+    return {key: value for key, value in conf.items() if isinstance(value, dict)}
+
+
+def all_of(items: Sequence[str], function: Callable[[str], _T]) -> Iterator[_T]:
+    """The answers of `function` for each URL, in order; several are asked for at a time."""
+    if not items:
+        return
+    pool = ThreadPoolExecutor(min(AT_ONCE, len(items)), "urls")
+    try:
+        yield from pool.map(function, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def files_of(urls: Sequence[str], access: Access) -> list[list[str]]:
+    """The files that each URL names: it is one, a folder (all captures in it and in its folders),
+    or a pattern. Raises UsageError."""
+
+    def files(url: str) -> list[str]:
+        return list(_files_of(url, access))
+
+    try:
+        return list(all_of(urls, files))
+    except CaptureError as error:
+        raise UsageError(str(error)) from error
+
+
+def _files_of(url: str, access: Access) -> Iterable[str]:
+    is_http = schemes(url)[0] in ("http", "https")
+    patterns = "*[" if is_http else "*?["
+    system, path = remote.ask(url, access, lambda: remote.file_system(url, access))
+    whole = replace(access, seconds=deadlines.URL_LISTING)
+    if any(sign in path for sign in patterns):
+        return _matching(url, system, path, access, whole)
+    # The page of a folder is the only one that a server of HTTP tells from a file.
+    if is_http and not url.endswith("/"):
+        return [url]
+    if remote.ask(url, access, lambda: _is_folder(system, path, is_http=is_http)):
+        return _in_folder(url, system, path, access, whole)
+    return [url]
+
+
+def _is_folder(system: Any, path: str, *, is_http: bool) -> bool:
+    return is_http or bool(system.info(path)["type"] == "directory")
+
+
+def _matching(url: str, system: Any, path: str, access: Access, whole: Access) -> Iterator[str]:
+    found = remote.ask(url, whole, lambda: system.glob(path, detail=True))
+    if not found:
+        raise UsageError(f"{printable(shown(url))}: no file has such a name")
+    for name in sorted(found):
+        inner = _named(url, system, name)
+        if found[name]["type"] == "directory":
+            yield from _in_folder(inner, system, name, access, whole)
+        else:
+            yield inner
+
+
+def _in_folder(url: str, system: Any, path: str, access: Access, whole: Access) -> list[str]:
+    """The captures in a folder, by their first bytes, in the order of their names."""
+    names = remote.ask(url, whole, lambda: sorted(system.find(path)))
+    urls = [_named(url, system, name) for name in names]
+    looks = all_of(urls, lambda it: _looks_like_capture(it, access))
+    found = [it for it, is_one in zip(urls, looks, strict=True) if is_one]
+    if not found:
+        raise UsageError(f"{printable(shown(url))}: there is no capture in this folder")
+    return found
+
+
+def _looks_like_capture(url: str, access: Access) -> bool:
+    try:
+        file = remote.RemoteFile(Tally(url), access)
+    except CaptureError:
+        return True  # to read it will tell why it cannot be read
+    try:
+        return is_capture(file.read()[:8])
+    except CaptureError:
+        return True
+    finally:
+        file.close()
+
+
+def _named(url: str, system: Any, path: str) -> str:
+    """The URL of another file in the file system of `url`."""
+    _, chain, inner = url.partition("::")
+    name = system.unstrip_protocol(path)
+    scheme, mark, rest = name.partition("://")
+    if scheme != schemes(url)[0]:  # the same system has several schemes
+        name = f"{schemes(url)[0]}{mark}{rest}"
+    return f"{name}{chain}{inner}"
+
+
+def list_at(url: str, access: Access) -> str:
+    """The text of a list at a URL. Raises UsageError."""
+    try:
+        return remote.content_of(url, access).decode()
+    except UnicodeDecodeError:
+        raise UsageError(
+            f"{printable(shown(url))}: the list cannot be read: it is not UTF-8"
+        ) from None
+    except CaptureError as error:
+        raise UsageError(str(error)) from error
+
+
+def beside(url: str, name: str) -> str:
+    """The URL of a file that a list at `url` names. Raises UsageError."""
+    if name.startswith("/"):
+        raise UsageError(
+            f"{printable(name)}: a list behind a URL names URLs, or files beside itself"
+        )
+    return posixpath.join(url.rpartition("/")[0], name)
+
+
+def carried(url: str, access: Access) -> tuple[bytes, ...]:
+    """What must travel with the tasks of a capture: the whole of one in the memory of this
+    process."""
+    return (remote.content_of(url, access),) if schemes(url)[-1] == "memory" else ()

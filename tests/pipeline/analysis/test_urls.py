@@ -1,0 +1,124 @@
+"""An analysis of captures behind URLs gives what it gives for files, byte for byte."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import posixpath
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from ringline.pipeline.analysis import Result, run
+
+from ...data import make
+from . import url_servers
+from .conftest import START, flows, same
+
+KEYS = {"key": "a-key", "secret": "a-secret-that-nobody-sees"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Captures of several kinds, also in a folder, and a file that is none."""
+    folder = tmp_path_factory.mktemp("captures")
+    (folder / "in").mkdir()
+    (folder / "large.pcap").write_bytes(make.pcap(flows(1, 4000, START)))
+    (folder / "b.pcap.gz").write_bytes(gzip.compress(make.pcap(flows(2, 3000, START + 10**9))))
+    (folder / "in" / "c.pcap").write_bytes(make.pcap(flows(3, 20, START + 2 * 10**9)))
+    for name in ("mixed.pcap", "sections.pcapng", "big_endian.pcap"):
+        (folder / name).write_bytes((Path(__file__).parents[2] / "data" / name).read_bytes())
+    (folder / "notes.txt").write_text("no capture")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_other_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in url_servers.AWS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="module")
+def bucket(folder: Path) -> Iterator[dict[str, Any]]:
+    """The captures in moto's S3, as s3://bucket/day/; the options that reach them."""
+    with url_servers.s3() as endpoint, pytest.MonkeyPatch.context() as environment:
+        for name, value in url_servers.AWS.items():
+            environment.setenv(name, value)
+        options = {"s3": {"endpoint_url": endpoint, **KEYS}}
+        system = fsspec.filesystem("s3", **options["s3"])
+        system.mkdir("bucket")
+        for path in _files(folder):
+            system.pipe_file(f"bucket/day/{path.relative_to(folder)}", path.read_bytes())
+        system.pipe_file("bucket/list", b"# of today\nday/large.pcap\n\nday/in\n")
+        yield options
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def analyzed(given: list[str], **more: Any) -> Mapping[str, Any]:
+    """The result, with the names of captures instead of their URLs."""
+    result = run("flow_stats", given, workers=2, **more)
+    assert result.broken == {}
+    return _with_names(result)
+
+
+def _with_names(result: Result) -> Mapping[str, Any]:
+    def short(text: str, path: str) -> str:
+        return text.replace(path, posixpath.basename(path))
+
+    made = dict(same(result))
+    made["captures"] = [
+        {**it, "path": short(it["path"], it["path"])}
+        | {"remarks": [short(remark, it["path"]) for remark in it["remarks"]]}
+        for it in made["captures"]
+    ]
+    made["remarks"] = [remark for it in made["captures"] for remark in it["remarks"]]
+    return made
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> Mapping[str, Any]:
+    return analyzed([str(folder)])
+
+
+@pytest.mark.parametrize("piece", [256 << 20, 50_000])
+def test_s3_gives_what_files_give(
+    bucket: dict[str, Any], expected: Mapping[str, Any], piece: int
+) -> None:
+    given = ["s3://bucket/day/*.pcap*", "s3://bucket/day/in"]
+    assert analyzed(given, storage=bucket, piece_bytes=piece) == expected
+
+
+def test_a_folder_and_a_list_in_s3(
+    bucket: dict[str, Any], folder: Path, expected: Mapping[str, Any]
+) -> None:
+    assert analyzed(["s3://bucket/day"], storage=bucket) == expected
+    two = analyzed([str(folder / "large.pcap"), str(folder / "in")])
+    assert analyzed(["@s3://bucket/list"], storage=bucket) == two
+
+
+def test_http_without_ranges_gives_what_files_give(
+    folder: Path, expected: Mapping[str, Any]
+) -> None:
+    with url_servers.plain(folder) as url:
+        assert analyzed([f"{url}/"], piece_bytes=50_000) == expected
+
+
+def test_memory_gives_what_files_give(folder: Path, expected: Mapping[str, Any]) -> None:
+    system = fsspec.filesystem("memory")
+    for path in _files(folder):
+        system.pipe_file(f"/day/{path.relative_to(folder)}", path.read_bytes())
+    try:
+        assert analyzed(["memory://day/"], piece_bytes=50_000) == expected
+    finally:
+        system.rm("/day", recursive=True)
+
+
+def test_a_url_of_a_file_is_its_path(folder: Path, expected: Mapping[str, Any]) -> None:
+    assert analyzed([f"file://{folder}"]) == expected
+    assert os.path.isabs(folder)
