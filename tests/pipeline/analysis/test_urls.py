@@ -12,12 +12,15 @@ from typing import Any
 import fsspec
 import pytest
 
-from ringline.pipeline.analysis import Result, run
+from ringline.pipeline.analysis import Result, run, sources, urls
 
 from ...data import make
 from . import url_servers
 from .conftest import START, flows, same
 
+PROOF = os.environ.get("RINGLINE_PROOF") == "1"
+DATA = Path(__file__).parents[2] / "data"
+REAL = sorted(Path(os.environ.get("RINGLINE_CAPTURES", "/nonexistent")).glob("*.pcap*"))
 KEYS = {"key": "a-key", "secret": "a-secret-that-nobody-sees"}
 
 
@@ -30,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "b.pcap.gz").write_bytes(gzip.compress(make.pcap(flows(2, 3000, START + 10**9))))
     (folder / "in" / "c.pcap").write_bytes(make.pcap(flows(3, 20, START + 2 * 10**9)))
     for name in ("mixed.pcap", "sections.pcapng", "big_endian.pcap"):
-        (folder / name).write_bytes((Path(__file__).parents[2] / "data" / name).read_bytes())
+        (folder / name).write_bytes((DATA / name).read_bytes())
     (folder / "notes.txt").write_text("no capture")
     return folder
 
@@ -52,7 +55,8 @@ def bucket(folder: Path) -> Iterator[dict[str, Any]]:
         system.mkdir("bucket")
         for path in _files(folder):
             system.pipe_file(f"bucket/day/{path.relative_to(folder)}", path.read_bytes())
-        system.pipe_file("bucket/list", b"# of today\nday/large.pcap\n\nday/in\n")
+        listed = b"# of today\nday/large.pcap\n\nday/in\ns3://bucket/day/*.pcap*\n"
+        system.pipe_file("bucket/list", listed)
         yield options
 
 
@@ -62,7 +66,7 @@ def _files(folder: Path) -> list[Path]:
 
 def analyzed(given: list[str], **more: Any) -> Mapping[str, Any]:
     """The result, with the names of captures instead of their URLs."""
-    result = run("flow_stats", given, workers=2, **more)
+    result = run("flow_stats", given, workers=1, **more)
     assert result.broken == {}
     return _with_names(result)
 
@@ -86,20 +90,20 @@ def expected(folder: Path) -> Mapping[str, Any]:
     return analyzed([str(folder)])
 
 
-@pytest.mark.parametrize("piece", [256 << 20, 50_000])
-def test_s3_gives_what_files_give(
-    bucket: dict[str, Any], expected: Mapping[str, Any], piece: int
-) -> None:
-    given = ["s3://bucket/day/*.pcap*", "s3://bucket/day/in"]
-    assert analyzed(given, storage=bucket, piece_bytes=piece) == expected
+def test_s3_gives_what_files_give(bucket: dict[str, Any], expected: Mapping[str, Any]) -> None:
+    """With a list, a pattern, a folder and files."""
+    assert analyzed(["@s3://bucket/list"], storage=bucket, piece_bytes=50_000) == expected
 
 
-def test_a_folder_and_a_list_in_s3(
-    bucket: dict[str, Any], folder: Path, expected: Mapping[str, Any]
-) -> None:
-    assert analyzed(["s3://bucket/day"], storage=bucket) == expected
-    two = analyzed([str(folder / "large.pcap"), str(folder / "in")])
-    assert analyzed(["@s3://bucket/list"], storage=bucket) == two
+@pytest.mark.skipif(not PROOF, reason="RINGLINE_PROOF is missing: more splits")
+@pytest.mark.parametrize("piece", [10_000, 33_333, 300_000, 256 << 20])
+def test_s3_gives_what_files_give_for_real_captures(bucket: dict[str, Any], piece: int) -> None:
+    system = fsspec.filesystem("s3", **bucket["s3"])
+    paths = [*REAL, *sorted(DATA.glob("*.pcap*"))]
+    for path in paths:
+        system.pipe_file(f"bucket/real/{path.name}", path.read_bytes())
+    given = [f"s3://bucket/real/{path.name}" for path in paths]
+    assert analyzed(given, storage=bucket, piece_bytes=piece) == analyzed(list(map(str, paths)))
 
 
 def test_http_without_ranges_gives_what_files_give(
@@ -119,6 +123,22 @@ def test_memory_gives_what_files_give(folder: Path, expected: Mapping[str, Any])
         system.rm("/day", recursive=True)
 
 
-def test_a_url_of_a_file_is_its_path(folder: Path, expected: Mapping[str, Any]) -> None:
-    assert analyzed([f"file://{folder}"]) == expected
-    assert os.path.isabs(folder)
+def test_a_pattern_a_folder_and_a_list_behind_urls(bucket: dict[str, Any]) -> None:
+    access = urls.access_of(bucket)
+    day = "s3://bucket/day/"
+    for given, names in (
+        ("s3://bucket/day/*.pcap", ["big_endian.pcap", "large.pcap", "mixed.pcap"]),
+        ("s3://bucket/day/**/c.*", ["in/c.pcap"]),
+        ("s3://bucket/day/in", ["in/c.pcap"]),
+        ("s3://bucket/day/mixed.pcap", ["mixed.pcap"]),
+    ):
+        assert sources.paths_of([given], access) == [day + name for name in names]
+
+
+def test_a_url_of_a_file_is_its_path(folder: Path) -> None:
+    (folder / "a b.pcap").symlink_to(folder / "mixed.pcap")
+    try:
+        assert sources.paths_of([f"file://{folder}/a%20b.pcap"]) == [f"{folder}/a b.pcap"]
+        assert sources.paths_of([f"file://localhost{folder}/in"]) == [f"{folder}/in/c.pcap"]
+    finally:
+        (folder / "a b.pcap").unlink()

@@ -87,6 +87,7 @@ class Content:
 
     files: their content by path, such as "/a.pcap".
     asked: (method, path, Range) of each request.
+    headers: those of the last one.
     before: is called with each request; may change `files`, and may return "cut", which ends the
         connection in the middle of the answer, "silent", which gives none, or a status code.
     """
@@ -94,6 +95,7 @@ class Content:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.asked: list[tuple[str, str, str]] = []
+        self.headers: dict[str, str] = {}
         self.before: Callable[[str, str, str], str | int | None] = lambda *request: None
         self.closing = threading.Event()
 
@@ -113,6 +115,7 @@ def ranges(content: Content) -> Iterator[str]:
 
         def do_GET(self) -> None:
             path, wanted = self.path.partition("?")[0], self.headers.get("Range", "")
+            content.headers = dict(self.headers)
             content.asked.append((self.command, path, wanted))
             fault = content.before(self.command, path, wanted)
             if fault == "silent":

@@ -23,10 +23,6 @@ class NoAnswer(Exception):
     """A server did not answer in time."""
 
 
-class Replaced(Exception):
-    """A file is not any more what it was when it was opened."""
-
-
 def missing(name: str, package: str) -> CaptureError:
     """The error when `package` is not installed."""
     scheme = schemes(name)[0]
@@ -47,9 +43,14 @@ def is_final(error: BaseException) -> bool:
         return 400 <= status < 500 and status not in (408, 425, 429)
     if _is_unreachable(error) or _is_broken(error):
         return False
-    kinds = (FileNotFoundError, PermissionError, IsADirectoryError, Replaced, NoAnswer)
+    kinds = (FileNotFoundError, PermissionError, IsADirectoryError, NoAnswer)
     wrong = (ValueError, TypeError, ImportError, NotImplementedError)
     return isinstance(error, (*kinds, *wrong)) or _lacks_credentials(error)
+
+
+def is_replaced(error: BaseException) -> bool:
+    """Whether a file is not any more what it was when it was opened, as s3fs tells."""
+    return _status(error) == 412 or "FileExpired" in _kinds(error)
 
 
 def reason(url: str, options: Mapping[str, Any], error: BaseException, seconds: float) -> str:
@@ -70,8 +71,6 @@ def reason(url: str, options: Mapping[str, Any], error: BaseException, seconds: 
             "there are no credentials for it: set them as its library wants them in the "
             "environment, or give them with --storage-options"
         )
-    if "bucket" in _words(error) and ("NoSuchBucket" in _words(error) or status == 404):
-        return "there is no such bucket"
     if _is_broken(error):
         return f"the connection broke ({type(_deepest(error)).__name__})"
     if _is_unreachable(error):
@@ -79,8 +78,8 @@ def reason(url: str, options: Mapping[str, Any], error: BaseException, seconds: 
     if status is not None and status != 404:
         return f"its server answers with status {status}"
     if status == 404 or _any(error, FileNotFoundError):
-        words = _words(error)
-        return f"there is no such {'bucket' if 'specified bucket' in words else 'file or folder'}"
+        lacks_bucket = any("specified bucket" in str(it) for it in _chain(error))
+        return f"there is no such {'bucket' if lacks_bucket else 'file or folder'}"
     if _any(error, IsADirectoryError):
         return "is a folder; name a capture in it"
     return f"{type(error).__name__}: {_scrubbed(_words(error), url, options)}"

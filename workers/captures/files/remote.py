@@ -19,7 +19,7 @@ from ringline.workers.captures.files import refusals
 from ringline.workers.captures.files.access import Access
 from ringline.workers.captures.files.local import PIECE_BYTES
 from ringline.workers.captures.files.names import schemes, shown
-from ringline.workers.captures.files.refusals import NoAnswer, Replaced
+from ringline.workers.captures.files.refusals import NoAnswer
 
 FIRST_BYTES = 1 << 16  # of the first block; the next ones are larger,
 BLOCK_BYTES = 8 << 20  # up to this
@@ -78,7 +78,8 @@ def file_system(url: str, access: Access) -> tuple[Any, str]:
         except ImportError as error:
             known = known_implementations.get(scheme, {}).get("class", "")
             own = known.partition(".")[0]
-            package = own if own not in ("", "fsspec") else error.name or own
+            inner = getattr(error.__cause__, "name", None) or error.name or own
+            package = inner if own == "fsspec" else own
             raise refusals.missing(url, package) from error
         except ValueError as error:
             raise CaptureError(
@@ -88,6 +89,8 @@ def file_system(url: str, access: Access) -> tuple[Any, str]:
     options = access.options_for(url)
     for scheme in {"http", "https"} & set(schemes(url)):
         _bound_http(options.setdefault(scheme, {}), access)
+    for scheme in {"s3", "s3a"} & set(schemes(url)):  # botocore would ask ten times, ever slower
+        options.setdefault(scheme, {}).setdefault("config_kwargs", {"retries": {"max_attempts": 1}})
     found: tuple[Any, str] = core.url_to_fs(url, **options)
     return found
 
@@ -97,7 +100,8 @@ def _bound_http(options: dict[str, Any], access: Access) -> None:
     what they send, so that its ranges are others."""
     from aiohttp import ClientTimeout
 
-    limits = ClientTimeout(total=None, sock_connect=access.seconds, sock_read=access.seconds)
+    late = 2 * access.seconds  # nobody waits any more
+    limits = ClientTimeout(total=None, sock_connect=late, sock_read=late)
     options["client_kwargs"] = {"timeout": limits} | options.get("client_kwargs", {})
     options["headers"] = {"Accept-Encoding": "identity"} | options.get("headers", {})
 
@@ -270,7 +274,7 @@ class RemoteFile:
                     self._reopen(streams=True)  # it sends the whole file, whatever is asked for
                     continue
                 tries += 1
-                if _is_replaced(error):
+                if refusals.is_replaced(error):
                     self._failed = True
                     raise CaptureError(self._tally.changed()) from error
                 if tries == TRIES or refusals.is_final(error):
@@ -351,10 +355,6 @@ class RemoteFile:
 def _close(opened: _Opened) -> None:
     with contextlib.suppress(Exception):
         opened.file.close()
-
-
-def _is_replaced(error: BaseException) -> bool:
-    return isinstance(error, Replaced) or type(error).__name__ == "FileExpired"
 
 
 def keep(url: str, content: bytes, access: Access) -> None:
