@@ -17,13 +17,14 @@ from ringline.pipeline.analysis import captures, joining, sources, urls
 from ringline.pipeline.analysis.captures import Capture, Piece
 from ringline.pipeline.analysis.joining import Outcome, Tree
 from ringline.pipeline.analysis.result import Result
+from ringline.pipeline.analysis.summing import result_of
 from ringline.pipeline.configuration import deadlines
 from ringline.shm.control import revive
 from ringline.shm.errors import Bug, EnvironmentLacks, PluginError
 from ringline.shm.text import printable
 from ringline.workers.analysis import children
+from ringline.workers.analysis.tables import formats
 from ringline.workers.captures.capture_table import CaptureError
-from ringline.workers.captures.files.names import shown
 
 PIECE_BYTES = 256 << 20  # of a capture that is not compressed, for one task
 STATE_BYTES = 64 << 20
@@ -43,6 +44,7 @@ def run(
     workers: int | None = None,
     folder: str | None = None,
     out: str | None = None,
+    format: str = "csv",  # noqa: A002  # as users of tables call it
     to_cut: bool = False,
     strict: bool = False,
     debug: bool = False,
@@ -57,7 +59,8 @@ def run(
     options: those of the plugin.
     executor: where tasks run; None: `workers` processes on this machine, one for each core.
     folder: a file name in `plugin` is relative to it.
-    out: an existing folder for the tables that the plugin presents, as CSV files.
+    out: an existing folder for the tables that the plugin presents.
+    format: of their files: "csv", "jsonl" or "parquet", which needs the extra parquet.
     to_cut: a capture that is cut short is used up to the cut.
     strict: the first capture that cannot be used ends the analysis with its error. Without it,
         `Result.broken` tells.
@@ -82,6 +85,7 @@ def run(
         "debug": debug,
     }
     began = time.monotonic()
+    formats.check(format)
     access = urls.access_of(storage)
     paths = sources.paths_of(given, access)
     found, broken = sources.looked_at(paths, to_cut=to_cut, access=access)
@@ -94,7 +98,7 @@ def run(
     own = concurrent.futures.ThreadPoolExecutor(count, "analysis") if executor is None else None
     analysis = _Analysis(of, given_captures, executor or own, count, to_cut, strict, silence)
     try:
-        result = analysis.run(progress, out)
+        result = analysis.run(progress, out, format)
     finally:
         analysis.cancel()
         if own is not None:
@@ -148,7 +152,7 @@ class _Analysis:
         self._ended: set[int] = set()  # captures that are in the tree, with or without a result
         self._used: list[Capture] = []
 
-    def run(self, progress: Progress | None, out: str | None) -> Result:
+    def run(self, progress: Progress | None, out: str | None, form: str) -> Result:
         """Do all tasks, and return the result."""
         if not self._captures:
             self._prepare()
@@ -157,9 +161,11 @@ class _Analysis:
             self._run_all(progress)
         except KeyboardInterrupt:
             self._give_up_the_rest()
-        result = self._result()
-        if self._tree.result is not None:
-            answer, _ = self._wait_for({"do": "present", "folder": out}, [self._tree.result.part])
+        whole = self._tree.result
+        result = result_of(self._of["plugin"], self._captures, self._used, whole, self._tasks)
+        if whole is not None:
+            job = {"do": "present", "folder": out, "format": form}
+            answer, _ = self._wait_for(job, [whole.part])
             result.tables = answer["tables"]
         return result
 
@@ -352,40 +358,6 @@ class _Analysis:
                 if a.part and b.part:
                     _, part = self._wait_for({"do": "merge"}, [a.part, b.part])
                 outcomes.joined(place, Outcome(joining.add(a.numbers, b.numbers), part))
-
-    def _result(self) -> Result:
-        result = Result(self._of["plugin"], tasks=self._tasks)
-        self._used.sort(key=lambda capture: capture.number)
-        for capture in self._used:
-            path, packets = capture.source.shown, capture.tally.packets
-            remarks = capture.tally.remarks()
-            result.captures.append({"path": path, "packets": packets, "remarks": remarks})
-            result.remarks += remarks
-        used = {capture.number for capture in self._used}
-        for capture in self._captures:
-            result.redone += capture.redone
-            if capture.broken:
-                result.broken[shown(capture.source.path)] = capture.broken
-            elif capture.number not in used:
-                result.unfinished.append(capture.source.shown)
-        whole = self._tree.result
-        if whole is None:
-            return result
-        numbers = whole.numbers
-        result.tier, result.counters = numbers["tier"], numbers["counters"]
-        result.wire_bytes, result.nanoseconds = numbers["wire_bytes"], numbers["nanoseconds"]
-        result.named, result.headings = numbers["sums"] | numbers["gauges"], numbers["headings"]
-        result.drops, result.trace = numbers["drops"], numbers["trace"]
-        result.first, result.last = numbers["first"], numbers["last"]
-        result.complaints = [tuple(it) for it in numbers["complaints"]]
-        result.remarks += numbers["remarks"]
-        if numbers["clipped"]:
-            result.remarks.append(
-                f"{numbers['clipped']} packets have more than 65535 bytes: the plugin saw the "
-                "first 65535 of each"
-            )
-        result.state = whole.part
-        return result
 
 
 def _outcome(future: concurrent.futures.Future[Any]) -> tuple[dict[str, Any], bytes]:

@@ -1,4 +1,4 @@
-"""What `ringline analyze` leaves behind: a folder with a JSON report and a CSV file for each table.
+"""What `ringline analyze` leaves behind: a folder with a JSON report and a file for each table.
 
 Only one analysis writes into a folder: it locks a file there. That file lists what analyses left,
 so the next one replaces nothing else. New files are made in a folder of their own, and moved when
@@ -25,6 +25,7 @@ from ringline.pipeline.analysis.result import Result
 from ringline.pipeline.telemetry.version import version
 from ringline.shm.errors import EnvironmentLacks, UsageError, reason_of
 from ringline.shm.text import printable
+from ringline.workers.analysis.tables.formats import FORMATS
 
 REPORT = "report.json"
 _LOCK = ".ringline-analysis"
@@ -121,7 +122,8 @@ class Folder:
     def _listed(self) -> list[str]:
         """The tables that analyses left here."""
         text = os.pread(self._fd, os.fstat(self._fd).st_size, 0).decode(errors="replace")
-        return [it for it in text.splitlines() if it.endswith(".csv") and "/" not in it]
+        ends = tuple(f".{form}" for form in FORMATS)
+        return [it for it in text.splitlines() if it.endswith(ends) and "/" not in it]
 
     def _list(self, names: Sequence[str]) -> None:
         data = "".join(f"{name}\n" for name in names).encode()
@@ -163,6 +165,7 @@ def report_of(result: Result, code: int) -> dict[str, Any]:
     tables = {
         name: {
             "columns": table["columns"],
+            "types": table["types"],
             "rows": table["rows"],
             "file": table["file"] and os.path.basename(table["file"]),
             "first": table["first"],

@@ -21,8 +21,9 @@ class Result:
         shows them.
     headings: those of its tables by name: of the labels, then one per value.
     drops: how many packets the plugin dropped for each of its reasons, by name.
-    tables: what the plugin presents, by name: columns, number of rows, the first rows, and the
-        CSV file of all, if there is one.
+    tables: what the plugin presents, by name, each as a dict: its `columns`, their `types` (as in
+        workers/analysis/tables/columns.py), the number of `rows`, the `first` rows, and the `file`
+        of all rows, or None.
     first, last: times of the first and the last packet (ns since 1970); None: there is none.
     complaints: the different errors of the plugin, each with a capture and its packet there.
     remarks: sentences about captures and the plugin.

@@ -15,7 +15,7 @@ from ringline.pipeline.analysis.result import Result
 from ringline.pipeline.commands.try_plugin import checked_options, named_lines, table_lines
 from ringline.pipeline.terminal import stdio
 from ringline.pipeline.terminal.progress import Progress
-from ringline.shm.errors import PluginError
+from ringline.shm.errors import PluginError, UsageError
 from ringline.shm.text import counted, printable
 from ringline.workers.captures.capture_table import CaptureError
 
@@ -30,6 +30,8 @@ def analyze(given: argparse.Namespace) -> int:
     It is 2 when a capture could not be used or the plugin failed on a packet, 130 after Ctrl-C.
     Raises RinglineError when there is no result.
     """
+    if given.out is None and given.format is not None:
+        raise UsageError("--format is the format of the tables in a folder: name one with -w")
     options = checked_options(given.options)
     sys.path.append(os.getcwd())
     with contextlib.ExitStack() as opened:
@@ -41,6 +43,7 @@ def analyze(given: argparse.Namespace) -> int:
             options,
             workers=given.workers,
             out=None if folder is None else folder.new,
+            format=given.format or "csv",
             to_cut=given.cut,
             strict=given.strict,
             debug=given.checked,

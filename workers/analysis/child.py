@@ -21,9 +21,9 @@ from ringline.shm._shm import lib as shm
 from ringline.shm.control import describe
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.workers._workers import ffi
-from ringline.workers.analysis import tables
 from ringline.workers.analysis.hooks import Hooks
 from ringline.workers.analysis.runner import Runner
+from ringline.workers.analysis.tables import writing
 from ringline.workers.captures.capture_table import CaptureError, Tally
 from ringline.workers.captures.files.access import Access
 from ringline.workers.captures.files.remote import keep
@@ -198,7 +198,7 @@ class _Child:
                 raise PluginError(
                     f"plugin {self._of['plugin']}: present failed: {sentence(error)}"
                 ) from error
-        return {"tables": tables.write(self._of["plugin"], made, job["folder"])}
+        return {"tables": writing.write(self._of["plugin"], made, job["folder"], job["format"])}
 
 
 def _why(error: CaptureError, scanner: Scanner, tally: Tally) -> str:

@@ -2,8 +2,8 @@
 
 A flow is both directions of a 5-tuple, as in `tshark -z conv`: its end A has the smaller address
 and port. For each direction a record has packets, bytes on the wire, the times of the first and the
-last packet, and the flags of TCP that were seen, all of which are in the end the same whatever the
-order of the packets. So records of parts join exactly.
+last packet, the flags of TCP that were seen, and the VLAN, all of which are in the end the same
+whatever the order of the packets. So records of parts join exactly.
 
 No flow is lost: when half of the table is in use, `collect` takes all records out of it, and more
 follow for the same flows. One collect and the next are too near to each other to fill the table.
@@ -22,13 +22,18 @@ from ringline.workers.plugins.flow_key import PROTOCOLS, REST, TCP, flow_parts, 
 from ringline.workers.plugins.forward import MAP, outputs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from ringline.workers.api import Counter, Worker
 
 # The words of a record: five of the key, then these. Those in pairs are of the direction from A to
-# B, and of that from B to A. USED is the hash of the key, never 0.
+# B, and of that from B to A. USED is the hash of the key, never 0. FLAGS has the flags of TCP in
+# its low 8 bits. Above them, from the bit VLAN on, it has 1 + the VLAN of the outermost tag, the
+# largest of several; 0 there: no packet had a tag.
 USED, PACKETS, BYTES, FIRST, LAST, FLAGS = 5, 6, 8, 10, 12, 14
+VLAN = 16
 WORDS = 16
 KEY = 5
 NEVER = np.iinfo(np.int64).max  # the first time of a direction without packets
@@ -82,7 +87,8 @@ def merge(a: Part, b: Part) -> Part:
         merged[:, PACKETS:FIRST] = np.add.reduceat(rows[:, PACKETS:FIRST], begins)
         merged[:, FIRST:LAST] = np.minimum.reduceat(rows[:, FIRST:LAST], begins)
         merged[:, LAST:FLAGS] = np.maximum.reduceat(rows[:, LAST:FLAGS], begins)
-        merged[:, FLAGS:] = np.bitwise_or.reduceat(rows[:, FLAGS:], begins)
+        flags = np.bitwise_or.reduceat(rows[:, FLAGS:] & 0xFF, begins)
+        merged[:, FLAGS:] = flags | np.maximum.reduceat(rows[:, FLAGS:] >> VLAN, begins) << VLAN
         rows = merged
     return Part({"flows": rows, "top": a.state["top"]})
 
@@ -109,26 +115,55 @@ def present(part: Part) -> dict[str, dict[str, Any]]:
 
 
 def _columns(rows: NDArray[np.int64]) -> dict[str, Any]:
-    """The columns of the table of flows. Times are nanoseconds since 1970."""
+    """The columns of the table of flows."""
     rest = rows[:, REST].view(np.uint64)
-    protocol = (rest >> np.uint64(8) & np.uint64(0xFF)).tolist()
     columns: dict[str, Any] = {
-        "protocol": [PROTOCOLS.get(number, str(number)) for number in protocol],
-        "address_a": _addresses(rows, 0),
-        "port_a": rest >> np.uint64(32) & np.uint64(0xFFFF),
-        "address_b": _addresses(rows, 2),
-        "port_b": rest >> np.uint64(16) & np.uint64(0xFFFF),
+        "protocol": Texts(rows, _protocols),
+        "address_a": Texts(rows, lambda piece: _addresses(piece, 0)),
+        "port_a": (rest >> np.uint64(32)).astype(np.uint16),
+        "address_b": Texts(rows, lambda piece: _addresses(piece, 2)),
+        "port_b": (rest >> np.uint64(16)).astype(np.uint16),
+        "first": rows[:, FIRST:LAST].min(axis=1).view("M8[ns]"),
+        "last": rows[:, LAST:FLAGS].max(axis=1).view("M8[ns]"),
     }
     for direction, name in enumerate(("a_to_b", "b_to_a")):
         empty = rows[:, PACKETS + direction] == 0
+        flags = rows[:, FLAGS + direction]
         columns |= {
-            f"packets_{name}": rows[:, PACKETS + direction],
-            f"bytes_{name}": rows[:, BYTES + direction],
-            f"first_{name}": np.ma.masked_array(rows[:, FIRST + direction], empty),
-            f"last_{name}": np.ma.masked_array(rows[:, LAST + direction], empty),
-            f"tcp_flags_{name}": rows[:, FLAGS + direction],
+            f"packets_{name}": rows[:, PACKETS + direction].view(np.uint64),
+            f"bytes_{name}": rows[:, BYTES + direction].view(np.uint64),
+            f"first_{name}": np.ma.masked_array(rows[:, FIRST + direction].view("M8[ns]"), empty),
+            f"last_{name}": np.ma.masked_array(rows[:, LAST + direction].view("M8[ns]"), empty),
+            f"tcp_flags_{name}": flags.astype(np.uint8),
+            f"vlan_{name}": np.ma.masked_array(
+                ((flags >> VLAN) - 1).astype(np.uint16), flags >> VLAN == 0
+            ),
         }
     return columns
+
+
+class Texts:
+    """A column of texts, which are made when they are needed: they take more memory than the
+    records. `made` returns those of some rows."""
+
+    dtype = np.dtype(str)
+
+    def __init__(
+        self, rows: NDArray[np.int64], made: Callable[[NDArray[np.int64]], list[str]]
+    ) -> None:
+        self._rows = rows
+        self._made = made
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, which: slice) -> list[str]:
+        return self._made(self._rows[which])
+
+
+def _protocols(rows: NDArray[np.int64]) -> list[str]:
+    numbers = (rows[:, REST] >> 8 & 0xFF).tolist()
+    return [PROTOCOLS.get(number, str(number)) for number in numbers]
 
 
 def _addresses(rows: NDArray[np.int64], at: int) -> list[str]:
@@ -181,6 +216,10 @@ def flow_records(frame: Any, meta: Any, state: Any) -> int:
         record[LAST + way] = max(record[LAST + way], time)
         if rest >> 8 & 0xFF == TCP and at and len(frame) > at + 13:
             record[FLAGS + way] |= field(frame, at + 13, 1)
+        kind = field(frame, 12, 2)
+        if kind == 0x8100 or kind == 0x88A8:  # noqa: PLR1714  # numba
+            seen, vlan = record[FLAGS + way], 1 + (field(frame, 14, 2) & 0xFFF)
+            record[FLAGS + way] = max(seen >> VLAN, vlan) << VLAN | seen & 0xFF
     verdict: int = state.outputs[meta.port]
     return verdict
 

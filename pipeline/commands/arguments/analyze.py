@@ -38,7 +38,12 @@ def add_command(command: Any) -> None:
         "--out",
         dest="out",
         metavar="FOLDER",
-        help="write a JSON report and the tables of the plugin, as CSV, into this folder",
+        help="write a JSON report and the tables of the plugin into this folder",
+    )
+    to.add_argument(
+        "--format",
+        choices=("csv", "jsonl", "parquet"),
+        help="of the tables: csv, jsonl (an object in each line) or parquet (default: csv)",
     )
     values.add_options(to)
     to.add_argument(

@@ -38,6 +38,7 @@ from ringline.pipeline.ports.virtio.capabilities import Structure, structures, t
 from ringline.pipeline.ports.virtio.card import Card, Memory
 from ringline.pipeline.ports.virtio.initialisation import HEADER_WITH_HASH, STEPS
 from ringline.pipeline.ports.virtqueue import requests
+from ringline.shm.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses

@@ -23,7 +23,7 @@ TSHARK = shutil.which("tshark")
 # Addresses and ports as on the wire, outermost first; no parts are put together.
 FIELDS = ("frame.len", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "tcp.srcport", "tcp.dstport")
 FIELDS += ("udp.srcport", "udp.dstport", "tcp.flags", "frame.protocols")
-FIELDS += ("ip.flags.mf", "ip.frag_offset", "ipv6.fraghdr.nxt")
+FIELDS += ("vlan.id", "ip.flags.mf", "ip.frag_offset", "ipv6.fraghdr.nxt")
 OPTIONS = ("ip.defragment:FALSE", "ipv6.defragment:FALSE", "tcp.check_checksum:FALSE")
 
 INNERMOST = re.compile(r"(?:(?!ip)[^:]*:)*(?:ip|ipv6)(?::ipv6\.[^:]*)*:(?:tcp|udp)(?::|$)")
@@ -44,7 +44,7 @@ def captures() -> list[Path]:
 
 
 def of_tshark(path: Path) -> Counter[tuple[Ends, str]]:
-    """Packets, bytes and flags from A to B and from B to A, for TCP and UDP."""
+    """Packets, bytes, flags and 1 + VLAN from A to B and from B to A, for TCP and UDP."""
     command = [str(TSHARK), "-r", str(path), "-n", "-T", "fields", "-E", "occurrence=f"]
     for name in FIELDS:
         command += ["-e", name]
@@ -53,8 +53,8 @@ def of_tshark(path: Path) -> Counter[tuple[Ends, str]]:
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     found: Counter[tuple[Ends, str]] = Counter()
     for line in done.stdout.splitlines():
-        size, ip_a, ip_b, ip6_a, ip6_b, *ports, flags, protocols, more, part, ip6_part = line.split(
-            "\t"
+        size, ip_a, ip_b, ip6_a, ip6_b, *ports, flags, protocols, vlan, more, part, ip6_part = (
+            line.split("\t")
         )
         # What is inside of ICMP or of another IP has ports of its own, and a fragment has none.
         if not INNERMOST.match(protocols) or more in ("1", "True") or int(part or 0) or ip6_part:
@@ -66,6 +66,8 @@ def of_tshark(path: Path) -> Counter[tuple[Ends, str]]:
         found[(a, b), f"packets{way}"] += 1
         found[(a, b), f"bytes{way}"] += int(size)
         found[(a, b), f"flags{way}"] |= int(flags, 16) & 0xFF if flags else 0
+        seen = found[(a, b), f"vlan{way}"]
+        found[(a, b), f"vlan{way}"] = max(seen, 1 + int(vlan)) if vlan else seen
     return found
 
 
@@ -86,9 +88,10 @@ def of_ringline(paths: list[Path]) -> Counter[tuple[Ends, str]]:
         turn = ends[0] > ends[1]  # the halves of an address are signed in a record
         a, b = ends[::-1] if turn else ends
         for way in (0, 1):
-            for at, name in ((6, "packets"), (8, "bytes"), (14, "flags")):
-                if row[at + way]:
-                    found[(a, b), f"{name}{way ^ turn}"] = row[at + way]
+            found[(a, b), f"packets{way ^ turn}"] = row[6 + way]
+            found[(a, b), f"bytes{way ^ turn}"] = row[8 + way]
+            found[(a, b), f"flags{way ^ turn}"] = row[14 + way] & 0xFF
+            found[(a, b), f"vlan{way ^ turn}"] = row[14 + way] >> 16
     return found
 
 
@@ -100,7 +103,10 @@ def test_flows_are_those_of_tshark() -> None:
         for (ends, name), number in of_tshark(path).items():
             if name.startswith("flags"):
                 expected[ends, name] |= number
+            elif name.startswith("vlan"):
+                expected[ends, name] = max(expected[ends, name], number)
             else:
                 expected[ends, name] += number
+    assert any(name.startswith("vlan") and number for (_, name), number in expected.items())
     assert len(expected) > 20
     assert +of_ringline(paths) == +expected

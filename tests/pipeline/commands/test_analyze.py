@@ -18,7 +18,7 @@ import pytest
 from ringline.pipeline.analysis.output import Folder
 from ringline.pipeline.commands.cli import main
 from ringline.shm.errors import EnvironmentLacks, UsageError
-from ringline.workers.analysis import tables
+from ringline.workers.analysis.tables import writing
 
 from ...data import make
 
@@ -228,7 +228,7 @@ def test_a_table_for_which_there_is_no_room_leaves_nothing(
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(EnvironmentLacks, match=r"t\.csv: cannot be written: No space left on dev"):
-        tables.write("p", {"t": {"a": [1, 2]}}, str(tmp_path))
+        writing.write("p", {"t": {"a": [1, 2]}}, str(tmp_path))
     assert list(tmp_path.iterdir()) == []
     with Folder(str(tmp_path / "out")) as folder, pytest.raises(EnvironmentLacks, match="No space"):
         folder.write({})

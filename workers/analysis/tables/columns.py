@@ -1,0 +1,96 @@
+"""One column of a table: its type, and its values piece by piece.
+
+Whatever has a length and slices can be a column: an array, a list, or an object that makes each
+slice when it is asked, so that a table need not be in memory. An object with a `dtype`, as arrays
+have, is of that type; the values of another one are looked at.
+
+| type        | in numpy                 | in CSV and JSON lines            |
+|-------------|--------------------------|----------------------------------|
+| bool        | bool                     | true, false                      |
+| i8 … i64    | int8 … int64             | an integer                       |
+| u8 … u64    | uint8 … uint64           | an integer                       |
+| f32, f64    | float16 … float64        | a number                         |
+| time        | datetime64 of any unit   | an integer, ns since 1970 in UTC |
+| text        | str                      | text                             |
+
+A masked value, None and NaT are nulls. A list with values of several types is a column of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+PIECE_ROWS = 4096
+_NAT = -(1 << 63)  # NaT as an integer
+_TEXT = "text"
+
+
+class Column:
+    """One column. Raises TypeError, with the end of a sentence, when its values fit no type."""
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+        self._length = len(values)
+        if len(getattr(values, "shape", (0,))) != 1:
+            raise TypeError(f"has {len(values.shape)} dimensions, not one")
+        self.type = _type_of_dtype(values) or self._type_of_values()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def piece(self, start: int, stop: int) -> list[Any]:
+        """The values from `start` to before `stop`: Python's bool, int, float, str or None."""
+        piece = self._values[start:stop]
+        if self.type == "time":
+            piece = piece.astype("datetime64[ns]")
+        listed = piece.tolist() if hasattr(piece, "tolist") else list(piece)
+        if self.type == "time":
+            return [None if it == _NAT else it for it in listed]
+        if self.type == _TEXT:
+            return [None if it is None else _text(it) for it in listed]
+        if self.type in ("f32", "f64"):
+            return [None if it is None else float(it) for it in listed]
+        return [it.item() if hasattr(it, "item") else it for it in listed]
+
+    def _pieces(self) -> Iterator[list[Any]]:
+        for start in range(0, self._length, PIECE_ROWS):
+            piece = self._values[start : start + PIECE_ROWS]
+            listed = piece.tolist() if hasattr(piece, "tolist") else piece
+            yield [it.item() if hasattr(it, "item") else it for it in listed]
+
+    def _type_of_values(self) -> str:
+        kinds: set[type] = set()
+        least = most = 0
+        for piece in self._pieces():
+            kinds |= set(map(type, piece))
+            if kinds <= {int, type(None)}:
+                numbers = [it for it in piece if it is not None]
+                least, most = min([least, *numbers]), max([most, *numbers])
+        kinds.discard(type(None))
+        if others := sorted(kind.__name__ for kind in kinds - {bool, int, float, str}):
+            raise TypeError(f"has values of type {', '.join(others)}, not numbers or text")
+        if kinds == {bool}:
+            return "bool"
+        if kinds == {int} and least >= -(1 << 63) and most < 1 << 63:
+            return "i64"
+        if kinds == {int} and least >= 0 and most < 1 << 64:
+            return "u64"
+        return "f64" if kinds in ({float}, {int, float}) else _TEXT
+
+
+def _type_of_dtype(values: Any) -> str | None:
+    """The type of an array; None when its values must be looked at."""
+    dtype: Any = getattr(values, "dtype", None)
+    kind = getattr(dtype, "kind", "O")
+    if kind in "iu":
+        return f"{kind}{8 * dtype.itemsize}"
+    if kind == "f":
+        return "f32" if dtype.itemsize <= 4 else "f64"
+    return {"b": "bool", "M": "time", "U": _TEXT, "T": _TEXT}.get(kind)
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else str(value)
+    # A file name may have bytes that are no text.
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
