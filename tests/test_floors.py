@@ -64,6 +64,7 @@ PURE = (
     "workers/captures/",
     "workers/headers/",
     "workers/lookup/lookup.h",
+    "workers/named/part.py",
     "workers/tables.py",
     "workers/process/launch.py",
     "workers/trials/arrivals.py",

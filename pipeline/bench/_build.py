@@ -17,6 +17,7 @@ FILES = [
         "loops/filler",
         "veths/sockets",
         "veths/packets",
+        "analyses/bare_flows",
     )
 ]
 DECLARATIONS = [f"{name}.h" for name in FILES]

@@ -18,8 +18,10 @@ MEASUREMENTS = (
     "load",
     "growth",
     "xdp",
+    "analyze",
 )
-ON_DEMAND = ("xdp",)  # needs root, and is measured only when it is named
+# Measured only when they are named: the first needs root, the second other programs.
+ON_DEMAND = ("xdp", "analyze")
 RUNS = 3
 RUNS_MAX = 1000
 SECONDS = 2.5
@@ -50,7 +52,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=_number,
         default=SECONDS,
         metavar="S",
-        help=f"seconds of each run of `pipeline`, `xdp` and `compare` (default {SECONDS:g})",
+        help=f"seconds of each run of `pipeline`, `xdp` and `compare`, and for about how long "
+        f"a program of `analyze` has packets (default {SECONDS:g})",
     )
     parser.add_argument(
         "--cpus", metavar="A,B", help="the two CPUs to measure on (default: the last two usable)"

@@ -22,6 +22,7 @@ from ringline.pipeline.bench.arguments import (
 )
 from ringline.pipeline.bench.figures import Figure, paragraphs, table
 from ringline.pipeline.bench.measurements import (
+    analyze,
     growth,
     handoff,
     lane,
@@ -59,6 +60,7 @@ def measure(arguments: Namespace) -> int:
         "load": load.measure,
         "growth": growth.measure,
         "xdp": lambda host, runs: xdp.measure(host, runs, arguments.seconds),
+        "analyze": lambda host, runs: analyze.measure(host, runs, arguments.seconds),
     }
     _check_numbers(arguments)
     old = _other_version(arguments.what)

@@ -169,12 +169,17 @@ class _Tried(NamedTuple, Generic[Result]):
 
 
 def quiet_runs(
-    measure: Callable[[], Result], runs: int, machine: Machine, *, pair: bool = False
+    measure: Callable[[], Result],
+    runs: int,
+    machine: Machine,
+    *,
+    pair: bool = False,
+    more: int = MORE_TRIES,
 ) -> Runs[Result]:
     """`runs` results of `measure`, undisturbed if possible.
 
     A result may have an attribute `disturbed`, which says what disturbed it from within, as
-    `Windows` has. After `runs` and MORE_TRIES tries the least disturbed results fill up. `pair`
+    `Windows` has. After `runs` and `more` tries the least disturbed results fill up. `pair`
     says that `measure` uses both CPUs.
     """
     tried: list[_Tried[Result]] = []
@@ -184,7 +189,7 @@ def quiet_runs(
 
     best, nearest = machine.arithmetic, machine.round_trip or 0.0
     before = sample()
-    for _ in range(runs + MORE_TRIES):
+    for _ in range(runs + more):
         result = measure()
         after = sample()
         slowest, farthest = map(max, before, after)

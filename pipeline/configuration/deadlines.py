@@ -94,6 +94,7 @@ BENCH_WORKER = WORKER_PREPARE + WORKER_SETUP + 5.0  # until a worker is ready
 BENCH_START = WORKER_PREPARE + WORKER_SETUP + OPEN + 5.0  # until a run answers
 BENCH_FORWARDER = 20.0  # until a program of `bench xdp` is ready, and until it forwards
 BENCH_COMMAND = 20.0  # a command that makes an interface
+BENCH_PEER = 600.0  # one program of `bench analyze`, with all its captures
 BENCH_PARTS = 300.0  # the benchmark of another version, until it has printed its figures
 # The whole end of a run, by signal: see `longest_end`.
 

@@ -1,0 +1,1 @@
+"""`bench analyze`: the captures, the bare loop in C, and what else counts flows."""

@@ -1,0 +1,217 @@
+"""`bench analyze`: flows of captures with frames of several sizes, counted by one task of `ringline
+analyze flow_stats`, by a bare loop in C, and by other programs: in turn, on one CPU.
+
+Each keeps packets, bytes, the first and the last time of both directions of a 5-tuple. What they
+find is compared, so none of them can leave out work. A figure is the time of the processor that the
+program, with its children, took for a packet; its start does not count. Slow programs get the first
+packets of a capture only.
+
+Guarantees (tests in tests/pipeline/bench/test_analyze.py):
+ - programs that find other flows than ringline end the benchmark
+   (test_other_flows_end_the_benchmark)
+ - what is not installed is named with the command that installs it
+   (test_what_is_not_installed_is_named)
+ - nothing is left of a benchmark that was ended (test_nothing_is_left)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ringline.pipeline.bench.analyses import capture
+from ringline.pipeline.bench.analyses.flows import Counts, Key, difference
+from ringline.pipeline.bench.analyses.peers import PEERS, Peer
+from ringline.pipeline.bench.figures import Figure
+from ringline.pipeline.bench.machine import Machine, Runs, quiet_runs
+from ringline.pipeline.bench.running import FOLDER, ending
+from ringline.pipeline.bench.sampling.windows import SECONDS
+from ringline.pipeline.configuration import deadlines
+from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.family import END_WITH
+
+RATE = 400_000  # packets of a capture for each of `seconds`; ringline takes less time for them
+FEWEST = 2_000
+EMPTY = 4  # packets of the capture whose time does not count
+RINGLINE, BARE, DPKT = "ringline", "bare", "dpkt"
+GOAL_OF_BARE = 0.5
+GOAL_TO_DPKT = 20.0
+
+
+class Captures:
+    """The captures of a benchmark, in `folder`: for each mix one with `packets`, and its first
+    packets for slower programs."""
+
+    def __init__(self, folder: Path, packets: int) -> None:
+        self.folder = folder
+        self.packets = packets
+        self.empty = folder / "empty.pcap"
+        capture.make(self.empty, capture.MIXES[0], EMPTY)
+        self._made: dict[tuple[str, int], Path] = {}
+
+    def packets_for(self, peer: Peer, seconds: float) -> int:
+        """How many packets a program gets."""
+        if not peer.rate:
+            return self.packets
+        return min(max(int(peer.rate * seconds), FEWEST), self.packets)
+
+    def path(self, mix: capture.Mix, packets: int) -> Path:
+        """The capture with so many packets of a mix."""
+        if (mix.name, packets) not in self._made:
+            path = self.folder / f"{mix.sizes[-1][0]}-{packets}.pcap"
+            capture.make(path, mix, packets)
+            self._made[mix.name, packets] = path
+        return self._made[mix.name, packets]
+
+
+@dataclass
+class Turn:
+    """One turn of all programs: seconds of the processor and of the clock for a packet, by program
+    and mix."""
+
+    processor: dict[tuple[str, str], float] = field(default_factory=dict)
+    clock: dict[tuple[str, str], float] = field(default_factory=dict)
+
+
+def measure(machine: Machine, runs: int, seconds: float = SECONDS) -> list[Figure]:
+    """The time of a packet, and the ratios. Raises EnvironmentLacks."""
+    _require_numba()
+    there = {name: peer for name, peer in PEERS.items() if peer.is_installed}
+    with tempfile.TemporaryDirectory(prefix=f"{FOLDER}{os.getpid()}-") as folder:
+        made = Captures(Path(folder), max(int(RATE * seconds), FEWEST))
+        order = list(there)
+
+        def turn() -> Turn:
+            order.reverse()
+            return take_turn(made, machine.cpus[-1], order, seconds)
+
+        return figures(quiet_runs(turn, runs, machine, more=0), there)
+
+
+def _require_numba() -> None:
+    """Raises EnvironmentLacks when the plugin cannot run."""
+    import importlib.util
+
+    if importlib.util.find_spec("numba") is None:
+        raise EnvironmentLacks(
+            "bench analyze: numba is missing, which the plugin flow_stats needs: "
+            "pip install 'ringline[compiled]'"
+        )
+
+
+def take_turn(made: Captures, cpu: int, order: Sequence[str], seconds: float) -> Turn:
+    """Let each program count once, and compare what they found. Raises EnvironmentLacks."""
+    turn = Turn()
+    mixes = {mix.name: mix for mix in capture.MIXES}
+    found: dict[tuple[str, str, int], Mapping[Key, Counts]] = {}
+    for name in order:
+        packets = made.packets_for(PEERS[name], seconds)
+        paths = [made.path(mix, packets) for mix in mixes.values()]
+        for mix, (spent, rows) in zip(mixes, _count(made, name, cpu, paths), strict=True):
+            turn.processor[name, mix], turn.clock[name, mix] = (each / packets for each in spent)
+            found[name, mix, packets] = rows
+    # What ringline finds in the first packets, which the slower programs got.
+    parts = sorted({(mix, packets) for name, mix, packets in found if packets != made.packets})
+    paths = [made.path(mixes[mix], packets) for mix, packets in parts]
+    for part, (_, rows) in zip(parts, _count(made, RINGLINE, cpu, paths), strict=True):
+        found[RINGLINE, *part] = rows
+    for (name, mix, packets), rows in found.items():
+        ours = found[RINGLINE, mix, packets]
+        if said := difference(ours, rows, PEERS[name].precision):
+            raise EnvironmentLacks(
+                f"bench analyze: {PEERS[name].name} finds other flows than ringline in {packets} "
+                f"packets of {mix}, so their times cannot be compared: {said}"
+            )
+    return turn
+
+
+def _count(
+    made: Captures, name: str, cpu: int, paths: Sequence[Path]
+) -> list[tuple[list[float], Mapping[Key, Counts]]]:
+    """Let a program count the flows of the captures: the seconds of the processor and of the clock,
+    and the flows. Raises EnvironmentLacks."""
+    out = made.folder / "flows"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-P", "-m", "ringline.pipeline.bench.analyses.peers"),
+            *(name, str(cpu), str(made.empty), str(out), *map(str, paths)),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, END_WITH: str(os.getpid())},
+    )
+    try:
+        said, errors = process.communicate(timeout=deadlines.BENCH_PEER)
+    except subprocess.TimeoutExpired:
+        raise EnvironmentLacks(
+            f"bench analyze: {PEERS[name].name} did not end in {deadlines.BENCH_PEER:g} s: give it "
+            "fewer packets with --seconds"
+        ) from None
+    finally:
+        process.kill()
+        process.wait()
+    if process.returncode:
+        last = (errors.strip().splitlines() or ["it said nothing"])[-1]
+        raise EnvironmentLacks(
+            f"bench analyze: {PEERS[name].name} failed ({ending(process.returncode)}): {last}"
+        )
+    return [
+        (json.loads(line), pickle.loads(Path(f"{out}.{number}").read_bytes()))
+        for number, line in enumerate(said.splitlines())
+    ]
+
+
+def figures(turns: Runs[Turn], there: Mapping[str, Peer]) -> list[Figure]:
+    """The rows of the table."""
+    note = "; ".join(
+        f"{peer.name} is not installed ({peer.remedy}), so it was not measured"
+        for name, peer in PEERS.items()
+        if name not in there
+    )
+    found = []
+    for mix in (mix.name for mix in capture.MIXES):
+        cost = {name: tuple(turn.processor[name, mix] * 1e9 for turn in turns) for name in there}
+        found.append(
+            Figure(
+                f"analyze, {mix}",
+                "ns",
+                cost[RINGLINE],
+                cost[BARE],
+                goal_of_limit=GOAL_OF_BARE,
+                disturbed=turns.disturbed,
+                note=note,
+            )
+        )
+        found.append(
+            Figure(
+                "  by the clock",
+                "ns",
+                tuple(turn.clock[RINGLINE, mix] * 1e9 for turn in turns),
+                tuple(turn.clock[BARE, mix] * 1e9 for turn in turns),
+                disturbed=turns.disturbed,
+            )
+        )
+        for name, peer in there.items():
+            if name not in (RINGLINE, BARE):
+                pairs = zip(cost[RINGLINE], cost[name], strict=True)
+                found += [
+                    Figure(f"  {peer.name}", "ns", cost[name], disturbed=turns.disturbed),
+                    Figure(
+                        f"  {peer.name}, ratio",
+                        "x",
+                        tuple(theirs / ours for ours, theirs in pairs),
+                        more=True,
+                        goal=GOAL_TO_DPKT if name == DPKT else None,
+                        disturbed=turns.disturbed,
+                    ),
+                ]
+    return found
