@@ -107,7 +107,7 @@ PROMISES = [
     ),
     Promise("virtqueues, for any transport", parts_of("virtqueue"), 160),
     Promise(
-        "virtio-net on top of virtqueues and the life cycle, likewise", parts_of("virtio"), 670
+        "virtio-net on top of virtqueues and the life cycle, likewise", parts_of("virtio"), 680
     ),
 ]
 

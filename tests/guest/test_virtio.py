@@ -162,7 +162,8 @@ def test_a_device_that_cannot_be_used_is_refused_with_the_remedy(
     bench: Bench, first: int, words: str
 ) -> None:
     guest = bench.guest
-    others = Bench(guest, guest.cables[2:], (OTHERS[first], OTHERS[1 - first]))
+    cables = (guest.cables[2 + first], guest.cables[0])
+    others = Bench(guest, cables, (OTHERS[first], DEVICES[0]))
     others.bind("vfio-pci", "DMA")
     with pytest.raises(AssertionError, match=rf"port wan \(pci:{OTHERS[first]}\): .*{words}"):
         others.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ringline.pipeline.ports.e1000e import card as e1000e
 from ringline.pipeline.ports.igb.registers import QUEUE_STATISTICS, REGISTERS
-from ringline.shm.errors import HardwareError
 
 
 class Card(e1000e.Card):
@@ -29,20 +28,9 @@ class Card(e1000e.Card):
         self.TCTL.clear("EN")
 
     def take_phy(self) -> None:
-        """A port of the card is an own function, with a PHY of its own."""
-        self.take_part(self._phy())
+        """A port of the card is an own function, with a PHY of its own. There are two."""
+        self.take_part(f"PHY{self.STATUS.field('LAN_ID') & 1}")
 
     def release_phy(self) -> None:
         """The firmware may have the PHY again."""
-        self.release_part(self._phy())
-
-    def _phy(self) -> str:
-        """The PHY of this port. Raises HardwareError for a card that says what cannot be, as one
-        that does not answer any more."""
-        number = self.STATUS.field("LAN_ID")
-        if number > 1:
-            raise HardwareError(
-                f"{self.name}: the card says that it is port {number} (STATUS.LAN_ID), and it has "
-                "only the ports 0 and 1; was it removed?"
-            )
-        return f"PHY{number}"
+        self.release_part(f"PHY{self.STATUS.field('LAN_ID') & 1}")

@@ -96,7 +96,7 @@ def test_a_number_of_queues_that_cannot_be_is_refused(make: Make, pairs: int) ->
     card = make(PLAIN | MQ, pairs=2, queues=2, buffers=1024)
     steps = [_lies(pairs) if step is place_control_queue else step for step in STEPS]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(port, "STEPS", steps)
+        patch.setattr(port.VirtioPort, "steps", steps)
         with pytest.raises(HardwareError, match=f"has {pairs} pairs of queues, .* {2 * pairs}; "):
             card.start()
     card.port.stop()
