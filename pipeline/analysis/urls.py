@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import posixpath
+import queue
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ringline.pipeline.configuration import deadlines
 from ringline.shm.errors import UsageError, reason_of
@@ -19,15 +21,13 @@ from ringline.workers.captures.files.access import Access
 from ringline.workers.captures.files.names import schemes, shown
 
 AT_ONCE = 16  # URLs that are asked about at the same time
-LIST_BYTES_MAX = 64 << 20
 
 _FORM = '{"s3": {"endpoint_url": "https://…"}}'
 _T = TypeVar("_T")
 
 
 def access_of(options: Mapping[str, Any] | None) -> Access:
-    """How URLs are opened with these options for file systems, by scheme, beside those of fsspec's
-    own configuration. Raises UsageError."""
+    """How URLs are opened with these options for file systems, by scheme. Raises UsageError."""
     options = options if options is not None else {}
     for given in options.values():
         if not isinstance(given, Mapping):
@@ -38,10 +38,7 @@ def access_of(options: Mapping[str, Any] | None) -> Access:
         json.dumps(options)
     except (TypeError, ValueError):
         raise UsageError("the storage options must be values of JSON: texts, numbers …") from None
-    whole = {it: dict(values) for it, values in _configured().items()}
-    for scheme, given in options.items():
-        whole[scheme] = whole.get(scheme, {}) | dict(given)
-    return Access(whole, deadlines.URL_ANSWER)
+    return Access(options, deadlines.URL_ANSWER)
 
 
 def options_in(path: str) -> Mapping[str, Any]:
@@ -58,24 +55,35 @@ def options_in(path: str) -> Mapping[str, Any]:
     return options
 
 
-def _configured() -> Mapping[str, Mapping[str, Any]]:
-    """What fsspec reads from its environment variables and files, for it to travel with tasks."""
-    try:
-        from fsspec.config import conf
-    except ImportError:
-        return {}
-    return {key: value for key, value in conf.items() if isinstance(value, dict)}
+def all_of(items: Sequence[str], function: Callable[[str], _T]) -> list[_T]:
+    """The answers of `function` for each URL; several are asked for at a time. An interruption
+    does not wait for the others. Raises what `function` raises."""
+    answers: dict[int, _T] = {}
+    left = deque(enumerate(items))
+    done: queue.SimpleQueue[tuple[int, _T | None, BaseException | None]] = queue.SimpleQueue()
 
+    def work() -> None:
+        while True:
+            try:
+                number, item = left.popleft()
+            except IndexError:
+                return
+            try:
+                done.put((number, function(item), None))
+            except BaseException as error:
+                done.put((number, None, error))
 
-def all_of(items: Sequence[str], function: Callable[[str], _T]) -> Iterator[_T]:
-    """The answers of `function` for each URL, in order; several are asked for at a time."""
-    if not items:
-        return
-    pool = ThreadPoolExecutor(min(AT_ONCE, len(items)), "urls")
+    for _ in range(min(AT_ONCE, len(items))):
+        threading.Thread(target=work, name="urls", daemon=True).start()
     try:
-        yield from pool.map(function, items)
+        for _ in items:
+            number, answer, error = done.get()
+            if error is not None:
+                raise error
+            answers[number] = cast(_T, answer)
     finally:
-        pool.shutdown(cancel_futures=True)
+        left.clear()
+    return [answers[number] for number in range(len(items))]
 
 
 def files_of(urls: Sequence[str], access: Access) -> list[list[str]]:
@@ -86,7 +94,7 @@ def files_of(urls: Sequence[str], access: Access) -> list[list[str]]:
         return list(_files_of(url, access))
 
     try:
-        return list(all_of(urls, files))
+        return all_of(urls, files)
     except CaptureError as error:
         raise UsageError(str(error)) from error
 

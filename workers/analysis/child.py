@@ -26,7 +26,6 @@ from ringline.workers.analysis.runner import Runner
 from ringline.workers.analysis.tables import writing
 from ringline.workers.captures.capture_table import CaptureError, Tally
 from ringline.workers.captures.files.access import Access
-from ringline.workers.captures.files.remote import keep
 from ringline.workers.captures.scanner import Range, Scanner, Section
 from ringline.workers.function import PacketFunction
 from ringline.workers.named.log import Log
@@ -145,6 +144,8 @@ class _Child:
         access = job["access"] and Access(**job["access"], waiting=partial(self._show, RUNNING))
         try:
             if parts:
+                from ringline.workers.captures.files.remote import keep
+
                 keep(job["path"], parts[0], access)
             scanner = Scanner(tally, runner.scan, part, access)
         except CaptureError as error:

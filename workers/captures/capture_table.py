@@ -14,7 +14,7 @@ from typing import overload
 
 from ringline.shm.errors import RinglineError
 from ringline.shm.text import printable
-from ringline.workers.captures.files.names import shown
+from ringline.workers.captures.files.names import is_url, shown
 
 LINK_TYPE_ETHERNET = 1
 
@@ -195,7 +195,9 @@ class Tally:
         wrong with it but its end."""
         remedy = ""
         if self.packets:
-            remedy = f", or keep what is good with tcpdump -r {self.path} -w NEW"
+            file = "FILE" if is_url(self.file) else self.path
+            download = "download it and " if is_url(self.file) else ""
+            remedy = f", or {download}keep what is good with tcpdump -r {file} -w NEW"
         if self.packets and cut:
             remedy = (
                 ", or use what is good with --cut (in the table of a wire of a "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import posixpath
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import fsspec
 import pytest
 
 from ringline.pipeline.analysis import Result, run, sources, urls
+from ringline.workers.captures.capture_table import Tally
+from ringline.workers.captures.captures import CaptureReader
 
 from ...data import make
 from . import url_servers
@@ -133,6 +136,19 @@ def test_a_pattern_a_folder_and_a_list_behind_urls(bucket: dict[str, Any]) -> No
         ("s3://bucket/day/mixed.pcap", ["mixed.pcap"]),
     ):
         assert sources.paths_of([given], access) == [day + name for name in names]
+
+
+def test_a_capture_in_an_archive_behind_a_url(folder: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "day.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(folder / "large.pcap", "large.pcap")
+    found, broken = sources.looked_at(
+        sources.paths_of([f"zip://*.pcap::file://{tmp_path}/day.zip"]), to_cut=False
+    )
+    assert broken == {}
+    assert [source.path for source in found] == [f"zip://large.pcap::file://{tmp_path}/day.zip"]
+    assert not found[0].is_plain
+    with CaptureReader(Tally(found[0].path), access=found[0].access) as reader:
+        assert sum(1 for _ in reader) == 4000
 
 
 def test_a_url_of_a_file_is_its_path(folder: Path) -> None:

@@ -25,7 +25,7 @@ def _nothing() -> None:
 class Access:
     """How URLs are opened.
 
-    options: arguments for file systems of fsspec, by scheme.
+    options: arguments for file systems of fsspec, by scheme, beside those of its configuration.
     seconds: so long an answer of a server may take.
     waiting: is called while an answer is awaited, several times a second.
     """
@@ -35,9 +35,20 @@ class Access:
     waiting: Callable[[], None] = _nothing
 
     def options_for(self, url: str) -> Hidden:
-        """The options for the schemes of `url`."""
-        return Hidden({it: dict(self.options[it]) for it in schemes(url) if it in self.options})
+        """The options for the schemes of `url`, and those that fsspec reads from its environment
+        variables and files: so they travel with a task."""
+        found = {it: _configured(it) | dict(self.options.get(it, {})) for it in schemes(url)}
+        return Hidden({it: options for it, options in found.items() if options})
 
     def of(self, url: str) -> dict[str, Any]:
         """The same for one URL, as JSON values; `Access(**values)` is it again, elsewhere."""
         return {"options": self.options_for(url), "seconds": self.seconds}
+
+
+def _configured(scheme: str) -> dict[str, Any]:
+    try:
+        from fsspec.config import conf
+    except ImportError:  # to open the URL tells
+        return {}
+    found = conf.get(scheme)
+    return dict(found) if isinstance(found, dict) else {}

@@ -209,8 +209,8 @@ class RemoteFile:
     @property
     def can_seek(self) -> bool:
         """Some servers of HTTP send a file only as a whole: this asks for its last byte."""
-        opened = self._opened
-        if opened.divides and _is_http(self._url) and self.size > len(self._block):
+        opened, is_known = self._opened, self._base > 0 or self.size <= len(self._block)
+        if opened.divides and _is_http(self._url) and not is_known:
             try:
                 self._fetched(self.size - 1, self.size)
             except CaptureError:
