@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import queue
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -109,7 +110,13 @@ def _files_of(url: str, access: Access) -> Iterable[str]:
     # The page of a folder is the only one that a server of HTTP tells from a file.
     if is_http and not url.endswith("/"):
         return [url]
-    if remote.ask(url, access, lambda: _is_folder(system, path, is_http=is_http)):
+    try:
+        is_folder = remote.ask(url, access, lambda: _is_folder(system, path, is_http=is_http))
+    except CaptureError as error:
+        if isinstance(error.__cause__, PermissionError):
+            return [url]  # it costs this capture only: to read it tells
+        raise
+    if is_folder:
         return _in_folder(url, system, path, access, whole)
     return [url]
 
@@ -119,8 +126,9 @@ def _is_folder(system: Any, path: str, *, is_http: bool) -> bool:
 
 
 def _matching(url: str, system: Any, path: str, access: Access, whole: Access) -> Iterator[str]:
-    found = remote.ask(url, whole, lambda: system.glob(path, detail=True))
+    found = remote.ask(url, whole, lambda: system.glob(path, detail=True, **_loudly(url)))
     if not found:
+        _check_folder(url, system, path, access)
         raise UsageError(f"{printable(shown(url))}: no file has such a name")
     for name in sorted(found):
         inner = _named(url, system, name)
@@ -130,9 +138,24 @@ def _matching(url: str, system: Any, path: str, access: Access, whole: Access) -
             yield inner
 
 
+def _check_folder(url: str, system: Any, path: str, access: Access) -> None:
+    """Raise the error that a search for a pattern does not tell: it finds nothing instead."""
+    folder = re.split(r"[*?\[]", path)[0].rpartition("/")[0]
+    try:
+        remote.ask(url, access, lambda: system.ls(folder))
+    except CaptureError as error:
+        if not isinstance(error.__cause__, FileNotFoundError) or "no such bucket" in str(error):
+            raise
+
+
+def _loudly(url: str) -> dict[str, Any]:
+    """Arguments with which a search of HTTP passes over no folder that it cannot read."""
+    return {"on_error": "raise"} if schemes(url)[0] in ("http", "https") else {}
+
+
 def _in_folder(url: str, system: Any, path: str, access: Access, whole: Access) -> list[str]:
     """The captures in a folder, by their first bytes, in the order of their names."""
-    names = remote.ask(url, whole, lambda: sorted(system.find(path)))
+    names = remote.ask(url, whole, lambda: sorted(system.find(path, **_loudly(url))))
     urls = [_named(url, system, name) for name in names]
     looks = all_of(urls, lambda it: _looks_like_capture(it, access))
     found = [it for it, is_one in zip(urls, looks, strict=True) if is_one]

@@ -14,6 +14,7 @@ import fsspec
 import pytest
 
 from ringline.pipeline.analysis import Result, run, sources, urls
+from ringline.shm.errors import UsageError
 from ringline.workers.captures.capture_table import Tally
 from ringline.workers.captures.captures import CaptureReader
 
@@ -99,7 +100,7 @@ def test_s3_gives_what_files_give(bucket: dict[str, Any], expected: Mapping[str,
 
 
 @pytest.mark.skipif(not PROOF, reason="RINGLINE_PROOF is missing: more splits")
-@pytest.mark.parametrize("piece", [10_000, 33_333, 300_000, 256 << 20])
+@pytest.mark.parametrize("piece", [100_000, 700_001, 256 << 20])
 def test_s3_gives_what_files_give_for_real_captures(bucket: dict[str, Any], piece: int) -> None:
     system = fsspec.filesystem("s3", **bucket["s3"])
     paths = [*REAL, *sorted(DATA.glob("*.pcap*"))]
@@ -136,6 +137,28 @@ def test_a_pattern_a_folder_and_a_list_behind_urls(bucket: dict[str, Any]) -> No
         ("s3://bucket/day/mixed.pcap", ["mixed.pcap"]),
     ):
         assert sources.paths_of([given], access) == [day + name for name in names]
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://none/a.pcap", "there is no such bucket"),
+        ("s3://none/*.pcap", "there is no such bucket"),
+        ("s3://bucket/day/none.pcap", "there is no such file or folder"),
+        ("s3://bucket/day/none*", "no file has such a name"),
+        ("@s3://bucket/none", "there is no such file or folder"),
+    ],
+)
+def test_what_is_not_in_s3(bucket: dict[str, Any], url: str, words: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        sources.paths_of([url], urls.access_of(bucket))
+    assert words in str(raised.value)
+
+
+def test_s3_without_credentials(bucket: dict[str, Any]) -> None:
+    access = urls.access_of({"s3": {"endpoint_url": bucket["s3"]["endpoint_url"]}})
+    with pytest.raises(UsageError, match="there are no credentials for it"):
+        sources.paths_of(["s3://bucket/day"], access)
 
 
 def test_a_capture_in_an_archive_behind_a_url(folder: Path, tmp_path: Path) -> None:

@@ -184,6 +184,22 @@ def test_what_a_server_refuses(
         assert words in sentence_of("s3://bucket/a.pcap", storage=storage)
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(403, "access is denied"), (404, "no file has such a name|is no such file")],
+)
+@pytest.mark.parametrize("scheme", ["http", "s3"])
+def test_a_pattern_in_a_folder_that_a_server_refuses(
+    content: Content, server: str, scheme: str, status: int, words: str
+) -> None:
+    content.before = lambda *request: status
+    access = urls.access_of({"s3": {"endpoint_url": server, **KEYS}})
+    url = f"{server}/bucket/*.pcap" if scheme == "http" else "s3://bucket/*.pcap"
+    with pytest.raises(UsageError) as raised:
+        sources.paths_of([url], access)
+    assert re.search(words, str(raised.value))
+
+
 def test_a_host_that_is_not_there() -> None:
     with socket.socket() as taken:  # nobody listens on this port
         taken.bind(("127.0.0.1", 0))
@@ -192,6 +208,9 @@ def test_a_host_that_is_not_there() -> None:
         storage = {"s3": {"endpoint_url": there, **KEYS}}
         words = sentence_of("s3://bucket/a.pcap", storage=storage)
         assert "its server cannot be reached" in words
+        for url in ("s3://bucket/*.pcap", f"{there}/*.pcap", f"{there}/"):
+            with pytest.raises(UsageError, match="its server cannot be reached"):
+                sources.paths_of([url], urls.access_of(storage))
 
 
 @pytest.mark.parametrize(
