@@ -15,9 +15,10 @@ from typing import Any
 
 from ringline.pipeline.analysis import captures, joining, sources, urls
 from ringline.pipeline.analysis.captures import Capture, Piece
-from ringline.pipeline.analysis.joining import Outcome, Tree
+from ringline.pipeline.analysis.finished import Finished
+from ringline.pipeline.analysis.joining import Outcome, Tree, answer_of
 from ringline.pipeline.analysis.result import Result
-from ringline.pipeline.analysis.summing import result_of
+from ringline.pipeline.analysis.resulting import result_of
 from ringline.pipeline.configuration import deadlines
 from ringline.shm.control import revive
 from ringline.shm.errors import Bug, EnvironmentLacks, PluginError
@@ -53,6 +54,8 @@ def run(
     silence: float = deadlines.ANALYSIS_SILENCE,
     progress: Progress | None = None,
     storage: Mapping[str, Any] | None = None,
+    keep: str | None = None,
+    resume: bool = False,
 ) -> Result:
     """Run `plugin` on all captures that `given` names: files, folders, patterns, `@LIST`, URLs.
 
@@ -69,12 +72,15 @@ def run(
     state_bytes: for the plugin's named state and counters, in each task.
     silence: a task that makes no progress for so many seconds is ended and done once more.
     progress: `progress(done, all, packets)` is called about ten times a second with bytes of
-        captures that are done, all bytes, and packets. If it raises KeyboardInterrupt, or the user
-        presses Ctrl-C, the result has the captures that are finished.
+        captures that are done, all bytes, and packets; first with what an earlier analysis did. If
+        it raises KeyboardInterrupt, or the user presses Ctrl-C, the result has the captures that
+        are finished.
+    keep: a folder of its own for what is finished; it stays. resume: go on from what is there.
     storage: options of file systems of fsspec, by the scheme of a URL.
 
-    Raises UsageError when there is no such capture, PluginError when the plugin cannot start,
-    crashes twice on the same task, or fails to merge, CaptureError with `strict`.
+    Raises UsageError when there is no such capture, or what is in `keep` is of another plugin or
+    version; EnvironmentLacks when a folder cannot be written; PluginError when the plugin cannot
+    start, crashes twice on the same task, or fails to merge; CaptureError with `strict`.
     """
     of = {
         "plugin": plugin,
@@ -94,9 +100,12 @@ def run(
     given_captures = [
         captures.divided(number, source, piece_bytes) for number, source in enumerate(found)
     ]
+    about = of | {"folder": None, "to_cut": to_cut, "piece_bytes": piece_bytes}
+    finished = None if keep is None else Finished(keep, about, resumes=resume)
     count = workers or len(os.sched_getaffinity(0))
     own = concurrent.futures.ThreadPoolExecutor(count, "analysis") if executor is None else None
     analysis = _Analysis(of, given_captures, executor or own, count, to_cut, strict, silence)
+    analysis.finished = finished
     try:
         result = analysis.run(progress, out, format)
     finally:
@@ -104,6 +113,8 @@ def run(
         if own is not None:
             own.shutdown(cancel_futures=True)
         children.close()
+        if finished is not None:
+            finished.close()
     result.broken = broken | result.broken
     result.seconds = time.monotonic() - began
     return result
@@ -146,32 +157,30 @@ class _Analysis:
         self._running: dict[concurrent.futures.Future[Any], Callable[[Any], None]] = {}
         self._cancellation = children.Cancellation()
         self._fingerprint: str | None = None
-        self._packets = 0
-        self._bytes = 0
-        self._tasks = 0
+        self._packets = self._bytes = 0
+        self._tasks = self._taken = 0
         self._ended: set[int] = set()  # captures that are in the tree, with or without a result
         self._used: list[Capture] = []
+        self.finished: Finished | None = None
 
     def run(self, progress: Progress | None, out: str | None, form: str) -> Result:
         """Do all tasks, and return the result."""
         if not self._captures:
-            self._prepare()
+            self._wait_for({"do": "prepare"}, [])  # it tells whether the plugin can start
             return Result(self._of["plugin"])
         try:
+            self._go_on()
             self._run_all(progress)
         except KeyboardInterrupt:
             self._give_up_the_rest()
         whole = self._tree.result
-        result = result_of(self._of["plugin"], self._captures, self._used, whole, self._tasks)
+        result = Result(self._of["plugin"], tasks=self._tasks, taken=self._taken)
+        result_of(result, self._captures, self._used, whole)
         if whole is not None:
             job = {"do": "present", "folder": out, "format": form}
             answer, _ = self._wait_for(job, [whole.part])
             result.tables = answer["tables"]
         return result
-
-    def _prepare(self) -> None:
-        """Find out whether the plugin can start, when there is no capture for it."""
-        self._wait_for({"do": "prepare"}, [])
 
     def _wait_for(self, job: Mapping[str, Any], parts: list[bytes]) -> tuple[dict[str, Any], bytes]:
         """Do a job here and now."""
@@ -185,6 +194,30 @@ class _Analysis:
             raise PluginError(f"plugin {self._of['plugin']} {answer['died']}{what}")
         if "error" in answer:
             raise revive(answer["error"], _ERRORS)
+
+    # What an earlier analysis finished
+
+    def _go_on(self) -> None:
+        """Find out what is there."""
+        if self.finished is not None and self.finished.resumes:
+            answer, _ = self._wait_for({"do": "prepare"}, [])
+            self._fingerprint = answer["fingerprint"]
+            self.finished.begin(self._fingerprint)
+            self._bytes, self._packets = self.finished.amount(self._captures)
+
+    def _take(self, capture: Capture, piece: Piece) -> bool:
+        """Use what there is in the place of a task, if there is something."""
+        if self.finished is None or capture.number in self._ended:
+            return capture.number in self._ended
+        if self.finished.take(capture):
+            then = self._finish
+        elif self.finished.take_piece(capture, piece):
+            then = self._accept
+        else:
+            return False
+        self._taken += 1
+        then(capture)
+        return True
 
     # Tasks
 
@@ -201,6 +234,8 @@ class _Analysis:
 
     def _run_all(self, progress: Progress | None) -> None:
         everything = sum(capture.source.bytes for capture in self._captures)
+        if progress is not None:
+            progress(self._bytes, everything, self._packets)
         jobs = self._jobs()
         while not self._tree.is_done:
             while len(self._running) < self._most:
@@ -238,6 +273,8 @@ class _Analysis:
         self._tasks += 1
 
     def _begin(self, capture: Capture, piece: Piece) -> None:
+        if self._take(capture, piece):
+            return
         piece.tries += 1
         self._submit(
             capture.job(piece, to_cut=self._to_cut),
@@ -246,8 +283,8 @@ class _Analysis:
         )
 
     def _is_done(self, capture: Capture, piece: Piece, future: Any) -> None:
-        """A task has ended: note its answer, and do what it makes possible."""
-        answer, part = _outcome(future)
+        """A task has ended: note its answer."""
+        answer, part = answer_of(future)
         if "died" in answer and piece.tries < TRIES:
             self._again.append((capture, piece))
             return
@@ -264,11 +301,17 @@ class _Analysis:
         if "fingerprint" in answer:
             self._fingerprint = answer["fingerprint"]
         piece.answer, piece.part, piece.tries = answer, part, 0
+        if self.finished is not None and "broken" not in answer:
+            self.finished.keep_piece(capture, piece, self._fingerprint)
+        self._accept(capture)
+
+    def _accept(self, capture: Capture) -> None:
+        """Do what the answer of a piece makes possible."""
         accepted = capture.accepted
         again = capture.check()
         self._again.extend((capture, it) for it in again)
         for it in capture.pieces[accepted : capture.accepted]:
-            if it.answer is not None:
+            if it.answer is not None and not it.is_taken:
                 self._packets += it.answer["tally"]["packets"]
                 self._bytes += (it.stop or capture.source.bytes) - it.start
         if capture.broken:
@@ -290,13 +333,11 @@ class _Analysis:
         """All pieces of a capture are joined."""
         if capture.number in self._ended or not capture.is_accepted:
             return
+        if self.finished is not None:
+            self.finished.keep(capture, self._fingerprint)
+        self._used.append(capture.with_named_complaints())
         self._ended.add(capture.number)
-        self._used.append(capture)
-        outcome = capture.tree.result
-        if outcome is not None:
-            complaints = outcome.numbers["complaints"]
-            outcome.numbers["complaints"] = [(capture.source.shown, *it) for it in complaints]
-        self._tree.put(capture.number, outcome)
+        self._tree.put(capture.number, capture.tree.result)
         self._join(self._tree, lambda: None)
 
     # Joining
@@ -324,7 +365,7 @@ class _Analysis:
         """Let the plugin merge two parts, as a task."""
 
         def then(future: Any) -> None:
-            answer, part = _outcome(future)
+            answer, part = answer_of(future)
             if "died" in answer and tries < TRIES:
                 self._merge(tree, place, numbers, parts, when_done, tries + 1)
                 return
@@ -345,25 +386,12 @@ class _Analysis:
         self.cancel()
         concurrent.futures.wait(self._running, 5.0)
         self._running.clear()
-        outcomes = Tree(max(len(self._used), 1))
+        used = self._ended | {capture.number for capture in self._used}
+        for capture in self._captures:
+            if capture.number not in used and self.finished and self.finished.take(capture):
+                self._used.append(capture.with_named_complaints())
         self._used.sort(key=lambda capture: capture.number)
-        for index, capture in enumerate(self._used):
-            outcomes.put(index, capture.tree.result)
-        if not self._used:
-            outcomes.put(0, None)
-        self._tree = outcomes
-        while not outcomes.is_done:
-            for place, a, b in outcomes.pairs():
-                part = a.part or b.part
-                if a.part and b.part:
-                    _, part = self._wait_for({"do": "merge"}, [a.part, b.part])
-                outcomes.joined(place, Outcome(joining.add(a.numbers, b.numbers), part))
-
-
-def _outcome(future: concurrent.futures.Future[Any]) -> tuple[dict[str, Any], bytes]:
-    """The answer of a task; that its process died, when the executor says so."""
-    try:
-        answer, part = future.result()
-    except (concurrent.futures.BrokenExecutor, concurrent.futures.CancelledError) as error:
-        return {"died": f"lost its process ({type(error).__name__})"}, b""
-    return answer, part
+        self._tree = joining.joined(
+            [capture.tree.result for capture in self._used],
+            lambda a, b: self._wait_for({"do": "merge"}, [a, b])[1],
+        )

@@ -27,6 +27,7 @@ class Piece:
         nothing, so the begin is guessed.
     answer, part: what the task said, when it is done.
     tries: how often it was begun without an end.
+    is_taken: an earlier analysis did it.
     """
 
     start: int
@@ -35,6 +36,7 @@ class Piece:
     answer: dict[str, Any] | None = None
     part: bytes = b""
     tries: int = 0
+    is_taken: bool = False
 
 
 @dataclass
@@ -155,6 +157,13 @@ class Capture:
                     self.broken = str(reader.refused(sorted(tally.left_out)))
             except CaptureError as error:
                 self.broken = str(error)
+
+    def with_named_complaints(self) -> Capture:
+        """The capture, with its path before each error of the plugin in the joined outcome."""
+        if self.tree.result is not None:
+            numbers, path = self.tree.result.numbers, self.source.shown
+            numbers["complaints"] = [(path, *it) for it in numbers["complaints"]]
+        return self
 
     @property
     def is_accepted(self) -> bool:

@@ -7,7 +7,8 @@ what it joins stays in order: so the result does not depend on which task ends f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import concurrent.futures
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +76,27 @@ class Tree:
                 return
             outcome = first or second
         self._there[level, index] = outcome
+
+
+def answer_of(future: concurrent.futures.Future[Any]) -> tuple[dict[str, Any], bytes]:
+    """The answer of a task; that its process died, when the executor says so."""
+    try:
+        answer, part = future.result()
+    except (concurrent.futures.BrokenExecutor, concurrent.futures.CancelledError) as error:
+        return {"died": f"lost its process ({type(error).__name__})"}, b""
+    return answer, part
+
+
+def joined(outcomes: Sequence[Outcome | None], merge: Callable[[bytes, bytes], bytes]) -> Tree:
+    """A tree of all these, which is done."""
+    tree = Tree(max(len(outcomes), 1))
+    for leaf, outcome in enumerate(outcomes or [None]):
+        tree.put(leaf, outcome)
+    while not tree.is_done:
+        for place, a, b in tree.pairs():
+            part = merge(a.part, b.part) if a.part and b.part else a.part or b.part
+            tree.joined(place, Outcome(add(a.numbers, b.numbers), part))
+    return tree
 
 
 def add(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:

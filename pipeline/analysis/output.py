@@ -2,7 +2,7 @@
 
 Only one analysis writes into a folder: it locks a file there. That file lists what analyses left,
 so the next one replaces nothing else. New files are made in a folder of their own, and moved when
-the last one is there.
+the last last one is there. What is finished is kept in another folder, until a result is complete.
 
 Guarantees (tests in tests/pipeline/commands/test_analyze.py):
  - an analysis that fails leaves the results of an earlier one, and no folder that it made
@@ -30,12 +30,15 @@ from ringline.workers.analysis.tables.formats import FORMATS
 REPORT = "report.json"
 _LOCK = ".ringline-analysis"
 _NEW = ".ringline-new"
+_FINISHED = ".ringline-finished"
 
 
 class Folder:
     """The folder at `path`, which is made if it is not there. A context manager.
 
     new: the path of a folder in it, for the files of this analysis until `write`.
+    finished: the path of another one, for what is finished (finished.py); it stays until a result
+        is complete.
 
     Raises UsageError when it has other files, or another analysis writes into it;
     EnvironmentLacks when it cannot be made or written to.
@@ -44,6 +47,7 @@ class Folder:
     def __init__(self, path: str) -> None:
         self.path = path
         self.new = os.path.join(path, _NEW)
+        self.finished = os.path.join(path, _FINISHED)
         shown = printable(path)
         if not path:
             raise UsageError("-w needs the path of a folder, not an empty one")
@@ -114,6 +118,8 @@ class Folder:
                 os.replace(os.path.join(self.new, name), path)
             path = self._lock
             self._list([*tables, REPORT])
+            if report.get("is_complete"):
+                shutil.rmtree(self.finished, ignore_errors=True)
         except OSError as error:
             raise EnvironmentLacks(
                 f"{printable(path)}: cannot be written: {reason_of(error)}"
@@ -137,7 +143,7 @@ class Folder:
 
     def _close(self) -> None:
         shutil.rmtree(self.new, ignore_errors=True)
-        if not self._keeps_lock:
+        if not self._keeps_lock and not os.path.isdir(self.finished):
             with contextlib.suppress(OSError):
                 os.unlink(self._lock)
             self._remove_folders()
@@ -198,6 +204,7 @@ def report_of(result: Result, code: int) -> dict[str, Any]:
             "seconds": round(result.seconds, 3),
             "tasks": result.tasks,
             "redone": result.redone,
+            "taken": result.taken,
             "nanoseconds_in_plugin": round(result.nanoseconds),
         },
     }

@@ -28,6 +28,7 @@ class Result:
     complaints: the different errors of the plugin, each with a capture and its packet there.
     remarks: sentences about captures and the plugin.
     tasks, redone: how many tasks were done, and how many of them again after a wrong guess.
+    taken: how many captures and pieces an earlier analysis had finished.
     state: the joined state and tables, as bytes for `Part.unpack`.
     """
 
@@ -50,5 +51,6 @@ class Result:
     remarks: list[str] = field(default_factory=list)
     tasks: int = 0
     redone: int = 0
+    taken: int = 0
     seconds: float = 0.0
     state: bytes = b""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ringline.pipeline.analysis import analysis, urls
 from ringline.pipeline.analysis.output import Folder, report_of
 from ringline.pipeline.analysis.result import Result
 from ringline.pipeline.commands.try_plugin import checked_options, named_lines, table_lines
 from ringline.pipeline.terminal import stdio
-from ringline.pipeline.terminal.progress import Progress
+from ringline.pipeline.terminal.interrupts import like_ctrl_c
+from ringline.pipeline.terminal.rate_bar import RateBar
 from ringline.shm.errors import PluginError, UsageError
 from ringline.shm.text import counted, printable
 from ringline.workers.captures.capture_table import CaptureError
@@ -27,16 +29,34 @@ REMARKS = 20  # in the summary; the report has all
 def analyze(given: argparse.Namespace) -> int:
     """Analyze the captures and print a summary; the exit code.
 
-    It is 2 when a capture could not be used or the plugin failed on a packet, 130 after Ctrl-C.
+    It is 2 when a capture could not be used or the plugin failed on a packet; 130 after Ctrl-C, 143
+    after SIGTERM, 129 after SIGHUP.
     Raises RinglineError when there is no result.
     """
     if given.out is None and given.format is not None:
         raise UsageError("--format is the format of the tables in a folder: name one with -w")
+    if given.out is None and given.resume:
+        raise UsageError("--resume goes on from what is in a folder: name it with -w")
     options = checked_options(given.options)
     sys.path.append(os.getcwd())
+    with like_ctrl_c(signal.SIGTERM, signal.SIGHUP) as came:
+        try:
+            return _analyze(given, options, came)
+        except KeyboardInterrupt:
+            return 128 + came[0] if came else INTERRUPTED
+
+
+def _analyze(given: argparse.Namespace, options: dict[str, Any], came: Sequence[int]) -> int:
+    """The same; `came` has the signals that interrupted it."""
     with contextlib.ExitStack() as opened:
         folder = None if given.out is None else opened.enter_context(Folder(given.out))
-        shown = opened.enter_context(contextlib.closing(_Progress()))
+        shown = opened.enter_context(contextlib.closing(RateBar("analyze")))
+
+        def show(done: int, everything: int, packets: int) -> None:
+            if came:  # Python loses an exception that is raised in some callbacks
+                raise KeyboardInterrupt
+            shown.show(done, everything, packets)
+
         result = analysis.run(
             given.plugin,
             given.sources,
@@ -50,10 +70,13 @@ def analyze(given: argparse.Namespace) -> int:
             piece_bytes=given.piece,
             state_bytes=given.state,
             silence=given.silence,
-            progress=shown.show,
             storage=None if given.storage is None else urls.options_in(given.storage),
+            progress=show,
+            keep=None if folder is None else folder.finished,
+            resume=given.resume,
         )
-        code = _code(result)
+        shown.close()
+        code = _code(result, came)
         if folder is not None:
             folder.write(report_of(result, code))
             for table in result.tables.values():
@@ -69,9 +92,9 @@ def analyze(given: argparse.Namespace) -> int:
     return code
 
 
-def _code(result: Result) -> int:
+def _code(result: Result, came: Sequence[int]) -> int:
     if result.unfinished:
-        return INTERRUPTED
+        return 128 + came[0] if came else INTERRUPTED
     if result.broken:
         return CaptureError.exit_code
     return PluginError.exit_code if result.complaints or _failed(result) else 0
@@ -79,35 +102,6 @@ def _code(result: Result) -> int:
 
 def _failed(result: Result) -> int:
     return sum(result.counters.get(f"{what}_errors", 0) for what in ("plugin", "verdict", "tick"))
-
-
-class _Progress:
-    """Share, rate and time left, on one line in a terminal."""
-
-    def __init__(self) -> None:
-        self._bar = Progress("analyze")
-        self._began = time.monotonic()
-
-    def show(self, done: int, everything: int, packets: int) -> None:
-        """Show how many bytes of all are done, and how many packets."""
-        passed = time.monotonic() - self._began
-        if done and passed > 0.5:
-            left = passed * (everything - done) / done
-            self._bar.label = (
-                f"{packets / passed / 1e6:.2f} M packets/s, {done / passed / 1e6:.0f} MB/s, "
-                f"{_clock(left)} left"
-            )
-        self._bar.show(done, everything)
-
-    def close(self) -> None:
-        """Remove the line."""
-        self._bar.close()
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _lines(result: Result, out: str | None) -> Iterator[str]:
@@ -139,8 +133,12 @@ def _lines(result: Result, out: str | None) -> Iterator[str]:
             yield from table_lines(table["columns"], table["first"], table["rows"])
     if out is not None:
         yield f"  report: {os.path.join(out, 'report.json')}"
+    if result.taken:
+        taken = counted(result.taken, "capture or piece", "captures and pieces")
+        yield f"  finished by an earlier analysis: {taken}"
     if result.unfinished:
-        yield f"  interrupted: {counted(len(result.unfinished), 'capture')} not finished"
+        how = "; --resume goes on from here" if out is not None else ""
+        yield f"  interrupted: {counted(len(result.unfinished), 'capture')} not finished{how}"
     if result.broken:
         yield f"  left out: {counted(len(result.broken), 'capture')}, see below"
     for remark in result.remarks[:REMARKS]:

@@ -1,4 +1,4 @@
-"""Ctrl-C while a command imports its modules."""
+"""Ctrl-C while a command imports its modules, and other signals that do what Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -23,3 +23,24 @@ def fatal() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def like_ctrl_c(*numbers: int) -> Iterator[list[int]]:
+    """Inside the block, each of these signals raises KeyboardInterrupt; yields a list of those that
+    came. A signal that is ignored, as by nohup, stays so."""
+    came: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in numbers}
+    taken = [number for number, handler in before.items() if handler == signal.SIG_DFL]
+    try:
+        for number in taken:
+            signal.signal(number, interrupt)
+        yield came
+    finally:
+        for number in taken:
+            signal.signal(number, before[number])

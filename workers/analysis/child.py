@@ -82,7 +82,8 @@ class _Child:
                 return {}, self._hooks.merge(*map(Part.unpack, parts)).pack()
             if job["do"] == "present":
                 return self._present(job, Part.unpack(parts[0])), b""
-            return {"tier": self._tier.tier if self._tier else ""}, b""
+            tier = self._tier.tier if self._tier else ""
+            return {"tier": tier, "fingerprint": self._fingerprint}, b""
         except RinglineError as error:
             return {"error": describe(error)}, b""
         except SystemExit:
@@ -107,10 +108,11 @@ class _Child:
             self._found = found
             self._tier = self._new_tier()
             self._hooks = _hooks_of(spec, found)
-            self._fingerprint = _fingerprint(found)
+            self._fingerprint = _fingerprint(found, self._tier.options)
         if job.get("fingerprint") not in (None, self._fingerprint):
             raise PluginError(
-                f"plugin {self._of['plugin']} has changed while the analysis ran: start it again"
+                f"plugin {self._of['plugin']}, or a file that its options name, has changed while "
+                "the analysis ran: start it again"
             )
 
     def _new_tier(self) -> Tier:
@@ -243,16 +245,18 @@ def _static(found: Any) -> str:
     return ", with @staticmethod in a class" if isinstance(found, type) else ""
 
 
-def _fingerprint(found: Any) -> str:
-    """A text that changes with the file of the plugin, and with the versions of Python and
-    ringline."""
+def _fingerprint(found: Any, options: Mapping[str, Any]) -> str:
+    """A text that changes with the file of the plugin, with the files that its options name, and
+    with the versions of Python and ringline."""
     from ringline.shm.version import version
 
     digest = hashlib.sha256(f"{sys.version} {version()}".encode())
     holder = found.function if isinstance(found, PacketFunction) else found
     module = sys.modules.get(getattr(holder, "__module__", None) or "")
     file = getattr(module, "__file__", None)
-    if file and os.path.isfile(file):
-        with open(file, "rb") as source:
-            digest.update(source.read())
+    named = (value for _, value in sorted(options.items()) if isinstance(value, os.PathLike))
+    for path in (file, *named):
+        if path and os.path.isfile(path):
+            with open(path, "rb") as source:
+                digest.update(hashlib.file_digest(source, "sha256").digest())
     return digest.hexdigest()[:24]

@@ -45,6 +45,12 @@ def add_command(command: Any) -> None:
         choices=("csv", "jsonl", "parquet"),
         help="of the tables: csv, jsonl (an object in each line) or parquet (default: csv)",
     )
+    to.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from what is finished in the folder: after Ctrl-C, a crash or a full disk, or "
+        "when captures were left out. Give the same plugin and options.",
+    )
     values.add_options(to)
     to.add_argument(
         "--workers",

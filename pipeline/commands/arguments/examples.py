@@ -73,6 +73,10 @@ EXAMPLES = {
             "ringline analyze ./guard.py:guard 'day*.pcap.gz' late.pcap -w results",
             "writes a report, and tables as CSV, into a folder",
         ),
+        (
+            "ringline analyze flow_stats captures/ -w results --format parquet --resume",
+            "goes on from what an interrupted analysis finished there; writes Parquet",
+        ),
     ),
     "rss": (
         ("ringline rss in.pcap --queues 8", "spreads a capture over eight queues"),

@@ -11,17 +11,10 @@ from ringline.workers.captures.files.names import shown
 
 
 def result_of(
-    plugin: str,
-    captures: Sequence[Capture],
-    used: Sequence[Capture],
-    whole: Outcome | None,
-    tasks: int,
+    result: Result, captures: Sequence[Capture], used: Sequence[Capture], whole: Outcome | None
 ) -> Result:
-    """The result, without tables.
-
-    used: the captures that are in it; whole: their joined outcome; tasks: how many were done.
-    """
-    result = Result(plugin, tasks=tasks)
+    """The result with all but tables. `used` are the captures that are in it, and `whole` is their
+    joined outcome."""
     numbers_of_used = {capture.number for capture in used}
     for capture in captures:
         result.redone += capture.redone
