@@ -71,6 +71,21 @@ def flow_parts(frame: Any) -> Any:
 
 
 @njit
+def octets_of(frame: Any, rest: Any, wire_length: Any) -> Any:
+    """The octets of the IP packet in the frame, whose key ends with `rest`: what its header says.
+    If that is 0 (a card will cut the packet) or too much, it is what the frame has room for."""
+    at = 14
+    kind = field(frame, 12, 2)
+    while kind == 0x8100 or kind == 0x88A8:  # noqa: PLR1714  # numba
+        kind = field(frame, at + 2, 2)
+        at += 4
+    header = 0 if rest & 0xFF == 4 else 40
+    octets = field(frame, at + 2 + (header >> 4), 2)
+    room = wire_length - at
+    return room if octets == 0 or header + octets > room else header + octets
+
+
+@njit
 def extends(protocol: Any) -> Any:
     """Whether `protocol` is an extension header of IPv6: hop-by-hop options, routing,
     fragment, destination options, mobility."""

@@ -1,9 +1,9 @@
 """Whole flow records: what `flow_stats` is in an analysis of captures.
 
 A flow is both directions of a 5-tuple, as in `tshark -z conv`: its end A has the smaller address
-and port. For each direction a record has packets, bytes on the wire, the times of the first and the
-last packet, the flags of TCP that were seen, and the VLAN, all of which are in the end the same
-whatever the order of the packets. So records of parts join exactly.
+and port. For each direction a record has packets, bytes on the wire, octets of IP, the times of the
+first and the last packet, the flags of TCP that were seen, and the VLAN, all of which are in the
+end the same whatever the order of the packets. So records of parts join exactly.
 
 No flow is lost: when half of the table is in use, `collect` takes all records out of it, and more
 follow for the same flows. One collect and the next are too near to each other to fill the table.
@@ -18,7 +18,16 @@ import numpy as np
 from numba import njit
 
 from ringline.workers.api import DROP, Option, Part, PluginError, field, packet_function
-from ringline.workers.plugins.flow_key import PROTOCOLS, REST, TCP, flow_parts, hash_of, label
+from ringline.workers.plugins import flow_export
+from ringline.workers.plugins.flow_key import (
+    PROTOCOLS,
+    REST,
+    TCP,
+    flow_parts,
+    hash_of,
+    label,
+    octets_of,
+)
 from ringline.workers.plugins.forward import MAP, outputs
 
 if TYPE_CHECKING:
@@ -32,9 +41,9 @@ if TYPE_CHECKING:
 # B, and of that from B to A. USED is the hash of the key, never 0. FLAGS has the flags of TCP in
 # its low 8 bits. Above them, from the bit VLAN on, it has 1 + the VLAN of the outermost tag, the
 # largest of several; 0 there: no packet had a tag.
-USED, PACKETS, BYTES, FIRST, LAST, FLAGS = 5, 6, 8, 10, 12, 14
+USED, PACKETS, BYTES, OCTETS, FIRST, LAST, FLAGS = 5, 6, 8, 10, 12, 14, 16
 VLAN = 16
-WORDS = 16
+WORDS = 18
 KEY = 5
 NEVER = np.iinfo(np.int64).max  # the first time of a direction without packets
 
@@ -58,6 +67,7 @@ def _setup(worker: Worker) -> State:
     sends = [DROP] * len(worker.ports) if drop else outputs(worker)
     top = worker.state("top", np.int64)
     top[0] = worker.options["top"]
+    flow_export.check(worker)
     return State(
         worker.state("records", np.int64, (max(slots, SLOTS_MIN), WORDS)),
         worker.state("used", np.int64),
@@ -74,7 +84,8 @@ def collect(worker: Worker, state: State) -> dict[str, Any] | None:
     state.records[:] = 0
     state.used[0] = 0
     order = np.lexsort(taken[:, :KEY].T[::-1])
-    return {"flows": taken[order], "top": np.array([worker.options["top"]])}
+    export = np.frombuffer((worker.options["export"] or "").encode(), np.uint8)
+    return {"flows": taken[order], "top": np.array([worker.options["top"]]), "export": export}
 
 
 def merge(a: Part, b: Part) -> Part:
@@ -90,7 +101,7 @@ def merge(a: Part, b: Part) -> Part:
         flags = np.bitwise_or.reduceat(rows[:, FLAGS:] & 0xFF, begins)
         merged[:, FLAGS:] = flags | np.maximum.reduceat(rows[:, FLAGS:] >> VLAN, begins) << VLAN
         rows = merged
-    return Part({"flows": rows, "top": a.state["top"]})
+    return Part({"flows": rows, "top": a.state["top"], "export": a.state["export"]})
 
 
 def present(part: Part) -> dict[str, dict[str, Any]]:
@@ -99,6 +110,7 @@ def present(part: Part) -> dict[str, dict[str, Any]]:
     total = rows[:, PACKETS:FIRST].sum(axis=0).tolist() if len(rows) else [0, 0, 0, 0]
     best = np.lexsort((*rows[:, :KEY].T[::-1], -rows[:, BYTES : BYTES + 2].sum(axis=1)))
     best = best[: int(part.state["top"][0])]
+    exported = flow_export.of_records(rows, part.state["export"].tobytes().decode())
     return {
         "top_talkers": {
             "flow": [label(row).replace(" > ", " - ") for row in rows[best]],
@@ -111,7 +123,7 @@ def present(part: Part) -> dict[str, dict[str, Any]]:
             "bytes": [total[2] + total[3]],
         },
         "flows": _columns(rows),
-    }
+    } | exported
 
 
 def _columns(rows: NDArray[np.int64]) -> dict[str, Any]:
@@ -187,6 +199,7 @@ def _addresses(rows: NDArray[np.int64], at: int) -> list[str]:
         Option("slots", int, SLOTS_MIN, "lines of the table; a power of two", minimum=16),
         Option("top", int, 10, "rows of the table of top talkers", minimum=1, maximum=100),
         Option("action", str, "forward", choices=("forward", "drop")),
+        flow_export.EXPORT,
         MAP,
     ],
     merge=merge,
@@ -212,6 +225,7 @@ def flow_records(frame: Any, meta: Any, state: Any) -> int:
         time = meta.time
         record[PACKETS + way] += 1
         record[BYTES + way] += meta.wire_length
+        record[OCTETS + way] += octets_of(frame, rest, meta.wire_length)
         record[FIRST + way] = min(record[FIRST + way], time)
         record[LAST + way] = max(record[LAST + way], time)
         if rest >> 8 & 0xFF == TCP and at and len(frame) > at + 13:

@@ -23,7 +23,8 @@ TSHARK = shutil.which("tshark")
 # Addresses and ports as on the wire, outermost first; no parts are put together.
 FIELDS = ("frame.len", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "tcp.srcport", "tcp.dstport")
 FIELDS += ("udp.srcport", "udp.dstport", "tcp.flags", "frame.protocols")
-FIELDS += ("vlan.id", "ip.flags.mf", "ip.frag_offset", "ipv6.fraghdr.nxt")
+FIELDS += ("vlan.id", "ip.len", "ipv6.plen")
+FIELDS += ("ip.flags.mf", "ip.frag_offset", "ipv6.fraghdr.nxt")
 OPTIONS = ("ip.defragment:FALSE", "ipv6.defragment:FALSE", "tcp.check_checksum:FALSE")
 
 INNERMOST = re.compile(r"(?:(?!ip)[^:]*:)*(?:ip|ipv6)(?::ipv6\.[^:]*)*:(?:tcp|udp)(?::|$)")
@@ -44,7 +45,7 @@ def captures() -> list[Path]:
 
 
 def of_tshark(path: Path) -> Counter[tuple[Ends, str]]:
-    """Packets, bytes, flags and 1 + VLAN from A to B and from B to A, for TCP and UDP."""
+    """Packets, bytes, octets of IP, flags and 1 + VLAN in both directions, for TCP and UDP."""
     command = [str(TSHARK), "-r", str(path), "-n", "-T", "fields", "-E", "occurrence=f"]
     for name in FIELDS:
         command += ["-e", name]
@@ -53,9 +54,9 @@ def of_tshark(path: Path) -> Counter[tuple[Ends, str]]:
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     found: Counter[tuple[Ends, str]] = Counter()
     for line in done.stdout.splitlines():
-        size, ip_a, ip_b, ip6_a, ip6_b, *ports, flags, protocols, vlan, more, part, ip6_part = (
-            line.split("\t")
-        )
+        words = line.split("\t")
+        size, ip_a, ip_b, ip6_a, ip6_b, *ports, flags, protocols = words[:11]
+        vlan, octets, payload, more, part, ip6_part = words[11:]
         # What is inside of ICMP or of another IP has ports of its own, and a fragment has none.
         if not INNERMOST.match(protocols) or more in ("1", "True") or int(part or 0) or ip6_part:
             continue
@@ -65,6 +66,7 @@ def of_tshark(path: Path) -> Counter[tuple[Ends, str]]:
         way, a, b = (0, *ends) if ends[0] <= ends[1] else (1, *ends[::-1])
         found[(a, b), f"packets{way}"] += 1
         found[(a, b), f"bytes{way}"] += int(size)
+        found[(a, b), f"octets{way}"] += int(octets or int(payload) + 40)
         found[(a, b), f"flags{way}"] |= int(flags, 16) & 0xFF if flags else 0
         seen = found[(a, b), f"vlan{way}"]
         found[(a, b), f"vlan{way}"] = max(seen, 1 + int(vlan)) if vlan else seen
@@ -90,8 +92,9 @@ def of_ringline(paths: list[Path]) -> Counter[tuple[Ends, str]]:
         for way in (0, 1):
             found[(a, b), f"packets{way ^ turn}"] = row[6 + way]
             found[(a, b), f"bytes{way ^ turn}"] = row[8 + way]
-            found[(a, b), f"flags{way ^ turn}"] = row[14 + way] & 0xFF
-            found[(a, b), f"vlan{way ^ turn}"] = row[14 + way] >> 16
+            found[(a, b), f"octets{way ^ turn}"] = row[10 + way]
+            found[(a, b), f"flags{way ^ turn}"] = row[16 + way] & 0xFF
+            found[(a, b), f"vlan{way ^ turn}"] = row[16 + way] >> 16
     return found
 
 
