@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from ringline.workers.named.part import Part
@@ -24,13 +24,15 @@ class PacketFunction:
         self,
         function: Callable[..., int],
         setup: Callable[[Worker], Any] | None,
-        tick: Callable[[Worker, Any], None] | None,
+        tick: Callable[[Worker, Any], object] | None,
         options: Sequence[Option],
         merge: Callable[[Part, Part], Part] | None = None,
         collect: Callable[[Worker, Any], Any] | None = None,
         present: Callable[[Part], Any] | None = None,
         analysis: str | None = None,
+        instead: Callable[[Mapping[str, Any]], PacketFunction | None] | None = None,
     ) -> None:
+        self.instead = instead
         self.merge = merge
         self.collect = collect
         self.present = present
@@ -52,12 +54,13 @@ def packet_function(
     function: Callable[..., int] | None = None,
     *,
     setup: Callable[[Worker], Any] | None = None,
-    tick: Callable[[Worker, Any], None] | None = None,
+    tick: Callable[[Worker, Any], object] | None = None,
     options: Sequence[Option] = (),
     merge: Callable[[Part, Part], Part] | None = None,
     collect: Callable[[Worker, Any], Any] | None = None,
     present: Callable[[Part], Any] | None = None,
     analysis: str | None = None,
+    instead: Callable[[Mapping[str, Any]], PacketFunction | None] | None = None,
 ) -> Any:
     """Mark `function(frame, meta)` as a packet function: a worker compiles it with numba.
 
@@ -74,8 +77,11 @@ def packet_function(
         the function a Counter or Histogram is a uint64 array, `state.seen[0] += 1`, and a Gauge
         a float64 array.
     tick: `tick(worker, state)` is called about once a second, as plain Python, with the
-        state that setup returned.
+        state that setup returned. When it returns True, it has more to do and is called again
+        after 20 ms. In the last calls `worker.ending` is true.
     options: the options that the plugin accepts; their values are in `worker.options`.
+    instead: `instead(options)` returns a packet function that takes the place of this one with
+        these options, or None. So a rare option costs the others nothing.
 
     The others are for `ringline analyze`, which runs the function on many captures at once:
 
@@ -94,6 +100,8 @@ def packet_function(
     """
     if function is None:
         return lambda function: PacketFunction(
-            function, setup, tick, options, merge, collect, present, analysis
+            function, setup, tick, options, merge, collect, present, analysis, instead
         )
-    return PacketFunction(function, setup, tick, options, merge, collect, present, analysis)
+    return PacketFunction(
+        function, setup, tick, options, merge, collect, present, analysis, instead
+    )

@@ -23,6 +23,7 @@ from ringline.shm.frames import MTU, MTU_MAX, frame_max
 from ringline.shm.refusals import words
 from ringline.workers.named.log import Log
 from ringline.workers.packets import DROP, HASH, VLAN
+from ringline.workers.process.engine import TICK_SECONDS
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import STATE_BYTES, Context, Tier
 from ringline.workers.trials.harness import (
@@ -166,7 +167,7 @@ def run_plugin(
             reason = harness.reasons.get(departure.verdict)
             results.append(_result(departure, error, longest, reason))
         created += [_result(departure, None, longest) for departure in made]
-    _tick(harness)
+    _tick(harness, ending=True)
     return Run(
         results,
         created,
@@ -220,9 +221,9 @@ def _batches(arrivals: Iterable[Arrival], batch: int, harness: Harness) -> Itera
         yield some
 
 
-def _tick(harness: Harness) -> None:
+def _tick(harness: Harness, *, ending: bool = False) -> None:
     """Call the plugin's tick; raises what it raises."""
-    harness.engine.tick()
+    harness.engine.tick_whole(TICK_SECONDS, ending=ending)
     if harness.engine.raised is not None:
         raise harness.engine.raised
 

@@ -53,7 +53,8 @@ class Worker:
     options: a dict of the plugin's options, with defaults.
     rehearsal: true in a dry run before the first packet (see the module).
     time: in `tick` the time now, see `time`.
-    ending: in `collect`, whether no packet follows in this part of an analysis.
+    ending: in `tick`, whether no packet follows in this process; in `collect`, whether none follows
+        in this part of an analysis.
     log: `worker.log.warning("text")` writes a line into the log of the run.
 
     A name is a letter, then up to 46 letters, digits and `_`. Every method raises PluginError

@@ -103,10 +103,10 @@ class _File(Link):
 
 def target_of(url: str) -> Target:
     """What the option `export` names. Raises PluginError when it is nothing of this kind."""
+    if not url.isprintable() or len(url) > 2000:
+        raise _bad(url[:100], "it is too long, or has a character that cannot be printed")
     if url.startswith("file://"):
         path = os.path.abspath(os.path.expanduser(url[len("file://") :]))
-        if "\0" in url:
-            raise _bad(url, "a path has no zero byte")
         if url.endswith("/") or os.path.isdir(path):
             raise _bad(url, "this is a folder; name a file in it")
         if os.path.exists(path) and not os.path.isfile(path):

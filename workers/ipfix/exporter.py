@@ -117,7 +117,8 @@ class Exporter:
         if if_due and self._templates_left > 0 and not self._is_time():
             return
         counts, before = self._counts, self.sequence
-        metering = [*counts[[MESSAGES, OCTETS, EXPORTED]], self.ignored]
+        exported = counts[EXPORTED] + counts[SENT]
+        metering = [counts[MESSAGES], counts[OCTETS], exported, self.ignored]
         lost = counts[[LOST, LOST_PACKETS, LOST_OCTETS]]
         sets = messages.templates()
         sets += messages.statistics(self._domain, self._domain, metering, list(lost))

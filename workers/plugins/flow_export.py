@@ -1,6 +1,6 @@
-"""The option `export` of `flow_stats`: the records of an analysis as IPFIX.
+"""The option `export` of `flow_stats`: where records go, and those of an analysis as IPFIX.
 
-The live side is in flow_live.py.
+What a run does with it is in flow_live.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from ringline.workers.api import Option, PluginError
 from ringline.workers.ipfix import exporter, messages
-from ringline.workers.ipfix.collector import target_of
+from ringline.workers.ipfix.collector import Target, target_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +22,13 @@ EXPORT = Option(
     "export", str, None, "where flow records go as IPFIX: udp://HOST:PORT or file://PATH"
 )
 
+LIVE = (
+    EXPORT,
+    Option("idle", float, 15.0, "seconds without a packet until a flow is exported", minimum=1),
+    Option("active", float, 60.0, "seconds until a record of a flow is exported", minimum=1),
+)
+
+_KEPT_BYTES = 8192  # for the address of the collector
 _ROWS = 65536  # records that are encoded at a time
 
 # The words of a record of flow_records.py.
@@ -31,12 +38,35 @@ _PACKETS, _OCTETS, _FIRST, _LAST, _FLAGS = 6, 10, 12, 14, 16
 def check(worker: Worker) -> None:
     """Raise PluginError if the option is wrong; once in a process also if its host is unknown."""
     if url := worker.options["export"]:
-        try:
-            target = target_of(url)
-            if worker.rehearsal:
-                target.resolved()
-        except PluginError as error:
-            raise PluginError(str(error)) from None  # no place in ringline helps the user
+        _target(url, resolve=worker.rehearsal)
+
+
+def _target(url: str, *, resolve: bool) -> Target:
+    try:
+        target = target_of(url)
+        return target.resolved() if resolve else target
+    except PluginError as error:
+        raise PluginError(str(error)) from None  # a line of ringline would not help the user
+
+
+def keep_collector(worker: Worker) -> None:
+    """Find the collector of a run, and keep its address for later lives of the worker: then nothing
+    about it can fail. Raises PluginError when the option is wrong or the host unknown."""
+    url = worker.options["export"]
+    kept = worker.state("collector", np.uint8, _KEPT_BYTES)
+    if worker.rehearsal:
+        _target(url, resolve=False)
+    elif bytes(kept).partition(b"\n")[0] != url.encode():
+        target = _target(url, resolve=True)
+        text = "\n".join((url, target.host, str(target.port), target.path, "")).encode()
+        kept[: len(text)] = np.frombuffer(text, np.uint8)
+
+
+def kept_collector(worker: Worker) -> Target:
+    """What `keep_collector` found."""
+    text = bytes(worker.state("collector", np.uint8, _KEPT_BYTES)).decode()
+    url, host, port, path = text.split("\n")[:4]
+    return Target(url, host, int(port), path)
 
 
 def of_records(rows: NDArray[np.int64], url: str) -> dict[str, dict[str, Any]]:

@@ -7,12 +7,15 @@ low half alone), and ports, protocol and IP version together.
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
 
 from ringline.workers.api import field
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SOURCE_HIGH, SOURCE_LOW, TARGET_HIGH, TARGET_LOW, REST = range(5)
 
@@ -35,6 +38,14 @@ def flow_key(frame: Any) -> Any:
 def flow_parts(frame: Any) -> Any:
     """The key of the packet's flow, and where the header behind that of IP begins in the frame; 0
     in a fragment, which has none."""
+    source_high, source_low, target_high, target_low, rest, at, _, _ = flow_places(frame)
+    return source_high, source_low, target_high, target_low, rest, at
+
+
+@njit
+def flow_places(frame: Any) -> Any:
+    """As `flow_parts`; then where the header of IP begins, and the octets of the packet that it
+    says, or 0."""
     at, kind = 14, 0
     if len(frame) >= 14:
         kind = field(frame, 12, 2)
@@ -48,11 +59,14 @@ def flow_parts(frame: Any) -> Any:
         source_high, source_low = 0, field(frame, at + 12, 4)
         target_high, target_low = 0, field(frame, at + 16, 4)
         version, ports_at = 4, at + 4 * (field(frame, at, 1) & 15)
+        octets = field(frame, at + 2, 2)
     elif kind == 0x86DD and len(frame) >= at + 40:
         protocol = field(frame, at + 6, 1)
         source_high, source_low = field(frame, at + 8, 8), field(frame, at + 16, 8)
         target_high, target_low = field(frame, at + 24, 8), field(frame, at + 32, 8)
         version, ports_at = 6, at + 40
+        octets = field(frame, at + 4, 2)
+        octets += 40 if octets else 0
         # After the header of a fragment there may be any part of the payload.
         while whole and extends(protocol) and len(frame) >= ports_at + 8:
             if protocol == FRAGMENT:
@@ -61,28 +75,21 @@ def flow_parts(frame: Any) -> Any:
             protocol = field(frame, ports_at, 1)
             ports_at += size
     else:
-        return 0, 0, 0, 0, 0, 0
+        return 0, 0, 0, 0, 0, 0, 0, 0
     ports = 0
     has_ports = protocol == TCP or protocol == UDP or protocol == SCTP  # noqa: PLR1714  # numba
     if has_ports and whole and len(frame) >= ports_at + 4:
         ports = field(frame, ports_at, 4)
     rest = ports << 16 | protocol << 8 | version
-    return source_high, source_low, target_high, target_low, rest, ports_at if whole else 0
+    after = ports_at if whole else 0
+    return source_high, source_low, target_high, target_low, rest, after, at, octets
 
 
 @njit
-def octets_of(frame: Any, rest: Any, wire_length: Any) -> Any:
-    """The octets of the IP packet in the frame, whose key ends with `rest`: what its header says.
-    If that is 0 (a card will cut the packet) or too much, it is what the frame has room for."""
-    at = 14
-    kind = field(frame, 12, 2)
-    while kind == 0x8100 or kind == 0x88A8:  # noqa: PLR1714  # numba
-        kind = field(frame, at + 2, 2)
-        at += 4
-    header = 0 if rest & 0xFF == 4 else 40
-    octets = field(frame, at + 2 + (header >> 4), 2)
-    room = wire_length - at
-    return room if octets == 0 or header + octets > room else header + octets
+def octets_of(room: Any, octets: Any) -> Any:
+    """The octets of an IP packet in `room` bytes of a frame: those that its header says. If that is
+    0 (a card will cut the packet) or too much, it is the room."""
+    return octets if 0 < octets <= room else room
 
 
 @njit
@@ -112,6 +119,20 @@ def mix(hashed: Any, word: Any) -> Any:
 def hash_of(key: Any) -> Any:
     """The hash of a flow's key."""
     return mix(mix(mix(mix(mix(0, key[0]), key[1]), key[2]), key[3]), key[4])
+
+
+def mix_columns(hashed: NDArray[np.int64], word: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`mix` for whole columns."""
+    product = ((hashed ^ word).view(np.uint64) * FACTOR).view(np.int64)
+    return product ^ (product >> 29)
+
+
+def hash_of_rows(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`hash_of` for every row, which begins with a key; 0 for a row without one."""
+    hashed = np.zeros(len(rows), np.int64)
+    for word in range(5):
+        hashed = mix_columns(hashed, rows[:, word])
+    return np.where(rows[:, REST] == 0, 0, hashed)
 
 
 def label(row: Any) -> str:

@@ -23,7 +23,7 @@ from ringline.workers.plugins.flow_key import (
     PROTOCOLS,
     REST,
     TCP,
-    flow_parts,
+    flow_places,
     hash_of,
     label,
     octets_of,
@@ -208,7 +208,7 @@ def _addresses(rows: NDArray[np.int64], at: int) -> list[str]:
 )
 def flow_records(frame: Any, meta: Any, state: Any) -> int:
     """Count the packet for its flow, and forward it."""
-    source_high, source_low, target_high, target_low, rest, at = flow_parts(frame)
+    source_high, source_low, target_high, target_low, rest, at, ip, octets = flow_places(frame)
     if rest == 0:
         state.other_packets[0] += 1
     else:
@@ -225,7 +225,7 @@ def flow_records(frame: Any, meta: Any, state: Any) -> int:
         time = meta.time
         record[PACKETS + way] += 1
         record[BYTES + way] += meta.wire_length
-        record[OCTETS + way] += octets_of(frame, rest, meta.wire_length)
+        record[OCTETS + way] += octets_of(meta.wire_length - ip, octets)
         record[FIRST + way] = min(record[FIRST + way], time)
         record[LAST + way] = max(record[LAST + way], time)
         if rest >> 8 & 0xFF == TCP and at and len(frame) > at + 13:

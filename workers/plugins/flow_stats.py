@@ -5,7 +5,8 @@ protocol alone. Flows are in a hash table in named state, one cache line per flo
 survive a crash of the worker. If all PROBES lines for a new flow are in use, the flow has
 no line of its own: `flows_without_place` counts its packets.
 
-`ringline analyze` runs flow_records.py in its place, which keeps all flows.
+`ringline analyze` runs flow_records.py in its place, which keeps all flows. With the option
+`export` flow_live.py counts, and the records of flows that ended go to a collector.
 
 The top talkers are updated with each packet: a flow replaces the smallest of them when its
 bytes exceed the smallest by a sixteenth. So no scan of the table delays the queue.
@@ -23,8 +24,8 @@ import numpy as np
 from numba import njit
 
 from ringline.workers.api import DROP, Option, PluginError, packet_function
+from ringline.workers.plugins import flow_export
 from ringline.workers.plugins.flow_key import (
-    FACTOR,
     REST,
     SOURCE_HIGH,
     SOURCE_LOW,
@@ -32,11 +33,14 @@ from ringline.workers.plugins.flow_key import (
     TARGET_LOW,
     flow_key,
     hash_of,
+    hash_of_rows,
     label,
 )
 from ringline.workers.plugins.forward import MAP, outputs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from ringline.workers.api import Counter, Worker
@@ -70,7 +74,7 @@ def _setup(worker: Worker) -> State:
         raise PluginError(f"the option slots must be a power of two, such as 32768, not {slots}")
     flows = worker.state("flows", np.int64, (slots, WORDS))
     # Clear a line that a crashed worker left half written.
-    flows[flows[:, CHECK] & ~RANK != _check(_hash_of_rows(flows))] = 0
+    flows[flows[:, CHECK] & ~RANK != _check(hash_of_rows(flows))] = 0
     flows[:, CHECK] &= ~RANK
     ranked = np.full(top, -1, np.int64)
     best = np.argsort(flows[:, BYTES])[::-1][:top]
@@ -99,6 +103,15 @@ def _tick(worker: Worker, state: State) -> None:
     table.write([(label(row), (row[PACKETS], row[BYTES])) for row in rows])
 
 
+def _instead(options: Mapping[str, Any]) -> Any:
+    """With `export`, another function counts: it also keeps the times of each flow."""
+    if not options.get("export"):
+        return None
+    from ringline.workers.plugins import flow_live
+
+    return flow_live.flow_live
+
+
 @packet_function(
     setup=_setup,
     tick=_tick,
@@ -106,8 +119,10 @@ def _tick(worker: Worker, state: State) -> None:
         Option("slots", int, 32768, "flows that can be counted; a power of two", minimum=16),
         Option("top", int, 10, "rows of the table of top talkers", minimum=1, maximum=100),
         Option("action", str, "forward", choices=("forward", "drop")),
+        *flow_export.LIVE,
         MAP,
     ],
+    instead=_instead,
     analysis="ringline.workers.plugins.flow_records:flow_records",
 )
 def flow_stats(frame: Any, meta: Any, state: Any) -> int:
@@ -128,20 +143,6 @@ def flow_stats(frame: Any, meta: Any, state: Any) -> int:
                 promote(state, place)
     verdict: int = state.outputs[meta.port]
     return verdict
-
-
-def _mix_columns(hashed: NDArray[np.int64], word: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`mix` for whole columns."""
-    product = ((hashed ^ word).view(np.uint64) * FACTOR).view(np.int64)
-    return product ^ (product >> 29)
-
-
-def _hash_of_rows(flows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`hash_of` for every line of the table; 0 for a line without a key."""
-    hashed = np.zeros(len(flows), np.int64)
-    for word in range(CHECK):
-        hashed = _mix_columns(hashed, flows[:, word])
-    return np.where(flows[:, REST] == 0, 0, hashed)
 
 
 def _check(hashed: NDArray[np.int64]) -> NDArray[np.int64]:

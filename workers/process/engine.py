@@ -132,20 +132,31 @@ class Engine:
             self._set_rate((shm.rl_now() - self._began[1]) / (now - self._began[0]))
             self._measured = True
         if self._tick is not None and now >= self._tick_at:
-            self._tick_at = now + TICK_SECONDS
-            self.tick()
+            self._tick_at = now + (0 if self.tick() else TICK_SECONDS)
 
-    def tick(self) -> None:
-        """Call the plugin's tick now; an exception is counted and kept for `complaint`."""
+    def tick(self) -> bool:
+        """Call the plugin's tick now; whether it wants to be called again soon. An exception is
+        counted and kept for `complaint`."""
         if self._tick is None:
-            return
+            return False
         try:
-            self._tick(self._worker)
+            return self._tick(self._worker) is True
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
             self.raised, self._in_tick = error, True
             self.counters.tick_errors += 1
+        return False
+
+    def tick_whole(self, seconds: float, *, pause: float = 0.0, ending: bool = False) -> None:
+        """Call the plugin's tick until it has no more to do, at most `seconds`: for the first half
+        of them with a `pause` between two calls. `ending`: no packet follows."""
+        now = time.monotonic()
+        end, hurry = now + seconds, now + seconds / 2
+        self._worker.ending = ending
+        while self.tick() and (now := time.monotonic()) < end:
+            self.counters.heartbeat = shm.rl_now()
+            time.sleep(pause if now < hurry else 0)
 
     def time(self) -> int:
         """The time for `tick`, in nanoseconds since 1970: the driver's clock. If a port has its own

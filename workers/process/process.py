@@ -28,7 +28,7 @@ from ringline.workers.named.log import Log
 from ringline.workers.named.shared import PeerSlot
 from ringline.workers.process import exits
 from ringline.workers.process.channel import Channel, Closed
-from ringline.workers.process.engine import DRAINED, FAULT, Engine
+from ringline.workers.process.engine import DRAINED, FAULT, TURN_SECONDS, Engine
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.tier import Context, Tier, sentence, where
 from ringline.workers.worker import Worker
@@ -227,13 +227,14 @@ class Process:
                     f"{FAILING_SECONDS:.0f} s",
                 )
                 return exits.ERRORS
-        self._last_tick(engine)
+        self._last_tick(engine, 0.0 if until is None else until - time.monotonic())
         self._log._tell_left_out()
         return exits.STOPPED
 
-    def _last_tick(self, engine: Engine) -> None:
-        """Let the plugin write its tables once more, for the report of the run."""
-        engine.tick()
+    def _last_tick(self, engine: Engine, seconds: float) -> None:
+        """Let the plugin write its tables once more, for the report of the run. It may take at most
+        `seconds` for what it has still to do."""
+        engine.tick_whole(seconds, pause=TURN_SECONDS, ending=True)
         if (complaint := engine.complaint()) is not None:
             self._report_error(f"plugin {self._message['plugin']}: {complaint}", engine)
 

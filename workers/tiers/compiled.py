@@ -30,7 +30,7 @@ from ringline.workers.tiers.tier import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from ringline.workers.tiers.codegen import Build, StateShape
@@ -46,14 +46,28 @@ class CompiledTier(Tier):
 
     def __init__(self, spec: str, declared: PacketFunction) -> None:
         super().__init__(spec, declared.options)
-        self._declared = declared
-        function = declared.function
-        # If numba.njit was applied already: compile the function again, with our flags.
-        self._function: Any = getattr(function, "py_func", function)
+        self._use(declared)
         self._shape: StateShape | None = None
         self._loop: Any = None
         self._state: Any = None
         self._keep: tuple[Any, ...] = ()
+
+    def _use(self, declared: PacketFunction) -> None:
+        self._declared = declared
+        function = declared.function
+        # If numba.njit was applied already: compile the function again, with our flags.
+        self._function: Any = getattr(function, "py_func", function)
+
+    def accept(
+        self,
+        given: Mapping[str, Any],
+        folder: str | None = None,
+        places: Mapping[str, str] | None = None,
+    ) -> None:
+        """Set the options, and choose the function for them; see `Tier.accept`."""
+        super().accept(given, folder, places)
+        if self._declared.instead is not None:
+            self._use(self._declared.instead(self.options) or self._declared)
 
     def prepare(self, context: Context) -> None:
         """Compile the function, or load it from the cache. Raises PluginError."""
@@ -103,7 +117,7 @@ class CompiledTier(Tier):
         return collect(worker, self._state)
 
     @property
-    def ticks(self) -> Callable[[Worker], None] | None:
+    def ticks(self) -> Callable[[Worker], object] | None:
         """The plugin's tick, called with its state; or None."""
         tick, state = self._declared.tick, self._state
         return None if tick is None else lambda worker: tick(worker, state)

@@ -116,8 +116,8 @@ class Tier:
         return collect(worker, None)
 
     @property
-    def ticks(self) -> Callable[[Worker], None] | None:
-        """The function to call about once a second, or None."""
+    def ticks(self) -> Callable[[Worker], object] | None:
+        """The function to call about once a second, and again soon if it returns True; or None."""
         return None
 
 

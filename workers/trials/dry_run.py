@@ -28,6 +28,7 @@ from ringline.shm.refusals import words
 from ringline.workers.captures.captures import CaptureWriter
 from ringline.workers.named.log import Log
 from ringline.workers.options import resolve
+from ringline.workers.process.engine import TICK_SECONDS
 from ringline.workers.tiers import loading
 from ringline.workers.tiers.rehearsal import SAMPLES
 from ringline.workers.tiers.tier import Context, sentence, where
@@ -227,13 +228,13 @@ class _Trial:
             batch.append(frame)
         if batch:
             self._run(batch, writer)
-        self._tick()
+        self._tick(ending=True)
 
-    def _tick(self) -> None:
+    def _tick(self, *, ending: bool = False) -> None:
         """Call the plugin's tick."""
         self._place[2] = 1
         with self._watch.tick():
-            self._harness.engine.tick()
+            self._harness.engine.tick_whole(TICK_SECONDS, ending=ending)
         self._place[2] = 0
         complaint = self._complaint()
         if complaint is not None:

@@ -41,7 +41,7 @@ BAD = {
     "file:///nobody/flows.ipfix": "there is no folder /nobody",
     "file:///tmp": "this is a folder; name a file in it",
     "file:///dev/null": "this is not a regular file",
-    "file:///tmp/a\0b": "a path has no zero byte",
+    "file:///tmp/a\0b": "a character that cannot be printed",
 }
 
 
