@@ -15,7 +15,7 @@ import pytest
 
 from ringline.shm.errors import PluginError
 from ringline.workers.ipfix import exporter
-from ringline.workers.plugins import flow_sweep
+from ringline.workers.plugins.flows import sweep as flow_sweep
 from ringline.workers.process.engine import Engine
 from ringline.workers.testing import Frame, run_plugin
 from ringline.workers.tiers import loading
@@ -217,7 +217,7 @@ def _arrived(path: Path) -> list[Record]:
 
 @contextlib.contextmanager
 def dying(steps: int) -> Iterator[None]:
-    """The lines of flow_sweep.py and exporter.py run; before line `steps` of them, they die."""
+    """The lines of sweep.py and exporter.py run; before line `steps` of them, they die."""
     import sys
 
     files = (flow_sweep.__file__, exporter.__file__)

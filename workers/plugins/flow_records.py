@@ -18,7 +18,6 @@ import numpy as np
 from numba import njit
 
 from ringline.workers.api import DROP, Option, Part, PluginError, field, packet_function
-from ringline.workers.plugins import flow_export
 from ringline.workers.plugins.flow_key import (
     PROTOCOLS,
     REST,
@@ -28,6 +27,7 @@ from ringline.workers.plugins.flow_key import (
     label,
     octets_of,
 )
+from ringline.workers.plugins.flows import export as flow_export
 from ringline.workers.plugins.forward import MAP, outputs
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ survive a crash of the worker. If all PROBES lines for a new flow are in use, th
 no line of its own: `flows_without_place` counts its packets.
 
 `ringline analyze` runs flow_records.py in its place, which keeps all flows. With the option
-`export` flow_live.py counts, and the records of flows that ended go to a collector.
+`export` live.py counts, and the records of flows that ended go to a collector.
 
 The top talkers are updated with each packet: a flow replaces the smallest of them when its
 bytes exceed the smallest by a sixteenth. So no scan of the table delays the queue.
@@ -24,7 +24,6 @@ import numpy as np
 from numba import njit
 
 from ringline.workers.api import DROP, Option, PluginError, packet_function
-from ringline.workers.plugins import flow_export
 from ringline.workers.plugins.flow_key import (
     REST,
     SOURCE_HIGH,
@@ -36,6 +35,7 @@ from ringline.workers.plugins.flow_key import (
     hash_of_rows,
     label,
 )
+from ringline.workers.plugins.flows import export as flow_export
 from ringline.workers.plugins.forward import MAP, outputs
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _instead(options: Mapping[str, Any]) -> Any:
     """With `export`, another function counts: it also keeps the times of each flow."""
     if not options.get("export"):
         return None
-    from ringline.workers.plugins import flow_live
+    from ringline.workers.plugins.flows import live as flow_live
 
     return flow_live.flow_live
 

@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ringline.workers.ipfix import exporter, messages
-from ringline.workers.plugins import flow_export
 from ringline.workers.plugins.flow_key import hash_of_rows, label
+from ringline.workers.plugins.flows import export as flow_export
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,7 +2,7 @@
 
 A line of the table is one direction of a flow. Its record leaves when the flow was idle, was active
 for long, had to make room for another one, or when the run ends. `flow_live` itself only counts,
-and moves a line into a queue when it needs the room. All else is in `tick`: flow_sweep.py.
+and moves a line into a queue when it needs the room. All else is in `tick`: sweep.py.
 
 Crash safety: a line is valid when its check word is the hash of its key, and is in the table or in
 the queue, never in both: `marks` says which lines are on their way (see `mend`).
@@ -17,9 +17,10 @@ from numba import njit
 
 from ringline.workers.api import DROP, PluginError, field, packet_function
 from ringline.workers.ipfix import exporter, messages
-from ringline.workers.plugins import flow_export, flow_sweep
 from ringline.workers.plugins.flow_key import TCP, flow_places, hash_of, octets_of
-from ringline.workers.plugins.flow_sweep import (
+from ringline.workers.plugins.flows import export as flow_export
+from ringline.workers.plugins.flows import sweep as flow_sweep
+from ringline.workers.plugins.flows.sweep import (
     ACTIVE_AGAIN,
     BYTES,
     CHECK,

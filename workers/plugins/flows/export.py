@@ -1,6 +1,6 @@
 """The option `export` of `flow_stats`: where records go, and those of an analysis as IPFIX.
 
-What a run does with it is in flow_live.py.
+What a run does with it is in live.py.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""How `flow_stats` gives its flow records to a collector."""
