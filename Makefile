@@ -80,7 +80,7 @@ $(VENV)/.stamp: pyproject.toml setup.py
 	@tools/debian-packages run
 	@[ -x $(BIN)/python ] || { python=$$(tools/find-python) && echo "Making $(VENV) with $$python" && "$$python" -m venv $(VENV); }
 	@echo "Installing what ringline needs into $(VENV)"
-	@RINGLINE_MODULE= $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiled,top,captures,urls,parquet,dev]'
+	@RINGLINE_MODULE= $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiled,top,captures,urls,parquet,dask,ray,dev]'
 	@touch $@
 
 .PHONY: build

@@ -51,6 +51,7 @@ FLOORS = (
     "pipeline/telemetry/",
     "pipeline/supervisor/",
     "pipeline/terminal/",
+    "pipeline/analysis/engines/",
     "pipeline/analysis/",
     "pipeline/bench/",
     "pipeline/commands/",
@@ -61,6 +62,7 @@ FLOORS = (
 PURE = (
     "workers/analysis/children.py",
     "workers/analysis/tables/formats.py",
+    "workers/analysis/remote.py",
     "workers/captures/",
     "workers/headers/",
     "workers/lookup/lookup.h",

@@ -19,6 +19,7 @@ from ringline.pipeline.analysis.finished import Finished
 from ringline.pipeline.analysis.joining import Outcome, Tree, answer_of
 from ringline.pipeline.analysis.result import Result
 from ringline.pipeline.analysis.resulting import result_of
+from ringline.pipeline.analysis.travelling import Travelling
 from ringline.pipeline.configuration import deadlines
 from ringline.shm.control import revive
 from ringline.shm.errors import Bug, EnvironmentLacks, PluginError
@@ -60,7 +61,8 @@ def run(
     """Run `plugin` on all captures that `given` names: files, folders, patterns, `@LIST`, URLs.
 
     options: those of the plugin.
-    executor: where tasks run; None: `workers` processes on this machine, one for each core.
+    executor: where tasks run; None: `workers` processes on this machine, one for each core. See
+        `engines.opened` for Dask and Ray.
     folder: a file name in `plugin` is relative to it.
     out: an existing folder for the tables that the plugin presents.
     format: of their files: "csv", "jsonl" or "parquet", which needs the extra parquet.
@@ -102,16 +104,17 @@ def run(
     ]
     about = of | {"folder": None, "to_cut": to_cut, "piece_bytes": piece_bytes}
     finished = None if keep is None else Finished(keep, about, resumes=resume)
-    count = workers or len(os.sched_getaffinity(0))
-    own = concurrent.futures.ThreadPoolExecutor(count, "analysis") if executor is None else None
-    analysis = _Analysis(of, given_captures, executor or own, count, to_cut, strict, silence)
+    count = workers or getattr(executor, "slots", 0) or len(os.sched_getaffinity(0))
+    own: concurrent.futures.Executor = concurrent.futures.ThreadPoolExecutor(count, "analysis")
+    if executor is not None:
+        own = Travelling(executor, of, silence, lambda error: revive(error, _ERRORS))
+    analysis = _Analysis(of, given_captures, own, count, to_cut, strict, silence)
     analysis.finished = finished
     try:
         result = analysis.run(progress, out, format)
     finally:
         analysis.cancel()
-        if own is not None:
-            own.shutdown(cancel_futures=True)
+        own.shutdown(cancel_futures=True)
         children.close()
         if finished is not None:
             finished.close()
@@ -138,13 +141,12 @@ class _Analysis:
         self,
         of: Mapping[str, Any],
         given: Sequence[Capture],
-        executor: concurrent.futures.Executor | None,
+        executor: concurrent.futures.Executor,
         count: int,
         to_cut: bool,
         strict: bool,
         silence: float,
     ) -> None:
-        assert executor is not None
         self._of = of
         self._captures = given
         self._executor = executor

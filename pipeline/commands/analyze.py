@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ringline.pipeline.analysis import analysis, urls
+from ringline.pipeline.analysis import analysis, engines, urls
 from ringline.pipeline.analysis.output import Folder, report_of
 from ringline.pipeline.analysis.result import Result
 from ringline.pipeline.commands.try_plugin import checked_options, named_lines, table_lines
@@ -50,6 +50,13 @@ def _analyze(given: argparse.Namespace, options: dict[str, Any], came: Sequence[
     """The same; `came` has the signals that interrupted it."""
     with contextlib.ExitStack() as opened:
         folder = None if given.out is None else opened.enter_context(Folder(given.out))
+        engine = opened.enter_context(
+            engines.opened(
+                given.engine, given.address, workers=given.workers, patience=given.patience
+            )
+        )
+        if dashboard := getattr(engine, "dashboard", ""):
+            stdio.complain(f"{given.engine} shows its progress at {printable(dashboard)}")
         shown = opened.enter_context(contextlib.closing(RateBar("analyze")))
 
         def show(done: int, everything: int, packets: int) -> None:
@@ -61,6 +68,7 @@ def _analyze(given: argparse.Namespace, options: dict[str, Any], came: Sequence[
             given.plugin,
             given.sources,
             options,
+            engine,
             workers=given.workers,
             out=None if folder is None else folder.new,
             format=given.format or "csv",

@@ -27,7 +27,13 @@ TRIAL_PREPARE = 180.0  # PREPARE_SECONDS of workers/trials/checking.py
 ANALYSIS_SILENCE = 30.0  # no packet read in a task of an analysis
 URL_ANSWER = 20.0  # an answer of the server of a URL; waiting for it counts as progress
 URL_LISTING = 300.0  # all answers about a folder or a pattern behind a URL
+ANALYSIS_IDLE = 60.0  # IDLE_SECONDS of workers/analysis/remote.py
 TRIAL_BATCH = 10.0  # SILENCE_SECONDS of workers/trials/trial.py
+
+# -- an engine of analyses, as its client sees it ------------------------------------------------
+
+ANALYSIS_ENGINE = 30.0  # it answers
+ANALYSIS_WORKERS = 60.0  # it has a worker again
 
 # -- the stages of a run (supervisor/run_states.py) ----------------------------------------------
 
@@ -139,6 +145,7 @@ class PortLimits:
 
 # (inner, outer, who waits for whom)
 NESTED: tuple[tuple[float, float, str], ...] = (
+    (ANALYSIS_ENGINE, ANALYSIS_WORKERS, "an answer of an engine, a worker of it"),
     (WORKER_DRAIN, WORKER_STOP, "a worker that is told to stop: its drain, the supervisor"),
     (WORKER_STOP + WORKER_GRACE, RETIRE, "one worker, all workers"),
     (2 * WORKER_STOP, RETIRE, "a worker that must be killed, all workers"),

@@ -21,13 +21,13 @@ from ringline.shm._shm import lib as shm
 from ringline.shm.control import describe
 from ringline.shm.errors import PluginError, RinglineError
 from ringline.workers._workers import ffi
+from ringline.workers.analysis import parcel
 from ringline.workers.analysis.hooks import Hooks
 from ringline.workers.analysis.runner import Runner
 from ringline.workers.analysis.tables import writing
 from ringline.workers.captures.capture_table import CaptureError, Tally
 from ringline.workers.captures.files.access import Access
 from ringline.workers.captures.scanner import Range, Scanner, Section
-from ringline.workers.function import PacketFunction
 from ringline.workers.named.log import Log
 from ringline.workers.named.part import Part
 from ringline.workers.tiers import loading
@@ -67,7 +67,7 @@ class _Child:
         self._tier: Tier | None = None
         self._found: Any = None
         self._hooks: Hooks | None = None
-        self._fingerprint = ""
+        self._fingerprint = self._version = ""
 
     def answer(self, job: Mapping[str, Any], parts: list[bytes]) -> tuple[dict[str, Any], bytes]:
         """The answer to a job, and the part that belongs to it."""
@@ -82,8 +82,7 @@ class _Child:
                 return {}, self._hooks.merge(*map(Part.unpack, parts)).pack()
             if job["do"] == "present":
                 return self._present(job, Part.unpack(parts[0])), b""
-            tier = self._tier.tier if self._tier else ""
-            return {"tier": tier, "fingerprint": self._fingerprint}, b""
+            return self._prepared(job)
         except RinglineError as error:
             return {"error": describe(error)}, b""
         except SystemExit:
@@ -102,18 +101,44 @@ class _Child:
         """Load and prepare the plugin, once. Raises PluginError."""
         if self._tier is None:
             spec, folder = self._of["plugin"], self._of["folder"]
-            found = loading.find(spec, folder)
+            if "search" in self._of:
+                sys.path.insert(0, self._of["search"])
+            found, file, version = loading.find_with_file(self._of.get("found", spec), folder)
             while isinstance(instead := getattr(found, "analysis", None), str):
-                found = loading.find(instead, folder)
-            self._found = found
+                found, file, version = loading.find_with_file(instead, folder)
+            self._found, self._version = found, version
             self._tier = self._new_tier()
             self._hooks = _hooks_of(spec, found)
-            self._fingerprint = _fingerprint(found, self._tier.options)
+            self._fingerprint = _fingerprint(file, self._tier.options)
         if job.get("fingerprint") not in (None, self._fingerprint):
+            if "version" in job:
+                raise PluginError(self._another(job["version"]))
             raise PluginError(
                 f"plugin {self._of['plugin']}, or a file that its options name, has changed while "
                 "the analysis ran: start it again"
             )
+
+    def _another(self, asked: str) -> str:
+        """What to say of a plugin that is not the one that is asked for."""
+        mine = self._version
+        differ = f"version {mine or 'unknown'}, and here it is {asked or 'unknown'}"
+        if mine == asked:
+            differ = "of the same version, but its file differs"
+        return (
+            f"plugin {self._of['plugin']} of the worker is {differ}: install the same one on both"
+        )
+
+    def _prepared(self, job: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """What is needed to run the plugin elsewhere, with its parcel if it is asked for."""
+        about = {
+            "tier": self._tier.tier if self._tier else "",
+            "fingerprint": self._fingerprint,
+            "version": self._version,
+        }
+        if not job.get("parcel"):
+            return about, b""
+        how, content = parcel.packed(self._of["plugin"], self._of["folder"])
+        return about | how, content
 
     def _new_tier(self) -> Tier:
         tier = loading.tier_of(self._of["plugin"], self._found)
@@ -245,15 +270,12 @@ def _static(found: Any) -> str:
     return ", with @staticmethod in a class" if isinstance(found, type) else ""
 
 
-def _fingerprint(found: Any, options: Mapping[str, Any]) -> str:
+def _fingerprint(file: str | None, options: Mapping[str, Any]) -> str:
     """A text that changes with the file of the plugin, with the files that its options name, and
     with the versions of Python and ringline."""
     from ringline.shm.version import version
 
-    digest = hashlib.sha256(f"{sys.version} {version()}".encode())
-    holder = found.function if isinstance(found, PacketFunction) else found
-    module = sys.modules.get(getattr(holder, "__module__", None) or "")
-    file = getattr(module, "__file__", None)
+    digest = hashlib.sha256(f"{sys.version_info[:3]} {version()}".encode())
     named = (value for _, value in sorted(options.items()) if isinstance(value, os.PathLike))
     for path in (file, *named):
         if path and os.path.isfile(path):

@@ -69,7 +69,8 @@ def do(
 ) -> tuple[dict[str, Any], bytes]:
     """Do one job with the plugin; the answer, and the part that belongs to it. Raises Cancelled.
 
-    plugin: what a child is started with: plugin, options, folder, ports, state_bytes, debug.
+    plugin: what a child is started with: plugin, options, folder, ports, state_bytes, debug; and
+        cwd, found and search for one that came from another machine (remote.py).
     silence: after so many seconds without any progress a child is killed.
     progress: is called with the number of packets that are done, about 20 times a second.
     cancellation: ends the job; None: nobody does.
@@ -146,6 +147,7 @@ class _Child:
                 stdout=subprocess.PIPE,
                 pass_fds=[page_fd],
                 start_new_session=True,
+                cwd=plugin.get("cwd"),
             )
         finally:
             os.close(page_fd)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import stat
 import sys
 import tempfile
 import time
@@ -26,23 +25,14 @@ import llvmlite
 import numba
 import numpy as np
 
+from ringline.shm import cache_folder
+
 UNUSED_SECONDS = 30 * 86400.0  # after this time without use an entry is removed
 
 
 def folder() -> str | None:
     """The cache folder, created if missing; None when it is not writable or not ours alone."""
-    base = os.environ.get("RINGLINE_CACHE") or os.environ.get("CACHE_DIRECTORY", "").split(":")[0]
-    if not base:
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        base = os.path.join(home, "ringline")
-    path = os.path.join(base, "compiled")
-    try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        status = os.stat(path)
-    except OSError:
-        return None
-    ours = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return path if ours and os.access(path, os.W_OK) else None
+    return cache_folder.folder("compiled")
 
 
 def fingerprint(function: Any, *more: Any) -> str:

@@ -45,6 +45,16 @@ def find(spec: str, folder: str | None = None) -> Any:
     return _find(spec, folder)[0]
 
 
+def find_with_file(spec: str, folder: str | None = None) -> tuple[Any, str | None, str]:
+    """The object that `spec` names, its file if it has one, and its version, which may be "".
+    Raises PluginError."""
+    found, module = _find(spec, folder)
+    file = getattr(module, "__file__", None)
+    if module is None:
+        file = os.path.join(folder or "", os.path.expanduser(spec.rpartition(":")[0]))
+    return found, file, _version(module) or ""
+
+
 def _find(spec: str, folder: str | None) -> tuple[Any, ModuleType | None]:
     """The object that `spec` names, and the module that has it. Raises PluginError."""
     if ":" not in spec and _is_file(spec):

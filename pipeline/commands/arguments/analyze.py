@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ringline.pipeline.analysis import engines
 from ringline.pipeline.commands.arguments import values
 from ringline.pipeline.commands.arguments.values import Takes
+from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.terminal.interrupts import fatal
 
 
@@ -57,6 +59,26 @@ def add_command(command: Any) -> None:
         type=values.positive,
         metavar="N",
         help="how many processes run the plugin (default: one for each core)",
+    )
+    to.add_argument(
+        "--engine",
+        choices=engines.NAMES,
+        default="local",
+        help="what runs the plugin: processes of this machine, or the workers of Dask or Ray "
+        "(default: local)",
+    )
+    to.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="of the engine that runs already, such as tcp://10.0.0.1:8786 for Dask, 10.0.0.1:6379 "
+        "for Ray (default: start it on this machine, and end it)",
+    )
+    to.add_argument(
+        "--patience",
+        type=values.seconds,
+        default=deadlines.ANALYSIS_WORKERS,
+        metavar="SECONDS",
+        help="for how long the engine may be without any worker (default: 60)",
     )
     to.add_argument(
         "--piece",

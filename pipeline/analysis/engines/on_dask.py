@@ -1,0 +1,161 @@
+"""Dask: a scheduler with workers, on this machine or on many (distributed.dask.org)."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ringline.pipeline.analysis.engines.engine import Engine, line, within
+from ringline.pipeline.configuration import deadlines
+from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.text import printable
+from ringline.workers.analysis import remote
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+PACKAGE = "the engine dask needs the package distributed: pip install ringline[dask]"
+
+
+def opened(address: str | None, count: int, patience: float) -> Dask:
+    """The scheduler at `address`, or a cluster of `count` processes here. Raises
+    EnvironmentLacks."""
+    try:
+        import distributed  # noqa: F401
+    except ImportError as error:
+        raise EnvironmentLacks(f"{PACKAGE} ({error})") from None
+    if address is None:
+        return _started(count, patience)
+    try:
+        with _quiet():
+            client = within(deadlines.ANALYSIS_ENGINE, _client, address)
+    except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise EnvironmentLacks(
+            f"Dask at {printable(address)} cannot be reached: {line(error)}"
+        ) from None
+    return Dask(client, f"Dask at {printable(address)}", patience, client.close)
+
+
+def _client(address: str) -> Client:
+    import distributed
+
+    return distributed.Client(address, timeout=deadlines.ANALYSIS_ENGINE, set_as_default=False)
+
+
+def _started(count: int, patience: float) -> Dask:
+    """A cluster of single-threaded processes on this machine, which only this machine can reach."""
+    import dask
+    import distributed
+
+    folder = tempfile.mkdtemp(prefix="ringline-dask-")
+    ends = contextlib.ExitStack()
+    ends.callback(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        with _quiet(), dask.config.set({"temporary-directory": folder}):
+            cluster = ends.enter_context(
+                distributed.LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    local_directory=folder,
+                    silence_logs=logging.CRITICAL,
+                )
+            )
+            client = ends.enter_context(distributed.Client(cluster, set_as_default=False))
+        return Dask(client, "Dask on this machine", patience, ends.pop_all().close)
+    except (OSError, RuntimeError) as error:
+        raise EnvironmentLacks(f"Dask cannot be started here: {line(error)}") from None
+    finally:
+        ends.close()
+
+
+class Dask(Engine):
+    """Workers of a Dask scheduler.
+
+    close: leaves the scheduler, and ends it if it is ours.
+    """
+
+    name = "dask"
+
+    def __init__(
+        self, client: Client, where: str, patience: float, close: Callable[[], None]
+    ) -> None:
+        self.where = where
+        self._client = client
+        self._leave = close
+        self.dashboard = str(client.dashboard_link or "")
+        self._inner = client.get_executor(pure=False)
+        super().__init__(patience)
+        try:
+            self._check_versions()
+        except BaseException:
+            self.shutdown()
+            raise
+
+    def _check_versions(self) -> None:
+        """Raise EnvironmentLacks when a worker that is there now cannot do our tasks."""
+        try:
+            answers = within(deadlines.ANALYSIS_ENGINE, self._client.run, eval, remote.PROBE)
+        except (OSError, RuntimeError):
+            return  # each task checks it again
+        for host, found in answers.values():
+            if why := remote.differs(remote.versions(), found, host):
+                raise EnvironmentLacks(why)
+
+    @property
+    def slots(self) -> int:
+        return max(1, int(sum(self._client.nthreads().values())))
+
+    def end(self, analysis: str) -> None:
+        with contextlib.suppress(Exception):  # a worker that is gone has ended it
+            within(deadlines.ANALYSIS_ENGINE, lambda: self._client.run(remote.end, analysis))
+
+    def _begin(
+        self, function: Callable[..., Any], *arguments: Any, **more: Any
+    ) -> tuple[concurrent.futures.Future[Any], Callable[[], object]]:
+        with _quiet():  # Dask warns of parts with more than 10 MB
+            task = self._inner.submit(function, *arguments, **more)
+        return task, task.cancel
+
+    def _error(self, error: BaseException) -> BaseException:
+        from distributed import KilledWorker
+
+        if isinstance(error, KilledWorker):
+            return concurrent.futures.BrokenExecutor(
+                f"{error.allowed_failures + 1} workers died with it"
+            )
+        if isinstance(error, (ImportError, AttributeError)):
+            return EnvironmentLacks(f"{self.where}: a worker cannot do a task: {line(error)}")
+        return error
+
+    def _gone(self) -> str:
+        client = self._client
+        if client.status != "running" or client.scheduler_comm is None:
+            return "the scheduler is gone"
+        try:
+            if client.sync(client.scheduler.ncores, callback_timeout=deadlines.ANALYSIS_ENGINE):
+                return ""
+        except Exception:
+            return "the scheduler does not answer"
+        return "there is no worker"
+
+    def _close(self) -> None:
+        with _quiet(), contextlib.suppress(OSError, TimeoutError):
+            self._inner.shutdown(wait=False)
+            self._leave()
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Without warnings: what is wrong is told as a sentence."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,107 @@
+"""Dask and Ray: the same result as local processes, and a sentence for all that is missing."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringline.pipeline.analysis import engines, run
+from ringline.pipeline.analysis.engines import on_dask, on_ray
+from ringline.pipeline.configuration import deadlines
+from ringline.shm.errors import EnvironmentLacks, UsageError
+
+from ...data import make
+from .conftest import PLUGINS, START, analyze, flows, same
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of the engines
+Saved = Callable[..., Path]
+
+
+@pytest.fixture(scope="module", params=["dask", "ray"])
+def engine(request: pytest.FixtureRequest) -> Iterator[concurrent.futures.Executor]:
+    """The engine, started here with two processes."""
+    with engines.opened(request.param, workers=2) as opened:
+        assert opened is not None
+        yield opened
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    """Three captures of flows."""
+    made = []
+    for number in range(3):
+        path = tmp_path / f"{number}.pcap"
+        path.write_bytes(make.pcap(flows(number, 2000, START + 2_000_000_000 * number)))
+        made.append(path)
+    return made
+
+
+@pytest.mark.parametrize("plugin", ["flow_stats", f"{PLUGINS}:Sizes", f"{PLUGINS}:Order"])
+def test_the_result_is_that_of_local_processes(
+    engine: concurrent.futures.Executor, paths: list[Path], plugin: str
+) -> None:
+    result = run(plugin, paths, executor=engine, piece_bytes=100_000)
+    assert result.tasks > 6
+    assert same(result) == same(run(plugin, paths, workers=1, piece_bytes=100_000))
+
+
+def test_sentences_are_those_of_local_processes(
+    engine: concurrent.futures.Executor, capture: Saved
+) -> None:
+    path = capture("b.pcap", bytes(70) + b"\x07")
+    bad = capture("c.pcap", bytes(50), begin=1)
+    bad.write_bytes(bad.read_bytes()[:-5])
+    result = run(f"{PLUGINS}:Raises", [path, bad], executor=engine)
+    assert len(result.complaints) == len(result.broken) == 1
+    assert same(result) == same(analyze("Raises", path, bad))
+
+
+def test_an_engine_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, address, workers, sentence in (
+        ("spark", None, None, "must be one of local, dask, ray, not 'spark'"),
+        ("local", "tcp://127.0.0.1:1", None, "name it, with --engine dask or ray"),
+        ("dask", "tcp://127.0.0.1:1", 2, "leave --workers out"),
+    ):
+        with (
+            pytest.raises(UsageError, match=sentence),
+            engines.opened(name, address, workers=workers),
+        ):
+            pass
+    for name, package in (("dask", "distributed"), ("ray", "ray")):
+        monkeypatch.setitem(sys.modules, package, None)
+        with (
+            pytest.raises(EnvironmentLacks, match=rf"pip install ringline\[{name}\]"),
+            engines.opened(name),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("engine", [on_dask, on_ray])
+def test_an_engine_that_does_not_answer_is_named(
+    monkeypatch: pytest.MonkeyPatch, engine: Any
+) -> None:
+    monkeypatch.setattr(deadlines, "ANALYSIS_ENGINE", 2.0)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(EnvironmentLacks, match=f"127.0.0.1:{port} cannot be reached: there"):
+            engine.opened(f"127.0.0.1:{port}", 1, 60.0)
+
+
+def test_the_example_of_the_documents_runs(paths: list[Path], tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "analyze.md").read_text()
+    [example] = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    script = tmp_path / "example.py"
+    script.write_text(example.replace("captures/", str(tmp_path)))
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "6000\n"), done.stderr
