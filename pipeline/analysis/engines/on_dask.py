@@ -6,9 +6,10 @@ import concurrent.futures
 import contextlib
 import logging
 import shutil
+import signal
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline.analysis.engines.engine import Engine, line, within
@@ -20,6 +21,8 @@ from ringline.workers.analysis import remote
 if TYPE_CHECKING:
     from distributed import Client
 
+# A terminal sends Ctrl-C to all processes of a command, but it is for the first one.
+_LEAVE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 PACKAGE = "the engine dask needs the package distributed: pip install ringline[dask]"
 
 
@@ -48,6 +51,16 @@ def _client(address: str) -> Client:
     return distributed.Client(address, timeout=deadlines.ANALYSIS_ENGINE, set_as_default=False)
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _started(count: int, patience: float) -> Dask:
     """A cluster of single-threaded processes on this machine, which only this machine can reach."""
     import dask
@@ -57,7 +70,7 @@ def _started(count: int, patience: float) -> Dask:
     ends = contextlib.ExitStack()
     ends.callback(shutil.rmtree, folder, ignore_errors=True)
     try:
-        with _quiet(), dask.config.set({"temporary-directory": folder}):
+        with _quiet(), _uninterrupted(), dask.config.set({"temporary-directory": folder}):
             cluster = ends.enter_context(
                 distributed.LocalCluster(
                     n_workers=count,
@@ -66,6 +79,7 @@ def _started(count: int, patience: float) -> Dask:
                     host="127.0.0.1",
                     dashboard_address="127.0.0.1:0",
                     local_directory=folder,
+                    preload=_LEAVE_CTRL_C,
                     silence_logs=logging.CRITICAL,
                 )
             )
@@ -138,14 +152,14 @@ class Dask(Engine):
 
     def _gone(self) -> str:
         client = self._client
-        if client.status != "running" or client.scheduler_comm is None:
-            return "the scheduler is gone"
+        seconds = min(deadlines.ANALYSIS_ENGINE, self._patience)
         try:
-            if client.sync(client.scheduler.ncores, callback_timeout=deadlines.ANALYSIS_ENGINE):
-                return ""
-        except Exception:
-            return "the scheduler does not answer"
-        return "there is no worker"
+            if client.status == "running":
+                cores = client.sync(client.scheduler.ncores, callback_timeout=seconds)
+                return "" if cores else "there is no worker"
+        except Exception:  # of many kinds
+            pass
+        return "the scheduler does not answer"
 
     def _close(self) -> None:
         with _quiet(), contextlib.suppress(OSError, TimeoutError):

@@ -30,7 +30,7 @@ class Cluster:
         self.workers: list[subprocess.Popen[bytes]] = []
         self._file = folder / "scheduler.json"
         self.log = open(folder / "log", "wb")  # noqa: SIM115
-        self._scheduler = self._start(
+        self.scheduler = self._start(
             "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show"
         )
 
@@ -83,9 +83,9 @@ class Cluster:
 
     def close(self) -> None:
         """End all processes."""
-        for process in (*self.workers, self._scheduler):
+        for process in (*self.workers, self.scheduler):
             process.kill()
-        for process in (*self.workers, self._scheduler):
+        for process in (*self.workers, self.scheduler):
             process.wait()
         self.log.close()
 
