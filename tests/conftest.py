@@ -50,7 +50,7 @@ SLOW = re.compile(
     r"|test_(cli|code_cache|compiled|completion|crash|documents|examples|lookup_tiers|mutants)\.py"
     r"|test_(pipeline|plugins|running|supervisor|systemd|trial|try_captures|try_streams)\.py"
     r"|test_(compressed|contract|memory_order|native_state|package|plain|start|times|wild_worker)\.py"
-    r"|bench/test_(compare|pair)\.py|workers/(process/test_process|tiers/test_refusals)\.py"
+    r"|analysis/test_engine|bench/test_(compare|pair)\.py|workers/(process/test_process|tiers/test_refusals)\.py"
     r"|workers/(process/test_failing_plugin|test_(drop_reasons|router|shared|switch))\.py"
 )
 

@@ -103,3 +103,20 @@ def cluster(folder: Path, workers: int = 0) -> Iterator[Cluster]:
         yield made
     finally:
         made.close()
+
+
+def children_of(parent: int) -> list[int]:
+    """The children in which the process runs plugins."""
+    found = []
+    for task in Path(f"/proc/{parent}/task").glob("*/children"):
+        found += [int(pid) for pid in task.read_text().split()]
+    return [pid for pid in found if b"analysis.child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def descendants_of(parent: int) -> list[int]:
+    """All processes that descend from one."""
+    found = []
+    for task in Path(f"/proc/{parent}/task").glob("*/children"):
+        for pid in map(int, task.read_text().split()):
+            found += [pid, *descendants_of(pid)]
+    return found

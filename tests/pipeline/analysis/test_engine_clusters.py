@@ -19,10 +19,12 @@ from ringline.shm.errors import EnvironmentLacks, PluginError
 from ringline.workers.analysis import remote
 
 from ...data import make
-from .clusters import Cluster, cluster, wait_for
+from .clusters import Cluster, children_of, cluster, wait_for
 from .conftest import PLUGINS, START, flows, same
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the engines
+PROOF = os.environ.get("RINGLINE_PROOF") == "1"
+long = pytest.mark.skipif(not PROOF, reason="RINGLINE_PROOF=1 is not set: this takes long")
 Saved = Callable[..., Path]
 HOST = socket.gethostname()
 
@@ -129,6 +131,7 @@ def test_a_capture_that_a_worker_lacks_is_named_with_its_machine(
     assert there(outside, "drop", Path("b.pcap")).counters["packets"] == 4
 
 
+@long
 def test_a_plugin_is_compiled_once_on_a_machine(
     outside: Cluster, capture: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +157,7 @@ def test_a_plugin_is_compiled_once_on_a_machine(
     assert len(set(here.read_text().split())) == 1
 
 
+@long
 def test_another_version_on_a_worker_is_named(
     outside: Cluster, capture: Saved, tmp_path: Path
 ) -> None:
@@ -192,6 +196,7 @@ def test_the_sentence_names_what_differs() -> None:
         assert remote.differs(mine, {**mine, **other}, "h").startswith(sentence)
 
 
+@long
 def test_an_installed_plugin_of_another_version_is_refused(
     outside: Cluster, capture: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +231,7 @@ def test_a_worker_that_is_killed_changes_nothing(outside: Cluster, paths: list[P
     lost: list[int] = []
 
     def kill(done: int, everything: int, packets: int) -> None:
-        if not lost and (children := _children_of(outside.workers[0].pid)):
+        if not lost and (children := children_of(outside.workers[0].pid)):
             lost.extend(children)
             outside.workers[0].kill()
             outside.add()
@@ -237,21 +242,23 @@ def test_a_worker_that_is_killed_changes_nothing(outside: Cluster, paths: list[P
     wait_for(lambda: not any(_is_there(pid) for pid in lost))
 
 
+@long
 def test_a_child_that_is_killed_changes_nothing(outside: Cluster, paths: list[Path]) -> None:
     outside.add()
     lost: list[int] = []
 
     def kill(done: int, everything: int, packets: int) -> None:
-        if not lost and (children := _children_of(outside.workers[0].pid)):
+        if not lost and (children := children_of(outside.workers[0].pid)):
             lost.extend(children)
             os.kill(children[0], signal.SIGKILL)
 
     result = there(outside, f"{PLUGINS}:Sizes", *paths, piece_bytes=64_000, progress=kill)
     assert lost
     assert same(result) == same(run(f"{PLUGINS}:Sizes", paths, workers=1, piece_bytes=64_000))
-    wait_for(lambda: not _children_of(outside.workers[0].pid))  # the analysis has ended them
+    wait_for(lambda: not children_of(outside.workers[0].pid))  # the analysis has ended them
 
 
+@long
 @pytest.mark.parametrize("who", ["worker", "scheduler"])
 def test_an_engine_without_workers_is_given_up(
     outside: Cluster, capture: Saved, tmp_path: Path, who: str
@@ -279,6 +286,7 @@ def test_an_engine_without_workers_is_given_up(
     assert str(raised.value).startswith(f"Dask at {outside.address}: {why}")
 
 
+@long
 def test_an_interruption_leaves_nothing_on_the_workers(
     outside: Cluster, capture: Saved, tmp_path: Path
 ) -> None:
@@ -295,9 +303,10 @@ def test_an_interruption_leaves_nothing_on_the_workers(
         outside, f"{PLUGINS}:Waits", path, options=waits, progress=interrupt, silence=300.0
     )
     assert result.unfinished == [str(path)]
-    wait_for(lambda: not _children_of(outside.workers[0].pid))
+    wait_for(lambda: not children_of(outside.workers[0].pid))
 
 
+@long
 @pytest.mark.parametrize("name", ["dask", "ray"])
 def test_ctrl_c_ends_a_local_engine_and_all_that_it_made(
     capture: Saved, tmp_path: Path, name: str
@@ -327,14 +336,6 @@ def test_ctrl_c_ends_a_local_engine_and_all_that_it_made(
     assert [Path(it["path"]).name for it in report["captures"]] == ["a.pcap"]
     assert list(folder.iterdir()) == []
     wait_for(lambda: not _in_session(process.pid))
-
-
-def _children_of(parent: int) -> list[int]:
-    """The children in which the process runs plugins."""
-    found = []
-    for task in Path(f"/proc/{parent}/task").glob("*/children"):
-        found += [int(pid) for pid in task.read_text().split()]
-    return [pid for pid in found if b"analysis.child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def _is_there(pid: int) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -19,9 +21,12 @@ from ringline.pipeline.configuration import deadlines
 from ringline.shm.errors import EnvironmentLacks, UsageError
 
 from ...data import make
+from .clusters import children_of, descendants_of
 from .conftest import PLUGINS, START, analyze, flows, same
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the engines
+PROOF = os.environ.get("RINGLINE_PROOF") == "1"
+long = pytest.mark.skipif(not PROOF, reason="RINGLINE_PROOF=1 is not set: this takes long")
 Saved = Callable[..., Path]
 
 
@@ -44,13 +49,34 @@ def paths(tmp_path: Path) -> list[Path]:
     return made
 
 
-@pytest.mark.parametrize("plugin", ["flow_stats", f"{PLUGINS}:Sizes", f"{PLUGINS}:Order"])
+@pytest.mark.parametrize(
+    "plugin", ["flow_stats", *([f"{PLUGINS}:Sizes", f"{PLUGINS}:Order"] if PROOF else [])]
+)
 def test_the_result_is_that_of_local_processes(
     engine: concurrent.futures.Executor, paths: list[Path], plugin: str
 ) -> None:
     result = run(plugin, paths, executor=engine, piece_bytes=100_000)
     assert result.tasks > 6
     assert same(result) == same(run(plugin, paths, workers=1, piece_bytes=100_000))
+
+
+@long
+def test_a_worker_that_is_killed_changes_nothing(
+    engine: concurrent.futures.Executor, paths: list[Path]
+) -> None:
+    lost: list[int] = []
+
+    def kill(done: int, everything: int, packets: int) -> None:
+        for worker in [] if lost else descendants_of(os.getpid()):
+            if worker != os.getpid() and children_of(worker):
+                os.kill(worker, signal.SIGKILL)
+                lost.append(worker)
+                return
+
+    plugin = f"{PLUGINS}:Sizes"
+    result = run(plugin, paths, executor=engine, piece_bytes=64_000, progress=kill)
+    assert lost
+    assert same(result) == same(run(plugin, paths, workers=1, piece_bytes=64_000))
 
 
 def test_sentences_are_those_of_local_processes(
