@@ -80,8 +80,9 @@ def collect(worker: Worker, state: State) -> dict[str, Any] | None:
     """Take all records out of the table, if it is half full or no packet follows."""
     if 2 * state.used[0] < len(state.records) and not worker.ending:
         return None
-    taken = state.records[state.records[:, USED] != 0]
-    state.records[:] = 0
+    used = np.flatnonzero(state.records[:, USED])
+    taken = state.records[used]
+    state.records[used] = 0  # to write to all of them would take memory for those never in use
     state.used[0] = 0
     order = np.lexsort(taken[:, :KEY].T[::-1])
     export = np.frombuffer((worker.options["export"] or "").encode(), np.uint8)
