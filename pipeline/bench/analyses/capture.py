@@ -18,6 +18,7 @@ from typing import NamedTuple
 FLOWS = 10_000
 BEGIN = 1_700_000_000 * 1_000_000  # us since 1970
 TCP, UDP = 6, 17
+EPHEMERAL = 49152  # from here on no port belongs to a tunnel, which a program would look into
 CRC = 4  # bytes that a frame has on the wire, and not in a capture
 _IN_ONE_WRITE = 4096
 
@@ -87,7 +88,7 @@ def _both(flow: int, size: int, ipv6: int) -> Iterator[bytes]:
     there = struct.pack("!I", 0xC0A80000 + flow * 13 % 500)
     if is_six:
         here, there = (b"\x20\x01\x0d\xb8" + bytes(8) + address for address in (here, there))
-    ports = 1024 + flow, 443
+    ports = EPHEMERAL + flow, 443
     protocol = UDP if flow % 4 == 3 else TCP
     for source, target, source_port, target_port in (
         (here, there, *ports),

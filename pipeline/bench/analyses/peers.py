@@ -153,6 +153,7 @@ def nfstream(path: str) -> Callable[[], Rows]:
 
     streamer = NFStreamer(
         source=path,
+        decode_tunnels=False,
         n_dissections=0,
         n_meters=1,
         idle_timeout=FOREVER,
