@@ -9,6 +9,8 @@ DECLARATIONS = [
     "workers/loop/loop.h",
     "workers/captures/scan.h",
     "workers/analysis/feed.h",
+    "workers/analysis/shares/share.h",
+    "workers/analysis/shares/merge.h",
     "workers/plugins/plugins.h",
     "workers/lookup/tables.h",
     "workers/lookup/lookup_python.h",
@@ -21,6 +23,8 @@ SOURCES = [
     "workers/loop/packet.c",
     "workers/captures/scan.c",
     "workers/analysis/feed.c",
+    "workers/analysis/shares/share.c",
+    "workers/analysis/shares/merge.c",
     "workers/plugins/plugins.c",
     "workers/lookup/lookup.c",
 ]

@@ -24,7 +24,7 @@ from ringline.workers.headers.headers import ICMP, ICMPV6, TCP, UDP, Headers, he
 from ringline.workers.lookup.maps import Map
 from ringline.workers.lookup.prefixes import Prefixes
 from ringline.workers.named.log import Log
-from ringline.workers.named.part import Part
+from ringline.workers.named.part import Part, ordered
 from ringline.workers.named.values import Counter, Counters, Gauge, Histogram, Table
 from ringline.workers.options import Option
 from ringline.workers.packets import (
@@ -79,6 +79,7 @@ __all__ = [
     "headers",
     "include_directory",
     "native_plugin",
+    "ordered",
     "packet_function",
     "resize",
     "set_field",

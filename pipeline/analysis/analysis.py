@@ -7,18 +7,24 @@ it again is harmless. So a task whose process died is done once more, on any exe
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ringline.pipeline.analysis import captures, joining, sources, urls
+from ringline.pipeline.analysis.by_flow import ByFlow, is_by_flow, shares_of
 from ringline.pipeline.analysis.captures import Capture, Piece
 from ringline.pipeline.analysis.finished import Finished
-from ringline.pipeline.analysis.joining import Outcome, Tree, answer_of
+from ringline.pipeline.analysis.joining import Tree, answer_of
+from ringline.pipeline.analysis.merging import TRIES
 from ringline.pipeline.analysis.result import Result
 from ringline.pipeline.analysis.resulting import result_of
+from ringline.pipeline.analysis.scratch import scratch_for
+from ringline.pipeline.analysis.second_stage import Progress, SecondStage
 from ringline.pipeline.analysis.travelling import Travelling
 from ringline.pipeline.configuration import deadlines
 from ringline.shm.control import revive
@@ -30,11 +36,9 @@ from ringline.workers.captures.capture_table import CaptureError
 
 PIECE_BYTES = 256 << 20  # of a capture that is not compressed, for one task
 STATE_BYTES = 64 << 20
-TRIES = 2  # of a task whose process dies
+ROWS_BYTES = 8 << 20
 _LOOK = 0.1
 _ERRORS = (CaptureError, PluginError, EnvironmentLacks)
-
-Progress = Callable[[int, int, int], None]
 
 
 def run(
@@ -53,6 +57,11 @@ def run(
     piece_bytes: int = PIECE_BYTES,
     state_bytes: int = STATE_BYTES,
     silence: float = deadlines.ANALYSIS_SILENCE,
+    by: str = "piece",
+    scratch: str | None = None,
+    shares: int | None = None,
+    rows_bytes: int = ROWS_BYTES,
+    with_state: bool = True,
     progress: Progress | None = None,
     storage: Mapping[str, Any] | None = None,
     keep: str | None = None,
@@ -73,6 +82,13 @@ def run(
     piece_bytes: a capture that is not compressed is divided into parts of about this size.
     state_bytes: for the plugin's named state and counters, in each task.
     silence: a task that makes no progress for so many seconds is ended and done once more.
+    by: "flow": the plugin sees the packets of each flow in order of time, across all captures; see
+        by_flow.py. "piece": it sees each piece of each capture by itself.
+    scratch: an existing folder, which all workers share, for packets by flow, and for rows of the
+        plugin that are many; None: `out`, or the system's folder for temporary files.
+    shares: by flow, into how many shares flows are divided; None: by the size of the captures.
+    rows_bytes: a part holds as many rows in memory, if the plugin marks its merge as `ordered`.
+    with_state: whether the result has the state of the plugin, which must have room in memory.
     progress: `progress(done, all, packets)` is called about ten times a second with bytes of
         captures that are done, all bytes, and packets; first with what an earlier analysis did. If
         it raises KeyboardInterrupt, or the user presses Ctrl-C, the result has the captures that
@@ -99,25 +115,32 @@ def run(
     found, broken = sources.looked_at(paths, to_cut=to_cut, access=access)
     if strict and broken:
         raise CaptureError(next(iter(broken.values())))
-    given_captures = [
-        captures.divided(number, source, piece_bytes) for number, source in enumerate(found)
-    ]
+    given_captures = [captures.divided(n, it, piece_bytes) for n, it in enumerate(found)]
     about = of | {"folder": None, "to_cut": to_cut, "piece_bytes": piece_bytes}
-    finished = None if keep is None else Finished(keep, about, resumes=resume)
+    is_flow = is_by_flow(by, resumes=resume)
+    finished = None if keep is None or is_flow else Finished(keep, about, resumes=resume)
     count = workers or getattr(executor, "slots", 0) or len(os.sched_getaffinity(0))
-    own: concurrent.futures.Executor = concurrent.futures.ThreadPoolExecutor(count, "analysis")
-    if executor is not None:
-        own = Travelling(executor, of, silence, lambda error: revive(error, _ERRORS))
-    analysis = _Analysis(of, given_captures, own, count, to_cut, strict, silence)
-    analysis.finished = finished
-    try:
-        result = analysis.run(progress, out, format)
-    finally:
-        analysis.cancel()
-        own.shutdown(cancel_futures=True)
-        children.close()
+    with contextlib.ExitStack() as opened:
         if finished is not None:
-            finished.close()
+            opened.callback(finished.close)
+        # What is finished must last, so its rows cannot be in a folder that is removed.
+        stores = finished is None and (is_flow or executor is None or scratch is not None)
+        if (disk := scratch_for(scratch, out, is_needed=stores)) is not None:
+            opened.callback(disk.close)
+        of["store"] = (disk.path, rows_bytes) if disk is not None and stores else None
+        opened.callback(children.close)
+        own: concurrent.futures.Executor = concurrent.futures.ThreadPoolExecutor(count, "analysis")
+        if executor is not None:
+            own = Travelling(executor, of, silence, lambda error: revive(error, _ERRORS))
+        opened.callback(own.shutdown, cancel_futures=True)
+        analysis = _Analysis(of, given_captures, own, count, to_cut, strict, silence)
+        analysis.finished = finished
+        if is_flow and disk is not None:
+            analysis.flows = ByFlow(
+                disk, given_captures, shares or shares_of(given_captures, count)
+            )
+        opened.callback(analysis.cancel)
+        result = analysis.run(progress, out, format, with_state)
     result.broken = broken | result.broken
     result.seconds = time.monotonic() - began
     return result
@@ -134,7 +157,7 @@ def _task(
     return children.do(of, job, parts, silence=silence, cancellation=cancellation)
 
 
-class _Analysis:
+class _Analysis(SecondStage):
     """The tasks of an analysis, and what is known of them so far."""
 
     def __init__(
@@ -155,7 +178,7 @@ class _Analysis:
         self._strict = strict
         self._silence = silence
         self._tree = Tree(max(len(given), 1))
-        self._again: deque[tuple[Capture, Piece]] = deque()
+        self._again: deque[Callable[[], None]] = deque()
         self._running: dict[concurrent.futures.Future[Any], Callable[[Any], None]] = {}
         self._cancellation = children.Cancellation()
         self._fingerprint: str | None = None
@@ -164,24 +187,32 @@ class _Analysis:
         self._ended: set[int] = set()  # captures that are in the tree, with or without a result
         self._used: list[Capture] = []
         self.finished: Finished | None = None
+        self.flows: ByFlow | None = None
 
-    def run(self, progress: Progress | None, out: str | None, form: str) -> Result:
+    def run(
+        self, progress: Progress | None, out: str | None, form: str, with_state: bool
+    ) -> Result:
         """Do all tasks, and return the result."""
         if not self._captures:
             self._wait_for({"do": "prepare"}, [])  # it tells whether the plugin can start
             return Result(self._of["plugin"])
         try:
             self._go_on()
-            self._run_all(progress)
+            if self.flows is not None:
+                self._wait_for(self.flows.rehearsal(), [])
+            self._run_all(self._jobs(), progress)
+            if self.flows is not None and self._used:
+                self._run_shares(self.flows, progress)
         except KeyboardInterrupt:
             self._give_up_the_rest()
         whole = self._tree.result
         result = Result(self._of["plugin"], tasks=self._tasks, taken=self._taken)
         result_of(result, self._captures, self._used, whole)
         if whole is not None:
-            job = {"do": "present", "folder": out, "format": form}
-            answer, _ = self._wait_for(job, [whole.part])
+            job = {"do": "present", "folder": out, "format": form, "state": with_state}
+            answer, state = self._wait_for(job, [whole.part])
             result.tables = answer["tables"]
+            result.state = state or result.state if with_state else b""
         return result
 
     def _wait_for(self, job: Mapping[str, Any], parts: list[bytes]) -> tuple[dict[str, Any], bytes]:
@@ -223,30 +254,24 @@ class _Analysis:
 
     # Tasks
 
-    def _jobs(self) -> Iterator[tuple[Capture, Piece]]:
-        """All pieces in order, those to be done again first."""
+    def _jobs(self) -> Iterator[Callable[[], None]]:
+        """What begins the tasks of all pieces, in order."""
         for capture in self._captures:
             for piece in capture.pieces:
-                while self._again:
-                    yield self._again.popleft()
                 if not capture.broken:
-                    yield capture, piece
-        while self._again:
-            yield self._again.popleft()
+                    yield partial(self._begin, capture, piece)
 
-    def _run_all(self, progress: Progress | None) -> None:
-        everything = sum(capture.source.bytes for capture in self._captures)
+    def _run_all(self, jobs: Iterator[Callable[[], None]], progress: Progress | None) -> None:
+        stages = 1 if self.flows is None else 2
+        everything = stages * sum(capture.source.bytes for capture in self._captures)
         if progress is not None:
             progress(self._bytes, everything, self._packets)
-        jobs = self._jobs()
         while not self._tree.is_done:
             while len(self._running) < self._most:
-                job = next(jobs, None)
-                if job is None and self._again:
-                    job = self._again.popleft()
-                if job is None:
+                begin = self._again.popleft() if self._again else next(jobs, None)
+                if begin is None:
                     break
-                self._begin(*job)
+                begin()
             if self._tree.is_done:
                 break
             if not self._running:
@@ -278,17 +303,17 @@ class _Analysis:
         if self._take(capture, piece):
             return
         piece.tries += 1
-        self._submit(
-            capture.job(piece, to_cut=self._to_cut),
-            capture.source.content,
-            lambda future: self._is_done(capture, piece, future),
-        )
+        job = capture.job(piece, to_cut=self._to_cut)
+        if self.flows is not None:
+            job = self.flows.first(piece, job)
+        done = partial(self._is_done, capture, piece)
+        self._submit(job, capture.source.content, done)
 
     def _is_done(self, capture: Capture, piece: Piece, future: Any) -> None:
         """A task has ended: note its answer."""
         answer, part = answer_of(future)
         if "died" in answer and piece.tries < TRIES:
-            self._again.append((capture, piece))
+            self._again.append(partial(self._begin, capture, piece))
             return
         if capture.broken:
             return
@@ -311,7 +336,7 @@ class _Analysis:
         """Do what the answer of a piece makes possible."""
         accepted = capture.accepted
         again = capture.check()
-        self._again.extend((capture, it) for it in again)
+        self._again.extend(partial(self._begin, capture, it) for it in again)
         for it in capture.pieces[accepted : capture.accepted]:
             if it.answer is not None and not it.is_taken:
                 self._packets += it.answer["tally"]["packets"]
@@ -335,47 +360,13 @@ class _Analysis:
         """All pieces of a capture are joined."""
         if capture.number in self._ended or not capture.is_accepted:
             return
+        capture.note_span()
         if self.finished is not None:
             self.finished.keep(capture, self._fingerprint)
         self._used.append(capture.with_named_complaints())
         self._ended.add(capture.number)
         self._tree.put(capture.number, capture.tree.result)
         self._join(self._tree, lambda: None)
-
-    # Joining
-
-    def _join(self, tree: Tree, when_done: Callable[[], None]) -> None:
-        """Join what can be joined in a tree; `when_done` is called when all of it is one."""
-        for place, a, b in tree.pairs():
-            numbers = joining.add(a.numbers, b.numbers)
-            if not a.part or not b.part:
-                tree.joined(place, Outcome(numbers, a.part or b.part))
-                continue
-            self._merge(tree, place, numbers, (a.part, b.part), when_done, 1)
-        if tree.is_done:
-            when_done()
-
-    def _merge(
-        self,
-        tree: Tree,
-        place: tuple[int, int],
-        numbers: dict[str, Any],
-        parts: tuple[bytes, bytes],
-        when_done: Callable[[], None],
-        tries: int,
-    ) -> None:
-        """Let the plugin merge two parts, as a task."""
-
-        def then(future: Any) -> None:
-            answer, part = answer_of(future)
-            if "died" in answer and tries < TRIES:
-                self._merge(tree, place, numbers, parts, when_done, tries + 1)
-                return
-            self._check(answer, ", twice" if tries > 1 else "")
-            tree.joined(place, Outcome(numbers, part))
-            self._join(tree, when_done)
-
-        self._submit({"do": "merge"}, parts, then)
 
     def cancel(self) -> None:
         """End the tasks that run in this process, and begin no other."""
@@ -392,6 +383,8 @@ class _Analysis:
         for capture in self._captures:
             if capture.number not in used and self.finished and self.finished.take(capture):
                 self._used.append(capture.with_named_complaints())
+        if self.flows is not None:
+            self._used.clear()  # no flow is whole
         self._used.sort(key=lambda capture: capture.number)
         self._tree = joining.joined(
             [capture.tree.result for capture in self._used],

@@ -119,6 +119,14 @@ class Capture:
                 return int(piece.answer["last"])
         return None
 
+    def note_span(self) -> None:
+        """Note in the joined outcome the times of the first and the last packet that have one, if
+        the pieces are there, which may have others."""
+        answers = [it.answer for it in self.pieces if it.answer is not None]
+        if self.tree.result is not None and len(answers) == len(self.pieces):
+            firsts = (it["first"] for it in answers if it["first"] is not None)
+            self.tree.result.numbers |= {"first": next(firsts, None), "last": self._last()}
+
     def _must_be_redone(self, piece: Piece, answer: dict[str, Any]) -> bool:
         """Whether a piece with a guess guessed wrong, or must know more of what is before it."""
         if piece.known is not None:

@@ -25,6 +25,7 @@ from ringline.workers.api import (
     Option,
     Packet,
     Part,
+    ordered,
     Prefixes,
     Table,
     Worker,
@@ -125,6 +126,7 @@ def of_a_part(part: Part, packet: Packet, batch: Batch, meta: Meta) -> None:
     assert_type(part.state, dict[str, NDArray[Any]])
     assert_type(part.tables["top"], list[tuple[str, list[int]]])
     assert_type(Part.unpack(part.pack()), Part)
+    assert_type(ordered(rows=1)(lambda a, b: a)(part, part), Part)
     assert_type(packet.wire_length, int)
     assert_type(batch.wire_lengths, NDArray[np.int64])
     assert_type(meta.wire_length, int)

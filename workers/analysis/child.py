@@ -24,6 +24,9 @@ from ringline.workers._workers import ffi
 from ringline.workers.analysis import parcel
 from ringline.workers.analysis.hooks import Hooks
 from ringline.workers.analysis.runner import Runner
+from ringline.workers.analysis.runs import Store
+from ringline.workers.analysis.shares.merged import Merged
+from ringline.workers.analysis.shares.spill import Sharer
 from ringline.workers.analysis.tables import writing
 from ringline.workers.captures.capture_table import CaptureError, Tally
 from ringline.workers.captures.files.access import Access
@@ -74,14 +77,17 @@ class _Child:
         try:
             self._show(PREPARING)
             self._load(job)
-            if job["do"] == "run":
+            if self._hooks is not None:
+                store = self._of.get("store")
+                self._hooks.store = store and Store(*store)
+            if job["do"] in ("run", "share"):
                 return self._run(job, parts)
             self._show(JOINING)
             if job["do"] == "merge":
                 assert self._hooks is not None
                 return {}, self._hooks.merge(*map(Part.unpack, parts)).pack()
             if job["do"] == "present":
-                return self._present(job, Part.unpack(parts[0])), b""
+                return self._present(job, Part.unpack(parts[0]))
             return self._prepared(job)
         except RinglineError as error:
             return {"error": describe(error)}, b""
@@ -161,7 +167,9 @@ class _Child:
             self._tier = self._new_tier()  # no task may see the object of another one
         tally = Tally(job["path"], to_cut=job["to_cut"])
         log = _log(self._of["plugin"])
-        runner = Runner(self._tier, self._hooks, self._context(), self._page, log)
+        sharer = Sharer(job, self._page) if job["do"] == "share" else None
+        context = self._context()
+        runner = sharer or Runner(self._tier, self._hooks, context, self._page, log)
         section = job["section"] and Section(*job["section"])
         part = Range(
             job["start"], job["stop"], job["is_guess"], section, job["packets"], job["last"]
@@ -169,13 +177,16 @@ class _Child:
         about: dict[str, Any] = {}
         self._show(RUNNING)
         access = job["access"] and Access(**job["access"], waiting=partial(self._show, RUNNING))
+        merged = Merged(job, self._page) if "share" in job else None
         try:
             if parts:
                 from ringline.workers.captures.files.remote import keep
 
                 keep(job["path"], parts[0], access)
-            scanner = Scanner(tally, runner.scan, part, access)
+            scanner = Scanner(tally, runner.scan, part, access, merged)
         except CaptureError as error:
+            if sharer is not None:
+                sharer.close()
             return {"broken": str(error)}, b""
         try:
             if job["identity"] is not None and list(scanner.identity) != job["identity"]:
@@ -186,13 +197,17 @@ class _Child:
             if scanner.has_changed():
                 return {"broken": tally.changed()}, b""
             joined = runner.finish()
+            if merged is not None:
+                about |= merged.places(runner.complaints)
         except CaptureError as error:
             broken = _why(error, scanner, tally)
             return about | {"broken": broken}, b""
         finally:
             scanner.close()
+            if sharer is not None:
+                sharer.close()
         log._tell_left_out()
-        scan = runner.feed.scan
+        scan = runner.scan
         about |= {
             "end": scanner.position,
             "end_section": scanner.section(),
@@ -213,11 +228,14 @@ class _Child:
                 "cut_at": tally.cut_at,
             },
         }
-        return about | runner.numbers(), joined.pack()
+        return runner.numbers() | about, self._hooks.settled(joined).pack()
 
-    def _present(self, job: Mapping[str, Any], part: Part) -> dict[str, Any]:
-        """Write the tables of the whole analysis; the answer describes them."""
+    def _present(self, job: Mapping[str, Any], part: Part) -> tuple[dict[str, Any], bytes]:
+        """Write the tables of the whole analysis; the answer describes them. The part is the whole
+        state, if the job wants it and it was on disk."""
         assert self._hooks is not None
+        was_on_disk = bool(part.runs)
+        part = self._hooks.whole(part)
         made: dict[str, Any] = {}
         if self._hooks.present is not None:
             try:
@@ -226,7 +244,9 @@ class _Child:
                 raise PluginError(
                     f"plugin {self._of['plugin']}: present failed: {sentence(error)}"
                 ) from error
-        return {"tables": writing.write(self._of["plugin"], made, job["folder"], job["format"])}
+        form = job["format"]
+        described = {"tables": writing.write(self._of["plugin"], made, job["folder"], form)}
+        return described, part.pack() if was_on_disk and job["state"] else b""
 
 
 def _why(error: CaptureError, scanner: Scanner, tally: Tally) -> str:

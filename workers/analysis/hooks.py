@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ringline.shm.errors import PluginError
+from ringline.workers.analysis import runs
+from ringline.workers.analysis.runs import Store
 from ringline.workers.named.part import Part
 from ringline.workers.tiers.tier import sentence
 
@@ -20,6 +22,7 @@ class Hooks:
     collect: `collect(worker, state)`, of a class `collect(worker)`: takes what has accumulated out
         of the state, as arrays by name; None: nothing yet. `worker.ending` tells that no packet
         follows.
+    store: where rows are that the plugin says are in order, when they are many; None: in memory.
     present: `present(part)` returns tables for the user: by name a dict of columns, each an array
         or a list.
     """
@@ -33,6 +36,8 @@ class Hooks:
     ) -> None:
         self.spec = spec
         self._merge = merge
+        self.ordered: dict[str, int] = getattr(merge, "ordered", {})
+        self.store: Store | None = None
         self.collect = collect
         self.present = present
 
@@ -45,6 +50,17 @@ class Hooks:
         """The two parts as one. Raises PluginError when the plugin fails."""
         if not a or not b:
             return a or b
+        return runs.merged(a, b, list(self.ordered), self.store, self._merged)
+
+    def settled(self, part: Part) -> Part:
+        """The part, with its rows on disk if they are many."""
+        return runs.settled(part, list(self.ordered), self.store)
+
+    def whole(self, part: Part) -> Part:
+        """The part, whose rows are mapped from a file if they are on disk."""
+        return runs.whole(part, self.ordered, self.store, self._merged)
+
+    def _merged(self, a: Part, b: Part) -> Part:
         assert self._merge is not None
         try:
             merged = self._merge(a, b)

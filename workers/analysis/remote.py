@@ -103,7 +103,7 @@ def do(
             place = plugin["search"] = parcel.unpacked(envelope["files"])
             found = envelope["entry"]
             plugin["found"] = os.path.join(place, found[2:]) if found[:2] == "./" else found
-        if job["do"] == "run" and (why := _away(job, envelope["cwd"], host)):
+        if job["do"] in ("run", "share") and (why := _away(job, envelope["cwd"], host)):
             return {"broken": why}, b""
         with _idle, _alone_at_first(plugin, cancellation):
             answer, part = children.do(

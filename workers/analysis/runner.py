@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from ringline.workers.tiers.tier import Context, Tier
 
 PAUSE = 16384  # packets between two calls of the plugin's `collect`
-_BUFFER_BYTES: int = lib.RL_SCAN_UNITS * shm.RL_BUFFER_STRIDE
-_MEMORY_BYTES: int = shm.RL_BATCH_MAX * _BUFFER_BYTES
+BUFFER_BYTES: int = lib.RL_SCAN_UNITS * shm.RL_BUFFER_STRIDE
+_MEMORY_BYTES: int = shm.RL_BATCH_MAX * BUFFER_BYTES
 ERROR: int = shm.RL_VERDICT_ERROR
 
 
@@ -172,7 +172,7 @@ class Runner:
         feed.explained = 1
         what = self._complaint()
         if what is None:
-            start = feed.wrong * _BUFFER_BYTES + shm.RL_BUFFER_HEADROOM
+            start = feed.wrong * BUFFER_BYTES + shm.RL_BUFFER_HEADROOM
             frame = bytes(self._view[start : start + feed.wrong_length])
             flags = shm.RL_FLAG_WIRE_LENGTH
             what = (

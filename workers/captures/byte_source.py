@@ -56,6 +56,7 @@ class ByteSource:
 
     descriptor: an open file to read instead, which may be a pipe; it stays open.
     access: `tally.file` may be a URL.
+    file: where the bytes are, if they are in no file; it is closed with this object.
 
     Attributes:
         data: the bytes in the window.
@@ -65,10 +66,14 @@ class ByteSource:
     """
 
     def __init__(
-        self, tally: Tally, descriptor: int | None = None, access: Access | None = None
+        self,
+        tally: Tally,
+        descriptor: int | None = None,
+        access: Access | None = None,
+        file: File | None = None,
     ) -> None:
         self._tally = tally
-        self._file = _opened(tally, descriptor, access)
+        self._file = file or _opened(tally, descriptor, access)
         self._taken = 0  # bytes of the file
         self.size = self._file.size  # of the file in bytes; 0: unknown, as for a pipe
         self.data = b""

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 
 from ringline.workers.captures import decompression, pcap, pcapng
-from ringline.workers.captures.byte_source import ByteSource
+from ringline.workers.captures.byte_source import ByteSource, File
 from ringline.workers.captures.capture_table import (
     LINK_TYPE_ETHERNET,
     Capture,
@@ -56,6 +56,7 @@ class CaptureReader:
 
     tally: counts the packets; read its remarks at the end.
     descriptor: an open file to read instead, which may be a pipe; it stays open.
+    file: where its bytes are, if they are in no file; it is closed with this object.
     any_link: packets of other link layers get an Ethernet header if they can; otherwise they are
         left out, and a file without any Ethernet frame is refused.
     access: `tally.file` may be a URL, which is opened so.
@@ -74,11 +75,12 @@ class CaptureReader:
         descriptor: int | None = None,
         any_link: bool = False,
         access: Access | None = None,
+        file: File | None = None,
     ) -> None:
         self.tally = tally
         self._any_link = any_link
         self.last: int | None = None  # the time of the last frame that had one
-        self.source = ByteSource(tally, descriptor, access)
+        self.source = ByteSource(tally, descriptor, access, file)
         try:
             self.packets = self._reader()
             self._packets = self.packets.packets()

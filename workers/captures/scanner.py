@@ -15,6 +15,7 @@ import struct
 from typing import Any, NamedTuple
 
 from ringline.workers._workers import ffi, lib
+from ringline.workers.captures.byte_source import File
 from ringline.workers.captures.capture_table import LINK_TYPE_ETHERNET, CutShort, Tally
 from ringline.workers.captures.files.access import Access
 from ringline.workers.captures.packet import Frame
@@ -65,7 +66,7 @@ class Range(NamedTuple):
 
 class Scanner:
     """Reads the packets of `part` of the capture at `tally.file` with `scan`, a struct rl_scan *
-    whose `memory` is set. With `access`, the file may be a URL. Close it.
+    whose `memory` is set. With `access`, it may be a URL; `file` has the bytes instead. Close it.
 
     begin: where the first packet or block of the range begins; None: none was found.
     needs_last: the range began with a packet that has the time of the packet before it, and
@@ -74,8 +75,15 @@ class Scanner:
     Raises CaptureError as CaptureReader does.
     """
 
-    def __init__(self, tally: Tally, scan: Any, part: Range, access: Access | None = None) -> None:
-        self._reader = CaptureReader(tally, any_link=True, access=access)
+    def __init__(
+        self,
+        tally: Tally,
+        scan: Any,
+        part: Range,
+        access: Access | None = None,
+        file: File | None = None,
+    ) -> None:
+        self._reader = CaptureReader(tally, any_link=True, access=access, file=file)
         self._reader.source.expect(part.stop)
         self._scan = scan
         self._tally = tally

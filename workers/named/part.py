@@ -8,12 +8,13 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from numpy.typing import NDArray
 
     Rows = list[tuple[str, list[int]]]
+    Merge = Callable[["Part", "Part"], "Part"]
 
 
 class Part:
@@ -30,6 +31,8 @@ class Part:
     ) -> None:
         self.state: dict[str, NDArray[Any]] = dict(state or {})
         self.tables: dict[str, Rows] = dict(tables or {})
+        # By name, rows of `state` that are on disk: paths and numbers of rows (analysis/runs.py).
+        self.runs: dict[str, list[tuple[str, int]]] = {}
 
     def __bool__(self) -> bool:
         return bool(self.state or self.tables)
@@ -41,7 +44,9 @@ class Part:
         import io
         import json
 
-        head = json.dumps({"state": list(self.state), "tables": self.tables}).encode()
+        head = json.dumps(
+            {"state": list(self.state), "tables": self.tables, "runs": self.runs}
+        ).encode()
         out = io.BytesIO()
         out.write(len(head).to_bytes(8, "little") + head)
         if self.state:
@@ -72,4 +77,23 @@ class Part:
             name: [(label, values) for label, values in rows]
             for name, rows in head["tables"].items()
         }
-        return cls(state, tables)
+        part = cls(state, tables)
+        part.runs = {name: [(path, rows) for path, rows in of] for name, of in head["runs"].items()}
+        return part
+
+
+def ordered(**keys: int) -> Callable[[Merge], Merge]:
+    """Marks a `merge` that may be given a part of the rows at a time: `@ordered(flows=5)`.
+
+    keys: of arrays of `state` by name, how many of the first words of each row are its key. The
+        plugin promises that its rows are in order of their keys, from the smallest to the largest,
+        each key once, and that `merge` joins the rows of a key, whatever other rows there are.
+        Then ringline keeps the rows on disk when they are many, and `present` gets an array that
+        is mapped from a file.
+    """
+
+    def marked(merge: Merge) -> Merge:
+        merge.ordered = keys  # type: ignore[attr-defined]
+        return merge
+
+    return marked

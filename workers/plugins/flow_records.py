@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from ringline.workers.api import DROP, Option, Part, PluginError, field, packet_function
+from ringline.workers.api import (
+    DROP,
+    Option,
+    Part,
+    PluginError,
+    field,
+    ordered,
+    packet_function,
+)
 from ringline.workers.plugins.flow_key import (
     PROTOCOLS,
     REST,
@@ -29,6 +37,7 @@ from ringline.workers.plugins.flow_key import (
 )
 from ringline.workers.plugins.flows import export as flow_export
 from ringline.workers.plugins.forward import MAP, outputs
+from ringline.workers.plugins.lazy_table import lazy_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +56,7 @@ WORDS = 18
 KEY = 5
 NEVER = np.iinfo(np.int64).max  # the first time of a direction without packets
 
+PIECE_ROWS = 65536  # of all records, which may be in a file
 SLOTS_MIN = 65536  # more than twice the packets between two calls of collect
 
 
@@ -89,6 +99,7 @@ def collect(worker: Worker, state: State) -> dict[str, Any] | None:
     return {"flows": taken[order], "top": np.array([worker.options["top"]]), "export": export}
 
 
+@ordered(flows=KEY)
 def merge(a: Part, b: Part) -> Part:
     """One record for each flow of both parts."""
     rows = np.concatenate([a.state["flows"], b.state["flows"]])
@@ -108,22 +119,27 @@ def merge(a: Part, b: Part) -> Part:
 def present(part: Part) -> dict[str, dict[str, Any]]:
     """The flows, and the largest of them."""
     rows = part.state["flows"]
-    total = rows[:, PACKETS:FIRST].sum(axis=0).tolist() if len(rows) else [0, 0, 0, 0]
-    best = np.lexsort((*rows[:, :KEY].T[::-1], -rows[:, BYTES : BYTES + 2].sum(axis=1)))
-    best = best[: int(part.state["top"][0])]
+    total = np.zeros(FIRST - PACKETS, np.int64)
+    best = rows[:0]
+    for start in range(0, len(rows), PIECE_ROWS):
+        piece = rows[start : start + PIECE_ROWS]
+        total += piece[:, PACKETS:FIRST].sum(axis=0)
+        best = np.concatenate([best, piece])
+        order = np.lexsort((*best[:, :KEY].T[::-1], -best[:, BYTES : BYTES + 2].sum(axis=1)))
+        best = best[order[: int(part.state["top"][0])]]
     exported = flow_export.of_records(rows, part.state["export"].tobytes().decode())
     return {
         "top_talkers": {
-            "flow": [label(row).replace(" > ", " - ") for row in rows[best]],
-            "packets": rows[best, PACKETS : PACKETS + 2].sum(axis=1),
-            "bytes": rows[best, BYTES : BYTES + 2].sum(axis=1),
+            "flow": [label(row).replace(" > ", " - ") for row in best],
+            "packets": best[:, PACKETS : PACKETS + 2].sum(axis=1),
+            "bytes": best[:, BYTES : BYTES + 2].sum(axis=1),
         },
         "totals": {
             "flows": [len(rows)],
-            "packets": [total[0] + total[1]],
-            "bytes": [total[2] + total[3]],
+            "packets": [int(total[0] + total[1])],
+            "bytes": [int(total[2] + total[3])],
         },
-        "flows": _columns(rows),
+        "flows": lazy_table(rows, _columns),
     } | exported
 
 

@@ -89,6 +89,19 @@ def add_command(command: Any) -> None:
         "64MB (default: 256MiB)",
     )
     to.add_argument(
+        "--by",
+        choices=("piece", "flow"),
+        default="piece",
+        help="what the plugin sees at a time: a piece of a capture (the default), or some of the "
+        "flows of all captures, each whole and in order of time",
+    )
+    to.add_argument(
+        "--scratch",
+        metavar="FOLDER",
+        help="put what has no room in memory, and the packets with --by flow, into this folder "
+        "meanwhile (default: that of -w, else the system's folder for temporary files)",
+    )
+    to.add_argument(
         "--cut",
         action="store_true",
         help="use a capture that is cut short up to the cut, instead of leaving it out",

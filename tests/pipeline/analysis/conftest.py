@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -53,6 +54,17 @@ def same(result: Result) -> Mapping[str, Any]:
     report = report_of(result, 0)
     del report["run"]
     return report | {"state": result.state}
+
+
+def children_of(parent: int) -> list[int]:
+    """The children of a process that run plugins of analyses."""
+    found = []
+    with contextlib.suppress(OSError):  # one that ends meanwhile
+        for task in Path(f"/proc/{parent}/task").iterdir():
+            for pid in (task / "children").read_text().split():
+                if b"analysis.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(int(pid))
+    return found
 
 
 def flows(seed: int, count: int, begin: int) -> list[tuple[int, bytes]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+import zlib
 from typing import Any
 
 from ringline.workers.api import DROP, Batch, Option, Part, Worker
@@ -67,6 +68,48 @@ class Order:
     @staticmethod
     def present(part: Part) -> dict[str, Any]:
         return {"order": {"first": part.state["order"], "text": ["a,b"] * len(part.state["order"])}}
+
+
+class Connections:
+    """Keeps what it saw of each IPv4 flow, as a tracker of connections does: a hash of all its
+    packets in their order, with their times and directions."""
+
+    times = True
+
+    def setup(self, worker: Worker) -> None:
+        self.flows: dict[tuple[Any, ...], int] = {}
+        self.packets = worker.counter("packets")
+        self.newest = worker.gauge("newest")
+
+    def process(self, batch: Batch) -> None:
+        for packet in batch:
+            frame = bytes(packet.data)
+            self.packets.add()
+            self.newest.set(packet.time)
+            packet.verdict = 0
+            if frame[12:14] == b"\x08\x00":
+                protocol, part = frame[23], int.from_bytes(frame[20:22], "big") & 0x3FFF
+                ports = (b"", b"")
+                if protocol in (6, 17) and not part:
+                    ports = frame[34:36], frame[36:38]
+                ends = (frame[26:30], ports[0]), (frame[30:34], ports[1])
+                key = (protocol, *sorted(ends))
+                seen = self.flows.get(key, 0)
+                what = (seen, packet.time, packet.wire_length, ends[0] <= ends[1], frame)
+                self.flows[key] = zlib.crc32(repr(what).encode()) or 1
+
+    def collect(self, worker: Worker) -> dict[str, Any] | None:
+        import numpy as np
+
+        if not worker.ending:
+            return None
+        return {"flows": np.array(sorted(self.flows.values()), np.uint32)}
+
+    @staticmethod
+    def merge(a: Part, b: Part) -> Part:
+        import numpy as np
+
+        return Part({"flows": np.sort(np.concatenate([a.state["flows"], b.state["flows"]]))})
 
 
 class Stateful:

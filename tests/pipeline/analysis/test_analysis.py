@@ -23,7 +23,7 @@ from ringline.workers.captures.captures import CaptureError, read_capture
 from ringline.workers.named.part import Part
 
 from ...data import make
-from .conftest import PLUGINS, START, analyze, flows, same
+from .conftest import PLUGINS, START, analyze, children_of, flows, same
 
 Saved = Callable[..., Path]
 KIB = 1024
@@ -354,7 +354,7 @@ def test_a_child_that_is_killed_changes_nothing(tmp_path: Path) -> None:
     killed: list[int] = []
 
     def kill(done: int, everything: int, packets: int) -> None:
-        found = _children_of(os.getpid())
+        found = children_of(os.getpid())
         if found and not killed:
             killed.append(found[0])
             os.kill(found[0], signal.SIGKILL)
@@ -362,10 +362,3 @@ def test_a_child_that_is_killed_changes_nothing(tmp_path: Path) -> None:
     result = analyze("Sizes", *paths, piece_bytes=64 * KIB, workers=2, progress=kill)
     assert killed
     assert same(result) == same(analyze("Sizes", *paths))
-
-
-def _children_of(parent: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{parent}/task").iterdir():
-        found += [int(pid) for pid in (task / "children").read_text().split()]
-    return [pid for pid in found if b"analysis.child" in Path(f"/proc/{pid}/cmdline").read_bytes()]

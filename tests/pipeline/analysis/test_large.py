@@ -1,0 +1,178 @@
+"""A large capture that the test makes: 2 GB in `make proof`. However it is divided, whoever is
+killed, the result is that of one process, and its flows are those of other programs."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringline.workers.named.part import Part
+
+from . import large
+from .conftest import analyze, children_of, same
+
+PROOF = os.environ.get("RINGLINE_PROOF") == "1"
+in_proof = pytest.mark.skipif(not PROOF, reason="RINGLINE_PROOF=1 is missing")
+SIZE, FLOWS = (2_000_000_000, 100_000) if PROOF else (4_000_000, 500)
+FOLDERS = [
+    Path(__file__).parents[2] / "data",
+    Path(os.environ.get("RINGLINE_CAPTURES", "/nonexistent")),
+]
+SMALL = sorted(path for folder in FOLDERS for path in folder.glob("*.pcap*"))
+ETHERNET = 14
+
+# Of one direction: protocol, ends; and what is counted.
+Way = tuple[int, tuple[str, int], tuple[str, int]]
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("large") / "large.pcap"
+    large.write(path, SIZE, FLOWS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(capture: Path) -> Any:
+    """What one process finds that reads everything in one go."""
+    return analyze("flow_stats", capture, *SMALL, piece_bytes=1 << 40)
+
+
+def killer(*when: float) -> Callable[[int, int, int], None]:
+    """Kills a child when each of these shares of the work is done. They are far from each other: a
+    task whose child was killed twice is taken for one that the plugin cannot do."""
+    rng, left = random.Random(1), list(when)
+
+    def kill(done: int, everything: int, packets: int) -> None:
+        found = children_of(os.getpid())
+        if found and left and done > left[0] * everything:
+            left.pop(0)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rng.choice(found), signal.SIGKILL)
+
+    return kill
+
+
+@in_proof
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"by": "flow", "workers": 2, "piece_bytes": SIZE // 7, "kill": (0.1, 0.7)},
+        {"by": "piece", "workers": 2, "piece_bytes": SIZE // 31, "kill": (0.1, 0.8)},
+        {"by": "flow", "workers": 1, "shares": 3},
+        {
+            "by": "flow",
+            "workers": 3,
+            "piece_bytes": SIZE // 50,
+            "shares": 200,
+            "kill": (0, 0.3, 0.7),
+        },
+    ],
+    ids=str,
+)
+def test_any_division_gives_the_result_of_one_process(
+    capture: Path, whole: Any, given: dict[str, Any]
+) -> None:
+    more = dict(given)
+    kills = more.pop("kill", ())
+    paths = [capture, *SMALL]
+    random.Random(str(given)).shuffle(paths)
+    result = analyze("flow_stats", *paths, progress=killer(*kills), **more)
+    assert same(result) == same(whole)
+
+
+def found_by_ringline(result: Any) -> tuple[Counter[Way], Counter[Way]]:
+    """Packets and bytes on the wire of each direction, for the large capture."""
+    packets: Counter[Way] = Counter()
+    sizes: Counter[Way] = Counter()
+    for row in Part.unpack(result.state).state["flows"].tolist():
+        rest = row[4] & 0xFFFF_FFFF_FFFF_FFFF
+        a, b = (
+            (str(ipaddress.ip_address(row[at] & 0xFFFFFFFF)), port)
+            for at, port in ((1, rest >> 32 & 0xFFFF), (3, rest >> 16 & 0xFFFF))
+        )
+        for way, ends in enumerate(((a, b), (b, a))):
+            if row[6 + way]:
+                packets[rest >> 8 & 0xFF, *ends] = row[6 + way]
+                sizes[rest >> 8 & 0xFF, *ends] = row[8 + way]
+    return packets, sizes
+
+
+@pytest.fixture(scope="module")
+def alone(capture: Path) -> tuple[Counter[Way], Counter[Way]]:
+    result = analyze("flow_stats", capture, by="flow", workers=2)
+    return found_by_ringline(result)
+
+
+@pytest.mark.skipif(shutil.which("nfpcapd") is None, reason="nfpcapd is missing")
+def test_flows_are_those_of_nfdump(
+    capture: Path, alone: tuple[Counter[Way], Counter[Way]], tmp_path: Path
+) -> None:
+    subprocess.run(
+        ["nfpcapd", "-r", str(capture), "-l", str(tmp_path), "-t", "86400"],
+        check=True,
+        capture_output=True,
+        timeout=1800,
+    )
+    command = ["nfdump", "-R", str(tmp_path), "-q", "-N", "-6"]
+    command += [
+        "-A",
+        "proto,srcip,srcport,dstip,dstport",
+        "-o",
+        "fmt:%pr %sa %sp %da %dp %pkt %byt",
+    ]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=1800)
+    packets: Counter[Way] = Counter()
+    sizes: Counter[Way] = Counter()
+    for line in done.stdout.splitlines():
+        protocol, source, port, target, other, count, size = line.split()
+        way = int(protocol), (source, int(port)), (target, int(other))
+        packets[way] += int(count)
+        sizes[way] += int(size) + ETHERNET * int(count)
+    assert len(packets) > FLOWS
+    assert (packets, sizes) == alone
+
+
+# 10.0.0.1:80 <-> 10.0.0.2:9, then frames and bytes of both ways: "231 B", "12 kB", "3 MB".
+CONVERSATION = re.compile(r"(\S+):(\d+)\s+<->\s+(\S+):(\d+)" + r"\s+(\d+) (\d+) (\w+)" * 2 + r"\s")
+UNITS = {"bytes": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+@in_proof
+@pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is missing")
+def test_flows_are_the_conversations_of_tshark(
+    capture: Path, alone: tuple[Counter[Way], Counter[Way]]
+) -> None:
+    packets, sizes = alone
+    found: Counter[Way] = Counter()
+    least: Counter[Way] = Counter()
+    most: Counter[Way] = Counter()
+    for kind, protocol in (("tcp", 6), ("udp", 17)):
+        command = ["tshark", "-q", "-n", "-r", str(capture), "-z", f"conv,{kind}"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=3000)
+        # A pair of ends has several lines when a SYN follows on a FIN.
+        for match in CONVERSATION.finditer(done.stdout):
+            a, a_port, b, b_port, *numbers = match.groups()
+            ends = (a, int(a_port)), (b, int(b_port))
+            for way, (count, size, unit) in (
+                ((protocol, *ends[::-1]), numbers[:3]),
+                ((protocol, *ends), numbers[3:]),
+            ):
+                rounding = UNITS[unit] - 1
+                found[way] += int(count)
+                least[way] += int(size) * UNITS[unit] - rounding
+                most[way] += int(size) * UNITS[unit] + rounding
+    assert +found == packets
+    assert [way for way, size in sizes.items() if not least[way] <= size <= most[way]] == []
