@@ -27,7 +27,7 @@ from .conftest import PLUGINS, START, analyze, children_of, flows, same
 Saved = Callable[..., Path]
 KIB = 1024
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
-in_proof = pytest.mark.skipif(not PROOF, reason="RINGLINE_PROOF=1 is missing")
+in_proof = pytest.mark.skipif(not PROOF, reason="needs RINGLINE_PROOF=1: it takes minutes")
 
 
 @pytest.fixture

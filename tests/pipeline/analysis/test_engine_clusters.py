@@ -24,7 +24,7 @@ from .conftest import PLUGINS, START, flows, same
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the engines
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
-long = pytest.mark.skipif(not PROOF, reason="RINGLINE_PROOF=1 is not set: this takes long")
+long = pytest.mark.skipif(not PROOF, reason="needs RINGLINE_PROOF=1: it takes long")
 Saved = Callable[..., Path]
 HOST = socket.gethostname()
 

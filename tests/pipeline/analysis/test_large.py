@@ -24,7 +24,7 @@ from . import large
 from .conftest import analyze, children_of, same
 
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
-in_proof = pytest.mark.skipif(not PROOF, reason="RINGLINE_PROOF=1 is missing")
+in_proof = pytest.mark.skipif(not PROOF, reason="needs RINGLINE_PROOF=1: it takes minutes")
 SIZE, FLOWS = (2_000_000_000, 100_000) if PROOF else (4_000_000, 500)
 FOLDERS = [
     Path(__file__).parents[2] / "data",

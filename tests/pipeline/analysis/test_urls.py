@@ -99,7 +99,7 @@ def test_s3_gives_what_files_give(bucket: dict[str, Any], expected: Mapping[str,
     assert analyzed(["@s3://bucket/list"], storage=bucket, piece_bytes=50_000) == expected
 
 
-@pytest.mark.skipif(not PROOF, reason="RINGLINE_PROOF is missing: more splits")
+@pytest.mark.skipif(not PROOF, reason="needs RINGLINE_PROOF=1: it takes minutes")
 @pytest.mark.parametrize("piece", [100_000, 700_001, 256 << 20])
 def test_s3_gives_what_files_give_for_real_captures(bucket: dict[str, Any], piece: int) -> None:
     system = fsspec.filesystem("s3", **bucket["s3"])
