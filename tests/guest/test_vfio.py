@@ -46,7 +46,7 @@ def test_doctor_says_what_the_kernel_has(guest: Guest) -> None:
     assert lines["iommu"]["figures"] == {"groups": groups, "translated": groups}
     assert lines["vfio"]["mark"] == "ok"
     assert lines["mappings"]["figures"] == {"allowed": 65535, "needed": 2}
-    assert f"{ADDRESS}, a card (8086:10d3), has the driver e1000e" in lines["card"]["found"]
+    assert f"{ADDRESS}, Intel 82574L (8086:10d3), has the driver e1000e" in lines["card"]["found"]
     assert lines["xdp"]["mark"] == "ok"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ringline.pipeline.analysis import analysis, run, scratch
+from ringline.pipeline.analysis import run, scratch, second_stage
 from ringline.pipeline.analysis.joining import Outcome, Tree
 from ringline.shm.errors import EnvironmentLacks, PluginError, UsageError
 from ringline.workers.named.part import Part
@@ -78,7 +78,7 @@ def test_flow_stats_is_the_same_by_flow_and_by_piece(
                 parts.append(outcome.part)
             super().put(leaf, outcome)
 
-    monkeypatch.setattr(analysis, "Tree", Watched)
+    monkeypatch.setattr(second_stage, "Tree", Watched)
     result = by_flow("flow_stats", *captures, piece_bytes=80_000, workers=2, shares=4)
     monkeypatch.undo()
     assert same(result) == same(analyze("flow_stats", *captures))
@@ -150,6 +150,8 @@ def test_a_plugin_that_cannot_run_is_refused_before_anything_is_written(
         by_flow("Stateful", path, scratch=str(folder))
     with pytest.raises(UsageError, match="by piece or flow, not by host"):
         analyze("Sizes", path, by="host")
+    with pytest.raises(UsageError, match="start it without --resume"):
+        by_flow("Sizes", path, keep=str(tmp_path / "kept"), resume=True)
     with pytest.raises(UsageError, match="there is no such folder"):
         by_flow("Sizes", path, scratch=str(folder / "x"))
     assert list(folder.iterdir()) == []
