@@ -30,7 +30,7 @@ def check_device(text: str) -> str | None:
     if text == "sim:82599" or re.fullmatch(f"pci:{PCI_ADDRESS}", text):
         return None
     if text.startswith("pci:"):
-        return f"{shown(text)} is not a PCI address; write it as in {DEVICES[1]} (lspci -D)"
+        return f"{shown(text)} is not a PCI address; write it as in {DEVICES[1]} (ringline devices)"
     kind, _, name = text.partition(":")
     if kind == "tap" and "%" in name:
         return f"{shown(name)} must be the name of one interface: without %"

@@ -178,8 +178,8 @@ def _ports(top: Table | None, folder: Path, problems: list[str]) -> tuple[c.Port
     if len({port.dma_mode for port in cards}) > 1:
         modes = ", ".join(f"{port.name}: {port.dma_mode}" for port in cards)
         problems.append(
-            f"port: all ports share packet memory and need one dma mode ({modes}); "
-            "set dma, or run them as two instances"
+            f'port: all cards of an instance need dma = "physical", or none ({modes}); a simulated '
+            "card cannot have it, so give it an instance of its own"
         )
     problems += needs.jumbo_zero_copy(ports)
     return tuple(ports)

@@ -80,12 +80,12 @@ def test_a_card_whose_kernel_driver_has_the_interface_up(
     operator: Operator, card: Card, driver: str | None, files: dict[str, str], whose: str
 ) -> None:
     card.interface("eth0", driver, **files)
-    unbind = f"lspci -k -s {ADDRESS} names it"
+    then = f"unbind the driver (lspci -k -s {ADDRESS} names it)"
     if driver is not None:
-        unbind = f"ringline bind {ADDRESS}"
+        then = f"give the card to ringline (ringline bind {ADDRESS})"
     told = (
         f"PCI device {ADDRESS} is in use: its kernel driver {whose} has the interface eth0 up; "
-        f"take it down first (ip link set eth0 down) and unbind the driver ({unbind})"
+        f"take it down first (ip link set eth0 down), then {then}"
     )
     assert refused(operator) == told
     assert refused(operator, "check") == f"port.wan.device: {told}"

@@ -21,6 +21,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="guest", description="Runs shell commands in a guest.")
     parser.add_argument("command", nargs="*", help="shell commands; several words are one command")
     parser.add_argument("--card", action="append", default=[], metavar="NAME[:QUEUES]")
+    parser.add_argument(
+        "--served", action="append", default=[], metavar="SOCKET", help="of ringline serve-card"
+    )
+    parser.add_argument("--joined", action="store_true", help="a wire joins the two cards")
     parser.add_argument("--processors", type=int, default=1, metavar="N")
     parser.add_argument("--memory", type=int, default=1024, metavar="MIB")
     parser.add_argument("--hugepages", type=int, default=0, metavar="N", help="of 2 MiB")
@@ -42,6 +46,8 @@ def main() -> int:
         cards = [card(text) for text in given.card]
     except ValueError as error:
         parser.error(str(error))
+    if given.joined and len(cards) != 2:
+        parser.error("--joined needs two cards")
     try:
         kernel = newer_kernel.prepare() if given.newer_kernel else prepare()
         if given.prepare:
@@ -54,9 +60,12 @@ def main() -> int:
             hugepages=given.hugepages,
             modules=given.module,
             iommu=given.iommu,
+            served=given.served,
             systemd=given.systemd,
             using=kernel,
         ) as guest:
+            if given.joined:
+                guest.cables[0].join(guest.cables[1])
             print(f"guest: Linux {kernel.release}, {guest.boot_seconds:.1f} s", file=sys.stderr)
             return guest.run(" ".join(given.command), given.deadline, _show).code
     except Hung as error:

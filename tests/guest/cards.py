@@ -36,6 +36,7 @@ _ETH_P_ALL = 3
 _ALL = socket.htons(_ETH_P_ALL)
 _RECEIVE_BUFFER_FORCE = 33  # SO_RCVBUFFORCE
 _SOL_PACKET, _PACKET_VNET_HDR = 263, 15
+_SHORTEST = 60  # bytes of a frame on a wire; virtio-net sends shorter ones
 _ROOM = 60.0  # seconds that a frame may wait until there is room for it
 _TURN = 0.1  # seconds: how long the recorder may not notice that it is to end
 
@@ -96,6 +97,8 @@ def card(text: str, host: Host | None = None, *, express: bool = False) -> Card:
     if model is None:
         raise ValueError(f"there is no card {name!r} for guests; there are {', '.join(MODELS)}")
     queues = int(number) if number.isdecimal() else 0 if number else 1
+    if queues != 1 and model.queues_most == 1:
+        raise ValueError(f"QEMU decides how many queues {name} has; write {name}, not {text}")
     if not 1 <= queues <= model.queues_most:
         raise ValueError(f"{name} has 1 to {model.queues_most} queues here, not {number}")
     return Card(model, queues, express or model.express, host)
@@ -109,6 +112,7 @@ class End:
         self._frames: list[bytes] = []
         self._changed = threading.Condition()
         self._ending = False
+        self._joined: End | None = None
         self._socket = near
         near.settimeout(_ROOM)
         self._receiving = near.dup()
@@ -125,6 +129,11 @@ class End:
         """Frames of a card with several queues, both ways, begin with a struct virtio_net_hdr of 10
         bytes from now on (PACKET_VNET_HDR, packet(7)), or do so no more."""
         self._socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, on)
+
+    def join(self, other: End) -> None:
+        """What the guest sends on this cable arrives on the other one too, and the other way round,
+        from now on."""
+        self._joined, other._joined = other, self
 
     def frames(self) -> list[bytes]:
         """All that the guest has sent until now, in order."""
@@ -166,6 +175,9 @@ class End:
                 with self._changed:
                     self._frames.append(frame)
                     self._changed.notify_all()
+                if self._joined is not None:
+                    with contextlib.suppress(OSError):  # no room for a minute, or the guest ended
+                        self._joined.send(frame.ljust(_SHORTEST, b"\0"))
 
 
 class Cable(End):

@@ -51,6 +51,17 @@ def test_the_commands_of_the_guide_lead_to_a_run_and_back(guest: Guest) -> None:
     guest.checked("ip link set eth0 up; ip link set eth0 down")
 
 
+def test_the_trial_of_the_guide_gets_frames_from_the_other_card() -> None:
+    (script,) = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
+    cards = [card("e1000e"), card("virtio-net")]
+    with booted(lambda: Guest(cards, iommu=True)) as guest:
+        guest.cables[0].join(guest.cables[1])
+        said = guest.checked(script, SECONDS)
+    (received,) = re.findall(r"port wan: received (\d+) ", said)
+    assert int(received) > 0, said
+    assert "all well" in said
+
+
 def refused(guest: Guest, command: str) -> str:
     """What a run says that cannot start. It leaves no memory, and the card stays with vfio-pci."""
     done = guest.run(command, SECONDS)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from . import booted as guests
 from . import kernel as kernels
 from . import newer_kernel, newer_qemu
 from .booted import booted, without
-from .cards import card
+from .cards import End, card
 from .kernel import Kernel, Missing
 from .machine import ROOT, DidNotBoot, Ended, Guest, Hung, Result, qemu
 
@@ -173,11 +174,34 @@ def test_a_test_without_its_guest_is_skipped_and_fails_a_proof(
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("ne2000", "there is no card 'ne2000'"), ("e1000e:2", "e1000e has 1 to 1 queues here, not 2")],
+    [
+        ("ne2000", "there is no card 'ne2000'"),
+        ("e1000e:2", "QEMU decides how many queues e1000e has; write e1000e"),
+    ],
 )
 def test_a_card_that_is_not_there_is_named(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         card(text)
+
+
+def test_a_wire_joins_two_cards() -> None:
+    """A frame arrives at the other card, padded as on a wire, and does not come back."""
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+    ends = [End(near) for near, _ in pairs]
+    try:
+        ends[0].join(ends[1])
+        for frame, (_, one), (_, other) in (b"there", *pairs), (b"back", *reversed(pairs)):
+            one.send(frame)
+            other.settimeout(TIMEOUT)
+            assert other.recv(100) == frame.ljust(60, b"\0")
+        one.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            one.recv(100)
+    finally:
+        for end in ends:
+            end.close()
+        for _, far in pairs:
+            far.close()
 
 
 def test_modules_are_loaded_behind_those_that_they_need(tmp_path: Path) -> None:
@@ -243,7 +267,7 @@ def test_the_command_ends_with_the_code_of_its_command(
         monkeypatch.setattr(sys, "argv", ["guest", *words])
         assert command.main() == code
     assert "guest: the guest did not finish" in capsys.readouterr().err
-    for words in ([], ["--card", "ne2000", "true"]):
+    for words in ([], ["--card", "ne2000", "true"], ["--joined", "--card", "e1000e", "true"]):
         monkeypatch.setattr(sys, "argv", ["guest", *words])
         with pytest.raises(SystemExit, match="2"):
             command.main()

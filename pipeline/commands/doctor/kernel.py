@@ -35,7 +35,7 @@ MAPPINGS = 2  # of one run: packet memory and descriptors (pipeline/driver/proce
 SINCE = (
     ((5, 9), "what every port xdp: needs", True),
     ((5, 11), "busy_poll_us", False),
-    ((6, 3), "what drivers say of XDP", False),
+    ((6, 3), "a way to ask what a driver does with XDP", False),
 )
 
 

@@ -26,12 +26,12 @@ name = "NAME"                     # two instances with the same name cannot run 
 # hugepages = "auto"              # auto | require | off
 
 [port.wan]                        # a port; its name is yours; add [port.lan] for another one
-device = "sim:82599"              # a simulated card; or a card: "pci:0000:03:00.0" (lspci -D);
+device = "sim:82599"              # simulated; a real card: "pci:0000:03:00.0" (ringline devices);
                                   # or a network interface: "xdp:eth0" (ip link);
                                   # or a copy of its traffic: "packet:eth0";
                                   # or a new one to the kernel of this machine: "tap:tap0"
 # queues = 1                      # pairs of an RX and a TX queue, one worker each: 1 to 16
-# dma = "auto"                    # auto | offset | physical; a card with auto needs VFIO
+# dma = "auto"                    # auto, the same as offset: through VFIO | physical: without IOMMU
 # unproved = false                # true: try a card that ringline was never tried on
 # rx_descriptors = 512            # per queue: a power of two, 64 to 4096
 # tx_descriptors = 512

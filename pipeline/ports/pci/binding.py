@@ -57,8 +57,8 @@ def bind(device: PciDevice, driver: str = VFIO, *, force: bool = False) -> str:
     lost = device.lost
     if lost and not force:
         raise EnvironmentLacks(
-            f"PCI device {device.address} is in use: {lost}; all that would be lost; --force takes "
-            "the card all the same"
+            f"PCI device {device.address} is in use: {lost}; all that would be lost: use another "
+            "card, take down what this one has (ip link set NAME down), or give it up (--force)"
         )
     if not (_bus(device) / "drivers" / driver).exists():
         raise EnvironmentLacks(f"the kernel has no driver {driver}: load it (modprobe {driver})")

@@ -196,9 +196,10 @@ class PciDevice:
                 )
             return
         without = self.real and not (self.folder / "iommu_group").exists()  # VFIO cannot have it
-        bind = unbind = how_to_bind(self.address, "uio_pci_generic" if without else "")
+        bind = how_to_bind(self.address, "uio_pci_generic" if without else "")
+        give = f"give the card to ringline ({bind})"
         if driver == "(unknown)":
-            unbind = f"lspci -k -s {self.address} names it"
+            give = f"unbind the driver (lspci -k -s {self.address} names it)"
         if any(carried(interface) for interface in self.interfaces):
             raise EnvironmentLacks(
                 f"PCI device {self.address} is in use by its kernel driver {driver}: {self.lost}; "
@@ -210,11 +211,10 @@ class PciDevice:
                 raise EnvironmentLacks(
                     f"PCI device {self.address} is in use: its kernel driver {driver} has the "
                     f"interface {interface.name} up; take it down first "
-                    f"(ip link set {interface.name} down) and unbind the driver ({unbind})"
+                    f"(ip link set {interface.name} down), then {give}"
                 )
         raise EnvironmentLacks(
-            f"PCI device {self.address} belongs to its kernel driver {driver}; unbind the driver "
-            f"first ({unbind})"
+            f"PCI device {self.address} belongs to its kernel driver {driver}; {give}"
         )
 
     def take(self, min_bytes: int, find_bar: FindBar | None = None) -> MappedBar:

@@ -79,6 +79,10 @@ def _tap(name: str) -> Wire:
                 f"--wire: there is an interface {name} that is no TAP, or a TAP of another kind; "
                 "choose another name"
             ) from None
+        if error.errno == errno.EBUSY:
+            raise EnvironmentLacks(
+                f"--wire: another program has the TAP {name}; end it, or choose another name"
+            ) from None
         raise EnvironmentLacks(
             f"--wire: the TAP {name} cannot be used: {reason_of(error)}; become root, or let root "
             f"make it for you: ip tuntap add {name} mode tap user $USER"

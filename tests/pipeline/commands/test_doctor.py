@@ -167,9 +167,9 @@ OTHER_NODE = {
             NONE,
             {"release": "5.10.0"},
             OK,
-            "without busy_poll_us and what drivers say of XDP",
+            "without busy_poll_us and a way to ask what a driver does with XDP",
         ),
-        ("xdp", NONE, {"release": "6.1"}, OK, "without what drivers say of XDP"),
+        ("xdp", NONE, {"release": "6.1"}, OK, "without a way to ask what a driver does with XDP"),
         (
             "xdp",
             NONE,

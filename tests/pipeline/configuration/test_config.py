@@ -264,7 +264,7 @@ def test_every_mistake_is_reported_at_once(problems_of: Any) -> None:
         (
             port() + '[port.lan]\ndevice = "pci:0000:03:00.0"\ndma = "physical"',
             "port",
-            "need one dma mode",
+            'all cards of an instance need dma = "physical", or none',
         ),
         (port("unproved = true"), "port.wan.unproved", "only a card as in pci:"),
         (port() + '[memory]\nbuffers = "many"', "memory.buffers", '"auto" or an integer'),

@@ -104,8 +104,8 @@ def test_a_driver_whose_interface_is_down_is_refused_by_name(
     with pytest.raises(EnvironmentLacks) as caught:
         PciDevice(ADDRESS, tmp_path).check_unused()
     assert str(caught.value) == (
-        f"PCI device {ADDRESS} belongs to its kernel driver ixgbe; unbind the driver first "
-        f"(ringline bind {ADDRESS})"
+        f"PCI device {ADDRESS} belongs to its kernel driver ixgbe; give the card to "
+        f"ringline (ringline bind {ADDRESS})"
     )
 
 

@@ -91,13 +91,13 @@ def test_the_device_file_of_uio_is_open_while_the_card_is_taken(
 def test_without_an_iommu_the_way_out_is_not_vfio(tmp_path: Path) -> None:
     """It needs an IOMMU, and would lead back here."""
     card = device(tmp_path, driver="ixgbe")
-    unbind = f"ringline bind {ADDRESS} --driver uio_pci_generic"
+    bind = f"ringline bind {ADDRESS} --driver uio_pci_generic"
     assert refused(card, PHYSICAL) == (
-        f"PCI device {ADDRESS} belongs to its kernel driver ixgbe; unbind the driver first "
-        f"({unbind})"
+        f"PCI device {ADDRESS} belongs to its kernel driver ixgbe; give the card to "
+        f"ringline ({bind})"
     )
     group(tmp_path, card)
-    assert refused(card).endswith(f"unbind the driver first (ringline bind {ADDRESS})")
+    assert refused(card).endswith(f"give the card to ringline (ringline bind {ADDRESS})")
 
 
 def test_physical_memory_is_said_before_the_run() -> None:

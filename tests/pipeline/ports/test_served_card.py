@@ -17,7 +17,7 @@ from ringline.pipeline.ports.served.card import BACKPLANE, Files, ServedCard
 from ringline.pipeline.ports.served.serving import serve
 from ringline.pipeline.ports.served.wires import open_wire
 from ringline.pipeline.ports.sim82599.model import Sim82599
-from ringline.shm.errors import UsageError
+from ringline.shm.errors import EnvironmentLacks, UsageError
 
 from .bare_82599 import DATA, DEXT, EOP, IFCS, MAC, PACKETS_BUS, RS, Received
 from .frames import BROADCAST, ethernet
@@ -285,3 +285,24 @@ def test_a_client_may_write_words_of_two_registers(served: Served) -> None:
 def test_a_wrong_wire_is_named(text: str) -> None:
     with pytest.raises(UsageError, match="--wire"):
         open_wire(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (errno.EBUSY, "another program has the TAP lab0; end it, or choose another name"),
+        (errno.EINVAL, "an interface lab0 that is no TAP"),
+        (errno.EPERM, "Operation not permitted; become root, or let root make it"),
+    ],
+)
+def test_a_tap_that_cannot_be_had_is_named(
+    monkeypatch: pytest.MonkeyPatch, error: int, what: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    really_open = os.open  # /dev/net/tun is not on every machine
+    monkeypatch.setattr("os.open", lambda _, flags: really_open(os.devnull, flags))
+    monkeypatch.setattr("fcntl.ioctl", refuse)
+    with pytest.raises(EnvironmentLacks, match=what):
+        open_wire("tap:lab0")
