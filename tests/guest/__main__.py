@@ -69,7 +69,7 @@ def main() -> int:
             print(f"guest: Linux {kernel.release}, {guest.boot_seconds:.1f} s", file=sys.stderr)
             return guest.run(" ".join(given.command), given.deadline, _show).code
     except Hung as error:
-        print(f"guest: {error}", file=sys.stderr)
+        print(f"guest: {error}\n--deadline SECONDS gives it more time", file=sys.stderr)
         return HUNG
     except (GuestError, Missing) as error:
         print(f"guest: {error}", file=sys.stderr)

@@ -192,9 +192,10 @@ class Guest:
                     heard(pieces[-1])
         except TimeoutError:
             said = b"".join(pieces).decode("utf-8", "replace")
+            said = f"; it said: {said!r}" if heard is None else ""
             self._hanging += 1
             raise Hung(
-                f"the guest did not finish within {deadline:g} s: {command!r}; it said: {said!r}\n"
+                f"the guest did not finish within {deadline:g} s: {command!r}{said}\n"
                 + self.console()
             ) from None
         except (EOFError, OSError):
