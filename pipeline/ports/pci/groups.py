@@ -62,7 +62,7 @@ def remedy(device: PciDevice) -> str:
         return f"bind it to VFIO ({how_to_bind(device.address)}), {physical}"
     if device.driver not in HANDING_OVER:
         command = how_to_bind(device.address, "uio_pci_generic")
-        physical += f", for a card that uio_pci_generic has or no driver ({command})"
+        physical += f" and give the card to uio_pci_generic ({command})"
     return (
         "switch on the IOMMU in the firmware (VT-d or AMD-Vi) and with intel_iommu=on in the "
         f"kernel's command line, {physical}"
