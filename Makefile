@@ -37,7 +37,7 @@ test: tools-for-tests $(MODULES)  ## run all tests: about 35 minutes (ARGS="-k r
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check
-check: $(MODULES)  ## check style and types, and run the fast tests: less than a minute
+check: venv $(MODULES)  ## check style and types, and run the fast tests: less than a minute
 	@$(MAKE) --jobs=2 --output-sync=target lint types fast-first fast-others
 
 # The fast tests in two halves, one for each core.
@@ -49,7 +49,7 @@ fast-others:
 	@$(MAKE) fast ARGS="$(addprefix --ignore=,$(FIRST_HALF))"
 
 .PHONY: fast
-fast: $(MODULES)  ## run the fast tests (ARGS=tests/shm)
+fast: venv $(MODULES)  ## run the fast tests (ARGS=tests/shm)
 	RINGLINE_FAST=1 $(BIN)/python -m pytest -q -m 'not slow and not alone' $(ARGS)
 
 .PHONY: lint
@@ -73,15 +73,24 @@ types: venv  ## check the types with mypy in strict mode
 	$(BIN)/mypy tests/types/public_surface.py
 
 .PHONY: venv
-venv: $(VENV)/.stamp  ## make the virtual environment .venv, with an editable install of ringline
+venv: $(VENV)/.stamp-all  ## make the virtual environment .venv, with an editable install of ringline and all that tests need
 
-# Made again when the dependencies change. RINGLINE_MODULE is empty, because `build` compiles the C.
-$(VENV)/.stamp: pyproject.toml setup.py
+# Both are made again when the dependencies change. To run ringline needs few packages, so that the
+# first `make run` does not wait for those of the tests.
+# RINGLINE_MODULE is empty, because `build` compiles the C.
+define install
 	@tools/debian-packages run
 	@[ -x $(BIN)/python ] || { python=$$(tools/find-python) && echo "Making $(VENV) with $$python" && "$$python" -m venv $(VENV); }
-	@echo "Installing what ringline needs into $(VENV)"
-	@RINGLINE_MODULE= $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[compiled,top,captures,urls,parquet,dask,ray,dev]'
-	@touch $@
+	@echo "Installing what $(2) into $(VENV)"
+	@RINGLINE_MODULE= $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(1)]'
+	@touch $(VENV)/.stamp $@
+endef
+RUNS := compiled,top,captures
+TESTED := $(RUNS),urls,parquet,dask,ray,dev
+$(VENV)/.stamp: pyproject.toml setup.py
+	$(call install,$(RUNS),ringline needs)
+$(VENV)/.stamp-all: pyproject.toml setup.py
+	$(call install,$(TESTED),ringline and its tests need)
 
 .PHONY: build
 build: export RINGLINE_WERROR := 1
@@ -90,7 +99,7 @@ build: $(MODULES)  ## compile the C in place; a warning is an error
 # One module at a time: if one does not compile, `make -k build` still builds the others. The lock
 # keeps two builds in one checkout apart.
 define module
-$(1)/_$(notdir $(1)).abi3.so: shm/_build.py pipeline/_build.py $(1)/_build.py $$(HEADERS) $$(HINTS) $$(call sources,$(1)) | venv
+$(1)/_$(notdir $(1)).abi3.so: shm/_build.py pipeline/_build.py $(1)/_build.py $$(HEADERS) $$(HINTS) $$(call sources,$(1)) | $(VENV)/.stamp
 	@echo "Compiling $$@"
 	@RINGLINE_MODULE=$(1) flock $(VENV)/.build-lock \
 	  $(BIN)/python -W ignore setup.py --quiet build_ext --inplace --force
@@ -101,7 +110,7 @@ sources = $(shell find $(1) -path $(1)/bench -prune -o -name '*.c' -print)
 $(foreach folder,$(COMPILED),$(eval $(call module,$(folder))))
 pipeline/bench/_bench.abi3.so: | pipeline/_pipeline.abi3.so
 
-$(HINTS): | venv
+$(HINTS): | $(VENV)/.stamp
 	@rm -f $(VENV)/.hints-*
 	@touch $@
 
@@ -115,7 +124,7 @@ guest: tools-for-tests $(MODULES)  ## run a command in a guest with Debian's ker
 	@$(BIN)/python -m tests.guest $(foreach card,$(CARD),--card $(card)) $(if $(filter 1,$(IOMMU)),--iommu) $(ARGS) -- "$$CMD"
 
 .PHONY: coverage
-coverage: $(MODULES)  ## run all tests and show the lines that no test reached
+coverage: venv $(MODULES)  ## run all tests and show the lines that no test reached
 	$(BIN)/coverage run -m pytest -q $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
@@ -125,7 +134,7 @@ size: venv  ## check the packet path in C and the ixgbe driver against their lim
 	@$(BIN)/python tools/size.py
 
 .PHONY: mutants
-mutants: $(MODULES)  ## put faults into the packet path, one by one: does a test fail? (ARGS="--count 5 --file shm/ring.h")
+mutants: venv $(MODULES)  ## put faults into the packet path, one by one: does a test fail? (ARGS="--count 5 --file shm/ring.h")
 	@$(BIN)/python tools/mutants.py $(ARGS)
 
 .PHONY: proof
