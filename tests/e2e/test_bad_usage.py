@@ -75,5 +75,5 @@ def test_a_benchmark_for_two_processors_is_refused_on_one(operator: Operator, wh
     sentence = operator.refused(3, "bench", what, within=["taskset", "-c", "0"])
     assert sentence == (
         f"bench: two CPUs are needed for {what}, and only CPU 0 can be used here; "
-        "it is enough for driver, tx, pipeline, growth"
+        "it is enough for driver, tx, pipeline, growth, analyze"
     )
