@@ -60,6 +60,10 @@ class Card(Registers):
         """Whether a feature is negotiated."""
         return bool(self.features >> r.FEATURES[feature] & 1)
 
+    def has_several_queues(self) -> bool:
+        """Whether the port may use several pairs of queues."""
+        return self.has("MQ") or self.has("RSS")
+
     def place(self, number: int, ring: Any, memory: Memory, least: int = QUEUE_MIN) -> Any:
         """[4.1.5.1.3] Give the device a queue in `memory`, of at most as many descriptors as fit
         there. Returns its doorbell. Raises EnvironmentLacks for a queue with fewer than `least`,

@@ -63,7 +63,7 @@ def choose_features(card: Card) -> None:
 def check_queues(card: Card) -> None:
     """The device must have as many queues as the port."""
     queues = card.config.queues
-    most = max(1, card.network.MAX_VIRTQUEUE_PAIRS.read()) if _has_several(card) else 1
+    most = max(1, card.network.MAX_VIRTQUEUE_PAIRS.read()) if card.has_several_queues() else 1
     if queues > most:
         raise ConfigurationError(
             f"port.{card.config.name}.queues: the device has {most} pair{'s'[: most > 1]} of "
@@ -127,7 +127,7 @@ def place_control_queue(card: Card) -> None:
     card.control = None
     if not card.has("CTRL_VQ"):
         return
-    pairs = card.network.MAX_VIRTQUEUE_PAIRS.read() if _has_several(card) else 1
+    pairs = card.network.MAX_VIRTQUEUE_PAIRS.read() if card.has_several_queues() else 1
     number = 2 * pairs
     if not card.config.queues <= pairs <= QUEUES_MAX // 2:
         raise HardwareError(
@@ -139,11 +139,6 @@ def place_control_queue(card: Card) -> None:
     doorbell = card.place(number, ring, memory, least=2)
     text = ffi.cast("uint8_t *", place.address)
     card.control = RequestQueue(ring, text, place.bus, lambda: doorbell.__setitem__(0, number))
-
-
-def _has_several(card: Card) -> bool:
-    """Whether the port may use several pairs of queues."""
-    return any(map(card.has, SEVERAL_QUEUES))
 
 
 def start_device(card: Card) -> None:
