@@ -49,6 +49,11 @@ def check_access(device: PciDevice, config: PortConfig) -> None:
                 f"{where} is behind an IOMMU, which stops physical addresses: remove "
                 f'dma = "physical", and use VFIO ({how_to_bind(device.address)})'
             )
+        if device.driver == "vfio-pci":
+            raise EnvironmentLacks(
+                f"{where} is bound to vfio-pci, which gives no way to physical addresses: remove "
+                f'dma = "physical", or give the card back (ringline unbind {device.address})'
+            )
         return
     if device.driver != "vfio-pci":
         has = f"has the driver {device.driver}" if device.driver else "has no driver"

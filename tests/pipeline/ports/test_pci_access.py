@@ -116,6 +116,22 @@ def test_physical_addresses_behind_an_iommu_are_refused(tmp_path: Path) -> None:
     assert groups.translates(card)
 
 
+@pytest.mark.parametrize("grouped", [True, False])
+def test_a_card_of_vfio_is_refused_where_addresses_are_physical(
+    tmp_path: Path, grouped: bool
+) -> None:
+    """With iommu=pt, or with VFIO's mode without an IOMMU."""
+    card = device(tmp_path, driver="vfio-pci")
+    if grouped:
+        group(tmp_path, card, kind="identity")
+    assert refused(card, PHYSICAL) == (
+        f"port.wan: PCI device {ADDRESS} is bound to vfio-pci, which gives no way to physical "
+        f'addresses: remove dma = "physical", or give the card back (ringline unbind {ADDRESS})'
+    )
+    with pytest.raises(EnvironmentLacks, match="bound to vfio-pci"):
+        TakenCard().take(card, 0x20000, PHYSICAL)
+
+
 def test_a_group_that_a_kernel_driver_shares_is_refused_by_name(tmp_path: Path) -> None:
     card = device(tmp_path, driver="vfio-pci")
     other = device(tmp_path, OTHER, driver="ixgbe")
