@@ -155,7 +155,7 @@ class PortConfig:
     device: str  # sim:82599 | pci:0000:03:00.0 | xdp:eth0 | packet:eth0 | tap:tap0
     queues: int = 1
     dma: str = "auto"  # auto | offset | physical
-    unproved: bool = False  # a card that nothing was tried on
+    unproved: bool = False  # also a card that nothing was tried on
     rx_descriptors: int = 512  # per queue
     tx_descriptors: int = 512
     promiscuous: bool = True

@@ -32,7 +32,7 @@ device = "sim:82599"              # simulated; a real card: "pci:0000:03:00.0" (
                                   # or a new one to the kernel of this machine: "tap:tap0"
 # queues = 1                      # pairs of an RX and a TX queue, one worker each: 1 to 16
 # dma = "auto"                    # auto, the same as offset: through VFIO | physical: without IOMMU
-# unproved = false                # true: try a card that ringline was never tried on
+# unproved = false                # true: also a card that ringline was never tried on
 # rx_descriptors = 512            # per queue: a power of two, 64 to 4096
 # tx_descriptors = 512
 # promiscuous = true              # receive frames for every MAC address

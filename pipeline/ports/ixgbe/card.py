@@ -7,13 +7,16 @@ from ringline.pipeline.ports.ixgbe.registers import QUEUE_STATISTICS, REGISTERS,
 from ringline.pipeline.ports.port import Link
 from ringline.pipeline.ports.registers import Register
 
+BACKPLANES = (0x10F7, 0x10F8)  # device IDs (ixgbe_type.h of Linux)
+X540 = 0x1528  # likewise
 SPEEDS = {1: 100, 2: 1000, 3: 10000}  # LINKS.SPEED in Mbit/s
 
 
 class Card(RingCard):
-    """See `RingCard`. `backplane`: it has one, and no cage for a module."""
+    """See `RingCard`. `device_id`: on PCI, 0 for a model. A card with one of BACKPLANES has a
+    backplane, and no cage for a module."""
 
-    backplane = False
+    device_id = 0
 
     definitions = REGISTERS
     statistics = STATISTICS

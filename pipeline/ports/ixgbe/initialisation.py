@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 
 from ringline.pipeline.ports.descriptor_rings import eeprom, steps
-from ringline.pipeline.ports.ixgbe.card import Card
+from ringline.pipeline.ports.ixgbe.card import BACKPLANES, X540, Card
 from ringline.pipeline.ports.ixgbe.registers import UNUSED_TABLES
 from ringline.shm import frames
 
@@ -65,7 +65,7 @@ def await_eeprom(card: Card) -> None:
 def check_eeprom(card: Card) -> None:
     """Refuse a card whose EEPROM has a wrong checksum. Each of the words 0x03 to 0x0E points
     to a section that counts; that of the firmware does not."""
-    if not card.config.unproved:  # the words of an X540 add up in another way
+    if card.device_id != X540:  # its words add up in another way
         eeprom.check(card, card.EEC, sections=range(0x03, 0x0F))
 
 
@@ -82,14 +82,14 @@ def start_link(card: Card) -> None:
     The laser is switched on first: kernel drivers switch it off while their interface is down,
     and a reset does not switch it on.
     """
-    if not card.config.unproved:  # an X540 has another semaphore
+    if card.device_id != X540:  # it has another semaphore
         card.take_part("MAC")
-    if not card.backplane:
+    if card.device_id not in BACKPLANES:
         card.ESDP.clear("SDP3_DATA")
         card.AUTOC2.update(PMA_10G_SERIAL=PMA_SFI)
         card.AUTOC.update(LMS=LMS_10G_SERIAL)
     card.AUTOC.set("RESTART_AN")
-    if not card.config.unproved:
+    if card.device_id != X540:
         card.release_part("MAC")
 
 

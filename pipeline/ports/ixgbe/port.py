@@ -16,7 +16,6 @@ from ringline.shm.frames import MTU_MAX
 if TYPE_CHECKING:
     from ringline.shm.packets import DescriptorMemory, DeviceAddresses
 
-BACKPLANES = (0x10F7, 0x10F8)  # device IDs (ixgbe_type.h of Linux)
 QUEUES_MAX = 16  # that RSS can address; the 82599 has 128 of each kind
 
 
@@ -53,16 +52,16 @@ class IxgbePort(RingPort):
     bursts = ("rl_ixgbe_rx_burst", "rl_ixgbe_tx_burst", "rl_card_reclaim")
     _descriptor_flags = staticmethod(descriptor_flags)
 
-    backplane = False
+    device_id = 0
 
     def open(self, memory: Any, descriptors: DescriptorMemory, addresses: DeviceAddresses) -> None:
         super().open(memory, descriptors, addresses)
-        self._card.backplane = self.backplane
+        self._card.device_id = self.device_id
 
 
 def create(config: PortConfig, index: int, sysfs: Path) -> IxgbePort:
     """The port for a card on PCI."""
     port = IxgbePort(config, index, sysfs)
     device = PciDevice(config.device.removeprefix("pci:"), sysfs)
-    port.backplane = device.identity[1] in BACKPLANES
+    port.device_id = device.identity[1]
     return port

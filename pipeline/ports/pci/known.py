@@ -7,7 +7,8 @@ is a modern one, with an interface for older drivers beside it.
 
 A relative has the same registers as a card that is proved, as far as its datasheet and Linux's
 driver say, but nothing has run on one or on a model of one. It is refused unless the port has
-`unproved = true`.
+`unproved = true`. On a proved card this key changes nothing: what a driver does otherwise follows
+the device ID.
 
 Guarantees (tests in tests/guest/test_same_chip.py):
  - frames pass on 154d and 1557 (test_frames_pass_on_an_82599_with_another_id)

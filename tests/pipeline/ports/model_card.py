@@ -9,6 +9,7 @@ from typing import Any
 
 from ringline.pipeline._pipeline import ffi, lib
 from ringline.pipeline.configuration.deadlines import PortLimits
+from ringline.pipeline.ports.ixgbe.card import BACKPLANES
 from ringline.pipeline.ports.ixgbe.port import IxgbePort
 from ringline.pipeline.ports.registers import Register, RegisterAccess
 from ringline.pipeline.ports.sim82599.model import Sim82599
@@ -91,7 +92,7 @@ class ModelPort(IxgbePort):
             self.eventfd = -1
 
     def _map_registers(self) -> RegisterAccess:
-        self.sim = Sim82599(broken=self.broken, backplane=self.backplane)
+        self.sim = Sim82599(broken=self.broken, backplane=self.device_id in BACKPLANES)
         self.sim.bus_master(False)  # its state after PCI enumeration
         self.registers = IgnoringRegisters(self.sim)
         return self.registers

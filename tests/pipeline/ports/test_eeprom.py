@@ -107,11 +107,34 @@ def test_a_checksum_that_linux_mends_is_said_to_be_so() -> None:
         checked("e1000e", words)
 
 
-def test_the_checksum_of_a_relative_of_the_82599_is_not_checked() -> None:
+@pytest.mark.parametrize("device_id", [0x10FB, 0x10F8, 0x10F9, 0x10FC, 0x1507, 0x154A, 0x1528])
+def test_of_the_relatives_of_the_82599_only_an_x540_is_not_checked(device_id: int) -> None:
+    """Its words add up in another way. `unproved` changes nothing of it."""
     access = Registers([0] * eeprom.WORDS_MAX, 0x10010, 0x10014)
     config = PortConfig("wan", "pci:0000:03:00.0", unproved=True)
-    of_ixgbe.check_eeprom(ixgbe.Card(access, config, lambda on: None, 0.02))
-    assert access.reads == 0
+    card = ixgbe.Card(access, config, lambda on: None, 0.02)
+    card.device_id = device_id
+    if device_id == ixgbe.X540:
+        of_ixgbe.check_eeprom(card)
+        assert access.reads == 0
+    else:
+        with pytest.raises(HardwareError, match="the checksum of the card's EEPROM is wrong"):
+            of_ixgbe.check_eeprom(card)
+
+
+@pytest.mark.parametrize(("device_id", "takes"), [(0x10F9, ["MAC"]), (ixgbe.X540, [])])
+def test_of_the_relatives_of_the_82599_only_an_x540_has_another_semaphore(
+    device_id: int, takes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    released: list[str] = []
+    monkeypatch.setattr(ixgbe.Card, "take_part", lambda _, part: taken.append(part))
+    monkeypatch.setattr(ixgbe.Card, "release_part", lambda _, part: released.append(part))
+    config = PortConfig("wan", "pci:0000:03:00.0", unproved=True)
+    card = ixgbe.Card(FakeRegisters(), config, lambda on: None, 0.02)
+    card.device_id = device_id
+    of_ixgbe.start_link(card)
+    assert (taken, released) == (takes, takes)
 
 
 @pytest.mark.parametrize("at", [0x80, 0x3FF0, 0x3FFF])

@@ -125,7 +125,7 @@ def test_the_configuration_says_which_destinations_the_card_accepts(
 
 
 class BackplanePort(ModelPort):
-    backplane = True
+    device_id = 0x10F7
 
 
 class BackplaneCard(ModelCard):

@@ -12,6 +12,8 @@ import pytest
 from ringline.pipeline.configuration.config import Config, PortConfig
 from ringline.pipeline.configuration.machine_checks import remarks_here
 from ringline.pipeline.ports.create import create_port
+from ringline.pipeline.ports.ixgbe.card import X540
+from ringline.pipeline.ports.ixgbe.port import IxgbePort
 from ringline.pipeline.ports.pci import groups, sysfs, uio, vfio
 from ringline.pipeline.ports.pci.sysfs import PciDevice
 from ringline.pipeline.ports.pci.taken import TakenCard, check_access
@@ -156,7 +158,8 @@ def test_a_relative_is_refused_unless_the_port_asks_for_it(tmp_path: Path) -> No
     with pytest.raises(EnvironmentLacks, match=r"Intel X540 \(8086:1528\).*never tried.*unproved"):
         create_port(CONFIG, 0, tmp_path)
     port = create_port(replace(CONFIG, unproved=True), 0, tmp_path)
-    assert type(port).__name__ == "IxgbePort"
+    assert isinstance(port, IxgbePort)
+    assert port.device_id == X540
 
 
 def test_a_card_that_looks_like_ours_is_named(tmp_path: Path) -> None:
