@@ -19,9 +19,10 @@ COLUMNS = ("address", "id", "card", "driver", "numa", "group", "link", "usable")
 
 @dataclass(frozen=True)
 class Row:
-    """A card. `id` is vendor:device, `group` its IOMMU group, "-" without an IOMMU; `link` is that
-    of its interface, "-" without one; `usable` is yes, no, or physical: only with dma = "physical".
-    `why` says why not yes."""
+    """A card. `id` is vendor:device, `group` its IOMMU group, "-" without an IOMMU. `link` is that
+    of its interface, "-" without one: up, with the speed in Mbit/s, no link, or down, when the
+    interface is off, so that the link is not known. `usable` is yes, no, physical: only with
+    dma = "physical", or unproved: only with unproved = true. `why` says why not yes."""
 
     address: str
     id: str
@@ -90,32 +91,39 @@ def _usable(device: PciDevice) -> tuple[str, str]:
     if card is None:
         other = f"; xdp:{device.interfaces[0].name} can use it" if device.interfaces else ""
         return "no", f"there is no driver here for this card{stranger(device)}{other}"
-    needs = "" if card.proved else "a port needs unproved = true, for it was never tried on one"
+    needs = [] if card.proved else ["a port needs unproved = true, for it was never tried on one"]
     try:
         if device.driver == "vfio-pci":
             if user := device.user:
                 return "no", f"process {user} has it"
             groups.check_viable(device)
         elif groups.translates(device):
-            lost = device.lost
-            in_use = f"; in use: {lost}" if lost else ""
-            return "no", f"bind it to VFIO (ringline bind {device.address}){in_use}"
+            in_use = [f"in use: {lost}"] if (lost := device.lost) else []
+            bind = f"bind it to VFIO (ringline bind {device.address})"
+            return "no", "; ".join([bind, *in_use, *needs])
         else:
             device.check_unused()
-            stops = (
-                "; the kernel stops it when ringline ends" if device.driver == binding.UIO else ""
-            )
-            return "physical", f"no IOMMU translates its addresses: {groups.remedy(device)}{stops}"
+            open_ = f"no IOMMU translates its addresses: {groups.remedy(device)}"
+            uio = device.driver == binding.UIO
+            stops = ["the kernel stops it when ringline ends"] if uio else []
+            return "physical", "; ".join([open_, *stops, *needs])
     except EnvironmentLacks as error:
         return "no", str(error)
-    return "yes", needs
+    return "unproved" if needs else "yes", "".join(needs)
 
 
 def _link(interface: Path) -> str:
     if not is_up(interface):
         return f"{interface.name} down"
-    try:
-        speed = int((interface / "speed").read_text())
-    except (OSError, ValueError):
-        speed = -1
+    if _number(interface / "carrier") != 1:
+        return f"{interface.name} no link"
+    speed = _number(interface / "speed")
     return f"{interface.name} up" + (f" {speed} Mbit/s" if speed > 0 else "")
+
+
+def _number(path: Path) -> int:
+    """What a file of an interface has; -1 when the kernel does not say."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return -1

@@ -37,7 +37,9 @@ def _card(device: PciDevice) -> Finding:
 def _judged(device: PciDevice, row: Row) -> tuple[str, str, str]:
     """The mark of a card, the end of the sentence about it, and the remedy."""
     if row.usable == "yes":
-        return OK, f"a port pci:{row.address} can use it" + (f" ({row.why})" if row.why else ""), ""
+        return OK, f"a port pci:{row.address} can use it", ""
+    if row.usable == "unproved":
+        return HINT, "only a port with unproved = true can use it", row.why
     if row.usable == "physical":
         return HINT, 'only a port with dma = "physical" can use it', row.why
     if row.card == "-":

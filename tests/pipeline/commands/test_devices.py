@@ -60,20 +60,60 @@ def test_each_card_says_whether_it_is_usable(
     card(root, "0000:06:00.0", driver="vfio-pci", group="6")
     card(root, "0000:06:00.1", number=0x1533, driver="igb", group="6")
     card(root, "0000:07:00.0", driver="uio_pci_generic")
+    card(root, "0000:08:00.0", number=0x1528, driver="ixgbe", group="8")
+    card(root, "0000:09:00.0", number=0x1528)
     shown = {address: (each["usable"], each["why"]) for address, each in listed(capsys).items()}
     assert shown["0000:01:00.0"] == ("yes", "")
     assert shown["0000:02:00.0"] == ("no", "bind it to VFIO (ringline bind 0000:02:00.0)")
     assert shown["0000:03:00.0"] == ("no", "there is no driver here for this card (an Intel I210)")
-    assert shown["0000:04:00.0"][0] == "yes"
-    assert "unproved = true" in shown["0000:04:00.0"][1]
+    needs = "a port needs unproved = true, for it was never tried on one"
+    assert shown["0000:04:00.0"] == ("unproved", needs)
     assert shown["0000:05:00.0"][0] == "physical"
     assert "ringline bind 0000:05:00.0 --driver uio_pci_generic" in shown["0000:05:00.0"][1]
     assert shown["0000:07:00.0"][0] == "physical"
     assert shown["0000:07:00.0"][1].endswith("the kernel stops it when ringline ends")
+    for address, usable in (("0000:08:00.0", "no"), ("0000:09:00.0", "physical")):
+        assert shown[address][0] == usable
+        assert shown[address][1].endswith(f"; {needs}")
     assert shown["0000:06:00.0"][0] == "no"
     assert "shares the IOMMU group 6 with 0000:06:00.1" in shown["0000:06:00.0"][1]
     assert cli.main(["devices"]) == 0
     assert "0000:01:00.0  8086:10fb  Intel 82599 (SFI, SFP+)" in capsys.readouterr().out
+
+
+IFF_UP, DOWN = "0x1003", "0x1002"
+
+
+@pytest.mark.parametrize(
+    ("files", "link"),
+    [
+        ({"flags": IFF_UP, "carrier": "1", "speed": "10000"}, "eth7 up 10000 Mbit/s"),
+        ({"flags": IFF_UP, "carrier": "1", "speed": "-1"}, "eth7 up"),
+        ({"flags": IFF_UP, "carrier": "1"}, "eth7 up"),
+        ({"flags": IFF_UP, "carrier": "0", "speed": "-1"}, "eth7 no link"),
+        ({"flags": IFF_UP}, "eth7 no link"),
+        ({"flags": DOWN, "carrier": "1"}, "eth7 down"),
+    ],
+)
+def test_the_link_is_that_of_the_wire(
+    root: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str], link: str
+) -> None:
+    """An interface that is up may have no cable. Of one that is down, the kernel does not say."""
+    interface = card(root, driver="ixgbe", group="1") / "net" / "eth7"
+    interface.mkdir(parents=True)
+    for name, text in files.items():
+        (interface / name).write_text(text + "\n")
+    assert listed(capsys)[ADDRESS]["link"] == link
+
+
+@pytest.mark.parametrize(("node", "shown"), [("1", "1"), ("-1", "-"), (None, "-")])
+def test_the_numa_node_is_that_of_the_slot(
+    root: Path, capsys: pytest.CaptureFixture[str], node: str | None, shown: str
+) -> None:
+    folder = card(root, driver="ixgbe", group="1")
+    if node is not None:
+        (folder / "numa_node").write_text(node + "\n")
+    assert listed(capsys)[ADDRESS]["numa"] == shown
 
 
 def test_a_machine_without_cards_says_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
