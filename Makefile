@@ -119,7 +119,7 @@ tools-for-tests: venv
 	@tools/debian-packages test
 
 .PHONY: guest
-guest: tools-for-tests $(MODULES)  ## run a command in a guest with Debian's kernel (CARD="virtio-net e1000e" IOMMU=1 CMD='ringline devices')
+guest: tools-for-tests $(MODULES)  ## run a command in a guest with Debian's kernel (CARD="virtio-net-mapped e1000e" IOMMU=1 CMD='ringline devices')
 	@[ -n "$$CMD" ] || { echo "make guest: say which command, as in CMD='ringline interfaces'" >&2; exit 2; }
 	@$(BIN)/python -m tests.guest $(foreach card,$(CARD),--card $(card)) $(if $(filter 1,$(IOMMU)),--iommu) $(ARGS) -- "$$CMD"
 
