@@ -130,7 +130,7 @@ coverage: venv $(MODULES)  ## run all tests and show the lines that no test reac
 	$(BIN)/coverage report
 
 .PHONY: size
-size: venv  ## check the packet path in C and the ixgbe driver against their limits of lines
+size: venv  ## check the packet path in C, ports and drivers of cards against their limits of lines
 	@$(BIN)/python tools/size.py
 
 .PHONY: mutants
