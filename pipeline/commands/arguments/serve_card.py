@@ -35,7 +35,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=_mac,
         default="02:00:00:00:00:01",
         metavar="MAC",
-        help="address in the card's EEPROM (default: 02:00:00:00:00:01)",
+        help="address of the card, which is in RAL and RAH after a reset, not in the words of its "
+        "EEPROM (default: 02:00:00:00:00:01)",
     )
     parser.add_argument(
         "--broken",

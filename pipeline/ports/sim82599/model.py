@@ -69,8 +69,9 @@ class TimedFrames(Frames, Protocol):
 class Sim82599:
     """A simulated 82599. A context manager; `close` flushes the record.
 
-    `mac` is the address in its EEPROM, six bytes. With `left_running` the card is in the state in
-    which a previous owner left it, running, and must be reset; otherwise it was just powered on.
+    `mac` is its address, six bytes, which a reset puts into RAL and RAH. With `left_running` the
+    card is in the state in which a previous owner left it, running, and must be reset; otherwise it
+    was just powered on.
     With `foreign` the faults are only what the card refuses; else also what a driver of ringline
     should not do. With `backplane` the link is negotiated over a backplane.
     `broken` are the defects of the card, words of DEFECTS.

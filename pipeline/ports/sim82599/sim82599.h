@@ -153,7 +153,7 @@ struct rl_sim_card {
 
 struct rl_sim_config {
     struct rl_sim_card *card; /* zeroed memory; NULL: the model allocates it */
-    uint8_t mac[6];           /* in the EEPROM */
+    uint8_t mac[6];           /* in RAL and RAH, once a reset is over */
     uint8_t left_running;     /* 1: running, as a previous owner left it; 0: powered on */
     /* 1: the driver is not one of ringline: faults are only what the card refuses, and not what a
      * driver of ringline should leave alone although the card does not mind. */

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,12 @@ import pytest
 from ringline.pipeline.commands.arguments.serve_card import BROKEN
 from ringline.pipeline.ports.sim82599.model import DEFECTS
 
+from ..ports.frames import ethernet
+from ..ports.vfio_user_client import CONFIGURATION, Client, Remote82599
+
 COMMAND = str(Path(sys.executable).with_name("ringline"))
 SECONDS = 60.0
+GPTC = 0x4080
 
 
 def serve(*arguments: str) -> subprocess.Popen[str]:
@@ -103,6 +109,71 @@ def test_a_socket_that_another_command_has_made_meanwhile_stays(tmp_path: Path) 
             second.terminate()
             second.communicate(timeout=SECONDS)
     assert not path.exists()
+
+
+@contextlib.contextmanager
+def client(path: Path) -> Iterator[Client]:
+    """A client that has switched on memory space and bus mastering."""
+    connected = socket.socket(socket.AF_UNIX)
+    connected.connect(str(path))
+    with Client(connected) as made:
+        made.greet()
+        made.write(CONFIGURATION, 0x04, 0x6, 2)
+        yield made
+
+
+def test_the_card_has_the_address_that_is_given(tmp_path: Path) -> None:
+    """In RAL and RAH after each reset, as docs/served-card.md says, and not in the EEPROM."""
+    path = tmp_path / "card"
+    with serve("--socket", str(path), "--mac", "02:aB:03:00:00:fe") as process:
+        assert process.stderr is not None
+        assert "is ready" in process.stderr.readline()
+        with client(path) as here, Remote82599(here) as driver:
+            driver.reset()
+            driver.eeprom()
+            assert (driver.read(0xA200), driver.read(0xA204)) == (0x0003AB02, 0x8000FE00)
+            words = []
+            for word in range(0x40):
+                driver.write(0x10014, 1 | word << 2)
+                words.append(driver.read(0x10014) >> 16)
+        process.terminate()
+        process.communicate(timeout=SECONDS)
+        assert process.returncode == 0
+    assert words == [0] * 0x3F + [0xBABA]
+
+
+def test_the_frames_that_leave_are_recorded(tmp_path: Path) -> None:
+    path, record = tmp_path / "card", tmp_path / "left.pcap"
+    frames = [ethernet(bytes([n]) * (40 + n)) for n in range(20)]
+    with serve("--socket", str(path), "--id", "10fb", "--record", str(record)) as process:
+        assert process.stderr is not None
+        assert "is ready" in process.stderr.readline()
+        with client(path) as here, Remote82599(here) as driver:
+            driver.bring_up()
+            for frame in frames:
+                driver.send(frame)
+            sent, end = 0, time.monotonic() + SECONDS
+            while sent < len(frames):
+                assert time.monotonic() < end, f"the card has sent {sent} frames"
+                sent += driver.read(GPTC)
+                time.sleep(0.01)
+        process.terminate()
+        out, _ = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0
+    assert "; sent 20 frames, " in out
+    assert recorded(record) == frames
+
+
+def recorded(path: Path) -> list[bytes]:
+    """The frames of a pcap file in the byte order of this machine (libpcap's pcap-savefile(5))."""
+    data, at, frames = path.read_bytes(), 24, []
+    assert struct.unpack_from("=I", data)[0] in {0xA1B2C3D4, 0xA1B23C4D}
+    while at < len(data):
+        kept, whole = struct.unpack_from("=II", data, at + 8)
+        assert kept == whole
+        frames.append(data[at + 16 : at + 16 + kept])
+        at += 16 + kept
+    return frames
 
 
 @pytest.mark.parametrize(
