@@ -139,7 +139,7 @@ def _remove_stale(path: str) -> None:
             except ConnectionRefusedError:
                 os.unlink(path)
                 return
-            except TimeoutError:  # it has clients, and more of them wait
+            except (BlockingIOError, TimeoutError):  # it has clients, and more of them wait
                 pass
             raise EnvironmentLacks(f"{path}: another process serves a card there already")
 
