@@ -75,11 +75,6 @@ STRANGERS = {
 }
 
 
-def known(device: PciDevice) -> Known | None:
-    """What is known of a device; None for a card that no driver here drives."""
-    return CARDS.get(device.identity)
-
-
 def stranger(device: PciDevice) -> str:
     """What a card is that no driver here drives, after its ID in a sentence; "" if unknown."""
     name = STRANGERS.get(device.identity, "")

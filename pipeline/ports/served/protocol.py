@@ -32,9 +32,6 @@ _HEADER = struct.Struct("<HHIII")  # id, command, size with the header, flags, e
 _REPLY, _NO_REPLY, _ERROR = 0x1, 0x10, 0x20  # flags
 _TYPE = 0xF
 
-_VERSION, _DMA_MAP, _DMA_UNMAP, _DEVICE_INFO, _REGION_INFO = 1, 2, 3, 4, 5
-_IRQ_INFO, _SET_IRQS, _REGION_READ, _REGION_WRITE, _RESET = 7, 8, 9, 10, 13
-
 MESSAGE_FDS = 16  # descriptors in one message
 TRANSFER_BYTES = 1 << 20  # of a region, in one message
 _MESSAGE_BYTES = TRANSFER_BYTES + 64
@@ -53,6 +50,11 @@ _IRQ_EVENTFD, _IRQ_NO_RESIZE = 0x1, 0x8
 _DATA_NONE, _DATA_BOOL, _DATA_EVENTFD = 0x1, 0x2, 0x4
 _ACTION_TRIGGER = 0x20
 _ACTIONS = 0x38
+
+
+class _Command:
+    VERSION, DMA_MAP, DMA_UNMAP, DEVICE_INFO, REGION_INFO = 1, 2, 3, 4, 5
+    IRQ_INFO, SET_IRQS, REGION_READ, REGION_WRITE, RESET = 7, 8, 9, 10, 13
 
 
 class Garbled(Exception):
@@ -146,32 +148,32 @@ class Connection:
         return True
 
     def _carry_out(self, command: int, payload: bytes) -> bytes:
-        if not self._greeted and command != _VERSION:
+        if not self._greeted and command != _Command.VERSION:
             raise Garbled(f"it sent command {command} before the version")
         match command:
-            case 9:
+            case _Command.REGION_READ:
                 return self._region_read(payload)
-            case 10:
+            case _Command.REGION_WRITE:
                 return self._region_write(payload)
-            case 1:
+            case _Command.VERSION:
                 return self._version(payload)
-            case 2:
+            case _Command.DMA_MAP:
                 return self._dma_map(payload)
-            case 3:
+            case _Command.DMA_UNMAP:
                 return self._dma_unmap(payload)
-            case 4:
+            case _Command.DEVICE_INFO:
                 flags = _DEVICE_RESET | _DEVICE_PCI
                 kinds = len(self._device.regions), len(self._device.vectors)
                 return struct.pack("<IIII", 16, flags, *kinds)
-            case 5:
+            case _Command.REGION_INFO:
                 return self._region_info(payload)
-            case 7:
+            case _Command.IRQ_INFO:
                 index = struct.unpack_from("<III", payload)[2]
                 flags = _IRQ_EVENTFD | _IRQ_NO_RESIZE
                 return struct.pack("<IIII", 16, flags, index, self._device.vectors[index])
-            case 8:
+            case _Command.SET_IRQS:
                 return self._set_irqs(payload)
-            case 13:
+            case _Command.RESET:
                 self._device.reset()
                 return b""
             case _:
