@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from ringline.pipeline.ports.pci.sysfs import PciDevice
 from ringline.shm.errors import EnvironmentLacks
 
 ADDRESS = "0000:03:00.0"
+NOBODY = 65534  # a user ID
 
 
 @pytest.fixture
@@ -133,6 +138,42 @@ def test_each_refusal_to_bind_is_a_sentence(root: Path) -> None:
     with pytest.raises(EnvironmentLacks, match="has no driver vfio-pci: load it"):
         binding.bind(device)
     assert not (root / "notes").exists()
+
+
+@contextlib.contextmanager
+def another_user() -> Iterator[None]:
+    """Without the rights of root, if this process has them."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.mark.parametrize("place", ["notes", "driver_override"])
+def test_without_root_a_card_stays_and_the_remedy_is_said(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    with tempfile.TemporaryDirectory() as name:  # other users cannot enter `tmp_path`
+        root = Path(name)
+        root.chmod(0o755)
+        (root / "bus" / "pci" / "drivers" / "vfio-pci").mkdir(parents=True)
+        (root / "bus" / "pci" / "devices").mkdir()
+        folder = card(root, driver="ixgbe", group="1")
+        (folder / "driver_override").chmod(0o444)
+        notes = root / "notes"
+        notes.mkdir()
+        notes.chmod(0o555 if place == "notes" else 0o777)
+        monkeypatch.setattr(binding, "NOTES", notes)
+        where = notes if place == "notes" else folder / "driver_override"
+        with pytest.raises(EnvironmentLacks) as refused, another_user():
+            binding.bind(PciDevice(ADDRESS, root))
+        assert str(refused.value) == f"cannot write to {where}: Permission denied; run as root"
+        assert PciDevice(ADDRESS, root).driver == "ixgbe"
+        assert (folder / "driver_override").read_text() == "(null)\n"
+        assert list(notes.iterdir()) == []
 
 
 def test_a_disk_is_not_taken_from_its_driver(root: Path) -> None:
