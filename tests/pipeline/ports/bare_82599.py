@@ -70,8 +70,8 @@ class Received:
 class Bare82599:
     """The driver, with a model and memory for its DMA. A context manager."""
 
-    def __init__(self, *, left_running: bool = True) -> None:
-        self.sim = Sim82599(MAC, left_running=left_running)
+    def __init__(self, *, left_running: bool = True, foreign: bool = False) -> None:
+        self.sim = Sim82599(MAC, left_running=left_running, foreign=foreign)
         self.descriptors = mmap.mmap(-1, 1 << 20)
         self.packets = mmap.mmap(-1, 4 << 20)
         for bus, memory in ((DESCRIPTORS_BUS, self.descriptors), (PACKETS_BUS, self.packets)):

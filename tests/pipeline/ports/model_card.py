@@ -56,6 +56,7 @@ class ModelPort(IxgbePort):
 
     limits = PortLimits(register=0.25, link=0.25, sent=0.05)
     broken: Sequence[str] = ()
+    foreign = False
     wakes = False
     eventfd = -1
 
@@ -92,7 +93,9 @@ class ModelPort(IxgbePort):
             self.eventfd = -1
 
     def _map_registers(self) -> RegisterAccess:
-        self.sim = Sim82599(broken=self.broken, backplane=self.device_id in BACKPLANES)
+        self.sim = Sim82599(
+            foreign=self.foreign, broken=self.broken, backplane=self.device_id in BACKPLANES
+        )
         self.sim.bus_master(False)  # its state after PCI enumeration
         self.registers = IgnoringRegisters(self.sim)
         return self.registers
