@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # A terminal sends Ctrl-C to all processes of a command, but it is for the first one.
 _LEAVE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+# Its scheduler has loaded this when it has a page of progress, which bokeh makes.
+_PAGE = '"distributed.dashboard.scheduler" in __import__("sys").modules'
 PACKAGE = "the engine dask needs the package distributed: pip install ringline[dask]"
 
 
@@ -91,6 +93,17 @@ def _started(count: int, patience: float) -> Dask:
         ends.close()
 
 
+def _page(client: Client) -> str:
+    """The address of the scheduler's page of progress; "" when it has none, or only one that says
+    that bokeh is missing."""
+    address = str(client.dashboard_link or "")
+    try:
+        there = within(deadlines.ANALYSIS_ENGINE, client.run_on_scheduler, eval, _PAGE)
+    except Exception:  # of many kinds: a scheduler may refuse functions of its clients
+        return ""
+    return address if there else ""
+
+
 class Dask(Engine):
     """Workers of a Dask scheduler.
 
@@ -105,7 +118,7 @@ class Dask(Engine):
         self.where = where
         self._client = client
         self._leave = close
-        self.dashboard = str(client.dashboard_link or "")
+        self.dashboard = _page(client)
         self._inner = client.get_executor(pure=False)
         super().__init__(patience)
         try:

@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import types
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,40 @@ def test_sentences_are_those_of_local_processes(
     result = run(f"{PLUGINS}:Raises", [path, bad], executor=engine)
     assert len(result.complaints) == len(result.broken) == 1
     assert same(result) == same(analyze("Raises", path, bad))
+
+
+class StandIn:
+    """A client of a scheduler that runs in this process."""
+
+    dashboard_link = "http://127.0.0.1:8787/status"
+
+    def run_on_scheduler(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+
+class Refuses(StandIn):
+    def run_on_scheduler(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        raise ValueError("cannot deserialize functions")
+
+
+def test_the_address_of_a_page_is_told_only_if_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "distributed.dashboard.scheduler"
+    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    assert on_dask._page(StandIn()) == StandIn.dashboard_link  # type: ignore[arg-type]
+    assert on_dask._page(Refuses()) == ""  # type: ignore[arg-type]
+    monkeypatch.delitem(sys.modules, name)
+    assert on_dask._page(StandIn()) == ""  # type: ignore[arg-type]
+
+
+def test_the_page_whose_address_is_told_is_one_of_progress() -> None:
+    with engines.opened("dask", workers=1) as engine:
+        assert isinstance(engine, on_dask.Dask)
+        with urllib.request.urlopen(engine._client.dashboard_link, timeout=60) as answer:
+            page = answer.read().decode()
+        says = "pip install" in page and "bokeh" in page
+        assert engine.dashboard == ("" if says else engine._client.dashboard_link)
 
 
 def test_an_engine_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
