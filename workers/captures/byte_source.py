@@ -107,16 +107,19 @@ class ByteSource:
 
     def need(self, at: int, count: int) -> bytes:
         """Move the window to its byte `at`, and extend it to `count` bytes, or to the end of the
-        content; returns `data`."""
+        content; returns `data`. After CutShort, what came before the cut is in the window."""
         rest = self.data[at:]
         self.base += at
         if len(rest) < count:
             pieces = [rest] if rest else []
             size = len(rest)
-            while size < count and (piece := next(self._pieces, b"")):
-                pieces.append(piece)
-                size += len(piece)
-            rest = b"".join(pieces) if len(pieces) != 1 else pieces[0]
+            try:
+                while size < count and (piece := next(self._pieces, b"")):
+                    pieces.append(piece)
+                    size += len(piece)
+            finally:
+                rest = b"".join(pieces) if len(pieces) != 1 else pieces[0]
+                self.data = rest
         self.data = rest
         return rest
 

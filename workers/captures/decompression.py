@@ -125,10 +125,12 @@ def decompressed(tally: Tally, known: Format, pieces: Iterator[bytes]) -> Iterat
     Raises CaptureError when the data is damaged, needs too much memory or has something else
     behind it, or when a package is missing; CutShort when the file ends too early.
     """
-    return _Reader(tally, known, pieces).read()
+    return _Reader(tally, known, pieces)
 
 
-class _Reader:
+class _Reader(Iterator[bytes]):
+    """The content; from where the file ends too early on, each call raises CutShort."""
+
     def __init__(self, tally: Tally, known: Format, pieces: Iterator[bytes]) -> None:
         self._tally = tally
         self._format = known
@@ -137,6 +139,8 @@ class _Reader:
         self._followers = known.magics
         if known.name == "lz4":
             self._followers += _SKIPPABLE
+        self._is_cut = False
+        self._content = self._read()
         self._make()  # at once: a missing package is found before the first piece is asked for
 
     def _make(self) -> Decompressor:
@@ -155,7 +159,14 @@ class _Reader:
         self._taken += len(piece)
         return piece
 
-    def read(self) -> Iterator[bytes]:
+    def __next__(self) -> bytes:
+        for piece in self._content:
+            return piece
+        if self._is_cut:
+            raise self._ends_early()
+        raise StopIteration
+
+    def _read(self) -> Iterator[bytes]:
         data = self._more()
         while data:
             part = self._make()
@@ -163,7 +174,8 @@ class _Reader:
                 if part.needs_input and not data:
                     data = self._more()
                     if not data:
-                        raise self._ends_early()
+                        self._is_cut = True
+                        return
                 out = self._out_of(part, data)
                 data = b""
                 if out:
@@ -188,7 +200,7 @@ class _Reader:
             ) from error
 
     def _next_part(self, data: bytes) -> bytes:
-        """The bytes from the next part on, b"" at the end of the file."""
+        """The bytes from the next part on, b"" at the end of the file. It may be cut."""
         wanted = max(map(len, self._followers))
         while True:
             if self._format.padded:
@@ -200,7 +212,8 @@ class _Reader:
         if not data or data.startswith(self._followers):
             return data
         if any(magic.startswith(data) for magic in self._followers):
-            raise self._ends_early()
+            self._is_cut = True
+            return b""
         raise CaptureError(
             f"{self._tally.path}: something that is not {self._format.name} follows its compressed "
             f"data, at byte {self._taken - len(data)}; remove it, or copy the file again"

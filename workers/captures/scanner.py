@@ -10,6 +10,7 @@ reads the range before it finds out where it really begins.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from typing import Any, NamedTuple
@@ -219,7 +220,8 @@ class Scanner:
         scan, source = self._scan, self._reader.source
         self._book()
         left = scan.size - scan.at
-        source.need(scan.at, max(WINDOW_BYTES, left + 1))
+        with contextlib.suppress(CutShort):  # `read` raises it behind the last whole packet
+            source.need(scan.at, max(WINDOW_BYTES, left + 1))
         self._reader.packets.move(0)
         self._sync()
         return bool(scan.size > left)
