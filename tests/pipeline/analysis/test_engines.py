@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from ringline.pipeline.analysis import engines, run
@@ -60,6 +61,21 @@ def test_the_result_is_that_of_local_processes(
     result = run(plugin, paths, executor=engine, piece_bytes=100_000)
     assert result.tasks > 6
     assert same(result) == same(run(plugin, paths, workers=1, piece_bytes=100_000))
+
+
+def test_parquet_has_the_rows_of_local_processes(
+    engine: concurrent.futures.Executor, paths: list[Path], tmp_path: Path
+) -> None:
+    tables = []
+    for name, more in (("there", {"executor": engine}), ("here", {"workers": 1})):
+        out = tmp_path / name
+        out.mkdir()
+        run("flow_stats", paths, piece_bytes=90_000, out=str(out), format="parquet", **more)  # type: ignore[arg-type]
+        tables.append(pq.read_table(out / "flows.parquet"))
+    assert tables[0].schema == tables[1].schema
+    rows = tables[1].to_pylist()
+    assert len(rows) > 300
+    assert tables[0].to_pylist() == rows
 
 
 @long
