@@ -2,7 +2,7 @@
 
 Only one analysis writes into a folder: it locks a file there. That file lists what analyses left,
 so the next one replaces nothing else. New files are made in a folder of their own, and moved when
-the last last one is there. What is finished is kept in another folder, until a result is complete.
+the last one is there. What is finished is kept in another folder, until a result is complete.
 
 Guarantees (tests in tests/pipeline/commands/test_analyze.py):
  - an analysis that fails leaves the results of an earlier one, and no folder that it made

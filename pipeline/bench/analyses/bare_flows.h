@@ -1,5 +1,6 @@
-/* A bare loop over a capture: it reads, parses and hashes, and keeps the same record of each flow
- * as the plugin `flow_stats` does in an analysis. Plain declarations: C and cffi read this file. */
+/* A bare loop over a capture: it reads, parses and hashes, and keeps of each flow what the plugin
+ * `flow_stats` keeps in an analysis, except for the octets of IP and the VLAN. Plain
+ * declarations: C and cffi read this file. */
 #ifndef RINGLINE_BENCH_BARE_FLOWS_H
 #define RINGLINE_BENCH_BARE_FLOWS_H
 #include "../../../shm/types.h"

@@ -23,7 +23,6 @@ from ringline.workers.captures.capture_table import FRAME_BYTES_MAX, LINK_TYPE_E
 from ringline.workers.captures.scanner import Scanner
 from ringline.workers.named.part import Part
 
-SHARES_MAX = 4096
 MEMORY_BYTES = 32 << 20  # of the chunks of all shares
 CHUNK_BYTES = 256 << 10  # of one chunk, at most
 INDEX = 0x8000_0001  # type of the last block
@@ -31,7 +30,7 @@ ENTRY = struct.Struct("<QQqq")  # of a chunk: offset, bytes, first and last time
 # At the end of the body: entries, shares, and a mark.
 TRAILER = struct.Struct("<QQQ")
 MARK = int.from_bytes(b"ringline", "little")
-EARLY = -9_223_372_037  # seconds that interface 1 adds: RLEARLY in record.h
+EARLY = -9_223_372_037  # seconds that interface 1 adds: RL_EARLY in record.h
 
 
 class Chunk(NamedTuple):
