@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-from ringline.shm.errors import PluginError, reason_of
+from ringline.shm.errors import PluginError
 from ringline.shm.text import printable
 
 PORT = 4739  # IANA's port of IPFIX
@@ -141,8 +141,3 @@ def _bad(url: str, why: str) -> PluginError:
         f'the option export must be such as "udp://collector:4739", "udp://[2001:db8::1]" or '
         f'"file:///var/flows.ipfix", not {printable(url)!r}: {printable(why)}'
     )
-
-
-def reason(error: OSError) -> str:
-    """Why a message could not be sent, as the end of a sentence."""
-    return reason_of(error)

@@ -18,8 +18,8 @@ import errno
 import time
 from typing import TYPE_CHECKING
 
+from ringline.shm.errors import reason_of
 from ringline.workers.ipfix import messages
-from ringline.workers.ipfix.collector import reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,7 +143,7 @@ class Exporter:
                 self._is_refused()
                 self._link.send(data)
         except OSError as error:
-            self.error = reason(error)
+            self.error = reason_of(error)
             if error.errno not in (errno.EAGAIN, errno.ENOBUFS, errno.ENOSPC):
                 self._close()
             return False
