@@ -29,6 +29,14 @@ def pcap(packets: Iterable[Packet], order: str = "<", nanoseconds: bool = False)
     return b"".join(pieces)
 
 
+def save(path: Path, firsts: bytes, begin: int = 0) -> str:
+    """Write a pcap file with a packet of 70 bytes for each of these first bytes, one each µs from
+    `begin` ns on; returns its path."""
+    packets = [(START + begin + 1000 * n, bytes([it]) + bytes(69)) for n, it in enumerate(firsts)]
+    path.write_bytes(pcap(packets))
+    return str(path)
+
+
 def block(kind: int, body: bytes, order: str = "<") -> bytes:
     """A pcapng block."""
     body += bytes(-len(body) % 4)

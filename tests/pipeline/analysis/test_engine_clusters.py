@@ -19,8 +19,8 @@ from ringline.shm.errors import EnvironmentLacks, PluginError
 from ringline.workers.analysis import remote
 
 from ...data import make
-from .clusters import Cluster, children_of, cluster, wait_for
-from .conftest import PLUGINS, START, flows, same
+from .clusters import Cluster, cluster, wait_for
+from .conftest import PLUGINS, START, children_of, flows, same
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the engines
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"

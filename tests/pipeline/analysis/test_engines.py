@@ -24,8 +24,8 @@ from ringline.pipeline.configuration import deadlines
 from ringline.shm.errors import EnvironmentLacks, UsageError
 
 from ...data import make
-from .clusters import children_of, descendants_of
-from .conftest import PLUGINS, START, analyze, flows, same
+from .clusters import descendants_of
+from .conftest import PLUGINS, START, analyze, children_of, flows, same
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the engines
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"

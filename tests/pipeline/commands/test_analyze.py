@@ -20,16 +20,9 @@ from ringline.pipeline.commands.cli import main
 from ringline.shm.errors import EnvironmentLacks, UsageError
 from ringline.workers.analysis.tables import writing
 
-from ...data import make
+from ...data.make import save
 
 PLUGINS = Path(__file__).parents[1] / "analysis" / "plugins.py"
-START = 1_700_000_000_000_000_000
-
-
-def save(path: Path, firsts: bytes, begin: int = 0) -> str:
-    packets = [(START + begin + 1000 * n, bytes([it]) + bytes(69)) for n, it in enumerate(firsts)]
-    path.write_bytes(make.pcap(packets))
-    return str(path)
 
 
 def test_a_summary_a_report_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,9 +96,11 @@ def test_ctrl_c_leaves_what_is_finished(tmp_path: Path) -> None:
     command += ["-o", "how=hang", "-o", f"once={marker}", "-w", str(out), "--workers", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         until = time.monotonic() + 60
-        while not marker.exists() and time.monotonic() < until:
+        finished = out / ".ringline-finished"
+        kept: list[Path] = []  # about what, and the three captures
+        while not (marker.exists() and len(kept) == 4) and time.monotonic() < until:
             time.sleep(0.05)
-        time.sleep(0.5)
+            kept = [it for it in finished.glob("*") if it.suffix != ".new"]
         process.send_signal(signal.SIGINT)
         said, complained = process.communicate(timeout=60)
     assert process.returncode == 130, complained

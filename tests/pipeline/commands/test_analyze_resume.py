@@ -15,18 +15,11 @@ import pytest
 
 from ringline.pipeline.commands.cli import main
 
-from ...data import make
+from ...data.make import save
 
 PLUGINS = Path(__file__).parents[1] / "analysis" / "plugins.py"
-START = 1_700_000_000_000_000_000
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
 LEFT = [".ringline-analysis", "order.csv", "report.json"]
-
-
-def save(path: Path, firsts: bytes, begin: int = 0) -> str:
-    packets = [(START + begin + 1000 * n, bytes([it]) + bytes(69)) for n, it in enumerate(firsts)]
-    path.write_bytes(make.pcap(packets))
-    return str(path)
 
 
 def report(folder: Path) -> dict[str, Any]:
