@@ -28,6 +28,7 @@ _LOOK_SECONDS = 0.05
 _EXIT_SECONDS = 10.0  # for a child that closed its output
 _PIECE = 1 << 20
 _RUNNING, _JOINING = 1, 2  # what a child does (child.py)
+SILENCE_SECONDS = 30.0  # without a packet, then a child is killed
 
 
 class Died(Exception):
@@ -63,7 +64,7 @@ def do(
     job: Mapping[str, Any],
     parts: Sequence[bytes] = (),
     *,
-    silence: float = 30.0,
+    silence: float = SILENCE_SECONDS,
     progress: Callable[[int], None] | None = None,
     cancellation: Cancellation | None = None,
 ) -> tuple[dict[str, Any], bytes]:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from ringline.pipeline.analysis import engines
+from ringline.pipeline.analysis.analysis import PIECE_BYTES, STATE_BYTES
 from ringline.pipeline.commands.arguments import values
 from ringline.pipeline.commands.arguments.values import Takes
 from ringline.pipeline.configuration import deadlines
@@ -83,7 +84,7 @@ def add_command(command: Any) -> None:
     to.add_argument(
         "--piece",
         type=values.size,
-        default=256 << 20,
+        default=PIECE_BYTES,
         metavar="SIZE",
         help="divide captures that are not compressed into pieces of about this size, such as "
         "64MB (default: 256MiB)",
@@ -114,14 +115,14 @@ def add_command(command: Any) -> None:
     to.add_argument(
         "--silence",
         type=values.seconds,
-        default=30.0,
+        default=deadlines.ANALYSIS_SILENCE,
         metavar="SECONDS",
         help="end a task that makes no progress for SECONDS, and do it once more (default: 30)",
     )
     to.add_argument(
         "--state",
         type=values.number,
-        default=64 << 20,
+        default=STATE_BYTES,
         metavar="BYTES",
         help="memory for the plugin's named state and counters, in each process "
         "(default: 67108864)",

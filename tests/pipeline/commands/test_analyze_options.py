@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import json
 import socket
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from ringline.pipeline.analysis import run
+from ringline.pipeline.commands import analyze as command
 from ringline.pipeline.commands.cli import main
 from ringline.pipeline.configuration import deadlines
 
@@ -75,6 +79,23 @@ def shown(tmp_path: Path) -> str:
     plugin = tmp_path / "shown.py"
     plugin.write_text(PLUGINS.read_text() + MORE)
     return f"{plugin}:Shown"
+
+
+def test_what_is_not_given_is_what_run_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[argparse.Namespace] = []
+    monkeypatch.setattr(command, "analyze", lambda it: given.append(it) or 0)
+    assert main(["analyze", "drop", "a.pcap"]) == 0
+    defaults = {it.name: it.default for it in inspect.signature(run).parameters.values()}
+    for option, name in (
+        ("piece", "piece_bytes"),
+        ("state", "state_bytes"),
+        ("silence", "silence"),
+        ("by", "by"),
+        ("scratch", "scratch"),
+        ("checked", "debug"),
+        ("cut", "to_cut"),
+    ):
+        assert getattr(given[0], option) == defaults[name], option
 
 
 def analyzed(out: Path, *words: str) -> tuple[dict[str, Any], list[str]]:

@@ -13,7 +13,7 @@ from ringline.pipeline.configuration import deadlines
 from ringline.pipeline.configuration.deadlines import NESTED, PortLimits
 from ringline.shm._shm import lib
 from ringline.shm.control import Control
-from ringline.workers.analysis import remote
+from ringline.workers.analysis import children, remote
 from ringline.workers.process import channel, process
 from ringline.workers.trials import checking, trial
 
@@ -31,6 +31,7 @@ def test_the_mirrored_values_are_equal() -> None:
     assert process.DRAIN_SECONDS == deadlines.WORKER_DRAIN
     assert channel._SECONDS == deadlines.WORKER_SEND
     assert checking.PREPARE_SECONDS == deadlines.TRIAL_PREPARE
+    assert children.SILENCE_SECONDS == deadlines.ANALYSIS_SILENCE
     assert remote.IDLE_SECONDS == deadlines.ANALYSIS_IDLE
     assert trial.SILENCE_SECONDS == deadlines.TRIAL_BATCH
     assert inspect.signature(Control.send).parameters["seconds"].default == deadlines.SEND
