@@ -63,7 +63,7 @@ class ByFlow:
             "do": "share",
             "place": self._numbers[id(piece)],
             "shares": self.count,
-            "spill": self.scratch.new_path(),
+            "spill": self.scratch.new_base(),
         }
 
     def begin(self, used: Sequence[Capture], first: Outcome | None) -> None:

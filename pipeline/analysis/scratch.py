@@ -58,10 +58,10 @@ class Scratch:
         os.close(self._fd)
         return False
 
-    def new_path(self) -> str:
-        """The path of a new file."""
+    def new_base(self) -> str:
+        """How the paths of new files begin."""
         self._count += 1
-        return os.path.join(self.path, f"{self._count}.pcapng")
+        return os.path.join(self.path, str(self._count))
 
     def listed(self, paths: Sequence[str]) -> str:
         """The path of a new file with a list of files here. Raises EnvironmentLacks."""

@@ -31,14 +31,14 @@ def spilled(tmp_path: Path, captures: list[Packets], shares: int) -> str:
     for place, packets in enumerate(captures):
         path = tmp_path / "capture.pcap"
         path.write_bytes(make.pcap(packets, nanoseconds=True))
-        names.append(f"{place}.pcapng")
-        job = {"spill": str(tmp_path / names[-1]), "shares": shares, "place": place, "packets": 0}
+        job = {"spill": str(tmp_path / "s"), "shares": shares, "place": place, "packets": 0}
         sharer = Sharer(job, ffi.new("uint64_t[3]"))
         scanner = Scanner(Tally(str(path)), sharer.scan, Range())
         sharer.run(scanner)
         sharer.finish()
         sharer.close()
         scanner.close()
+        names.append(Path(sharer.numbers()["spill"]).name)
     listed = tmp_path / "spills.json"
     listed.write_text(json.dumps(names))
     return str(listed)
@@ -69,9 +69,9 @@ def test_chunks_that_have_no_room_in_memory_are_merged_first(
     reduced = merged.SpillWriter
 
     class Watched(reduced):  # type: ignore[misc, valid-type]
-        def __init__(self, path: str, shares: int) -> None:
-            made.append(path)
-            super().__init__(path, shares)
+        def __init__(self, base: str, shares: int) -> None:
+            super().__init__(base, shares)
+            made.append(self.path)
 
     monkeypatch.setattr(merged, "SpillWriter", Watched)
     for memory in (48 << 20, 400_000):
@@ -94,10 +94,21 @@ def test_the_origin_of_a_packet_is_known(tmp_path: Path) -> None:
         assert (time, captures[place][inside - 1]) == (when, (when, frame))
 
 
+def test_a_task_that_is_done_again_leaves_alone_what_a_dead_process_left(tmp_path: Path) -> None:
+    job = {"spill": str(tmp_path / "s"), "shares": 2, "place": 0, "packets": 0}
+    dead, again = (Sharer(job, ffi.new("uint64_t[3]")) for _ in range(2))
+    again.finish()
+    again.close()
+    spills = {Path(it.numbers()["spill"]) for it in (dead, again)}
+    assert set(tmp_path.iterdir()) == spills
+    assert len(spills) == 2
+    dead.close()
+
+
 def test_a_damaged_spill_is_an_error_and_no_crash(tmp_path: Path) -> None:
     rng = random.Random(4)
     listed = spilled(tmp_path, [disordered(1, 60, 90)], 2)
-    path = tmp_path / "0.pcapng"
+    [path] = tmp_path.glob("s-*.pcapng")
     whole = path.read_bytes()
     failed = 0
     for _ in range(300):

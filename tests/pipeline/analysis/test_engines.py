@@ -79,8 +79,9 @@ def test_parquet_has_the_rows_of_local_processes(
 
 
 @long
+@pytest.mark.parametrize("by", ["piece", "flow"])
 def test_a_worker_that_is_killed_changes_nothing(
-    engine: concurrent.futures.Executor, paths: list[Path]
+    engine: concurrent.futures.Executor, paths: list[Path], by: str
 ) -> None:
     lost: list[int] = []
 
@@ -92,9 +93,9 @@ def test_a_worker_that_is_killed_changes_nothing(
                 return
 
     plugin = f"{PLUGINS}:Sizes"
-    result = run(plugin, paths, executor=engine, piece_bytes=64_000, progress=kill)
+    result = run(plugin, paths, executor=engine, piece_bytes=64_000, progress=kill, by=by)
     assert lost
-    assert same(result) == same(run(plugin, paths, workers=1, piece_bytes=64_000))
+    assert same(result) == same(run(plugin, paths, workers=1, piece_bytes=64_000, by=by))
 
 
 def test_sentences_are_those_of_local_processes(

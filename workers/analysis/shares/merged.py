@@ -232,16 +232,15 @@ class Merged:
         """The same packets in chunks of which those that overlap have room in memory."""
         most, before = _most_bytes(chunks), _NO_STOP
         while MEMORY_BYTES < most < before:
-            path = f"{self._listed}-{self._share}-{os.getpid()}-{len(self._made)}"
-            writer = SpillWriter(path, 1)
-            self._made.append(path)
+            writer = SpillWriter(f"{self._listed}-{self._share}", 1)
+            self._made.append(writer.path)
             try:
                 for group in _groups(chunks):
                     self._rewrite(writer, group)
                 writer.finish()
             finally:
                 writer.close()
-            self._spills.paths.append(path)
+            self._spills.paths.append(writer.path)
             chunks = sorted(self._spills.chunks(len(self._spills.paths) - 1, 0))
             most, before = _most_bytes(chunks), most
         return chunks

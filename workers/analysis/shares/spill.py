@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import uuid
 from array import array
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -63,17 +64,20 @@ def _block(kind: int, body: bytes) -> bytes:
 
 
 class SpillWriter:
-    """The spill at `path`, which must not be there. Raises EnvironmentLacks when there is no room;
-    then, and without `finish`, `close` removes the file."""
+    """A new spill, whose path begins with `base`: a task that is done again finds what a dead
+    process left there. Raises EnvironmentLacks when there is no room; then, and without `finish`,
+    `close` removes the file."""
 
-    def __init__(self, path: str, shares: int) -> None:
-        self.path = path
+    def __init__(self, base: str, shares: int) -> None:
+        self.path = f"{base}-{uuid.uuid4().hex}.pcapng"
         self.bytes = array("Q", bytes(8 * shares))  # of packets in each share
         self._chunks = [array("q") for _ in range(shares)]
         self._at = 0
         self._is_whole = False
         try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(
+                self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
         except OSError as error:
             raise self._failure(error) from None
         self._write(file_header())
@@ -127,8 +131,8 @@ class SpillWriter:
 class Sharer:
     """Divides what `scan` reads; it stands where a Runner does, and runs no plugin.
 
-    job: `spill`, the path; `shares`, their number; `place` of the range among all ranges; `packets`
-        before the range.
+    job: `spill`, how the path begins; `shares`, their number; `place` of the range among all
+        ranges; `packets` before the range.
     page: cdata uint64_t *, where the number of packets is shown.
     """
 
