@@ -27,6 +27,7 @@ TRIAL_PREPARE = 180.0  # PREPARE_SECONDS of workers/trials/checking.py
 ANALYSIS_SILENCE = 30.0  # no packet read in a task: SILENCE_SECONDS of workers/analysis/children.py
 URL_ANSWER = 20.0  # an answer of the server of a URL; waiting for it counts as progress
 URL_LISTING = 300.0  # all answers about a folder or a pattern behind a URL
+ANALYSIS_JOIN = 600.0  # JOIN_SECONDS of workers/analysis/children.py
 ANALYSIS_IDLE = 60.0  # IDLE_SECONDS of workers/analysis/remote.py
 TRIAL_BATCH = 10.0  # SILENCE_SECONDS of workers/trials/trial.py
 

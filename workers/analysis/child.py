@@ -31,6 +31,7 @@ from ringline.workers.analysis.tables import writing
 from ringline.workers.captures.capture_table import CaptureError, Tally
 from ringline.workers.captures.files.access import Access
 from ringline.workers.captures.scanner import Range, Scanner, Section
+from ringline.workers.named import steps
 from ringline.workers.named.log import Log
 from ringline.workers.named.part import Part
 from ringline.workers.tiers import loading
@@ -71,6 +72,7 @@ class _Child:
         self._found: Any = None
         self._hooks: Hooks | None = None
         self._fingerprint = self._version = ""
+        steps.show_with(self._step)
 
     def answer(self, job: Mapping[str, Any], parts: list[bytes]) -> tuple[dict[str, Any], bytes]:
         """The answer to a job, and the part that belongs to it."""
@@ -101,6 +103,9 @@ class _Child:
 
     def _show(self, doing: int) -> None:
         self._page[2] = doing
+        self._step()
+
+    def _step(self) -> None:
         self._page[1] += 1
 
     def _load(self, job: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from ringline.workers.trials import checking
 
 PAGE = 4096
 PREPARE_SECONDS = checking.PREPARE_SECONDS
-JOIN_SECONDS = 600.0  # for one merge, and for writing tables
+JOIN_SECONDS = 600.0  # for one merge, and for each step of writing tables
 _LOOK_SECONDS = 0.05
 _EXIT_SECONDS = 10.0  # for a child that closed its output
 _PIECE = 1 << 20
@@ -249,7 +249,9 @@ class _Child:
     @staticmethod
     def _place(now: tuple[int, int, int]) -> str:
         if now[2] != _RUNNING:
-            return " while it joined parts" if now[2] == _JOINING else " while it was made ready"
+            if now[2] == _JOINING:
+                return " while it joined parts or wrote tables"
+            return " while it was made ready"
         return f" after packet {now[0]}" if now[0] else " before its first packet was done"
 
     def end(self) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ringline.shm.errors import EnvironmentLacks, reason_of
 from ringline.shm.text import printable
+from ringline.workers.named import steps
 from ringline.workers.named.part import Part
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def whole(part: Part, keys: dict[str, int], store: Store | None, merge: Merge) -
         for rows in _blocks(empty, name, runs, keys[name], merge):
             _append(path, rows)
             count += len(rows)
+            steps.step()
         part.state[name] = np.memmap(path, model.dtype, "r", shape=(count, *model.shape[1:]))
         for old, _ in runs:
             os.unlink(old)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from ringline.shm.errors import reason_of
 from ringline.workers.ipfix import messages
+from ringline.workers.named import steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,6 +90,7 @@ class Exporter:
         """Send flows slowly enough for a collector; the call lasts as long as that takes."""
         began = time.monotonic()
         for sent, _ in enumerate(self._messages(flows), 1):
+            steps.step()
             early = began + sent / PER_SECOND - time.monotonic()
             if not self._target.path and sent % BURST == 0 and early > 0:
                 time.sleep(early)

@@ -26,6 +26,7 @@ from ringline.workers.api import (
     ordered,
     packet_function,
 )
+from ringline.workers.named import steps
 from ringline.workers.plugins.flow_key import (
     PROTOCOLS,
     REST,
@@ -123,6 +124,7 @@ def present(part: Part) -> dict[str, dict[str, Any]]:
     best = rows[:0]
     for start in range(0, len(rows), PIECE_ROWS):
         piece = rows[start : start + PIECE_ROWS]
+        steps.step()
         total += piece[:, PACKETS:FIRST].sum(axis=0)
         best = np.concatenate([best, piece])
         order = np.lexsort((*best[:, :KEY].T[::-1], -best[:, BYTES : BYTES + 2].sum(axis=1)))

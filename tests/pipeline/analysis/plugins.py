@@ -112,6 +112,46 @@ class Connections:
         return Part({"flows": np.sort(np.concatenate([a.state["flows"], b.state["flows"]]))})
 
 
+class Slowly:
+    """Presents a table whose pieces of 4096 rows take `seconds` each, after `first` seconds."""
+
+    options = (Option("seconds", float, 0.0), Option("first", float, 0.0))
+
+    def setup(self, worker: Worker) -> None:
+        worker.state("seconds", "f8", (2,))[:] = worker.options["seconds"], worker.options["first"]
+
+    def process(self, batch: Batch) -> None:
+        pass
+
+    @staticmethod
+    def merge(a: Part, b: Part) -> Part:
+        return a
+
+    @staticmethod
+    def present(part: Part) -> dict[str, Any]:
+        each, first = part.state["seconds"]
+        time.sleep(first)
+        return {"slow": {"n": _Slow(each)}}
+
+
+class _Slow:
+    """A column of 12 pieces."""
+
+    def __init__(self, seconds: float) -> None:
+        import numpy as np
+
+        self._seconds = seconds
+        self._values = np.arange(12 * 4096)
+        self.dtype = self._values.dtype
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, which: slice) -> Any:
+        time.sleep(self._seconds)
+        return self._values[which]
+
+
 class Stateful:
     """Has state and no merge."""
 

@@ -14,6 +14,7 @@ from ringline.shm.errors import EnvironmentLacks
 from ringline.workers.analysis import runs
 from ringline.workers.analysis.hooks import Hooks, Levels
 from ringline.workers.analysis.runs import Store
+from ringline.workers.named import steps
 from ringline.workers.named.part import Part, ordered
 
 from ...data import make
@@ -75,6 +76,18 @@ def test_rows_on_disk_are_those_in_memory(
         whole = hooks.whole(part)
         assert whole.pack() == expected.pack()
     assert not list(tmp_path.glob("*.run"))
+
+
+def test_reading_rows_from_disk_has_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a long one is not taken for one that hangs."""
+    monkeypatch.setattr(runs, "BLOCK_BYTES", 16)
+    monkeypatch.setattr(runs, "BLOCK_BYTES_MIN", 1)
+    seen: list[int] = []
+    monkeypatch.setattr(steps, "_show", lambda: seen.append(1))
+    hooks = Hooks("p", merge, None, None)
+    hooks.store = Store(str(tmp_path), 0)
+    rows = len(hooks.whole(joined(hooks, parts(1, 11))).state["sums"])
+    assert len(seen) >= rows > 100  # a block is one row
 
 
 def test_a_run_that_is_cut_is_one_sentence(tmp_path: Path) -> None:

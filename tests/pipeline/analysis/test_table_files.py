@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ringline.shm.errors import EnvironmentLacks, PluginError, UsageError
+from ringline.workers.analysis import children
 from ringline.workers.analysis.tables import formats, parquet_file, writing
 from ringline.workers.analysis.tables.columns import Column
 from ringline.workers.named.part import Part
@@ -222,6 +223,18 @@ def test_a_long_table_is_never_in_memory_as_a_whole(form: str, tmp_path: Path) -
     if form == "parquet":
         groups = pq.ParquetFile(tmp_path / "t.parquet").metadata
         assert groups.num_row_groups == 3
+
+
+def test_only_a_table_that_hangs_ends_the_analysis(
+    capture: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is for each step of writing a table, not for all of it."""
+    path = capture("a.pcap", b"abc")
+    monkeypatch.setattr(children, "JOIN_SECONDS", 2.0)
+    result = analyze("Slowly", path, options={"seconds": 0.2}, out=str(tmp_path))
+    assert result.tables["slow"]["rows"] == 12 * 4096
+    with pytest.raises(PluginError, match="no progress for 2 s while it joined parts or wrote tab"):
+        analyze("Slowly", path, options={"first": 3600.0})
 
 
 def test_numbers_that_json_lacks_are_nulls(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def test_the_mirrored_values_are_equal() -> None:
     assert channel._SECONDS == deadlines.WORKER_SEND
     assert checking.PREPARE_SECONDS == deadlines.TRIAL_PREPARE
     assert children.SILENCE_SECONDS == deadlines.ANALYSIS_SILENCE
+    assert children.JOIN_SECONDS == deadlines.ANALYSIS_JOIN
     assert remote.IDLE_SECONDS == deadlines.ANALYSIS_IDLE
     assert trial.SILENCE_SECONDS == deadlines.TRIAL_BATCH
     assert inspect.signature(Control.send).parameters["seconds"].default == deadlines.SEND

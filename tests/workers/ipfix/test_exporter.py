@@ -15,6 +15,7 @@ import pytest
 from ringline.workers.ipfix import exporter, messages
 from ringline.workers.ipfix.collector import Link, Target, target_of
 from ringline.workers.ipfix.exporter import Exporter
+from ringline.workers.named import steps
 
 from .decoding import Record, Stream, messages_of
 from .test_messages import expected, some_flows
@@ -234,3 +235,11 @@ def test_a_file_that_is_there_is_replaced_or_continued(tmp_path: Path) -> None:
         stream.send(flows)
         stream.close()
         assert len(messages_of(Path(target.path).read_bytes())) == wanted
+
+
+def test_each_message_of_a_long_export_is_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(steps, "_show", lambda: seen.append(1))
+    link = Broken({})
+    Exporter(At.of(link), counts()).send_paced(some_flows(400, 3))
+    assert len(seen) >= len(link.sent) - 1 > 5  # one has the templates

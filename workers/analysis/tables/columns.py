@@ -21,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ringline.workers.named import steps
+
 PIECE_ROWS = 4096
 _NAT = -(1 << 63)  # NaT as an integer
 _TEXT = "text"
@@ -42,6 +44,7 @@ class Column:
     def piece(self, start: int, stop: int) -> list[Any]:
         """The values from `start` to before `stop`: Python's bool, int, float, str or None."""
         piece = self._values[start:stop]
+        steps.step()
         if self.type == "time":
             piece = piece.astype("datetime64[ns]")
         listed = piece.tolist() if hasattr(piece, "tolist") else list(piece)
@@ -56,6 +59,7 @@ class Column:
     def _pieces(self) -> Iterator[list[Any]]:
         for start in range(0, self._length, PIECE_ROWS):
             piece = self._values[start : start + PIECE_ROWS]
+            steps.step()
             listed = piece.tolist() if hasattr(piece, "tolist") else piece
             yield [it.item() if hasattr(it, "item") else it for it in listed]
 
