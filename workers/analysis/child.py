@@ -31,7 +31,7 @@ from ringline.workers.analysis.tables import writing
 from ringline.workers.captures.capture_table import CaptureError, Tally
 from ringline.workers.captures.files.access import Access
 from ringline.workers.captures.scanner import Range, Scanner, Section
-from ringline.workers.named import steps
+from ringline.workers.named import place, steps
 from ringline.workers.named.log import Log
 from ringline.workers.named.part import Part
 from ringline.workers.tiers import loading
@@ -50,6 +50,8 @@ def main() -> NoReturn:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     first = json.loads(jobs.readline())
+    if first.get("away"):
+        place.go_away()
     page = mmap.mmap(first["page"], PAGE)
     child = _Child(first, ffi.cast("uint64_t *", ffi.from_buffer(page)))
     while line := jobs.readline():

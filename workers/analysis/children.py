@@ -71,7 +71,7 @@ def do(
     """Do one job with the plugin; the answer, and the part that belongs to it. Raises Cancelled.
 
     plugin: what a child is started with: plugin, options, folder, ports, state_bytes, debug; and
-        cwd, found and search for one that came from another machine (remote.py).
+        away, cwd, found and search for one that may come from another machine (remote.py).
     silence: after so many seconds without any progress a child is killed.
     progress: is called with the number of packets that are done, about 20 times a second.
     cancellation: ends the job; None: nobody does.

@@ -93,7 +93,7 @@ def do(
     if why := differs(envelope["versions"], versions(), host):
         return {"error": describe(EnvironmentLacks(why))}, b""
     cancellation = _remember(envelope["analysis"], cancellation)
-    plugin = dict(envelope["plugin"])
+    plugin = dict(envelope["plugin"]) | {"away": True}
     if os.path.isdir(envelope["cwd"]):
         plugin["cwd"] = envelope["cwd"]
     job = {**job, "fingerprint": envelope["fingerprint"], "version": envelope["version"]}

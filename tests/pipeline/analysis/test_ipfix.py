@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import ipaddress
 import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +107,29 @@ def test_tshark_finds_nothing_wrong_in_a_file(tmp_path: Path) -> None:
 def test_a_bad_collector_ends_the_analysis_at_its_begin(tmp_path: Path, url: str, why: str) -> None:
     with pytest.raises(PluginError, match=why):
         analyze("flow_stats", saved(tmp_path, 4), options={"export": url})
+
+
+def test_only_the_machine_that_asks_needs_the_folder(tmp_path: Path) -> None:
+    folder, hidden = tmp_path / "folder", tmp_path / "hidden"
+    folder.mkdir()
+
+    class Elsewhere(concurrent.futures.ThreadPoolExecutor):
+        """Does tasks where the folder is missing."""
+
+        def submit(self, function: Any, /, *arguments: Any, **more: Any) -> Any:
+            folder.rename(hidden)
+            try:
+                future = super().submit(function, *arguments, **more)
+                future.exception()
+            finally:
+                hidden.rename(folder)
+            return future
+
+    options = {"export": f"file://{folder}/flows.ipfix"}
+    with Elsewhere(1) as executor:
+        result = analyze("flow_stats", saved(tmp_path, 6), options=options, executor=executor)
+    assert result.tables["export"]["first"][0][1] > 20
+    assert (folder / "flows.ipfix").stat().st_size > 1000
 
 
 def test_records_that_nobody_takes_are_counted(tmp_path: Path) -> None:

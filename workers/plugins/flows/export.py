@@ -12,6 +12,7 @@ import numpy as np
 from ringline.workers.api import Option, PluginError
 from ringline.workers.ipfix import exporter, messages
 from ringline.workers.ipfix.collector import Target, target_of
+from ringline.workers.named import place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,9 +37,10 @@ _PACKETS, _OCTETS, _FIRST, _LAST, _FLAGS = 6, 10, 12, 14, 16
 
 
 def check(worker: Worker) -> None:
-    """Raise PluginError if the option is wrong; once in a process also if its host is unknown."""
-    if url := worker.options["export"]:
-        _target(url, resolve=worker.rehearsal)
+    """Raise PluginError if the option is wrong, or its host unknown. A worker of an engine does
+    not look: the machine that asked exports."""
+    if (url := worker.options["export"]) and worker.rehearsal and not place.is_away():
+        _target(url, resolve=True)
 
 
 def _target(url: str, *, resolve: bool) -> Target:
