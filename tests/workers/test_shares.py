@@ -105,6 +105,12 @@ def test_a_task_that_is_done_again_leaves_alone_what_a_dead_process_left(tmp_pat
     dead.close()
 
 
+def test_a_worker_that_lacks_the_folder_says_which_one_it_needs(tmp_path: Path) -> None:
+    job = {"spill": str(tmp_path / "gone" / "1"), "shares": 2, "place": 0, "packets": 0}
+    with pytest.raises(EnvironmentLacks, match=r"/gone: there is no such folder: .* --scratch"):
+        Sharer(job, ffi.new("uint64_t[3]"))
+
+
 def test_a_damaged_spill_is_an_error_and_no_crash(tmp_path: Path) -> None:
     rng = random.Random(4)
     listed = spilled(tmp_path, [disordered(1, 60, 90)], 2)

@@ -75,11 +75,21 @@ def _append(path: str, rows: NDArray[Any]) -> None:
     try:
         with open(path, "ab") as file:
             rows.tofile(file)
+    except FileNotFoundError:
+        raise no_folder(os.path.dirname(path)) from None
     except OSError as error:
         raise EnvironmentLacks(
             f"{printable(os.path.dirname(path))}: the results of an analysis cannot be written: "
             f"{reason_of(error)}, or name another folder with --scratch"
         ) from None
+
+
+def no_folder(folder: str) -> EnvironmentLacks:
+    """The error when a folder for what an analysis puts on disk is missing."""
+    return EnvironmentLacks(
+        f"{printable(folder)}: there is no such folder: with an engine, --scratch must name one "
+        "that all workers share and nobody else cleans"
+    )
 
 
 def whole(part: Part, keys: dict[str, int], store: Store | None, merge: Merge) -> Part:

@@ -99,9 +99,7 @@ def test_a_run_that_is_cut_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentLacks, match=r"\.run: cannot be read: it is cut short"):
         hooks.whole(part)
     hooks.store = Store(str(tmp_path / "gone"), 0)
-    with pytest.raises(
-        EnvironmentLacks, match="gone: the results of an analysis cannot be written"
-    ):
+    with pytest.raises(EnvironmentLacks, match="gone: there is no such folder: with an engine"):
         hooks.settled(parts(1, 1)[0])
 
 

@@ -20,6 +20,7 @@ from ringline.shm.errors import Bug, EnvironmentLacks, reason_of
 from ringline.shm.text import printable
 from ringline.workers._workers import ffi, lib
 from ringline.workers.analysis.runner import BUFFER_BYTES
+from ringline.workers.analysis.runs import no_folder
 from ringline.workers.captures.capture_table import FRAME_BYTES_MAX, LINK_TYPE_ETHERNET
 from ringline.workers.captures.scanner import Scanner
 from ringline.workers.named.part import Part
@@ -78,6 +79,8 @@ class SpillWriter:
             self._fd = os.open(
                 self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
             )
+        except FileNotFoundError:
+            raise no_folder(os.path.dirname(base)) from None
         except OSError as error:
             raise self._failure(error) from None
         self._write(file_header())
