@@ -2,7 +2,8 @@
 
 There is a file for each capture that is finished, and for each piece of the others. It begins with
 a checksum of all that follows: a line of JSON, and the plugin's part. The line has a digest of what
-the analysis was of: the plugin, its options, the contents of its file, and the versions.
+the analysis was of: the plugin, its options, the contents of its file and of those beside it that
+it loads, and the versions.
 
 Guarantees (tests in tests/pipeline/analysis/test_finished.py):
  - the result is that of an analysis that nobody interrupted
@@ -247,7 +248,10 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         if before.get(name) == now[name]:
             continue
         if name == "fingerprint":
-            what = f"the plugin {now['plugin']}, or a file that its options name, has changed since"
+            what = (
+                f"the plugin {now['plugin']}, a file beside it that it loads, or a file that its "
+                "options name, has changed since"
+            )
         else:
             was, is_ = (json.dumps(it, ensure_ascii=False) for it in (before.get(name), now[name]))
             what = f"its {name} was {was} and is {is_} now"

@@ -123,12 +123,18 @@ class _Child:
             self._tier = self._new_tier()
             self._hooks = _hooks_of(spec, found)
             self._fingerprint = _fingerprint(file, self._tier.options)
-        if job.get("fingerprint") not in (None, self._fingerprint):
+            self._fingerprint += f"-{parcel.digest(spec, self._of['folder'])}"
+        asked = job.get("fingerprint")
+        if asked and place.is_away():  # what is beside the plugin's file came with the task
+            asked = asked.partition("-")[0]
+            if self._fingerprint.partition("-")[0] == asked:
+                self._fingerprint = asked = job["fingerprint"]
+        if asked not in (None, self._fingerprint):
             if "version" in job:
                 raise PluginError(self._another(job["version"]))
             raise PluginError(
-                f"plugin {self._of['plugin']}, or a file that its options name, has changed while "
-                "the analysis ran: start it again"
+                f"plugin {self._of['plugin']}, a file beside it that it loads, or a file that its "
+                "options name, has changed while the analysis ran: start it again"
             )
 
     def _another(self, asked: str) -> str:

@@ -33,6 +33,27 @@ def packed(spec: str, folder: str) -> tuple[dict[str, str], bytes]:
     The first has the keys `root`, the folder of the files here; and `entry`, what stands for `spec`
     in the folder of the files there.
     """
+    how, files = _files_of(spec, folder)
+    return how, _content(spec, files) if how else b""
+
+
+def digest(spec: str, folder: str) -> str:
+    """A text that changes with the content of the files that `packed` takes. Raises PluginError
+    when one cannot be read."""
+    _, files = _files_of(spec, folder)
+    found = set()
+    for path in files.values():
+        try:
+            with open(path, "rb") as file:
+                found.add(hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError as error:
+            raise PluginError(f"plugin {spec}: {path} cannot be read: {reason_of(error)}") from None
+    return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()[:24]
+
+
+def _files_of(spec: str, folder: str) -> tuple[dict[str, str], dict[str, str]]:
+    """How to load the plugin elsewhere, and the paths of its files by their names there; nothing
+    when it travels by its name."""
     place, sign, name = spec.rpartition(":")
     roots = [os.path.abspath(folder)]
     firsts: list[str] = []
@@ -45,13 +66,13 @@ def packed(spec: str, folder: str) -> tuple[dict[str, str], bytes]:
     elif _root_of(place.partition(".")[0]) in roots:
         entry = spec
     else:
-        return {}, b""
+        return {}, {}
     files: dict[str, str] = {}
     for root in roots:
         for path in (*firsts, *_neighbours(root)):
             inside = os.path.basename(path) if path in firsts else os.path.relpath(path, root)
             files.setdefault(inside, path)
-    return {"root": roots[0], "entry": entry}, _content(spec, files)
+    return {"root": roots[0], "entry": entry}, files
 
 
 def _content(spec: str, files: Mapping[str, str]) -> bytes:

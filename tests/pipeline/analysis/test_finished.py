@@ -162,12 +162,39 @@ def test_another_plugin_or_other_options_are_refused(
         again()
     file.write_text("one")
     mine.write_text(mine.read_text() + "\n")
-    with pytest.raises(UsageError, match="WithFile, or a file that its options name, has changed"):
+    with pytest.raises(UsageError, match="WithFile, a file beside it that it loads, or a file"):
         again()
     mine.write_text(PLUGINS.read_text() + WITH_FILE)
     assert names(keep) == before
     assert again().taken == 2
 
+
+def test_a_changed_module_beside_the_plugin_is_refused(given: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "finished_beside.py").write_text("STEP = 1\n")
+    (tmp_path / "guard.py").write_text(BESIDE)
+
+    def again() -> Result:
+        spec, keep = f"{tmp_path}/guard.py:Guard", str(tmp_path / "keep")
+        return run(spec, given[2:], keep=keep, resume=True, workers=1)
+
+    assert again().named["seen"] == 5
+    assert again().taken == 2
+    (tmp_path / "finished_beside.py").write_text("STEP = 20\n")
+    with pytest.raises(UsageError, match="a file beside it that it loads, or a file that its"):
+        again()
+
+
+BESIDE = """
+import finished_beside
+
+class Guard:
+    def setup(self, worker):
+        self.seen = worker.counter("seen")
+
+    def process(self, batch):
+        for _ in batch:
+            self.seen.add(finished_beside.STEP)
+"""
 
 WITH_FILE = '''
 
