@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ringline.pipeline.analysis.engines.engine import line
+from ringline.shm.errors import EnvironmentLacks, RinglineError
+
 
 @dataclass
 class Outcome:
@@ -79,11 +82,21 @@ class Tree:
 
 
 def answer_of(future: concurrent.futures.Future[Any]) -> tuple[dict[str, Any], bytes]:
-    """The answer of a task; that its process died, when the executor says so."""
+    """The answer of a task; that its process died, when the executor says so. Raises
+    EnvironmentLacks for an error of the system or of the executor."""
     try:
         answer, part = future.result()
     except (concurrent.futures.BrokenExecutor, concurrent.futures.CancelledError) as error:
         return {"died": f"lost its process ({type(error).__name__})"}, b""
+    except RinglineError:
+        raise
+    except Exception as error:
+        # What Python itself raises, except for these, is a mistake of ours.
+        if type(error).__module__ == "builtins" and not isinstance(error, (OSError, ImportError)):
+            raise
+        raise EnvironmentLacks(
+            f"the executor cannot do a task: {type(error).__name__}: {line(error)}"
+        ) from error
     return answer, part
 
 

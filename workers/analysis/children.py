@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ringline.shm.errors import EnvironmentLacks, reason_of
 from ringline.workers.process import launch
 from ringline.workers.trials import checking
 
@@ -76,7 +77,8 @@ def do(
     progress: is called with the number of packets that are done, about 20 times a second.
     cancellation: ends the job; None: nobody does.
 
-    The answer of a child that died is `{"died": "crashed (SIGSEGV)"}`.
+    The answer of a child that died is `{"died": "crashed (SIGSEGV)"}`. Raises EnvironmentLacks when
+    no child can be started.
     """
     cancellation = cancellation or Cancellation()
     cancellation.check()
@@ -270,7 +272,7 @@ class _Starter:
         self._lock = threading.Lock()
 
     def start(self, plugin: Mapping[str, Any]) -> _Child:
-        """Start a child. Raises what Popen raises."""
+        """Start a child. Raises EnvironmentLacks when the system cannot."""
         with self._lock:
             if not self._is_running:
                 self._is_running = True
@@ -280,6 +282,10 @@ class _Starter:
         answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._wanted.put((plugin, answer))
         child = answer.get()
+        if isinstance(child, OSError):
+            raise EnvironmentLacks(
+                f"a process for the plugin {plugin['plugin']} cannot be started: {reason_of(child)}"
+            ) from child
         if isinstance(child, BaseException):
             raise child
         assert isinstance(child, _Child)

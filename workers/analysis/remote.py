@@ -111,6 +111,9 @@ def do(
             )
     except RinglineError as error:
         return {"error": _on(host, describe(error))}, b""
+    except OSError as error:  # of the cache
+        lacks = EnvironmentLacks(f"a task cannot be done: {reason_of(error)}")
+        return {"error": _on(host, describe(lacks))}, b""
     if place:
         answer = parcel.in_words(answer, place, envelope["root"])
     if "error" in answer:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ringline.shm.errors import EnvironmentLacks
+from ringline.shm.errors import EnvironmentLacks, RinglineError
 from ringline.shm.text import printable
 
 _LOOK = 0.5  # between two looks at the workers
@@ -110,6 +110,15 @@ class Engine(concurrent.futures.Executor, abc.ABC):
         outer.add_done_callback(forget)
         inner.add_done_callback(lambda _: self._settle(outer, inner))
         return outer
+
+    def _lacks(self, error: BaseException) -> BaseException:
+        """The error of a task that the engine could not do, as a sentence. One of ringline is one
+        already."""
+        if isinstance(error, RinglineError) or not isinstance(error, Exception):
+            return error
+        return EnvironmentLacks(
+            f"{self.where}: a worker cannot do a task: {type(error).__name__}: {line(error)}"
+        )
 
     def _settle(
         self, outer: concurrent.futures.Future[Any], inner: concurrent.futures.Future[Any]

@@ -159,9 +159,7 @@ class Dask(Engine):
             return concurrent.futures.BrokenExecutor(
                 f"{error.allowed_failures + 1} workers died with it"
             )
-        if isinstance(error, (ImportError, AttributeError)):
-            return EnvironmentLacks(f"{self.where}: a worker cannot do a task: {line(error)}")
-        return error
+        return self._lacks(error)
 
     def _gone(self) -> str:
         client = self._client

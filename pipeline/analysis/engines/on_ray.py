@@ -210,9 +210,7 @@ class Ray(Engine):
             return concurrent.futures.BrokenExecutor(type(error).__name__)
         if isinstance(error, exceptions.RayTaskError):
             error = error.cause
-        if isinstance(error, (exceptions.RayError, ImportError, AttributeError)):
-            return EnvironmentLacks(f"{self.where}: a worker cannot do a task: {line(error)}")
-        return error
+        return self._lacks(error)
 
     def _gone(self) -> str:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import gzip
 import os
 import signal
@@ -18,7 +19,8 @@ import numpy as np
 import pytest
 
 from ringline.pipeline.analysis import run
-from ringline.shm.errors import PluginError
+from ringline.shm.errors import EnvironmentLacks, PluginError
+from ringline.workers.analysis import children
 from ringline.workers.captures.captures import CaptureError, read_capture
 from ringline.workers.named.part import Part
 
@@ -362,3 +364,23 @@ def test_a_child_that_is_killed_changes_nothing(tmp_path: Path) -> None:
     result = analyze("Sizes", *paths, piece_bytes=64 * KIB, workers=2, progress=kill)
     assert killed
     assert same(result) == same(analyze("Sizes", *paths))
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_a_process_that_cannot_be_started_is_a_sentence(
+    capture: Saved, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    start, left = children.subprocess.Popen, [where == "elsewhere"]  # the first one is ours
+
+    def refused(*arguments: Any, **more: Any) -> Any:
+        if left.pop() if left else False:
+            return start(*arguments, **more)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(children.subprocess, "Popen", refused)
+    sentence = "process for the plugin drop cannot be started: Too many open files"
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        executor = threads if where == "elsewhere" else None
+        with pytest.raises(EnvironmentLacks, match=sentence) as raised:
+            analyze("drop", capture("a.pcap", b"abc"), executor=executor)
+    assert ("(on the worker's machine" in str(raised.value)) == (where == "elsewhere")

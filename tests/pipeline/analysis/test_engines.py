@@ -109,6 +109,11 @@ def test_sentences_are_those_of_local_processes(
     assert same(result) == same(analyze("Raises", path, bad))
 
 
+def test_an_error_that_nobody_knows_is_a_sentence(engine: concurrent.futures.Executor) -> None:
+    with pytest.raises(EnvironmentLacks, match="a worker cannot do a task: ZeroDivisionError: "):
+        engine.submit(divmod, 1, 0).result(100)
+
+
 class StandIn:
     """A client of a scheduler that runs in this process."""
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import errno
+import os
 import random
 
 import pytest
 
-from ringline.pipeline.analysis.joining import Outcome, Tree, add
+from ringline.pipeline.analysis.joining import Outcome, Tree, add, answer_of
+from ringline.shm.errors import EnvironmentLacks, PluginError
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 13])
@@ -66,3 +70,29 @@ def test_numbers_are_added_by_kind() -> None:
     assert (both["counters"], both["gauges"]) == ({"packets": 5}, {"newest": 4.0})
     assert (both["wire_bytes"], both["first"], both["last"]) == (300, 3, 3)
     assert (both["remarks"], both["complaints"]) == (["r"], [[2, "x"], [3, "x"]])
+
+
+class KilledWorker(Exception):
+    """What an executor may raise that we do not know."""
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "sentence"),
+    [
+        (
+            OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+            EnvironmentLacks,
+            "cannot do a task: OS",
+        ),
+        (KilledWorker("four\ntimes"), EnvironmentLacks, "a task: KilledWorker: four times"),
+        (PluginError("it cannot start"), PluginError, "it cannot start"),
+        (ZeroDivisionError("ours"), ZeroDivisionError, "ours"),
+    ],
+)
+def test_an_error_of_the_executor_is_a_sentence(
+    error: Exception, raised: type[Exception], sentence: str
+) -> None:
+    future: concurrent.futures.Future[None] = concurrent.futures.Future()
+    future.set_exception(error)
+    with pytest.raises(raised, match=sentence):
+        answer_of(future)
