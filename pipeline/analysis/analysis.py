@@ -90,7 +90,7 @@ def run(
     rows_bytes: a part holds as many rows in memory, if the plugin marks its merge as `ordered`.
     with_state: whether the result has the state of the plugin, which must have room in memory.
     progress: `progress(done, all, packets)` is called about ten times a second with bytes of
-        captures that are done, all bytes, and packets; first with what an earlier analysis did. If
+        pieces that are done, all bytes, and packets; first with what an earlier analysis did. If
         it raises KeyboardInterrupt, or the user presses Ctrl-C, the result has the captures that
         are finished.
     keep: a folder of its own for what is finished; it stays. resume: go on from what is there.

@@ -15,7 +15,7 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ringline.shm.errors import EnvironmentLacks, reason_of
@@ -66,7 +66,6 @@ def do(
     parts: Sequence[bytes] = (),
     *,
     silence: float = SILENCE_SECONDS,
-    progress: Callable[[int], None] | None = None,
     cancellation: Cancellation | None = None,
 ) -> tuple[dict[str, Any], bytes]:
     """Do one job with the plugin; the answer, and the part that belongs to it. Raises Cancelled.
@@ -74,7 +73,6 @@ def do(
     plugin: what a child is started with: plugin, options, folder, ports, state_bytes, debug; and
         away, cwd, found and search for one that may come from another machine (remote.py).
     silence: after so many seconds without any progress a child is killed.
-    progress: is called with the number of packets that are done, about 20 times a second.
     cancellation: ends the job; None: nobody does.
 
     The answer of a child that died is `{"died": "crashed (SIGSEGV)"}`. Raises EnvironmentLacks when
@@ -85,7 +83,7 @@ def do(
     key = json.dumps(plugin, sort_keys=True)
     child = _pool.take(key) or _pool.starter.start(plugin)
     try:
-        answer = child.do(job, parts, silence, progress, cancellation)
+        answer = child.do(job, parts, silence, cancellation)
         _pool.put(key, child, cancellation)
     except Died as error:
         child.end()
@@ -174,7 +172,6 @@ class _Child:
         job: Mapping[str, Any],
         parts: Sequence[bytes],
         silence: float,
-        progress: Callable[[int], None] | None,
         cancellation: Cancellation,
     ) -> tuple[dict[str, Any], bytes]:
         """Do one job. Raises Died and Cancelled."""
@@ -203,8 +200,6 @@ class _Child:
             now = self._word(0), self._word(1), self._word(2)
             if now != state:
                 state, since = now, time.monotonic()
-            if progress is not None:
-                progress(now[0])
             cancellation.check()
             limit = {_RUNNING: silence, _JOINING: JOIN_SECONDS}.get(now[2], PREPARE_SECONDS)
             if time.monotonic() - since > limit:
