@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import types
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -96,6 +98,38 @@ def test_a_worker_that_is_killed_changes_nothing(
     result = run(plugin, paths, executor=engine, piece_bytes=64_000, progress=kill, by=by)
     assert lost
     assert same(result) == same(run(plugin, paths, workers=1, piece_bytes=64_000, by=by))
+
+
+@long
+def test_a_worker_that_is_killed_while_it_divides_packets_changes_nothing(
+    engine: concurrent.futures.Executor, tmp_path: Path
+) -> None:
+    """The engine repeats the task, and finds the file that the dead process has begun."""
+    content = make.pcap(flows(1, 2000, START))
+    path = tmp_path / "a.pcap"
+    path.write_bytes(content + 400 * content[24:])
+    lost: list[int] = []
+    over = threading.Event()
+
+    def kill() -> None:
+        while not lost and not over.is_set():
+            with contextlib.suppress(OSError):  # a process that ends meanwhile
+                for worker in descendants_of(os.getpid()):
+                    for child in children_of(worker) if worker != os.getpid() else []:
+                        names = [os.readlink(it) for it in Path(f"/proc/{child}/fd").iterdir()]
+                        if not lost and any(it.endswith(".pcapng") for it in names):
+                            os.kill(worker, signal.SIGKILL)
+                            lost.append(worker)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        result = run("flow_stats", [path], executor=engine, by="flow", shares=2)
+    finally:
+        over.set()
+        killer.join()
+    assert lost
+    assert same(result) == same(run("flow_stats", [path], workers=2, by="flow", shares=2))
 
 
 def test_sentences_are_those_of_local_processes(
