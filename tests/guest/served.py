@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .cards import BUFFER_BYTES, End
@@ -18,6 +18,9 @@ from .hosts import CABLE, Host
 
 RINGLINE = Path(sys.executable).with_name("ringline")
 SECONDS = 60.0
+# What a card refuses when its driver gives it a wrong address, or is killed: the kernel then takes
+# the right to do DMA from it while frames come.
+NO_DMA = r"DMA (read|write) of .*: outside every window"
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,13 @@ class Accesses:
 
 @dataclass(frozen=True)
 class Served:
-    """A card that a process serves at `path`; what it says is in the file `said`."""
+    """A card that a process serves at `path`; what it says is in the file `said`. What it refuses
+    must match one of the patterns in `may_refuse`."""
 
     path: str
     process: subprocess.Popen[bytes]
     said: Path
+    may_refuse: list[str] = field(default_factory=list)
 
     def accesses(self) -> Accesses:
         """The counts until now."""
@@ -59,13 +64,27 @@ class Served:
             assert time.monotonic() < until, "the card did not say its counts"
             time.sleep(0.01)
 
+    def end(self) -> None:
+        """End the process. Its driver must have done nothing that the card refuses."""
+        self.process.send_signal(signal.SIGTERM)
+        output, _ = self.process.communicate(timeout=SECONDS)
+        assert self.process.returncode == 0, f"the card has ended badly: {self.said.read_text()}"
+        refused = re.findall(r"^the card refused: (.*)", output.decode(), re.MULTILINE)
+        wrong = [
+            each for each in refused if not any(re.match(known, each) for known in self.may_refuse)
+        ]
+        assert not wrong, f"the card refused what its driver did: {wrong}"
+
 
 class ServedEnd(End):
-    """The end of the cable of a served card, and how often its registers are used."""
+    """The end of the cable of a served card, how often its registers are used, and what it may
+    refuse."""
 
     def __init__(self, near: socket.socket, served: Served) -> None:
         super().__init__(near)
         self.accesses = served.accesses
+        self.may_refuse = served.may_refuse
+        self.process = served.process
 
 
 @contextlib.contextmanager
@@ -119,7 +138,9 @@ def _served(
                 assert process.poll() is None, "the card was not served"
                 assert time.monotonic() < until, "the card was not served in time"
                 time.sleep(0.05)
-            yield Served(str(path), process, said)
+            served = Served(str(path), process, said)
+            yield served
+            served.end()
         finally:
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
             process.communicate(timeout=SECONDS)

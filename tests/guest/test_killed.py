@@ -12,6 +12,7 @@ from .booted import booted
 from .cards import card
 from .exchange import flood
 from .machine import Guest
+from .served import NO_DMA
 from .test_vfio_ixgbe import PATTERN, Bench, only_proof, two_served_cards
 
 DEVICES = ("0000:00:10.0", "0000:00:11.0")
@@ -31,6 +32,8 @@ def bench(
 ) -> Iterator[Bench]:
     if request.param == "82599":
         with two_served_cards(tmp_path_factory) as made:
+            for each in made.cards:
+                each.may_refuse.append(NO_DMA)
             yield made
         return
     with booted(lambda: Guest([card("e1000e")] * 2, iommu=True, hugepages=64)) as guest:

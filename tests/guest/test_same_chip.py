@@ -47,7 +47,6 @@ def test_frames_pass_on_an_82599_with_another_id(tmp_path_factory: pytest.TempPa
         said = guest.checked("ringline devices")
         assert [said.count(f"8086:{each}") for each in ids] == [1, 1], said
         pass_frames(bench)
-        assert "DMAR: [DMA" not in guest.checked("dmesg"), "the IOMMU has stopped the card"
 
 
 def test_frames_pass_on_a_transitional_virtio_net() -> None:

@@ -109,7 +109,7 @@ def test_a_checksum_that_was_left_to_the_card_is_completed(bench: Bench) -> None
     bench.start("queues = 2")
     one, other = bench.cards
     whole, partial = [], []
-    for number, frame in enumerate(frames(64)):
+    for frame in frames(64):
         udp = frame[34:40] + b"\0\0" + frame[42:]
         pseudo = sum(struct.unpack(">4H", frame[26:34])) + UDP + len(udp)
         pseudo = (pseudo & 0xFFFF) + (pseudo >> 16)
@@ -125,7 +125,6 @@ def test_a_checksum_that_was_left_to_the_card_is_completed(bench: Bench) -> None
             + pseudo.to_bytes(2, "big")
             + frame[42:]
         )
-        assert len(whole) == number + 1
     one.use_headers(True)
     try:
         [found] = exchange((one, other, partial))
