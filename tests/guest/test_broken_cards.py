@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from .booted import booted
+from .booted import PROOF, booted
 from .machine import Guest
 from .served import served_card
-from .test_vfio_ixgbe import PROOF, Bench, only_proof
+from .test_vfio_ixgbe import Bench, only_proof
 
 DEFECTS = ("eeprom", "link", "stop")
 DEVICES = dict(zip(DEFECTS, ("0000:00:18.0", "0000:00:19.0", "0000:00:1a.0"), strict=True))

@@ -22,13 +22,12 @@ from . import __main__ as command
 from . import booted as guests
 from . import kernel as kernels
 from . import newer_kernel, newer_qemu
-from .booted import booted, without
+from .booted import PROOF, booted, without
 from .cards import End, card
 from .kernel import Kernel, Missing
 from .machine import ROOT, DidNotBoot, Ended, Guest, Hung, Result, qemu
 
 TIMEOUT = 60.0  # seconds
-PROOF = os.environ.get("RINGLINE_PROOF") == "1"
 FRAMES = 500
 
 

@@ -7,7 +7,6 @@ is a TAP in a network namespace of its own.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import sys
@@ -17,12 +16,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from .booted import booted
+from .booted import PROOF, booted
 from .hosts import CABLE, Host, host
 from .machine import Guest
 from .served import served_to
 
-PROOF = os.environ.get("RINGLINE_PROOF") == "1"
 SECONDS = 60.0
 HOST, GUEST = "10.77.0.1", "10.77.0.2"
 DEVICE = "0000:00:18.0"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Iterator
 
 import pytest
 
-from .booted import booted
+from .booted import PROOF, booted
 from .machine import Guest
 
-PROOF = os.environ.get("RINGLINE_PROOF") == "1"
 # Four hosts: a and b have a VLAN, whose tag is in the frames; c is behind a bond.
 HOSTS = """set -e
 for side in a b c d; do

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from .booted import booted
+from .booted import PROOF, booted
 from .cards import card
 from .hosts import RECEIVE, SEND, Host, host
 from .machine import Guest
-from .test_vfio_ixgbe import PROOF, START, Bench, only_proof
+from .test_vfio_ixgbe import START, Bench, only_proof
 
 DEVICES = ("0000:00:10.0", "0000:00:11.0")
 LEFT, RIGHT, TWIN = "10.79.0.1", "10.79.0.2", "10.79.0.3"

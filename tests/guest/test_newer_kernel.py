@@ -5,7 +5,6 @@ the simulated 82599. One run serves all cards of a guest, also those that do not
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,14 +12,13 @@ import pytest
 
 from . import kernel as kernels
 from . import newer_kernel
-from .booted import booted
+from .booted import PROOF, booted
 from .cards import End, card
 from .kernel import Kernel
 from .machine import Guest
 from .served import served_card
 from .traffic import Run, bring_up, counts, pass_frames, start, stop
 
-PROOF = os.environ.get("RINGLINE_PROOF") == "1"
 FRAMES = 2000
 
 pytestmark = [

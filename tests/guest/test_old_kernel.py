@@ -6,18 +6,16 @@ driver has no XDP, and veth pairs, all at once.
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator
 
 import pytest
 
-from .booted import booted
+from .booted import PROOF, booted
 from .cards import card
 from .machine import Guest
 from .traffic import CONFIG, Run, bring_up, counts, pass_frames, start, stop
 
-PROOF = os.environ.get("RINGLINE_PROOF") == "1"
 FRAMES = 5000 if PROOF else 200
 TWO_QUEUES = 'queues = 2\nchannels = "set"'
 # Two hosts in namespaces, joined by ringline over veth pairs; the middle says nothing itself.

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Iterator
 
 import pytest
 
-from .booted import booted
+from .booted import PROOF, booted
 from .cards import card
 from .machine import Guest
 
 ADDRESS = "0000:00:10.0"
 DEVICE = f"/sys/bus/pci/devices/{ADDRESS}"
-PROOF = os.environ.get("RINGLINE_PROOF") == "1"
 SECONDS = 60.0
 
 pytestmark = pytest.mark.timeout(1200)

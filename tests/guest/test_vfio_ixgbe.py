@@ -20,13 +20,12 @@ import pytest
 
 from ringline.workers.captures.captures import read_capture
 
-from .booted import booted
+from .booted import PROOF, booted
 from .cards import End
 from .exchange import exchange, flood
 from .machine import Guest
 from .served import NO_DMA, served_card
 
-PROOF = os.environ.get("RINGLINE_PROOF") == "1"
 FRAMES = 100_000 if PROOF else 5000
 DATA = Path(__file__).parents[1] / "data"
 DEVICES = ("0000:00:18.0", "0000:00:19.0")

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from .booted import booted
+from .booted import PROOF, booted
 from .cards import card
 from .exchange import exchange
 from .machine import Guest
-from .test_vfio_ixgbe import PROOF, Bench, check, numbered, only_proof
+from .test_vfio_ixgbe import Bench, check, numbered, only_proof
 
 DEVICES = ("0000:00:10.0", "0000:00:11.0")
 # Behind the IOMMU with a device that goes around it, and with a legacy device.

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from .booted import booted
+from .booted import PROOF, booted
 from .cards import card
 from .exchange import exchange
 from .gigabit import toeplitz
 from .machine import Guest
-from .test_vfio_ixgbe import PROOF, Bench, only_proof
+from .test_vfio_ixgbe import Bench, only_proof
 from .traffic import flow, frames
 
 DEVICES = ("0000:00:10.0", "0000:00:11.0")
