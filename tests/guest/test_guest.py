@@ -11,10 +11,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -23,9 +23,9 @@ from . import booted as guests
 from . import kernel as kernels
 from . import newer_kernel, newer_qemu
 from .booted import PROOF, booted, without
-from .cards import End, card
+from .cards import Card, End, card
 from .kernel import Kernel, Missing
-from .machine import ROOT, DidNotBoot, Ended, Guest, Hung, Result, qemu
+from .machine import COMMAND, ROOT, DidNotBoot, Ended, Guest, Hung, Result, qemu
 
 TIMEOUT = 60.0  # seconds
 FRAMES = 500
@@ -270,6 +270,91 @@ def test_the_command_ends_with_the_code_of_its_command(
         monkeypatch.setattr(sys, "argv", ["guest", *words])
         with pytest.raises(SystemExit, match="2"):
             command.main()
+
+
+class Recording:
+    """Stands for a guest, and keeps what it was made with, what ran in it and its cables."""
+
+    made: ClassVar[Recording]
+    boot_seconds = 1.0
+
+    def __init__(self, cards: Sequence[Card], **keys: Any) -> None:
+        self.cards, self.keys = cards, keys
+        self.commands: list[tuple[str, float]] = []
+        self.wires: list[object] = []
+        self.cables = [self, "the second cable"]
+        Recording.made = self
+
+    def join(self, other: object) -> None:
+        self.wires.append(other)
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+    def run(self, text: str, deadline: float, *_: Any) -> Result:
+        self.commands.append((text, deadline))
+        return Result(0, "")
+
+
+KERNELS = {each: Kernel(each, Path(each), {}) for each in ("6.1.0-9-amd64", "7.3.4-a")}
+DEFAULTS = {
+    "processors": 1,
+    "memory": 1024,
+    "hugepages": 0,
+    "modules": [],
+    "iommu": False,
+    "served": [],
+    "systemd": False,
+    "using": KERNELS["6.1.0-9-amd64"],
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        ([], {}),
+        (["--served", "one", "--served", "two"], {"served": ["one", "two"]}),
+        (["--iommu"], {"iommu": True}),
+        (["--systemd"], {"systemd": True}),
+        (["--module", "ixgbe", "--module", "vfio"], {"modules": ["ixgbe", "vfio"]}),
+        (["--hugepages", "64"], {"hugepages": 64}),
+        (["--processors", "4"], {"processors": 4}),
+        (["--memory", "2048"], {"memory": 2048}),
+        (["--newer-kernel"], {"using": KERNELS["7.3.4-a"]}),
+    ],
+)
+def test_each_option_of_the_command_reaches_the_guest(
+    words: list[str], keys: dict[str, object], recorded: type[Recording]
+) -> None:
+    assert _command(*words, "ip", "link") == 0
+    assert recorded.made.keys == DEFAULTS | keys
+    assert recorded.made.commands == [("ip link", COMMAND)]
+    assert (recorded.made.cards, recorded.made.wires) == ([], [])
+
+
+def test_cards_a_wire_and_a_deadline_reach_the_guest(recorded: type[Recording]) -> None:
+    cards = ["--card", "virtio-net:4", "--card", "e1000e"]
+    assert _command(*cards, "--joined", "--deadline", "7.5", "true") == 0
+    assert recorded.made.cards == [card("virtio-net:4"), card("e1000e")]
+    assert recorded.made.wires == ["the second cable"]
+    assert recorded.made.commands == [("true", 7.5)]
+    assert recorded.made.keys == DEFAULTS
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> type[Recording]:
+    older, newer = KERNELS.values()
+    monkeypatch.setattr(command, "Guest", Recording)
+    monkeypatch.setattr(command, "prepare", lambda: older)
+    monkeypatch.setattr(newer_kernel, "prepare", lambda: newer)
+    return Recording
+
+
+def _command(*words: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["guest", *words])
+        return command.main()
 
 
 def _child(parent: int, name: str) -> int:
