@@ -76,6 +76,7 @@ settings.load_profile(
 names = itertools.count(1)
 skips: list[tuple[str, str]] = []
 complaints: list[str] = []
+figures: list[str] = []  # what tests have recorded with `record_property`
 first_seen: dict[Path, str] = {}  # file in shared memory -> the test after which it was there
 
 
@@ -167,6 +168,8 @@ def _note_new_shared_memory(request: pytest.FixtureRequest) -> Iterator[None]:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.skipped and not hasattr(report, "wasxfail"):
         skips.append((report.nodeid, reason_of(report)))
+    if report.when == "call":
+        figures.extend(f"{report.nodeid}: {name}: {what}" for name, what in report.user_properties)
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
@@ -184,6 +187,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if figures:
+        terminalreporter.section("figures")
+        for figure in figures:
+            terminalreporter.line(figure)
     if complaints:
         terminalreporter.section("the run fails", red=True, bold=True)
         for complaint in complaints:

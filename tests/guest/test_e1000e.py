@@ -6,7 +6,7 @@ sample, with fewer frames, is in test_igb.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -52,8 +52,10 @@ def test_a_link_is_lost_and_found(bench: Bench) -> None:
 
 
 @only_proof
-def test_a_doorbell_is_rung_once_for_a_burst(bench: Bench) -> None:
-    gigabit.ring_once_for_a_burst(bench, {"rx": "0x2818", "tx": "0x3818"})
+def test_a_doorbell_is_rung_once_for_a_burst(
+    bench: Bench, record_property: Callable[[str, object], None]
+) -> None:
+    gigabit.ring_once_for_a_burst(bench, {"rx": "0x2818", "tx": "0x3818"}, record_property)
 
 
 @only_proof

@@ -6,7 +6,7 @@ Debian 12 has, and is behind a port of PCI Express of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -30,18 +30,20 @@ def bench() -> Iterator[Bench]:
         yield made
 
 
-def test_frames_pass_between_an_82574_and_an_82576() -> None:
+def test_frames_pass_between_an_82574_and_an_82576(
+    record_property: Callable[[str, object], None],
+) -> None:
     """One guest for both drivers: this is the sample. Without the QEMU that has an 82576, frames
     pass between two 82574Ls, and then the test is skipped."""
-    other, address, missing = card("igb"), "0000:01:00.0", None
+    other, missing = card("igb"), None
     try:
         qemu([other])
     except Missing as error:
-        other, address, missing = card("e1000e"), "0000:00:11.0", error
+        other, missing = card("e1000e", express=True), error
     with booted(lambda: Guest([card("e1000e"), other], iommu=True, hugepages=64)) as guest:
-        mixed = Bench(guest, guest.cables, ("0000:00:10.0", address))
+        mixed = Bench(guest, guest.cables, ("0000:00:10.0", "0000:01:00.0"))
         mixed.bind("vfio-pci", "DMA")
-        gigabit.pass_both_ways(mixed, 2000)
+        gigabit.pass_both_ways(mixed, 2000, record=record_property)
     if missing is not None:
         without(missing, tried="frames have passed between two 82574Ls")
 
@@ -68,8 +70,10 @@ def test_a_link_is_lost_and_found(bench: Bench) -> None:
 
 
 @only_proof
-def test_a_doorbell_is_rung_once_for_a_burst(bench: Bench) -> None:
-    gigabit.ring_once_for_a_burst(bench, {"rx": "0xc018", "tx": "0xe018"})
+def test_a_doorbell_is_rung_once_for_a_burst(
+    bench: Bench, record_property: Callable[[str, object], None]
+) -> None:
+    gigabit.ring_once_for_a_burst(bench, {"rx": "0xc018", "tx": "0xe018"}, record_property)
 
 
 @only_proof

@@ -10,7 +10,7 @@ import contextlib
 import re
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -19,7 +19,7 @@ from ringline.pipeline.ports.ixgbe.registers import QUEUE_STATISTICS, REGISTERS,
 
 from .booted import booted
 from .exchange import exchange
-from .gigabit import OTHER, OURS, toeplitz
+from .gigabit import OTHER, OURS, PER_1000, toeplitz
 from .machine import Guest
 from .served import Accesses, ServedEnd, served_card
 from .test_vfio_ixgbe import Bench, numbered, only_proof
@@ -107,7 +107,7 @@ def interrupts(bench: Bench) -> int:
 
 @only_proof
 def test_registers_are_used_once_for_a_burst_and_not_at_all_while_idle(
-    bench: Bench, ends: Ends
+    bench: Bench, ends: Ends, record_property: Callable[[str, object], None]
 ) -> None:
     """While no frame comes, the driver looks at its cards once a second, and reads and writes
     nothing else. Under load, it writes no register but tails: EIMS, which unmasks the interrupt, is
@@ -136,13 +136,16 @@ def test_registers_are_used_once_for_a_burst_and_not_at_all_while_idle(
     woken = interrupts(bench) - woken
     report = bench.stop()
     per = 2 * FRAMES / 1000
-    print(
-        f"under load, for 1000 packets: {load.read / per:.1f} registers read, "
-        f"{load.written / per:.1f} written, {load.doorbells / per:.1f} of them doorbells, and "
-        f"{load.written - load.doorbells} other writes and {loaded} interrupts in all\n"
-        f"idle, in {took:.1f} s: {idle}, {100 * cpu / took:.1f} % of a CPU\n"
-        f"the first frame: {1000 * sorted(delays)[SINGLES // 2]:.2f} ms, "
-        f"{woken} interrupts for {SINGLES} frames"
+    record_property(
+        PER_1000,
+        f"{load.read / per:.1f} registers read, {load.written / per:.1f} written, "
+        f"{load.doorbells / per:.1f} of them doorbells; {load.written - load.doorbells} other "
+        f"writes and {loaded} interrupts in all",
+    )
+    record_property("idle", f"in {took:.1f} s: {idle}, {100 * cpu / took:.1f} % of a CPU")
+    record_property(
+        "the first frame",
+        f"{1000 * sorted(delays)[SINGLES // 2]:.2f} ms, {woken} interrupts for {SINGLES} frames",
     )
     ports = report["ports"].values()
     bursts = sum(

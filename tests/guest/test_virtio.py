@@ -5,13 +5,14 @@ Both the device and Linux's driver of it were written by others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from .booted import PROOF, booted
 from .cards import card
 from .exchange import exchange
+from .gigabit import PER_1000
 from .machine import Guest
 from .test_vfio_ixgbe import Bench, check, numbered, only_proof
 
@@ -36,7 +37,9 @@ def bench() -> Iterator[Bench]:
         yield made
 
 
-def test_frames_pass_both_ways_over_vfio(bench: Bench) -> None:
+def test_frames_pass_both_ways_over_vfio(
+    bench: Bench, record_property: Callable[[str, object], None]
+) -> None:
     """All of them, once, in order, as they were: of 60 to 1514 bytes."""
     bench.start()
     one, other = bench.cards
@@ -44,6 +47,13 @@ def test_frames_pass_both_ways_over_vfio(bench: Bench) -> None:
     ways = [frames, frames[::-1]]
     found = exchange((one, other, ways[0]), (other, one, ways[1]))
     report = bench.stop()
+    rung = sum(
+        count
+        for port in report["ports"].values()
+        for name, count in port["card"].items()
+        if name.endswith("_doorbells")
+    )
+    record_property(PER_1000, f"{500 * rung / len(frames):.1f} doorbells, by the port")
     assert [len(each) for each in found] == [len(frames)] * 2
     assert found == ways
     check(bench, len(frames), report)
@@ -110,7 +120,9 @@ def test_the_link_goes_down_and_up(bench: Bench) -> None:
 
 
 @only_proof
-def test_a_burst_notifies_the_device_once_and_idle_queues_never(bench: Bench) -> None:
+def test_a_burst_notifies_the_device_once_and_idle_queues_never(
+    bench: Bench, record_property: Callable[[str, object], None]
+) -> None:
     """The port counts what it writes to doorbells; QEMU notes what it got, also from the other
     devices of the guest."""
     guest = bench.guest
@@ -136,6 +148,7 @@ def test_a_burst_notifies_the_device_once_and_idle_queues_never(bench: Bench) ->
         assert 0 < told["tx_queue0_doorbells"] <= queue["tx_bursts"]
         assert told["rx_queue0_doorbells"] <= queue["rx_bursts"] + 1  # one at the start
     got = sum(device in ours for device in devices(busy))
+    record_property(PER_1000, f"{500 * got / len(frames):.1f} doorbells, by QEMU")
     rung = sum(sum(port["card"].values()) for port in report["ports"].values())
     assert 0 < got <= rung
 
