@@ -12,7 +12,7 @@ from ringline.shm._shm import lib
 
 from .exchange import exchange
 from .machine import ROOT
-from .test_vfio_ixgbe import Bench, check, numbered
+from .test_vfio_ixgbe import ALONE, Bench, check, numbered
 
 MAC = "02:00:00:00:00:77"
 OURS, MORE, OTHER = (bytes.fromhex(f"0200000000{end}") for end in ("77", "79", "78"))
@@ -199,6 +199,29 @@ def lose_the_link_and_find_it(bench: Bench) -> None:
     assert exchange((one, other, frames), (other, one, frames)) == [frames] * 2
     report = bench.stop()
     assert not any(port["faults"] for port in report["ports"].values())
+
+
+def lose_a_link_and_a_card(bench: Bench) -> None:
+    """Each card has two queues, and sends back what it receives. The first one loses its link and
+    finds it again; then the second one is taken out of the machine, and the first one goes on."""
+    bench.start("queues = 2", ALONE)
+    one, other = bench.cards
+    frames = sorted(flow.frame for flow in flows(udp_ports=False))
+    bench.guest.set_link(0, up=False)
+    bench.guest.checked(_SAYS.format("link_mbits=0"))
+    bench.guest.set_link(0, up=True)
+    bench.guest.checked(_SAYS.format("link_mbits=1000"))
+    for found in exchange((one, one, frames), (other, other, frames)):
+        assert sorted(found) == frames
+    bench.guest.unplug(1)
+    bench.wait_for("port lan has failed: the kernel takes it back: it is being removed")
+    [found] = exchange((one, one, frames))
+    assert sorted(found) == frames
+    ports = bench.stop()["ports"]
+    assert ports["wan"]["faults"] == []
+    assert [ports[name]["forwarded"] for name in ("wan", "lan")] == [2 * FLOWS, FLOWS]
+    for port in ports.values():
+        assert all(queue["rx_packets"] for queue in port["queues"]), port["queues"]
 
 
 def ring_once_for_a_burst(

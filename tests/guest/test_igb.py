@@ -33,8 +33,9 @@ def bench() -> Iterator[Bench]:
 def test_frames_pass_between_an_82574_and_an_82576(
     record_property: Callable[[str, object], None],
 ) -> None:
-    """One guest for both drivers: this is the sample. Without the QEMU that has an 82576, frames
-    pass between two 82574Ls, and then the test is skipped."""
+    """One guest for both drivers: this is the sample. Frames pass, a link goes down and up, and a
+    card is unplugged. Without the QEMU that has an 82576, there are two 82574Ls, and then the test
+    is skipped."""
     other, missing = card("igb"), None
     try:
         qemu([other])
@@ -44,6 +45,7 @@ def test_frames_pass_between_an_82574_and_an_82576(
         mixed = Bench(guest, guest.cables, ("0000:00:10.0", "0000:01:00.0"))
         mixed.bind("vfio-pci", "DMA")
         gigabit.pass_both_ways(mixed, 2000, record=record_property)
+        gigabit.lose_a_link_and_a_card(mixed)
     if missing is not None:
         without(missing, tried="frames have passed between two 82574Ls")
 

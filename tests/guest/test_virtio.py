@@ -11,9 +11,10 @@ import pytest
 
 from .booted import PROOF, booted
 from .cards import card
-from .exchange import exchange
+from .exchange import exchange, flood
 from .gigabit import PER_1000
 from .machine import Guest
+from .test_killed import DRIVER, kill
 from .test_vfio_ixgbe import Bench, check, numbered, only_proof
 
 DEVICES = ("0000:00:10.0", "0000:00:11.0")
@@ -181,3 +182,12 @@ def test_a_device_that_cannot_be_used_is_refused_with_the_remedy(
     with pytest.raises(AssertionError, match=rf"port wan \(pci:{OTHERS[first]}\): .*{words}"):
         others.start()
     assert others.masters() == [False, False]
+
+
+def test_a_killed_driver_ends_the_run_and_the_dma(bench: Bench) -> None:
+    """The last test of this guest: the frames that nobody took come to the next run."""
+    bench.start()
+    with flood(bench.cards, b"\x5a" * 60):
+        kill(bench, DRIVER)
+        assert bench.masters() == [False, False]
+    assert "the driver was ended by SIGKILL" in bench.guest.checked("cat /tmp/said")
