@@ -104,9 +104,13 @@ def served_card(
 
 
 @contextlib.contextmanager
-def served_to(host: Host, folder: Path, device: str) -> Iterator[str]:
-    """The socket of a card for `Guest(served=...)`; the end of its cable is in `host`."""
+def served_to(
+    host: Host, folder: Path, device: str, may_refuse: Sequence[str] = ()
+) -> Iterator[str]:
+    """The socket of a card for `Guest(served=...)`; the end of its cable is in `host`. What the
+    card refuses must match one of the patterns `may_refuse`."""
     with _served(folder, device, f"tap:{CABLE}", host.line()) as served:
+        served.may_refuse.extend(may_refuse)
         yield served.path
 
 
