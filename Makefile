@@ -82,7 +82,7 @@ define install
 	@tools/debian-packages run
 	@[ -x $(BIN)/python ] || { python=$$(tools/find-python) && echo "Making $(VENV) with $$python" && "$$python" -m venv $(VENV); }
 	@echo "Installing what $(2) into $(VENV)"
-	@RINGLINE_MODULE= $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(1)]'
+	@RINGLINE_MODULE= $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(1)]' 'setuptools>=77'
 	@touch $(VENV)/.stamp $@
 endef
 RUNS := compiled,top,captures
