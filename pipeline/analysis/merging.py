@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,16 +12,18 @@ from ringline.pipeline.analysis.joining import Outcome, Tree, answer_of
 TRIES = 2  # of a task whose process dies
 
 
-class Merging:
+class Merging(ABC):
     """A part of an analysis (analysis.py), which has the other methods that are declared here."""
 
+    @abstractmethod
     def _submit(
         self, job: Mapping[str, Any], parts: Sequence[bytes], then: Callable[[Any], None]
     ) -> None:
-        raise NotImplementedError
+        """Give a job to the executor; `then` gets its future when it is done."""
 
+    @abstractmethod
     def _check(self, answer: Mapping[str, Any], what: str = "") -> None:
-        raise NotImplementedError
+        """Raise the error of an answer, if it is one."""
 
     def _join(self, tree: Tree, when_done: Callable[[], None]) -> None:
         """Join what can be joined in a tree; `when_done` is called when all of it is one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,8 +24,9 @@ class SecondStage(Merging):
     _again: deque[Callable[[], None]]
     _bytes: int
 
+    @abstractmethod
     def _run_all(self, jobs: Iterator[Callable[[], None]], progress: Progress | None) -> None:
-        raise NotImplementedError
+        """Begin all jobs, and wait until the tree is done."""
 
     def _run_shares(self, flows: ByFlow, progress: Progress | None) -> None:
         """Run the plugin on all shares."""

@@ -165,6 +165,7 @@ class Ray(Engine):
         from ray.exceptions import GetTimeoutError, RayError
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        # No function of ringline, which the worker may lack, and no builtin, which Ray refuses.
         probe = self._ray.remote(num_cpus=0, max_retries=RETRIES)(lambda text: eval(text))  # noqa: PLW0108
         asked = [
             probe.options(
