@@ -135,7 +135,10 @@ def test_more_queues_than_the_card_has(operator: Operator, card: Card) -> None:
     [
         ("sim:82598", 'unknown device "sim:82598"; write it as in sim:82599, pci:0000:03'),
         ("eth0", 'unknown device "eth0"; write it as in sim:82599, pci:0000:03:00.0, xdp:eth0'),
-        ("pci:03:00.0", '"pci:03:00.0" is not a PCI address; write it as in pci:0000:03:00.0 (ringline'),
+        (
+            "pci:03:00.0",
+            '"pci:03:00.0" is not a PCI address; write it as in pci:0000:03:00.0 (ringline',
+        ),
     ],
 )
 def test_an_invalid_device_string(operator: Operator, device: str, told: str) -> None:

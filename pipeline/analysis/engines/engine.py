@@ -46,6 +46,9 @@ class Engine(concurrent.futures.Executor, abc.ABC):
 
     patience: after so many seconds without any worker all tasks fail with EnvironmentLacks.
 
+    Raises EnvironmentLacks when a worker that is there now cannot do our tasks; a class calls this
+    constructor last.
+
     A task whose worker was lost more often than the engine accepts fails with BrokenExecutor.
     Every future can be cancelled at any time.
     """
@@ -61,6 +64,15 @@ class Engine(concurrent.futures.Executor, abc.ABC):
         self._closed = threading.Event()
         self._watch = threading.Thread(target=self._look, name="engine", daemon=True)
         self._watch.start()
+        try:
+            self._check_versions()
+        except BaseException:
+            self.shutdown()
+            raise
+
+    @abc.abstractmethod
+    def _check_versions(self) -> None:
+        """Raise EnvironmentLacks when a worker that is there now cannot do our tasks."""
 
     @property
     @abc.abstractmethod

@@ -121,11 +121,6 @@ class Dask(Engine):
         self.dashboard = _page(client)
         self._inner = client.get_executor(pure=False)
         super().__init__(patience)
-        try:
-            self._check_versions()
-        except BaseException:
-            self.shutdown()
-            raise
 
     def _check_versions(self) -> None:
         """Raise EnvironmentLacks when a worker that is there now cannot do our tasks."""

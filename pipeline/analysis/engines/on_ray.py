@@ -149,11 +149,6 @@ class Ray(Engine):
         self._leave = close
         self._task = ray.remote(num_cpus=1, max_retries=RETRIES)(_call)
         super().__init__(patience)
-        try:
-            self._check_versions()
-        except BaseException:
-            self.shutdown()
-            raise
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [

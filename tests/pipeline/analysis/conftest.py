@@ -90,3 +90,11 @@ def flows(seed: int, count: int, begin: int) -> list[tuple[int, bytes]]:
         frame = bytes(12) + tag + struct.pack(">H", kind) + ip + layer4 + bytes(rng.randrange(200))
         packets.append((begin + 1_700_000 * number + rng.randrange(5_000_000), frame))
     return packets
+
+
+def captures_of_flows(folder: Path, count: int, packets: int) -> list[Path]:
+    """So many captures with so many packets each, one 2 s after the other."""
+    paths = [folder / f"{number}.pcap" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.write_bytes(make.pcap(flows(number, packets, START + 2_000_000_000 * number)))
+    return paths

@@ -18,9 +18,8 @@ from ringline.pipeline.analysis import Result, engines, run
 from ringline.shm.errors import EnvironmentLacks, PluginError
 from ringline.workers.analysis import remote
 
-from ...data import make
 from .clusters import Cluster, cluster, wait_for
-from .conftest import PLUGINS, START, children_of, flows, same
+from .conftest import PLUGINS, captures_of_flows, children_of, same
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the engines
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
@@ -217,12 +216,7 @@ def test_an_installed_plugin_of_another_version_is_refused(
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
     """Captures of flows."""
-    made = []
-    for number in range(6):
-        path = tmp_path / f"{number}.pcap"
-        path.write_bytes(make.pcap(flows(number, 1000, START + 2_000_000_000 * number)))
-        made.append(path)
-    return made
+    return captures_of_flows(tmp_path, 6, 1000)
 
 
 def test_a_worker_that_is_killed_changes_nothing(outside: Cluster, paths: list[Path]) -> None:

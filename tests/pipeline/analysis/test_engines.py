@@ -27,7 +27,7 @@ from ringline.shm.errors import EnvironmentLacks, UsageError
 
 from ...data import make
 from .clusters import descendants_of
-from .conftest import PLUGINS, START, analyze, children_of, flows, same
+from .conftest import PLUGINS, START, analyze, captures_of_flows, children_of, flows, same
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the engines
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
@@ -46,12 +46,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[concurrent.futures.Execut
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
     """Three captures of flows."""
-    made = []
-    for number in range(3):
-        path = tmp_path / f"{number}.pcap"
-        path.write_bytes(make.pcap(flows(number, 2000, START + 2_000_000_000 * number)))
-        made.append(path)
-    return made
+    return captures_of_flows(tmp_path, 3, 2000)
 
 
 @pytest.mark.parametrize(
