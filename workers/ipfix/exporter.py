@@ -5,6 +5,7 @@ Guarantees (tests in tests/workers/ipfix/test_exporter.py):
    (test_a_killed_exporter_repeats_no_record)
  - each record is counted once, as exported or as lost (test_every_record_is_counted)
  - an error of the socket never gets out (test_a_collector_that_is_away_and_comes_back)
+ - no record is sent after templates that nobody took (test_records_wait_for_their_templates)
 
 What must outlast a process is in an array that the user of this class gives: `counts`. Before a
 message is sent, its records are counted as taken, then as sent or lost, and with the next message
@@ -103,7 +104,8 @@ class Exporter:
             packets = int(rows[:, messages.PACKETS].sum())
             octets = int(rows[:, messages.OCTETS].sum())
             counts[TAKEN] += len(rows)
-            if self._send(sets, before):
+            # A collector that did not get the templates could not read the records.
+            if self._templates_left > 0 and self._send(sets, before):
                 counts[SENT] = len(rows)
                 self._last = packets, octets
             else:

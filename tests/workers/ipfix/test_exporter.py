@@ -117,6 +117,27 @@ def test_templates_come_again_after_a_time(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(link.sent) == 3
 
 
+class Refuses(Broken):
+    """Nobody takes its first message; that is known when it was sent."""
+
+    def refused(self) -> bool:
+        return len(self.sent) == 1
+
+
+def test_records_wait_for_their_templates() -> None:
+    """A collector that begins between the templates and the records could not read these."""
+    link, kept = Refuses({}), counts()
+    stream = Exporter(At.of(link), kept)
+    stream.send(some_flows(5))
+    assert len(link.sent) == 1
+    assert kept[exporter.LOST] == 5
+    stream.send(flows := some_flows(5))
+    stream.close()
+    read = Stream(int.from_bytes(link.sent[1][8:12], "big"))
+    assert flow_records(read, link.sent[1:]) == wanted(flows)
+    assert kept[exporter.EXPORTED] == kept[exporter.LOST] == 5
+
+
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENETUNREACH, errno.EAGAIN, errno.ENOBUFS])
 def test_every_record_is_counted(error: int) -> None:
     flows = some_flows(1000)

@@ -1,9 +1,9 @@
 """What `flow_stats` with the option `export` does between batches: it looks for flows whose record
 is due, moves them into a queue, and sends what is in the queue.
 
-A call of `tick` does a bounded part of it, about a third of a millisecond, so that no packet waits
-long: it looks at CHUNK lines of the table, and moves and sends at most MOST records. As long as
-there is more, it is called 50 times a second.
+A call of `tick` does a bounded part of it, so that no packet waits long: it looks at CHUNK lines of
+the table, and moves and sends at most MOST records. As long as there is more, it is called 50 times
+a second.
 """
 
 from __future__ import annotations
