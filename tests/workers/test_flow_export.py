@@ -93,6 +93,24 @@ def test_a_record_leaves_after_a_pause_after_a_time_and_at_the_end(tmp_path: Pat
     assert run.named["flows_not_exported"] == run.named["flows_in_table"] == 0
 
 
+def tcp(flags: int) -> bytes:
+    """A packet of one connection of TCP."""
+    ends = (0x0A000001).to_bytes(4, "big") + (0x0A000002).to_bytes(4, "big")
+    head = struct.pack(">BBHHHBBH8s", 0x45, 0, 40, 1, 0, 9, 6, 0, ends)
+    return (
+        bytes(12) + b"\x08\x00" + head + struct.pack(">HHIIBBHI", 1000, 80, 0, 0, 80, flags, 0, 0)
+    )
+
+
+def test_a_record_has_the_flags_of_its_own_packets(tmp_path: Path) -> None:
+    syn, ack, fin = 2, 16, 1
+    path = tmp_path / "flows.ipfix"
+    flags = [syn, *[ack] * 10, fin | ack]
+    frames = [Frame(tcp(it), time=START + n * SECOND) for n, it in enumerate(flags)]
+    run_plugin("flow_stats", frames, options={"export": f"file://{path}", "active": 5})
+    assert [it.fields[6] for it in read(path)] == [syn | ack, fin | ack]
+
+
 def test_flows_that_need_room_push_others_out(tmp_path: Path) -> None:
     path = tmp_path / "flows.ipfix"
     rng = random.Random(3)

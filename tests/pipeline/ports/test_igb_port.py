@@ -158,6 +158,20 @@ def test_the_second_port_of_a_card_has_its_own_phy(instance: Callable[[], str]) 
         assert card.register("SW_FW_SYNC") == card.register("SWSM") == 0
 
 
+def test_a_card_that_did_not_start_is_not_waited_for_long(
+    instance: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may never answer, and the driver must end in time."""
+    with FakeIgb(instance()) as card:
+        card.port.access.foreign = True
+        with pytest.raises(HardwareError):
+            card.start()
+        given: list[float] = []
+        monkeypatch.setattr(card.port._card, "begin_call", given.append)
+        card.port.stop(3.0)
+    assert given[0] <= 0.1
+
+
 def test_a_number_of_a_port_that_cannot_be_is_no_fault_of_the_program(
     instance: Callable[[], str],
 ) -> None:
