@@ -5,13 +5,16 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import random
 import re
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.http import HTTPFile
 
 from ringline.pipeline.analysis import run, sources, urls
 from ringline.pipeline.commands import cli
@@ -100,6 +103,37 @@ def test_only_the_range_of_a_piece_is_asked_for(content: Content, server: str) -
     assert ranges[0][0] == size // 8
     assert max(last for _, last in ranges) <= size // 4 + 2 * remote.FIRST_BYTES
     assert [first for first, _ in ranges[1:]] == [last + 1 for _, last in ranges[:-1]]
+
+
+def test_a_block_that_is_not_needed_any_more_does_not_disturb_the_next(
+    content: Content, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read ahead, in another thread, while the reader goes on elsewhere."""
+    data = random.Random(1).randbytes(2 << 20)
+    content.files["/a"] = data
+    file = remote.RemoteFile(Tally(f"{server}/a"), urls.access_of(None))
+    second, ahead, elsewhere = remote.FIRST_BYTES, 9 * remote.FIRST_BYTES, 24 * remote.FIRST_BYTES
+    moved, moved_back = threading.Event(), threading.Event()
+    seek = HTTPFile.seek
+
+    def late(self: HTTPFile, to: int) -> None:
+        """The reader moves the file elsewhere, then the other thread moves it back."""
+        if to == ahead:
+            moved.wait(0.5)
+        seek(self, to)
+        if to == elsewhere:
+            moved.set()
+            moved_back.wait(0.5)
+        if to == ahead:
+            moved_back.set()
+
+    monkeypatch.setattr(HTTPFile, "seek", late)
+    for at in (0, second, elsewhere):
+        file.seek(at)
+        piece = file.read()
+        assert piece == data[at : at + len(piece)]
+    assert moved_back.is_set()
+    file.close()
 
 
 def test_a_file_that_is_small_is_asked_for_once(content: Content, server: str) -> None:

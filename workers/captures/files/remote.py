@@ -134,6 +134,8 @@ class _Opened(NamedTuple):
 
     streams: it can only be read from its begin to its end.
     divides: to read a part of it costs no more than the part.
+    turn: held from a seek to the end of its read. A block that was read ahead and is not needed any
+        more may still be under way.
     """
 
     system: Any
@@ -143,6 +145,7 @@ class _Opened(NamedTuple):
     identity: tuple[int | str, int | str, int, int | str]
     streams: bool
     divides: bool
+    turn: threading.Lock
 
 
 def _open(url: str, access: Access, *, streams: bool) -> _Opened:
@@ -164,7 +167,9 @@ def _open(url: str, access: Access, *, streams: bool) -> _Opened:
     from fsspec.spec import AbstractBufferedFile
 
     divides = not streams and (isinstance(file, AbstractBufferedFile) or schemes(url) == ["memory"])
-    return _Opened(system, path, file, size, _identity(url, info), streams, divides)
+    return _Opened(
+        system, path, file, size, _identity(url, info), streams, divides, threading.Lock()
+    )
 
 
 def _is_http(url: str) -> bool:
@@ -326,12 +331,13 @@ class RemoteFile:
         return answer
 
     def _fetch(self, start: int, end: int) -> Callable[[], tuple[bytes, float]]:
-        file = self._opened.file
+        file, turn = self._opened.file, self._opened.turn
 
         def fetch() -> tuple[bytes, float]:
             began = time.monotonic()
-            file.seek(start)
-            data = file.read(end - start)
+            with turn:
+                file.seek(start)
+                data = file.read(end - start)
             if len(data) != end - start:
                 raise ConnectionError(f"{len(data)} of {end - start} bytes came")
             return data, time.monotonic() - began
