@@ -37,6 +37,7 @@ static int alike(const struct rl_reference *packets, int n)
 static int take(struct rl_feed *feed)
 {
     int failed = 0, n;
+    uint64_t before = feed->batch_at + 1;
     while ((n = rl_ring_peek(&feed->out, feed->packets, RL_BATCH_MAX)) > 0) {
         /* Usually all have one verdict, and none is an error. */
         int same = feed->packets->port != RL_VERDICT_ERROR && alike(feed->packets, n) == n ? n : 0;
@@ -45,12 +46,13 @@ static int take(struct rl_feed *feed)
             const struct rl_reference *packet = feed->packets + i;
             feed->verdicts[packet->port]++;
             if (packet->port == RL_VERDICT_ERROR && !failed++) {
-                feed->wrong = packet->buffer / RL_SCAN_UNITS;
+                feed->wrong = (uint64_t)packet->buffer * RL_BUFFER_STRIDE + packet->offset;
                 feed->wrong_length = packet->length;
-                feed->wrong_packet = feed->batch_at + feed->wrong + 1;
+                feed->wrong_packet = before + (uint64_t)i;
             }
         }
         rl_ring_take(&feed->out, (uint32_t)n);
+        before += (uint64_t)n;
     }
     return n < 0 ? -1 : failed;
 }

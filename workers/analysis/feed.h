@@ -16,14 +16,14 @@ struct rl_feed {
     struct rl_worker *worker;
     struct rl_ring_end in; /* the other ends of the worker's rings */
     struct rl_ring_end out;
-    uint64_t pause;     /* packets between two RL_FEED_PAUSE */
-    uint64_t passed;    /* since the last one */
-    uint64_t *progress; /* where the number of packets is shown to the parent */
-    uint32_t why;       /* of the last rl_scan: to be returned after its packets */
-    uint32_t explained; /* set by Python */
-    uint32_t wrong;     /* of RL_FEED_WRONG: the number of the buffer */
-    uint32_t wrong_length;
-    uint64_t wrong_packet; /* and of the packet, from 1 */
+    uint64_t pause;        /* packets between two RL_FEED_PAUSE */
+    uint64_t passed;       /* since the last one */
+    uint64_t *progress;    /* where the number of packets is shown to the parent */
+    uint32_t why;          /* of the last rl_scan: to be returned after its packets */
+    uint32_t explained;    /* set by Python */
+    uint32_t wrong_length; /* of RL_FEED_WRONG: bytes of the frame, */
+    uint64_t wrong;        /* where it is in packet memory, */
+    uint64_t wrong_packet; /* and the number of the packet, from 1 */
     uint64_t batch_at;     /* packets before the present batch */
     uint64_t verdicts[256];
     struct rl_reference packets[64];

@@ -13,6 +13,7 @@ from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import Bug, PluginError
 from ringline.workers._workers import ffi, lib
 from ringline.workers.analysis.hooks import Levels
+from ringline.workers.captures.scanner import OWN_BYTES
 from ringline.workers.named.part import Part
 from ringline.workers.process.engine import Engine
 from ringline.workers.tiers.tier import sentence
@@ -42,7 +43,7 @@ class Runner:
         self._tier = tier
         self._hooks = hooks
         self._ports = len(context.ports)
-        self._memory = mmap.mmap(-1, _MEMORY_BYTES, mmap.MAP_PRIVATE)
+        self._memory = mmap.mmap(-1, _MEMORY_BYTES + OWN_BYTES, mmap.MAP_PRIVATE)
         self._view = memoryview(self._memory)
         rings = ffi.new("struct rl_rings_segment *")
         self._rings = rings
@@ -78,6 +79,8 @@ class Runner:
         feed.progress = progress
         self.scan = ffi.addressof(feed, "scan")
         feed.scan.memory = ffi.cast("uint8_t *", address)
+        if tier.keeps_lengths:
+            feed.scan.own = feed.scan.memory + _MEMORY_BYTES
         feed.scan.ticks = tier.ticks is not None
         self._levels = Levels(hooks)
         self.complaints: list[tuple[int, str]] = []
@@ -172,8 +175,7 @@ class Runner:
         feed.explained = 1
         what = self._complaint()
         if what is None:
-            start = feed.wrong * BUFFER_BYTES + shm.RL_BUFFER_HEADROOM
-            frame = bytes(self._view[start : start + feed.wrong_length])
+            frame = bytes(self._view[feed.wrong : feed.wrong + feed.wrong_length])
             flags = shm.RL_FLAG_WIRE_LENGTH
             what = (
                 self._tier.explain(

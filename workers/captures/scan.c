@@ -118,6 +118,19 @@ static void copy(const struct rl_scan *scan, uint8_t *to, uint64_t body, uint32_
     }
 }
 
+/* Let a reference name the frame where it is, or copy the frame to the buffer that it names. */
+static void place(const struct rl_scan *scan, struct rl_reference *packet, uint64_t body)
+{
+    if (scan->data == scan->own) {
+        uint64_t at = (uint64_t)(scan->own - scan->memory) + body;
+        packet->buffer = (uint32_t)(at / RL_BUFFER_STRIDE);
+        packet->offset = (uint16_t)(at % RL_BUFFER_STRIDE);
+    } else {
+        uint8_t *to = scan->memory + (size_t)packet->buffer * RL_BUFFER_STRIDE + packet->offset;
+        copy(scan, to, body, packet->length);
+    }
+}
+
 /* Whether a tick is due before a packet with this time (Ticks.are_due in trials/harness.py). */
 int rl_scan_tick_is_due(struct rl_scan *scan, int64_t time)
 {
@@ -175,9 +188,7 @@ uint32_t rl_scan(struct rl_scan *scan, struct rl_reference *packets, int64_t *ti
                 return n;
             }
             rl_scan_reference(packets + n, n, found.captured, found.original);
-            uint8_t *frame =
-                scan->memory + (size_t)packets[n].buffer * RL_BUFFER_STRIDE + packets[n].offset;
-            copy(scan, frame, found.body, packets[n].length);
+            place(scan, packets + n, found.body);
             times[n++] = found.time;
             count(scan, &found);
         }

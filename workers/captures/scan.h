@@ -52,10 +52,11 @@ struct rl_scan {
     uint32_t ticking; /* tick_at is valid */
     int64_t tick_at;
     uint8_t *memory; /* packet memory: buffer i begins at i * RL_SCAN_UNITS * RL_BUFFER_STRIDE */
+    uint8_t *own;    /* behind them there: a window whose frames stay where they are; or NULL */
 };
 
-/* Copy up to `room` packets into the buffers 0, 1, ..., and write their references and times.
- * Returns their number; `why` is RL_SCAN_*. */
+/* Write the references and times of up to `room` packets, and copy them into the buffers 0, 1, ...,
+ * unless the window is `own`. Returns their number; `why` is RL_SCAN_*. */
 uint32_t rl_scan(struct rl_scan *scan, struct rl_reference *packets, int64_t *times, uint32_t room,
                  uint32_t *why);
 

@@ -47,13 +47,14 @@ if TYPE_CHECKING:
 
     from ringline.workers.api import Counter, Worker
 
-# The words of a record: five of the key, then these. Those in pairs are of the direction from A to
-# B, and of that from B to A. USED is the hash of the key, never 0. FLAGS has the flags of TCP in
-# its low 8 bits. Above them, from the bit VLAN on, it has 1 + the VLAN of the outermost tag, the
-# largest of several; 0 there: no packet had a tag.
-USED, PACKETS, BYTES, OCTETS, FIRST, LAST, FLAGS = 5, 6, 8, 10, 12, 14, 16
+# The words of a record: five of the key, the last of which is never 0, then these. Those in pairs
+# are of the direction from A to B, and of that from B to A. MARKS has 32 bits for each of the two,
+# those for A to B are the low ones. They begin with the flags of TCP, in 8 bits. From the bit VLAN
+# on, they have 1 + the VLAN of the outermost tag, the largest of several; 0 there: no packet had a
+# tag. So a record has two cache lines.
+MARKS, PACKETS, BYTES, OCTETS, FIRST, LAST, WORDS = 5, 6, 8, 10, 12, 14, 16
 VLAN = 16
-WORDS = 18
+EACH = 32
 KEY = 5
 NEVER = np.iinfo(np.int64).max  # the first time of a direction without packets
 
@@ -91,13 +92,18 @@ def collect(worker: Worker, state: State) -> dict[str, Any] | None:
     """Take all records out of the table, if it is half full or no packet follows."""
     if 2 * state.used[0] < len(state.records) and not worker.ending:
         return None
-    used = np.flatnonzero(state.records[:, USED])
+    used = np.flatnonzero(state.records[:, REST])
     taken = state.records[used]
     state.records[used] = 0  # to write to all of them would take memory for those never in use
     state.used[0] = 0
     order = np.lexsort(taken[:, :KEY].T[::-1])
     export = np.frombuffer((worker.options["export"] or "").encode(), np.uint8)
     return {"flows": taken[order], "top": np.array([worker.options["top"]]), "export": export}
+
+
+def marks_of(rows: NDArray[np.int64], way: int) -> NDArray[np.int64]:
+    """The bits of MARKS for a direction; 0: from A to B."""
+    return rows[:, MARKS] >> EACH * way & (1 << EACH) - 1
 
 
 @ordered(flows=KEY)
@@ -110,9 +116,13 @@ def merge(a: Part, b: Part) -> Part:
         merged = rows[begins]
         merged[:, PACKETS:FIRST] = np.add.reduceat(rows[:, PACKETS:FIRST], begins)
         merged[:, FIRST:LAST] = np.minimum.reduceat(rows[:, FIRST:LAST], begins)
-        merged[:, LAST:FLAGS] = np.maximum.reduceat(rows[:, LAST:FLAGS], begins)
-        flags = np.bitwise_or.reduceat(rows[:, FLAGS:] & 0xFF, begins)
-        merged[:, FLAGS:] = flags | np.maximum.reduceat(rows[:, FLAGS:] >> VLAN, begins) << VLAN
+        merged[:, LAST:WORDS] = np.maximum.reduceat(rows[:, LAST:WORDS], begins)
+        merged[:, MARKS] = 0
+        for way in (0, 1):
+            marks = marks_of(rows, way)
+            flags = np.bitwise_or.reduceat(marks & 0xFF, begins)
+            vlans = np.maximum.reduceat(marks >> VLAN, begins)
+            merged[:, MARKS] |= (flags | vlans << VLAN) << EACH * way
         rows = merged
     return Part({"flows": rows, "top": a.state["top"], "export": a.state["export"]})
 
@@ -155,11 +165,11 @@ def _columns(rows: NDArray[np.int64]) -> dict[str, Any]:
         "address_b": Texts(rows, lambda piece: _addresses(piece, 2)),
         "port_b": (rest >> np.uint64(16)).astype(np.uint16),
         "first": rows[:, FIRST:LAST].min(axis=1).view("M8[ns]"),
-        "last": rows[:, LAST:FLAGS].max(axis=1).view("M8[ns]"),
+        "last": rows[:, LAST:WORDS].max(axis=1).view("M8[ns]"),
     }
     for direction, name in enumerate(("a_to_b", "b_to_a")):
         empty = rows[:, PACKETS + direction] == 0
-        flags = rows[:, FLAGS + direction]
+        flags = marks_of(rows, direction)
         columns |= {
             f"packets_{name}": rows[:, PACKETS + direction].view(np.uint64),
             f"bytes_{name}": rows[:, BYTES + direction].view(np.uint64),
@@ -248,11 +258,12 @@ def flow_records(frame: Any, meta: Any, state: Any) -> int:
         record[FIRST + way] = min(record[FIRST + way], time)
         record[LAST + way] = max(record[LAST + way], time)
         if rest >> 8 & 0xFF == TCP and at and len(frame) > at + 13:
-            record[FLAGS + way] |= field(frame, at + 13, 1)
+            record[MARKS] |= field(frame, at + 13, 1) << EACH * way
         kind = field(frame, 12, 2)
         if kind == 0x8100 or kind == 0x88A8:  # noqa: PLR1714  # numba
-            seen, vlan = record[FLAGS + way], 1 + (field(frame, 14, 2) & 0xFFF)
-            record[FLAGS + way] = max(seen >> VLAN, vlan) << VLAN | seen & 0xFF
+            vlan, place = 1 + (field(frame, 14, 2) & 0xFFF), EACH * way + VLAN
+            seen = record[MARKS] >> place & 0xFFFF
+            record[MARKS] += max(vlan - seen, 0) << place
     verdict: int = state.outputs[meta.port]
     return verdict
 
@@ -275,26 +286,22 @@ def find(state: Any, key: Any) -> Any:
     """The line of the flow `key`, added if it is new. There is always a free line."""
     records = state.records
     mask = len(records) - 1
-    hashed = hash_of(key)
-    used = hashed | 1
-    at = (hashed >> 32) & mask
+    at = (hash_of(key) >> 32) & mask
     while True:
         record = records[at]
-        if record[USED] == 0:
+        if record[REST] == 0:
             for word in range(KEY):
                 record[word] = key[word]
-            record[USED] = used
             record[FIRST] = record[FIRST + 1] = NEVER
             record[LAST] = record[LAST + 1] = -NEVER
             state.used[0] += 1
             return at
         if (
-            record[USED] == used
+            record[4] == key[4]
             and record[0] == key[0]
             and record[1] == key[1]
             and record[2] == key[2]
             and record[3] == key[3]
-            and record[4] == key[4]
         ):
             return at
         at = (at + 1) & mask

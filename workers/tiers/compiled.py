@@ -51,6 +51,7 @@ class CompiledTier(Tier):
         self._loop: Any = None
         self._state: Any = None
         self._keep: tuple[Any, ...] = ()
+        self._uses: set[str] = set()  # of `meta.time` and `resize`
 
     def _use(self, declared: PacketFunction) -> None:
         self._declared = declared
@@ -91,8 +92,10 @@ class CompiledTier(Tier):
         numba.config.BOUNDSCHECK = 1 if context.debug else None
         if self._declared.setup is not None:
             self._shape = self._dry_run_setup(context)
-        self.reads_times = names.mentions(self._function, "time")
+        self._uses = {name for name in ("time", "resize") if names.mentions(self._function, name)}
         self._loop = self._compile(context)
+        self.reads_times = "time" in self._uses
+        self.keeps_lengths = "resize" not in self._uses
         self.function = self._loop.address
 
     def setup(self, worker: Worker) -> None:
@@ -238,12 +241,11 @@ class CompiledTier(Tier):
         if known is not None:
             way, *more = known[0].split()
             loop = build.loop(counted=way == codegen.COUNTED)
-            self.reads_times |= bool(more)
+            self._uses |= set(more)
             self.remarks += known[1:]
             return loop
         loop, way = self._compile_new(build)
-        times = " times" if self.reads_times else ""
-        code_cache.remember(place, name, [way + times, *self.remarks])
+        code_cache.remember(place, name, [" ".join((way, *sorted(self._uses))), *self.remarks])
         return loop
 
     def _compile_new(self, build: Build) -> tuple[Any, str]:
@@ -251,7 +253,7 @@ class CompiledTier(Tier):
         from ringline.workers.tiers import codegen, jit
         from ringline.workers.tiers.llvm.pieces import pieces
 
-        before = len(jit.times_read)
+        before = len(jit.used)
         with pieces():
             loop, way = self._compile_plain(build), codegen.PLAIN
             if loop is None:
@@ -260,7 +262,7 @@ class CompiledTier(Tier):
         if way == codegen.COUNTED:
             self.remarks += self._remarks_on(loop)
         # An overload of numba's is found by its type, not by a name in the function.
-        self.reads_times |= len(jit.times_read) > before
+        self._uses.update(jit.used[before:])
         return loop, way
 
     def _compile_plain(self, build: Build) -> Any:

@@ -77,7 +77,7 @@ FIELDS = {
 } | {name: ("batch", *_field("struct rl_batch", name)) for name in ("queue", "ports", "frame_max")}
 FIELDS["time"] = ("time", 0, 64)
 WRITABLE = ("vlan_tci", "flags")
-times_read: list[None] = []  # grows each time that numba finds `meta.time` in code to compile
+used: list[str] = []  # grows each time that numba finds `meta.time`, `resize` or `create`
 
 
 @infer_getattr
@@ -86,7 +86,7 @@ class _MetaAttributes(AttributeTemplate):  # type: ignore[misc]
 
     def generic_resolve(self, _: Any, name: str) -> Any:
         if name == "time":
-            times_read.append(None)
+            used.append(name)
         return types.int64 if name in FIELDS or name == "wire_length" else None
 
 

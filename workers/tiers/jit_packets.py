@@ -34,6 +34,7 @@ from ringline.workers.tiers.jit import (
     pointer,
     reader,
     set_packet_port,
+    used,
     writer,
 )
 
@@ -204,6 +205,7 @@ def _returns_frame(function: Any, place: Any) -> None:
         def typer(meta: Any, first: Any, second: Any) -> Any:
             numbers = types.Integer, types.IntegerLiteral, types.Boolean
             fits = isinstance(first, numbers) and isinstance(second, numbers)
+            used.append(function.__name__)
             return FRAME if isinstance(meta, MetaType) and fits else None
 
         return typer

@@ -1,4 +1,4 @@
-"""Whether compiled code names an attribute: the function itself, or a function that it uses.
+"""Whether compiled code names an attribute or a function: itself, or a function that it uses.
 
 The answer may be yes without need, for another object's attribute of the same name. It is never no
 when numba's own functions alone lie between: `getattr(meta, "time")` counts, too.
@@ -15,7 +15,8 @@ _LIBRARIES = frozenset({"numba", "numpy", "math", "builtins", "operator", "llvml
 def mentions(function: Any, name: str) -> bool:
     """Whether `name` is a name or a string in the code of `function`, in that of its inner
     functions, or in that of a function which these reach through a global variable, a closure, a
-    default value or a module."""
+    default value or a module; or the name of such a function, which may be imported under another
+    one."""
     return _search(function, name, set())
 
 
@@ -43,6 +44,8 @@ def _value(value: Any, names: set[str], name: str, seen: set[int]) -> bool:
     inner = getattr(value, "py_func", None) or getattr(value, "function", value)
     if not isinstance(inner, FunctionType):
         return False
+    if inner.__name__ == name:
+        return True
     return inner.__module__.partition(".")[0] not in _LIBRARIES and _search(inner, name, seen)
 
 

@@ -63,6 +63,7 @@ class Tier:
     function = 0  # the address of an rl_batch_function; 0: use `process`
     state = 0  # the address for batch->state
     reads_times = False  # the plugin reads when its packets came: known after `prepare`
+    keeps_lengths = False  # it makes no frame longer or shorter: likewise
 
     def __init__(self, spec: str, declared: Sequence[Option]) -> None:
         if not isinstance(declared, (list, tuple)) or not all(

@@ -93,8 +93,8 @@ def of_ringline(paths: list[Path]) -> Counter[tuple[Ends, str]]:
             found[(a, b), f"packets{way ^ turn}"] = row[6 + way]
             found[(a, b), f"bytes{way ^ turn}"] = row[8 + way]
             found[(a, b), f"octets{way ^ turn}"] = row[10 + way]
-            found[(a, b), f"flags{way ^ turn}"] = row[16 + way] & 0xFF
-            found[(a, b), f"vlan{way ^ turn}"] = row[16 + way] >> 16
+            found[(a, b), f"flags{way ^ turn}"] = row[5] >> 32 * way & 0xFF
+            found[(a, b), f"vlan{way ^ turn}"] = row[5] >> 32 * way + 16 & 0xFFFF
     return found
 
 

@@ -49,18 +49,21 @@ static void fill(uint8_t *data, uint64_t size, int pcapng, int swap)
     }
 }
 
+#define DATA_BYTES 3000
+
 int main(int argc, char **argv)
 {
     long rounds = argc > 1 ? atol(argv[1]) : 1000;
     size_t bytes = (size_t)8 * RL_SCAN_UNITS * RL_BUFFER_STRIDE;
-    uint8_t *memory = malloc(bytes);
+    uint8_t *memory = malloc(bytes + DATA_BYTES);
     struct rl_reference references[8];
     int64_t times[8];
     uint64_t packets = 0, probed = 0;
     for (long round = 0; round < rounds; round++) {
         int pcapng = next() % 2, swap = next() % 2;
-        uint64_t size = next() % 3000;
-        uint8_t *data = malloc(size ? size : 1);
+        int in_place = next() % 2;
+        uint64_t size = next() % DATA_BYTES;
+        uint8_t *data = in_place ? memory + bytes : malloc(size ? size : 1);
         for (uint64_t i = 0; i < size; i++)
             data[i] = (uint8_t)next();
         if (next() % 4)
@@ -80,7 +83,8 @@ int main(int argc, char **argv)
                                .interface = interfaces,
                                .unit = next() % 2 ? 1 : 1000,
                                .ticks = next() % 2,
-                               .memory = memory};
+                               .memory = memory,
+                               .own = in_place ? data : NULL};
         int64_t begin = rl_probe(&scan, next() % 2, 1700000000u);
         if (begin >= 0) {
             scan.at = (uint64_t)begin;
@@ -97,8 +101,16 @@ int main(int argc, char **argv)
                        (unsigned long)size);
                 return 1;
             }
+            for (uint32_t p = 0; p < n && in_place; p++) {
+                size_t at = (size_t)references[p].buffer * RL_BUFFER_STRIDE + references[p].offset;
+                if (at < bytes || at + references[p].length > bytes + size) {
+                    printf("round %ld: a frame at %zu is not in the window\n", round, at);
+                    return 1;
+                }
+            }
         }
-        free(data);
+        if (!in_place)
+            free(data);
     }
     free(memory);
     if (!packets || !probed) {

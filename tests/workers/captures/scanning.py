@@ -9,7 +9,7 @@ from ringline.shm._shm import lib as shm
 from ringline.workers._workers import ffi, lib
 from ringline.workers.captures.capture_table import CaptureError, Tally
 from ringline.workers.captures.captures import CaptureReader
-from ringline.workers.captures.scanner import Range, Scanner
+from ringline.workers.captures.scanner import OWN_BYTES, Range, Scanner
 
 ROOM = 64
 BUFFER = lib.RL_SCAN_UNITS * shm.RL_BUFFER_STRIDE
@@ -46,9 +46,17 @@ def by_python(path: Path, *, to_cut: bool = False) -> Read:
 
 
 class ByC:
-    """A range of the capture, read by C where it can. `odd` counts the frames that Python read."""
+    """A range of the capture, read by C where it can; with `in_place`, its frames stay in the
+    window. `odd` counts the frames that Python read."""
 
-    def __init__(self, path: Path, part: Range | None = None, *, to_cut: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        part: Range | None = None,
+        *,
+        to_cut: bool = False,
+        in_place: bool = False,
+    ) -> None:
         self.tally = Tally(str(path), to_cut=to_cut)
         self.frames: list[Frame] = []
         self.error: str | None = None
@@ -56,9 +64,11 @@ class ByC:
         self.begin: int | None = None
         self.end = 0
         self.section: Any = None
-        self._memory = ffi.new("uint8_t[]", ROOM * BUFFER)
+        self._memory = ffi.new("uint8_t[]", ROOM * BUFFER + OWN_BYTES)
         self._scan = ffi.new("struct rl_scan *")
         self._scan.memory = self._memory
+        if in_place:
+            self._scan.own = self._memory + ROOM * BUFFER
         try:
             self._read(part or Range())
         except CaptureError as raised:

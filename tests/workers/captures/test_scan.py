@@ -29,6 +29,7 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 def agree(path: Path, *, to_cut: bool = False) -> ByC:
     judged, found = by_python(path, to_cut=to_cut), ByC(path, to_cut=to_cut)
+    assert ByC(path, to_cut=to_cut, in_place=True).read == found.read
     expected = judged
     if judged.error and "has link type" in judged.error and found.error is None:
         # That no packet can be used is found by who knows all ranges of the file.

@@ -22,7 +22,7 @@ from ringline.workers._workers import ffi, lib
 from ringline.workers.analysis.runner import BUFFER_BYTES
 from ringline.workers.analysis.runs import no_folder
 from ringline.workers.captures.capture_table import FRAME_BYTES_MAX, LINK_TYPE_ETHERNET
-from ringline.workers.captures.scanner import Scanner
+from ringline.workers.captures.scanner import OWN_BYTES, Scanner
 from ringline.workers.named.part import Part
 
 MEMORY_BYTES = 32 << 20  # of the chunks of all shares
@@ -142,7 +142,7 @@ class Sharer:
     def __init__(self, job: Mapping[str, Any], page: Any) -> None:
         count = job["shares"]
         self._room = max(min(MEMORY_BYTES // count, CHUNK_BYTES), 4096) & ~3
-        self._buffers = mmap.mmap(-1, 64 * BUFFER_BYTES, mmap.MAP_PRIVATE)
+        self._buffers = mmap.mmap(-1, 64 * BUFFER_BYTES + OWN_BYTES, mmap.MAP_PRIVATE)
         self._view = memoryview(self._buffers)
         self._memory = mmap.mmap(-1, count * self._room, mmap.MAP_PRIVATE)
         self._shares = ffi.new("struct rl_share[]", count)
@@ -157,6 +157,7 @@ class Sharer:
         sharing.progress = page
         self.scan = ffi.addressof(sharing, "scan")
         self.scan.memory = ffi.from_buffer("uint8_t[]", self._buffers)
+        self.scan.own = self.scan.memory + 64 * BUFFER_BYTES
         self._spill = SpillWriter(job["spill"], count)
 
     def run(self, scanner: Scanner) -> None:

@@ -32,8 +32,8 @@ LIVE = (
 _KEPT_BYTES = 8192  # for the address of the collector
 _ROWS = 65536  # records that are encoded at a time
 
-# The words of a record of flow_records.py.
-_PACKETS, _OCTETS, _FIRST, _LAST, _FLAGS = 6, 10, 12, 14, 16
+# The words of a record of flow_records.py. _MARKS has the flags of TCP.
+_MARKS, _PACKETS, _OCTETS, _FIRST, _LAST = 5, 6, 10, 12, 14
 
 
 def check(worker: Worker) -> None:
@@ -115,7 +115,7 @@ def flows_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:
         flow[:, messages.OCTETS] = rows[:, _OCTETS + way]
         flow[:, messages.FIRST] = rows[:, _FIRST + way]
         flow[:, messages.LAST] = rows[:, _LAST + way]
-        flow[:, messages.FLAGS] = rows[:, _FLAGS + way]
+        flow[:, messages.FLAGS] = rows[:, _MARKS] >> 32 * way & 0xFF
         flow[:, messages.REASON] = messages.FORCED
     made[:, 0, messages.REST] = rest
     ports = rest >> 32 & 0xFFFF | (rest >> 16 & 0xFFFF) << 16
