@@ -29,17 +29,20 @@ class Mix(NamedTuple):
     name: for the table.
     sizes: pairs (bytes of a frame in the capture, share of the packets).
     ipv6: of so many flows, one is IPv6; 0: none.
+    rate: packets of a capture for each second that programs may take: captures of all mixes have
+        300 to 600 MB for one, and hundreds of packets of each flow.
     """
 
     name: str
     sizes: tuple[tuple[int, float], ...]
     ipv6: int
+    rate: int
 
 
 MIXES = (
-    Mix("64 bytes", ((64 - CRC, 1.0),), 0),
-    Mix("560 bytes", ((64 - CRC + 14, 0.53), (576, 0.2), (1514, 0.27)), 10),
-    Mix("1514 bytes", ((1514, 1.0),), 10),
+    Mix("64 bytes", ((64 - CRC, 1.0),), 0, 4_000_000),
+    Mix("560 bytes", ((64 - CRC + 14, 0.53), (576, 0.2), (1514, 0.27)), 10, 1_000_000),
+    Mix("1514 bytes", ((1514, 1.0),), 10, 400_000),
 )
 
 

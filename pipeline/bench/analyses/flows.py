@@ -54,8 +54,8 @@ def known(counts: Sequence[int]) -> Counts:
 
 
 def of_records(records: Iterable[Sequence[int]]) -> dict[Key, Counts]:
-    """The flows in records of 16 words, as the bare loop keeps them. Those of `flow_stats` have the
-    octets of IP behind the bytes, too: leave them out."""
+    """The flows in records whose first 14 words are those of the bare loop. The records of
+    `flow_stats` have the octets of IP behind the bytes, too: leave them out."""
     found = {}
     for record in records:
         words = [word & 0xFFFF_FFFF_FFFF_FFFF for word in record]

@@ -37,7 +37,6 @@ from ringline.pipeline.configuration import deadlines
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.family import END_WITH
 
-RATE = 400_000  # packets of a capture for each of `seconds`; ringline takes less time for them
 FEWEST = 2_000
 EMPTY = 4  # packets of the capture whose time does not count
 RINGLINE, BARE, DPKT = "ringline", "bare", "dpkt"
@@ -46,21 +45,20 @@ GOAL_TO_DPKT = 20.0
 
 
 class Captures:
-    """The captures of a benchmark, in `folder`: for each mix one with `packets`, and its first
-    packets for slower programs."""
+    """The captures of a benchmark, in `folder`: for each mix a whole one, and its first packets for
+    programs that would take longer than `seconds` for it."""
 
-    def __init__(self, folder: Path, packets: int) -> None:
+    def __init__(self, folder: Path, seconds: float) -> None:
         self.folder = folder
-        self.packets = packets
+        self._seconds = seconds
         self.empty = folder / "empty.pcap"
         capture.make(self.empty, capture.MIXES[0], EMPTY)
         self._made: dict[tuple[str, int], Path] = {}
 
-    def packets_for(self, peer: Peer, seconds: float) -> int:
-        """How many packets a program gets."""
-        if not peer.rate:
-            return self.packets
-        return min(max(int(peer.rate * seconds), FEWEST), self.packets)
+    def packets_for(self, peer: Peer, mix: capture.Mix) -> int:
+        """How many packets of a mix a program gets."""
+        rate = min(peer.rate or mix.rate, mix.rate)
+        return max(int(rate * self._seconds), FEWEST)
 
     def path(self, mix: capture.Mix, packets: int) -> Path:
         """The capture with so many packets of a mix."""
@@ -85,12 +83,12 @@ def measure(machine: Machine, runs: int, seconds: float = SECONDS) -> list[Figur
     _require_numba()
     there = {name: peer for name, peer in PEERS.items() if peer.is_installed}
     with tempfile.TemporaryDirectory(prefix=f"{FOLDER}{os.getpid()}-") as folder:
-        made = Captures(Path(folder), max(int(RATE * seconds), FEWEST))
+        made = Captures(Path(folder), seconds)
         order = list(there)
 
         def turn() -> Turn:
             order.reverse()
-            return take_turn(made, machine.cpus[-1], order, seconds)
+            return take_turn(made, machine.cpus[-1], order)
 
         return figures(quiet_runs(turn, runs, machine, more=0), there)
 
@@ -106,19 +104,22 @@ def _require_numba() -> None:
         )
 
 
-def take_turn(made: Captures, cpu: int, order: Sequence[str], seconds: float) -> Turn:
+def take_turn(made: Captures, cpu: int, order: Sequence[str]) -> Turn:
     """Let each program count once, and compare what they found. Raises EnvironmentLacks."""
     turn = Turn()
     mixes = {mix.name: mix for mix in capture.MIXES}
     found: dict[tuple[str, str, int], Mapping[Key, Counts]] = {}
     for name in order:
-        packets = made.packets_for(PEERS[name], seconds)
-        paths = [made.path(mix, packets) for mix in mixes.values()]
-        for mix, (spent, rows) in zip(mixes, _count(made, name, cpu, paths), strict=True):
+        counts = [made.packets_for(PEERS[name], mix) for mix in mixes.values()]
+        paths = list(map(made.path, mixes.values(), counts))
+        answers = _count(made, name, cpu, paths)
+        for mix, packets, (spent, rows) in zip(mixes, counts, answers, strict=True):
             turn.processor[name, mix], turn.clock[name, mix] = (each / packets for each in spent)
             found[name, mix, packets] = rows
     # What ringline finds in the first packets, which the slower programs got.
-    parts = sorted({(mix, packets) for name, mix, packets in found if packets != made.packets})
+    parts = sorted(
+        {(mix, packets) for _, mix, packets in found if (RINGLINE, mix, packets) not in found}
+    )
     paths = [made.path(mixes[mix], packets) for mix, packets in parts]
     for part, (_, rows) in zip(parts, _count(made, RINGLINE, cpu, paths), strict=True):
         found[RINGLINE, *part] = rows
