@@ -143,10 +143,13 @@ proof: tools-for-proof $(MODULES)  ## run all tests with full counts, and skip n
 
 # What cannot be had ends `make proof` here, not an hour later.
 .PHONY: tools-for-proof
-tools-for-proof: tools-for-tests
+tools-for-proof: tools-for-served
+	@$(BIN)/python -m tests.guest --prepare --newer-kernel
+
+.PHONY: tools-for-served
+tools-for-served: tools-for-tests
 	@tools/debian-packages proof
 	@$(BIN)/python -m tests.guest --prepare-qemu
-	@$(BIN)/python -m tests.guest --prepare --newer-kernel
 
 .PHONY: bench
 bench: $(MODULES)  ## measure speed, and the machine's limits beside it (ARGS="handoff --json")

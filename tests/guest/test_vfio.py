@@ -137,7 +137,8 @@ def test_what_vfio_lacks_is_named(guest: Guest) -> None:
     """Before and after the card is bound to vfio-pci."""
     config = f'PortConfig("wan", "pci:{ADDRESS}"'
     said = python(guest, f"print(refused(lambda: check_access(card, {config}))))")
-    assert said.startswith(f"PCI device {ADDRESS} belongs to its kernel driver e1000e; give the card")
+    belongs = f"PCI device {ADDRESS} belongs to its kernel driver e1000e; give the card"
+    assert said.startswith(belongs)
     guest.checked(f"echo {ADDRESS} > /sys/bus/pci/devices/{ADDRESS}/driver/unbind")
     said = python(guest, f"print(refused(lambda: check_access(card, {config}))))")
     assert f"{ADDRESS} has no driver, so nothing would keep it from the memory of other" in said
