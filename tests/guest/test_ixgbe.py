@@ -39,6 +39,7 @@ PING = """
 import random, socket, struct, sys
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as ping:
     ping.settimeout(30)
+    ping.setsockopt(socket.SOL_SOCKET, 33, 1 << 22)  # SO_RCVBUFFORCE: room for all answers
     ping.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER, IP_PMTUDISC_DO: no fragments
     ping.connect((sys.argv[1], 0))
     for size in range(*map(int, sys.argv[2:])):
