@@ -17,6 +17,8 @@ HEADERS := $(shell find $(PACKAGES) -name '*.h')
 HINTS := $(VENV)/.hints-$(if $(filter 1,$(RINGLINE_NO_HINTS)),off,on)
 ARGS ?=
 CARD ?=
+# Real captures may be in a folder next to the checkout.
+CAPTURES := $(or $(RINGLINE_CAPTURES),$(wildcard $(abspath ../shared/captures)))
 IOMMU ?=
 export CMD ?=
 REV ?=
@@ -139,7 +141,7 @@ mutants: venv $(MODULES)  ## put faults into the packet path, one by one: does a
 
 .PHONY: proof
 proof: tools-for-proof $(MODULES)  ## run all tests with full counts, and skip no card: more than an hour, as root
-	RINGLINE_PROOF=1 RINGLINE_FORBID_SKIPS=1 $(BIN)/python -m pytest --timeout=3600 $(ARGS)
+	RINGLINE_PROOF=1 RINGLINE_FORBID_SKIPS=1 RINGLINE_CAPTURES=$(CAPTURES) $(BIN)/python -m pytest --timeout=3600 $(ARGS)
 
 # What cannot be had ends `make proof` here, not an hour later.
 .PHONY: tools-for-proof

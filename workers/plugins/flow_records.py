@@ -1,7 +1,7 @@
 """Whole flow records: what `flow_stats` is in an analysis of captures.
 
-A flow is both directions of a 5-tuple, as in `tshark -z conv`: its end A has the smaller address
-and port. For each direction a record has packets, bytes on the wire, octets of IP, the times of the
+A flow is both directions of a 5-tuple, as in `tshark -z conv`, which gives fragments ports, too: its
+end A has the smaller address and port. For each direction a record has packets, bytes on the wire, octets of IP, the times of the
 first and the last packet, the flags of TCP that were seen, and the VLAN, all of which are in the
 end the same whatever the order of the packets. So records of parts join exactly.
 

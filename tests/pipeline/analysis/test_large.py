@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import signal
+import struct
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import pytest
 
 from ringline.workers.named.part import Part
 
+from ...data import make
 from . import large
 from .conftest import analyze, children_of, same
 
@@ -176,3 +178,21 @@ def test_flows_are_the_conversations_of_tshark(
                 most[way] += int(size) * UNITS[unit] + rounding
     assert +found == packets
     assert [way for way, size in sizes.items() if not least[way] <= size <= most[way]] == []
+
+
+@in_proof
+@pytest.mark.parametrize("piece", [1 << 40, 3 << 30])
+def test_a_file_may_be_larger_than_4_gib(tmp_path: Path, piece: int) -> None:
+    """Of its frames only the headers are on disk; the rest are holes."""
+    path, packets, size = tmp_path / "a.pcap", 75_000, 60_000
+    header = make.pcap([])
+    with path.open("wb") as file:
+        file.write(header)
+        for number in range(packets):
+            file.seek(len(header) + number * (16 + size))
+            file.write(struct.pack("<IIII", 1_700_000_000 + number, 0, size, size))
+        file.truncate(len(header) + packets * (16 + size))
+    assert path.stat().st_size > 4 << 30
+    result = analyze("drop", path, piece_bytes=piece)
+    assert (result.counters["packets"], result.broken) == (packets, {})
+    assert result.last == (1_700_000_000 + packets - 1) * 10**9
