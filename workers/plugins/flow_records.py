@@ -1,9 +1,10 @@
 """Whole flow records: what `flow_stats` is in an analysis of captures.
 
-A flow is both directions of a 5-tuple, as in `tshark -z conv`, which gives fragments ports, too: its
-end A has the smaller address and port. For each direction a record has packets, bytes on the wire, octets of IP, the times of the
-first and the last packet, the flags of TCP that were seen, and the VLAN, all of which are in the
-end the same whatever the order of the packets. So records of parts join exactly.
+A flow is both directions of a 5-tuple, as in `tshark -z conv`, but a fragment has no ports here.
+Its end A has the smaller address and port. For each direction a record has packets, bytes on the
+wire, octets of IP, the times of the first and the last packet, the flags of TCP that were seen, and
+the VLAN, all of which are in the end the same whatever the order of the packets. So records of
+parts join exactly.
 
 No flow is lost: when half of the table is in use, `collect` takes all records out of it, and more
 follow for the same flows. One collect and the next are too near to each other to fill the table.

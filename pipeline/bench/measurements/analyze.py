@@ -42,6 +42,7 @@ EMPTY = 4  # packets of the capture whose time does not count
 RINGLINE, BARE, DPKT = "ringline", "bare", "dpkt"
 GOAL_OF_BARE = 0.5
 GOAL_TO_DPKT = 20.0
+GOAL_OF_TWO = 1.8
 
 
 class Captures:
@@ -72,10 +73,12 @@ class Captures:
 @dataclass
 class Turn:
     """One turn of all programs: seconds of the processor and of the clock for a packet, by program
-    and mix."""
+    and mix. scaling: how much faster two processes are than one, and two bare loops; empty with one
+    CPU."""
 
     processor: dict[tuple[str, str], float] = field(default_factory=dict)
     clock: dict[tuple[str, str], float] = field(default_factory=dict)
+    scaling: list[float] = field(default_factory=list)
 
 
 def measure(machine: Machine, runs: int, seconds: float = SECONDS) -> list[Figure]:
@@ -88,7 +91,10 @@ def measure(machine: Machine, runs: int, seconds: float = SECONDS) -> list[Figur
 
         def turn() -> Turn:
             order.reverse()
-            return take_turn(made, machine.cpus[-1], order)
+            taken = take_turn(made, machine.cpus[-1], order)
+            if len(machine.cpus) > 1:
+                taken.scaling = _scaling(made)
+            return taken
 
         return figures(quiet_runs(turn, runs, machine, more=0), there)
 
@@ -139,11 +145,27 @@ def _count(
     """Let a program count the flows of the captures: the seconds of the processor and of the clock,
     and the flows. Raises EnvironmentLacks."""
     out = made.folder / "flows"
+    arguments = name, str(cpu), str(made.empty), str(out), *map(str, paths)
+    said = _answers_of("peers", arguments, PEERS[name].name)
+    return [
+        (json.loads(line), pickle.loads(Path(f"{out}.{number}").read_bytes()))
+        for number, line in enumerate(said)
+    ]
+
+
+def _scaling(made: Captures) -> list[float]:
+    """What scaling.py says of the mix with frames of several sizes. Raises EnvironmentLacks."""
+    mix = capture.MIXES[1]
+    path = made.path(mix, made.packets_for(PEERS[RINGLINE], mix))
+    [said] = _answers_of("scaling", (str(made.empty), str(path)), "two processes")
+    ratios: list[float] = json.loads(said)
+    return ratios
+
+
+def _answers_of(module: str, arguments: Sequence[str], name: str) -> list[str]:
+    """The lines that a process of a benchmark prints. Raises EnvironmentLacks."""
     process = subprocess.Popen(
-        [
-            *(sys.executable, "-P", "-m", "ringline.pipeline.bench.analyses.peers"),
-            *(name, str(cpu), str(made.empty), str(out), *map(str, paths)),
-        ],
+        [sys.executable, "-P", "-m", f"ringline.pipeline.bench.analyses.{module}", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -154,7 +176,7 @@ def _count(
         said, errors = process.communicate(timeout=deadlines.BENCH_PEER)
     except subprocess.TimeoutExpired:
         raise EnvironmentLacks(
-            f"bench analyze: {PEERS[name].name} did not end in {deadlines.BENCH_PEER:g} s: give it "
+            f"bench analyze: {name} did not end in {deadlines.BENCH_PEER:g} s: give it "
             "fewer packets with --seconds"
         ) from None
     finally:
@@ -163,12 +185,9 @@ def _count(
     if process.returncode:
         last = (errors.strip().splitlines() or ["it said nothing"])[-1]
         raise EnvironmentLacks(
-            f"bench analyze: {PEERS[name].name} failed ({ending(process.returncode)}): {last}"
+            f"bench analyze: {name} failed ({ending(process.returncode)}): {last}"
         )
-    return [
-        (json.loads(line), pickle.loads(Path(f"{out}.{number}").read_bytes()))
-        for number, line in enumerate(said.splitlines())
-    ]
+    return said.splitlines()
 
 
 def figures(turns: Runs[Turn], there: Mapping[str, Peer]) -> list[Figure]:
@@ -215,4 +234,18 @@ def figures(turns: Runs[Turn], there: Mapping[str, Peer]) -> list[Figure]:
                         disturbed=turns.disturbed,
                     ),
                 ]
+    if all(turn.scaling for turn in turns):
+        ours, bare = zip(*(turn.scaling for turn in turns), strict=True)
+        found.append(
+            Figure(
+                "analyze, two processes to one",
+                "x",
+                ours,
+                bare,
+                goal=GOAL_OF_TWO,
+                more=True,
+                compares=True,
+                disturbed=turns.disturbed,
+            )
+        )
     return found
