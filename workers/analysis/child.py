@@ -1,8 +1,9 @@
 """The child process that does the tasks of an analysis: it runs the user's plugin.
 
 A job is a JSON object in a line on standard input, and the parts that belong to it behind it; the
-answer is the same on standard output. What the plugin prints goes to standard error. The child
-shows its progress in a shared page, so that its parent can tell a slow task from one that hangs.
+answer is the same on standard output. What the plugin prints goes to standard error, and what it
+reads from standard input is empty. The child shows its progress in a shared page, so that its
+parent can tell a slow task from one that hangs.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ def main() -> NoReturn:
     """Do jobs until standard input ends."""
     shm.rl_die_with_parent(signal.SIGKILL, os.getppid())
     jobs = os.fdopen(os.dup(0), "rb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # who reads it would take jobs
+    os.close(nothing)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     first = json.loads(jobs.readline())
@@ -89,7 +93,7 @@ class _Child:
             self._show(JOINING)
             if job["do"] == "merge":
                 assert self._hooks is not None
-                return {}, self._hooks.merge(*map(Part.unpack, parts)).pack()
+                return {}, self._hooks.packed(self._hooks.merge(*map(Part.unpack, parts)))
             if job["do"] == "present":
                 return self._present(job, Part.unpack(parts[0]))
             return self._prepared(job)
@@ -241,7 +245,7 @@ class _Child:
                 "cut_at": tally.cut_at,
             },
         }
-        return runner.numbers() | about, self._hooks.settled(joined).pack()
+        return runner.numbers() | about, self._hooks.packed(self._hooks.settled(joined))
 
     def _present(self, job: Mapping[str, Any], part: Part) -> tuple[dict[str, Any], bytes]:
         """Write the tables of the whole analysis; the answer describes them. The part is the whole

@@ -60,6 +60,17 @@ class Hooks:
         """The part, whose rows are mapped from a file if they are on disk."""
         return runs.whole(part, self.ordered, self.store, self._merged)
 
+    def packed(self, part: Part) -> bytes:
+        """The part as bytes. Raises PluginError when it has what cannot be kept."""
+        try:
+            return part.pack()
+        except (TypeError, ValueError) as error:
+            raise PluginError(
+                f"plugin {self.spec}: what its merge or collect returns cannot be kept: give "
+                "arrays of numbers or text by name, and rows (label, numbers) of tables: "
+                f"{error}"
+            ) from error
+
     def _merged(self, a: Part, b: Part) -> Part:
         assert self._merge is not None
         try:

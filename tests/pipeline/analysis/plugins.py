@@ -196,6 +196,38 @@ class OneArgument(Stateful):
         return a
 
 
+class OddMerge(Stateful):
+    """Its merge returns what no file can hold."""
+
+    @staticmethod
+    def merge(a: Part, b: Part) -> Part:
+        import numpy as np
+
+        return Part({"of": np.array([object()])})
+
+
+class OddTable(Stateful):
+    """Its merge returns numbers of numpy in a table, which JSON does not know."""
+
+    @staticmethod
+    def merge(a: Part, b: Part) -> Part:
+        return Part({}, {"rows": [("a", [a.state["of"].sum()])]})
+
+
+class OddCollect(WrongMerge):
+    """Its collect returns a list."""
+
+    def collect(self, worker: Worker) -> list[int]:
+        return [1]
+
+
+class Asks:
+    """Reads from standard input."""
+
+    def process(self, batch: Batch) -> None:
+        input()
+
+
 class Waits:
     """Waits at each packet until the file `until` is there; makes the file `begun` before that."""
 

@@ -167,6 +167,9 @@ def test_a_wrong_guess_is_found_out(tmp_path: Path) -> None:
         ("Tabular", "keeps the table rows and has no merge"),
         ("RaisingMerge", "merge failed: ValueError: these do not fit (.*plugins.py, line"),
         ("WrongMerge", "merge must return a Part, such as its first argument, not NoneType"),
+        ("OddMerge", "what its merge or collect returns cannot be kept: give arrays of numbers or"),
+        ("OddTable", "and rows (label, numbers) of tables: Object of type int64 is not JSON"),
+        ("OddCollect", "collect must return a dict of arrays by name, or None, not list"),
         ("OneArgument", "merge must take (a, b), with @staticmethod in a class; it takes (a)"),
         ("Missing", "has no 'Missing'"),
     ],
@@ -180,6 +183,11 @@ def test_a_plugin_that_cannot_be_joined_is_refused(
     for piece in sentence.split(".*"):
         assert piece in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_plugin_that_reads_standard_input_gets_no_job(capture: Saved) -> None:
+    [(_, _, what)] = analyze("Asks", capture("a.pcap", b"a")).complaints
+    assert what.startswith("EOFError")
 
 
 def test_a_packet_on_which_the_plugin_fails_is_named(capture: Saved) -> None:

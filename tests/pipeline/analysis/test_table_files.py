@@ -286,6 +286,39 @@ def test_values_of_no_type_are_refused(values: Any, sentence: str) -> None:
         writing.write("p", {"t": {"c": values}}, None)
 
 
+class _Short:
+    """A column that gives fewer values than it has."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, which: slice) -> list[int]:
+        return [1]
+
+
+@pytest.mark.parametrize("form", formats.FORMATS)
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (_Short(), "the table t: the column c gave 1 value for the 3 from row 0 on"),
+        (np.array(["2261-12-31", "2300-01-01"], "M8[D]"), "the column c has the time 2300-01-01, "),
+        (np.array(["1677-01-01"], "M8[us]"), "only those from 1678 to 2261 can be written"),
+    ],
+)
+def test_values_that_cannot_be_written_are_named(
+    values: Any, sentence: str, form: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PluginError, match=sentence):
+        writing.write("p", {"t": {"c": values}}, str(tmp_path), form)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", formats.FORMATS)
+def test_a_heading_that_is_no_text_is_escaped(form: str, tmp_path: Path) -> None:
+    made = writing.write("p", {"t": {"a\udc80": [1]}}, str(tmp_path), form)
+    assert made["t"]["columns"] == ["a\\udc80"]
+
+
 def test_a_format_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="written as csv, jsonl, parquet, not as xlsx"):
         analyze("flow_stats", tmp_path, format="xlsx")

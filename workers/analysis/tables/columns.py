@@ -13,7 +13,8 @@ have, is of that type; the values of another one are looked at.
 | time        | datetime64 of any unit   | an integer, ns since 1970 in UTC |
 | text        | str                      | text                             |
 
-A masked value, None and NaT are nulls. A list with values of several types is a column of text.
+Nanoseconds have room for the times from 1678 to 2261. A masked value, None and NaT are nulls. A
+list with values of several types is a column of text.
 """
 
 from __future__ import annotations
@@ -21,18 +22,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ringline.shm.text import counted
 from ringline.workers.named import steps
 
 PIECE_ROWS = 4096
 _NAT = -(1 << 63)  # NaT as an integer
 _TEXT = "text"
+_SECONDS_MAX = (1 << 63) // 1_000_000_000  # since 1970, that have room as nanoseconds
+
+
+class BadPiece(Exception):
+    """Values of a column that cannot be written. Its text is a sentence about the column."""
 
 
 class Column:
-    """One column. Raises TypeError, with the end of a sentence, when its values fit no type."""
+    """One column; `heading` is for messages. Raises TypeError, with the end of a sentence, when its
+    values fit no type."""
 
-    def __init__(self, values: Any) -> None:
+    def __init__(self, values: Any, heading: str = "") -> None:
         self._values = values
+        self._heading = heading
         self._length = len(values)
         if len(getattr(values, "shape", (0,))) != 1:
             raise TypeError(f"has {len(values.shape)} dimensions, not one")
@@ -42,19 +51,37 @@ class Column:
         return self._length
 
     def piece(self, start: int, stop: int) -> list[Any]:
-        """The values from `start` to before `stop`: Python's bool, int, float, str or None."""
+        """The values from `start` to before `stop`: Python's bool, int, float, str or None. Raises
+        BadPiece."""
         piece = self._values[start:stop]
         steps.step()
         if self.type == "time":
-            piece = piece.astype("datetime64[ns]")
+            piece = self._nanoseconds(piece)
         listed = piece.tolist() if hasattr(piece, "tolist") else list(piece)
+        wanted = min(stop, self._length) - start
+        if len(listed) != wanted:
+            raise BadPiece(
+                f"the column {self._heading} gave {counted(len(listed), 'value')} for the "
+                f"{wanted} from row {start} on"
+            )
         if self.type == "time":
             return [None if it == _NAT else it for it in listed]
         if self.type == _TEXT:
-            return [None if it is None else _text(it) for it in listed]
+            return [None if it is None else text_of(it) for it in listed]
         if self.type in ("f32", "f64"):
             return [None if it is None else float(it) for it in listed]
         return [it.item() if hasattr(it, "item") else it for it in listed]
+
+    def _nanoseconds(self, piece: Any) -> Any:
+        """The times of a piece in nanoseconds."""
+        seconds = piece.astype("datetime64[s]").astype("i8")
+        wrong = (abs(seconds) >= _SECONDS_MAX) & (seconds != _NAT)
+        if wrong.any():
+            raise BadPiece(
+                f"the column {self._heading} has the time {piece[wrong][0]}, and only those from "
+                "1678 to 2261 can be written"
+            )
+        return piece.astype("datetime64[ns]")
 
     def _pieces(self) -> Iterator[list[Any]]:
         for start in range(0, self._length, PIECE_ROWS):
@@ -94,7 +121,8 @@ def _type_of_dtype(values: Any) -> str | None:
     return {"b": "bool", "M": "time", "U": _TEXT, "T": _TEXT}.get(kind)
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """The value as text that every file can hold."""
     text = value if isinstance(value, str) else str(value)
     # A file name may have bytes that are no text.
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -10,7 +10,7 @@ from typing import Any
 from ringline.shm import slots
 from ringline.shm.errors import EnvironmentLacks, PluginError, reason_of
 from ringline.workers.analysis.tables import csv_file, formats, jsonl_file, parquet_file
-from ringline.workers.analysis.tables.columns import Column
+from ringline.workers.analysis.tables.columns import BadPiece, Column, text_of
 
 SHOWN_ROWS = 100  # of each table, which the report has
 _WRITERS: dict[str, Callable[[str, Mapping[str, Column]], None]] = {
@@ -34,9 +34,12 @@ def write(
     for name, given in made.items():
         columns = _columns(spec, name, given)
         file = None if folder is None else os.path.join(folder, f"{name}.{form}")
-        if file is not None:
-            _write(file, columns, _WRITERS[form])
-        first = [jsonl_file.values(column, 0, SHOWN_ROWS) for column in columns.values()]
+        try:
+            if file is not None:
+                _write(file, columns, _WRITERS[form])
+            first = [jsonl_file.values(column, 0, SHOWN_ROWS) for column in columns.values()]
+        except BadPiece as error:
+            raise PluginError(f"plugin {spec}: the table {name}: {error}") from None
         described[name] = {
             "columns": list(columns),
             "types": [column.type for column in columns.values()],
@@ -56,11 +59,12 @@ def _columns(spec: str, name: Any, given: Any) -> dict[str, Column]:
         )
     columns: dict[str, Column] = {}
     for heading, values in given.items():
+        shown = text_of(heading)
         try:
-            columns[str(heading)] = Column(values)
+            columns[shown] = Column(values, shown)
         except TypeError as error:
             raise PluginError(
-                f"plugin {spec}: the column {heading} of the table {name} {error}"
+                f"plugin {spec}: the column {shown} of the table {name} {error}"
             ) from None
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
