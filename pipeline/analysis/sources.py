@@ -8,18 +8,21 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from ringline.pipeline.analysis import urls
 from ringline.shm.errors import UsageError, reason_of
 from ringline.shm.text import printable
+from ringline.workers.captures.byte_source import descriptor_named
 from ringline.workers.captures.capture_table import CaptureError, Tally
 from ringline.workers.captures.captures import CaptureReader, is_capture
 from ringline.workers.captures.files.access import Access
 from ringline.workers.captures.files.names import is_url, local_path, shown
 
 _PATTERN = "*?["
+_LINE_END = re.compile(r"\r\n|\r|\n")  # a name may have other characters that end a line
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,11 @@ def _named(text: str, lists: Sequence[str], access: Access) -> Iterator[str]:
     """The files and URLs of one argument; `lists` are those that it is in."""
     if not text:
         raise UsageError("the name of a capture is empty; write the path of a file")
-    if text == "-":
+    if descriptor_named(text, 0) is not None:  # it is another one in the processes that read it
+        what = "standard input" if text in ("-", "/dev/stdin") else printable(text)
         raise UsageError(
-            "an analysis reads its captures more than once, so none can come from standard input: "
-            "write it to a file first"
+            f"an analysis reads its captures more than once, so none can come from {what}: name a "
+            "file, or write it to one first"
         )
     is_there = os.path.lexists(text)
     if is_url(text) and is_there:
@@ -119,8 +123,8 @@ def _listed(path: str, lists: Sequence[str], access: Access) -> Iterator[str]:
     if path in lists:
         raise UsageError(f"{printable(shown(path))}: the list names itself")
     path = local_path(path) or path if is_url(path) else path
-    lines = (urls.list_at(path, access) if is_url(path) else _text(path)).splitlines()
-    for number, line in enumerate(lines, 1):
+    whole = urls.list_at(path, access) if is_url(path) else _text(path)
+    for number, line in enumerate(_LINE_END.split(whole.removeprefix("\ufeff")), 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
@@ -130,10 +134,18 @@ def _listed(path: str, lists: Sequence[str], access: Access) -> Iterator[str]:
             if is_url(path):
                 inner = inner if is_url(inner) else urls.beside(path, inner)
             elif not is_url(inner):
-                inner = os.path.join(os.path.dirname(path), os.path.expanduser(inner))
+                inner = _beside(path, os.path.expanduser(inner))
             yield from _named(sign + inner, (*lists, path), access)
         except UsageError as error:
             raise UsageError(f"{printable(shown(path))}, line {number}: {error}") from None
+
+
+def _beside(path: str, name: str) -> str:
+    """The path of what the list at `path` names; if it is a pattern, its folder is none."""
+    inner = os.path.join(os.path.dirname(path), name)
+    if os.path.lexists(inner) or not any(sign in name for sign in _PATTERN):
+        return inner
+    return os.path.join(glob.escape(os.path.dirname(path)), name)
 
 
 def _text(path: str) -> str:

@@ -44,6 +44,17 @@ def test_a_list_is_relative_to_its_folder(folder: Path) -> None:
     assert paths_of(["@in/list"]) == ["in/c.pcap", "in/../a.pcap", "in/../b.pcap"]
 
 
+def test_a_list_names_a_file_with_any_letters(folder: Path) -> None:
+    odd = folder / "a[1]"
+    odd.mkdir()
+    (folder / "a.pcap").rename(odd / "one\u2028line.pcap")
+    (folder / "b.pcap").rename(odd / "b[2].pcap")
+    (odd / "list").write_bytes(b"\xef\xbb\xbfone\xe2\x80\xa8line.pcap\r\nb[2].pcap\r\n*.pcap\r\n")
+    assert paths_of(["@a[1]/list"]) == ["a[1]/one\u2028line.pcap", "a[1]/b[2].pcap"]
+    (odd / "list").write_text("b*.pcap")
+    assert paths_of(["@a[1]/list"]) == ["a[1]/b[2].pcap"]
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
@@ -51,6 +62,8 @@ def test_a_list_is_relative_to_its_folder(folder: Path) -> None:
         ("none*", "none*: no file has such a name"),
         ("", "the name of a capture is empty"),
         ("-", "none can come from standard input"),
+        ("/dev/stdin", "none can come from standard input: name a file, or write it to one first"),
+        ("/dev/fd/3", "none can come from /dev/fd/3"),
         ("@none", "none: the list cannot be read: No such file or directory"),
         ("@bad", "bad, line 2: gone.pcap: there is no such capture"),
         ("@loop", "the list names itself"),
