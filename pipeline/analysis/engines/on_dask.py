@@ -50,7 +50,18 @@ def opened(address: str | None, count: int, patience: float) -> Dask:
 def _client(address: str) -> Client:
     import distributed
 
+    _check(address)
     return distributed.Client(address, timeout=deadlines.ANALYSIS_ENGINE, set_as_default=False)
+
+
+def _check(address: str) -> None:
+    """Raise ValueError when it is no address: a client that finds it out needs a minute to end."""
+    from distributed.comm import addressing, registry
+
+    scheme, place = addressing.parse_address(address)
+    registry.get_backend(scheme)
+    if scheme not in ("inproc", "ucx"):
+        addressing.parse_host_port(place)
 
 
 @contextlib.contextmanager

@@ -209,6 +209,22 @@ def test_an_engine_that_does_not_answer_is_named(
             engine.opened(f"127.0.0.1:{port}", 1, 60.0)
 
 
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("nonsense", "missing port number in address 'nonsense'"),
+        ("foo://host:1", "unknown address scheme 'foo'"),
+        ("tcp://host:x", "invalid literal for int"),
+    ],
+)
+def test_no_client_is_made_for_what_is_no_address(
+    monkeypatch: pytest.MonkeyPatch, address: str, words: str
+) -> None:
+    monkeypatch.setattr("distributed.Client", None)
+    with pytest.raises(EnvironmentLacks, match=f"Dask at {address} cannot be reached: {words}"):
+        on_dask.opened(address, 1, 60.0)
+
+
 def test_the_example_of_the_documents_runs(paths: list[Path], tmp_path: Path) -> None:
     text = (Path(__file__).parents[3] / "docs" / "analyze.md").read_text()
     [example] = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
