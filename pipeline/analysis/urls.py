@@ -25,6 +25,8 @@ AT_ONCE = 16  # URLs that are asked about at the same time
 
 _FORM = '{"s3": {"endpoint_url": "https://…"}}'
 _T = TypeVar("_T")
+# An address of IPv6, whose brackets are no pattern.
+_IPV6 = re.compile(r"(?<=://)\[[0-9A-Fa-f:.]+\]")
 
 
 def access_of(options: Mapping[str, Any] | None) -> Access:
@@ -105,7 +107,7 @@ def _files_of(url: str, access: Access) -> Iterable[str]:
     patterns = "*[" if is_http else "*?["
     system, path = remote.ask(url, access, lambda: remote.file_system(url, access))
     whole = replace(access, seconds=deadlines.URL_LISTING)
-    if any(sign in path for sign in patterns):
+    if any(sign in _IPV6.sub("", path) for sign in patterns):
         return _matching(url, system, path, access, whole)
     # The page of a folder is the only one that a server of HTTP tells from a file.
     if is_http and not url.endswith("/"):

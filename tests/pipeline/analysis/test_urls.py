@@ -161,6 +161,17 @@ def test_s3_without_credentials(bucket: dict[str, Any]) -> None:
         sources.paths_of(["s3://bucket/day"], access)
 
 
+def test_an_address_of_ipv6_is_no_pattern(folder: Path) -> None:
+    content = url_servers.Content()
+    content.files["/a.pcap"] = (folder / "mixed.pcap").read_bytes()
+    with url_servers.ranges(content, "::1") as url:
+        assert "[::1]" in url
+        given = [f"{url}/a.pcap"]
+        assert sources.paths_of(given) == given
+        found, broken = sources.looked_at(given, to_cut=False)
+    assert (len(found), broken) == (1, {})
+
+
 def test_a_capture_in_an_archive_behind_a_url(folder: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "day.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(folder / "large.pcap", "large.pcap")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from fsspec.implementations.http import HTTPFile
 
@@ -23,6 +24,7 @@ from ringline.shm.errors import UsageError
 from ringline.workers.captures.capture_table import CaptureError, Tally
 from ringline.workers.captures.captures import CaptureReader
 from ringline.workers.captures.files import remote
+from ringline.workers.captures.files.access import Access
 
 from ...data import make
 from . import url_servers
@@ -330,6 +332,24 @@ def test_options_are_in_no_repr(content: Content, server: str) -> None:
     job = found[0].access.of(found[0].path) if found[0].access else {}
     assert SECRET not in repr(job)
     assert json.loads(json.dumps(job))["options"] == {"s3": {"endpoint_url": server, **KEYS}}
+
+
+def test_a_server_does_not_pay_for_a_slow_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slowly.py").write_text(
+        "import time\n"
+        "from fsspec.implementations.memory import MemoryFileSystem\n"
+        "time.sleep(1.0)\n"
+        "class Slowly(MemoryFileSystem):\n"
+        "    protocol = 'slowly'\n"
+        "Slowly().pipe_file('slowly://a.pcap', bytes(7))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    fsspec.register_implementation("slowly", "slowly.Slowly")
+    file = remote.RemoteFile(Tally("slowly://a.pcap"), Access({}, 0.5))
+    file.close()
+    assert file.size == 7
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 MOTO = """
 import logging, os, sys
@@ -61,17 +63,23 @@ class _Plain(http.server.SimpleHTTPRequestHandler):
 
 
 class _Server(http.server.ThreadingHTTPServer):
+    def __init__(self, address: tuple[str, int], handler: Any) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
     def handle_error(self, *request: object) -> None:  # a client that has read enough goes away
         pass
 
 
 @contextlib.contextmanager
-def _serving(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
-    server = _Server(("127.0.0.1", 0), handler)
+def _serving(
+    handler: Callable[..., http.server.BaseHTTPRequestHandler], host: str = "127.0.0.1"
+) -> Iterator[str]:
+    server = _Server((host, 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
@@ -102,7 +110,7 @@ class Content:
 
 
 @contextlib.contextmanager
-def ranges(content: Content) -> Iterator[str]:
+def ranges(content: Content, host: str = "127.0.0.1") -> Iterator[str]:
     """A server that knows ranges and checksums; its URL. It is enough of S3 to read files."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -153,7 +161,7 @@ def ranges(content: Content) -> Iterator[str]:
                 part = part[: len(part) // 2]
             self.wfile.write(part)
 
-    with _serving(Handler) as url:
+    with _serving(Handler, host) as url:
         try:
             yield url
         finally:

@@ -8,9 +8,11 @@ left alone when it takes longer. What fails for a moment is asked for again, fro
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -91,6 +93,9 @@ def file_system(url: str, access: Access) -> tuple[Any, str]:
         _bound_http(options.setdefault(scheme, {}), access)
     for scheme in {"s3", "s3a"} & set(schemes(url)):  # botocore would ask ten times, ever slower
         options.setdefault(scheme, {}).setdefault("config_kwargs", {"retries": {"max_attempts": 1}})
+    if schemes(url) in (["http"], ["https"]):  # fsspec would divide an address of IPv6 at its ::
+        own = get_filesystem_class(schemes(url)[0])
+        return own(**options[schemes(url)[0]]), url
     found: tuple[Any, str] = core.url_to_fs(url, **options)
     return found
 
@@ -106,9 +111,29 @@ def _bound_http(options: dict[str, Any], access: Access) -> None:
     options["headers"] = {"Accept-Encoding": "identity"} | options.get("headers", {})
 
 
+def _load(url: str, access: Access) -> None:
+    """Import what reads `url`. A busy machine takes long for it, which is no fault of a server."""
+    new = set(schemes(url)) - _loaded
+
+    def load() -> None:
+        from fsspec.registry import get_filesystem_class
+
+        for scheme in new:
+            get_filesystem_class(scheme)
+
+    if new:
+        with contextlib.suppress(ImportError, ValueError):  # `file_system` tells the same
+            Call(load).result(replace(access, seconds=math.inf))
+        _loaded.update(new)
+
+
+_loaded: set[str] = set()  # schemes
+
+
 def ask(url: str, access: Access, function: Callable[[], _T]) -> _T:
     """What `function` returns, which asks the server of `url`; it is called again when it fails
     for a moment. Raises CaptureError."""
+    _load(url, access)
     for number in range(TRIES):
         try:
             answer: _T = Call(function).result(access)
