@@ -7,6 +7,9 @@ the last one is there. What is finished is kept in another folder, until a resul
 Guarantees (tests in tests/pipeline/commands/test_analyze.py):
  - an analysis that fails leaves the results of an earlier one, and no folder that it made
    (test_an_analysis_that_fails_leaves_what_was_there)
+ - so does one that was interrupted, unless the earlier one was interrupted too and this one has
+   finished captures
+   (tests/pipeline/commands/test_analyze_resume.py: test_an_interruption_leaves_an_earlier_result)
  - the files of others stay (test_files_of_others_in_the_folder_stay)
 """
 
@@ -18,7 +21,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ringline.pipeline.analysis.result import Result
@@ -68,6 +71,7 @@ class Folder:
             )
         self._lock = os.path.join(path, _LOCK)
         self._keeps_lock = _LOCK in there
+        self._is_written = False
         try:
             self._fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
@@ -92,9 +96,27 @@ class Folder:
             self._close()
             raise EnvironmentLacks(f"{shown}: cannot be written: {reason_of(error)}") from None
 
-    def write(self, report: dict[str, Any]) -> None:
+    @property
+    def has_earlier(self) -> bool:
+        """Whether the result of an earlier analysis is there, and none of this one."""
+        return not self._is_written and self._earlier() is not None
+
+    def _earlier(self) -> dict[str, Any] | None:
+        """The report that is there, if it is one."""
+        try:
+            with open(os.path.join(self.path, REPORT), encoding="utf-8") as file:
+                report = json.load(file)
+        except (OSError, ValueError):
+            return None
+        return report if isinstance(report, dict) else None
+
+    def write(self, report: dict[str, Any]) -> bool:
         """Put the files in `new` and the report in the place of what an earlier analysis left.
+        Returns false, and changes nothing, when what is there tells more (`_tells_more`).
         Raises EnvironmentLacks; when the new report has no room, nothing has changed."""
+        before = self._earlier()
+        if before is not None and _tells_more(before, report):
+            return False
         path = os.path.join(self.path, REPORT)
         try:
             with open(os.path.join(self.new, REPORT), "w", encoding="utf-8") as file:
@@ -108,7 +130,7 @@ class Folder:
             earlier = self._listed()
             path = self._lock
             self._list(sorted({*earlier, *tables, REPORT}))
-            self._keeps_lock = True
+            self._keeps_lock = self._is_written = True
             for name in (REPORT, *earlier):
                 path = os.path.join(self.path, name)
                 with contextlib.suppress(FileNotFoundError, IsADirectoryError):
@@ -124,6 +146,7 @@ class Folder:
             raise EnvironmentLacks(
                 f"{printable(path)}: cannot be written: {reason_of(error)}"
             ) from None
+        return True
 
     def _listed(self) -> list[str]:
         """The tables that analyses left here."""
@@ -164,6 +187,16 @@ def _missing(path: str) -> list[str]:
         missing.append(at)
         at = os.path.dirname(at)
     return missing
+
+
+def _tells_more(before: Mapping[str, Any], report: Mapping[str, Any]) -> bool:
+    """Whether a report must not be replaced by a new one: it has captures, and the new one has
+    none, or was interrupted when this one was not."""
+    if not before.get("captures"):
+        return False
+    if not report.get("captures"):
+        return True
+    return bool(report.get("unfinished")) and not before.get("unfinished")
 
 
 def report_of(result: Result, code: int) -> dict[str, Any]:

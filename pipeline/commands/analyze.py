@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from ringline.pipeline.analysis import analysis, engines, urls
@@ -50,6 +51,7 @@ def _analyze(given: argparse.Namespace, options: dict[str, Any], came: Sequence[
     """The same; `came` has the signals that interrupted it."""
     with contextlib.ExitStack() as opened:
         folder = None if given.out is None else opened.enter_context(Folder(given.out))
+        opened.push(partial(_tell_what_stays, folder))
         engine = opened.enter_context(
             engines.opened(
                 given.engine, given.address, workers=given.workers, patience=given.patience
@@ -88,11 +90,12 @@ def _analyze(given: argparse.Namespace, options: dict[str, Any], came: Sequence[
         )
         shown.close()
         code = _code(result, came)
-        if folder is not None:
-            folder.write(report_of(result, code))
-            for table in result.tables.values():
-                table["file"] = os.path.join(given.out, os.path.basename(table["file"]))
-    print("\n".join(printable(line) for line in _lines(result, given.out)), flush=True)
+        is_written = folder is not None and folder.write(report_of(result, code))
+        for table in result.tables.values():
+            name = table["file"] and os.path.basename(table["file"])
+            table["file"] = os.path.join(given.out, name) if is_written else None
+    lines = _lines(result, given.out, is_written=is_written)
+    print("\n".join(printable(line) for line in lines), flush=True)
     for why in result.broken.values():
         stdio.complain(printable(why))
     for path, packet, what in result.complaints:
@@ -101,6 +104,14 @@ def _analyze(given: argparse.Namespace, options: dict[str, Any], came: Sequence[
     for line in result.trace:
         stdio.complain(printable(line))
     return code
+
+
+def _tell_what_stays(folder: Folder | None, kind: type[BaseException] | None, *_: object) -> None:
+    """Say that an analysis that ended with an error or an interruption has replaced nothing."""
+    if kind is None or issubclass(kind, UsageError):
+        return
+    if folder is not None and folder.has_earlier:
+        stdio.complain(f"{printable(folder.path)}: still has the result of an earlier analysis")
 
 
 def _code(result: Result, came: Sequence[int]) -> int:
@@ -115,7 +126,7 @@ def _failed(result: Result) -> int:
     return sum(result.counters.get(f"{what}_errors", 0) for what in ("plugin", "verdict", "tick"))
 
 
-def _lines(result: Result, out: str | None) -> Iterator[str]:
+def _lines(result: Result, out: str | None, *, is_written: bool) -> Iterator[str]:
     """The summary."""
     count = result.counters
     tier = f" ({result.tier})" if result.tier else ""
@@ -137,13 +148,15 @@ def _lines(result: Result, out: str | None) -> Iterator[str]:
     for name, table in result.tables.items():
         is_wide = len(table["columns"]) > COLUMNS
         where = f", all in {table['file']}" if table["file"] else ""
-        if is_wide and not where:
+        if is_wide and out is None:
             where = "; -w FOLDER writes them"
         yield f"  {name}: {counted(table['rows'], 'row')}{where}"
         if not is_wide:
             yield from table_lines(table["columns"], table["first"], table["rows"])
-    if out is not None:
+    if is_written and out is not None:
         yield f"  report: {os.path.join(out, 'report.json')}"
+    elif out is not None:
+        yield f"  not written: {out} still has the result of an earlier analysis"
     if result.taken:
         taken = counted(result.taken, "capture or piece", "captures and pieces")
         yield f"  finished by an earlier analysis: {taken}"

@@ -129,10 +129,24 @@ def test_an_analysis_that_fails_leaves_what_was_there(
     assert main(["analyze", order, good, "-w", str(out), "--workers", "1"]) == 0
     before = files(out)
     assert sorted(before) == [".ringline-analysis", "order.csv", "report.json"]
-    for wrong in ([order, "typo.pcap"], ["no_such_plugin", good]):
-        assert main(["analyze", *wrong, "-w", str(out)]) == 2
+    bad = tmp_path / "b.pcap"
+    bad.write_bytes(b"\xd4\xc3\xb2\xa1")
+    cut = save(tmp_path / "c.pcap", b"ab")
+    os.truncate(cut, 150)
+    stays = "out: still has the result of an earlier analysis\n"
+    for said, wrong in (
+        ("", [order, "typo.pcap"]),
+        (stays, ["no_such_plugin", good]),
+        (stays, [order, good, str(bad), "--strict"]),
+        (stays, [order, good, cut, "--strict"]),
+        ("out still has the result of an earlier analysis\n", [order, str(bad)]),
+        ("out still has the result of an earlier analysis\n", [order, cut]),
+    ):
+        capsys.readouterr()
+        assert main(["analyze", *wrong, "-w", str(out), "--workers", "1"]) == 2
+        assert said in "".join(capsys.readouterr())
         assert files(out) == before
-        assert len(list(out.iterdir())) == len(before)
+        assert not (out / ".ringline-new").exists()
 
 
 def test_files_of_others_in_the_folder_stay(

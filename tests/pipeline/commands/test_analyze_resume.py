@@ -127,6 +127,47 @@ def test_an_interruption_while_it_goes_on_loses_nothing(
         assert report(out)["counters"]["packets"] == 4
 
 
+@pytest.mark.parametrize("finished", [2, 0])
+def test_an_interruption_leaves_an_earlier_result(
+    finished: int, tmp_path: Path, arguments: list[str], captures: list[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main([*without(arguments, captures[2:]), "-w", str(out)]) == 0
+    before = {name: (out / name).read_bytes() for name in LEFT}
+    given = [*without(arguments, captures[: 2 - finished]), "-w", str(out)]
+    code, said = stopped(given, tmp_path, signal.SIGINT)
+    assert code == 130, said
+    assert f"on {finished} captures: " in said
+    assert "interrupted: 2 captures not finished" in said
+    assert f"  not written: {out} still has the result of an earlier analysis\n" in said
+    assert "report.json" not in said
+    assert "order.csv" not in said
+    assert {name: (out / name).read_bytes() for name in LEFT} == before
+    (tmp_path / "go").touch()
+    assert main([*given, "--resume"]) == 0
+    assert len(report(out)["captures"]) == 2 + finished
+    assert names(out) == LEFT
+
+
+def test_an_interruption_before_anything_leaves_the_finished_part_of_an_earlier_one(
+    tmp_path: Path, arguments: list[str], captures: list[str]
+) -> None:
+    out = tmp_path / "out"
+    stopped([*arguments, "-w", str(out)], tmp_path, signal.SIGINT)
+    before = {name: (out / name).read_bytes() for name in LEFT}
+    assert report(out)["unfinished"] == captures[2:]
+    given = without(arguments, captures[:2])
+    assert "not written: " in stopped([*given, "-w", str(out)], tmp_path, signal.SIGINT)[1]
+    assert {name: (out / name).read_bytes() for name in LEFT} == before
+    given = without(arguments, captures[:1])
+    assert "not written: " not in stopped([*given, "-w", str(out)], tmp_path, signal.SIGINT)[1]
+    assert [it["path"] for it in report(out)["captures"]] == captures[1:2]
+
+
+def without(arguments: list[str], paths: list[str]) -> list[str]:
+    return [it for it in arguments if it not in paths]
+
+
 def test_resume_and_format_need_a_folder(
     captures: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
