@@ -141,6 +141,8 @@ def run(
             )
         opened.callback(analysis.cancel)
         result = analysis.run(progress, out, format, with_state)
+        if finished is not None and result.unfinished:
+            result.can_go_on = finished.has_some
     result.broken = broken | result.broken
     result.seconds = time.monotonic() - began
     return result

@@ -100,6 +100,13 @@ class Finished:
         if self._line(_ABOUT) is None:
             self._write(_ABOUT, {"about": about})
 
+    @property
+    def has_some(self) -> bool:
+        """Whether something finished is there that another analysis of the same can go on from."""
+        if self._digest is None:  # what is there may be of something else
+            return False
+        return any(name != _ABOUT and not name.endswith(_NEW) for name in self._names())
+
     def amount(self, captures: Sequence[Capture]) -> tuple[int, int]:
         """How many bytes and packets of the captures are finished."""
         size = packets = 0

@@ -29,6 +29,7 @@ class Result:
     remarks: sentences about captures and the plugin.
     tasks, redone: how many tasks were done, and how many of them again after a wrong guess.
     taken: how many captures and pieces an earlier analysis had finished.
+    can_go_on: whether an interruption left something finished, for another analysis to go on from.
     state: the joined state and tables, as bytes for `Part.unpack`.
     """
 
@@ -52,5 +53,6 @@ class Result:
     tasks: int = 0
     redone: int = 0
     taken: int = 0
+    can_go_on: bool = False
     seconds: float = 0.0
     state: bytes = b""

@@ -161,7 +161,10 @@ def _lines(result: Result, out: str | None, *, is_written: bool) -> Iterator[str
         taken = counted(result.taken, "capture or piece", "captures and pieces")
         yield f"  finished by an earlier analysis: {taken}"
     if result.unfinished:
-        how = "; --resume goes on from here" if out is not None else ""
+        how = "nothing is finished that --resume could go on from"
+        if result.can_go_on:
+            how = "--resume goes on from here"
+        how = f"; {how}" if out is not None else ""
         yield f"  interrupted: {counted(len(result.unfinished), 'capture')} not finished{how}"
     if result.broken:
         yield f"  left out: {counted(len(result.broken), 'capture')}, see below"

@@ -164,6 +164,29 @@ def test_an_interruption_before_anything_leaves_the_finished_part_of_an_earlier_
     assert [it["path"] for it in report(out)["captures"]] == captures[1:2]
 
 
+@pytest.mark.parametrize("by", ["piece", "flow"])
+def test_an_interruption_that_leaves_nothing_to_go_on_from_says_so(
+    by: str,
+    tmp_path: Path,
+    arguments: list[str],
+    captures: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    others = ["analyze", f"{PLUGINS}:Order", captures[0], captures[0] + ".cut", "--workers", "1"]
+    Path(others[3]).write_bytes(Path(captures[0]).read_bytes()[:-1])
+    assert main([*others, "-w", str(out)]) == 2
+    assert len(names(out / ".ringline-finished")) == 2  # about, and a capture of another plugin
+    given = arguments if by == "flow" else without(arguments, captures[:2])
+    code, said = stopped([*given, "--by", by, "-w", str(out)], tmp_path, signal.SIGINT)
+    assert code == 130, said
+    count = 4 if by == "flow" else 2
+    how = "nothing is finished that --resume could go on from"
+    assert f"interrupted: {count} captures not finished; {how}\n" in said
+    assert main([*given, "--by", by, "-w", str(out), "--resume"]) == 2  # as it is refused
+    assert "without --resume" in capsys.readouterr().err
+
+
 def without(arguments: list[str], paths: list[str]) -> list[str]:
     return [it for it in arguments if it not in paths]
 
