@@ -9,6 +9,7 @@ import contextlib
 import glob
 import os
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -60,13 +61,14 @@ def paths_of(given: Sequence[str | os.PathLike[str]], access: Access | None = No
     """The files that the arguments name, each file once. Raises UsageError.
 
     An argument is a file, a folder (all captures in it and in its folders), a pattern such as
-    `day*.pcap`, or `@FILE`, a list with one argument in each line. Each may be a URL.
+    `day*.pcap`, or `@FILE`, a list with one argument in each line. Each may be a URL. Of a folder
+    and a pattern, a link whose file cannot be reached is one too: `looked_at` tells why.
     """
     access = access or urls.access_of(None)
     named = [name for text in given for name in _named(os.fspath(text), (), access)]
     behind = list(dict.fromkeys(filter(is_url, named)))
     files = dict(zip(behind, urls.files_of(behind, access), strict=True))
-    paths: dict[tuple[int, int] | str, str] = {}
+    paths: dict[tuple[int, int] | str, str] = {}  # by device and inode
     for path in named:
         if is_url(path):
             paths.update({url: url for url in files[path]})
@@ -75,6 +77,9 @@ def paths_of(given: Sequence[str | os.PathLike[str]], access: Access | None = No
             found = os.stat(path)
             paths.setdefault((found.st_dev, found.st_ino), path)
         except (OSError, ValueError) as error:
+            if _leads_nowhere(path):
+                paths[path] = path
+                continue
             reason = reason_of(error) if isinstance(error, OSError) else str(error)
             raise UsageError(f"{printable(path)}: cannot be read: {reason}") from None
     if not paths:
@@ -158,27 +163,53 @@ def _text(path: str) -> str:
 
 
 def _in_folder(folder: str) -> Iterator[str]:
-    """The captures in a folder, by their first bytes, in the order of their names."""
+    """The captures in a folder, by their first bytes, in the order of their names. Folders that
+    are links come after the others, and each folder once, whatever links lead to it."""
 
     def refuse(error: OSError) -> None:
         raise UsageError(f"{printable(str(error.filename))}: cannot be read: {reason_of(error)}")
 
     found = False
-    for place, folders, files in os.walk(folder, onerror=refuse):
-        folders.sort()
-        for name in sorted(files):
-            path = os.path.join(place, name)
-            if _looks_like_capture(path):
-                found = True
-                yield path
+    seen: set[tuple[int, int]] = set()
+    left = deque([folder])  # it, and links in it
+    while left:
+        for place, folders, files in os.walk(left.popleft(), onerror=refuse):
+            if _is_again(place, seen):
+                folders.clear()
+                continue
+            folders.sort()
+            paths = [os.path.join(place, name) for name in folders]
+            left.extend(filter(os.path.islink, paths))
+            for name in sorted(files):
+                path = os.path.join(place, name)
+                if _looks_like_capture(path):
+                    found = True
+                    yield path
     if not found:
         raise UsageError(f"{printable(folder)}: there is no capture in this folder")
+
+
+def _is_again(place: str, seen: set[tuple[int, int]]) -> bool:
+    """Whether a folder was seen before; it is noted."""
+    try:
+        facts = os.stat(place)
+    except OSError as error:
+        raise UsageError(f"{printable(place)}: cannot be read: {reason_of(error)}") from None
+    key = (facts.st_dev, facts.st_ino)
+    is_again = key in seen
+    seen.add(key)
+    return is_again
+
+
+def _leads_nowhere(path: str) -> bool:
+    """Whether it is a link, and what it leads to is not there or cannot be reached."""
+    return os.path.islink(path) and not os.path.exists(path)
 
 
 def _looks_like_capture(path: str) -> bool:
     try:
         if not os.path.isfile(path):
-            return False
+            return _leads_nowhere(path)  # it may have been one
         with open(path, "rb") as file:
             return is_capture(file.read(8))
     except OSError:

@@ -38,6 +38,60 @@ def test_files_folders_and_patterns(folder: Path, given: list[str], paths: list[
     assert paths_of(given) == paths
 
 
+def test_links_to_folders_are_followed_and_each_file_is_found_once(
+    folder: Path, capture: Callable[..., Path]
+) -> None:
+    (folder / "away" / "deep").mkdir(parents=True)
+    capture("away/d.pcap", b"a")
+    capture("away/deep/e.pcap", b"a")
+    (folder / "away" / "back").symlink_to("../in")  # a loop
+    (folder / "in" / "again").symlink_to(folder / "in")
+    (folder / "in" / "ahead").symlink_to("../away")
+    (folder / "in" / "b.pcap").symlink_to("c.pcap")
+    (folder / "in" / "zero").symlink_to("/dev/zero")
+    found = ["in/b.pcap", "in/ahead/d.pcap", "in/ahead/deep/e.pcap"]
+    assert paths_of(["in"]) == found
+    assert paths_of(["in", "away", "in/again/again"]) == found
+    (folder / "link").symlink_to("in")
+    assert paths_of(["link"]) == [it.replace("in/", "link/", 1) for it in found]
+    (folder / "all").mkdir()
+    (folder / "all" / "first").symlink_to("second")
+    (folder / "all" / "second").mkdir()
+    capture("all/second/f.pcap", b"a")
+    assert paths_of(["all"]) == ["all/second/f.pcap"]  # its name without a link
+
+
+def test_links_that_lead_nowhere_are_left_out_and_named(folder: Path) -> None:
+    (folder / "in" / "gone.pcap").symlink_to("nowhere")
+    (folder / "in" / "self").symlink_to("self")
+    for given in (["in"], ["in/*"], ["i*"]):
+        found, broken = looked_at(paths_of(given), to_cut=False)
+        assert [it.path for it in found] == ["in/c.pcap"]
+        assert broken == {
+            "in/gone.pcap": "in/gone.pcap: is a link, and what it leads to is not there",
+            "in/self": "in/self: cannot be read: Too many levels of symbolic links",
+        }
+    with pytest.raises(UsageError, match=r"in/gone\.pcap: there is no such capture"):
+        paths_of(["in/gone.pcap"])
+
+
+def test_a_link_to_a_folder_that_cannot_be_read_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "away").mkdir()
+    (folder / "in" / "link").symlink_to("../away")
+    scandir = os.scandir
+
+    def fails(path: str) -> object:
+        if str(path).endswith("link"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fails)
+    with pytest.raises(UsageError, match="in/link: cannot be read: Permission denied"):
+        paths_of(["in"])
+
+
 def test_a_list_is_relative_to_its_folder(folder: Path) -> None:
     (folder / "in" / "list").write_text("# of today\n\nc.pcap\n../a.pcap\n  ../b*\n@more\n")
     (folder / "in" / "more").write_text(f"{folder}/b.pcap\n")

@@ -117,6 +117,8 @@ def _opened(path: str) -> int:
     except ValueError as error:  # a zero byte in the name
         raise CaptureError(f"{path!r}: is not a file name") from error
     except OSError as error:
+        if error.errno == errno.ENOENT and os.path.islink(path):
+            raise CaptureError(f"{shown}: is a link, and what it leads to is not there") from error
         if error.errno == errno.ENOENT:
             raise CaptureError(
                 f"{shown}: there is no such capture file (looked from {_folder()})"
