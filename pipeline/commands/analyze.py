@@ -16,7 +16,7 @@ from ringline.pipeline.analysis.output import Folder, report_of
 from ringline.pipeline.analysis.result import Result
 from ringline.pipeline.commands.try_plugin import checked_options, named_lines, table_lines
 from ringline.pipeline.terminal import stdio
-from ringline.pipeline.terminal.interrupts import like_ctrl_c
+from ringline.pipeline.terminal.interrupts import held, like_ctrl_c
 from ringline.pipeline.terminal.rate_bar import RateBar
 from ringline.shm.errors import PluginError, UsageError
 from ringline.shm.text import counted, printable
@@ -90,7 +90,8 @@ def _analyze(given: argparse.Namespace, options: dict[str, Any], came: Sequence[
         )
         shown.close()
         code = _code(result, came)
-        is_written = folder is not None and folder.write(report_of(result, code))
+        with held(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # or the earlier one is lost
+            is_written = folder is not None and folder.write(report_of(result, code))
         for table in result.tables.values():
             name = table["file"] and os.path.basename(table["file"])
             table["file"] = os.path.join(given.out, name) if is_written else None

@@ -1,4 +1,5 @@
-"""Ctrl-C while a command imports its modules, and other signals that do what Ctrl-C does."""
+"""Ctrl-C while a command imports its modules or does what must not be left half done, and other
+signals that do what Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -44,3 +45,21 @@ def like_ctrl_c(*numbers: int) -> Iterator[list[int]]:
     finally:
         for number in taken:
             signal.signal(number, before[number])
+
+
+@contextlib.contextmanager
+def held(*numbers: int) -> Iterator[None]:
+    """Inside the block, these signals do nothing yet: one that came does it at the end. Only in
+    the main thread."""
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in numbers}
+    handled = {number: handler for number, handler in before.items() if callable(handler)}
+    try:
+        for number in handled:
+            signal.signal(number, lambda it, _: came.append(it))
+        yield
+    finally:
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)

@@ -149,6 +149,30 @@ def test_an_analysis_that_fails_leaves_what_was_there(
         assert not (out / ".ringline-new").exists()
 
 
+def test_ctrl_c_while_a_result_replaces_another_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captures = [save(tmp_path / f"{n}.pcap", b"ab", n) for n in range(2)]
+    out = tmp_path / "out"
+    arguments = ["analyze", f"{PLUGINS}:Order", "-w", str(out), "--workers", "1"]
+    assert main([*arguments, captures[0]]) == 0
+    replace = os.replace
+    sent: list[str] = []
+
+    def interrupts(source: str, target: str) -> None:
+        if target == str(out / "order.csv"):
+            assert not (out / "report.json").exists()
+            sent.append(target)
+            signal.raise_signal(signal.SIGINT)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupts)
+    assert main([*arguments, *captures]) == 130
+    assert len(sent) == 1
+    assert sorted(files(out)) == [".ringline-analysis", "order.csv", "report.json"]
+    assert len(json.loads((out / "report.json").read_text())["captures"]) == 2
+
+
 def test_files_of_others_in_the_folder_stay(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ringline.pipeline.terminal.interrupts import fatal
+from ringline.pipeline.terminal.interrupts import fatal, held
 
 # KeyboardInterrupt in a callback of a weak reference is printed and forgotten.
 IN_A_CALLBACK = """
@@ -54,6 +54,23 @@ def test_the_handler_is_as_before_afterwards() -> None:
             os.kill(os.getpid(), signal.SIGINT)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with fatal():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_that_is_held_comes_at_the_end_with_the_handler_of_before() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    done: list[str] = []
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with pytest.raises(KeyboardInterrupt), held(signal.SIGINT):
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("all")
+        assert done == ["all"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with held(signal.SIGINT):
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
