@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import json
 import math
@@ -279,6 +280,7 @@ def test_types_of_columns(values: Any, kind: str) -> None:
         (np.zeros((2, 2)), "has 2 dimensions, not one"),
         (np.zeros(1, "m8[s]"), "has values of type "),
         (np.zeros(1, complex), "has values of type complex"),
+        (5, "the column c of the table t is of type int, which has no length"),
     ],
 )
 def test_values_of_no_type_are_refused(values: Any, sentence: str) -> None:
@@ -317,6 +319,16 @@ def test_values_that_cannot_be_written_are_named(
 def test_a_heading_that_is_no_text_is_escaped(form: str, tmp_path: Path) -> None:
     made = writing.write("p", {"t": {"a\udc80": [1]}}, str(tmp_path), form)
     assert made["t"]["columns"] == ["a\\udc80"]
+
+
+def test_a_line_of_csv_ends_with_a_newline_alone(tmp_path: Path) -> None:
+    texts = ["a\rb", "a\nb", "a\r\nb", "\r\n", "a,b", 'a"b', "", "c"]
+    writing.write("p", {"t": {"n": range(8), "text": texts}}, str(tmp_path))
+    data = (tmp_path / "t.csv").read_bytes()
+    assert data.startswith(b'n,text\n0,"a\rb"\n1,"a\nb"\n2,"a\r\nb"\n')
+    assert data.endswith(b"7,c\n")
+    with open(tmp_path / "t.csv", newline="") as file:
+        assert [text for _, text in csv.reader(file)] == ["text", *texts]
 
 
 def test_a_format_that_does_not_exist_is_refused(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ class Column:
     def __init__(self, values: Any, heading: str = "") -> None:
         self._values = values
         self._heading = heading
+        if not hasattr(values, "__len__"):
+            raise TypeError(f"is of type {type(values).__name__}, which has no length")
         self._length = len(values)
         if len(getattr(values, "shape", (0,))) != 1:
             raise TypeError(f"has {len(values.shape)} dimensions, not one")
