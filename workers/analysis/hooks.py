@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ringline.shm.errors import PluginError
@@ -11,7 +12,7 @@ from ringline.workers.named.part import Part
 from ringline.workers.tiers.tier import sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 
 class Hooks:
@@ -83,6 +84,23 @@ class Hooks:
                 f"{type(merged).__name__}"
             )
         return merged
+
+
+def collected(spec: str, taken: Any) -> dict[str, Any]:
+    """What the plugin's `collect` returned. Raises PluginError when it cannot be a part."""
+    made = dict(taken) if isinstance(taken, Mapping) else {}
+    wrong = "" if isinstance(taken, Mapping) else type(taken).__name__
+    for name, array in made.items():
+        if not isinstance(name, str) or not hasattr(array, "dtype"):
+            wrong = f"{name!r}: {type(array).__name__}"
+        elif array.dtype.hasobject:
+            wrong = f"{name!r}: an array of Python objects"
+    if wrong:
+        raise PluginError(
+            f"plugin {spec}: collect must return None, or a dict of NumPy arrays by name, which "
+            f"have numbers or texts of a fixed size, not {wrong}"
+        )
+    return made
 
 
 class Levels:

@@ -13,7 +13,7 @@ from ringline.shm._shm import lib as shm
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import Bug, PluginError
 from ringline.workers._workers import ffi, lib
-from ringline.workers.analysis.hooks import Levels
+from ringline.workers.analysis.hooks import Levels, collected
 from ringline.workers.captures.scanner import OWN_BYTES
 from ringline.workers.named.part import Part
 from ringline.workers.process.engine import Engine
@@ -209,7 +209,7 @@ class Runner:
                 f"not {type(taken).__name__}"
             )
         if taken is not None:
-            self._levels.add(Part(taken))
+            self._levels.add(Part(collected(self._tier.spec, taken)))
 
     def finish(self) -> Part:
         """The last tick; then what the plugin leaves behind."""

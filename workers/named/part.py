@@ -17,6 +17,22 @@ if TYPE_CHECKING:
     Merge = Callable[["Part", "Part"], "Part"]
 
 
+class _NoSuchName(KeyError):
+    __str__ = Exception.__str__  # that of KeyError puts the sentence in quotes
+
+
+class _ByName(dict[str, "Any"]):
+    """What a plugin left, by name. Another name is an error that tells which there are."""
+
+    def __init__(self, what: str, content: Mapping[str, Any]) -> None:
+        super().__init__(content)
+        self._what = what
+
+    def __missing__(self, name: object) -> Any:
+        there = f"it has {', '.join(map(repr, self))}" if self else "it has none"
+        raise _NoSuchName(f"this part has no {self._what} {name!r}: {there}")
+
+
 class Part:
     """The state and the tables of a plugin after a part of the captures.
 
@@ -29,8 +45,8 @@ class Part:
         state: Mapping[str, NDArray[Any]] | None = None,
         tables: Mapping[str, Rows] | None = None,
     ) -> None:
-        self.state: dict[str, NDArray[Any]] = dict(state or {})
-        self.tables: dict[str, Rows] = dict(tables or {})
+        self.state: dict[str, NDArray[Any]] = _ByName("state", state or {})
+        self.tables: dict[str, Rows] = _ByName("table", tables or {})
         # By name, rows of `state` that are on disk: paths and numbers of rows (analysis/runs.py).
         self.runs: dict[str, list[tuple[str, int]]] = {}
 

@@ -172,6 +172,37 @@ class Tabular:
         worker.table("rows", "label", ["value"], 3).write([("a", (1,))])
 
 
+class WrongCollect:
+    """What it collects, of which there are several kinds, is no dict of arrays."""
+
+    options = (Option("what", str),)
+
+    def setup(self, worker: Worker) -> None:
+        self.what = worker.options["what"]
+
+    def process(self, batch: Batch) -> None:
+        pass
+
+    def collect(self, worker: Worker) -> Any:
+        import numpy as np
+
+        return {
+            "nothing": None,
+            "a list": [1, 2],
+            "lists": {"rows": [1, 2]},
+            "objects": {"rows": np.array(["a", None], object)},
+        }[self.what]
+
+    @staticmethod
+    def merge(a: Part, b: Part) -> Part:
+        a.state["rows"] += b.state["rows"]
+        return a
+
+    @staticmethod
+    def present(part: Part) -> dict[str, Any]:
+        return {"rows": {"row": part.state["rows"]}}
+
+
 class RaisingMerge(Stateful):
     """Its merge fails."""
 

@@ -190,6 +190,21 @@ def test_a_plugin_that_reads_standard_input_gets_no_job(capture: Saved) -> None:
     assert what.startswith("EOFError")
 
 
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ("a list", "collect must return None, or a dict of NumPy arrays by name, .*, not list"),
+        ("lists", "of a fixed size, not 'rows': list"),
+        ("objects", "not 'rows': an array of Python objects"),
+        ("nothing", r"present failed: KeyError: this part has no state 'rows': it has none \(.*py"),
+    ],
+)
+def test_what_a_plugin_collects_is_looked_at(capture: Saved, what: str, sentence: str) -> None:
+    paths = [capture("a.pcap", b"a"), capture("b.pcap", b"b")]
+    with pytest.raises(PluginError, match=sentence):
+        analyze("WrongCollect", *paths, options={"what": what})
+
+
 def test_a_packet_on_which_the_plugin_fails_is_named(capture: Saved) -> None:
     capture("a.pcap", b"aa")
     path = capture("b.pcap", bytes(70) + b"\x07", begin=1)
