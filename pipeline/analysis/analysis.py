@@ -23,7 +23,7 @@ from ringline.pipeline.analysis.joining import Tree, answer_of
 from ringline.pipeline.analysis.merging import TRIES
 from ringline.pipeline.analysis.result import Result
 from ringline.pipeline.analysis.resulting import result_of
-from ringline.pipeline.analysis.scratch import scratch_for
+from ringline.pipeline.analysis.scratch import make_folder, scratch_for
 from ringline.pipeline.analysis.second_stage import Progress, SecondStage
 from ringline.pipeline.analysis.travelling import Travelling
 from ringline.pipeline.configuration import deadlines
@@ -43,7 +43,7 @@ _ERRORS = (CaptureError, PluginError, EnvironmentLacks)
 
 def run(
     plugin: str,
-    given: Sequence[str | os.PathLike[str]],
+    given: sources.Given | Sequence[sources.Given],
     options: Mapping[str, Any] | None = None,
     executor: concurrent.futures.Executor | None = None,
     *,
@@ -73,7 +73,7 @@ def run(
     executor: where tasks run; None: `workers` processes on this machine, one for each core. See
         `engines.opened` for Dask and Ray.
     folder: a file name in `plugin` is relative to it.
-    out: an existing folder for the tables that the plugin presents.
+    out: a folder for the tables that the plugin presents; it is made if it is not there.
     format: of their files: "csv", "jsonl" or "parquet", which needs the extra parquet.
     to_cut: a capture that is cut short is used up to the cut.
     strict: the first capture that cannot be used ends the analysis with its error. Without it,
@@ -120,6 +120,7 @@ def run(
     is_flow = is_by_flow(by, resumes=resume)
     finished = None if keep is None or is_flow else Finished(keep, about, resumes=resume)
     count = workers or getattr(executor, "slots", 0) or len(os.sched_getaffinity(0))
+    make_folder(out)
     with contextlib.ExitStack() as opened:
         if finished is not None:
             opened.callback(finished.close)

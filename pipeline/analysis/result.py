@@ -56,3 +56,13 @@ class Result:
     can_go_on: bool = False
     seconds: float = 0.0
     state: bytes = b""
+
+    def __repr__(self) -> str:
+        """In short: a result may have megabytes of state, and Python shows what a line returns."""
+        tables = {name: table["rows"] for name, table in self.tables.items()}
+        left_out = len(self.broken) + len(self.unfinished)
+        return (
+            f"Result(plugin={self.plugin!r}, captures={len(self.captures)}, left_out={left_out}, "
+            f"packets={self.counters.get('packets', 0)}, named={sorted(self.named)}, "
+            f"tables={tables})"
+        )

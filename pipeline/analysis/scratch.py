@@ -97,6 +97,17 @@ def scratch_for(folder: str | None, out: str | None, *, is_needed: bool) -> Scra
     return Scratch(folder or out) if is_needed or folder is not None else None
 
 
+def make_folder(path: str | None) -> None:
+    """Make the folder for tables if it is not there. Raises EnvironmentLacks."""
+    try:
+        if path is not None:
+            os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentLacks(
+            f"{printable(os.fspath(path or ''))}: cannot be made: {reason_of(error)}"
+        ) from None
+
+
 def _remove_abandoned(parent: str) -> None:
     """Remove the folders of analyses that were killed: those of this user, which nobody locks."""
     with contextlib.suppress(OSError):

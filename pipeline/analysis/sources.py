@@ -57,15 +57,20 @@ class Source:
         return self.identity[2]
 
 
-def paths_of(given: Sequence[str | os.PathLike[str]], access: Access | None = None) -> list[str]:
+Given = str | os.PathLike[str]
+
+
+def paths_of(given: Given | Sequence[Given], access: Access | None = None) -> list[str]:
     """The files that the arguments name, each file once. Raises UsageError.
 
-    An argument is a file, a folder (all captures in it and in its folders), a pattern such as
-    `day*.pcap`, or `@FILE`, a list with one argument in each line. Each may be a URL. Of a folder
-    and a pattern, a link whose file cannot be reached is one too: `looked_at` tells why.
+    There is a list of arguments, or a single one. An argument is a file, a folder (all captures in
+    it and in its folders), a pattern such as `day*.pcap`, or `@FILE`, a list with one argument in
+    each line. Each may be a URL. Of a folder and a pattern, a link whose file cannot be reached is
+    one too: `looked_at` tells why.
     """
     access = access or urls.access_of(None)
-    named = [name for text in given for name in _named(os.fspath(text), (), access)]
+    listed = [given] if isinstance(given, (str, os.PathLike)) else given
+    named = [name for text in listed for name in _named(os.fspath(text), (), access)]
     behind = list(dict.fromkeys(filter(is_url, named)))
     files = dict(zip(behind, urls.files_of(behind, access), strict=True))
     paths: dict[tuple[int, int] | str, str] = {}  # by device and inode
@@ -182,7 +187,7 @@ def _in_folder(folder: str) -> Iterator[str]:
             left.extend(filter(os.path.islink, paths))
             for name in sorted(files):
                 path = os.path.join(place, name)
-                if _looks_like_capture(path):
+                if looks_like_capture(path):
                     found = True
                     yield path
     if not found:
@@ -206,7 +211,8 @@ def _leads_nowhere(path: str) -> bool:
     return os.path.islink(path) and not os.path.exists(path)
 
 
-def _looks_like_capture(path: str) -> bool:
+def looks_like_capture(path: str) -> bool:
+    """Whether the first bytes of the file are those of a capture; also when nobody can tell."""
     try:
         if not os.path.isfile(path):
             return _leads_nowhere(path)  # it may have been one

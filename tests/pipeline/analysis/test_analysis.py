@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from ringline.pipeline.analysis import run
-from ringline.shm.errors import EnvironmentLacks, PluginError
+from ringline.shm.errors import EnvironmentLacks, PluginError, UsageError
 from ringline.workers.analysis import children
 from ringline.workers.captures.captures import CaptureError, read_capture
 from ringline.workers.named.part import Part
@@ -203,6 +203,24 @@ def test_what_a_plugin_collects_is_looked_at(capture: Saved, what: str, sentence
     paths = [capture("a.pcap", b"a"), capture("b.pcap", b"b")]
     with pytest.raises(PluginError, match=sentence):
         analyze("WrongCollect", *paths, options={"what": what})
+
+
+def test_one_capture_and_a_new_folder_are_enough(capture: Saved, tmp_path: Path) -> None:
+    """As a first attempt in a notebook: no list of captures, and a folder that is not there."""
+    path, out = capture("a.pcap", b"ab\x00"), tmp_path / "new" / "out"
+    order = f"{PLUGINS}:Order"
+    result = run(order, path, workers=1, out=str(out))
+    assert result.tables["order"]["file"] == f"{out}/order.csv"
+    assert (out / "order.csv").read_bytes() == b'first,text\n97,"a,b"\n98,"a,b"\n0,"a,b"\n'
+    assert repr(result) == (
+        f"Result(plugin={order!r}, captures=1, left_out=0, packets=3, named=['ticks'], "
+        "tables={'order': 3})"
+    )
+    with pytest.raises(UsageError, match="typo: there is no such capture"):
+        run(order, "typo", out=f"{out}2")
+    assert not Path(f"{out}2").exists()
+    with pytest.raises(EnvironmentLacks, match=r"a\.pcap/out: cannot be made: Not a directory"):
+        run(order, str(path), out=f"{path}/out")
 
 
 def test_a_packet_on_which_the_plugin_fails_is_named(capture: Saved) -> None:
