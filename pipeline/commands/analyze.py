@@ -8,10 +8,11 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from ringline.pipeline.analysis import analysis, engines, urls
+from ringline.pipeline.analysis import analysis, engines, sources, urls
 from ringline.pipeline.analysis.output import Folder, report_of
 from ringline.pipeline.analysis.result import Result
 from ringline.pipeline.commands.try_plugin import checked_options, named_lines, table_lines
@@ -38,6 +39,7 @@ def analyze(given: argparse.Namespace) -> int:
         raise UsageError("--format is the format of the tables in a folder: name one with -w")
     if given.out is None and given.resume:
         raise UsageError("--resume goes on from what is in a folder: name it with -w")
+    _refuse_capture(given.plugin)
     options = checked_options(given.options)
     sys.path.append(os.getcwd())
     with like_ctrl_c(signal.SIGTERM, signal.SIGHUP) as came:
@@ -137,7 +139,8 @@ def _lines(result: Result, out: str | None, *, is_written: bool) -> Iterator[str
         f"in {result.seconds:.1f} s"
     )
     if result.first is not None and result.last is not None:
-        yield f"  time in the captures: {(result.last - result.first) / 1e9:,.3f} s"
+        length = f"{(result.last - result.first) / 1e9:,.3f} s"
+        yield f"  time in the captures: {length}, {_utc(result.first)} to {_utc(result.last)}"
     if count:
         drops = [f"{name} {number:,}" for name, number in result.drops.items() if number]
         reasons = f" ({', '.join(drops)})" if drops else ""
@@ -173,3 +176,21 @@ def _lines(result: Result, out: str | None, *, is_written: bool) -> Iterator[str
         yield f"  remark: {remark}"
     if len(result.remarks) > REMARKS:
         yield f"  and {counted(len(result.remarks) - REMARKS, 'remark')} more, see the report"
+
+
+def _refuse_capture(plugin: str) -> None:
+    """Raise UsageError when a capture stands where the plugin should."""
+    is_folder = os.sep in plugin and os.path.isdir(plugin)
+    if ":" in plugin or not (is_folder or sources.looks_like_capture(plugin)):
+        return
+    what = "a folder" if is_folder else "a capture"
+    raise UsageError(
+        f"{printable(plugin)}: is {what}; name the plugin first, as in "
+        f"`ringline analyze flow_stats {printable(plugin)}`"
+    )
+
+
+def _utc(nanoseconds: int) -> str:
+    """A time since 1970, as in 2026-01-31T12:00:00Z."""
+    moment = datetime(1970, 1, 1) + timedelta(seconds=nanoseconds // 10**9)
+    return f"{moment.isoformat()}Z"

@@ -222,6 +222,11 @@ def _what_it_is_instead(path: str, data: bytes) -> str:
     for start, what in _NOT_CAPTURES.items():
         if data.startswith(start):
             return f"{path}: {what.format(path=path)}"
+    if data.lower().startswith((b"<!doctype", b"<html")):
+        return (
+            f"{path}: is a page of a web site, not a capture; the URL of a folder with captures "
+            "ends with /"
+        )
     known = decompression.format_of(data)
     if known is not None:
         return f"{path}: is compressed twice; decompress it once more: {known.tool} {path}"

@@ -33,6 +33,7 @@ def test_a_summary_a_report_and_tables(tmp_path: Path, capsys: pytest.CaptureFix
     said = capsys.readouterr()
     assert "Order (batch) on 2 captures: 5 packets, 350 bytes on the wire, in " in said.out
     assert f"order: 5 rows, all in {out}/order.csv" in said.out
+    assert "in the captures: 0.000 s, 2023-11-14T22:13:20Z to 2023-11-14T22:13:20Z" in said.out
     assert said.err == ""
     report = json.loads((out / "report.json").read_text())
     assert [Path(it["path"]).name for it in report["captures"]] == ["a.pcap", "b.pcap"]
@@ -66,6 +67,10 @@ def test_exit_codes_and_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "c.pcap, packet 1: ValueError: seven" in capsys.readouterr().err
     assert main(["analyze", "no_such_plugin", good, "--workers", "1"]) == 2
     assert "no installed package has an entry point" in capsys.readouterr().err
+    assert main(["analyze", good, order]) == 2
+    assert "a.pcap: is a capture; name the plugin first, as in `" in capsys.readouterr().err
+    assert main(["analyze", str(tmp_path), good]) == 2
+    assert f"{tmp_path}: is a folder; name the plugin first" in capsys.readouterr().err
 
 
 def test_a_folder_of_others_and_one_in_use_are_not_touched(

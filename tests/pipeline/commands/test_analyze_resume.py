@@ -116,6 +116,15 @@ def test_what_a_signal_ended_goes_on(
     assert (out / "order.csv").read_bytes() == (tmp_path / "whole" / "order.csv").read_bytes()
 
 
+def test_by_flow_nothing_is_finished_so_nobody_is_told_to_resume(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    command = [*arguments, "-w", str(tmp_path / "out"), "--by", "flow"]
+    code, said = stopped(command, tmp_path, signal.SIGTERM)
+    assert code == 143, said
+    assert "interrupted: 4 captures not finished\n" in said
+
+
 def test_an_interruption_while_it_goes_on_loses_nothing(
     tmp_path: Path, arguments: list[str], captures: list[str]
 ) -> None:

@@ -178,6 +178,7 @@ def test_a_file_without_permission(saved: Callable[[bytes], Path]) -> None:
         (b"\xd4\xc3", "ends after 2 bytes, in the middle of its header"),
         (b"\xd4\xc3\xb2\xa1\2\0\4\0", "ends after 8 of the 24 bytes"),
         (b"GET / HTTP/1.1\r\n", "is not a capture"),
+        (b"<!DOCTYPE HTML>\n<html>", "is a page of a web site, not a capture"),
         (b"\x1f\x8b\x08\0\0\0\0\0", "its gzip data ends too early, after 8 bytes"),
         (b"\x1f\x9d\x90\0", "is compressed with compress, which ringline does not read"),
         (b"snoop\0\0\0\0\0\0\2", "snoop"),
