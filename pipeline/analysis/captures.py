@@ -93,13 +93,20 @@ class Capture:
             if "broken" in answer:
                 self.broken = answer["broken"]
                 return []
+            numbers = numbers_of(answer) | {"complaints": self._complaints(piece, answer)}
             self._add(answer)
-            self.tree.put(self.accepted, Outcome(numbers_of(answer), piece.part))
+            self.tree.put(self.accepted, Outcome(numbers, piece.part))
             self.accepted += 1
             piece.part = b""
         if self.accepted == len(self.pieces) and not self.broken:
             self._check_whole()
         return []
+
+    def _complaints(self, piece: Piece, answer: dict[str, Any]) -> list[tuple[int, str]]:
+        """The errors of the plugin in an accepted piece, with their packets in the capture. A piece
+        with a guess counted from its own begin."""
+        before = self.tally.packets if piece.known is None else 0
+        return [(packet and packet + before, what) for packet, what in answer["complaints"]]
 
     def _known(self) -> dict[str, Any]:
         """What is known where the first piece that is not accepted begins."""

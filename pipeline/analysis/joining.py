@@ -14,6 +14,7 @@ from typing import Any
 
 from ringline.pipeline.analysis.engines.engine import line
 from ringline.shm.errors import EnvironmentLacks, RinglineError
+from ringline.workers.analysis.hooks import COMPLAINTS_MAX
 
 
 @dataclass
@@ -122,13 +123,24 @@ def add(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
         "nanoseconds": a["nanoseconds"] + b["nanoseconds"],
         "gauges": dict(a["gauges"]) | dict(b["gauges"]),
         "headings": dict(a["headings"]) | dict(b["headings"]),
-        "complaints": (list(a["complaints"]) + list(b["complaints"]))[:10],
+        "complaints": different([*a["complaints"], *b["complaints"]], b["tier"])[:COMPLAINTS_MAX],
         "trace": a["trace"] or b["trace"],
         "remarks": list(dict.fromkeys([*a["remarks"], *b["remarks"]])),
         "tier": b["tier"],
         "first": min((it for it in (a["first"], b["first"]) if it is not None), default=None),
         "last": max((it for it in (a["last"], b["last"]) if it is not None), default=None),
     }
+
+
+def different(complaints: Sequence[Sequence[Any]], tier: str) -> list[Sequence[Any]]:
+    """The different errors, each of them once, at its first packet: (packet, error), with the path
+    of the capture before it or without. A plugin that is no class tells only the error of the first
+    packet on which it fails in a piece, so it has one in a capture too."""
+    found: dict[tuple[Any, ...], Sequence[Any]] = {}
+    for it in complaints:
+        *path, packet, what = it
+        found.setdefault((*path, "" if packet and tier != "batch" else what), it)
+    return list(found.values())
 
 
 def _added(a: Any, b: Any) -> Any:

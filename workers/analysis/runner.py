@@ -13,7 +13,7 @@ from ringline.shm._shm import lib as shm
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import Bug, PluginError
 from ringline.workers._workers import ffi, lib
-from ringline.workers.analysis.hooks import Levels, collected
+from ringline.workers.analysis.hooks import COMPLAINTS_MAX, Levels, collected
 from ringline.workers.captures.scanner import OWN_BYTES
 from ringline.workers.named.part import Part
 from ringline.workers.process.engine import Engine
@@ -167,13 +167,13 @@ class Runner:
         return complaint
 
     def _complain(self, packet: int, what: str | None) -> None:
-        if what is not None and what not in [said for _, said in self.complaints[:10]]:
+        is_new = what not in [said for _, said in self.complaints]
+        if what is not None and is_new and len(self.complaints) < COMPLAINTS_MAX:
             self.complaints.append((packet, what))
 
     def _explain(self) -> None:
         """Find out why the plugin failed on a packet, whose bytes are in its buffer still."""
         feed = self.feed
-        feed.explained = 1
         what = self._complaint()
         if what is None:
             frame = bytes(self._view[feed.wrong : feed.wrong + feed.wrong_length])
@@ -191,6 +191,9 @@ class Runner:
                 or "the answer is neither the number of a port, DROP nor a drop reason"
             )
         self._complain(feed.wrong_packet, what)
+        # A compiled function is asked for its first packet only: it runs again as Python, which
+        # takes long. A class has told its error already.
+        feed.explained = bool(self._tier.function) or len(self.complaints) == COMPLAINTS_MAX
 
     def _collect(self, *, ending: bool = False) -> None:
         """Take out of the plugin what has accumulated."""

@@ -286,6 +286,15 @@ class Raises:
             packet.verdict = 0
 
 
+class Fussy:
+    """Fails with another error on packets that begin with 7, 8 and 9."""
+
+    def process(self, batch: Batch) -> None:
+        for packet in batch:
+            if packet.data[0] in (7, 8, 9):
+                raise ValueError(f"a {packet.data[0]}")
+
+
 class Hurt:
     """Crashes, hangs or changes its capture at a packet that begins with 9: once, if `once` names
     a file that it can make, else always."""

@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from ringline.pipeline.analysis.joining import Outcome, Tree, add, answer_of
+from ringline.pipeline.analysis.joining import Outcome, Tree, add, answer_of, different
 from ringline.shm.errors import EnvironmentLacks, PluginError
 
 
@@ -69,7 +69,14 @@ def test_numbers_are_added_by_kind() -> None:
     assert both["sums"] == {"seen": 5, "kinds": {"a": 5}, "sizes": [5, [0, 5]]}
     assert (both["counters"], both["gauges"]) == ({"packets": 5}, {"newest": 4.0})
     assert (both["wire_bytes"], both["first"], both["last"]) == (300, 3, 3)
-    assert (both["remarks"], both["complaints"]) == (["r"], [[2, "x"], [3, "x"]])
+    assert (both["remarks"], both["complaints"]) == (["r"], [[2, "x"]])
+
+
+def test_each_error_is_told_once_in_each_capture() -> None:
+    first = [("a", 3, "x"), ("a", 0, "tick"), ("a", 5, "y"), ("a", 7, "x"), ("a", 0, "tick")]
+    second = [("b", 1, "x")]
+    assert different([*first, *second], "batch") == [*first[:3], *second]
+    assert different([*first, *second], "C") == [*first[:2], *second]
 
 
 class KilledWorker(Exception):

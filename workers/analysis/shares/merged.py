@@ -259,13 +259,13 @@ class Merged:
         return _key(merging)
 
     def places(self, complaints: Sequence[tuple[int, str]]) -> dict[str, Any]:
-        """When all is read: the origins of the last packet and of those of complaints, as a part of
-        the answer. The place -1 means that it is about no packet."""
+        """When all is read: the origins of the last packet and of that of the first complaint about
+        one, as a part of the answer. The place -1 means that it is about no packet."""
+        first = sorted(complaints, key=lambda it: not it[0])[:1]
         return {
             "newest": _key(self._merging) if self._merging.merge.packets else None,
             "complaints": [
-                (*(self.origin(number) if number else (0, -1, 0)), what)
-                for number, what in complaints
+                (*(self.origin(number) if number else (0, -1, 0)), what) for number, what in first
             ],
         }
 
