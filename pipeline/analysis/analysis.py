@@ -305,6 +305,8 @@ class _Analysis(SecondStage):
     def _begin(self, capture: Capture, piece: Piece) -> None:
         if self._take(capture, piece):
             return
+        if piece.tries:
+            capture.make_sure(piece)
         piece.tries += 1
         job = capture.job(piece, to_cut=self._to_cut)
         if self.flows is not None:
@@ -320,12 +322,13 @@ class _Analysis(SecondStage):
             return
         if capture.broken:
             return
+        if capture.doubts(piece, answer):
+            self._accept(capture)
+            return
         if "died" in answer:
-            answer = {
-                "broken": f"{capture.source.shown}: plugin {self._of['plugin']} "
-                f"{answer['died']}, twice"
-            }
-            self._break(capture, answer["broken"], PluginError)
+            times = "twice" if piece.tries == TRIES else f"{piece.tries} times"
+            why = f"{capture.source.shown}: plugin {self._of['plugin']} {answer['died']}, {times}"
+            self._break(capture, why, PluginError)
             return
         self._check(answer)
         if "fingerprint" in answer:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ringline.pipeline.analysis.joining import Outcome, Tree
 from ringline.pipeline.analysis.sources import Source
+from ringline.shm.errors import EnvironmentLacks
 from ringline.workers.captures.capture_table import CaptureError, Tally
 from ringline.workers.captures.captures import CaptureReader
 
@@ -108,6 +109,21 @@ class Capture:
         before = self.tally.packets if piece.known is None else 0
         return [(packet and packet + before, what) for packet, what in answer["complaints"]]
 
+    def doubts(self, piece: Piece, answer: dict[str, Any]) -> bool:
+        """Whether the plugin failed on a piece with a guess, and perhaps on what is no packet: then
+        `check` has the piece done again, and the failure counts if it is there again."""
+        has_died, error = "died" in answer, answer.get("error")
+        is_its_own = error is not None and error["type"] != EnvironmentLacks.__name__
+        if piece.known is not None or not (has_died or is_its_own):
+            return False
+        piece.answer, piece.tries = answer, piece.tries if has_died else 0
+        return True
+
+    def make_sure(self, piece: Piece) -> None:
+        """Let a piece whose task is done again begin at the right place, if that is known now."""
+        if piece.known is None and self.pieces[self.accepted] is piece:
+            piece.known = self._known()
+
     def _known(self) -> dict[str, Any]:
         """What is known where the first piece that is not accepted begins."""
         before = self.pieces[self.accepted - 1].answer
@@ -142,7 +158,8 @@ class Capture:
         assert before is not None
         if answer.get("begin") != before["end"] or answer["section"] != before["end_section"]:
             return True
-        # The place of damage is told with the number of the packet in the file.
+        # What failed says nothing of its begin. The place of damage is told with the number of the
+        # packet in the file.
         return "broken" in answer or bool(answer["needs_last"])
 
     def _add(self, answer: dict[str, Any]) -> None:

@@ -192,6 +192,7 @@ class _Child:
             job["start"], job["stop"], job["is_guess"], section, job["packets"], job["last"]
         )
         about: dict[str, Any] = {}
+        self._page[0] = job["packets"]
         self._show(RUNNING)
         access = job["access"] and Access(**job["access"], waiting=partial(self._show, RUNNING))
         merged = Merged(job, self._page) if "share" in job else None

@@ -295,6 +295,15 @@ class Fussy:
                 raise ValueError(f"a {packet.data[0]}")
 
 
+class Picky(Order):
+    """Its collect fails when a packet began with 9."""
+
+    def collect(self, worker: Worker) -> dict[str, Any] | None:
+        if 9 in self.bytes:
+            raise ValueError("a 9")
+        return super().collect(worker)
+
+
 class Hurt:
     """Crashes, hangs or changes its capture at a packet that begins with 9: once, if `once` names
     a file that it can make, else always."""

@@ -1,4 +1,5 @@
-"""What a capture in pieces says is what it says as a whole: errors with their packets."""
+"""What a capture in pieces says is what it says as a whole: errors with their packets, and failures
+in a piece whose begin was guessed wrong."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from ringline.pipeline.analysis import run
+from ringline.shm.errors import PluginError
 from ringline.workers.api import include_directory
 
 from ...data import make
@@ -141,3 +143,37 @@ def test_an_error_in_a_piece_that_is_done_again_has_its_packet(
     assert parts.redone > 0
     assert [number for _, number, _ in whole.complaints] == [21]
     assert same(parts) == same(whole)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "options", "silence"),
+    [
+        ("Hurt", {"how": "crash"}, 30.0),
+        ("Hurt", {"how": "hang"}, 1.0),
+        ("Picky", {}, 30.0),
+    ],
+)
+def test_a_plugin_that_fails_on_what_is_no_packet_costs_nothing(
+    tmp_path: Path, plugin: str, options: dict[str, Any], silence: float
+) -> None:
+    path = with_wrong_guesses(tmp_path / "inner.pcap", bytes(10), inner=9)
+    given: dict[str, Any] = {"options": options, "silence": silence}
+    whole = analyze(plugin, path, **given)
+    parts = analyze(plugin, path, **given, piece_bytes=90_000, workers=2, strict=True)
+    assert parts.redone > 0
+    assert (parts.broken, parts.counters["packets"]) == ({}, 10)
+    assert (parts.complaints, parts.state) == ([], whole.state)  # ticks are more
+
+
+def test_a_plugin_that_fails_in_a_piece_costs_its_capture(capture: Saved) -> None:
+    paths = [capture("a.pcap", b"ab"), capture("b.pcap", judged({2500: 9}), begin=9)]
+    result = analyze("Hurt", *paths, piece_bytes=64 * KIB, workers=2)
+    assert result.named["seen"] == 2
+    [(path, why)] = result.broken.items()
+    assert path == str(paths[1])
+    how, _, number = why.partition(" crashed (SIGSEGV) after packet ")
+    assert how.startswith(path)
+    assert 2500 - 64 <= int(number.partition(",")[0]) < 2500  # in the capture
+    assert number.partition(",")[2] in (" twice", " 3 times")
+    with pytest.raises(PluginError, match="collect failed: ValueError: a 9"):
+        analyze("Picky", *paths, piece_bytes=64 * KIB)
