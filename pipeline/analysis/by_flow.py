@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ringline.pipeline.analysis.captures import Capture, Piece, numbers_of
-from ringline.pipeline.analysis.joining import Outcome
+from ringline.pipeline.analysis.joining import Outcome, later
 from ringline.pipeline.analysis.scratch import Scratch
 from ringline.shm.errors import UsageError
 
@@ -47,7 +47,8 @@ class ByFlow:
     _places: dict[int, tuple[Capture, Piece]] = field(default_factory=dict)
     _listed: str | None = None
     _first: dict[str, Any] = field(default_factory=dict)
-    _newest: tuple[Any, Any] | None = None  # the last packet of all, and the gauges of its share
+    _gauges: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # by name: the last packet
+    # of a share that has set it, and what it set
     _complaint: tuple[Any, Any] | None = None  # the earliest one, and its trace
 
     def __post_init__(self) -> None:
@@ -118,8 +119,9 @@ class ByFlow:
         """The outcome of a share, to be joined. What belongs to one packet, of whatever share, is
         held back until `end`."""
         newest = answer["newest"]
-        if newest is not None and (self._newest is None or newest > self._newest[0]):
-            self._newest = (newest, answer["gauges"])
+        for name, value in answer["gauges"].items() if newest is not None else ():
+            if value is not None and (name not in self._gauges or newest > self._gauges[name][0]):
+                self._gauges[name] = newest, value
         for complaint in answer["complaints"]:
             if self._complaint is None or _order(complaint) < _order(self._complaint[0]):
                 self._complaint = (complaint, answer["trace"])
@@ -130,8 +132,8 @@ class ByFlow:
         assert whole is not None
         numbers = whole.numbers
         numbers |= self._first
-        if self._newest is not None:
-            numbers["gauges"] = self._newest[1]
+        of_newest = {name: value for name, (_, value) in self._gauges.items()}
+        numbers["gauges"] = later(numbers["gauges"], of_newest)
         if self._complaint is not None:
             (_, place, number, what), numbers["trace"] = self._complaint
             path = ""

@@ -115,13 +115,13 @@ def joined(outcomes: Sequence[Outcome | None], merge: Callable[[bytes, bytes], b
 
 def add(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of two outcomes as one: counters, histograms and times are added, a gauge is
-    that of the later one."""
+    that of the later one that has set it."""
     summed = {name: _added(a[name], b[name]) for name in ("counters", "drops", "sums") if name in a}
     return summed | {
         "wire_bytes": a["wire_bytes"] + b["wire_bytes"],
         "clipped": a["clipped"] + b["clipped"],
         "nanoseconds": a["nanoseconds"] + b["nanoseconds"],
-        "gauges": dict(a["gauges"]) | dict(b["gauges"]),
+        "gauges": later(a["gauges"], b["gauges"]),
         "headings": dict(a["headings"]) | dict(b["headings"]),
         "complaints": different([*a["complaints"], *b["complaints"]], b["tier"])[:COMPLAINTS_MAX],
         "trace": a["trace"] or b["trace"],
@@ -141,6 +141,11 @@ def different(complaints: Sequence[Sequence[Any]], tier: str) -> list[Sequence[A
         *path, packet, what = it
         found.setdefault((*path, "" if packet and tier != "batch" else what), it)
     return list(found.values())
+
+
+def later(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """The gauges of two outcomes as one; None is one that nobody has set."""
+    return {name: a.get(name) if b.get(name) is None else b[name] for name in dict(a) | dict(b)}
 
 
 def _added(a: Any, b: Any) -> Any:

@@ -32,7 +32,8 @@ def result_of(
     numbers = whole.numbers
     result.tier, result.counters = numbers["tier"], numbers["counters"]
     result.wire_bytes, result.nanoseconds = numbers["wire_bytes"], numbers["nanoseconds"]
-    result.named, result.headings = numbers["sums"] | numbers["gauges"], numbers["headings"]
+    gauges = {name: value or 0 for name, value in numbers["gauges"].items()}  # None: never set
+    result.named, result.headings = numbers["sums"] | gauges, numbers["headings"]
     result.drops, result.trace = numbers["drops"], numbers["trace"]
     result.first, result.last = numbers["first"], numbers["last"]
     result.complaints = [tuple(it) for it in numbers["complaints"]]

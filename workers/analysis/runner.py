@@ -14,12 +14,13 @@ from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import Bug, PluginError
 from ringline.workers._workers import ffi, lib
 from ringline.workers.analysis.hooks import COMPLAINTS_MAX, Levels, collected
+from ringline.workers.analysis.slot import TaskSlot
 from ringline.workers.captures.scanner import OWN_BYTES
 from ringline.workers.named.part import Part
 from ringline.workers.process.engine import Engine
 from ringline.workers.tiers.tier import sentence
 from ringline.workers.trials.harness import named_values, table_headings
-from ringline.workers.worker import Worker, private_slot
+from ringline.workers.worker import Worker
 
 if TYPE_CHECKING:
     from ringline.workers.analysis.hooks import Hooks
@@ -50,7 +51,7 @@ class Runner:
         self._rings = rings
         in_, out = ffi.addressof(rings, "in"), ffi.addressof(rings, "out")
         rings.times.stamped = 1
-        self.slot = private_slot(context.state_bytes)
+        self.slot = TaskSlot(context.state_bytes)
         self.slot.segment.prefer_hugepages()  # type: ignore[attr-defined]  # a PrivateSegment
         self._worker = Worker(
             self.slot, queue=context.queue, ports=context.ports, options=tier.options, log=log
@@ -256,7 +257,7 @@ class Runner:
         feed, headings = self.feed, table_headings(self.slot)
         counters = counter_blocks.read(self.slot.counters)
         kinds = {entry.name: entry.kind for entry in self.slot.entries()}
-        named = named_values(self.slot)
+        named, unset = named_values(self.slot), self.slot.unset()
         return {
             "counters": counters,
             "nanoseconds": counters["plugin_ticks"] / ticks_per_second() * 1e9,
@@ -268,7 +269,11 @@ class Runner:
                 for name, value in named.items()
                 if name not in headings and kinds[name] != slots.GAUGE
             },
-            "gauges": {name: value for name, value in named.items() if kinds[name] == slots.GAUGE},
+            "gauges": {  # None: nobody has set it
+                name: None if name in unset else value
+                for name, value in named.items()
+                if kinds[name] == slots.GAUGE
+            },
             "headings": headings,
             "complaints": self.complaints,
             "trace": self.trace,

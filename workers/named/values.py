@@ -117,7 +117,7 @@ class Gauge:
     @property
     def value(self) -> float:
         """The value set last; 0 at first."""
-        return float(self._number[0])
+        return float(self._number[0]) + 0.0  # of minus zero, too (workers/analysis/slot.py), 0.0
 
 
 class Histogram(_Words):

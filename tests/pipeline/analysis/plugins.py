@@ -295,6 +295,19 @@ class Fussy:
                 raise ValueError(f"a {packet.data[0]}")
 
 
+class Seldom:
+    """Sets a gauge to 42 at packets that begin with 5, and to 0 at those that begin with 6."""
+
+    def setup(self, worker: Worker) -> None:
+        self.seldom, self.never = worker.gauge("seldom"), worker.gauge("never")
+
+    def process(self, batch: Batch) -> None:
+        assert repr(self.never.value) == "0.0"
+        for packet in batch:
+            if packet.data[0] in (5, 6):
+                self.seldom.set(42 if packet.data[0] == 5 else 0)
+
+
 class Picky(Order):
     """Its collect fails when a packet began with 9."""
 

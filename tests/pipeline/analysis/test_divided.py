@@ -1,5 +1,5 @@
-"""What a capture in pieces says is what it says as a whole: errors with their packets, and failures
-in a piece whose begin was guessed wrong."""
+"""What a capture in pieces says is what it says as a whole: errors with their packets, gauges, and
+failures in a piece whose begin was guessed wrong."""
 
 from __future__ import annotations
 
@@ -143,6 +143,22 @@ def test_an_error_in_a_piece_that_is_done_again_has_its_packet(
     assert parts.redone > 0
     assert [number for _, number, _ in whole.complaints] == [21]
     assert same(parts) == same(whole)
+
+
+@pytest.mark.parametrize("tier", ["batch", "compiled", "C"])
+def test_a_gauge_is_that_of_the_last_piece_that_has_set_it(
+    capture: Saved, made: Callable[[str], str], tier: str
+) -> None:
+    plugin = None if tier == "batch" else made(tier)
+    ways = [*WAYS, {"by": "flow", "shares": 6}]
+    for firsts, expected in (({300: 5}, 42), ({300: 5, 1700: 6}, 0), ({900: 6, 1700: 5}, 42)):
+        paths = [capture("a.pcap", judged(firsts)), capture("b.pcap", bytes(9), begin=9)]
+        for way in ways[: 3 if len(firsts) > 1 else 4]:
+            given: dict[str, Any] = {"workers": 1} | way
+            result = run(plugin, paths, **given) if plugin else analyze("Seldom", *paths, **given)
+            assert result.tier == tier
+            assert result.counters["plugin_errors"] == 0
+            assert result.named == {"seldom": expected, "never": 0}
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_a_tree_of_nothing_has_no_result() -> None:
 
 
 def test_numbers_are_added_by_kind() -> None:
-    def numbers(count: int, gauge: float) -> dict[str, object]:
+    def numbers(count: int, gauge: float | None) -> dict[str, object]:
         return {
             "counters": {"packets": count},
             "drops": {},
@@ -70,6 +70,8 @@ def test_numbers_are_added_by_kind() -> None:
     assert (both["counters"], both["gauges"]) == ({"packets": 5}, {"newest": 4.0})
     assert (both["wire_bytes"], both["first"], both["last"]) == (300, 3, 3)
     assert (both["remarks"], both["complaints"]) == (["r"], [[2, "x"]])
+    assert add(numbers(2, 0.0), numbers(3, None))["gauges"] == {"newest": 0.0}
+    assert add(numbers(2, None), numbers(3, None))["gauges"] == {"newest": None}
 
 
 def test_each_error_is_told_once_in_each_capture() -> None:
