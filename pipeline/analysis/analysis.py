@@ -18,6 +18,7 @@ from typing import Any
 from ringline.pipeline.analysis import captures, joining, sources, urls
 from ringline.pipeline.analysis.by_flow import ByFlow, is_by_flow, shares_of
 from ringline.pipeline.analysis.captures import Capture, Piece
+from ringline.pipeline.analysis.engines.slots import Slots
 from ringline.pipeline.analysis.finished import Finished
 from ringline.pipeline.analysis.joining import Tree, answer_of
 from ringline.pipeline.analysis.merging import TRIES
@@ -119,7 +120,8 @@ def run(
     about = of | {"folder": None, "to_cut": to_cut, "piece_bytes": piece_bytes}
     is_flow = is_by_flow(by, resumes=resume)
     finished = None if keep is None or is_flow else Finished(keep, about, resumes=resume)
-    count = workers or getattr(executor, "slots", 0) or len(os.sched_getaffinity(0))
+    slots = Slots(executor, workers)
+    count = slots.now()
     make_folder(out)
     with contextlib.ExitStack() as opened:
         if finished is not None:
@@ -134,7 +136,7 @@ def run(
         if executor is not None:
             own = Travelling(executor, of, silence, lambda error: revive(error, _ERRORS))
         opened.callback(own.shutdown, cancel_futures=True)
-        analysis = _Analysis(of, given_captures, own, count, to_cut, strict, silence)
+        analysis = _Analysis(of, given_captures, own, slots, to_cut, strict, silence)
         analysis.finished = finished
         if is_flow and disk is not None:
             analysis.flows = ByFlow(
@@ -168,7 +170,7 @@ class _Analysis(SecondStage):
         of: Mapping[str, Any],
         given: Sequence[Capture],
         executor: concurrent.futures.Executor,
-        count: int,
+        slots: Slots,
         to_cut: bool,
         strict: bool,
         silence: float,
@@ -176,7 +178,7 @@ class _Analysis(SecondStage):
         self._of = of
         self._captures = given
         self._executor = executor
-        self._most = 2 * count  # tasks that are given to the executor at a time
+        self._slots = slots
         self._to_cut = to_cut
         self._strict = strict
         self._silence = silence
@@ -270,7 +272,7 @@ class _Analysis(SecondStage):
         if progress is not None:
             progress(self._bytes, everything, self._packets)
         while not self._tree.is_done:
-            while len(self._running) < self._most:
+            while len(self._running) < 2 * self._slots.now():  # the next ones wait there
                 begin = self._again.popleft() if self._again else next(jobs, None)
                 if begin is None:
                     break

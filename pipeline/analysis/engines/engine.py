@@ -59,6 +59,7 @@ class Engine(concurrent.futures.Executor, abc.ABC):
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
+        self._slots = 0  # when it was asked last
         self._waiting: set[concurrent.futures.Future[Any]] = set()
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -75,9 +76,19 @@ class Engine(concurrent.futures.Executor, abc.ABC):
         """Raise EnvironmentLacks when a worker that is there now cannot do our tasks."""
 
     @property
-    @abc.abstractmethod
     def slots(self) -> int:
-        """How many tasks it runs at a time now."""
+        """How many tasks it runs at a time now; at least 1. While tasks wait, it is what the last
+        look at the workers found."""
+        with self._lock:
+            is_watched = bool(self._waiting)
+        if not is_watched:
+            self._gone()
+        return max(1, self._slots)
+
+    @abc.abstractmethod
+    def _count(self) -> int:
+        """How many tasks its workers run at a time now; 0: there is no worker. Raises
+        EnvironmentLacks when it does not answer."""
 
     @abc.abstractmethod
     def end(self, analysis: str) -> None:
@@ -92,10 +103,6 @@ class Engine(concurrent.futures.Executor, abc.ABC):
     @abc.abstractmethod
     def _error(self, error: BaseException) -> BaseException:
         """The error of a task as the caller should see it."""
-
-    @abc.abstractmethod
-    def _gone(self) -> str:
-        """Why the engine can do no task at all, as a sentence; "" while it can."""
 
     @abc.abstractmethod
     def _close(self) -> None:
@@ -146,6 +153,14 @@ class Engine(concurrent.futures.Executor, abc.ABC):
                 outer.set_result(inner.result())
         except concurrent.futures.InvalidStateError:
             pass  # it was cancelled, or given up
+
+    def _gone(self) -> str:
+        """Why the engine can do no task at all, as a sentence; "" while it can."""
+        try:
+            self._slots = self._count()
+        except EnvironmentLacks as error:
+            return str(error)
+        return "" if self._slots else "there is no worker"
 
     def _look(self) -> None:
         """Give up what waits when there has been no worker for too long."""

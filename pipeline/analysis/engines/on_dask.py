@@ -143,10 +143,6 @@ class Dask(Engine):
             if why := remote.differs(remote.versions(), found, host):
                 raise EnvironmentLacks(why)
 
-    @property
-    def slots(self) -> int:
-        return max(1, int(sum(self._client.nthreads().values())))
-
     def end(self, analysis: str) -> None:
         with contextlib.suppress(Exception):  # a worker that is gone has ended it
             within(deadlines.ANALYSIS_ENGINE, lambda: self._client.run(remote.end, analysis))
@@ -167,16 +163,16 @@ class Dask(Engine):
             )
         return self._lacks(error)
 
-    def _gone(self) -> str:
+    def _count(self) -> int:
         client = self._client
         seconds = min(deadlines.ANALYSIS_ENGINE, self._patience)
         try:
             if client.status == "running":
                 cores = client.sync(client.scheduler.ncores, callback_timeout=seconds)
-                return "" if cores else "there is no worker"
+                return int(sum(cores.values()))
         except Exception:  # of many kinds
             pass
-        return "the scheduler does not answer"
+        raise EnvironmentLacks("the scheduler does not answer")
 
     def _close(self) -> None:
         with _quiet(), contextlib.suppress(OSError, TimeoutError):

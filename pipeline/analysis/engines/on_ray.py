@@ -176,10 +176,6 @@ class Ray(Engine):
             if why := remote.differs(remote.versions(), found, host):
                 raise EnvironmentLacks(why)
 
-    @property
-    def slots(self) -> int:
-        return max(1, int(sum(node["Resources"]["CPU"] for node in self._nodes())))
-
     def end(self, analysis: str) -> None:
         """A task that is cancelled takes its worker along, and a worker its children; others end
         their children when they have been idle for a while."""
@@ -208,12 +204,12 @@ class Ray(Engine):
             error = error.cause
         return self._lacks(error)
 
-    def _gone(self) -> str:
+    def _count(self) -> int:
         try:
             nodes = within(deadlines.ANALYSIS_ENGINE, self._nodes)
         except Exception as error:
-            return f"the cluster does not answer ({line(error)})"
-        return "" if nodes else "there is no worker"
+            raise EnvironmentLacks(f"the cluster does not answer ({line(error)})") from None
+        return sum(int(node["Resources"]["CPU"]) for node in nodes)
 
     def _close(self) -> None:
         with contextlib.suppress(OSError, RuntimeError):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,11 @@ from typing import Any
 import pytest
 
 from ringline.pipeline.analysis import Result, engines, run
+from ringline.pipeline.analysis.engines.engine import Engine
 from ringline.shm.errors import EnvironmentLacks, PluginError
 from ringline.workers.analysis import remote
 
-from .clusters import Cluster, cluster, wait_for
+from .clusters import SECONDS, Cluster, cluster, wait_for
 from .conftest import PLUGINS, captures_of_flows, children_of, same
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the engines
@@ -217,6 +221,76 @@ def test_an_installed_plugin_of_another_version_is_refused(
 def paths(tmp_path: Path) -> list[Path]:
     """Captures of flows."""
     return captures_of_flows(tmp_path, 6, 1000)
+
+
+@pytest.mark.parametrize("first", [0, pytest.param(1, marks=long)])
+def test_workers_that_come_while_it_runs_have_tasks(
+    outside: Cluster, capture: Saved, tmp_path: Path, first: int
+) -> None:
+    begun, until = tmp_path / "begun", tmp_path / "until"
+    for _ in range(first):
+        outside.add()
+        outside.wait()
+    busy: list[int] = []
+    give_up = time.monotonic() + SECONDS
+
+    def watch(done: int, everything: int, packets: int) -> None:
+        if len(outside.workers) == first and (begun.exists() or not first):
+            for _ in range(3 - first):
+                outside.add()
+        if not until.exists():
+            busy.append(sum(bool(children_of(it.pid)) for it in outside.workers))
+            if busy[-1] == 3 or time.monotonic() > give_up:
+                until.touch()
+
+    with engines.opened("dask", outside.address) as engine:
+        result = run(
+            f"{PLUGINS}:Waits",
+            [capture(f"{number}.pcap", b"abc", begin=number) for number in range(8)],
+            {"begun": str(begun), "until": str(until)},
+            engine,
+            silence=300.0,
+            progress=watch,
+        )
+    assert max(busy) == 3
+    assert result.named["seen"] == 24
+
+
+@long
+def test_machines_that_come_while_it_runs_have_tasks_of_ray(capture: Saved, tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster as Machines
+
+    begun, until = tmp_path / "begun", tmp_path / "until"
+    folder = tempfile.mkdtemp(prefix="ringline-ray-", dir="/tmp")  # sockets need a short name
+    machines = Machines(True, head_node_args={"num_cpus": 1, "temp_dir": folder})
+    waiting: list[int] = []
+    give_up = time.monotonic() + SECONDS
+
+    def watch(done: int, everything: int, packets: int) -> None:
+        if begun.exists() and len(machines.list_all_nodes()) == 1:
+            machines.add_node(num_cpus=3)
+        if not until.exists():
+            waiting.append(len(engine._waiting))
+            if waiting[-1] == 8 or time.monotonic() > give_up:
+                until.touch()
+
+    try:
+        with engines.opened("ray", machines.address) as engine:
+            assert isinstance(engine, Engine)
+            result = run(
+                f"{PLUGINS}:Waits",
+                [capture(f"{number}.pcap", b"abc", begin=number) for number in range(9)],
+                {"begun": str(begun), "until": str(until)},
+                engine,
+                silence=300.0,
+                progress=watch,
+            )
+    finally:
+        machines.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+    assert 2 in waiting
+    assert waiting[-1] == 8
+    assert result.named["seen"] == 27
 
 
 def test_a_worker_that_is_killed_changes_nothing(outside: Cluster, paths: list[Path]) -> None:
