@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import os
 import uuid
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ class Travelling(concurrent.futures.Executor):
         revived: Callable[[Mapping[str, Any]], RinglineError],
     ) -> None:
         self._executor = executor
+        self._numbers = itertools.count()
         answer, files = children.do(of, {"do": "prepare", "parcel": True}, silence=silence)
         if "error" in answer:
             children.close()
@@ -53,8 +55,10 @@ class Travelling(concurrent.futures.Executor):
         self, function: Callable[..., Any], /, *arguments: Any, **more: Any
     ) -> concurrent.futures.Future[Any]:
         """Submit a task of an analysis; `function` does it here, and `remote.do` does it there."""
-        _, *rest = arguments
-        return self._executor.submit(remote.do, self._envelope, *rest, **more)
+        _, job, *rest = arguments
+        # Dask takes tasks that are equal for one, and gives the answer of the first again.
+        job = {**job, "number": next(self._numbers)}
+        return self._executor.submit(remote.do, self._envelope, job, *rest, **more)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End what runs for the analysis, wherever it is; the executor stays."""

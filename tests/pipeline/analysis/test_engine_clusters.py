@@ -326,6 +326,19 @@ def test_a_child_that_is_killed_changes_nothing(outside: Cluster, paths: list[Pa
     wait_for(lambda: not children_of(outside.workers[0].pid))  # the analysis has ended them
 
 
+def test_the_executor_of_a_client_of_dask_does_a_task_again(
+    outside: Cluster, capture: Saved, tmp_path: Path
+) -> None:
+    from distributed import Client
+
+    outside.add()
+    outside.wait()
+    path, options = capture("a.pcap", b"ab\x09c"), {"once": str(tmp_path / "once")}
+    with Client(outside.address, set_as_default=False) as client:
+        result = run(f"{PLUGINS}:Hurt", [path], options, client.get_executor(), workers=1)
+    assert (result.broken, result.named["seen"]) == ({}, 4)
+
+
 @long
 @pytest.mark.parametrize("who", ["worker", "scheduler"])
 def test_an_engine_without_workers_is_given_up(

@@ -229,9 +229,12 @@ def test_no_client_is_made_for_what_is_no_address(
         on_dask.opened(address, 1, 60.0)
 
 
-def test_the_example_of_the_documents_runs(paths: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", range(2))
+def test_the_examples_of_the_documents_run(paths: list[Path], tmp_path: Path, number: int) -> None:
     text = (Path(__file__).parents[3] / "docs" / "analyze.md").read_text()
-    [example] = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    examples = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(examples) == 2
+    example = examples[number]
     script = tmp_path / "example.py"
     script.write_text(example.replace("captures/", str(tmp_path)))
     done = subprocess.run(
