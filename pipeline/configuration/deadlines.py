@@ -35,6 +35,7 @@ TRIAL_BATCH = 10.0  # SILENCE_SECONDS of workers/trials/trial.py
 
 ANALYSIS_ENGINE = 30.0  # it answers
 ANALYSIS_WORKERS = 60.0  # it has a worker again
+ANALYSIS_REFUSED = 3.0  # its address accepts a connection, when one is refused first
 
 # -- the stages of a run (supervisor/run_states.py) ----------------------------------------------
 
@@ -146,6 +147,7 @@ class PortLimits:
 
 # (inner, outer, who waits for whom)
 NESTED: tuple[tuple[float, float, str], ...] = (
+    (ANALYSIS_REFUSED, ANALYSIS_ENGINE, "a refused connection, an answer of an engine"),
     (ANALYSIS_ENGINE, ANALYSIS_WORKERS, "an answer of an engine, a worker of it"),
     (WORKER_DRAIN, WORKER_STOP, "a worker that is told to stop: its drain, the supervisor"),
     (WORKER_STOP + WORKER_GRACE, RETIRE, "one worker, all workers"),

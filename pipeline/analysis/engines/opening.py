@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from ringline.pipeline.analysis.engines import reaching
 from ringline.pipeline.configuration import deadlines
 from ringline.shm.errors import UsageError
 
@@ -19,14 +20,15 @@ def opened(
     address: str | None = None,
     *,
     workers: int | None = None,
-    patience: float = deadlines.ANALYSIS_WORKERS,
+    patience: float | None = None,
 ) -> Iterator[concurrent.futures.Executor | None]:
     """The engine `name`, for the `executor` of `run`; "local" is None.
 
     address: of a scheduler or cluster that runs already. None: one is started on this machine, with
         a process for each core, and ended.
     workers: how many processes to start, instead of one for each core.
-    patience: for so many seconds there may be no worker.
+    patience: for so many seconds there may be no worker, and at first nothing that listens at
+        `address`. None: 60 s for a worker, and a few for a refused connection.
 
     Raises UsageError when the arguments do not fit, EnvironmentLacks when the engine's package is
     missing, when it cannot be reached, or when a worker has another version of ringline or Python.
@@ -43,6 +45,11 @@ def opened(
             "the number of processes is for those that this machine starts; the engine at "
             f"{address} has its own: leave --workers out"
         )
+    if address is not None:
+        waits = deadlines.ANALYSIS_REFUSED if patience is None else patience
+        reaching.check(name.capitalize(), address, waits)
+    if patience is None:
+        patience = deadlines.ANALYSIS_WORKERS
     count = workers or len(os.sched_getaffinity(0))
     if name == "dask":
         from ringline.pipeline.analysis.engines import on_dask

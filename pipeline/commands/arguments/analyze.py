@@ -77,9 +77,9 @@ def add_command(command: Any) -> None:
     to.add_argument(
         "--patience",
         type=values.seconds,
-        default=deadlines.ANALYSIS_WORKERS,
         metavar="SECONDS",
-        help="for how long the engine may be without any worker (default: 60)",
+        help="for how long the engine may be without any worker (default: 60), and its address may "
+        "refuse connections at first (default: 3)",
     )
     to.add_argument(
         "--piece",

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import types
 import urllib.parse
 import urllib.request
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ringline.pipeline.analysis import engines, run
-from ringline.pipeline.analysis.engines import on_dask, on_ray
+from ringline.pipeline.analysis.engines import on_dask, on_ray, reaching
 from ringline.pipeline.configuration import deadlines
 from ringline.shm.errors import EnvironmentLacks, UsageError
 
@@ -227,6 +228,35 @@ def test_no_client_is_made_for_what_is_no_address(
     monkeypatch.setattr("distributed.Client", None)
     with pytest.raises(EnvironmentLacks, match=f"Dask at {address} cannot be reached: {words}"):
         on_dask.opened(address, 1, 60.0)
+
+
+@pytest.mark.parametrize("patience", [None, 1.0])
+@pytest.mark.parametrize("name", ["Dask", "Ray"])
+def test_an_engine_that_refuses_is_named_soon(name: str, patience: float | None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}" if name == "Dask" else f"127.0.0.1:{port}"
+    began = time.monotonic()
+    sentence = f"^{name} at {address} cannot be reached: the connection is refused: "
+    with (
+        pytest.raises(EnvironmentLacks, match=sentence),
+        engines.opened(name.lower(), address, patience=patience),
+    ):
+        pass
+    assert (patience or 3) < time.monotonic() - began < 15
+
+
+def test_an_engine_that_refuses_at_first_is_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    with socket.socket() as late:
+        late.bind(("127.0.0.1", port))
+        listens = threading.Timer(0.5, late.listen)
+        listens.start()
+        reaching.check("Dask", f"localhost:{port}", 60.0)
+        listens.join()
+    for address in ("auto", "tcp://127.0.0.1", "inproc://a:1", "tcp://127.0.0.1:a", "[", "no.x:1"):
+        reaching.check("Dask", address, 60.0)
 
 
 @pytest.mark.parametrize("number", range(2))
