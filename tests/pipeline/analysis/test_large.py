@@ -19,10 +19,12 @@ from typing import Any
 
 import pytest
 
+from ringline.pipeline.analysis import engines, run
 from ringline.workers.named.part import Part
 
 from ...data import make
 from . import large
+from .clusters import descendants_of
 from .conftest import analyze, children_of, same
 
 PROOF = os.environ.get("RINGLINE_PROOF") == "1"
@@ -33,6 +35,7 @@ FOLDERS = [
     Path(os.environ.get("RINGLINE_CAPTURES", "/nonexistent")),
 ]
 SMALL = sorted(path for folder in FOLDERS for path in folder.glob("*.pcap*"))
+PIECE = 5_000  # bytes of a small capture, for one task
 ETHERNET = 14
 
 # Of one direction: protocol, ends; and what is counted.
@@ -52,19 +55,35 @@ def whole(capture: Path) -> Any:
     return analyze("flow_stats", capture, *SMALL, piece_bytes=1 << 40)
 
 
-def killer(*when: float) -> Callable[[int, int, int], None]:
-    """Kills a child when each of these shares of the work is done. They are far from each other: a
-    task whose child was killed twice is taken for one that the plugin cannot do."""
-    rng, left = random.Random(1), list(when)
+class Killer:
+    """Kills a process when each of these shares of the work is done. They are far from each other:
+    a task whose child was killed twice is taken for one that the plugin cannot do."""
 
-    def kill(done: int, everything: int, packets: int) -> None:
-        found = children_of(os.getpid())
-        if found and left and done > left[0] * everything:
-            left.pop(0)
+    def __init__(self, *when: float, find: Callable[[], list[int]]) -> None:
+        self._find = find
+        self._left = list(when)
+        self._random = random.Random(1)
+
+    def __call__(self, done: int, everything: int, packets: int) -> None:
+        if self._left and done > self._left[0] * everything and (found := self._find()):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(rng.choice(found), signal.SIGKILL)
+                os.kill(self._random.choice(found), signal.SIGKILL)
+                self._left.pop(0)
 
-    return kill
+    def check(self) -> None:
+        """All that were to be killed were."""
+        assert self._left == []
+
+
+def children() -> list[int]:
+    """Those of local processes."""
+    return children_of(os.getpid())
+
+
+def workers() -> list[int]:
+    """Those of an engine that was started here, if they do something now."""
+    found = descendants_of(os.getpid())
+    return [it for it in found if it != os.getpid() and children_of(it)]
 
 
 @in_proof
@@ -88,11 +107,43 @@ def test_any_division_gives_the_result_of_one_process(
     capture: Path, whole: Any, given: dict[str, Any]
 ) -> None:
     more = dict(given)
-    kills = more.pop("kill", ())
+    killer = Killer(*more.pop("kill", ()), find=children)
     paths = [capture, *SMALL]
     random.Random(str(given)).shuffle(paths)
-    result = analyze("flow_stats", *paths, progress=killer(*kills), **more)
+    result = analyze("flow_stats", *paths, progress=killer, **more)
+    killer.check()
     assert same(result) == same(whole)
+
+
+@in_proof
+@pytest.mark.filterwarnings("ignore")  # those of the engines
+@pytest.mark.parametrize("by", ["piece", "flow"])
+@pytest.mark.parametrize("name", ["dask", "ray"])
+def test_engines_whose_workers_are_killed_give_the_result_of_one_process(
+    capture: Path, whole: Any, name: str, by: str
+) -> None:
+    killer = Killer(0.1, 0.7, find=workers)
+    with engines.opened(name, workers=2) as engine:
+        result = run(
+            *("flow_stats", [capture, *SMALL], None, engine),
+            piece_bytes=SIZE // 31,
+            by=by,
+            progress=killer,
+        )
+    killer.check()
+    assert same(result) == same(whole)
+
+
+@pytest.mark.parametrize("by", ["piece", "flow"])
+def test_any_division_of_small_captures_gives_the_result_of_one_process(by: str) -> None:
+    paths = SMALL if PROOF else sorted(FOLDERS[0].glob("*.pcap*"))
+    killer = Killer(0.1, 0.8, find=children)
+    result = analyze("flow_stats", *paths, workers=2, piece_bytes=PIECE, by=by, progress=killer)
+    killer.check()
+    divided = sum(path.stat().st_size >= 2 * PIECE for path in paths)
+    assert divided >= 4
+    assert result.tasks > len(paths) + divided
+    assert same(result) == same(analyze("flow_stats", *paths, piece_bytes=1 << 40))
 
 
 def found_by_ringline(result: Any) -> tuple[Counter[Way], Counter[Way]]:
