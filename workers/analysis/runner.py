@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ringline.shm import counters as counter_blocks
@@ -207,11 +206,6 @@ class Runner:
             raise PluginError(
                 f"plugin {self._tier.spec}: collect failed: {sentence(error)}"
             ) from error
-        if not isinstance(taken, Mapping | None):
-            raise PluginError(
-                f"plugin {self._tier.spec}: collect must return a dict of arrays by name, or None, "
-                f"not {type(taken).__name__}"
-            )
         if taken is not None:
             self._levels.add(Part(collected(self._tier.spec, taken)))
 

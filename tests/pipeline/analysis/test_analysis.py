@@ -169,7 +169,10 @@ def test_a_wrong_guess_is_found_out(tmp_path: Path) -> None:
         ("WrongMerge", "merge must return a Part, such as its first argument, not NoneType"),
         ("OddMerge", "what its merge or collect returns cannot be kept: give arrays of numbers or"),
         ("OddTable", "and rows (label, numbers) of tables: Object of type int64 is not JSON"),
-        ("OddCollect", "collect must return a dict of arrays by name, or None, not list"),
+        (
+            "OddCollect",
+            "collect must return None, or a dict of NumPy arrays by name, which have numbers",
+        ),
         ("OneArgument", "merge must take (a, b), with @staticmethod in a class; it takes (a)"),
         ("Missing", "has no 'Missing'"),
     ],
