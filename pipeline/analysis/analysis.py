@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -119,15 +119,16 @@ def run(
     given_captures = [captures.divided(n, it, piece_bytes) for n, it in enumerate(found)]
     about = of | {"folder": None, "to_cut": to_cut, "piece_bytes": piece_bytes}
     is_flow = is_by_flow(by, resumes=resume)
-    finished = None if keep is None or is_flow else Finished(keep, about, resumes=resume)
+    stores = is_flow or executor is None or scratch is not None
+    finished = None
+    if keep is not None and not is_flow:
+        finished = Finished(keep, about, resumes=resume, stores=stores)
     slots = Slots(executor, workers)
     count = slots.now()
     make_folder(out)
     with contextlib.ExitStack() as opened:
         if finished is not None:
             opened.callback(finished.close)
-        # What is finished must last, so its rows cannot be in a folder that is removed.
-        stores = finished is None and (is_flow or executor is None or scratch is not None)
         if (disk := scratch_for(scratch, out, is_needed=stores)) is not None:
             opened.callback(disk.close)
         of["store"] = (disk.path, rows_bytes) if disk is not None and stores else None
@@ -374,6 +375,8 @@ class _Analysis(SecondStage):
         self._used.append(capture.with_named_complaints())
         self._ended.add(capture.number)
         self._tree.put(capture.number, capture.tree.result)
+        if self.finished is not None:
+            capture.forget()
         self._join(self._tree, lambda: None)
 
     def cancel(self) -> None:
@@ -387,14 +390,14 @@ class _Analysis(SecondStage):
         self.cancel()
         concurrent.futures.wait(self._running, 5.0)
         self._running.clear()
-        used = self._ended | {capture.number for capture in self._used}
-        for capture in self._captures:
-            if capture.number not in used and self.finished and self.finished.take(capture):
-                self._used.append(capture.with_named_complaints())
-        if self.flows is not None:
-            self._used.clear()  # no flow is whole
-        self._used.sort(key=lambda capture: capture.number)
+        used: Iterable[Capture] = sorted(self._used, key=lambda capture: capture.number)
+        if self.finished is not None:
+            used = self.finished.all_of(self._captures)
+        elif self.flows is not None:
+            used = ()  # no flow is whole
+        self._used = []
         self._tree = joining.joined(
-            [capture.tree.result for capture in self._used],
+            len(self._captures),
+            captures.outcomes_of(used, self._used),
             lambda a, b: self._wait_for({"do": "merge"}, [a, b])[1],
         )

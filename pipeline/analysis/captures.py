@@ -9,6 +9,7 @@ from the right place. The first range has no guess, so all are right in the end.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -197,6 +198,10 @@ class Capture:
             numbers["complaints"] = [(path, *it) for it in numbers["complaints"]]
         return self
 
+    def forget(self) -> None:
+        """Let go of the joined outcome."""
+        self.tree = Tree(1)
+
     @property
     def is_accepted(self) -> bool:
         """Whether all pieces are right."""
@@ -210,6 +215,13 @@ def numbers_of(answer: dict[str, Any]) -> dict[str, Any]:
         *("headings", "complaints", "trace", "remarks", "tier", "first", "last"),
     )
     return {name: answer[name] for name in names}
+
+
+def outcomes_of(captures: Iterable[Capture], used: list[Capture]) -> Iterator[Outcome | None]:
+    """The outcomes of captures, one at a time; the captures are added to `used`."""
+    for capture in captures:
+        used.append(capture)
+        yield capture.tree.result
 
 
 def divided(number: int, source: Source, piece_bytes: int) -> Capture:

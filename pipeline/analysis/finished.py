@@ -3,7 +3,8 @@
 There is a file for each capture that is finished, and for each piece of the others. It begins with
 a checksum of all that follows: a line of JSON, and the plugin's part. The line has a digest of what
 the analysis was of: the plugin, its options, the contents of its file and of those beside it that
-it loads, and the versions.
+it loads, and the versions. Rows of the part that are many are in files of their own, the runs of
+workers/analysis/runs.py: they are moved here as they are. The line has their checksums.
 
 Guarantees (tests in tests/pipeline/analysis/test_finished.py):
  - the result is that of an analysis that nobody interrupted
@@ -12,18 +13,22 @@ Guarantees (tests in tests/pipeline/analysis/test_finished.py):
    (test_what_is_damaged_is_done_again, test_a_capture_that_has_changed_is_done_again)
  - of another plugin, other options or another version nothing is used
    (test_another_plugin_or_other_options_are_refused)
+ - a run stays as long as something that is finished has it, and no longer
+   (test_runs_are_there_as_long_as_they_are_needed)
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import platform
+import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ringline.pipeline.analysis.captures import Capture, Piece
@@ -31,6 +36,7 @@ from ringline.pipeline.analysis.joining import Outcome, Tree
 from ringline.pipeline.telemetry.version import version
 from ringline.shm.errors import EnvironmentLacks, UsageError, reason_of
 from ringline.shm.text import printable
+from ringline.workers.named import part as parts
 
 _ABOUT = "about"
 _NEW = ".new"
@@ -43,17 +49,24 @@ class Finished:
 
     of: what the results depend on beside the captures, as JSON values by name.
     resumes: whether what is there is used; if not, it is removed when something new is finished.
+    stores: whether tasks have a folder for their rows, which they need to go on from runs.
 
     Raises UsageError when another analysis uses the folder, EnvironmentLacks when it cannot be
     used.
     """
 
-    def __init__(self, folder: str, of: Mapping[str, Any], *, resumes: bool) -> None:
+    def __init__(
+        self, folder: str, of: Mapping[str, Any], *, resumes: bool, stores: bool = True
+    ) -> None:
         self.resumes = resumes
+        self._stores = stores
         self._folder = folder
+        self._of_runs = os.path.abspath(folder)
         self._about = {"ringline": version(), "Python": platform.python_version()} | dict(of)
         self._digest: str | None = None  # of what the analysis is of; None: not begun yet
         self._there: dict[str, dict[str, Any]] = {}  # the lines of files that may be used
+        self._runs: dict[str, Mapping[str, str]] = {}  # by file: its runs, and their checksums
+        self._whole: dict[str, str] = {}  # runs that are known to be whole, and their checksums
         try:
             os.makedirs(folder, exist_ok=True)
             self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -73,6 +86,9 @@ class Finished:
 
     def close(self) -> None:
         """Let others use the folder, which is removed when nothing is in it."""
+        if self._digest is not None:
+            with contextlib.suppress(EnvironmentLacks):
+                self._remove_runs()
         with contextlib.suppress(OSError):
             os.rmdir(self._folder)
         os.close(self._fd)
@@ -90,13 +106,20 @@ class Finished:
                 raise UsageError(
                     f"{printable(self._folder)}: {_difference(before['about'], about)}"
                 )
-        for name in self._names():
+        for name in (it for it in self._names() if not it.endswith(parts.RUN)):
             line = self._line(name) if self.resumes and not name.endswith(_NEW) else None
             if line is None or line["of"] != digest:
                 self._remove(name)
             elif name != _ABOUT:
                 self._there[name] = line
+                self._runs[name] = line.get("runs", {})
+        if any(self._runs.values()) and not self._stores:
+            raise UsageError(
+                f"{printable(self._folder)}: what is finished there has rows on disk, so --resume "
+                "needs a folder for those of the executor's workers: name one with --scratch"
+            )
         self._digest = digest
+        self._remove_runs()
         if self._line(_ABOUT) is None:
             self._write(_ABOUT, {"about": about})
 
@@ -139,6 +162,13 @@ class Finished:
         capture.accepted = len(capture.pieces)
         return True
 
+    def all_of(self, captures: Sequence[Capture]) -> Iterator[Capture]:
+        """The captures that are finished; each has its outcome until the next one is asked for."""
+        for capture in captures:
+            if not capture.broken and self.take(capture):
+                yield capture.with_named_complaints()
+                capture.forget()
+
     def take_piece(self, capture: Capture, piece: Piece) -> bool:
         """Give a piece the answer that is there, if there is one. What another piece contradicted
         is not used."""
@@ -157,12 +187,17 @@ class Finished:
         if name in self._there:
             return
         outcome, tally = capture.tree.result, capture.tally
+        runs: dict[str, str] = {}
+        if outcome is not None:
+            outcome.part, runs = self._with_runs_here(outcome.part)
         line = {
+            "runs": runs,
             "numbers": None if outcome is None else outcome.numbers,
             "tally": {name: getattr(tally, name) for name in _COUNTS}
             | {name: dict(getattr(tally, name)) for name in _BY_LINK},
         }
         self._write(name, line, b"" if outcome is None else outcome.part)
+        self._there[name] = {}
         if len(capture.pieces) > 1:
             for piece in capture.pieces:
                 self._remove(_name(capture, piece))
@@ -171,8 +206,39 @@ class Finished:
         """Keep the answer of a piece, unless it is the only one. Raises EnvironmentLacks."""
         if len(capture.pieces) > 1:
             self.begin(fingerprint)
-            line = {"known": piece.known, "answer": piece.answer}
+            piece.part, runs = self._with_runs_here(piece.part)
+            line = {"runs": runs, "known": piece.known, "answer": piece.answer}
             self._write(_name(capture, piece), line, piece.part)
+
+    # Runs
+
+    def _with_runs_here(self, part: bytes) -> tuple[bytes, dict[str, str]]:
+        """The part, whose runs are in the folder now, and their checksums by the names of files."""
+        paths = [path for of in parts.runs_of(part).values() for path, _ in of]
+        runs: dict[str, str] = {}
+        for path in paths:
+            name = os.path.basename(path)
+            if name not in self._whole:
+                try:
+                    _move(path, self._path(name))
+                    self._whole[name] = _checksum(self._path(name))
+                except OSError as error:
+                    raise self._lacks(error) from None
+            runs[name] = self._whole[name]
+        return _moved(part, self._of_runs), runs
+
+    def _is_run_whole(self, name: str, checksum: str) -> bool:
+        if name not in self._whole:
+            with contextlib.suppress(OSError):
+                self._whole[name] = _checksum(self._path(name))
+        return self._whole.get(name) == checksum
+
+    def _remove_runs(self) -> None:
+        """Remove the runs that nothing has which is finished."""
+        needed = {name for runs in self._runs.values() for name in runs}
+        for name in self._names():
+            if name.endswith(parts.RUN) and name not in needed:
+                self._remove(name)
 
     # Files
 
@@ -188,6 +254,7 @@ class Finished:
     def _write(self, name: str, line: Mapping[str, Any], part: bytes = b"") -> None:
         """Write a file whole or not at all."""
         head = json.dumps({"of": self._digest} | dict(line)).encode() + b"\n"
+        part = _moved(part, "")  # the folder may get another name
         checksum = hashlib.sha256(head)
         checksum.update(part)
         new = self._path(name + _NEW)
@@ -196,6 +263,7 @@ class Finished:
                 file.write(checksum.hexdigest().encode() + b"\n" + head)
                 file.write(part)
             os.replace(new, self._path(name))
+            self._runs[name] = line.get("runs", {})
         except OSError as error:
             raise self._lacks(error) from None
         finally:
@@ -213,11 +281,13 @@ class Finished:
             checksum = head = part = b""
         whole = hashlib.sha256(head)
         whole.update(part)
-        if checksum != whole.hexdigest().encode() + b"\n":
+        is_whole = checksum == whole.hexdigest().encode() + b"\n"
+        line = json.loads(head) if is_whole else {}
+        if not is_whole or not all(self._is_run_whole(*it) for it in line.get("runs", {}).items()):
             del self._there[name]
             self._remove(name)
             return None
-        return json.loads(head), part
+        return line, _moved(part, self._of_runs)
 
     def _line(self, name: str) -> dict[str, Any] | None:
         """The line of a file, without a look at its part; None: it has none."""
@@ -231,6 +301,7 @@ class Finished:
         return line if isinstance(line, dict) and wanted | {"of"} <= line.keys() else None
 
     def _remove(self, name: str) -> None:
+        self._runs.pop(name, None)
         with contextlib.suppress(OSError):
             os.unlink(self._path(name))
 
@@ -238,6 +309,34 @@ class Finished:
         return EnvironmentLacks(
             f"{printable(self._folder)}: what is finished cannot be kept there: {reason_of(error)}"
         )
+
+
+def _move(path: str, to: str) -> None:
+    """Move a file, perhaps to another disk."""
+    try:
+        os.replace(path, to)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copyfile(path, to)
+        os.unlink(path)
+
+
+def _checksum(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _moved(part: bytes, folder: str) -> bytes:
+    """The part, for the case that its runs are in this folder."""
+    runs = parts.runs_of(part)
+    if not runs:
+        return part
+    named = {
+        name: [(os.path.join(folder, os.path.basename(path)), rows) for path, rows in of]
+        for name, of in runs.items()
+    }
+    return parts.with_runs(part, named)
 
 
 def _name(capture: Capture, piece: Piece | None = None) -> str:

@@ -8,7 +8,7 @@ what it joins stays in order: so the result does not depend on which task ends f
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,12 +101,14 @@ def answer_of(future: concurrent.futures.Future[Any]) -> tuple[dict[str, Any], b
     return answer, part
 
 
-def joined(outcomes: Sequence[Outcome | None], merge: Callable[[bytes, bytes], bytes]) -> Tree:
-    """A tree of all these, which is done."""
-    tree = Tree(max(len(outcomes), 1))
-    for leaf, outcome in enumerate(outcomes or [None]):
-        tree.put(leaf, outcome)
-    while not tree.is_done:
+def joined(
+    most: int, outcomes: Iterable[Outcome | None], merge: Callable[[bytes, bytes], bytes]
+) -> Tree:
+    """A tree of all these, which is done; there are `most` or fewer, and few are held at a time."""
+    tree = Tree(max(most, 1))
+    rest = iter(outcomes)
+    for leaf in range(max(most, 1)):
+        tree.put(leaf, next(rest, None))
         for place, a, b in tree.pairs():
             part = merge(a.part, b.part) if a.part and b.part else a.part or b.part
             tree.joined(place, Outcome(add(a.numbers, b.numbers), part))

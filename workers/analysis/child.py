@@ -25,7 +25,7 @@ from ringline.workers._workers import ffi
 from ringline.workers.analysis import parcel
 from ringline.workers.analysis.hooks import Hooks
 from ringline.workers.analysis.runner import Runner
-from ringline.workers.analysis.runs import Store
+from ringline.workers.analysis.runs import Store, mappings
 from ringline.workers.analysis.shares.merged import Merged
 from ringline.workers.analysis.shares.spill import Sharer
 from ringline.workers.analysis.tables import writing
@@ -78,6 +78,7 @@ class _Child:
         self._found: Any = None
         self._hooks: Hooks | None = None
         self._fingerprint = self._version = ""
+        self._mappings: list[mmap.mmap] = []  # of rows that are presented
         steps.show_with(self._step)
 
     def answer(self, job: Mapping[str, Any], parts: list[bytes]) -> tuple[dict[str, Any], bytes]:
@@ -113,6 +114,8 @@ class _Child:
 
     def _step(self) -> None:
         self._page[1] += 1
+        for mapping in self._mappings:  # its pages count as memory of this process
+            mapping.madvise(mmap.MADV_DONTNEED)
 
     def _load(self, job: Mapping[str, Any]) -> None:
         """Load and prepare the plugin, once. Raises PluginError."""
@@ -254,6 +257,7 @@ class _Child:
         assert self._hooks is not None
         was_on_disk = bool(part.runs)
         part = self._hooks.whole(part)
+        self._mappings = mappings(part)
         made: dict[str, Any] = {}
         if self._hooks.present is not None:
             try:
@@ -264,6 +268,7 @@ class _Child:
                 ) from error
         form = job["format"]
         described = {"tables": writing.write(self._of["plugin"], made, job["folder"], form)}
+        self._mappings = []
         return described, part.pack() if was_on_disk and job["state"] else b""
 
 

@@ -7,6 +7,7 @@ block, and the plugin merges the rows of a block. So a process holds few rows at
 
 from __future__ import annotations
 
+import mmap
 import os
 import uuid
 from bisect import bisect_right
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ringline.shm.errors import EnvironmentLacks, reason_of
 from ringline.shm.text import printable
 from ringline.workers.named import steps
-from ringline.workers.named.part import Part
+from ringline.workers.named.part import RUN, Part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,16 +66,18 @@ def merged(a: Part, b: Part, ordered: Sequence[str], store: Store | None, merge:
 def _to_run(part: Part, name: str, store: Store) -> None:
     """Move the rows of `name` to a new run."""
     rows = part.state[name]
-    path = os.path.join(store.folder, f"{uuid.uuid4().hex}.run")
+    path = os.path.join(store.folder, uuid.uuid4().hex + RUN)
     _append(path, rows)
     part.runs.setdefault(name, []).append((path, len(rows)))
     part.state[name] = rows[:0].copy()
 
 
 def _append(path: str, rows: NDArray[Any]) -> None:
+    import numpy as np
+
     try:
-        with open(path, "ab") as file:
-            rows.tofile(file)
+        with open(path, "ab") as file:  # `tofile` does not tell why it could not
+            file.write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data)
     except FileNotFoundError:
         raise no_folder(os.path.dirname(path)) from None
     except OSError as error:
@@ -110,9 +113,18 @@ def whole(part: Part, keys: dict[str, int], store: Store | None, merge: Merge) -
             steps.step()
         part.state[name] = np.memmap(path, model.dtype, "r", shape=(count, *model.shape[1:]))
         for old, _ in runs:
-            os.unlink(old)
+            if os.path.dirname(old) == store.folder:  # what is finished has others
+                os.unlink(old)
     part.runs = {}
     return part
+
+
+def mappings(part: Part) -> list[mmap.mmap]:
+    """Those of `whole`. What was read of one may be let go of: it is read again when needed."""
+    import numpy as np
+
+    mapped = (rows for rows in part.state.values() if isinstance(rows, np.memmap))
+    return [rows._mmap for rows in mapped]  # type: ignore[attr-defined]
 
 
 def _blocks(

@@ -6,6 +6,8 @@ histograms are not in it: ringline adds them itself.
 
 from __future__ import annotations
 
+RUN = ".run"  # how the names of files with rows end (analysis/runs.py)
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -78,12 +80,10 @@ class Part:
         if not data:
             return cls()
         import io
-        import json
 
-        size = int.from_bytes(data[:8], "little")
-        head = json.loads(data[8 : 8 + size])
+        head = _head(data)
         source = io.BytesIO(data)
-        source.seek(8 + size)
+        source.seek(8 + int.from_bytes(data[:8], "little"))
         state: dict[str, Any] = {}
         if head["state"]:
             import numpy as np
@@ -96,6 +96,28 @@ class Part:
         part = cls(state, tables)
         part.runs = {name: [(path, rows) for path, rows in of] for name, of in head["runs"].items()}
         return part
+
+
+def runs_of(packed: bytes) -> dict[str, list[tuple[str, int]]]:
+    """The runs of a part as `pack` wrote it."""
+    return _head(packed)["runs"] if packed else {}
+
+
+def with_runs(packed: bytes, runs: Mapping[str, list[tuple[str, int]]]) -> bytes:
+    """The same part as `pack` wrote it, with other runs."""
+    import json
+
+    head = json.dumps(_head(packed) | {"runs": runs}).encode()
+    rest = packed[8 + int.from_bytes(packed[:8], "little") :]
+    return len(head).to_bytes(8, "little") + head + rest
+
+
+def _head(packed: bytes) -> dict[str, Any]:
+    """What a part says of itself before its arrays."""
+    import json
+
+    head: dict[str, Any] = json.loads(packed[8 : 8 + int.from_bytes(packed[:8], "little")])
+    return head
 
 
 def ordered(**keys: int) -> Callable[[Merge], Merge]:

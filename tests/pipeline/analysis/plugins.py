@@ -8,7 +8,7 @@ import time
 import zlib
 from typing import Any
 
-from ringline.workers.api import DROP, Batch, Option, Part, Worker
+from ringline.workers.api import DROP, Batch, Option, Part, Worker, ordered
 
 
 class Sizes:
@@ -68,6 +68,39 @@ class Order:
     @staticmethod
     def present(part: Part) -> dict[str, Any]:
         return {"order": {"first": part.state["order"], "text": ["a,b"] * len(part.state["order"])}}
+
+
+class Rows:
+    """Counts packets by their first two bytes, in rows that are in order."""
+
+    def setup(self, worker: Worker) -> None:
+        self.counts: dict[int, int] = {}
+
+    def process(self, batch: Batch) -> None:
+        for packet in batch:
+            key = packet.data[0] << 8 | packet.data[1]
+            self.counts[key] = self.counts.get(key, 0) + 1
+
+    def collect(self, worker: Worker) -> dict[str, Any]:
+        import numpy as np
+
+        taken, self.counts = np.array(sorted(self.counts.items()), np.int64).reshape(-1, 2), {}
+        return {"rows": taken}
+
+    @staticmethod
+    @ordered(rows=1)
+    def merge(a: Part, b: Part) -> Part:
+        import numpy as np
+
+        rows = np.concatenate([a.state["rows"], b.state["rows"]])
+        keys, places = np.unique(rows[:, 0], return_inverse=True)
+        counts = np.zeros(len(keys), np.int64)
+        np.add.at(counts, places, rows[:, 1])
+        return Part({"rows": np.column_stack([keys, counts])})
+
+    @staticmethod
+    def present(part: Part) -> dict[str, Any]:
+        return {"rows": {"key": part.state["rows"][:, 0], "packets": part.state["rows"][:, 1]}}
 
 
 class Connections:

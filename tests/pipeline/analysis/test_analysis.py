@@ -171,7 +171,7 @@ def test_a_wrong_guess_is_found_out(tmp_path: Path) -> None:
         ("OddTable", "and rows (label, numbers) of tables: Object of type int64 is not JSON"),
         (
             "OddCollect",
-            "collect must return None, or a dict of NumPy arrays by name, which have numbers",
+            "collect must return None, or a dict of NumPy arrays by name, ",
         ),
         ("OneArgument", "merge must take (a, b), with @staticmethod in a class; it takes (a)"),
         ("Missing", "has no 'Missing'"),
