@@ -152,17 +152,6 @@ def run(
     return result
 
 
-def _task(
-    of: Mapping[str, Any],
-    job: Mapping[str, Any],
-    parts: Sequence[bytes],
-    silence: float,
-    cancellation: children.Cancellation,
-) -> tuple[dict[str, Any], bytes]:
-    """What an executor runs; it may do so in another process or on another machine."""
-    return children.do(of, job, parts, silence=silence, cancellation=cancellation)
-
-
 class _Analysis(SecondStage):
     """The tasks of an analysis, and what is known of them so far."""
 
@@ -296,7 +285,12 @@ class _Analysis(SecondStage):
         job = dict(job) | {"fingerprint": self._fingerprint}
         try:
             future = self._executor.submit(
-                _task, self._of, job, list(parts), self._silence, self._cancellation
+                children.do,
+                self._of,
+                job,
+                list(parts),
+                silence=self._silence,
+                cancellation=self._cancellation,
             )
         except RuntimeError as error:  # it was shut down, or is broken
             raise EnvironmentLacks(

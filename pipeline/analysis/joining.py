@@ -8,13 +8,13 @@ what it joins stays in order: so the result does not depend on which task ends f
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ringline.pipeline.analysis.engines.engine import line
 from ringline.shm.errors import EnvironmentLacks, RinglineError
-from ringline.workers.analysis.hooks import COMPLAINTS_MAX
+from ringline.workers.named.part import COMPLAINTS_MAX
 
 
 @dataclass

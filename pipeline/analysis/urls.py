@@ -17,7 +17,7 @@ from ringline.shm.errors import UsageError, reason_of
 from ringline.shm.text import printable
 from ringline.workers.captures.capture_table import CaptureError, Tally
 from ringline.workers.captures.captures import is_capture
-from ringline.workers.captures.files import remote
+from ringline.workers.captures.files import asking, remote
 from ringline.workers.captures.files.access import Access
 from ringline.workers.captures.files.names import schemes, shown
 
@@ -105,7 +105,7 @@ def files_of(urls: Sequence[str], access: Access) -> list[list[str]]:
 def _files_of(url: str, access: Access) -> Iterable[str]:
     is_http = schemes(url)[0] in ("http", "https")
     patterns = "*[" if is_http else "*?["
-    system, path = remote.ask(url, access, lambda: remote.file_system(url, access))
+    system, path = asking.ask(url, access, lambda: asking.file_system(url, access))
     whole = replace(access, seconds=deadlines.URL_LISTING)
     if any(sign in _IPV6.sub("", path) for sign in patterns):
         return _matching(url, system, path, access, whole)
@@ -113,7 +113,7 @@ def _files_of(url: str, access: Access) -> Iterable[str]:
     if is_http and not url.endswith("/"):
         return [url]
     try:
-        is_folder = remote.ask(url, access, lambda: _is_folder(system, path, is_http=is_http))
+        is_folder = asking.ask(url, access, lambda: _is_folder(system, path, is_http=is_http))
     except CaptureError as error:
         if isinstance(error.__cause__, PermissionError):
             return [url]  # it costs this capture only: to read it tells
@@ -128,7 +128,7 @@ def _is_folder(system: Any, path: str, *, is_http: bool) -> bool:
 
 
 def _matching(url: str, system: Any, path: str, access: Access, whole: Access) -> Iterator[str]:
-    found = remote.ask(url, whole, lambda: system.glob(path, detail=True, **_loudly(url)))
+    found = asking.ask(url, whole, lambda: system.glob(path, detail=True, **_loudly(url)))
     if not found:
         _check_folder(url, system, path, access)
         raise UsageError(f"{printable(shown(url))}: no file has such a name")
@@ -144,7 +144,7 @@ def _check_folder(url: str, system: Any, path: str, access: Access) -> None:
     """Raise the error that a search for a pattern does not tell: it finds nothing instead."""
     folder = re.split(r"[*?\[]", path)[0].rpartition("/")[0]
     try:
-        remote.ask(url, access, lambda: system.ls(folder))
+        asking.ask(url, access, lambda: system.ls(folder))
     except CaptureError as error:
         if not isinstance(error.__cause__, FileNotFoundError) or "no such bucket" in str(error):
             raise
@@ -157,7 +157,7 @@ def _loudly(url: str) -> dict[str, Any]:
 
 def _in_folder(url: str, system: Any, path: str, access: Access, whole: Access) -> list[str]:
     """The captures in a folder, by their first bytes, in the order of their names."""
-    names = remote.ask(url, whole, lambda: sorted(system.find(path, **_loudly(url))))
+    names = asking.ask(url, whole, lambda: sorted(system.find(path, **_loudly(url))))
     urls = [_named(url, system, name) for name in names]
     looks = all_of(urls, lambda it: _looks_like_capture(it, access))
     found = [it for it, is_one in zip(urls, looks, strict=True) if is_one]

@@ -14,8 +14,6 @@ from ringline.workers.tiers.tier import sentence
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-COMPLAINTS_MAX = 10  # different errors of a plugin that are told
-
 
 class Hooks:
     """What a plugin declares for analyses.

@@ -12,10 +12,10 @@ from ringline.shm._shm import lib as shm
 from ringline.shm.clock import ticks_per_second
 from ringline.shm.errors import Bug, PluginError
 from ringline.workers._workers import ffi, lib
-from ringline.workers.analysis.hooks import COMPLAINTS_MAX, Levels, collected
+from ringline.workers.analysis.hooks import Levels, collected
 from ringline.workers.analysis.slot import TaskSlot
 from ringline.workers.captures.scanner import OWN_BYTES
-from ringline.workers.named.part import Part
+from ringline.workers.named.part import COMPLAINTS_MAX, Part
 from ringline.workers.process.engine import Engine
 from ringline.workers.tiers.tier import sentence
 from ringline.workers.trials.harness import named_values, table_headings

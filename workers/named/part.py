@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     Rows = list[tuple[str, list[int]]]
     Merge = Callable[["Part", "Part"], "Part"]
 
+COMPLAINTS_MAX = 10  # different errors of a plugin that an analysis tells
+
 
 class _NoSuchName(KeyError):
     __str__ = Exception.__str__  # that of KeyError puts the sentence in quotes
