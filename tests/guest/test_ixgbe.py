@@ -33,8 +33,10 @@ UP = (
 )
 REACHED = f"until ping -c 1 -W 1 -q {HOST} >/dev/null; do sleep 0.1; done"
 
-# Sends ten echo requests of each size at once, and compares all answers. Linux gives a ping
-# socket the number and the checksum (net/ipv4/ping.c), and leaves all other answers out.
+# Exchanges ten echo requests of each size, and compares all answers. Linux gives a ping socket the
+# number and the checksum (net/ipv4/ping.c), and leaves all other answers out. At most four requests
+# are under way: Linux throws answers away when it has more than 128 KiB of them to send (sk_sndbuf
+# in net/ipv4/icmp.c).
 PING = """
 import random, socket, struct, sys
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as ping:
@@ -44,9 +46,11 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as pi
     ping.connect((sys.argv[1], 0))
     for size in range(*map(int, sys.argv[2:])):
         expected = {number: random.randbytes(size) for number in range(10)}
-        for number, payload in expected.items():
-            ping.send(struct.pack("!BBHHH", 8, 0, 0, 0, number) + payload)
+        requests = list(expected.items())
         while expected:
+            while requests and len(expected) - len(requests) < 4:
+                number, payload = requests.pop(0)
+                ping.send(struct.pack("!BBHHH", 8, 0, 0, 0, number) + payload)
             try:
                 answer = ping.recv(65535)
             except TimeoutError:
