@@ -14,7 +14,7 @@ Guarantees (tests in tests/pipeline/analysis/test_finished.py):
  - of another plugin, other options or another version nothing is used
    (test_another_plugin_or_other_options_are_refused)
  - a run stays as long as something that is finished has it, and no longer
-   (test_runs_are_there_as_long_as_they_are_needed)
+   (tests/pipeline/analysis/test_finished_runs.py: test_runs_are_there_as_long_as_they_are_needed)
 """
 
 from __future__ import annotations

@@ -117,8 +117,7 @@ def test_any_division_gives_the_result_of_one_process(
 
 @in_proof
 @pytest.mark.filterwarnings("ignore")  # those of the engines
-@pytest.mark.parametrize("by", ["piece", "flow"])
-@pytest.mark.parametrize("name", ["dask", "ray"])
+@pytest.mark.parametrize(("name", "by"), [("dask", "piece"), ("ray", "flow")])
 def test_engines_whose_workers_are_killed_give_the_result_of_one_process(
     capture: Path, whole: Any, name: str, by: str
 ) -> None:

@@ -122,7 +122,7 @@ def test_by_flow_nothing_is_finished_so_nobody_is_told_to_resume(
     command = [*arguments, "-w", str(tmp_path / "out"), "--by", "flow"]
     code, said = stopped(command, tmp_path, signal.SIGTERM)
     assert code == 143, said
-    assert "interrupted: 4 captures not finished\n" in said
+    assert "4 captures not finished; nothing is finished that --resume could go on from\n" in said
 
 
 def test_an_interruption_while_it_goes_on_loses_nothing(
