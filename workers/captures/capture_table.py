@@ -200,8 +200,8 @@ class Tally:
             remedy = f", or {download}keep what is good with tcpdump -r {file} -w NEW"
         if self.packets and cut:
             remedy = (
-                ", or use what is good with --cut (in the table of a wire of a "
-                'configuration: cut = "play")'
+                ", or use what is good with --cut (where a configuration names the capture: "
+                'cut = "play")'
             )
         return f"The file is damaged or was not written to its end: copy it again{remedy}"
 

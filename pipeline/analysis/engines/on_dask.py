@@ -5,14 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import logging
-import shutil
 import signal
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ringline.pipeline.analysis.engines.engine import Engine, line, within
+from ringline.pipeline.analysis.engines.folder import EngineFolder
 from ringline.pipeline.configuration import deadlines
 from ringline.shm.errors import EnvironmentLacks
 from ringline.shm.text import printable
@@ -79,11 +78,11 @@ def _started(count: int, patience: float) -> Dask:
     import dask
     import distributed
 
-    folder = tempfile.mkdtemp(prefix="ringline-dask-")
+    folder = EngineFolder("dask")
     ends = contextlib.ExitStack()
-    ends.callback(shutil.rmtree, folder, ignore_errors=True)
+    ends.callback(folder.close)
     try:
-        with _quiet(), _uninterrupted(), dask.config.set({"temporary-directory": folder}):
+        with _quiet(), _uninterrupted(), dask.config.set({"temporary-directory": folder.path}):
             cluster = ends.enter_context(
                 distributed.LocalCluster(
                     n_workers=count,
@@ -91,7 +90,7 @@ def _started(count: int, patience: float) -> Dask:
                     processes=True,
                     host="127.0.0.1",
                     dashboard_address="127.0.0.1:0",
-                    local_directory=folder,
+                    local_directory=folder.path,
                     preload=_LEAVE_CTRL_C,
                     silence_logs=logging.CRITICAL,
                 )

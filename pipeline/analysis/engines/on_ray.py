@@ -7,16 +7,15 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from ringline.pipeline.analysis.engines.engine import Engine, line, within
+from ringline.pipeline.analysis.engines.folder import EngineFolder
 from ringline.pipeline.configuration import deadlines
 from ringline.shm.errors import EnvironmentLacks, UsageError
 from ringline.shm.text import printable
@@ -93,14 +92,11 @@ def _init(ray: Any, **given: Any) -> None:
 
 def _started(ray: Any, count: int, patience: float) -> Ray:
     """A cluster on this machine."""
-    folder = tempfile.mkdtemp(prefix="ringline-ray-")
-    if len(folder) > _PATH_MAX:
-        os.rmdir(folder)
-        folder = tempfile.mkdtemp(prefix="ringline-ray-", dir="/tmp")
+    folder = EngineFolder("ray", _PATH_MAX)
 
     def close() -> None:
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.close()
 
     try:
         with _environment(RAY_USAGE_STATS_ENABLED="0"):
@@ -109,7 +105,7 @@ def _started(ray: Any, count: int, patience: float) -> Ray:
                 address="local",
                 num_cpus=count,
                 include_dashboard=False,
-                _temp_dir=folder,
+                _temp_dir=folder.path,
                 _node_ip_address="127.0.0.1",
             )
         return Ray(ray, "Ray on this machine", patience, close)

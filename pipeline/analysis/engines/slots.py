@@ -6,6 +6,8 @@ import concurrent.futures
 import os
 import time
 
+from ringline.shm.errors import UsageError
+
 _ASK = 1.0  # between two questions
 
 
@@ -13,10 +15,13 @@ class Slots:
     """The slots of an executor.
 
     executor: it may tell them as `slots`; None: processes of this machine, one for each core.
-    given: how many the caller says there are, whatever the executor says.
+    given: how many the caller says there are, whatever the executor says. Raises UsageError when
+        that is none.
     """
 
     def __init__(self, executor: concurrent.futures.Executor | None, given: int | None) -> None:
+        if given is not None and given < 1:
+            raise UsageError(f"workers = {given}: an analysis needs at least one worker")
         self._executor = executor
         self._given = given
         self._asked = float("-inf")

@@ -188,6 +188,11 @@ def test_a_plugin_that_cannot_be_joined_is_refused(
     assert "\n" not in str(raised.value)
 
 
+def test_an_analysis_needs_a_worker(capture: Saved) -> None:
+    with pytest.raises(UsageError, match="workers = 0: an analysis needs at least one worker"):
+        analyze("Sizes", capture("a.pcap", b"a"), workers=0)
+
+
 def test_a_plugin_that_reads_standard_input_gets_no_job(capture: Saved) -> None:
     [(_, _, what)] = analyze("Asks", capture("a.pcap", b"a")).complaints
     assert what.startswith("EOFError")

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -24,6 +25,7 @@ import pytest
 
 from ringline.pipeline.analysis import engines, run
 from ringline.pipeline.analysis.engines import on_dask, on_ray, reaching
+from ringline.pipeline.analysis.engines.folder import EngineFolder
 from ringline.pipeline.configuration import deadlines
 from ringline.shm.errors import EnvironmentLacks, UsageError
 
@@ -257,6 +259,23 @@ def test_an_engine_that_refuses_at_first_is_waited_for() -> None:
         listens.join()
     for address in ("auto", "tcp://127.0.0.1", "inproc://a:1", "tcp://127.0.0.1:a", "[", "no.x:1"):
         reaching.check("Dask", address, 60.0)
+
+
+def test_what_a_killed_process_left_of_its_engine_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "ringline-on-dask-left" / "deep").mkdir(parents=True)
+    (tmp_path / "another").mkdir()
+    kept = [EngineFolder("dask"), EngineFolder("ray")]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "another",
+        *(os.path.basename(folder.path) for folder in kept),
+    }
+    for folder in kept:
+        folder.close()
+        folder.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["another"]
 
 
 @pytest.mark.parametrize("number", range(2))

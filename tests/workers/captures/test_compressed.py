@@ -142,7 +142,7 @@ def test_a_compressed_file_that_is_cut_short(saved: Callable[[bytes], Path], nam
     good = int(sentence.partition(" bytes, after ")[2].split()[0])
     assert f": its {name} data ends too early, after {half} bytes, after {good} good" in sentence
     if good:
-        assert sentence.endswith('(in the table of a wire of a configuration: cut = "play")')
+        assert sentence.endswith('(where a configuration names the capture: cut = "play")')
     frames, tally = frames_of(path, to_cut=True) if good else ([], Tally(""))
     assert len(frames) == good
     assert frames == [bytes(frame) for frame in read_capture(saved(packets)).frames][:good]

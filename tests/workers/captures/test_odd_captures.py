@@ -27,7 +27,7 @@ from ...data import make
 
 FRAME = bytes(range(64))
 COOKED, ETHERNET = 113, 1
-CUT = 'use what is good with --cut (in the table of a wire of a configuration: cut = "play")'
+CUT = 'use what is good with --cut (where a configuration names the capture: cut = "play")'
 LINKS = make.section() + make.interface() + make.interface(link=COOKED)
 
 
