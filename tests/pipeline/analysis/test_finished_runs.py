@@ -68,7 +68,7 @@ def test_rows_are_on_disk_and_the_result_is_that_in_memory(
     stopped = go(given, keep, progress=interrupted_in(keep), scratch=str(scratch))
     assert len(stopped.unfinished) == 1
     there = runs_in(keep)
-    assert len(there) > 3
+    assert there
     assert not list(scratch.iterdir())
     lines = [it for it in keep.iterdir() if it.name != "about" and it not in there]
     assert max(it.stat().st_size for it in lines) < ROWS + 3000  # numbers, and no rows
