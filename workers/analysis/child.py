@@ -130,7 +130,8 @@ class _Child:
             self._tier = self._new_tier()
             self._hooks = _hooks_of(spec, found)
             self._fingerprint = _fingerprint(file, self._tier.options)
-            self._fingerprint += f"-{parcel.digest(spec, self._of['folder'])}"
+            if not place.is_away():  # else the file is perhaps not where `spec` says
+                self._fingerprint += f"-{parcel.digest(spec, folder)}"
         asked = job.get("fingerprint")
         if asked and place.is_away():  # what is beside the plugin's file came with the task
             asked = asked.partition("-")[0]

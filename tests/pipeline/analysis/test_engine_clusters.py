@@ -107,7 +107,7 @@ def test_the_file_of_the_plugin_and_its_neighbours_travel(
     assert "guard.py, line" in local.complaints[0][2]
     outside.add(home)
     outside.add(home)
-    for plugin in ("./guard.py:Guard", "guard:Guard"):
+    for plugin in ("./guard.py:Guard", "guard:Guard", f"{home}/guard.py:Guard"):
         found = there(outside, plugin, *paths, piece_bytes=70_000)
         assert {**same(found), "plugin": ""} == {**same(local), "plugin": ""}
     (home / "limits.py").write_text("SMALL = 99")  # another parcel
@@ -134,7 +134,6 @@ def test_a_capture_that_a_worker_lacks_is_named_with_its_machine(
     assert there(outside, "drop", Path("b.pcap")).counters["packets"] == 4
 
 
-@long
 def test_a_plugin_is_compiled_once_on_a_machine(
     outside: Cluster, capture: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,11 +256,15 @@ def test_workers_that_come_while_it_runs_have_tasks(
 
 
 @long
-def test_machines_that_come_while_it_runs_have_tasks_of_ray(capture: Saved, tmp_path: Path) -> None:
+def test_machines_that_come_while_it_runs_have_tasks_of_ray(
+    capture: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ray.cluster_utils import Cluster as Machines
 
     begun, until = tmp_path / "begun", tmp_path / "until"
     folder = tempfile.mkdtemp(prefix="ringline-ray-", dir="/tmp")  # sockets need a short name
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    os.mkdir(f"{folder}/ray")  # for the file that tells its address
     machines = Machines(True, head_node_args={"num_cpus": 1, "temp_dir": folder})
     waiting: list[int] = []
     give_up = time.monotonic() + SECONDS
@@ -408,7 +411,8 @@ def test_ctrl_c_ends_a_local_engine_and_all_that_it_made(
         text=True,
         start_new_session=True,
     )
-    wait_for(begun.exists)
+    kept = tmp_path / "out" / ".ringline-finished"
+    wait_for(lambda: begun.exists() and len(list(kept.iterdir())) > 1)  # `about`, and a.pcap
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, said = process.communicate(timeout=100)
     assert process.returncode == 130, said
