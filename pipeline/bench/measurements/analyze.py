@@ -43,6 +43,7 @@ RINGLINE, BARE, DPKT = "ringline", "bare", "dpkt"
 GOAL_OF_BARE = 0.5
 GOAL_TO_DPKT = 20.0
 GOAL_OF_TWO = 1.8
+TIMES_OF_TWO = 5  # so many times the packets, since the start of a process takes long
 
 
 class Captures:
@@ -93,7 +94,7 @@ def measure(machine: Machine, runs: int, seconds: float = SECONDS) -> list[Figur
             order.reverse()
             taken = take_turn(made, machine.cpus[-1], order)
             if len(machine.cpus) > 1:
-                taken.scaling = _scaling(made)
+                taken.scaling = _scaling(made, machine.cpus[-2:])
             return taken
 
         return figures(quiet_runs(turn, runs, machine, more=0), there)
@@ -153,11 +154,12 @@ def _count(
     ]
 
 
-def _scaling(made: Captures) -> list[float]:
+def _scaling(made: Captures, cpus: Sequence[int]) -> list[float]:
     """What scaling.py says of the mix with frames of several sizes. Raises EnvironmentLacks."""
     mix = capture.MIXES[1]
-    path = made.path(mix, made.packets_for(PEERS[RINGLINE], mix))
-    [said] = _answers_of("scaling", (str(made.empty), str(path)), "two processes")
+    path = made.path(mix, TIMES_OF_TWO * made.packets_for(PEERS[RINGLINE], mix))
+    arguments = str(made.empty), str(path), *map(str, cpus)
+    [said] = _answers_of("scaling", arguments, "two processes")
     ratios: list[float] = json.loads(said)
     return ratios
 

@@ -58,9 +58,7 @@ def test_all_programs_find_the_same_flows() -> None:
     assert {f"analyze, {mix.name}" for mix in capture.MIXES} <= found.keys()
     assert "  dpkt, ratio" in found
     if len(os.sched_getaffinity(0)) > 1:
-        scaling = found["analyze, two processes to one"]
-        assert scaling["limit"] > 0
-        assert scaling["value"] > 0
+        assert found["analyze, two processes to one"]["limit"] > 0
     for peer in peers.PEERS.values():
         note = found["analyze, 64 bytes"]["note"]
         assert peer.is_installed != (f"{peer.name} is not installed" in note)
