@@ -37,7 +37,7 @@ static int alike(const struct rl_reference *packets, int n)
 static int take(struct rl_feed *feed)
 {
     int failed = 0, n;
-    uint64_t before = feed->batch_at + 1;
+    uint64_t first = feed->batch_at + 1; /* of those peeked at, from 1 */
     while ((n = rl_ring_peek(&feed->out, feed->packets, RL_BATCH_MAX)) > 0) {
         /* Usually all have one verdict, and none is an error. */
         int same = feed->packets->port != RL_VERDICT_ERROR && alike(feed->packets, n) == n ? n : 0;
@@ -48,11 +48,11 @@ static int take(struct rl_feed *feed)
             if (packet->port == RL_VERDICT_ERROR && !failed++) {
                 feed->wrong = (uint64_t)packet->buffer * RL_BUFFER_STRIDE + packet->offset;
                 feed->wrong_length = packet->length;
-                feed->wrong_packet = before + (uint64_t)i;
+                feed->wrong_packet = first + (uint64_t)i;
             }
         }
         rl_ring_take(&feed->out, (uint32_t)n);
-        before += (uint64_t)n;
+        first += (uint64_t)n;
     }
     return n < 0 ? -1 : failed;
 }

@@ -52,7 +52,7 @@ struct rl_scan {
     uint32_t ticking; /* tick_at is valid */
     int64_t tick_at;
     uint8_t *memory; /* packet memory: buffer i begins at i * RL_SCAN_UNITS * RL_BUFFER_STRIDE */
-    uint8_t *own;    /* behind them there: a window whose frames stay where they are; or NULL */
+    uint8_t *own;    /* a window in packet memory, whose frames are not copied; or NULL */
 };
 
 /* Write the references and times of up to `room` packets, and copy them into the buffers 0, 1, ...,

@@ -91,11 +91,8 @@ class Scanner:
         self._stop = part.stop
         self._held: Any = None  # keeps the window
         self._fd = self._reader.source.descriptor
-        self._own = (
-            memoryview(ffi.buffer(scan.own, OWN_BYTES))
-            if scan.own
-            else memoryview(bytearray(OWN_BYTES if self._fd is not None else 1))
-        )
+        size = OWN_BYTES if self._fd is not None else 1
+        self._own = memoryview(ffi.buffer(scan.own, size) if scan.own else bytearray(size))
         self._own_data = ffi.from_buffer(self._own)
         self._base = 0  # where the window of C begins in the content
         self._interfaces: Any = None
